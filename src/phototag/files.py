@@ -1,0 +1,57 @@
+"""Output files: written under a temporary name, then renamed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that becomes `path` when the block ends well.
+
+    A kill at any moment leaves the old file or the new one. The folder is made when it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, because some writers choose their format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with Unix line ends."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_key(settings: Any, paths: Iterable[Path]) -> str:
+    """Return one hash of settings and files: the same key means the same inputs.
+
+    Only the files' contents count, in the order given, not their names.
+    """
+    digests = [file_digest(path) for path in paths]
+    text = json.dumps([settings, digests], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

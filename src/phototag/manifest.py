@@ -1,0 +1,76 @@
+"""The manifest: one row a source file, what was decided about it, and its labels."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phototag.errors import InputError
+from phototag.files import replace_file
+from phototag.images import Photo
+
+COLUMNS = ("file", "decision", "reason", "width", "height", "mode", "sha256")
+
+
+def build_manifest(
+    names: Sequence[str], photos: Sequence[Photo], targets: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Join files, decisions and labels.
+
+    Args:
+        names: Source files, [num_files].
+        photos: What was decided about each, [num_files].
+        targets: Label -> 0/1 of each file, uint8 [num_files].
+
+    Returns:
+        `COLUMNS`, then one 0/1 column a label. The rows that are not rejected are, in order, the
+        rows of images.npy.
+
+    Raises:
+        InputError: A label has the name of a manifest column, or every file was rejected.
+    """
+    clash = sorted(set(targets) & set(COLUMNS))
+    if clash:
+        raise InputError(f"the label {clash[0]!r} is a manifest column's name: rename its file")
+    rows = {"file": list(names)}
+    rows |= {column: [getattr(photo, column) for photo in photos] for column in COLUMNS[1:]}
+    manifest = pd.DataFrame({**rows, **targets})
+    if (manifest["decision"] == "rejected").all():
+        first = f" ({names[0]}: {photos[0].reason})" if names else ""
+        raise InputError(f"no usable photo among {len(names)} files{first}")
+    return manifest
+
+
+def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
+    """Write the manifest as CSV."""
+    with replace_file(path) as temporary:
+        manifest.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_kept(path: Path) -> pd.DataFrame:
+    """Read the manifest's rows that are in images.npy, in its order, indexed from 0."""
+    # A file called "NA.jpg" or an empty reason is text, not a missing value.
+    manifest = pd.read_csv(path, keep_default_na=False)
+    return manifest[manifest["decision"] != "rejected"].reset_index(drop=True)
+
+
+def label_names(manifest: pd.DataFrame) -> list[str]:
+    """Return the labels: every column that is not the manifest's own."""
+    return [column for column in manifest.columns if column not in COLUMNS]
+
+
+def label_targets(manifest: pd.DataFrame) -> np.ndarray:
+    """Return the labels as uint8 [num_images, num_labels]."""
+    return manifest[label_names(manifest)].to_numpy(np.uint8)
+
+
+def fingerprint(manifest: pd.DataFrame) -> str:
+    """Hash the contents and labels of photos, whatever their names and order.
+
+    Two scores compare only where this is equal.
+    """
+    lines = manifest[["sha256", *label_names(manifest)]].to_csv(index=False, lineterminator="\n")
+    header, *rows = lines.splitlines()
+    return hashlib.sha256("\n".join([header, *sorted(rows)]).encode()).hexdigest()[:16]

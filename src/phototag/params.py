@@ -1,0 +1,145 @@
+"""Typed, frozen params, read once from params.yaml."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from phototag.errors import InputError
+
+
+def _parse_float(value: Any) -> Any:
+    # `dvc exp run -S lr=0.00001` writes 1e-05, which PyYAML (YAML 1.1) reads as a string.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_parse_float), Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataParams(_Group):
+    """Where the photos come from."""
+
+    raw: Annotated[str, Field(min_length=1)]
+
+
+class SampleParams(_Group):
+    """The embedded data set."""
+
+    num_images: PositiveInt
+
+
+class ResizeParams(_Group):
+    """Photos become square arrays of `size` pixels a side."""
+
+    size: PositiveInt
+
+
+class SplitParams(_Group):
+    """Fractions of the photos held out; train takes the rest."""
+
+    val: Annotated[Float, Field(gt=0, lt=1)]
+    test: Annotated[Float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _leave_some_for_train(self) -> "SplitParams":
+        if self.val + self.test >= 1:
+            raise ValueError("val and test together must leave something for train")
+        return self
+
+
+class ConvParams(_Group):
+    """One block: convolution, max pool, ReLU.
+
+    `pool` 1 means no pooling; `pool_stride` defaults to `pool`, as in PyTorch.
+    """
+
+    out: PositiveInt
+    kernel: PositiveInt
+    stride: PositiveInt = 1
+    padding: NonNegativeInt = 0
+    pool: PositiveInt = 1
+    pool_stride: PositiveInt | None = None
+
+
+class ModelParams(_Group):
+    """The network: conv blocks, then hidden linear layers; the output layer is implied."""
+
+    init: Literal["he", "pytorch"]
+    # YAML has lists only; strict mode would refuse one for a tuple.
+    conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
+    linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+
+
+class EvaluateParams(_Group):
+    """How thresholds are chosen."""
+
+    min_positives: NonNegativeInt
+
+
+class Params(_Group):
+    """All of params.yaml."""
+
+    seed: NonNegativeInt
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    optimizer: Literal["adam", "adagrad", "sgd"]
+    pos_weight: bool
+    precision: Literal["auto", "fp32", "bf16"]
+    data: DataParams
+    sample: SampleParams
+    resize: ResizeParams
+    split: SplitParams
+    model: ModelParams
+    evaluate: EvaluateParams
+
+    def train_settings(self) -> dict[str, Any]:
+        """Return the params on which the trained weights depend, as plain values."""
+        keys = {"seed", "lr", "weight_decay", "batch_size", "epochs", "optimizer", "pos_weight"}
+        return self.model_dump(include=keys | {"precision", "model"})
+
+
+def read_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        InputError: The file is missing or is no YAML, or a key is unknown, missing or out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(problem) for problem in error.errors()]
+        raise InputError(f"{path}: " + "; ".join(lines)) from None
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is unknown (misspelt, or in the wrong group?)"
+        case _:
+            message = problem["msg"].removeprefix("Value error, ")
+            return f"{key}: {message[:1].lower()}{message[1:]}, not {problem['input']!r}"

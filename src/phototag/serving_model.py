@@ -1,0 +1,7 @@
+"""What MLflow runs to load a registered model (its "models from code")."""
+
+from mlflow.models import set_model
+
+from phototag.serving import PhotoTagger
+
+set_model(PhotoTagger())

@@ -1,0 +1,102 @@
+"""Multi-label stratified splits that keep groups whole and depend on content alone.
+
+Every group draws a number in [0, 1) from a hash of its content and the seed, and the numbers
+alone make a first split; the fewest moves that mend the label rates follow. So the order of the
+files and their names do not matter, and most photos keep their side when others are added.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from phototag.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+def split_groups(
+    targets: np.ndarray, groups: Sequence[str], fractions: Sequence[float], seed: int
+) -> np.ndarray:
+    """Split photos so that every label is as frequent in each split as in the whole.
+
+    The cost of a split is the sum, over splits and labels, of the squared relative deviation of
+    the number of positives from its quota; the number of photos and of unlabelled photos count as
+    two labels more. Groups move one at a time, always the move that lowers the cost most, until
+    none does. This is greedy descent on the aim of iterative stratification (Sechidis et al. 2011).
+
+    Args:
+        targets: 0/1, uint8 [num_images, num_labels].
+        groups: The group of each photo, [num_images]; a group is never divided. Its name must
+            follow from the content, since it decides where the group falls.
+        fractions: Share of each split, [num_splits], sum 1.
+        seed: Draws another split of the same quality.
+
+    Returns:
+        The index of each photo's split, int64 [num_images].
+
+    Raises:
+        InputError: A split would be empty.
+    """
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    unlabelled = targets.sum(axis=1) == 0
+    columns = np.column_stack([np.ones(len(targets)), unlabelled, targets])
+    counts = np.zeros((len(names), columns.shape[1]))
+    np.add.at(counts, members, columns)
+
+    draws = np.array([_draw(name, seed) for name in names])
+    bounds = np.cumsum(fractions)[:-1]
+    assigned = np.searchsorted(bounds, draws, side="right")
+    _balance(assigned, counts, draws, np.concatenate([[0.0], bounds, [1.0]]))
+
+    sizes = np.bincount(assigned[members], minlength=len(fractions))
+    for name, size, fraction in zip(SPLITS, sizes, fractions, strict=False):
+        if size == 0 and fraction > 0:
+            raise InputError(
+                f"{len(targets)} photos in {len(names)} groups are too few: "
+                f"{name} ({fraction:g} of them) stays empty"
+            )
+    return assigned[members]
+
+
+def _draw(name: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _balance(assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray) -> None:
+    """Move groups between splits, in place, while that lowers the cost.
+
+    Groups with equal counts are alike to the cost, so the best move is sought among the kinds of
+    group (hundreds), not the groups. Of the kind, the group whose draw lies nearest moves.
+    """
+    kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
+    kind_of = kind_of.reshape(-1)
+    num_splits = len(edges) - 1
+    quota = np.diff(edges)[:, None] * counts.sum(axis=0)
+    # A label without positives, or a split of share 0, has quota 0: any content there costs much.
+    weight = 1 / np.maximum(quota, 1e-3) ** 2
+    have = np.zeros_like(quota)
+    np.add.at(have, assigned, counts)
+    population = np.zeros((num_splits, len(kinds)), np.int64)
+    np.add.at(population, (assigned, kind_of), 1)
+    same = np.eye(num_splits, dtype=bool)[:, :, None]
+
+    while True:
+        # (gap + k)^2 - gap^2 = k^2 + 2 gap k for one group of counts k more, k^2 - 2 gap k for one less.
+        square = weight @ (kinds**2).T
+        linear = 2 * (weight * (have - quota)) @ kinds.T
+        change = (square - linear)[:, None, :] + (square + linear)[None, :, :]
+        change[same | (population == 0)[:, None, :]] = np.inf
+        source, target, kind = np.unravel_index(np.argmin(change), change.shape)
+        if change[source, target, kind] > -1e-9:
+            return
+        candidates = np.flatnonzero((assigned == source) & (kind_of == kind))
+        distance = np.maximum(
+            edges[target] - draws[candidates], draws[candidates] - edges[target + 1]
+        )
+        assigned[candidates[np.argmin(distance)]] = target
+        have[source] -= kinds[kind]
+        have[target] += kinds[kind]
+        population[source, kind] -= 1
+        population[target, kind] += 1

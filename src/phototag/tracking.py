@@ -1,0 +1,293 @@
+"""MLflow: runs and the model registry. No other module but `serving` imports mlflow.
+
+The store is `mlflow.db` in the repository's root with its files in `mlartifacts/`;
+`MLFLOW_TRACKING_URI` names another one. A run is found again by its content key, the hash of
+what its training depended on, so that no stage has to pass a run's id to the next.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+# Set before mlflow is imported: a pipeline does not report to anybody.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+EXPERIMENT = "phototag"
+MODEL_NAME = "phototag"
+KEY_TAG = "phototag.content_key"
+EXP_TAG = "phototag.dvc_experiment"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store and the experiment in it.
+
+    Attributes:
+        client: Speaks to the store.
+        experiment_id: Of the experiment `phototag`.
+        lock: Held for changes that several processes must make one after the other.
+    """
+
+    client: MlflowClient
+    experiment_id: str
+    lock: FileLock
+
+
+def project_root() -> Path:
+    """Return the main checkout, also from within a queued or --temp experiment's copy."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def connect() -> Store:
+    """Open the store, and make it and its experiment where they are missing.
+
+    A lock lets only one process at a time do so: several that migrate one fresh SQLite file at
+    once all fail. The experiment's artifacts get an absolute place under the root, because a
+    relative one would lie in the copy that DVC deletes after an experiment.
+    """
+    root = project_root()
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    lock = FileLock(root / ".dvc" / "tmp" / "mlflow.lock")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    with lock:
+        mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
+        client = MlflowClient()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment:
+            return Store(client, experiment.experiment_id, lock)
+        place = None if uri else (root / "mlartifacts").as_uri()
+        try:
+            return Store(client, client.create_experiment(EXPERIMENT, place), lock)
+        except MlflowException:
+            # On a shared server, another machine may have made it in between.
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                raise
+            return Store(client, experiment.experiment_id, lock)
+
+
+def experiment_name() -> str:
+    """Return the DVC experiment's name, or nothing for a plain `dvc repro`."""
+    return os.environ.get("DVC_EXP_NAME", "")
+
+
+def create_run(
+    store: Store, key: str, params: Mapping[str, Any], tags: Mapping[str, str], exp_name: str
+) -> str:
+    """Create a RUNNING run and return its id.
+
+    Args:
+        store: Where.
+        key: The content key, by which the run is found again.
+        params: Nested; logged flat, with dots.
+        tags: More tags.
+        exp_name: The DVC experiment, which names the run; empty for a plain `dvc repro`.
+    """
+    all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **tags}
+    run = store.client.create_run(
+        store.experiment_id, run_name=exp_name or f"repro-{key[:8]}", tags=all_tags
+    )
+    entries = [Param(name, str(value)) for name, value in flatten(params).items()]
+    store.client.log_batch(run.info.run_id, params=entries)
+    return str(run.info.run_id)
+
+
+@contextmanager
+def training_run(
+    store: Store, key: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a new run's id; the run ends as FINISHED, KILLED (signals) or FAILED (errors)."""
+    run_id = create_run(store, key, params, tags, experiment_name())
+    # SIGTERM would end the process without a word and leave the run RUNNING for ever.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except BaseException as error:
+        store.client.set_tag(run_id, "phototag.error", f"{type(error).__name__}: {error}"[:5000])
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        store.client.set_terminated(run_id, status)
+
+
+def log_epoch(store: Store, run_id: str, record: Mapping[str, float], timestamp: int) -> None:
+    """Log one epoch's record in one call; the epoch is the step.
+
+    Args:
+        store: Where.
+        run_id: The run.
+        record: `epoch` and that epoch's metrics.
+        timestamp: Milliseconds since 1970.
+    """
+    step = int(record["epoch"])
+    entries = [
+        Metric(name, float(value), timestamp, step)
+        for name, value in record.items()
+        if name != "epoch"
+    ]
+    store.client.log_batch(run_id, metrics=entries)
+
+
+def find_run(store: Store, key: str, exp_name: str) -> Run | None:
+    """Find the newest finished run of this content key and DVC experiment."""
+    query = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'FINISHED'"
+    runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
+    return next((run for run in runs if run.data.tags.get(EXP_TAG, "") == exp_name), None)
+
+
+def find_or_rebuild_run(
+    store: Store,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    history: Sequence[Mapping[str, float]],
+    exp_name: str,
+) -> str:
+    """Return the id of the run that trained the model, rebuilt from its history where missing.
+
+    A model that DVC restored from its cache was not trained here, or not in this experiment, so
+    the store has no run of it.
+    """
+    run = find_run(store, key, exp_name)
+    if run:
+        return str(run.info.run_id)
+    run_id = create_run(store, key, params, {**tags, "phototag.rebuilt": "true"}, exp_name)
+    now = store.client.get_run(run_id).info.start_time
+    for record in history:
+        log_epoch(store, run_id, record, now + int(record["epoch"]))
+    store.client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def log_evaluation(
+    store: Store, run_id: str, scores: Mapping[str, float], folder: Path | None = None
+) -> None:
+    """Log final scores as `test_...` metrics, and a folder of reports as artifacts."""
+    now = store.client.get_run(run_id).info.start_time
+    entries = [Metric(f"test_{name}", float(value), now, 0) for name, value in scores.items()]
+    store.client.log_batch(run_id, metrics=entries)
+    if folder:
+        store.client.log_artifacts(run_id, str(folder), folder.name)
+
+
+def register_model(
+    store: Store,
+    run_id: str,
+    model_file: Path,
+    thresholds_file: Path,
+    scores: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> dict[str, Any]:
+    """Put the model into the registry as challenger; as champion too where it wins.
+
+    It wins when there is no champion, or when its micro F1 is higher on the same photos with the
+    same labels (tag `test_fingerprint`). The same model (tag `model_digest`) is registered once.
+
+    Args:
+        store: Where.
+        run_id: The run that trained it.
+        model_file: The safetensors file.
+        thresholds_file: JSON, label -> threshold.
+        scores: Of `evaluate`; `f1_micro` decides.
+        tags: With `model_digest` and `test_fingerprint`.
+
+    Returns:
+        name, version, champion (whether it is now), previous_champion and reason.
+    """
+    client = store.client
+    with store.lock:
+        version = _find_version(client, tags["model_digest"])
+        if version is None:
+            version = _create_version(run_id, model_file, thresholds_file)
+            score_tags = {name: f"{value:.6f}" for name, value in scores.items()}
+            for name, value in {**score_tags, **tags}.items():
+                client.set_model_version_tag(MODEL_NAME, version, name, value)
+        client.set_registered_model_alias(MODEL_NAME, "challenger", version)
+
+        champion = _find_champion(client)
+        wins, reason = _judge(champion, version, scores["f1_micro"], tags["test_fingerprint"])
+        if wins:
+            client.set_registered_model_alias(MODEL_NAME, "champion", version)
+        client.set_model_version_tag(MODEL_NAME, version, "decision", reason)
+    return {
+        "name": MODEL_NAME,
+        "version": int(version),
+        "champion": wins,
+        "previous_champion": int(champion.version) if champion else None,
+        "reason": reason,
+    }
+
+
+def _create_version(run_id: str, model_file: Path, thresholds_file: Path) -> str:
+    from phototag import serving
+
+    with mlflow.start_run(run_id=run_id):
+        info = serving.log_model(model_file, thresholds_file, MODEL_NAME)
+    return str(info.registered_model_version)
+
+
+def _find_version(client: MlflowClient, digest: str) -> str | None:
+    found = client.search_model_versions(f"name = '{MODEL_NAME}' and tags.model_digest = '{digest}'")
+    return str(found[0].version) if found else None
+
+
+def _find_champion(client: MlflowClient) -> Any | None:
+    try:
+        return client.get_model_version_by_alias(MODEL_NAME, "champion")
+    except MlflowException:
+        return None
+
+
+def _judge(
+    champion: Any | None, version: str, f1_micro: float, fingerprint: str
+) -> tuple[bool, str]:
+    if champion is None:
+        return True, "there was no champion"
+    if champion.version == int(version) or str(champion.version) == version:
+        return True, "it is the champion already"
+    rival = f"champion version {champion.version}"
+    if champion.tags.get("test_fingerprint") != fingerprint:
+        return False, f"{rival} was judged on other photos or labels, so the scores do not compare"
+    champion_f1 = float(champion.tags["f1_micro"])
+    if f1_micro > champion_f1:
+        return True, f"micro F1 {f1_micro:.4f} against {champion_f1:.4f} of {rival}"
+    return False, f"micro F1 {f1_micro:.4f} does not beat {champion_f1:.4f} of {rival}"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings and lists: {"model": {"conv": [{"out": 20}]}} -> model.conv.0.out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, list | tuple):
+            value = {str(index): item for index, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def training_view(base: str, experiment_id: str) -> str:
+    """Return the address that opens the experiment's runs.
+
+    MLflow 3 opens a bare experiment address in its GenAI view, which does not show them.
+    """
+    return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"

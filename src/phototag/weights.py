@@ -1,0 +1,80 @@
+"""The trained model's file: safetensors with all that is needed to use it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from phototag.errors import InputError
+from phototag.files import replace_file
+from phototag.model import build_model
+from phototag.params import ModelParams
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a model file says of itself.
+
+    Attributes:
+        labels: Names of the outputs, [num_labels].
+        size: Pixels a side of the input.
+        mean: Channel means of the train split, 0..1, [3].
+        std: Channel standard deviations of the train split, 0..1, [3].
+        model: The network's spec, as in params.yaml.
+        content_key: Hash of the train stage's params, data and code.
+        epoch: The epoch whose weights these are, from 1.
+        val_loss: Mean binary cross entropy of that epoch on val.
+    """
+
+    labels: list[str]
+    size: int
+    mean: list[float]
+    std: list[float]
+    model: dict[str, Any]
+    content_key: str
+    epoch: int
+    val_loss: float
+
+
+def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
+    """Write weights and metadata to one safetensors file; equal inputs give equal bytes."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    # One entry: safetensors writes several in an order that differs from run to run.
+    entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
+    with replace_file(path) as temporary:
+        save_file(tensors, temporary, entry)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read what a model file says of itself.
+
+    Raises:
+        InputError: The file is missing, or phototag did not write it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            entry = file.metadata()["phototag"]
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: `dvc repro train` makes it") from None
+    except Exception as error:
+        raise InputError(f"{path} is no phototag model: {error}") from None
+    return Metadata(**json.loads(entry))
+
+
+def load_model(path: Path) -> tuple[nn.Module, Metadata]:
+    """Build the network from a model file, on the CPU, ready for inference.
+
+    Raises:
+        InputError: The file is missing, or phototag did not write it.
+    """
+    metadata = read_metadata(path)
+    spec = ModelParams.model_validate(metadata.model)
+    model = build_model(
+        spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std
+    ).eval()
+    model.load_state_dict(load_file(path))
+    return model, metadata

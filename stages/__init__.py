@@ -1,0 +1,19 @@
+"""The pipeline's stages, one short script each: `python -m stages.NAME` from the root."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# A queued or --temp experiment runs in a copy of the repository. This checkout's library must come
+# before the one the environment installed, or the experiment would run other code than it records.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; what is wrong with the user's input is told in one line, without a traceback."""
+    from phototag.errors import InputError
+
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,34 @@
+"""Measure the train split: data/{images.npy,manifest.csv,splits.csv} -> data/stats.json."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phototag.files import write_json
+from phototag.manifest import label_names, label_targets, read_kept
+from phototag.stats import channel_stats
+
+from . import run
+
+
+def main() -> None:
+    """Run the stage."""
+    manifest = read_kept(Path("data/manifest.csv"))
+    images = np.load("data/images.npy", mmap_mode="r")
+    splits = pd.read_csv("data/splits.csv", keep_default_na=False)
+    train = np.flatnonzero(splits["split"] == "train")
+
+    mean, std = channel_stats(images, train)
+    counts = label_targets(manifest)[train].sum(axis=0, dtype=np.int64).tolist()
+    stats = {
+        "num_images": len(train),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "label_counts": dict(zip(label_names(manifest), counts, strict=True)),
+    }
+    write_json(Path("data/stats.json"), stats)
+
+
+if __name__ == "__main__":
+    run(main)
