@@ -58,7 +58,7 @@ def main() -> None:
         metadata.content_key,
         params.model_dump(),
         {},
-        history.to_dict("records"),
+        history,
         tracking.experiment_name(),
     )
     tracking.log_evaluation(store, run_id, scores, REPORTS)

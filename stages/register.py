@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from phototag import tracking
+from phototag import registry, tracking
 from phototag.files import file_digest, read_json, write_json
 from phototag.manifest import fingerprint, read_kept
 from phototag.params import read_params
@@ -18,7 +18,7 @@ def main() -> None:
     params = read_params()
     model, thresholds = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
     scores = read_json(Path("reports/evaluate/metrics.json"))
-    history = pd.read_csv("reports/train/history.csv").to_dict("records")
+    history = pd.read_csv("reports/train/history.csv")
     metadata = read_metadata(model)
     splits = pd.read_csv("data/splits.csv", keep_default_na=False)
     judged = splits["split"] == ("test" if params.split.test > 0 else "val")
@@ -37,7 +37,7 @@ def main() -> None:
         history,
         tracking.experiment_name(),
     )
-    decision = tracking.register_model(store, run_id, model, thresholds, scores, tags)
+    decision = registry.register_model(store, run_id, model, thresholds, scores, tags)
     write_json(Path("reports/register.json"), decision)
 
 

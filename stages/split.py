@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from phototag.files import replace_file
-from phototag.manifest import label_targets, read_kept
+from phototag.manifest import SPLITS, label_targets, read_kept
 from phototag.params import read_params
-from phototag.splits import SPLITS, split_groups
+from phototag.splits import split_groups
 
 from . import run
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from phototag.errors import InputError
-from phototag.manifest import label_names, label_targets, read_kept
-from phototag.splits import SPLITS
+from phototag.manifest import SPLITS, label_names, label_targets, read_kept
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,9 @@ def fit(
         FloatingPointError: The loss is not finite.
     """
     device = next(model.parameters()).device
-    criterion = nn.BCEWithLogitsLoss(pos_weight=None if pos_weight is None else pos_weight.to(device))
+    criterion = nn.BCEWithLogitsLoss(
+        pos_weight=None if pos_weight is None else pos_weight.to(device)
+    )
     best_loss, best_weights = float("inf"), model.state_dict()
     bar = tqdm(total=epochs * len(train), desc="train", unit="image", disable=None)
     for epoch in range(1, epochs + 1):

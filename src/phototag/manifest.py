@@ -3,19 +3,23 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from phototag.errors import InputError
 from phototag.files import replace_file
-from phototag.images import Photo
 
+if TYPE_CHECKING:
+    from phototag.images import Photo
+
+SPLITS = ("train", "val", "test")
 COLUMNS = ("file", "decision", "reason", "width", "height", "mode", "sha256")
 
 
 def build_manifest(
-    names: Sequence[str], photos: Sequence[Photo], targets: dict[str, np.ndarray]
+    names: Sequence[str], photos: "Sequence[Photo]", targets: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """Join files, decisions and labels.
 

@@ -7,6 +7,7 @@ why the photo could not be read).
 
 import base64
 import binascii
+import io
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,28 @@ from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import ColSpec, Schema
+from PIL import Image
 
 from phototag.evaluation import sigmoid
 from phototag.files import read_json
 from phototag.images import prepare_photo
 from phototag.weights import load_model
 
-REQUIREMENTS = ("joblib", "mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors")
-REQUIREMENTS += ("scikit-learn", "torch", "tqdm")
+# What the version's code imports; its environment needs no more (no dvc, no matplotlib).
+REQUIREMENTS = [
+    "filelock",
+    "joblib",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "scikit-learn",
+    "torch",
+    "tqdm",
+]
 
 
 class PhotoTagger(PythonModel):  # type: ignore[misc]
@@ -82,5 +97,12 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
         code_paths=[str(package)],
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
         signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
+        input_example=pd.DataFrame({"image": [_example_photo()]}),
         registered_model_name=registered_name,
     )
+
+
+def _example_photo() -> str:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(buffer, "JPEG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phototag.errors import InputError
-
-SPLITS = ("train", "val", "test")
+from phototag.manifest import SPLITS
 
 
 def split_groups(
@@ -64,7 +63,9 @@ def _draw(name: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _balance(assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray) -> None:
+def _balance(
+    assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray
+) -> None:
     """Move groups between splits, in place, while that lowers the cost.
 
     Groups with equal counts are alike to the cost, so the best move is sought among the kinds of
@@ -83,7 +84,7 @@ def _balance(assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges:
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
     while True:
-        # (gap + k)^2 - gap^2 = k^2 + 2 gap k for one group of counts k more, k^2 - 2 gap k for one less.
+        # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
         square = weight @ (kinds**2).T
         linear = 2 * (weight * (have - quota)) @ kinds.T
         change = (square - linear)[:, None, :] + (square + linear)[None, :, :]

@@ -1,4 +1,4 @@
-"""MLflow: runs and the model registry. No other module but `serving` imports mlflow.
+"""MLflow runs. Only this module, `registry` and `serving` import mlflow.
 
 The store is `mlflow.db` in the repository's root with its files in `mlartifacts/`;
 `MLFLOW_TRACKING_URI` names another one. A run is found again by its content key, the hash of
@@ -8,24 +8,26 @@ what its training depended on, so that no stage has to pass a run's id to the ne
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock
 
-# Set before mlflow is imported: a pipeline does not report to anybody.
+# Read when mlflow is imported: a pipeline reports to nobody, and a stage's log holds its own words.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "phototag"
-MODEL_NAME = "phototag"
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
 
@@ -50,6 +52,11 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
+def store_uri() -> str:
+    """Return the address of the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
 def connect() -> Store:
     """Open the store, and make it and its experiment where they are missing.
 
@@ -58,16 +65,16 @@ def connect() -> Store:
     relative one would lie in the copy that DVC deletes after an experiment.
     """
     root = project_root()
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
     lock = FileLock(root / ".dvc" / "tmp" / "mlflow.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     with lock:
-        mlflow.set_tracking_uri(uri or f"sqlite:///{root / 'mlflow.db'}")
+        mlflow.set_tracking_uri(store_uri())
         client = MlflowClient()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment:
             return Store(client, experiment.experiment_id, lock)
-        place = None if uri else (root / "mlartifacts").as_uri()
+        shared = "MLFLOW_TRACKING_URI" in os.environ
+        place = None if shared else (root / "mlartifacts").as_uri()
         try:
             return Store(client, client.create_experiment(EXPERIMENT, place), lock)
         except MlflowException:
@@ -127,7 +134,7 @@ def training_run(
         store.client.set_terminated(run_id, status)
 
 
-def log_epoch(store: Store, run_id: str, record: Mapping[str, float], timestamp: int) -> None:
+def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp: int) -> None:
     """Log one epoch's record in one call; the epoch is the step.
 
     Args:
@@ -157,7 +164,7 @@ def find_or_rebuild_run(
     key: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
-    history: Sequence[Mapping[str, float]],
+    history: pd.DataFrame,
     exp_name: str,
 ) -> str:
     """Return the id of the run that trained the model, rebuilt from its history where missing.
@@ -170,8 +177,8 @@ def find_or_rebuild_run(
         return str(run.info.run_id)
     run_id = create_run(store, key, params, {**tags, "phototag.rebuilt": "true"}, exp_name)
     now = store.client.get_run(run_id).info.start_time
-    for record in history:
-        log_epoch(store, run_id, record, now + int(record["epoch"]))
+    for record in history.to_dict("records"):
+        log_epoch(store, run_id, dict(record), now + int(record["epoch"]))
     store.client.set_terminated(run_id, "FINISHED")
     return run_id
 
@@ -185,90 +192,6 @@ def log_evaluation(
     store.client.log_batch(run_id, metrics=entries)
     if folder:
         store.client.log_artifacts(run_id, str(folder), folder.name)
-
-
-def register_model(
-    store: Store,
-    run_id: str,
-    model_file: Path,
-    thresholds_file: Path,
-    scores: Mapping[str, float],
-    tags: Mapping[str, str],
-) -> dict[str, Any]:
-    """Put the model into the registry as challenger; as champion too where it wins.
-
-    It wins when there is no champion, or when its micro F1 is higher on the same photos with the
-    same labels (tag `test_fingerprint`). The same model (tag `model_digest`) is registered once.
-
-    Args:
-        store: Where.
-        run_id: The run that trained it.
-        model_file: The safetensors file.
-        thresholds_file: JSON, label -> threshold.
-        scores: Of `evaluate`; `f1_micro` decides.
-        tags: With `model_digest` and `test_fingerprint`.
-
-    Returns:
-        name, version, champion (whether it is now), previous_champion and reason.
-    """
-    client = store.client
-    with store.lock:
-        version = _find_version(client, tags["model_digest"])
-        if version is None:
-            version = _create_version(run_id, model_file, thresholds_file)
-            score_tags = {name: f"{value:.6f}" for name, value in scores.items()}
-            for name, value in {**score_tags, **tags}.items():
-                client.set_model_version_tag(MODEL_NAME, version, name, value)
-        client.set_registered_model_alias(MODEL_NAME, "challenger", version)
-
-        champion = _find_champion(client)
-        wins, reason = _judge(champion, version, scores["f1_micro"], tags["test_fingerprint"])
-        if wins:
-            client.set_registered_model_alias(MODEL_NAME, "champion", version)
-        client.set_model_version_tag(MODEL_NAME, version, "decision", reason)
-    return {
-        "name": MODEL_NAME,
-        "version": int(version),
-        "champion": wins,
-        "previous_champion": int(champion.version) if champion else None,
-        "reason": reason,
-    }
-
-
-def _create_version(run_id: str, model_file: Path, thresholds_file: Path) -> str:
-    from phototag import serving
-
-    with mlflow.start_run(run_id=run_id):
-        info = serving.log_model(model_file, thresholds_file, MODEL_NAME)
-    return str(info.registered_model_version)
-
-
-def _find_version(client: MlflowClient, digest: str) -> str | None:
-    found = client.search_model_versions(f"name = '{MODEL_NAME}' and tags.model_digest = '{digest}'")
-    return str(found[0].version) if found else None
-
-
-def _find_champion(client: MlflowClient) -> Any | None:
-    try:
-        return client.get_model_version_by_alias(MODEL_NAME, "champion")
-    except MlflowException:
-        return None
-
-
-def _judge(
-    champion: Any | None, version: str, f1_micro: float, fingerprint: str
-) -> tuple[bool, str]:
-    if champion is None:
-        return True, "there was no champion"
-    if champion.version == int(version) or str(champion.version) == version:
-        return True, "it is the champion already"
-    rival = f"champion version {champion.version}"
-    if champion.tags.get("test_fingerprint") != fingerprint:
-        return False, f"{rival} was judged on other photos or labels, so the scores do not compare"
-    champion_f1 = float(champion.tags["f1_micro"])
-    if f1_micro > champion_f1:
-        return True, f"micro F1 {f1_micro:.4f} against {champion_f1:.4f} of {rival}"
-    return False, f"micro F1 {f1_micro:.4f} does not beat {champion_f1:.4f} of {rival}"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""The command line: `phototag --help`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phototag.errors import InputError
+from phototag.files import read_json
+
+typer_app = typer.Typer(
+    help="Multi-label photo classification.", no_args_is_help=True, add_completion=False
+)
+
+
+def app() -> None:
+    """Run the command line; the user's mistakes are told in one line, without a traceback."""
+    try:
+        typer_app()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+@typer_app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder, a zip, or a CSV (file,label;label).")],
+    to: Annotated[
+        Path, typer.Option(help="A new zip or folder; a zip is one dependency for DVC.")
+    ] = Path("data/raw.zip"),
+    annotations: Annotated[
+        Path | None, typer.Option(help="Where the label files are, if not in SOURCE.")
+    ] = None,
+    potential: Annotated[
+        bool, typer.Option(help="MIRFLICKR: take CLASS.txt, not the stricter CLASS_r1.txt.")
+    ] = False,
+) -> None:
+    """Bring your own photos into the layout that the pipeline reads."""
+    from phototag.importer import import_photos
+
+    summary = import_photos(source, to, annotations, potential)
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
+    counts = ", ".join(f"{label} {count}" for label, count in summary.label_counts.items())
+    typer.echo(f"{summary.num_images} photos in {summary.destination}: {counts}")
+    typer.echo(
+        f"Next:\n  dvc add {summary.destination}\n"
+        f"  set `data.raw: {summary.destination}` in params.yaml\n  dvc repro"
+    )
+
+
+@typer_app.command()
+def summary() -> None:
+    """Show the last evaluation, where the report is, and what to try next."""
+    folder = Path("reports/evaluate")
+    if not (folder / "metrics.json").is_file():
+        raise InputError("there is no evaluation here yet: run `make repro` in the repository")
+    scores = read_json(folder / "metrics.json")
+    width = max(map(len, scores))
+    typer.echo("\n".join(f"  {name:<{width}}  {value:.4f}" for name, value in scores.items()))
+    decision_file = Path("reports/register.json")
+    if decision_file.is_file():
+        decision = read_json(decision_file)
+        role = "champion" if decision["champion"] else "challenger"
+        typer.echo(
+            f"\nRegistered: {decision['name']} version {decision['version']}, {role} "
+            f"({decision['reason']})"
+        )
+    typer.echo(
+        f"Report:     {(folder / 'report.html').resolve()}\n\n"
+        "Next:\n"
+        "  source .venv/bin/activate && dvc exp run -S lr=0.001 && dvc exp show --only-changed\n"
+        "  make ui"
+    )
+
+
+@typer_app.command()
+def ui(port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.")] = 5000) -> None:
+    """Serve MLflow on the project's store and print the address that opens its runs."""
+    from phototag import tracking
+
+    store = tracking.connect()
+    base = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if base.startswith("http"):
+        typer.echo(f"MLflow runs elsewhere: {tracking.training_view(base, store.experiment_id)}")
+        return
+    address = tracking.training_view(f"http://127.0.0.1:{port}", store.experiment_id)
+    typer.echo(f"Open {address}\nCtrl-C stops the server.")
+    sys.stdout.flush()
+    uri = tracking.store_uri()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])

@@ -1,0 +1,165 @@
+"""dvc.yaml must name every file and param that a stage's result depends on, and no other."""
+
+import ast
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+Stages = dict[str, dict[str, Any]]
+
+
+def module_file(name: str) -> Path | None:
+    """Find our file of a module, stages.x or phototag.x; None for anybody else's."""
+    folder = ROOT / "src" if name.partition(".")[0] == "phototag" else ROOT
+    for path in (folder / f"{name.replace('.', '/')}.py", folder / name.replace(".", "/")):
+        if path.is_file():
+            return path
+        if path.is_dir():
+            return path / "__init__.py"
+    return None
+
+
+class RuntimeOnly(ast.NodeTransformer):
+    """Drops `if TYPE_CHECKING:`, which never runs."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
+def imported_files(path: Path) -> set[Path]:
+    found = set()
+    tree = RuntimeOnly().visit(ast.parse(path.read_text()))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=module, names=names, level=level):
+                base = module or "" if level == 0 else f"stages.{module}" if module else "stages"
+                modules = [base, *(f"{base}.{alias.name}" for alias in names)]
+            case _:
+                continue
+        for module in modules:
+            if module.partition(".")[0] in ("phototag", "stages"):
+                found.add(module_file(module))
+    # A template beside the module is code too.
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            if len(node.value) < 80 and (path.parent / "templates" / node.value).is_file():
+                found.add(path.parent / "templates" / node.value)
+            if len(node.value) < 80 and (path.parent / node.value).is_file():
+                found.add(path.parent / node.value)
+    return {file for file in found if file}
+
+
+def is_code(path: Path) -> bool:
+    """Tell a file with statements from one that holds a docstring at most."""
+    if path.suffix != ".py":
+        return True
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
+
+
+def sources(script: Path) -> set[str]:
+    """List what a script runs: itself and, transitively, all of ours that it imports."""
+    seen: set[Path] = set()
+    queue = [script]
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen.add(path)
+            queue += imported_files(path) if path.suffix == ".py" else []
+    return {path.relative_to(ROOT).as_posix() for path in seen if is_code(path)}
+
+
+def used_params(script: Path) -> set[str]:
+    """List the dotted params that a script reads; model_dump() only logs them."""
+    used = set()
+    tree = ast.parse(script.read_text())
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            dotted = ast.unparse(node)
+            if dotted == "params.train_settings":
+                used |= train_settings()
+            elif dotted.startswith("params."):
+                used.add(dotted.removeprefix("params.").removesuffix(".model_dump"))
+    return used - {"model_dump"}
+
+
+def train_settings() -> set[str]:
+    from phototag.params import read_params
+
+    return set(read_params(ROOT / "params.yaml").train_settings())
+
+
+def problems(stages: Stages) -> list[str]:
+    found = []
+    for name, stage in stages.items():
+        script = module_file(stage["cmd"].removeprefix("python -m "))
+        assert script, f"{name}: {stage['cmd']} runs no script of ours"
+        listed = {dep for dep in stage["deps"] if dep.startswith(("src/", "stages/"))}
+        actual = sources(script)
+        found += [f"{name}: deps omit {path}" for path in sorted(actual - listed)]
+        found += [f"{name}: deps add {path}" for path in sorted(listed - actual)]
+
+        params, used = set(stage.get("params", [])), used_params(script)
+        covers = {(p, u) for p in params for u in used if u == p or u.startswith(f"{p}.")}
+        found += [f"{name}: params omit {u}" for u in sorted(used - {u for _, u in covers})]
+        found += [f"{name}: params add {p}" for p in sorted(params - {p for p, _ in covers})]
+
+        text = script.read_text()
+        data = set(stage["deps"]) - listed - {"${data.raw}"}
+        for kind in ("outs", "metrics"):
+            data |= {next(iter(out)) if isinstance(out, dict) else out for out in stage.get(kind, [])}
+        found += [f"{name}: the script never names {p}" for p in sorted(data) if not named(p, text)]
+    return found
+
+
+def named(path: str, text: str) -> bool:
+    """Tell whether a script names a data file, whole or by its folder and its name."""
+    name = Path(path).name
+    return path in text or (str(Path(path).parent) in text and (name in text or Path(name).stem in text))
+
+
+def read_stages() -> Stages:
+    stages: Stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return stages
+
+
+def test_dvc_yaml_names_exactly_what_stages_depend_on() -> None:
+    assert problems(read_stages()) == []
+
+
+@pytest.mark.parametrize("stage", sorted(read_stages()))
+def test_guard_fails_when_any_source_is_removed(stage: str) -> None:
+    stages = read_stages()
+    for dep in [dep for dep in stages[stage]["deps"] if dep.endswith(".py")]:
+        changed = copy.deepcopy(stages)
+        changed[stage]["deps"].remove(dep)
+        assert problems(changed) == [f"{stage}: deps omit {dep}"]
+
+
+def test_guard_fails_when_a_superfluous_source_is_added() -> None:
+    stages = read_stages()
+    stages["train"]["deps"].append("src/phototag/report.py")
+    assert problems(stages) == ["train: deps add src/phototag/report.py"]
+
+
+def test_guard_fails_when_a_param_is_removed_or_added() -> None:
+    stages = read_stages()
+    stages["train"]["params"].remove("lr")
+    stages["split"]["params"].append("lr")
+    assert problems(stages) == ["split: params add lr", "train: params omit lr"]
+
+
+def test_imports_run_one_way() -> None:
+    for path in (ROOT / "src" / "phototag").glob("*.py"):
+        assert not any("stages" in file.parts for file in imported_files(path)), path
+        text = path.read_text()
+        if path.name not in ("tracking.py", "registry.py", "serving.py", "serving_model.py"):
+            assert "import mlflow" not in text, path
+            assert "from mlflow" not in text, path
+    assert "src/phototag/tracking.py" not in sources(ROOT / "src" / "phototag" / "engine.py")
