@@ -41,6 +41,7 @@ format: setup ## Let ruff lay out the code
 	ruff format .
 
 ui: setup ## Serve MLflow on the project's store
+	@phototag sync
 	@phototag ui
 
 clean: ## Remove the environment and the tools' caches (no data, no results)

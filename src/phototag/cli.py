@@ -76,6 +76,16 @@ def summary() -> None:
 
 
 @typer_app.command()
+def sync() -> None:
+    """Give every DVC experiment its MLflow run, also one that DVC took from its cache."""
+    from phototag import tracking
+    from phototag.sync import sync_experiments
+
+    added = sync_experiments(tracking.connect(), tracking.project_root())
+    typer.echo(f"{len(added)} experiments added to MLflow{': ' if added else ''}{', '.join(added)}")
+
+
+@typer_app.command()
 def ui(port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.")] = 5000) -> None:
     """Serve MLflow on the project's store and print the address that opens its runs."""
     from phototag import tracking

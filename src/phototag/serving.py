@@ -28,7 +28,7 @@ from phototag.images import prepare_photo
 from phototag.weights import load_model
 
 # What the version's code imports; its environment needs no more (no dvc, no matplotlib).
-REQUIREMENTS = [
+REQUIREMENTS = (
     "filelock",
     "joblib",
     "mlflow",
@@ -41,7 +41,7 @@ REQUIREMENTS = [
     "scikit-learn",
     "torch",
     "tqdm",
-]
+)
 
 
 class PhotoTagger(PythonModel):  # type: ignore[misc]

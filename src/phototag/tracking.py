@@ -52,9 +52,14 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
+def embedded_uri() -> str:
+    """Return the address of the store in the repository's root."""
+    return f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
 def store_uri() -> str:
-    """Return the address of the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+    """Return the address of the store: `MLFLOW_TRACKING_URI`, or the embedded one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
 
 
 def connect() -> Store:
@@ -68,13 +73,13 @@ def connect() -> Store:
     lock = FileLock(root / ".dvc" / "tmp" / "mlflow.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     with lock:
-        mlflow.set_tracking_uri(store_uri())
+        uri = store_uri()
+        mlflow.set_tracking_uri(uri)
         client = MlflowClient()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment:
             return Store(client, experiment.experiment_id, lock)
-        shared = "MLFLOW_TRACKING_URI" in os.environ
-        place = None if shared else (root / "mlartifacts").as_uri()
+        place = (root / "mlartifacts").as_uri() if uri == embedded_uri() else None
         try:
             return Store(client, client.create_experiment(EXPERIMENT, place), lock)
         except MlflowException:

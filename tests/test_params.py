@@ -1,0 +1,159 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from phototag.errors import InputError
+from phototag.params import Params, read_params
+
+Values = dict[str, Any]
+Change = Callable[[Values], Any]
+
+
+def read_values(path: Path, values: Values) -> Params:
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return read_params(path)
+
+
+def test_the_shipped_file_is_read(shipped_params: Params) -> None:
+    assert shipped_params.split.val + shipped_params.split.test < 1
+    assert [block.out for block in shipped_params.model.conv] == [20, 40, 20, 50, 100]
+    assert shipped_params.model.linear == (2048, 512)
+
+
+def test_params_are_frozen(shipped_params: Params) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        shipped_params.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.update(learning_rate=0.1), "learning_rate is unknown"),
+        (lambda values: values["split"].update(tets=0.1), "split.tets is unknown"),
+        (lambda values: values["model"]["conv"][1].update(pad=1), "model.conv.1.pad is unknown"),
+        (lambda values: values.pop("seed"), "seed is missing"),
+        (lambda values: values["resize"].pop("size"), "resize.size is missing"),
+        (lambda values: values["model"]["conv"][2].pop("out"), "model.conv.2.out is missing"),
+        (lambda values: values.pop("evaluate"), "evaluate is missing"),
+    ],
+)
+def test_an_unknown_or_missing_key_is_named(
+    change: Change, message: str, params_values: Values, tmp_path: Path
+) -> None:
+    change(params_values)
+    with pytest.raises(InputError, match=re.escape(f": {message}")):
+        read_values(tmp_path / "params.yaml", params_values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", 0),
+        ("lr", "fast"),
+        ("lr", "nan"),
+        ("lr", float("inf")),
+        ("lr", True),
+        ("weight_decay", -1e-9),
+        ("seed", -1),
+        ("seed", True),
+        ("batch_size", 0),
+        ("batch_size", 64.0),
+        ("batch_size", "64"),
+        ("epochs", 0),
+        ("pos_weight", 1),
+        ("optimizer", "rmsprop"),
+        ("precision", "fp16"),
+        ("data.raw", ""),
+        ("sample.num_images", 0),
+        ("resize.size", -128),
+        ("split.val", 0),
+        ("split.val", 1),
+        ("split.test", -0.1),
+        ("model.init", "xavier"),
+        ("model.conv", []),
+        ("model.conv.0.out", True),
+        ("model.conv.0.kernel", "3"),
+        ("model.conv.4.stride", 0),
+        ("model.conv.4.padding", -1),
+        ("model.conv.4.pool", 0),
+        ("model.conv.4.pool_stride", 0),
+        ("model.linear.1", True),
+        ("model.linear.0", 0),
+        ("evaluate.min_positives", -1),
+    ],
+)
+def test_a_bad_value_is_told_by_its_dotted_name(
+    key: str, value: object, params_values: Values, tmp_path: Path
+) -> None:
+    *groups, last = key.split(".")
+    group: Any = params_values
+    for part in groups:
+        group = group[int(part) if part.isdigit() else part]
+    group[int(last) if last.isdigit() else last] = value
+    with pytest.raises(InputError, match=re.escape(f": {key}: ")):
+        read_values(tmp_path / "params.yaml", params_values)
+
+
+def test_every_problem_is_told_at_once(params_values: Values, tmp_path: Path) -> None:
+    params_values["lr"] = -1
+    params_values["split"]["val"] = 2
+    with pytest.raises(InputError, match=r"lr: .*; split\.val: "):
+        read_values(tmp_path / "params.yaml", params_values)
+
+
+def test_a_float_without_a_point_arrives_as_a_float(params_values: Values, tmp_path: Path) -> None:
+    text = yaml.safe_dump(params_values | {"lr": 0.25}).replace("lr: 0.25", "lr: 1e-05")
+    assert yaml.safe_load(text)["lr"] == "1e-05"
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert read_params(path).lr == 1e-5
+
+
+def test_an_overridden_block_takes_the_defaults(params_values: Values, tmp_path: Path) -> None:
+    params_values["model"]["conv"] = [{"out": 8, "kernel": 5}]
+    (block,) = read_values(tmp_path / "params.yaml", params_values).model.conv
+    assert (block.stride, block.padding, block.pool, block.pool_stride) == (1, 0, 1, None)
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.7, 0.4)])
+def test_something_is_left_for_train(
+    val: float, test: float, params_values: Values, tmp_path: Path
+) -> None:
+    params_values["split"] = {"val": val, "test": test}
+    with pytest.raises(InputError, match=r"split: .*leave something for train"):
+        read_values(tmp_path / "params.yaml", params_values)
+
+
+def test_train_settings_leave_out_what_does_not_move_the_weights(
+    params_values: Values, tmp_path: Path
+) -> None:
+    before = read_values(tmp_path / "params.yaml", params_values).train_settings()
+    params_values["evaluate"]["min_positives"] += 1
+    params_values["data"]["raw"] = "elsewhere"
+    assert read_values(tmp_path / "params.yaml", params_values).train_settings() == before
+    for key, value in {"lr": 0.5, "optimizer": "sgd", "precision": "bf16", "seed": 9}.items():
+        changed = read_values(tmp_path / "params.yaml", params_values | {key: value})
+        assert changed.train_settings() != before, key
+    params_values["model"]["linear"] = [7]
+    assert read_values(tmp_path / "params.yaml", params_values).train_settings() != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "is not valid YAML"), ("", "the file: "), ("- 1", "the file: ")],
+)
+def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_params(path)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        read_params(tmp_path / "params.yaml")
