@@ -50,7 +50,16 @@ def main() -> None:
     for name, table in tables.items():
         with replace_file(REPORTS / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
-    report.write_report(REPORTS, split, scores, tables, history, judged, logits[split])
+    report.write_report(
+        REPORTS / "report.html",
+        REPORTS / "figures",
+        split,
+        scores,
+        tables["per_label"],
+        history,
+        judged,
+        logits[split],
+    )
 
     store = tracking.connect()
     run_id = tracking.find_or_rebuild_run(

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class RuntimeOnly(ast.NodeTransformer):
         return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
 
 
+@cache
 def imported_files(path: Path) -> set[Path]:
     found = set()
     tree = RuntimeOnly().visit(ast.parse(path.read_text()))
@@ -55,6 +57,7 @@ def imported_files(path: Path) -> set[Path]:
     return {file for file in found if file}
 
 
+@cache
 def is_code(path: Path) -> bool:
     """Tell a file with statements from one that holds a docstring at most."""
     if path.suffix != ".py":
@@ -74,6 +77,7 @@ def sources(script: Path) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in seen if is_code(path)}
 
 
+@cache
 def used_params(script: Path) -> set[str]:
     """List the dotted params that a script reads; model_dump() only logs them."""
     used = set()
@@ -89,6 +93,7 @@ def used_params(script: Path) -> set[str]:
     return used - {"model_dump"}
 
 
+@cache
 def train_settings() -> set[str]:
     from phototag.params import read_params
 
@@ -113,15 +118,33 @@ def problems(stages: Stages) -> list[str]:
         text = script.read_text()
         data = set(stage["deps"]) - listed - {"${data.raw}"}
         for kind in ("outs", "metrics"):
-            data |= {next(iter(out)) if isinstance(out, dict) else out for out in stage.get(kind, [])}
+            data |= {
+                next(iter(out)) if isinstance(out, dict) else out for out in stage.get(kind, [])
+            }
         found += [f"{name}: the script never names {p}" for p in sorted(data) if not named(p, text)]
+        found += [
+            f"{name}: neither deps nor outs list {p}" for p in sorted(data_files(script) - data)
+        ]
     return found
+
+
+def data_files(script: Path) -> set[str]:
+    """List the data files that a script names whole."""
+    constants = {
+        node.value
+        for node in ast.walk(ast.parse(script.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value
+    }
+    folders = ("data/", "models/", "reports/")
+    return {value for value in constants if value.startswith(folders)} - {"reports/evaluate"}
 
 
 def named(path: str, text: str) -> bool:
     """Tell whether a script names a data file, whole or by its folder and its name."""
     name = Path(path).name
-    return path in text or (str(Path(path).parent) in text and (name in text or Path(name).stem in text))
+    return path in text or (
+        str(Path(path).parent) in text and (name in text or Path(name).stem in text)
+    )
 
 
 def read_stages() -> Stages:
@@ -140,6 +163,15 @@ def test_guard_fails_when_any_source_is_removed(stage: str) -> None:
         changed = copy.deepcopy(stages)
         changed[stage]["deps"].remove(dep)
         assert problems(changed) == [f"{stage}: deps omit {dep}"]
+
+
+@pytest.mark.parametrize("stage", ["split", "normalize-stats", "train", "evaluate", "register"])
+def test_guard_fails_when_any_data_file_is_removed(stage: str) -> None:
+    stages = read_stages()
+    for dep in [d for d in stages[stage]["deps"] if d.startswith(("data/", "models/", "reports/"))]:
+        changed = copy.deepcopy(stages)
+        changed[stage]["deps"].remove(dep)
+        assert problems(changed) == [f"{stage}: neither deps nor outs list {dep}"]
 
 
 def test_guard_fails_when_a_superfluous_source_is_added() -> None:

@@ -100,4 +100,6 @@ def ui(port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.")] =
     sys.stdout.flush()
     uri = tracking.store_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+    os.execv(
+        sys.executable, [*command, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    )

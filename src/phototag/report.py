@@ -33,26 +33,27 @@ STYLE: dict[Any, Any] = {
 
 
 def write_report(
-    folder: Path,
+    page: Path,
+    figures_folder: Path,
     split: str,
     scores: Mapping[str, float],
-    tables: Mapping[str, pd.DataFrame],
+    per_label: pd.DataFrame,
     history: pd.DataFrame,
     judged: Dataset,
     logits: np.ndarray,
 ) -> None:
-    """Draw the figures into `folder/figures` and write `folder/report.html`, which embeds them.
+    """Draw the figures and write one HTML page, which embeds them.
 
     Args:
-        folder: Where to write.
+        page: The HTML file.
+        figures_folder: Where the figures go as PNG files too.
         split: Which split was judged: test or val.
         scores: Of `evaluation.score`.
-        tables: `per_label` of `evaluation.tabulate_labels`.
+        per_label: Of `evaluation.tabulate_labels`.
         history: One row an epoch.
         judged: The judged photos.
         logits: Their logits, float [num_photos, num_labels].
     """
-    per_label = tables["per_label"]
     with mpl.rc_context(STYLE):
         figures = {
             "loss": draw_loss(history, prior_loss(judged.targets)),
@@ -60,18 +61,20 @@ def write_report(
             "per_label": draw_per_label(per_label),
             "pr_curves": draw_pr_curves(judged, logits),
         }
-        embedded = {name: _save(figure, folder, name) for name, figure in figures.items()}
+        embedded = {
+            name: _save(figure, figures_folder / f"{name}.png") for name, figure in figures.items()
+        }
     environment = Environment(
         loader=PackageLoader("phototag"), autoescape=True, undefined=StrictUndefined
     )
-    page = environment.get_template("report.html.j2").render(
+    text = environment.get_template("report.html.j2").render(
         summary=summarize(split, scores, per_label, history, judged),
         split=split,
         scores=scores,
         labels=per_label.to_dict("records"),
         figures=embedded,
     )
-    write_text(folder / "report.html", page)
+    write_text(page, text)
 
 
 def summarize(
@@ -156,10 +159,9 @@ def _new_figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _save(figure: Figure, folder: Path, name: str) -> str:
+def _save(figure: Figure, path: Path) -> str:
     """Write a PNG and return it as a data URI."""
-    with replace_file(folder / "figures" / f"{name}.png") as temporary:
+    with replace_file(path) as temporary:
         # Without the metadata, which names the library's version, equal figures are equal bytes.
         figure.savefig(temporary, metadata={"Software": None})
-    data = (folder / "figures" / f"{name}.png").read_bytes()
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,140 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from phototag import tracking
+from phototag.tracking import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    # connect() leaves the address in the environment; the fixture's teardown takes it out again.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("DVC_EXP_NAME", "")
+    return tracking.connect()
+
+
+HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
+
+
+def test_run_carries_params_metrics_and_tags(store: Store) -> None:
+    params = {"lr": 0.1, "model": {"conv": [{"out": 20}]}}
+    with tracking.training_run(store, "key", params, {"data_fingerprint": "f"}) as run_id:
+        for record in HISTORY.to_dict("records"):
+            tracking.log_epoch(store, run_id, record, 1)
+    run = store.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lr": "0.1", "model.conv.0.out": "20"}
+    assert run.data.tags["data_fingerprint"] == "f"
+    history = store.client.get_metric_history(run_id, "val_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")],
+)
+def test_a_broken_run_says_so(store: Store, error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), tracking.training_run(store, "key", {}, {}) as run_id:
+        raise error
+    run = store.client.get_run(run_id)
+    assert run.info.status == status
+    assert run.data.tags.get("phototag.error") == ("ValueError: no" if status == "FAILED" else None)
+    assert tracking.find_run(store, "key", "") is None
+
+
+def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
+    with pytest.raises(SystemExit), tracking.training_run(store, "key", {}, {}) as run_id:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_rebuild_happens_once_for_each_experiment(store: Store) -> None:
+    first = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "")
+    assert tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "") == first
+    named = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "bold-ant")
+    assert named != first
+    run = store.client.get_run(named)
+    assert run.info.run_name == "bold-ant"
+    assert run.data.metrics["val_loss"] == 0.2
+    history = store.client.get_metric_history(named, "val_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
+
+
+def test_artifacts_lie_under_the_root_even_from_a_temporary_copy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    (copy / "evaluate").mkdir(parents=True)
+    (copy / "evaluate" / "report.html").write_text("page")
+    monkeypatch.chdir(copy)
+    run_id = tracking.create_run(tracking.connect(), "key", {}, {}, "")
+    tracking.log_evaluation(store, run_id, {"loss": 0.1}, copy / "evaluate")
+    kept = tmp_path / "mlartifacts" / run_id / "artifacts" / "evaluate" / "report.html"
+    assert kept.read_text() == "page"
+
+
+@pytest.mark.slow
+def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
+    code = "from phototag import tracking; print(tracking.connect().experiment_id)"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    environment["DVC_ROOT"] = str(tmp_path)
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    answers = {process.communicate()[0] for process in started}
+    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    assert len(answers) == 1
+
+
+@pytest.mark.slow
+def test_a_real_server_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
+    command += ["--artifacts-destination", str(tmp_path / "served")]
+    address = f"http://127.0.0.1:{port}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        wait_for(f"{address}/health", server)
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        store = tracking.connect()
+        run_id = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "")
+        (tmp_path / "evaluate").mkdir()
+        (tmp_path / "evaluate" / "report.html").write_text("page")
+        tracking.log_evaluation(store, run_id, {"loss": 0.1}, tmp_path / "evaluate")
+        assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
+        assert list((tmp_path / "served").rglob("report.html"))
+        assert not (tmp_path / "mlartifacts").exists()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    """Ask until the server answers; a connection refused comes back at once."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(address, timeout=5).read()
+        except OSError:
+            continue
+        return
+    raise AssertionError(f"{address} did not answer in two minutes")
