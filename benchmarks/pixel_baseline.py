@@ -1,0 +1,76 @@
+"""Logistic regression on the pixels, beside the trained network, on the same splits.
+
+Run after `dvc repro`: `python -m benchmarks.pixel_baseline`. A linear model sees brightness and
+colour at each place but no shapes, so the gap between the two is what the network learnt of them.
+
+L2-regularised logistic regression depends on the pixels only through the space that the training
+photos span: rotating them into it first (a full SVD) gives the same solution, much faster.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.linear_model import LogisticRegression
+
+from phototag.dataset import Dataset, read_datasets
+from phototag.evaluation import judged_split, score
+from phototag.files import read_json
+from phototag.params import read_params
+from phototag.thresholds import choose_thresholds
+
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # of C, chosen on val
+
+
+def pixels(dataset: Dataset) -> np.ndarray:
+    """Return all pixels as float32 [num_photos, size * size * 3], 0..1."""
+    return dataset.images[dataset.rows].reshape(len(dataset), -1).astype(np.float32) / 255
+
+
+def fit_label(
+    x: np.ndarray, y: np.ndarray, others: list[np.ndarray], strength: float
+) -> list[np.ndarray]:
+    """Fit one label and return the logits of the other splits' photos."""
+    if y.min() == y.max():
+        return [np.full(len(other), -20.0 if y.max() == 0 else 20.0) for other in others]
+    model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
+    return [model.decision_function(other) for other in others]
+
+
+def main() -> None:
+    """Fit for each strength, choose by micro F1 on val, print both models' scores."""
+    min_positives = read_params().evaluate.min_positives
+    datasets = read_datasets(
+        Path("data/images.npy"), Path("data/manifest.csv"), Path("data/splits.csv")
+    )
+    train, val, test = datasets["train"], datasets["val"], datasets[judged_split(datasets)]
+    x = pixels(train)
+    mean = x.mean(axis=0)
+    _, _, basis = np.linalg.svd(x - mean, full_matrices=False)
+    x = (x - mean) @ basis.T
+    others = [(pixels(dataset) - mean) @ basis.T for dataset in (val, test)]
+
+    best: dict[str, float] = {}
+    best_val = -1.0
+    for strength in STRENGTHS:
+        fitted = Parallel(n_jobs=-1)(
+            delayed(fit_label)(x, train.targets[:, label], others, strength)
+            for label in range(len(train.labels))
+        )
+        val_logits, test_logits = (np.stack(logits, axis=1) for logits in zip(*fitted, strict=True))
+        probabilities = 1 / (1 + np.exp(-val_logits))
+        thresholds = choose_thresholds(val.targets, probabilities, min_positives)
+        on_val = score(val.targets, val_logits, thresholds)["f1_micro"]
+        if on_val > best_val:
+            best_val, best = on_val, score(test.targets, test_logits, thresholds)
+            best["C"] = strength
+    network = read_json(Path("reports/evaluate/metrics.json"))
+    print(f"{'':12} {'micro F1':>9} {'macro F1':>9} {'mAP':>7} {'loss':>7}")
+    for name, scores in (("pixels", best), ("network", network)):
+        figures = f"{scores['f1_micro']:9.3f} {scores['f1_macro']:9.3f} {scores['mAP']:7.3f}"
+        print(f"{name:12} {figures} {scores['loss']:7.4f}")
+    print(f"gap in micro F1: {network['f1_micro'] - best['f1_micro']:.3f} (C = {best['C']:g})")
+
+
+if __name__ == "__main__":
+    main()
