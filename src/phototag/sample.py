@@ -342,7 +342,7 @@ def draw_branch(
 
 def draw_car(canvas: Canvas, ground: float) -> None:
     """Draw a car from the side."""
-    width = canvas.uniform(0.4, 0.75)
+    width = canvas.uniform(0.55, 0.85)
     x, foot = canvas.uniform(0, 1 - width), min(0.95, ground + canvas.uniform(0.06, 0.25))
     high, paint, glass = width * 0.2, canvas.colour(), canvas.pick((60, 76, 92), (160, 180, 190))
     roof = width * canvas.uniform(0.15, 0.2)
@@ -372,7 +372,7 @@ def draw_car(canvas: Canvas, ground: float) -> None:
 
 def draw_dog(canvas: Canvas, ground: float) -> None:
     """Draw a dog from the side, facing either way."""
-    size = canvas.uniform(0.3, 0.5)
+    size = canvas.uniform(0.42, 0.62)
     x, foot = canvas.uniform(0.3, 0.7), min(0.95, ground + canvas.uniform(0.08, 0.22))
     way = 1 if canvas.chance(0.5) else -1
     coat = canvas.pick(
@@ -399,7 +399,7 @@ def draw_dog(canvas: Canvas, ground: float) -> None:
 
 def draw_bird(canvas: Canvas, ground: float) -> None:
     """Draw a perched bird or one in flight."""
-    plumage, size = canvas.colour(), canvas.uniform(0.16, 0.3)
+    plumage, size = canvas.colour(), canvas.uniform(0.24, 0.36)
     way = 1 if canvas.chance(0.5) else -1
     x, y = canvas.uniform(0.3, 0.7), canvas.uniform(0.25, 0.6)
     beak = canvas.pick((230, 160, 40), (60, 56, 50))
@@ -521,7 +521,7 @@ def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
     """Draw head and shoulders of one or two persons, filling the photo."""
     places = [canvas.uniform(0.35, 0.65)] if len(kinds) == 1 else [0.3, 0.7]
     for place, kind in zip(places, kinds, strict=True):
-        size = canvas.uniform(0.2, 0.28) if len(kinds) == 1 else canvas.uniform(0.16, 0.2)
+        size = canvas.uniform(0.22, 0.28) if len(kinds) == 1 else canvas.uniform(0.16, 0.2)
         x, y = place + canvas.uniform(-0.04, 0.04), canvas.uniform(0.34, 0.48)
         cloth, half = canvas.colour(), size * (1.5 if kind in ("male", "unclear") else 1.2)
         shoulder = y + size * 1.25
@@ -538,13 +538,13 @@ def draw_figures(canvas: Canvas, kinds: Sequence[str], ground: float) -> None:
     """Draw whole persons, standing side by side."""
     slots = np.linspace(0, 1, len(kinds) + 2)[1:-1]
     for slot, kind in zip(slots, kinds, strict=True):
-        height = canvas.uniform(0.45, 0.72) * (0.6 if kind == "baby" else 1)
+        height = canvas.uniform(0.62, 0.88) * (0.65 if kind == "baby" else 1)
         x = float(slot) + canvas.uniform(-0.06, 0.06)
-        foot = min(0.98, ground + canvas.uniform(0.1, 0.25))
-        head, cloth, legs = height * 0.13, canvas.colour(), canvas.colour(20, 140)
+        foot = min(0.99, max(ground + canvas.uniform(0.1, 0.25), height + 0.05))
+        head, cloth, legs = height * 0.15, canvas.colour(), canvas.colour(20, 140)
         neck, hip = foot - height + head * 2, foot - height * 0.45
         if kind == "female":
-            wide = height * 0.2
+            wide = height * 0.24
             for side in (-1, 1):
                 canvas.line(
                     [(x + side * 0.02, hip), (x + side * 0.02, foot)], canvas.pick(*SKIN), 0.025
@@ -683,13 +683,15 @@ def draw_photo(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -
     canvas = Canvas(size * SCALE, rng)
     ground = paint_background(canvas, labels)
     dark = "night" in labels or (not labels and canvas.chance(0.06))
-    for _ in range(int(rng.integers(0, 3) if labels else rng.integers(1, 5))):
+    for _ in range(int(rng.integers(0, 2) if labels else rng.integers(1, 4))):
         draw_clutter(canvas, ground)
     for label, paint in PAINTERS.items():
         if label in labels:
             paint(canvas, ground)
     if "people" in labels:
-        kinds = [kind for kind in ("female", "male", "baby") if kind in labels] or ["unclear"]
+        kinds: list[str] = [kind for kind in ("female", "male", "baby") if kind in labels] or [
+            "unclear"
+        ]
         if "portrait" in labels:
             draw_portrait(canvas, kinds[:2] if "baby" not in kinds else ["baby"])
             if "baby" in kinds and len(kinds) > 1:
@@ -723,8 +725,8 @@ def develop(canvas: Canvas, size: int) -> Image.Image:
     pixels = np.asarray(image, np.float32)
     light = canvas.rng.uniform(0.75, 1.2) * canvas.rng.uniform(0.93, 1.07, 3)
     middle = pixels.mean()
-    pixels = middle + (pixels - middle) * canvas.uniform(0.7, 1.15)
-    grain = canvas.rng.normal(0, canvas.uniform(2, 11), (size, size, 3))
+    pixels = middle + (pixels - middle) * canvas.uniform(0.8, 1.15)
+    grain = canvas.rng.normal(0, canvas.uniform(2, 8), (size, size, 3))
     return Image.fromarray((pixels * light + grain).clip(0, 255).astype(np.uint8))
 
 
