@@ -24,7 +24,8 @@ STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # of C, chosen on val
 
 def pixels(dataset: Dataset) -> np.ndarray:
     """Return all pixels as float32 [num_photos, size * size * 3], 0..1."""
-    return dataset.images[dataset.rows].reshape(len(dataset), -1).astype(np.float32) / 255
+    chosen = dataset.images[dataset.rows].reshape(len(dataset), -1)
+    return np.asarray(chosen / np.float32(255), np.float32)
 
 
 def fit_label(

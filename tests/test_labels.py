@@ -43,7 +43,7 @@ def test_lines_are_numbered_from_one_and_blank_ones_count() -> None:
     assert parse_annotation("5\n\n  12 \r\n\t\n7", "baby.txt") == {5: 1, 12: 3, 7: 5}
 
 
-@pytest.mark.parametrize("entry", ["im5", "5.0", "-5", "5 6", "٥", "²"])
+@pytest.mark.parametrize("entry", ["im5", "5.0", "-5", "5 6", "\u0665", "²"])
 def test_a_line_that_is_no_number_is_told_by_file_and_line(entry: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"baby.txt:3: {entry!r} is not")):
         parse_annotation(f"1\n\n{entry}\n", "baby.txt")

@@ -75,7 +75,8 @@ def import_photos(
 def _import_numbered(
     source: Path, destination: Path, annotations: Path, potential: bool
 ) -> ImportSummary:
-    photos = [name for name in list_files(source) if image_number(name) and not _is_text(name)]
+    names = [name for name in list_files(source) if not _is_text(name)]
+    photos = [name for name in names if image_number(name) is not None]
     if not photos:
         raise InputError(f"{source} holds no photo named imN.jpg, with a number N")
     photos.sort(key=lambda name: image_number(name) or 0)

@@ -689,13 +689,11 @@ def draw_photo(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -
         if label in labels:
             paint(canvas, ground)
     if "people" in labels:
-        kinds: list[str] = [kind for kind in ("female", "male", "baby") if kind in labels] or [
-            "unclear"
-        ]
+        kinds = sorted(labels & {"female", "male", "baby"}) or ["unclear"]
         if "portrait" in labels:
-            draw_portrait(canvas, kinds[:2] if "baby" not in kinds else ["baby"])
+            draw_portrait(canvas, ["baby"] if "baby" in kinds else kinds)
             if "baby" in kinds and len(kinds) > 1:
-                draw_figures(canvas, kinds[:1], 0.7)
+                draw_figures(canvas, kinds[1:], 0.7)
         else:
             draw_figures(canvas, kinds * (2 if canvas.chance(0.3) else 1), ground)
     if dark:
