@@ -7,8 +7,8 @@ def test_mean_and_deviation_are_those_of_the_chosen_rows() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2 * CHUNK + 20, 5, 5, 3), dtype=np.uint8)
     images[..., 1] //= 16
-    images[..., 2] = 77
     images[::2] //= 2
+    images[..., 2] = 77
     rows = rng.permutation(len(images))[: CHUNK + 11]
     mean, std = channel_stats(images, rows)
     chosen = images[rows].astype(np.float64) / 255

@@ -45,7 +45,7 @@ def test_rare_labels_take_the_threshold_common_to_all() -> None:
     assert choose_thresholds(targets, probabilities, 4).tolist() == [*own, common]
     # A label without any positive has no threshold of its own, whatever is asked for.
     assert choose_thresholds(targets, probabilities, 0).tolist() == [*own, common]
-    assert len({*own, common}) == 4
+    assert own[0] != common != own[2]
 
 
 def test_half_where_nothing_is_positive() -> None:

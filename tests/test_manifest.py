@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phototag.errors import InputError
+from phototag.images import Photo
+from phototag.manifest import build_manifest, label_names, label_targets, read_kept, write_manifest
+
+GOOD = Photo("kept", "", 5, 5, "RGB", "aa", None)
+BAD = Photo("rejected", "zero bytes", 0, 0, "", "bb", None)
+
+
+def test_rejected_rows_are_written_but_not_read_as_kept(tmp_path: Path) -> None:
+    targets = {"NA": np.array([1, 0, 1], np.uint8), "null": np.array([0, 1, 1], np.uint8)}
+    manifest = build_manifest(["NA", 'b, "c"', "ü.jpg"], [GOOD, BAD, GOOD], targets)
+    write_manifest(tmp_path / "manifest.csv", manifest)
+    assert (tmp_path / "manifest.csv").read_text().count("\n") == 4
+    kept = read_kept(tmp_path / "manifest.csv")
+    assert list(kept["file"]) == ["NA", "ü.jpg"]
+    assert list(kept["reason"]) == ["", ""]
+    assert list(kept.index) == [0, 1]
+    assert label_names(kept) == ["NA", "null"]
+    assert label_targets(kept).tolist() == [[1, 0], [1, 1]]
+
+
+def test_a_label_may_not_be_called_like_a_column() -> None:
+    with pytest.raises(InputError, match="'mode' is a manifest column"):
+        build_manifest(["a"], [GOOD], {"mode": np.zeros(1, np.uint8)})
+
+
+def test_nothing_usable_says_why() -> None:
+    with pytest.raises(InputError, match=r"no usable photo among 1 files \(a.jpg: zero bytes\)"):
+        build_manifest(["a.jpg"], [BAD], {"cat": np.zeros(1, np.uint8)})

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from phototag.errors import InputError
+from phototag.splits import split_groups
+
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def targets() -> np.ndarray:
+    """5 000 photos, 14 labels, the rarest on 1 % of them."""
+    rates = np.geomspace(0.01, 0.3, 14)
+    return (np.random.default_rng(0).random((5000, 14)) < rates).astype(np.uint8)
+
+
+def names(count: int) -> list[str]:
+    return [f"photo-{index}" for index in range(count)]
+
+
+def test_every_label_is_as_frequent_in_each_split(targets: np.ndarray) -> None:
+    assigned = split_groups(targets, names(5000), FRACTIONS, seed=0)
+    assert np.bincount(assigned) / 5000 == pytest.approx(FRACTIONS, rel=0.02)
+    for split in range(3):
+        positives = targets[assigned == split].sum(axis=0)
+        quota = FRACTIONS[split] * targets.sum(axis=0)
+        assert positives == pytest.approx(quota, abs=1, rel=0.02)
+    rare = targets[:, 0].astype(bool)
+    chance = np.random.default_rng(0).choice(3, 5000, p=FRACTIONS)
+    error = [
+        np.abs(targets[a == s].mean(axis=0) / targets.mean(axis=0) - 1).max()
+        for a in (assigned, chance)
+        for s in (1, 2)
+    ]
+    assert max(error[:2]) < 0.25 * max(error[2:])
+    assert set(assigned[rare]) == {0, 1, 2}
+
+
+def test_groups_stay_whole(targets: np.ndarray) -> None:
+    groups = [f"group-{index % 1700}" for index in range(5000)]
+    assigned = split_groups(targets, groups, FRACTIONS, seed=0)
+    sides: dict[str, set[int]] = {}
+    for group, side in zip(groups, assigned, strict=True):
+        sides.setdefault(group, set()).add(int(side))
+    assert {len(found) for found in sides.values()} == {1}
+    assert np.bincount(assigned) / 5000 == pytest.approx(FRACTIONS, rel=0.05)
+
+
+def test_order_does_not_matter(targets: np.ndarray) -> None:
+    order = np.random.default_rng(1).permutation(5000)
+    groups = np.array(names(5000))
+    first = split_groups(targets, list(groups), FRACTIONS, seed=0)
+    second = split_groups(targets[order], list(groups[order]), FRACTIONS, seed=0)
+    assert np.array_equal(first[order], second)
+
+
+def test_most_photos_keep_their_side_when_others_are_added(targets: np.ndarray) -> None:
+    before = split_groups(targets[:4750], names(4750), FRACTIONS, seed=0)
+    after = split_groups(targets, names(5000), FRACTIONS, seed=0)
+    assert (before != after[:4750]).mean() < 0.03
+    other = split_groups(targets, names(5000), FRACTIONS, seed=1)
+    assert (after != other).mean() > 0.2
+
+
+def test_without_a_test_split(targets: np.ndarray) -> None:
+    assigned = split_groups(targets, names(5000), (0.8, 0.2, 0.0), seed=0)
+    assert np.bincount(assigned, minlength=3)[2] == 0
+
+
+def test_a_label_without_positives_is_no_matter(targets: np.ndarray) -> None:
+    with_empty = np.column_stack([targets, np.zeros(5000, np.uint8)])
+    assigned = split_groups(with_empty, names(5000), FRACTIONS, seed=0)
+    assert np.bincount(assigned) / 5000 == pytest.approx(FRACTIONS, rel=0.02)
+
+
+def test_too_few_photos() -> None:
+    with pytest.raises(InputError, match="2 photos in 1 groups are too few"):
+        split_groups(np.ones((2, 1), np.uint8), ["same", "same"], FRACTIONS, seed=0)

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from phototag.errors import InputError
+from phototag.model import build_model
+from phototag.params import ModelParams
+from phototag.weights import Metadata, load_model, read_metadata, save_model
+
+SAVE = """
+import sys, pathlib, torch
+sys.path.insert(0, sys.argv[2])
+from phototag.model import build_model
+from phototag.params import ModelParams
+from phototag.weights import Metadata, save_model
+spec = ModelParams.model_validate({"init": "he", "conv": [{"out": 4, "kernel": 3}], "linear": [8]})
+torch.manual_seed(0)
+model = build_model(spec, 2, 8, [0.5] * 3, [0.2] * 3)
+values = {"init": "he", "conv": [{"out": 4, "kernel": 3}], "linear": [8]}
+metadata = Metadata(["a", "b"], 8, [0.5] * 3, [0.2] * 3, values, "key", 3, 0.25)
+save_model(pathlib.Path(sys.argv[1]), model, metadata)
+"""
+
+
+def test_round_trip(tmp_path: Path, tiny_spec: ModelParams) -> None:
+    model = build_model(tiny_spec, 3, 16, [0.1, 0.2, 0.3], [0.2] * 3).eval()
+    spec = tiny_spec.model_dump(mode="json")
+    metadata = Metadata(["a", "b", "ü"], 16, [0.1, 0.2, 0.3], [0.2] * 3, spec, "key", 3, 0.25)
+    save_model(tmp_path / "m" / "model.safetensors", model, metadata)
+    loaded, read = load_model(tmp_path / "m" / "model.safetensors")
+    assert read == metadata
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(loaded(images), model(images))
+    assert not loaded.training
+
+
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    source = str(Path(__file__).parents[1] / "src")
+    for name in ("a", "b"):
+        subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / name), source], check=True)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing: `dvc repro train` makes it"):
+        read_metadata(tmp_path / "model.safetensors")
+    (tmp_path / "text").write_text("no model")
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign")
+    for name in ("text", "foreign"):
+        with pytest.raises(InputError, match=f"{name} is no phototag model"):
+            read_metadata(tmp_path / name)
