@@ -373,7 +373,8 @@ def draw_car(canvas: Canvas, ground: float) -> None:
 def draw_dog(canvas: Canvas, ground: float) -> None:
     """Draw a dog from the side, facing either way."""
     size = canvas.uniform(0.42, 0.62)
-    x, foot = canvas.uniform(0.3, 0.7), min(0.95, ground + canvas.uniform(0.08, 0.22))
+    foot = max(min(0.95, ground + canvas.uniform(0.08, 0.22)), size * 1.35)
+    x = canvas.uniform(0.35, 0.65)
     way = 1 if canvas.chance(0.5) else -1
     coat = canvas.pick(
         (150, 104, 62), (60, 50, 46), (214, 190, 150), (240, 236, 230), (120, 110, 104)
@@ -648,8 +649,10 @@ def draw_night(canvas: Canvas, lamps: bool) -> None:
         return
     if canvas.chance(0.6):
         radius = canvas.uniform(0.04, 0.09)
-        x, y = canvas.uniform(0.1, 0.9), canvas.uniform(0.08, 0.25)
-        canvas.ellipse(x, y, radius, radius, (240, 236, 210))
+        # Near a side, where it seldom hangs before somebody's face.
+        x = canvas.uniform(0.06, 0.22)
+        x = 1 - x if canvas.chance(0.5) else x
+        canvas.ellipse(x, canvas.uniform(0.08, 0.25), radius, radius, (240, 236, 210))
     for _ in range(int(canvas.rng.integers(10, 40))):
         canvas.ellipse(canvas.uniform(0, 1), canvas.uniform(0, 0.4), 0.006, 0.006, (220, 220, 230))
     for _ in range(int(canvas.rng.integers(4, 14))):
