@@ -149,7 +149,7 @@ def draw_pr_curves(judged: Dataset, logits: np.ndarray) -> Figure:
     axes.plot([], [], color=GREY, alpha=0.6, label="each label")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower left", frameon=True)
     return figure
 
 
