@@ -62,14 +62,7 @@ def main() -> None:
     )
 
     store = tracking.connect()
-    run_id = tracking.find_or_rebuild_run(
-        store,
-        metadata.content_key,
-        params.model_dump(),
-        {},
-        history,
-        tracking.experiment_name(),
-    )
+    run_id = tracking.find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
     tracking.log_evaluation(store, run_id, scores, REPORTS)
 
 

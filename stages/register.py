@@ -29,14 +29,7 @@ def main() -> None:
     }
 
     store = tracking.connect()
-    run_id = tracking.find_or_rebuild_run(
-        store,
-        metadata.content_key,
-        params.model_dump(),
-        {},
-        history,
-        tracking.experiment_name(),
-    )
+    run_id = tracking.find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
     decision = registry.register_model(store, run_id, model, thresholds, scores, tags)
     write_json(Path("reports/register.json"), decision)
 

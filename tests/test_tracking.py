@@ -60,9 +60,9 @@ def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
 
 
 def test_rebuild_happens_once_for_each_experiment(store: Store) -> None:
-    first = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "")
-    assert tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "") == first
-    named = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "bold-ant")
+    first = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
+    assert tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "") == first
+    named = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "bold-ant")
     assert named != first
     run = store.client.get_run(named)
     assert run.info.run_name == "bold-ant"
@@ -115,7 +115,7 @@ def test_a_real_server_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("DVC_ROOT", str(tmp_path))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         store = tracking.connect()
-        run_id = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, {}, HISTORY, "")
+        run_id = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
         (tmp_path / "evaluate").mkdir()
         (tmp_path / "evaluate" / "report.html").write_text("page")
         tracking.log_evaluation(store, run_id, {"loss": 0.1}, tmp_path / "evaluate")

@@ -87,7 +87,7 @@ def _judge(
 ) -> tuple[bool, str]:
     if champion is None:
         return True, "there was no champion"
-    if champion.version == int(version) or str(champion.version) == version:
+    if str(champion.version) == version:
         return True, "it is the champion already"
     rival = f"champion version {champion.version}"
     if champion.tags.get("test_fingerprint") != fingerprint:

@@ -47,6 +47,6 @@ def _sync(store: Store, root: Path, name: str, revision: str) -> bool:
     history = pd.read_csv(io.BytesIO(files.cat_file("reports/train/history.csv")))
     params = yaml.safe_load(files.cat_file("params.yaml"))
     scores = yaml.safe_load(files.cat_file("reports/evaluate/metrics.json"))
-    run_id = find_or_rebuild_run(store, key, params, {}, history, name)
+    run_id = find_or_rebuild_run(store, key, params, history, name)
     log_evaluation(store, run_id, scores)
     return True

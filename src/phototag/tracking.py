@@ -168,19 +168,26 @@ def find_or_rebuild_run(
     store: Store,
     key: str,
     params: Mapping[str, Any],
-    tags: Mapping[str, str],
     history: pd.DataFrame,
-    exp_name: str,
+    exp_name: str | None = None,
 ) -> str:
     """Return the id of the run that trained the model, rebuilt from its history where missing.
 
     A model that DVC restored from its cache was not trained here, or not in this experiment, so
     the store has no run of it.
+
+    Args:
+        store: Where.
+        key: The model's content key.
+        params: All params, nested.
+        history: One row an epoch, as `train` wrote it.
+        exp_name: The DVC experiment; the one that runs, where none is given.
     """
+    exp_name = experiment_name() if exp_name is None else exp_name
     run = find_run(store, key, exp_name)
     if run:
         return str(run.info.run_id)
-    run_id = create_run(store, key, params, {**tags, "phototag.rebuilt": "true"}, exp_name)
+    run_id = create_run(store, key, params, {"phototag.rebuilt": "true"}, exp_name)
     now = store.client.get_run(run_id).info.start_time
     for record in history.to_dict("records"):
         log_epoch(store, run_id, dict(record), now + int(record["epoch"]))
