@@ -19,7 +19,7 @@ from phototag.files import read_json
 from phototag.params import read_params
 from phototag.thresholds import choose_thresholds
 
-STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # of C, chosen on val
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of C, chosen on val
 
 
 def pixels(dataset: Dataset) -> np.ndarray:
