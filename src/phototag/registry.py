@@ -91,7 +91,10 @@ def _judge(
         return True, "it is the champion already"
     rival = f"champion version {champion.version}"
     if champion.tags.get("test_fingerprint") != fingerprint:
-        return False, f"{rival} was judged on other photos or labels, so the scores do not compare"
+        return False, (
+            f"{rival} was judged on other photos or labels, so the scores do not compare; "
+            "to take this one, move the alias champion to it in MLflow"
+        )
     champion_f1 = float(champion.tags["f1_micro"])
     if f1_micro > champion_f1:
         return True, f"micro F1 {f1_micro:.4f} against {champion_f1:.4f} of {rival}"
