@@ -15,11 +15,10 @@ from . import run
 def main() -> None:
     """Run the stage."""
     manifest = read_kept(Path("data/manifest.csv"))
-    images = np.load("data/images.npy", mmap_mode="r")
     splits = pd.read_csv("data/splits.csv", keep_default_na=False)
     train = np.flatnonzero(splits["split"] == "train")
 
-    mean, std = channel_stats(images, train)
+    mean, std = channel_stats(Path("data/images.npy"), train)
     counts = label_targets(manifest)[train].sum(axis=0, dtype=np.int64).tolist()
     stats = {
         "num_images": len(train),

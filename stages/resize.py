@@ -1,14 +1,19 @@
-"""Verify and resize: data.raw -> data/images.npy, data/manifest.csv."""
+"""Verify and resize: data.raw -> data/{images.npy,manifest.csv}, reports/resize/."""
 
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from phototag.duplicates import group_duplicates
 from phototag.images import prepare_photos, write_images
-from phototag.labels import image_number, number_images, read_targets
-from phototag.manifest import build_manifest, write_manifest
+from phototag.intake import list_rejected, write_intake
+from phototag.labels import image_number, read_labels, refuse_names
+from phototag.manifest import build_manifest, keep, write_manifest
 from phototag.params import read_params
+from phototag.problems import check_problems
 from phototag.raw import find_layout
+from phototag.sources import read_source_groups
 
 from . import run
 
@@ -16,14 +21,35 @@ from . import run
 def main() -> None:
     """Run the stage."""
     params = read_params()
-    source, size = Path(params.data.raw), params.resize.size
-    names, annotations = find_layout(source)
-    names.sort(key=lambda name: (image_number(name) or 0, name))
-    targets = read_targets(source, annotations, number_images(names))
+    source, resize = Path(params.data.raw), params.resize
+    layout = find_layout(source)
+    names = sorted(layout.images, key=lambda name: (image_number(name) or 0, name))
+    labels = read_labels(source, layout.annotations, names, params.data.labels)
+    source_groups, unknown = read_source_groups(source, layout.sources, names)
 
-    prepared = tqdm(prepare_photos(source, names, size), "resize", len(names), disable=None)
-    photos = write_images(Path("data/images.npy"), prepared, size)
-    write_manifest(Path("data/manifest.csv"), build_manifest(names, photos, targets))
+    prepared = prepare_photos(
+        source,
+        names,
+        resize.size,
+        refuse_names(names),
+        resize.min_side,
+        resize.max_pixels,
+        resize.backend,
+    )
+    progress = tqdm(prepared, "resize", len(names), disable=None)
+    photos = write_images(Path("data/images.npy"), progress, resize.size)
+    images = np.load("data/images.npy", mmap_mode="r")
+
+    manifest = build_manifest(names, photos, labels.targets, source_groups)
+    kept = keep(manifest)
+    manifest.loc[manifest["decision"] != "rejected", "duplicate_group"] = group_duplicates(
+        list(kept["sha256"]), list(kept["phash"]), images, resize.duplicate_bits
+    )
+    write_manifest(Path("data/manifest.csv"), manifest)
+
+    problems = [*list_rejected(manifest), *labels.problems, *unknown]
+    write_intake(Path("reports/resize"), manifest, problems, images)
+    check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 
 if __name__ == "__main__":

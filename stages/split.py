@@ -1,14 +1,16 @@
-"""Stratify: data/manifest.csv -> data/splits.csv."""
+"""Stratify: data/manifest.csv -> data/splits.csv, reports/split/rates.csv."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from phototag.files import replace_file
-from phototag.manifest import SPLITS, label_targets, read_kept
+from phototag.groups import gather_groups
+from phototag.manifest import SPLITS, label_names, label_targets, read_kept
 from phototag.params import read_params
-from phototag.splits import split_groups
+from phototag.splits import check_whole, split_groups, tabulate_rates, warn_rare
 
 from . import run
 
@@ -17,17 +19,23 @@ def main() -> None:
     """Run the stage."""
     params = read_params()
     manifest = read_kept(Path("data/manifest.csv"))
+    targets = label_targets(manifest)
     fractions = (1 - params.split.val - params.split.test, params.split.val, params.split.test)
 
-    # Byte-identical files are one group, so that no photo sits on both sides of a split.
-    groups = manifest["sha256"]
-    assigned = split_groups(label_targets(manifest), list(groups), fractions, params.seed)
-
-    splits = pd.DataFrame(
-        {"image": manifest["file"], "split": np.array(SPLITS)[assigned], "group": groups.str[:16]}
+    groups = gather_groups(
+        list(manifest["sha256"]), list(manifest["duplicate_group"]), list(manifest["source_group"])
     )
-    with replace_file(Path("data/splits.csv")) as temporary:
-        splits.to_csv(temporary, index=False, lineterminator="\n")
+    assigned = split_groups(targets, groups, fractions, params.seed)
+    check_whole(groups, assigned)
+
+    rates = tabulate_rates(targets, label_names(manifest), assigned)
+    for message in warn_rare(rates):
+        print(f"warning: {message}", file=sys.stderr)
+    split = np.array(SPLITS)[assigned]
+    splits = pd.DataFrame({"image": manifest["file"], "split": split, "group": groups})
+    for path, table in (("data/splits.csv", splits), ("reports/split/rates.csv", rates)):
+        with replace_file(Path(path)) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

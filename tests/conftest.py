@@ -57,9 +57,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = (noise + 120 * carried).astype(np.uint8)
         sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
         if row == REJECTED:
-            photos.append(Photo("rejected", "zero bytes", 0, 0, "", sha256, None))
+            photos.append(Photo("rejected", "zero bytes", sha256=sha256))
         else:
-            photos.append(Photo("kept", "", SIZE, SIZE, "RGB", sha256, pixels))
+            photos.append(Photo("kept", "", "JPEG", SIZE, SIZE, "RGB", sha256, pixels=pixels))
     decided = write_images(folder / "images.npy", photos, SIZE)
     columns = {name: targets[:, i] for i, name in enumerate(("blue", "green", "red"))}
     write_manifest(folder / "manifest.csv", build_manifest(names, decided, columns))

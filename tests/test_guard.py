@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class RuntimeOnly(ast.NodeTransformer):
 
 @cache
 def imported_files(path: Path) -> set[Path]:
+    if path.suffix == ".j2":
+        return {path.parent / name for name in re.findall(r'{% extends "(.+?)"', path.read_text())}
     found = set()
     tree = RuntimeOnly().visit(ast.parse(path.read_text()))
     for node in ast.walk(tree):
@@ -73,7 +76,7 @@ def sources(script: Path) -> set[str]:
         path = queue.pop()
         if path not in seen:
             seen.add(path)
-            queue += imported_files(path) if path.suffix == ".py" else []
+            queue += imported_files(path)
     return {path.relative_to(ROOT).as_posix() for path in seen if is_code(path)}
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from phototag.errors import InputError
 from phototag.importer import import_photos
-from phototag.labels import number_images, read_targets
+from phototag.labels import read_labels
 from phototag.raw import find_layout, read_file
 
 
@@ -26,8 +26,8 @@ def text(path: Path, content: str) -> None:
 
 def read_back(destination: Path) -> tuple[list[str], dict[str, list[int]]]:
     layout = find_layout(destination)
-    targets = read_targets(destination, layout.annotations, number_images(layout.images))
-    return layout.images, {label: column.tolist() for label, column in targets.items()}
+    labels = read_labels(destination, layout.annotations, layout.images)
+    return layout.images, {label: column.tolist() for label, column in labels.targets.items()}
 
 
 @pytest.fixture

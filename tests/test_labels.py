@@ -1,17 +1,22 @@
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from phototag.errors import InputError
-from phototag.labels import image_number, number_images, parse_annotation, read_targets
+from phototag.labels import image_number, parse_annotation, read_labels, refuse_names
+from phototag.problems import Problem
 
 
 def write_labels(folder: Path, files: dict[str, bytes]) -> list[str]:
+    (folder / "annotations").mkdir(exist_ok=True)
     for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return list(files)
+        (folder / "annotations" / name).write_bytes(data)
+    return [f"annotations/{name}" for name in files]
+
+
+def told(problems: list[Problem]) -> list[str]:
+    return [f"{problem.place} {problem.text} ({problem.action})" for problem in problems]
 
 
 @pytest.mark.parametrize(
@@ -27,52 +32,116 @@ def write_labels(folder: Path, files: dict[str, bytes]) -> list[str]:
         ("im٣.jpg", None),
         ("im3", None),
         ("._im3.jpg", None),
+        (f"im{'1' * 5000}.jpg", None),
     ],
 )
 def test_only_a_name_of_im_and_a_number_has_a_number(name: str, number: int | None) -> None:
     assert image_number(name) == number
 
 
-def test_two_files_of_one_number_are_refused() -> None:
-    assert number_images(["im2.jpg", "cat.jpg", "im1.png", "dog.jpg"]) == [2, None, 1, None]
-    with pytest.raises(InputError, match=r"a/im7\.jpg and a/im007\.png have the same number"):
-        number_images(["a/im7.jpg", "a/im8.jpg", "a/im007.png"])
+def test_names_that_cannot_be_taken_are_refused_with_the_reason() -> None:
+    names = ["im2.jpg", "cat.jpg", "a/im7.jpg", ".DS_Store", "a/im8.jpg", "b/im007.png"]
+    assert refuse_names(names) == {
+        "cat.jpg": "wrong name: not imN.jpg, with a number N",
+        ".DS_Store": "left by the operating system",
+        "a/im7.jpg": "same number: as another file",
+        "b/im007.png": "same number: as a/im7.jpg",
+    }
 
 
-def test_lines_are_numbered_from_one_and_blank_ones_count() -> None:
-    assert parse_annotation("5\n\n  12 \r\n\t\n7", "baby.txt") == {5: 1, 12: 3, 7: 5}
+@pytest.mark.parametrize(
+    ("data", "lines", "problems"),
+    [
+        (b"5\n12\n7\n", {5: 1, 12: 2, 7: 3}, []),
+        (b"5\n12\n7", {5: 1, 12: 2, 7: 3}, []),
+        (b"\xef\xbb\xbf5\n", {5: 1}, ["cat.txt byte order mark (noted)"]),
+        (b"5\r\n6\r\n", {5: 1, 6: 2}, ["cat.txt Windows line ends (noted)"]),
+        (b"5\r6\r", {5: 1, 6: 2}, ["cat.txt Windows line ends (noted)"]),
+        (b"5\n\n  12 \n\t\n7\n", {5: 1, 12: 3, 7: 5}, ["cat.txt blank lines: 2 (noted)"]),
+        (b"1\n5\n2\n05\n", {1: 1, 5: 2, 2: 3},
+         ["cat.txt:4 the same number twice: 5, as on line 2 (noted)"]),
+        (b"1\n\x0c2\n", {1: 1, 2: 2}, []),
+        (b"1\n\xff\n", {1: 1}, ["cat.txt:2 not an image number: '\ufffd' (rejected)"]),
+        (b"1\n5 6\n", {1: 1}, ["cat.txt:2 not an image number: '5 6' (rejected)"]),
+        (b"x" * 50 + b"\n1\n", {1: 2},
+         [f"cat.txt:1 not an image number: '{'x' * 40}...' (rejected)"]),
+    ],
+)  # fmt: skip
+def test_what_a_label_file_may_hold(
+    data: bytes, lines: dict[int, int], problems: list[str]
+) -> None:
+    parsed, found = parse_annotation(data, "cat.txt")
+    assert parsed == lines
+    assert told(found) == problems
 
 
-@pytest.mark.parametrize("entry", ["im5", "5.0", "-5", "5 6", "\u0665", "²"])
+@pytest.mark.parametrize("entry", ["im5", "5.0", "-5", "5 6", "\u0665", "²", "9" * 5000, "5,"])
 def test_a_line_that_is_no_number_is_told_by_file_and_line(entry: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"baby.txt:3: {entry!r} is not")):
-        parse_annotation(f"1\n\n{entry}\n", "baby.txt")
+    lines, problems = parse_annotation(f"1\n\n{entry}\n".encode(), "baby.txt")
+    assert lines == {1: 1}
+    assert problems[0].place == "baby.txt:3"
+    assert (problems[0].kind, problems[0].action) == ("not an image number", "rejected")
 
 
-def test_a_number_that_stands_twice_is_told_with_both_lines() -> None:
-    with pytest.raises(InputError, match=r"^baby\.txt:4: image 5 stands on line 2 already$"):
-        parse_annotation("1\n5\n2\n05\n", "baby.txt")
+@pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_a_label_without_a_photo(data: bytes) -> None:
+    lines, problems = parse_annotation(data, "cat.txt")
+    assert lines == {}
+    assert problems[-1].kind == "a label without a photo"
 
 
-def test_columns_are_sorted_and_survive_bom_crlf_and_blank_lines(tmp_path: Path) -> None:
-    names = write_labels(
-        tmp_path,
-        {"tree.txt": b"\xef\xbb\xbf3\r\n\r\n1\r\n", "empty.txt": b"", "baby.txt": b"\n2\n3"},
-    )
-    columns = read_targets(tmp_path, names, [3, None, 1, 2])
-    assert list(columns) == ["baby", "empty", "tree"]
-    assert {column.dtype for column in columns.values()} == {np.dtype(np.uint8)}
-    assert columns["baby"].tolist() == [1, 0, 0, 1]
-    assert columns["empty"].tolist() == [0, 0, 0, 0]
-    assert columns["tree"].tolist() == [1, 0, 1, 0]
+def test_utf16_is_no_text_of_ours() -> None:
+    lines, problems = parse_annotation("5\n6\n".encode("utf-16"), "cat.txt")
+    assert lines == {}
+    assert sum(problem.action == "rejected" for problem in problems) == 3
+
+
+def test_columns_are_sorted_and_photos_without_a_number_carry_nothing(tmp_path: Path) -> None:
+    files = write_labels(tmp_path, {"tree.txt": b"3\n1\n", "empty.txt": b"", "baby.txt": b"2\n3"})
+    labels = read_labels(tmp_path, files, ["im3.jpg", "cat.jpg", "im1.jpg", "im2.jpg"])
+    assert list(labels.targets) == ["baby", "empty", "tree"]
+    assert {column.dtype for column in labels.targets.values()} == {np.dtype(np.uint8)}
+    assert labels.targets["baby"].tolist() == [1, 0, 0, 1]
+    assert labels.targets["empty"].tolist() == [0, 0, 0, 0]
+    assert labels.targets["tree"].tolist() == [1, 0, 1, 0]
+    assert labels.num_lines == 4
 
 
 def test_a_number_without_an_image_is_told_by_file_and_line(tmp_path: Path) -> None:
-    names = write_labels(tmp_path, {"baby.txt": b"1\n\n9\n"})
-    with pytest.raises(InputError, match=r"^baby\.txt:3: there is no image im9"):
-        read_targets(tmp_path, names, [1, 2, None])
+    files = write_labels(tmp_path, {"baby.txt": b"1\n\n9\n"})
+    labels = read_labels(tmp_path, files, ["im1.jpg"])
+    assert told(labels.problems)[-1] == "annotations/baby.txt:3 no such image: im9 (rejected)"
+    assert labels.num_lines == 2
 
 
-def test_a_source_without_label_files_is_refused(tmp_path: Path) -> None:
+def test_other_files_and_unknown_classes_are_passed_over_and_told(tmp_path: Path) -> None:
+    (tmp_path / "annotations/old").mkdir(parents=True)
+    files = write_labels(
+        tmp_path,
+        {"cat.txt": b"1\n", "cow.txt": b"1\n", "notes.md": b"", "old/cat.txt": b"1\n",
+         ".cat.txt": b"1\n"},
+    )  # fmt: skip
+    labels = read_labels(tmp_path, files, ["im1.jpg"], ["cat"])
+    assert list(labels.targets) == ["cat"]
+    assert sorted(told(labels.problems)) == [
+        "annotations/.cat.txt not a label file: passed over (noted)",
+        "annotations/cow.txt an unknown class: not in data.labels (noted)",
+        "annotations/notes.md not a label file: passed over (noted)",
+        "annotations/old/cat.txt not a label file: passed over (noted)",
+    ]
+
+
+def test_a_missing_class_file_and_none_at_all_are_refused(tmp_path: Path) -> None:
+    files = write_labels(tmp_path, {"cat.txt": b"1\n"})
+    with pytest.raises(InputError, match=r"has no annotations/dog\.txt: add it, or take 'dog' out"):
+        read_labels(tmp_path, files, ["im1.jpg"], ["cat", "dog"])
     with pytest.raises(InputError, match="has no label file"):
-        read_targets(tmp_path, [], [1])
+        read_labels(tmp_path, [], ["im1.jpg"])
+
+
+def test_a_label_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    files = write_labels(tmp_path, {"cat.txt": b"1\n"})
+    (tmp_path / "annotations/cat.txt").unlink()
+    (tmp_path / "annotations/cat.txt").symlink_to("gone.txt")
+    with pytest.raises(InputError, match=r"annotations/cat\.txt: a broken link"):
+        read_labels(tmp_path, files, ["im1.jpg"])

@@ -7,8 +7,8 @@ from phototag.errors import InputError
 from phototag.images import Photo
 from phototag.manifest import build_manifest, label_names, label_targets, read_kept, write_manifest
 
-GOOD = Photo("kept", "", 5, 5, "RGB", "aa", None)
-BAD = Photo("rejected", "zero bytes", 0, 0, "", "bb", None)
+GOOD = Photo("kept", "", "JPEG", 5, 5, "RGB", "aa", "0012")
+BAD = Photo("rejected", "zero bytes", sha256="bb")
 
 
 def test_rejected_rows_are_written_but_not_read_as_kept(tmp_path: Path) -> None:
@@ -19,9 +19,18 @@ def test_rejected_rows_are_written_but_not_read_as_kept(tmp_path: Path) -> None:
     kept = read_kept(tmp_path / "manifest.csv")
     assert list(kept["file"]) == ["NA", "ü.jpg"]
     assert list(kept["reason"]) == ["", ""]
+    assert list(kept["phash"]) == ["0012", "0012"]
+    assert list(kept["duplicate_group"]) == list(kept["source_group"]) == ["", ""]
     assert list(kept.index) == [0, 1]
     assert label_names(kept) == ["NA", "null"]
     assert label_targets(kept).tolist() == [[1, 0], [1, 1]]
+
+
+def test_a_name_that_is_not_utf8_is_written_escaped(tmp_path: Path) -> None:
+    targets = {"cat": np.ones(1, np.uint8)}
+    write_manifest(tmp_path / "m.csv", build_manifest(["im1\udcff.jpg"], [GOOD], targets, ["me"]))
+    kept = read_kept(tmp_path / "m.csv")
+    assert (kept["file"][0], kept["source_group"][0]) == ("im1\\udcff.jpg", "me")
 
 
 def test_a_label_may_not_be_called_like_a_column() -> None:

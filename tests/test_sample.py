@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from phototag.errors import InputError
-from phototag.labels import number_images, read_targets
+from phototag.labels import read_labels
 from phototag.raw import find_layout
 from phototag.sample import LABELS, draw_photo, draw_targets, write_sample
 
@@ -28,7 +28,7 @@ def test_layout_reads_back_as_the_drawn_targets(tmp_path: Path) -> None:
     layout = find_layout(tmp_path / "set")
     names = [f"images/im{number}.jpg" for number in range(1, 31)]
     assert sorted(layout.images) == sorted(names)
-    read = read_targets(tmp_path / "set", layout.annotations, number_images(names))
+    read = read_labels(tmp_path / "set", layout.annotations, names).targets
     assert list(read) == list(LABELS)
     expected = draw_targets(30, np.random.default_rng(1))
     assert np.array_equal(np.stack(list(read.values()), axis=1), expected)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from phototag.errors import InputError
-from phototag.splits import split_groups
+from phototag.splits import check_whole, split_groups, tabulate_rates, warn_rare
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -76,3 +76,38 @@ def test_a_label_without_positives_is_no_matter(targets: np.ndarray) -> None:
 def test_too_few_photos() -> None:
     with pytest.raises(InputError, match="2 photos in 1 groups are too few"):
         split_groups(np.ones((2, 1), np.uint8), ["same", "same"], FRACTIONS, seed=0)
+
+
+def test_rates_and_deviations(targets: np.ndarray) -> None:
+    assigned = split_groups(targets, names(5000), FRACTIONS, seed=0)
+    labels = [f"label-{index}" for index in range(14)]
+    rates = tabulate_rates(targets, labels, assigned)
+    assert len(rates) == 14 * 3
+    row = rates[(rates["label"] == "label-3") & (rates["split"] == "val")].iloc[0]
+    column = targets[assigned == 1, 3]
+    assert (row["photos"], row["positives"]) == (len(column), column.sum())
+    assert row["rate"] == pytest.approx(column.mean(), abs=1e-6)
+    assert row["deviation"] == pytest.approx(column.mean() / targets[:, 3].mean() - 1, abs=1e-6)
+
+
+def test_rare_labels_are_named() -> None:
+    targets = np.zeros((40, 3), np.uint8)
+    targets[::2, 0] = 1
+    targets[0, 1] = 1
+    assigned = np.arange(40) % 3
+    warned = warn_rare(tabulate_rates(targets, ["common", "rare", "none"], assigned))
+    assert warned == [
+        "the label 'rare' has 1 photo for 3 splits; there is none in val and test: its scores "
+        "mean little",
+        "the label 'none' has 0 photos for 3 splits; there is none in train and val and test: "
+        "its scores mean little",
+    ]
+
+
+def test_a_group_on_two_sides_stops(targets: np.ndarray) -> None:
+    groups = [f"group-{index // 2}" for index in range(5000)]
+    assigned = split_groups(targets, groups, FRACTIONS, seed=0)
+    check_whole(groups, assigned)
+    assigned[0] = (assigned[0] + 1) % 3
+    with pytest.raises(InputError, match="group group-0 stands in"):
+        check_whole(groups, assigned)

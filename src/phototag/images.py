@@ -1,20 +1,48 @@
-"""Photos to square uint8 arrays: decode fully, orient, convert to RGB, resize, crop, pack."""
+"""Photos to square uint8 arrays: decode fully, resize, orient, crop, convert to sRGB, pack."""
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from joblib import Parallel, delayed
-from PIL import Image, ImageOps, UnidentifiedImageError
+from joblib import Parallel, delayed, parallel_config
+from PIL import Image, ImageCms, UnidentifiedImageError
 
+from phototag.duplicates import perceptual_hash
+from phototag.errors import InputError
 from phototag.files import replace_file
-from phototag.labels import image_number
 from phototag.raw import read_file
 
 CHUNK = 64  # photos a task: large enough to hide the cost of sending a task to a worker
+MAX_PIXELS = 100_000_000
+# Pillow's name of a format -> the extensions that go with it. MPO is a JPEG with more pictures
+# behind the first, as phones and 3D cameras write it.
+EXTENSIONS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+}
+# Pillow opens an MPO as JPEG and finds out afterwards.
+FORMATS = [name for name in EXTENSIONS if name != "MPO"]
+# What brings each EXIF orientation upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -23,117 +51,151 @@ class Photo:
 
     Attributes:
         decision: kept | converted | rejected.
-        reason: Why, in words; empty for a photo kept as it is.
-        width: Of the source, in pixels; 0 when it could not be read.
-        height: Of the source, in pixels; 0 when it could not be read.
+        reason: Why, in words, each of the form `kind` or `kind: detail`, joined by semicolons;
+            empty where there is nothing to tell.
+        format: Pillow's name (JPEG, PNG, ...); empty when it could not be read.
+        width: Of the source as stored, in pixels; 0 when it could not be read.
+        height: Of the source as stored, in pixels; 0 when it could not be read.
         mode: Pillow's mode of the source (RGB, L, ...); empty when it could not be read.
-        sha256: Of the source file's bytes.
+        sha256: Of the source file's bytes; empty when it could not be read.
+        phash: Of `duplicates.perceptual_hash`; empty for a rejected or a flat photo.
         pixels: uint8 [size, size, 3], or None when rejected.
     """
 
     decision: str
     reason: str
-    width: int
-    height: int
-    mode: str
-    sha256: str
-    pixels: np.ndarray | None
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    sha256: str = ""
+    phash: str = ""
+    pixels: np.ndarray | None = None
 
 
-def crop_square(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` (bicubic, antialiased) and crop the centre.
-
-    The longer side is truncated and the crop's offset rounded as torchvision does it.
-    """
-    width, height = image.size
-    shorter = min(width, height)
-    resized = (size * width // shorter, size * height // shorter)
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BICUBIC)
-    left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Orient by EXIF and convert to RGB; alpha is composited on white.
-
-    Returns:
-        The image, and what was done to it in words (nothing for an upright RGB image).
-    """
-    done = []
-    if getattr(image, "n_frames", 1) > 1:
-        done.append("animated: first frame")
-    try:
-        oriented = ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block raises a dozen kinds of error; the pixels are fine
-        oriented = image
-        done.append("broken EXIF ignored")
-    if oriented.size != image.size or image.getexif().get(0x0112, 1) not in (0, 1):
-        done.append("oriented by EXIF")
-    if oriented.mode == "RGB":
-        return oriented, done
-    if oriented.has_transparency_data:
-        done.append(f"alpha ({oriented.mode}) on white")
-        rgba = oriented.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB"), done
-    if oriented.mode.startswith("I"):
-        # Pillow would clip 16 bits a pixel at 255; keep the upper eight.
-        done.append("16-bit grayscale")
-        values = np.asarray(oriented).astype(np.int64) >> 8
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB"), done
-    done.append("grayscale" if oriented.mode in ("L", "1") else f"mode {oriented.mode}")
-    return oriented.convert("RGB"), done
-
-
-def prepare_photo(data: bytes, size: int) -> Photo:
+def prepare_photo(
+    data: bytes, size: int, extension: str = "", min_side: int = 1, max_pixels: int = MAX_PIXELS
+) -> Photo:
     """Decode one file fully and make it a square of `size` pixels.
 
     A file that cannot be used is never raised about: it comes back rejected, with the reason.
+
+    Args:
+        data: The file.
+        size: Of the square, in pixels a side.
+        extension: Of the file's name, to be compared with its content; "" compares nothing.
+        min_side: A photo with a shorter side is rejected.
+        max_pixels: A photo of more pixels is rejected before it is decoded.
     """
-    sha256 = hashlib.sha256(data).hexdigest()
-
-    def reject(reason: str) -> Photo:
-        return Photo("rejected", reason, 0, 0, "", sha256, None)
-
+    blank = Photo("rejected", "", sha256=hashlib.sha256(data).hexdigest())
     if not data:
-        return reject("zero bytes")
-    try:
-        image = Image.open(io.BytesIO(data))
-        width, height, mode = *image.size, image.mode
-        image.load()
-        rgb, done = to_rgb(image)
-        pixels = np.asarray(crop_square(rgb, size))
-    except UnidentifiedImageError:
-        return reject("not an image")
-    except Image.DecompressionBombError as error:
-        return reject(f"over the pixel limit: {error}")
-    except Exception as error:  # decoders of hostile files raise anything at all
-        return reject(f"unreadable: {error}")
-    decision = "converted" if done else "kept"
-    return Photo(decision, "; ".join(done), width, height, mode, sha256, pixels)
+        return replace(blank, reason="zero bytes")
+    # Pillow warns of broken metadata, and of sizes, which are judged below.
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = image.size
+            blank = replace(
+                blank, format=image.format or "", width=width, height=height, mode=image.mode
+            )
+            if width * height > max_pixels:
+                return replace(blank, reason="over the pixel limit")
+            if min(width, height) < min_side:
+                return replace(blank, reason="too small")
+            rgb, changes, notes = _make_square(image, size)
+        except UnidentifiedImageError:
+            return replace(blank, reason="not an image: none of " + ", ".join(FORMATS))
+        except Image.DecompressionBombError:
+            return replace(blank, reason="over the pixel limit: refused unread")
+        except Exception as error:  # decoders of hostile files raise anything at all
+            message = " ".join(str(error).split())[:200] or type(error).__name__
+            kind = "truncated" if "truncated" in message.lower() else "unreadable"
+            return replace(blank, reason=f"{kind}: {message}")
+    pixels = np.asarray(rgb)
+    if any("EXIF" in str(warning.message) for warning in warned):
+        notes.append("broken EXIF: ignored")
+    if extension and image.format and extension not in EXTENSIONS[image.format]:
+        notes.append(f"wrong extension: {image.format} in {extension}")
+    return replace(
+        blank,
+        decision="converted" if changes else "kept",
+        reason="; ".join(dict.fromkeys([*changes, *notes])),
+        phash=perceptual_hash(pixels),
+        pixels=pixels,
+    )
+
+
+def crop_square(
+    image: Image.Image,
+    size: int,
+    box: tuple[float, float, float, float] | None = None,
+    orientation: int = 1,
+) -> Image.Image:
+    """Resize the shorter side to `size` (bicubic, antialiased) and crop the centre.
+
+    The longer side is truncated and the crop's offset rounded as torchvision does it.
+
+    Args:
+        image: Any mode that Pillow can resize.
+        size: In pixels.
+        box: The part of `image` that holds the photo: a JPEG that was decoded at a fraction of
+            its size ends within a pixel.
+        orientation: The EXIF tag, 1..8; the photo is brought upright before it is cropped.
+    """
+    width, height = box[2:] if box else image.size
+    shorter = min(width, height)
+    resized = (int(size * width / shorter), int(size * height / shorter))
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BICUBIC, box)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    left, top = (round((side - size) / 2) for side in image.size)
+    return image.crop((left, top, left + size, top + size))
 
 
 def prepare_photos(
-    source: Path, names: Sequence[str], size: int, n_jobs: int = -1
+    source: Path,
+    names: Sequence[str],
+    size: int,
+    refused: Mapping[str, str] | None = None,
+    min_side: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    backend: str = "loky",
+    n_jobs: int = -1,
 ) -> Iterator[Photo]:
-    """Prepare many photos in parallel and yield them in the order of `names`."""
-    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="4*n_jobs")
-    for photos in parallel(delayed(_prepare_chunk)(source, chunk, size) for chunk in chunks):
-        yield from photos
+    """Prepare many photos in parallel and yield them in the order of `names`.
 
+    Args:
+        source: A folder or zip.
+        names: Files in it.
+        size: Of the squares, in pixels a side.
+        refused: File -> reason, for files that are rejected whatever they hold.
+        min_side: As for `prepare_photo`.
+        max_pixels: As for `prepare_photo`.
+        backend: Of joblib: loky or threading on this machine, dask or ray on a cluster, which
+            must see `source` under the same path. Dask's address is DASK_SCHEDULER_ADDRESS, Ray's
+            RAY_ADDRESS; without one, they start on this machine.
+        n_jobs: Workers of loky and threading; -1 for one a core.
+    """
+    tasks = [(name, (refused or {}).get(name, "")) for name in names]
+    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
+    with ExitStack() as stack:
+        if backend == "dask":
+            from distributed import Client
 
-def _prepare_chunk(source: Path, names: Sequence[str], size: int) -> list[Photo]:
-    return [_prepare_file(source, name, size) for name in names]
+            stack.enter_context(Client())  # type: ignore[no-untyped-call]
+        elif backend == "ray":
+            from ray.util.joblib import register_ray
 
-
-def _prepare_file(source: Path, name: str, size: int) -> Photo:
-    data = read_file(source, name)
-    if image_number(name) is None:
-        sha256 = hashlib.sha256(data).hexdigest()
-        return Photo("rejected", "the name is not imN.jpg, with a number N", 0, 0, "", sha256, None)
-    return prepare_photo(data, size)
+            register_ray()
+        stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
+        parallel = Parallel(return_as="generator", pre_dispatch="4*n_jobs")
+        for photos in parallel(
+            delayed(_prepare_chunk)(source.absolute(), chunk, size, min_side, max_pixels)
+            for chunk in chunks
+        ):
+            yield from photos
 
 
 def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
@@ -157,6 +219,109 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
         file.seek(0)
         _write_header(file, num_images, size)
     return decided
+
+
+def _prepare_chunk(
+    source: Path, tasks: Sequence[tuple[str, str]], size: int, min_side: int, max_pixels: int
+) -> list[Photo]:
+    return [_prepare_file(source, *task, size, min_side, max_pixels) for task in tasks]
+
+
+def _prepare_file(
+    source: Path, name: str, refusal: str, size: int, min_side: int, max_pixels: int
+) -> Photo:
+    try:
+        data = read_file(source, name)
+    except InputError as error:
+        return Photo("rejected", refusal or str(error))
+    if refusal:
+        return Photo("rejected", refusal, sha256=hashlib.sha256(data).hexdigest())
+    return prepare_photo(data, size, PurePosixPath(name).suffix.lower(), min_side, max_pixels)
+
+
+def _make_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str], list[str]]:
+    """Return the square in sRGB, what changed its pixels, and what did not, in words."""
+    changes: list[str] = []
+    notes: list[str] = []
+    deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    # Decoding a JPEG at a half, a quarter or an eighth of its size skips most of the work; what
+    # is left is never smaller than the square.
+    drafted = image.draft(None, (size, size))
+    # Pillow brings a TIFF upright while it loads, and drops the tag. Of other formats the tag is
+    # read afterwards, because it may stand behind the pixels.
+    stored = _read_orientation(image) if image.format == "TIFF" else 1
+    image.load()
+    flat = _flatten(image, changes, deep)
+    orientation = _read_orientation(image)
+    if stored is None or orientation is None:
+        notes.append("broken EXIF: ignored")
+    elif stored in UPRIGHT or orientation in UPRIGHT:
+        changes.append("oriented by EXIF")
+    square = crop_square(flat, size, drafted[1] if drafted else None, orientation or 1)
+    # Colours are converted last, on the fewest pixels.
+    profile = image.info.get("icc_profile")
+    if profile:
+        transform, name = _srgb_transform(profile, square.mode)
+        if transform:
+            changes.append(f"ICC profile: {name} to sRGB")
+            converted = ImageCms.applyTransform(square, transform)
+            assert converted is not None
+            square = converted
+        elif not name.startswith("sRGB"):
+            notes.append(f"broken ICC profile: {name}")
+    if getattr(image, "is_animated", False):
+        notes.append("animated: first frame")
+    return square.convert("RGB"), changes, notes
+
+
+def _flatten(image: Image.Image, changes: list[str], deep: bool) -> Image.Image:
+    """Bring an image into one of the modes L, RGB and CMYK."""
+    if deep or image.mode.startswith("I;16"):
+        changes.append("16-bit")
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.has_transparency_data:
+        changes.append("alpha: composited on white")
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode.startswith("I;16"):
+        # Pillow would clip 16 bits at 255; keep the upper eight.
+        changes.append("grayscale")
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32 bits a pixel (mode {image.mode}) have no agreed range")
+    names = {"L": "grayscale", "1": "grayscale", "P": "palette"}
+    changes.append(names.get(image.mode, image.mode))
+    if image.mode in ("L", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _read_orientation(image: Image.Image) -> int | None:
+    """Return the EXIF tag, 0..8, or None where the block is broken."""
+    block = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    if block and block[:4] not in (b"II*\0", b"MM\0*"):
+        return None  # Pillow is silent about a block that does not even begin well
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a broken block raises a dozen kinds of error; the pixels are fine
+        return None
+    return value if isinstance(value, int) and 0 <= value <= 8 else None
+
+
+@lru_cache(maxsize=32)
+def _srgb_transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
+    """Return the transform to sRGB, None where there is nothing to do, and the profile's name."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(source)
+        name = " ".join(name.replace(";", ",").split()) or "without a name"
+        if name.startswith("sRGB"):
+            return None, name
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(source, target, mode, "RGB"), name
+    except (ImageCms.PyCMSError, OSError):  # no profile, or one for another mode
+        return None, "ignored"
 
 
 def _write_header(file: io.BufferedWriter, num_images: int, size: int) -> None:

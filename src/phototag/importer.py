@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from phototag.errors import InputError
 from phototag.files import replace_file
-from phototag.labels import image_number, number_images, parse_annotation
+from phototag.labels import image_number, parse_annotation, refuse_names
 from phototag.raw import list_files, read_file
 
 STRICT = "_r1"  # MIRFLICKR's suffix of label files that hold only clear cases
@@ -80,19 +80,20 @@ def _import_numbered(
     if not photos:
         raise InputError(f"{source} holds no photo named imN.jpg, with a number N")
     photos.sort(key=lambda name: image_number(name) or 0)
-    present = set(number_images(photos))
+    for name, reason in refuse_names(photos).items():
+        raise InputError(f"{source / name}: {reason}; remove one of them")
+    present = {image_number(name) for name in photos}
     notes: list[str] = []
     labels: dict[str, list[int]] = {}
     for label, name in sorted(_choose_label_files(annotations, potential, notes).items()):
-        text = read_file(annotations, name).decode("utf-8-sig")
-        numbers = sorted(parse_annotation(text, name))
+        numbers = _read_numbers(annotations, name)
         labels[label] = [number for number in numbers if number in present]
         if missing := len(numbers) - len(labels[label]):
             notes.append(f"{name}: {missing} of {len(numbers)} images are not in {source}")
     files = ((f"im{image_number(name)}{_suffix(name)}", source, name) for name in photos)
     with _open_destination(destination) as write:
         for new_name, folder, name in tqdm(files, "import", len(photos), disable=None):
-            write(f"images/{new_name}", _read_inside(folder, name))
+            write(f"images/{new_name}", _read(folder, name))
         _write_labels(write, labels)
     counts = {label: len(numbers) for label, numbers in labels.items()}
     return ImportSummary(destination, len(photos), counts, notes)
@@ -104,7 +105,7 @@ def _choose_label_files(source: Path, potential: bool, notes: list[str]) -> dict
     for name in list_files(source):
         if not _is_text(name):
             continue
-        lines = read_file(source, name).decode("utf-8-sig", errors="replace").split()
+        lines = _read(source, name).decode("utf-8-sig", errors="replace").split()
         # An empty file is a label without photos; prose is some README.
         if all(line.isascii() and line.isdigit() for line in lines[:1]):
             stem = PurePosixPath(name).stem
@@ -209,10 +210,19 @@ def _write_labels(write: Writer, labels: Mapping[str, Iterable[int]]) -> None:
         write(f"annotations/{label}.txt", text.encode())
 
 
-def _read_inside(source: Path, name: str) -> bytes:
-    if source.is_dir() and not (source / name).resolve().is_relative_to(source.resolve()):
-        raise InputError(f"{source / name} is a link out of the folder: replace it with the photo")
-    return read_file(source, name)
+def _read(source: Path, name: str) -> bytes:
+    try:
+        return read_file(source, name)
+    except InputError as error:
+        raise InputError(f"{source / name}: {error}; mend or remove it") from None
+
+
+def _read_numbers(source: Path, name: str) -> list[int]:
+    lines, problems = parse_annotation(_read(source, name), name)
+    for problem in problems:
+        if problem.line:
+            raise InputError(f"{problem.place}: {problem.text}")
+    return sorted(lines)
 
 
 def _is_text(name: str) -> bool:

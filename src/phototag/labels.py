@@ -1,15 +1,36 @@
 """Label files: one file a class, one image number a line."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from phototag.errors import InputError
+from phototag.problems import Problem
 from phototag.raw import read_file
 
-_IMAGE_NAME = re.compile(r"im([0-9]+)\.[^.]+")
+# Up to 18 digits: what fits into 64 bits.
+_IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_LEFTOVER = re.compile(r"\..*|thumbs\.db|desktop\.ini", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All label files together.
+
+    Attributes:
+        targets: Label -> 0/1 of each photo, uint8 [num_photos]; the labels in alphabetical order.
+        problems: What the user should know.
+        num_lines: Lines with an entry, in all files.
+    """
+
+    targets: dict[str, np.ndarray]
+    problems: list[Problem]
+    num_lines: int
 
 
 def image_number(name: str) -> int | None:
@@ -18,81 +39,128 @@ def image_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def number_images(names: Sequence[str]) -> list[int | None]:
-    """Return the image number of each file, None where the name holds none.
+def is_leftover(name: str) -> bool:
+    """Tell files that operating systems leave in folders (.DS_Store, Thumbs.db, ...)."""
+    return _LEFTOVER.fullmatch(PurePosixPath(name).name) is not None
 
-    Raises:
-        InputError: Two files have the same number, so that a label could mean either.
+
+def refuse_names(names: Sequence[str]) -> dict[str, str]:
+    """Find the files that cannot be taken because of their name.
+
+    Returns:
+        File -> reason; of two files of one number neither is taken, since a label could mean
+        either.
     """
     numbers = [image_number(name) for name in names]
-    first: dict[int, str] = {}
+    count = Counter(numbers)
+    first = {number: name for name, number in zip(names[::-1], numbers[::-1], strict=True)}
+    refused = {}
     for name, number in zip(names, numbers, strict=True):
-        if number is not None and first.setdefault(number, name) != name:
-            raise InputError(f"{first[number]} and {name} have the same number: remove one of them")
-    return numbers
+        if is_leftover(name):
+            refused[name] = "left by the operating system"
+        elif number is None:
+            refused[name] = "wrong name: not imN.jpg, with a number N"
+        elif count[number] > 1:
+            twin = first[number] if first[number] != name else "another file"
+            refused[name] = f"same number: as {twin}"
+    return refused
 
 
-def parse_annotation(text: str, name: str) -> dict[int, int]:
+def parse_annotation(data: bytes, name: str) -> tuple[dict[int, int], list[Problem]]:
     """Parse one label file.
 
     Args:
-        text: The file's text; blank lines are passed over.
-        name: The file's name, for messages.
+        data: The file's bytes, UTF-8.
+        name: The file's name, for the problems.
 
     Returns:
-        Image number -> line number, from 1.
-
-    Raises:
-        InputError: A line is not an image number, or a number stands twice.
+        Image number -> line number, from 1; and the problems: lines that are no image number are
+        rejected, a number that stands twice counts once, and a byte order mark, Windows line ends,
+        blank lines and an empty file are noted.
     """
+    problems = []
+    if data.startswith(b"\xef\xbb\xbf"):
+        problems.append(Problem(name, 0, "byte order mark", "", "noted"))
+    if b"\r" in data:
+        problems.append(Problem(name, 0, "Windows line ends", "", "noted"))
     lines: dict[int, int] = {}
-    for line_number, line in enumerate(text.splitlines(), start=1):
+    blank = 0
+    for line_number, line in enumerate(_split_lines(data), start=1):
         entry = line.strip()
         if not entry:
-            continue
-        if not (entry.isascii() and entry.isdigit()):
-            raise InputError(f"{name}:{line_number}: {entry!r} is not an image number")
-        number = int(entry)
-        if number in lines:
-            raise InputError(
-                f"{name}:{line_number}: image {number} stands on line {lines[number]} already"
-            )
-        lines[number] = line_number
-    return lines
+            blank += 1
+        elif not _NUMBER.fullmatch(entry):
+            shown = repr(entry if len(entry) <= 40 else f"{entry[:40]}...")
+            problems.append(Problem(name, line_number, "not an image number", shown, "rejected"))
+        elif int(entry) in lines:
+            twice = f"{int(entry)}, as on line {lines[int(entry)]}"
+            problems.append(Problem(name, line_number, "the same number twice", twice, "noted"))
+        else:
+            lines[int(entry)] = line_number
+    if blank:
+        problems.append(Problem(name, 0, "blank lines", str(blank), "noted"))
+    if not lines:
+        problems.append(Problem(name, 0, "a label without a photo", "", "noted"))
+    return lines, problems
 
 
-def read_targets(
-    source: Path, annotations: Sequence[str], numbers: Sequence[int | None]
-) -> dict[str, np.ndarray]:
+def read_labels(
+    source: Path, files: Sequence[str], names: Sequence[str], expected: Sequence[str] = ()
+) -> Labels:
     """Read the label files as columns of 0 and 1.
 
     Args:
         source: A folder or zip.
-        annotations: The label files in it.
-        numbers: The image number of each row; a row without one carries no label.
-
-    Returns:
-        Label -> uint8 [num_rows], the labels in alphabetical order.
+        files: The files in its annotations/ folder.
+        names: The photos; one whose name holds no number carries no label.
+        expected: The labels to read; empty for those of all files.
 
     Raises:
-        InputError: There is no label file, a line is wrong, or a number has no image.
+        InputError: There is no label file, an expected one is missing, or one is unreadable.
     """
-    if not annotations:
+    problems = []
+    paths: dict[str, str] = {}
+    for name in sorted(files):
+        path = PurePosixPath(name)
+        if path.suffix != ".txt" or path.parent.name != "annotations" or is_leftover(name):
+            problems.append(Problem(name, 0, "not a label file", "passed over", "noted"))
+        elif expected and path.stem not in expected:
+            problems.append(Problem(name, 0, "an unknown class", "not in data.labels", "noted"))
+        else:
+            paths[path.stem] = name
+    if not paths:
         raise InputError(f"{source} has no label file (annotations/CLASS.txt)")
+    if missing := [label for label in expected if label not in paths]:
+        raise InputError(
+            f"{source} has no annotations/{missing[0]}.txt: add it, or take {missing[0]!r} out of "
+            "data.labels"
+        )
+
     rows: dict[int, list[int]] = {}
-    for row, number in enumerate(numbers):
+    for row, name in enumerate(names):
+        number = image_number(name)
         if number is not None:
             rows.setdefault(number, []).append(row)
-    columns = {}
-    for name in sorted(annotations):
-        column = np.zeros(len(numbers), np.uint8)
-        text = read_file(source, name).decode("utf-8-sig")
-        for number, line_number in parse_annotation(text, name).items():
-            if number not in rows:
-                raise InputError(
-                    f"{name}:{line_number}: there is no image im{number}; "
-                    "add the photo, or take the line out"
-                )
-            column[rows[number]] = 1
-        columns[PurePosixPath(name).stem] = column
-    return columns
+    targets, num_lines = {}, 0
+    for label, name in paths.items():
+        column = np.zeros(len(names), np.uint8)
+        try:
+            data = read_file(source, name)
+        except InputError as error:
+            raise InputError(f"{source / name}: {error}") from None
+        lines, found = parse_annotation(data, name)
+        num_lines += len(lines) + sum(problem.line > 0 for problem in found)
+        for number, line in lines.items():
+            if number in rows:
+                column[rows[number]] = 1
+            else:
+                found.append(Problem(name, line, "no such image", f"im{number}", "rejected"))
+        targets[label] = column
+        problems += found
+    return Labels(targets, problems, num_lines)
+
+
+def _split_lines(data: bytes) -> list[str]:
+    # Only \n, \r\n and \r end a line: str.splitlines would also take form feeds and the like.
+    text = data.decode("utf-8-sig", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")

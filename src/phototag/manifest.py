@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from phototag.images import Photo
 
 SPLITS = ("train", "val", "test")
-COLUMNS = ("file", "decision", "reason", "width", "height", "mode", "sha256")
+DECIDED = ("decision", "reason", "format", "width", "height", "mode", "sha256", "phash")
+COLUMNS = ("file", *DECIDED, "duplicate_group", "source_group")
 
 
 def build_manifest(
-    names: Sequence[str], photos: "Sequence[Photo]", targets: dict[str, np.ndarray]
+    names: Sequence[str],
+    photos: "Sequence[Photo]",
+    targets: dict[str, np.ndarray],
+    source_groups: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Join files, decisions and labels.
 
@@ -27,10 +31,11 @@ def build_manifest(
         names: Source files, [num_files].
         photos: What was decided about each, [num_files].
         targets: Label -> 0/1 of each file, uint8 [num_files].
+        source_groups: The user's own group of each (photographer, album), [num_files].
 
     Returns:
         `COLUMNS`, then one 0/1 column a label. The rows that are not rejected are, in order, the
-        rows of images.npy.
+        rows of images.npy. No duplicates are filled in yet.
 
     Raises:
         InputError: A label has the name of a manifest column, or every file was rejected.
@@ -38,8 +43,12 @@ def build_manifest(
     clash = sorted(set(targets) & set(COLUMNS))
     if clash:
         raise InputError(f"the label {clash[0]!r} is a manifest column's name: rename its file")
-    rows = {"file": list(names)}
-    rows |= {column: [getattr(photo, column) for photo in photos] for column in COLUMNS[1:]}
+    # Names that are not UTF-8 cannot be written as they are.
+    files = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    rows: dict[str, Sequence[object]] = {"file": files}
+    rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
+    blank = [""] * len(names)
+    rows |= {"duplicate_group": blank, "source_group": source_groups or blank}
     manifest = pd.DataFrame({**rows, **targets})
     if (manifest["decision"] == "rejected").all():
         first = f" ({names[0]}: {photos[0].reason})" if names else ""
@@ -55,8 +64,15 @@ def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
 
 def read_kept(path: Path) -> pd.DataFrame:
     """Read the manifest's rows that are in images.npy, in its order, indexed from 0."""
-    # A file called "NA.jpg" or an empty reason is text, not a missing value.
-    manifest = pd.read_csv(path, keep_default_na=False)
+    # A file called "NA.jpg" or an empty reason is text, not a missing value; a hash of digits
+    # alone is no number.
+    text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
+    manifest = pd.read_csv(path, keep_default_na=False, dtype=text)
+    return keep(manifest)
+
+
+def keep(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are in images.npy, in its order, indexed from 0."""
     return manifest[manifest["decision"] != "rejected"].reset_index(drop=True)
 
 

@@ -31,9 +31,10 @@ class _Group(BaseModel):
 
 
 class DataParams(_Group):
-    """Where the photos come from."""
+    """Where the photos come from; `labels` empty takes every label file."""
 
     raw: Annotated[str, Field(min_length=1)]
+    labels: Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class SampleParams(_Group):
@@ -43,9 +44,16 @@ class SampleParams(_Group):
 
 
 class ResizeParams(_Group):
-    """Photos become square arrays of `size` pixels a side."""
+    """Photos become square arrays of `size` pixels a side, and what is wrong is told."""
 
     size: PositiveInt
+    min_side: PositiveInt
+    # Over twice its own limit Pillow refuses to open a file, whatever is allowed here.
+    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)]
+    on_problem: Literal["reject", "fail"]
+    max_rejected: Annotated[Float, Field(ge=0, le=1)]
+    duplicate_bits: Annotated[int, Field(ge=0, le=16)]
+    backend: Literal["loky", "threading", "dask", "ray"]
 
 
 class SplitParams(_Group):

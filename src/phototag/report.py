@@ -1,35 +1,19 @@
 """The report a person reads: figures and one self-contained HTML page."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
 from phototag.dataset import Dataset
 from phototag.evaluation import sigmoid
-from phototag.files import replace_file, write_text
+from phototag.figures import BLUE, GREEN, GREY, ORANGE, STYLE, new_figure, save_figure
 from phototag.metrics import prior_loss
-
-# Okabe and Ito's colours keep apart for colour-blind readers.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-STYLE: dict[Any, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "font.size": 10,
-    "legend.frameon": False,
-    "savefig.dpi": 110,
-    "svg.hashsalt": "phototag",
-}
+from phototag.pages import write_page
 
 
 def write_report(
@@ -62,19 +46,19 @@ def write_report(
             "pr_curves": draw_pr_curves(judged, logits),
         }
         embedded = {
-            name: _save(figure, figures_folder / f"{name}.png") for name, figure in figures.items()
+            name: save_figure(figure, figures_folder / f"{name}.png")
+            for name, figure in figures.items()
         }
-    environment = Environment(
-        loader=PackageLoader("phototag"), autoescape=True, undefined=StrictUndefined
-    )
-    text = environment.get_template("report.html.j2").render(
-        summary=summarize(split, scores, per_label, history, judged),
+    write_page(
+        page,
+        "report.html.j2",
+        title="How good is the model?",
+        headline=summarize(split, scores, per_label, history, judged),
         split=split,
         scores=scores,
         labels=per_label.to_dict("records"),
         figures=embedded,
     )
-    write_text(page, text)
 
 
 def summarize(
@@ -101,7 +85,7 @@ def summarize(
 
 def draw_loss(history: pd.DataFrame, prior: float) -> Figure:
     """Draw training and validation loss over epochs, with the loss of the prior."""
-    figure, axes = _new_figure("Loss", "epoch", "mean binary cross entropy (nats)")
+    figure, axes = new_figure("Loss", "epoch", "mean binary cross entropy (nats)")
     axes.plot(history["epoch"], history["train_loss"], color=BLUE, label="train")
     axes.plot(history["epoch"], history["val_loss"], color=ORANGE, label="val")
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
@@ -111,7 +95,7 @@ def draw_loss(history: pd.DataFrame, prior: float) -> Figure:
 
 def draw_f1(history: pd.DataFrame) -> Figure:
     """Draw micro and macro F1 on val at 0.5 over epochs."""
-    figure, axes = _new_figure("F1 on val at threshold 0.5", "epoch", "F1")
+    figure, axes = new_figure("F1 on val at threshold 0.5", "epoch", "F1")
     axes.plot(history["epoch"], history["f1_micro"], color=BLUE, label="micro")
     axes.plot(history["epoch"], history["f1_macro"], color=ORANGE, label="macro")
     axes.set_ylim(0, 1)
@@ -122,7 +106,7 @@ def draw_f1(history: pd.DataFrame) -> Figure:
 def draw_per_label(per_label: pd.DataFrame) -> Figure:
     """Draw precision, recall and F1 of each label at its threshold, the best label on top."""
     table = per_label.sort_values("f1")
-    figure, axes = _new_figure("Each label at its threshold", "score", "")
+    figure, axes = new_figure("Each label at its threshold", "score", "")
     figure.set_size_inches(6.4, 1.2 + 0.3 * len(table))
     place = np.arange(len(table))
     axes.barh(place, table["f1"], color=BLUE, alpha=0.35, label="F1")
@@ -137,7 +121,7 @@ def draw_per_label(per_label: pd.DataFrame) -> Figure:
 
 def draw_pr_curves(judged: Dataset, logits: np.ndarray) -> Figure:
     """Draw the precision-recall curve of all decisions pooled and, faint, of every label."""
-    figure, axes = _new_figure("Precision against recall", "recall", "precision")
+    figure, axes = new_figure("Precision against recall", "recall", "precision")
     probabilities = sigmoid(logits)
     for label in np.flatnonzero(judged.targets.any(axis=0)):
         precision, recall, _ = precision_recall_curve(
@@ -151,17 +135,3 @@ def draw_pr_curves(judged: Dataset, logits: np.ndarray) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.legend(loc="lower left", frameon=True)
     return figure
-
-
-def _new_figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> str:
-    """Write a PNG and return it as a data URI."""
-    with replace_file(path) as temporary:
-        # Without the metadata, which names the library's version, equal figures are equal bytes.
-        figure.savefig(temporary, metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from phototag.errors import InputError
 from phototag.manifest import SPLITS
@@ -56,6 +57,63 @@ def split_groups(
                 f"{name} ({fraction:g} of them) stays empty"
             )
     return assigned[members]
+
+
+def check_whole(groups: Sequence[str], assigned: np.ndarray) -> None:
+    """Make sure that no group stands in two splits.
+
+    Raises:
+        InputError: One does.
+    """
+    side: dict[str, int] = {}
+    for group, split in zip(groups, assigned.tolist(), strict=True):
+        if side.setdefault(group, split) != split:
+            raise InputError(
+                f"group {group} stands in {SPLITS[side[group]]} and {SPLITS[split]}: a score on "
+                "such splits means nothing"
+            )
+
+
+def tabulate_rates(
+    targets: np.ndarray, labels: Sequence[str], assigned: np.ndarray
+) -> pd.DataFrame:
+    """Count each label in each split.
+
+    Args:
+        targets: 0/1, uint8 [num_images, num_labels].
+        labels: Their names, [num_labels].
+        assigned: The index of each photo's split, [num_images].
+
+    Returns:
+        label, split, photos (in the split), positives, rate (0..1), and deviation: of the rate
+        from that of all photos, relative to it; empty for a label without positives.
+    """
+    overall = targets.mean(axis=0)
+    rows = []
+    for index, label in enumerate(labels):
+        for split in np.unique(assigned):
+            column = targets[assigned == split, index]
+            rate = column.mean()
+            deviation = rate / overall[index] - 1 if overall[index] else np.nan
+            rows.append([label, SPLITS[split], len(column), column.sum(), rate, deviation])
+    columns = ["label", "split", "photos", "positives", "rate", "deviation"]
+    return pd.DataFrame(rows, columns=columns).round({"rate": 6, "deviation": 6})
+
+
+def warn_rare(rates: pd.DataFrame) -> list[str]:
+    """Say which labels are too rare to stand in every split, a sentence each."""
+    warned = []
+    for label, rows in rates.groupby("label", sort=False):
+        empty = list(rows.loc[rows["positives"] == 0, "split"])
+        total, num_splits = int(rows["positives"].sum()), len(rows)
+        if total < num_splits or empty:
+            photos = "1 photo" if total == 1 else f"{total} photos"
+            missing = f"; there is none in {' and '.join(empty)}" if empty else ""
+            warned.append(
+                f"the label {label!r} has {photos} for {num_splits} splits{missing}: its scores "
+                "mean little"
+            )
+    return warned
 
 
 def _draw(name: str, seed: int) -> float:

@@ -1,0 +1,136 @@
+"""Duplicate photos: the same bytes, or the same picture in other bytes.
+
+Candidates are photos whose perceptual hashes differ in few bits. They count as near duplicates
+when their luminance agrees as well, so that two skies with a bird in the middle stay apart.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+from phototag.groups import link_equal, merge_pairs
+
+FREQUENCIES = 8  # a side of the block of DCT coefficients: 64 bits, the constant one unused
+MIN_CONTRAST = 2.0  # standard deviation of the luminance (0..255) under which there is no picture
+MIN_CORRELATION = 0.9  # of two photos' luminance, averaged over 16 x 16 areas
+AREAS = 16
+
+
+def perceptual_hash(pixels: np.ndarray) -> str:
+    """Hash what a photo looks like: equal or nearly equal for copies, also recompressed ones.
+
+    A bit for each of the 63 lowest frequencies of the luminance (DCT-II): whether its coefficient
+    is over their median (Zauner 2010, "Implementation and benchmarking of perceptual image hash
+    functions").
+
+    Args:
+        pixels: uint8 [size, size, 3].
+
+    Returns:
+        16 hexadecimal digits, or "" for a photo without contrast, which has nothing to compare.
+    """
+    luma = _luminance(pixels)
+    if luma.std() < MIN_CONTRAST:
+        return ""
+    basis = _dct_basis(len(luma))
+    coefficients = (basis @ luma @ basis.T).ravel()[1:]
+    bits = coefficients > np.sort(coefficients)[len(coefficients) // 2]
+    return np.packbits(np.concatenate([[False], bits])).tobytes().hex()
+
+
+def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """Find all pairs of hashes that differ in at most `distance` bits, without comparing all.
+
+    The bits fall into `distance + 3` blocks. Two hashes that near agree in at least three of them,
+    so they meet in the table of one triple of blocks: sort by these blocks' bits, compare within
+    runs. This is exact (Manku et al. 2007, "Detecting near-duplicates for web crawling").
+
+    Args:
+        hashes: uint64 [num_hashes].
+        distance: In bits, 0..20.
+
+    Returns:
+        Pairs of rows, int64 [num_pairs, 2], sorted. Rows of one and the same hash are paired with
+        the first of them only, and only that first row with other hashes.
+    """
+    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    same = np.column_stack([first[inverse], np.arange(len(hashes))])
+    found = [same[same[:, 0] != same[:, 1]]]
+    for blocks in combinations(range(distance + 3), 3):
+        # Every block takes bits from all frequencies, so that no table is skewed.
+        bits = [bit for bit in range(64) if bit % (distance + 3) in blocks]
+        mask = np.uint64(sum(1 << bit for bit in bits))
+        order = np.argsort(unique & mask)
+        table = unique[order]
+        start, step = np.arange(len(table)), 0
+        while len(start):
+            step += 1
+            start = start[start < len(table) - step]
+            difference = table[start] ^ table[start + step]
+            # Runs are contiguous: a start whose run has ended is done.
+            within = (difference & mask) == 0
+            start, difference = start[within], difference[within]
+            near = start[np.bitwise_count(difference) <= distance]
+            if len(near):
+                found.append(first[np.column_stack([order[near], order[near + step]])])
+    pairs = np.sort(np.concatenate(found), axis=1)
+    return np.unique(pairs, axis=0)
+
+
+def group_duplicates(
+    sha256: Sequence[str], hashes: Sequence[str], images: np.ndarray, distance: int
+) -> list[str]:
+    """Group photos that are duplicates of each other, directly or through others.
+
+    Args:
+        sha256: Of the source files, [num_images].
+        hashes: Of `perceptual_hash`, [num_images].
+        images: uint8 [num_images, size, size, 3]; may be a memory map, only candidates are read.
+        distance: Bits in which the hashes of candidates may differ.
+
+    Returns:
+        The name of each photo's group, [num_images]: the start of the least SHA-256 in it, so that
+        it depends on content alone. Empty for a photo without a duplicate.
+    """
+    rows = np.flatnonzero([value != "" for value in hashes])
+    values = np.array([int(value, 16) for value in hashes if value], np.uint64)
+    candidates = rows[near_pairs(values, distance)]
+    near = candidates[_agree(images, candidates)]
+
+    names = merge_pairs(sha256, np.concatenate([near, link_equal(sha256)]))
+    size = Counter(names)
+    return [name if size[name] > 1 else "" for name in names]
+
+
+def _luminance(pixels: np.ndarray) -> np.ndarray:
+    """Return the ITU-R BT.601 luminance, float32 [size, size], 0..255."""
+    return np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _dct_basis(size: int) -> np.ndarray:
+    frequency, place = np.arange(FREQUENCIES)[:, None], np.arange(size)[None]
+    return np.cos(np.pi * frequency * (2 * place + 1) / (2 * size)).astype(np.float32)
+
+
+def _agree(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Tell which pairs have luminance in common, bool [num_pairs]."""
+    areas = {int(row): _standardize(images[row]) for row in np.unique(pairs)}
+    correlation = [float(areas[a] @ areas[b]) for a, b in pairs.tolist()]
+    return np.array(correlation) >= MIN_CORRELATION
+
+
+def _standardize(pixels: np.ndarray) -> np.ndarray:
+    luma = _luminance(pixels)
+    # Areas of (nearly) equal size, also where the size is no multiple of their number.
+    edges = np.linspace(0, len(luma), min(AREAS, len(luma)) + 1).astype(int)[:-1]
+    means = np.add.reduceat(np.add.reduceat(luma, edges, axis=0), edges, axis=1).ravel()
+    counts = np.diff(np.append(edges, len(luma)))
+    means = means / np.outer(counts, counts).ravel()
+    centred = means - means.mean()
+    norm = np.linalg.norm(centred)
+    return np.asarray(centred / norm if norm > 0 else centred)

@@ -1,0 +1,258 @@
+"""The report on a data set: what came in, what did not and why, and what is there twice."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from phototag.figures import BLUE, ORANGE, STYLE, embed, new_figure, save_figure
+from phototag.files import replace_file, write_json
+from phototag.manifest import keep, label_names
+from phototag.pages import write_page
+from phototag.problems import Problem
+
+TILES = 12  # photos shown of each kind
+GROUPS = 40  # duplicate groups shown
+LINES = 50  # problems of label files shown
+
+
+def list_rejected(manifest: pd.DataFrame) -> list[Problem]:
+    """Return each rejected photo as a problem."""
+    rejected = manifest[manifest["decision"] == "rejected"]
+    return [
+        Problem(file, 0, *_split_reason(reason), "rejected")
+        for file, reason in zip(rejected["file"], rejected["reason"], strict=True)
+    ]
+
+
+def write_intake(
+    folder: Path, manifest: pd.DataFrame, problems: Sequence[Problem], images: np.ndarray
+) -> None:
+    """Write summary.json, problems.csv, duplicates.csv, sizes.png and report.html.
+
+    Args:
+        folder: Where they go.
+        manifest: Of all source files, with the duplicate groups.
+        problems: Of photos and label files.
+        images: uint8 [num_images, size, size, 3], of the photos that were not rejected.
+    """
+    duplicates = tabulate_duplicates(manifest)
+    summary = summarize(manifest, problems, duplicates)
+    write_json(folder / "summary.json", summary)
+    columns = ["file", "line", "kind", "detail", "action"]
+    rows = [[getattr(problem, column) for column in columns] for problem in problems]
+    _write_csv(folder / "problems.csv", pd.DataFrame(rows, columns=columns))
+    _write_csv(folder / "duplicates.csv", duplicates)
+    with mpl.rc_context(STYLE):
+        sizes = save_figure(draw_sizes(manifest), folder / "sizes.png")
+
+    about_labels = [problem for problem in problems if problem.action == "noted" or problem.line]
+    kept = keep(manifest)
+    row_of = {file: row for row, file in enumerate(kept["file"])}
+    groups = _show_groups(kept, duplicates, images)
+    tables = {
+        "decision": summary["decisions"],
+        "remark": summary["reasons"],
+        "format": summary["formats"],
+        "mode": summary["modes"],
+        "label": summary["labels"],
+        "problem in label files": summary["label_problems"],
+    }
+    write_page(
+        folder / "report.html",
+        "intake.html.j2",
+        title="What came in?",
+        headline=_headline(summary),
+        tables={name: counts for name, counts in tables.items() if counts},
+        sizes=sizes,
+        problems=about_labels[:LINES],
+        more_problems=max(len(about_labels) - LINES, 0),
+        kinds=_show_kinds(manifest, row_of, images),
+        groups=groups[:GROUPS],
+        more_groups=max(duplicates["group"].nunique() - GROUPS, 0),
+    )
+
+
+def summarize(
+    manifest: pd.DataFrame, problems: Sequence[Problem], duplicates: pd.DataFrame
+) -> dict[str, Any]:
+    """Count files by decision, reason, format, mode and label, and duplicates.
+
+    Labels are counted on the photos that were not rejected.
+    """
+    kept = keep(manifest)
+    labels = label_names(manifest)
+    kinds = [kind for reason in manifest["reason"] for kind in _kinds(reason)]
+    shorter = kept[["width", "height"]].min(axis=1)
+    return {
+        "files": len(manifest),
+        "decisions": _count(manifest["decision"]),
+        "reasons": _count(kinds),
+        "formats": _count(kept["format"]),
+        "modes": _count(kept["mode"]),
+        "labels": {label: int(kept[label].sum()) for label in labels},
+        "unlabelled": int((kept[labels].sum(axis=1) == 0).sum()),
+        "shorter_side": {name: int(getattr(shorter, name)()) for name in ("min", "median", "max")},
+        "label_problems": _count(
+            problem.kind for problem in problems if problem.action == "noted" or problem.line
+        ),
+        "duplicate_groups": int(duplicates["group"].nunique()),
+        "duplicate_photos": len(duplicates),
+        "conflicting_groups": int(duplicates.loc[duplicates["conflict"] != "", "group"].nunique()),
+    }
+
+
+def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
+    """List the photos that have a duplicate.
+
+    Returns:
+        group, file, kind (exact where all bytes of the group are equal, else near), labels, and
+        conflict (the labels on which the group does not agree); labels are separated by `;`.
+    """
+    labels = label_names(manifest)
+    rows: list[list[str]] = []
+    found = manifest[manifest["duplicate_group"] != ""]
+    for name, group in found.groupby("duplicate_group", sort=True):
+        differ = [label for label in labels if group[label].nunique() > 1]
+        kind = "exact" if group["sha256"].nunique() == 1 else "near"
+        for row in _records(group):
+            carried = [label for label in labels if row[label]]
+            rows.append([str(name), row["file"], kind, ";".join(carried), ";".join(differ)])
+    return pd.DataFrame(rows, columns=["group", "file", "kind", "labels", "conflict"], dtype=str)
+
+
+def draw_sizes(manifest: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw a histogram of the shorter and the longer sides of all photos that could be read."""
+    sides = manifest.loc[manifest["width"] > 0, ["width", "height"]].to_numpy()
+    figure, axes = new_figure("Sizes of the source photos", "pixels", "photos")
+    low, high = sides.min(), sides.max()
+    # Photos of one size get one bar, not an axis without an end.
+    bins = np.geomspace(low * 0.9, high * 1.1, 40).tolist()
+    for values, colour, name in (
+        (sides.min(axis=1), BLUE, "shorter side"),
+        (sides.max(axis=1), ORANGE, "longer side"),
+    ):
+        axes.hist(values, bins=bins, histtype="step", linewidth=1.6, color=colour, label=name)
+    axes.set_xscale("log")
+    steps = (1, 2, 5) if high < 50 * low else (1, 3)
+    ticks = [first * 10**power for power in range(6) for first in steps]
+    axes.set_xticks([tick for tick in ticks if low < tick < high] or [low])
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def _headline(summary: dict[str, Any]) -> list[str]:
+    decisions = summary["decisions"]
+    parts = [f"{decisions.get(name, 0)} {name}" for name in ("kept", "converted", "rejected")]
+    sentences = [f"{summary['files']} files: {', '.join(parts)}."]
+    num = summary["duplicate_groups"]
+    sentences.append(
+        f"{num} groups of duplicates with {summary['duplicate_photos']} photos; in "
+        f"{summary['conflicting_groups']} of them the labels differ."
+        if num
+        else "No photo is there twice."
+    )
+    times = sum(summary["label_problems"].values())
+    sentences.append(
+        f"{times} remarks on label files; {summary['unlabelled']} photos carry no label."
+    )
+    return sentences
+
+
+def _show_kinds(
+    manifest: pd.DataFrame, row_of: dict[str, int], images: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return a contact sheet of each kind of remark, the rejections first."""
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    remarked = manifest[manifest["reason"] != ""]
+    for row in _records(remarked):
+        rank = ("rejected", "converted", "kept").index(row["decision"])
+        for part in row["reason"].split("; "):
+            found.setdefault((rank, _split_reason(part)[0]), []).append({**row, "part": part})
+    kinds = []
+    for (rank, name), rows in sorted(found.items(), key=lambda item: item[0]):
+        tiles = []
+        for row in rows[:TILES]:
+            pixels = images[row_of[row["file"]]] if row["decision"] != "rejected" else None
+            size = [f"{row['width']} x {row['height']}"] if row["width"] else []
+            tiles.append(_tile(row["file"], [*size, _split_reason(row["part"])[1]], pixels))
+        decision = ("rejected", "converted", "kept")[rank]
+        more = max(len(rows) - TILES, 0)
+        kinds.append(
+            {
+                "name": name,
+                "count": len(rows),
+                "decision": decision,
+                "tiles": tiles,
+                "more": more,
+            }
+        )
+    return kinds
+
+
+def _show_groups(
+    kept: pd.DataFrame, duplicates: pd.DataFrame, images: np.ndarray
+) -> list[dict[str, Any]]:
+    row_of = {file: row for row, file in enumerate(kept["file"])}
+    groups: list[dict[str, Any]] = []
+    for _, group in duplicates.groupby("group", sort=True):
+        rows = _records(group)
+        tiles = [
+            _tile(row["file"], [row["labels"].replace(";", ", ") or "no label"], None)
+            | {"row": row_of[row["file"]]}
+            for row in rows[:TILES]
+        ]
+        name = f"{len(rows)} photos, {rows[0]['kind']}"
+        conflict = rows[0]["conflict"].replace(";", ", ")
+        groups.append({"name": name, "conflict": conflict, "tiles": tiles})
+    groups.sort(key=lambda shown: str(shown["conflict"]) == "")
+    for shown in groups[:GROUPS]:
+        for tile in shown["tiles"]:
+            tile["image"] = _thumbnail(images[tile["row"]])
+    return groups
+
+
+def _tile(file: str, lines: list[str], pixels: np.ndarray | None) -> dict[str, Any]:
+    name = file.rpartition("/")[2]
+    return {
+        "file": name,
+        "lines": lines,
+        "image": "" if pixels is None else _thumbnail(pixels),
+    }
+
+
+def _thumbnail(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    return embed(buffer.getvalue(), "image/jpeg")
+
+
+def _split_reason(reason: str) -> tuple[str, str]:
+    kind, _, detail = reason.partition(": ")
+    return kind, detail
+
+
+def _kinds(reason: str) -> list[str]:
+    return [_split_reason(part)[0] for part in reason.split("; ") if part]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with replace_file(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

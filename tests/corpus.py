@@ -1,0 +1,256 @@
+"""Draws the corpus of bad, odd and hostile files, each with the decision it must get.
+
+`python -m tests.corpus FOLDER` leaves it in a folder to look at.
+"""
+
+import io
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file below images/ and what must become of it."""
+
+    name: str
+    decision: str
+    kinds: tuple[str, ...]
+
+
+def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
+    """Draw smooth blobs, another picture for every seed."""
+    blobs = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    return Image.fromarray(blobs).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, data: bytes, *more: bytes) -> bytes:
+    """Write a PNG by hand: what Pillow would not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [_chunk(b"IHDR", header), *more, _chunk(b"IDAT", data), _chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def wide_gamut_profile() -> bytes:
+    """Write a small ICC profile: gamma 2.2 and the primaries of Display P3 (adapted to D50)."""
+
+    def s15(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    text = b"Wide test gamut\0"
+    desc = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
+    xyz = {
+        b"wtpt": (0.9642, 1.0, 0.8249),
+        b"rXYZ": (0.5151, 0.2412, -0.0011),
+        b"gXYZ": (0.2920, 0.6922, 0.0419),
+        b"bXYZ": (0.1571, 0.0666, 0.7841),
+    }
+    tags = {b"desc": desc} | {key: b"XYZ " + bytes(4) + s15(*v) for key, v in xyz.items()}
+    for key in (b"rTRC", b"gTRC", b"bTRC"):
+        tags[key] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256)) + bytes(2)
+    tags[b"cprt"] = b"text" + bytes(4) + b"none\0"
+    table, body = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for key, data in tags.items():
+        table += key + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(">I4sI4s4s4s", start + len(body), bytes(4), 0x02400000, b"mntr", b"RGB ",
+                         b"XYZ ")  # fmt: skip
+    header += struct.pack(">6H4s", 2024, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
+    header += s15(0.9642, 1.0, 0.8249) + bytes(48)
+    return header[:128] + table + body
+
+
+def oriented(code: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = code
+    return exif
+
+
+def patch_jpeg_size(data: bytes, width: int, height: int) -> bytes:
+    """Claim another size in the frame header."""
+    place = data.index(b"\xff\xc0") + 5
+    return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
+
+
+def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
+    """Return name, bytes, decision and kinds of all plain files."""
+    files: list[tuple[str, bytes, str, tuple[str, ...]]] = []
+    number = 100
+
+    def add(data: bytes, decision: str, *kinds: str, ext: str = "jpg", name: str = "") -> None:
+        nonlocal number
+        number += 1
+        files.append((name or f"im{number}.{ext}", data, decision, kinds))
+
+    def new(**size: int) -> Image.Image:
+        return picture(number, **size)
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    wide = wide_gamut_profile()
+    rgba = new().convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
+    frames = [picture(900 + index) for index in range(3)]
+
+    # Fine as they are.
+    add(encode(new()), "kept")
+    add(encode(new(), progressive=True), "kept")
+    add(encode(new()) + b"trailing bytes", "kept")
+    add(encode(new(), "PNG"), "kept", ext="png")
+    add(encode(new(), "WEBP"), "kept", ext="webp")
+    add(encode(new(), "BMP"), "kept", ext="bmp")
+    add(encode(new(), "TIFF"), "kept", ext="tif")
+    add(encode(new(), "TIFF", compression="tiff_lzw"), "kept", ext="TIFF")
+    add(encode(new(height=3000)), "kept")
+    add(encode(new(), icc_profile=srgb), "kept")
+    add(encode(new()), "kept", name="été/im41.jpg")
+    add(encode(new()), "kept", name="猫/im42.jpeg")
+    add(encode(new()), "kept", name="a b,'\"c\n/im43.JPG")
+    # Kept, with a remark.
+    add(encode(new(), "PNG"), "kept", "wrong extension")
+    add(encode(new()), "kept", "wrong extension", ext="png")
+    add(encode(new()), "kept", "wrong extension", ext="txt")
+    add(encode(new(), exif=oriented(9)), "kept", "broken EXIF")
+    add(encode(new(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff broken"), "kept", "broken EXIF")
+    add(encode(new(), exif=b"Exif\0\0garbage"), "kept", "broken EXIF")
+    add(encode(new(), icc_profile=b"garbage" * 40), "kept", "broken ICC profile")
+    add(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "kept",
+        "animated", ext="webp")  # fmt: skip
+    add(encode(frames[1], "PNG", save_all=True, append_images=frames[::2]), "kept",
+        "animated", ext="png")  # fmt: skip
+    add(encode(frames[2], "TIFF", save_all=True, append_images=frames[:2]), "kept",
+        "animated", ext="tiff")  # fmt: skip
+    add(encode(new(), "MPO", save_all=True, append_images=frames[1:]), "kept", "animated")
+    # Converted.
+    add(encode(new().convert("L")), "converted", "grayscale")
+    add(encode(new().convert("1"), "PNG"), "converted", "grayscale", ext="png")
+    add(encode(new().convert("L"), icc_profile=wide), "converted", "grayscale",
+        "broken ICC profile")  # fmt: skip
+    add(encode(new().convert("P"), "PNG"), "converted", "palette", ext="png")
+    add(encode(new().convert("P"), "BMP"), "converted", "palette", ext="bmp")
+    add(encode(new().convert("P"), "GIF"), "converted", "palette", ext="gif")
+    add(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), "converted",
+        "palette", "animated", ext="gif")  # fmt: skip
+    add(encode(new().convert("P"), "PNG", transparency=3), "converted", "alpha", ext="png")
+    add(encode(rgba, "PNG"), "converted", "alpha", ext="png")
+    add(encode(rgba, "WEBP"), "converted", "alpha", ext="webp")
+    add(encode(rgba.convert("LA"), "PNG"), "converted", "alpha", ext="png")
+    add(encode(new(), "PNG", transparency=(1, 2, 3)), "converted", "alpha", ext="png")
+    deep = np.random.default_rng(7).integers(0, 65536, (40, 40, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    add(png(40, 40, 16, 2, zlib.compress(rows)), "converted", "16-bit", ext="png")
+    gray = Image.fromarray(deep[..., 0].astype(np.uint16))
+    add(encode(gray, "PNG"), "converted", "16-bit", "grayscale", ext="png")
+    add(encode(gray, "TIFF"), "converted", "16-bit", "grayscale", ext="tif")
+    add(encode(new().convert("CMYK")), "converted", "CMYK")
+    add(encode(new().convert("CMYK"), "TIFF"), "converted", "CMYK", ext="tif")
+    for code in range(2, 9):
+        add(encode(new(), exif=oriented(code)), "converted", "oriented by EXIF")
+    add(encode(new(), "PNG", exif=oriented(6)), "converted", "oriented by EXIF", ext="png")
+    add(encode(new(), "WEBP", exif=oriented(6)), "converted", "oriented by EXIF", ext="webp")
+    add(encode(new(), "TIFF", tiffinfo={0x0112: 6}), "converted", "oriented by EXIF", ext="tif")
+    add(encode(new(), icc_profile=wide), "converted", "ICC profile")
+    add(encode(new(), "PNG", icc_profile=wide), "converted", "ICC profile", ext="png")
+    # Nothing to see in them.
+    add(b"", "rejected", "zero bytes")
+    for data in (b"no picture", b"<html></html>", b"%PDF-1.7\n", b"<svg xmlns=''/>", b"\xff\xd8",
+                 bytes(4096), b"8BPS\0\1" + bytes(60), encode(new(), "ICO"),
+                 encode(new(), "PPM")):  # fmt: skip
+        add(data, "rejected", "not an image")
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
+        data = encode(picture(number, 200, 200), kind)
+        # The WebP decoder does not say what is wrong.
+        why = "unreadable" if kind == "WEBP" else "truncated"
+        add(data[: len(data) // 2], "rejected", why, ext=kind.lower().replace("jpeg", "jpg"))
+    good = encode(new(), "PNG")
+    middle = good.index(b"IDAT") + 30
+    add(good[:middle] + b"\0damaged\0" + good[middle + 9 :], "rejected", "unreadable", ext="png")
+    add(png(64, 64, 8, 2, b"no zlib stream at all"), "rejected", "unreadable", ext="png")
+    bomb = _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200 * 2**20), 9))
+    add(png(64, 64, 8, 2, zlib.compress(bytes(193 * 64)), bomb), "rejected", "unreadable",
+        ext="png")  # fmt: skip
+    for mode, dtype in (("F", np.float32), ("I", np.int32)):
+        values = Image.fromarray(np.full((40, 40), 7, dtype))
+        assert values.mode == mode
+        add(encode(values, "TIFF"), "rejected", "unreadable", ext="tif")
+    # Too much, or too little.
+    bits = zlib.compress(bytes(1000), 9)
+    add(png(30_000, 30_000, 1, 0, bits), "rejected", "over the pixel limit", ext="png")
+    add(png(12_000, 9_000, 8, 2, bits), "rejected", "over the pixel limit", ext="png")
+    add(patch_jpeg_size(encode(new()), 65_000, 65_000), "rejected", "over the pixel limit")
+    add(b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(3) + b"," + bytes(4)
+        + struct.pack("<HH", 65_535, 65_535) + bytes(9), "rejected", "over the pixel limit",
+        ext="gif")  # fmt: skip
+    flat = encode(picture(1), "BMP")
+    add(flat[:18] + struct.pack("<ii", 100_000, 100_000) + flat[26:], "rejected",
+        "over the pixel limit", ext="bmp")  # fmt: skip
+    add(encode(new(width=10, height=8)), "rejected", "too small")
+    add(encode(new(width=1, height=1), "PNG"), "rejected", "too small", ext="png")
+    add(encode(new(width=4000, height=20)), "rejected", "too small")
+    # Names.
+    for name in ("photo.jpg", "im.jpg", "im-5.jpg", "im5.5.jpg", "im\uff15.jpg", "im\u0665.jpg",
+                 "im7 copy.jpg", "im8", "IM9.jpg", f"im{'9' * 30}.jpg", "猫.jpg", "im\n8.jpg",
+                 "im\u202e8.jpg", os.fsdecode(b"im\xff8.jpg")):  # fmt: skip
+        add(encode(new()), "rejected", "wrong name", name=name)
+    for name in (".DS_Store", "Thumbs.db", "._im101.jpg"):
+        add(b"\0\1", "rejected", "left by the operating system", name=name)
+    for name in ("im50.jpg", "im050.png", "more/im50.jpg"):
+        add(encode(new()), "rejected", "same number", name=name)
+    return files
+
+
+def make_corpus(folder: Path) -> list[Case]:
+    """Write the corpus to folder/images, with annotations beside it."""
+    images = folder / "images"
+    cases = []
+    for name, data, decision, kinds in make_files():
+        path = images / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        cases.append(Case(name, decision, kinds))
+    outside = folder.with_name("outside.jpg")
+    outside.write_bytes(encode(picture(0)))
+    (folder.with_name("elsewhere")).mkdir(exist_ok=True)
+
+    odd: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
+        "im60.jpg": (lambda path: path.symlink_to("im101.jpg"), "kept", ()),
+        "im61.jpg": (lambda path: path.symlink_to(outside), "rejected", ("a link out of",)),
+        "im62.jpg": (lambda path: path.symlink_to("/etc/hostname"), "rejected", ("a link out of",)),
+        "im63.jpg": (lambda path: path.symlink_to("gone.jpg"), "rejected", ("a broken link",)),
+        "im64.jpg": (lambda path: path.symlink_to("im64.jpg"), "rejected", ("a broken link",)),
+        "im65.jpg": (lambda path: path.symlink_to("été"), "rejected", ("a link to a folder",)),
+        "im66.jpg": (
+            lambda path: path.symlink_to(folder.with_name("elsewhere")),
+            "rejected",
+            ("a link out of",),
+        ),
+        "im67.jpg": (os.mkfifo, "rejected", ("not a regular file",)),
+    }
+    for name, (make, decision, kinds) in odd.items():
+        make(images / name)
+        cases.append(Case(name, decision, kinds))
+    (folder / "annotations").mkdir()
+    (folder / "annotations/cat.txt").write_bytes(b"101\n102\n")
+    return cases
+
+
+if __name__ == "__main__":
+    for case in make_corpus(Path(sys.argv[1])):
+        print(f"{case.decision:<10}{case.name!r:<30}{', '.join(case.kinds)}")

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from phototag.errors import InputError
+from phototag.sources import read_source_groups
+
+NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.jpg"]
+
+
+def read(folder: Path, text: str) -> tuple[list[str], list[str]]:
+    (folder / "sources.csv").write_text(text, encoding="utf-8")
+    groups, problems = read_source_groups(folder, "sources.csv", NAMES)
+    return groups, [f"{problem.place} {problem.text}" for problem in problems]
+
+
+def test_groups_come_in_the_order_of_the_photos(tmp_path: Path) -> None:
+    text = "file,source,group\nim3.jpg,c.jpg,ann\nim1.jpg,a.jpg, bob \nim9.jpg,x.jpg,ann\n"
+    assert read(tmp_path, text) == (["bob", "", "ann"], ["sources.csv:4 no such image: im9.jpg"])
+
+
+@pytest.mark.parametrize("text", ["", "file,source\nim1.jpg,a.jpg\n"])
+def test_without_a_group_column_there_are_none(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text) == (["", "", ""], [])
+
+
+def test_without_the_list_there_are_none(tmp_path: Path) -> None:
+    assert read_source_groups(tmp_path, None, NAMES) == (["", "", ""], [])
+
+
+def test_no_csv_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sources\.csv: no column 'file'"):
+        read(tmp_path, "photo,group\nim1.jpg,ann\n")
+    (tmp_path / "sources.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"sources\.csv: "):
+        read_source_groups(tmp_path, "sources.csv", NAMES)
