@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,14 @@ def test_the_key_follows_settings_and_contents_but_not_names(tmp_path: Path) -> 
     a.write_bytes(b"3")
     others.add(content_key({"lr": 0.1, "seed": 0}, [a, b]))
     assert len(others | {key}) == 5
+
+
+def test_what_a_killed_process_left_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / f".a.{killed.pid}.tmp.csv").write_text("half")
+    kept = [f".a.{os.getppid()}.tmp.csv", ".a.b.tmp.csv", f".ab.{killed.pid}.tmp.csv", "a.txt"]
+    for name in kept:
+        (tmp_path / name).write_text("other")
+    write_text(tmp_path / "a.csv", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "a.csv"])

@@ -3,22 +3,56 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from phototag.files import file_digest
+
 ROOT = Path(__file__).parents[1]
-Run = Callable[..., str]
 pytestmark = pytest.mark.slow
 
 
-def make_project(folder: Path) -> Run:
+class Project:
+    """A git repository with the working tree, and what runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        for role in ("AUTHOR", "COMMITTER"):
+            environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test"}
+        self.environment = environment | {"DVC_NO_ANALYTICS": "1"}
+
+    def __call__(self, *command: str) -> str:
+        """Run a command that must end well, and return what it printed."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, capture_output=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def make_project(folder: Path) -> Project:
     """Copy the working tree into a git repository of its own, with small params."""
     listed = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
@@ -27,29 +61,17 @@ def make_project(folder: Path) -> Run:
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    environment |= {f"GIT_{role}_{what}": "test" for role in ("AUTHOR", "COMMITTER")
-                    for what in ("NAME", "EMAIL")}  # fmt: skip
-    environment["DVC_NO_ANALYTICS"] = "1"
-
-    def run(*command: str, **extra: str) -> str:
-        done = subprocess.run(
-            command, cwd=folder, env=environment | extra, text=True, capture_output=True
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
-
     params = (folder / "params.yaml").read_text()
     values = yaml.safe_load(params)
     for key, value in (("epochs", 1), ("num_images", 90)):
         old = values.get(key, values["sample"].get(key))
         params = params.replace(f"{key}: {old}", f"{key}: {value}")
     (folder / "params.yaml").write_text(params)
-    for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"],
-                    ["git", "commit", "-q", "-m", "start"]):  # fmt: skip
-        run(*command)
-    return run
+    project = Project(folder)
+    project("git", "init", "-q", "-b", "main")
+    project("git", "add", "-A")
+    project("git", "commit", "-q", "-m", "start")
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +80,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(folder: Path) -> Run:
+def project(folder: Path) -> Project:
     """A project after its first `dvc repro`, committed."""
-    run = make_project(folder)
-    run("dvc", "repro")
-    run("git", "add", "-A")
-    run("git", "commit", "-q", "-m", "results")
-    return run
+    made = make_project(folder)
+    made("dvc", "repro")
+    made("git", "add", "-A")
+    made("git", "commit", "-q", "-m", "results")
+    return made
 
 
-def changed_stages(run: Run) -> set[str]:
-    return set(json.loads(run("dvc", "status", "--json")))
+def changed_stages(project: Project) -> set[str]:
+    return set(json.loads(project("dvc", "status", "--json")))
 
 
 def runs(folder: Path) -> dict[str, object]:
@@ -79,7 +101,7 @@ def runs(folder: Path) -> dict[str, object]:
     return {run.info.run_name: run for run in found}
 
 
-def test_repro_ends_with_a_registered_champion(project: Run, folder: Path) -> None:
+def test_repro_ends_with_a_registered_champion(project: Project, folder: Path) -> None:
     decision = json.loads((folder / "reports/register.json").read_text())
     assert decision["champion"]
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
@@ -95,7 +117,7 @@ def test_repro_ends_with_a_registered_champion(project: Run, folder: Path) -> No
     assert run.info.artifact_uri.startswith(f"file://{folder}/mlartifacts")
 
 
-def test_second_repro_does_nothing(project: Run) -> None:
+def test_second_repro_does_nothing(project: Project) -> None:
     out = project("dvc", "repro")
     assert "Running stage" not in out
     assert changed_stages(project) == set()
@@ -111,7 +133,7 @@ def test_second_repro_does_nothing(project: Run) -> None:
     ],
 )
 def test_a_changed_comment_reruns_what_runs_it(
-    project: Run, folder: Path, file: str, stages: set[str]
+    project: Project, folder: Path, file: str, stages: set[str]
 ) -> None:
     before = (folder / file).read_text()
     (folder / file).write_text(before + "\n# a comment\n")
@@ -121,7 +143,7 @@ def test_a_changed_comment_reruns_what_runs_it(
         (folder / file).write_text(before)
 
 
-def test_evaluate_params_rerun_evaluate_and_register_only(project: Run, folder: Path) -> None:
+def test_evaluate_params_rerun_evaluate_and_register_only(project: Project, folder: Path) -> None:
     before = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(before.replace("min_positives: 10", "min_positives: 2"))
     try:
@@ -134,7 +156,7 @@ def test_evaluate_params_rerun_evaluate_and_register_only(project: Run, folder: 
         project("dvc", "checkout", "-q")
 
 
-def test_forced_repro_gives_the_same_bytes(project: Run, folder: Path) -> None:
+def test_forced_repro_gives_the_same_bytes(project: Project, folder: Path) -> None:
     def digests() -> dict[str, str]:
         lock = yaml.safe_load((folder / "dvc.lock").read_text())
         return {out["path"]: out["md5"] for s in lock["stages"].values() for out in s["outs"]}
@@ -145,8 +167,32 @@ def test_forced_repro_gives_the_same_bytes(project: Run, folder: Path) -> None:
     assert {path for path in before if before[path] != after[path]} <= {"reports/register.json"}
 
 
+def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
+    project: Project, folder: Path
+) -> None:
+    outs = ["data/images.npy", "data/manifest.csv"]
+    before = {name: file_digest(folder / name) for name in outs}
+    command = ["dvc", "repro", "--force", "--single-item", "resize"]
+    start = time.perf_counter()
+    project(*command)
+    whole = time.perf_counter() - start
+    killed = 0
+    for share in np.random.default_rng().uniform(0.2, 1, 8):
+        process = project.start(*command)
+        try:
+            process.wait(timeout=share * whole)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+        project("dvc", "repro", "resize")
+        assert {name: file_digest(folder / name) for name in outs} == before
+    assert killed >= 4
+    assert not list((folder / "data").glob(".*.tmp*"))
+    assert changed_stages(project) == set()
+
+
 def test_experiments_run_their_own_snapshot_and_keep_their_artifacts(
-    project: Run, folder: Path
+    project: Project, folder: Path
 ) -> None:
     source = folder / "src/phototag/evaluation.py"
     before = source.read_text()
@@ -168,7 +214,7 @@ def test_experiments_run_their_own_snapshot_and_keep_their_artifacts(
     assert row["loss"] == pytest.approx(run.data.metrics["test_loss"])  # type: ignore[attr-defined]
 
 
-def test_sync_gives_a_cached_experiment_its_run(project: Run, folder: Path) -> None:
+def test_sync_gives_a_cached_experiment_its_run(project: Project, folder: Path) -> None:
     project("dvc", "exp", "run", "--temp", "-n", "as-before")
     assert "as-before" not in runs(folder)
     assert "1 experiments added to MLflow: as-before" in project("phototag", "sync")

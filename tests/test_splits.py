@@ -97,9 +97,9 @@ def test_rare_labels_are_named() -> None:
     assigned = np.arange(40) % 3
     warned = warn_rare(tabulate_rates(targets, ["common", "rare", "none"], assigned))
     assert warned == [
-        "the label 'rare' has 1 photo for 3 splits; there is none in val and test: its scores "
+        "the label 'rare' has 1 photo for 3 splits; there is none in val, test: its scores "
         "mean little",
-        "the label 'none' has 0 photos for 3 splits; there is none in train and val and test: "
+        "the label 'none' has 0 photos for 3 splits; there is none in train, val, test: "
         "its scores mean little",
     ]
 

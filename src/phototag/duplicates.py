@@ -15,12 +15,12 @@ from PIL import Image
 from phototag.groups import link_equal, merge_pairs
 
 FREQUENCIES = 8  # a side of the block of DCT coefficients: 64 bits, the constant one unused
-MIN_CONTRAST = 2.0  # standard deviation of the luminance (0..255) under which there is no picture
+MIN_CONTRAST = 8  # between the darkest and the lightest pixel (0..255); under it, no picture
 MIN_CORRELATION = 0.9  # of two photos' luminance, averaged over 16 x 16 areas
 AREAS = 16
 
 
-def perceptual_hash(pixels: np.ndarray) -> str:
+def perceptual_hash(image: Image.Image) -> str:
     """Hash what a photo looks like: equal or nearly equal for copies, also recompressed ones.
 
     A bit for each of the 63 lowest frequencies of the luminance (DCT-II): whether its coefficient
@@ -28,14 +28,15 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     functions").
 
     Args:
-        pixels: uint8 [size, size, 3].
+        image: A square, of any mode.
 
     Returns:
         16 hexadecimal digits, or "" for a photo without contrast, which has nothing to compare.
     """
-    luma = _luminance(pixels)
-    if luma.std() < MIN_CONTRAST:
+    levels = np.asarray(image.convert("L"))
+    if int(levels.max()) - int(levels.min()) < MIN_CONTRAST:
         return ""
+    luma = levels.astype(np.float32)
     basis = _dct_basis(len(luma))
     coefficients = (basis @ luma @ basis.T).ravel()[1:]
     bits = coefficients > np.sort(coefficients)[len(coefficients) // 2]
@@ -106,11 +107,6 @@ def group_duplicates(
     return [name if size[name] > 1 else "" for name in names]
 
 
-def _luminance(pixels: np.ndarray) -> np.ndarray:
-    """Return the ITU-R BT.601 luminance, float32 [size, size], 0..255."""
-    return np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
-
-
 @lru_cache(maxsize=1)
 def _dct_basis(size: int) -> np.ndarray:
     frequency, place = np.arange(FREQUENCIES)[:, None], np.arange(size)[None]
@@ -118,14 +114,14 @@ def _dct_basis(size: int) -> np.ndarray:
 
 
 def _agree(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Tell which pairs have luminance in common, bool [num_pairs]."""
+    """Tell which pairs agree in luminance (ITU-R BT.601), bool [num_pairs]."""
     areas = {int(row): _standardize(images[row]) for row in np.unique(pairs)}
     correlation = [float(areas[a] @ areas[b]) for a, b in pairs.tolist()]
     return np.array(correlation) >= MIN_CORRELATION
 
 
 def _standardize(pixels: np.ndarray) -> np.ndarray:
-    luma = _luminance(pixels)
+    luma = np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
     # Areas of (nearly) equal size, also where the size is no multiple of their number.
     edges = np.linspace(0, len(luma), min(AREAS, len(luma)) + 1).astype(int)[:-1]
     means = np.add.reduceat(np.add.reduceat(luma, edges, axis=0), edges, axis=1).ravel()

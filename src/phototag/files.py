@@ -1,5 +1,6 @@
 """Output files: written under a temporary name, then renamed."""
 
+import glob
 import hashlib
 import json
 import os
@@ -13,9 +14,13 @@ from typing import Any
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that becomes `path` when the block ends well.
 
-    A kill at any moment leaves the old file or the new one. The folder is made when it is missing.
+    A kill at any moment leaves the old file or the new one. The folder is made when it is missing,
+    and what a killed process left of the same file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+        if not _is_running(left.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]):
+            left.unlink(missing_ok=True)
     # The suffix stays last, because some writers choose their format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -23,6 +28,16 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except (PermissionError, ValueError):  # somebody else's process, or no file of ours
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from phototag.errors import InputError
 from phototag.files import replace_file
 from phototag.raw import read_file
 
-CHUNK = 64  # photos a task: large enough to hide the cost of sending a task to a worker
+CHUNK = 32  # photos a task: large enough to hide the cost of sending a task to a worker
 MAX_PIXELS = 100_000_000
 # Pillow's name of a format -> the extensions that go with it. MPO is a JPEG with more pictures
 # behind the first, as phones and 3D cameras write it.
@@ -112,7 +112,6 @@ def prepare_photo(
             message = " ".join(str(error).split())[:200] or type(error).__name__
             kind = "truncated" if "truncated" in message.lower() else "unreadable"
             return replace(blank, reason=f"{kind}: {message}")
-    pixels = np.asarray(rgb)
     if any("EXIF" in str(warning.message) for warning in warned):
         notes.append("broken EXIF: ignored")
     if extension and image.format and extension not in EXTENSIONS[image.format]:
@@ -121,8 +120,8 @@ def prepare_photo(
         blank,
         decision="converted" if changes else "kept",
         reason="; ".join(dict.fromkeys([*changes, *notes])),
-        phash=perceptual_hash(pixels),
-        pixels=pixels,
+        phash=perceptual_hash(rgb),
+        pixels=np.asarray(rgb),
     )
 
 
@@ -134,7 +133,8 @@ def crop_square(
 ) -> Image.Image:
     """Resize the shorter side to `size` (bicubic, antialiased) and crop the centre.
 
-    The longer side is truncated and the crop's offset rounded as torchvision does it.
+    The longer side is truncated and the crop's offset rounded as torchvision does it; the pixels
+    are torchvision's up to rounding.
 
     Args:
         image: Any mode that Pillow can resize.
@@ -145,13 +145,18 @@ def crop_square(
     """
     width, height = box[2:] if box else image.size
     shorter = min(width, height)
-    resized = (int(size * width / shorter), int(size * height / shorter))
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BICUBIC, box)
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    left, top = (round((side - size) / 2) for side in image.size)
-    return image.crop((left, top, left + size, top + size))
+    columns, rows = int(size * width / shorter), int(size * height / shorter)
+    left, top = round((columns - size) / 2), round((rows - size) / 2)
+    # The offset is rounded upright: where that turns an axis round, count from the other end.
+    if orientation in (2, 3, 7, 8):
+        left = columns - size - left
+    if orientation in (3, 4, 6, 7):
+        top = rows - size - top
+    # Resizing the square alone gives the pixels of resizing all and cropping, for less.
+    x, y = width / columns, height / rows
+    square = (left * x, top * y, (left + size) * x, (top + size) * y)
+    image = image.resize((size, size), Image.Resampling.BICUBIC, square)
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def prepare_photos(

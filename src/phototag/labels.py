@@ -35,13 +35,13 @@ class Labels:
 
 def image_number(name: str) -> int | None:
     """Return N of a file named imN.jpg (any extension), or None for any other name."""
-    match = _IMAGE_NAME.fullmatch(PurePosixPath(name).name)
+    match = _IMAGE_NAME.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def is_leftover(name: str) -> bool:
     """Tell files that operating systems leave in folders (.DS_Store, Thumbs.db, ...)."""
-    return _LEFTOVER.fullmatch(PurePosixPath(name).name) is not None
+    return _LEFTOVER.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def refuse_names(names: Sequence[str]) -> dict[str, str]:
@@ -163,4 +163,5 @@ def read_labels(
 def _split_lines(data: bytes) -> list[str]:
     # Only \n, \r\n and \r end a line: str.splitlines would also take form feeds and the like.
     text = data.decode("utf-8-sig", errors="replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]

@@ -108,7 +108,7 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
         total, num_splits = int(rows["positives"].sum()), len(rows)
         if total < num_splits or empty:
             photos = "1 photo" if total == 1 else f"{total} photos"
-            missing = f"; there is none in {' and '.join(empty)}" if empty else ""
+            missing = f"; there is none in {', '.join(empty)}" if empty else ""
             warned.append(
                 f"the label {label!r} has {photos} for {num_splits} splits{missing}: its scores "
                 "mean little"

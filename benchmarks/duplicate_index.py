@@ -1,0 +1,41 @@
+"""The search for near duplicates at 20 thousand, 100 thousand and 1 million hashes.
+
+`python -m benchmarks.duplicate_index`. Random hashes, of which one in a hundred is a copy of
+another with up to 8 bits flipped; a search that misses one of these copies fails.
+"""
+
+import resource
+import time
+
+import numpy as np
+
+from phototag.duplicates import near_pairs
+
+BITS = 8
+
+
+def main() -> None:
+    """Print seconds and memory for each number of hashes."""
+    rng = np.random.default_rng(0)
+    for count in (20_000, 100_000, 1_000_000):
+        hashes = rng.integers(0, 2**63, count, dtype=np.uint64)
+        copies = count // 100
+        flips = np.zeros(copies, np.uint64)
+        for _ in range(BITS):
+            flips |= np.uint64(1) << rng.integers(0, 63, copies).astype(np.uint64)
+        hashes[:copies] = hashes[copies : 2 * copies] ^ flips
+        start = time.perf_counter()
+        pairs = near_pairs(hashes, BITS)
+        seconds = time.perf_counter() - start
+        planted = {(index, index + copies) for index in range(copies)}
+        missed = len(planted - {(int(a), int(b)) for a, b in pairs})
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{count:>9,} hashes: {seconds:6.2f} s, peak {memory:.2f} GiB of the process, "
+            f"{len(pairs)} pairs, {missed} of {copies} planted ones missed"
+        )
+        assert missed == 0
+
+
+if __name__ == "__main__":
+    main()

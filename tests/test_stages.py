@@ -1,0 +1,123 @@
+"""The stages from raw photos to splits, on a few drawn photos in a folder of their own."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from phototag.errors import InputError
+from phototag.importer import import_photos
+from phototag.manifest import read_kept
+from stages import normalize_stats, resize, split
+from tests.conftest import SHIPPED_PARAMS
+from tests.corpus import encode, picture
+
+COUNT = 60
+
+
+def write_raw(folder: Path, numbers: list[int]) -> None:
+    """Write 60 photos, of which the last two are copies of the first, under these numbers."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    pictures = [picture(seed) for seed in range(COUNT - 2)]
+    pictures += [pictures[0], pictures[0].resize((100, 75))]
+    carried = np.random.default_rng(0).random((COUNT, 3)) < (0.5, 0.3, 0.2)
+    carried[-2:] = carried[0]
+    for image, number in zip(pictures, numbers, strict=True):
+        (folder / f"images/im{number}.jpg").write_bytes(encode(image))
+    for label, name in enumerate(("bird", "cat", "dog")):
+        lines = [f"{number}\n" for number, row in zip(numbers, carried, strict=True) if row[label]]
+        (folder / f"annotations/{name}.txt").write_text("".join(lines))
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *mains: Any, **changes: Any) -> None:
+    """Run stages in a folder whose params differ from the shipped ones."""
+    values = yaml.safe_load(SHIPPED_PARAMS.read_text(encoding="utf-8"))
+    values["data"]["raw"] = "raw"
+    values["split"] |= {"val": 0.2, "test": 0.2}
+    values["resize"] |= {"backend": "threading", "size": 64} | changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(folder)
+    for main in mains:
+        main()
+
+
+def sides(folder: Path) -> dict[str, str]:
+    """Return content -> split."""
+    manifest = read_kept(folder / "data/manifest.csv")
+    splits = pd.read_csv(folder / "data/splits.csv", keep_default_na=False)
+    assert list(manifest["file"]) == list(splits["image"])
+    return dict(zip(manifest["sha256"], splits["split"], strict=True))
+
+
+def test_renamed_photos_in_another_order_are_split_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for name in "ab":
+        numbers = [int(number) for number in rng.choice(5000, COUNT, replace=False)]
+        write_raw(tmp_path / name / "raw", numbers)
+        run(tmp_path / name, monkeypatch, resize.main, split.main, normalize_stats.main)
+        found.append(sides(tmp_path / name))
+    assert found[0] == found[1]
+    assert len(found[0]) == COUNT - 1  # two files are the same bytes
+    assert set(found[0].values()) == {"train", "val", "test"}
+    stats = [(tmp_path / name / "data/stats.json").read_bytes() for name in "ab"]
+    assert stats[0] == stats[1]
+
+
+def test_copies_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    run(tmp_path, monkeypatch, resize.main, split.main)
+    manifest = read_kept(tmp_path / "data/manifest.csv")
+    group = manifest["duplicate_group"]
+    assert group[0] == group[COUNT - 2] == group[COUNT - 1] != ""
+    assert (group != "").sum() == 3
+    splits = pd.read_csv(tmp_path / "data/splits.csv")
+    assert splits.groupby("group")["split"].nunique().max() == 1
+    rates = pd.read_csv(tmp_path / "reports/split/rates.csv")
+    assert len(rates) == 3 * 3
+
+
+def test_albums_of_the_csv_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "group"])
+        for number in range(COUNT):
+            (tmp_path / f"p{number}.jpg").write_bytes(encode(picture(number)))
+            writer.writerow([f"p{number}.jpg", "cat" if number % 2 else "dog", f"a{number // 4}"])
+    import_photos(tmp_path / "mine.csv", tmp_path / "raw")
+    run(tmp_path, monkeypatch, resize.main, split.main)
+    manifest = read_kept(tmp_path / "data/manifest.csv")
+    assert manifest["source_group"].nunique() == COUNT // 4
+    splits = pd.read_csv(tmp_path / "data/splits.csv")
+    assert splits["split"].groupby(manifest["source_group"]).nunique().max() == 1
+    assert splits["split"].nunique() == 3
+
+
+def test_too_many_bad_photos_stop_and_leave_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    (tmp_path / "raw/images/im7.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 of 60 photos is over resize\.max_rejected") as caught:
+        run(tmp_path, monkeypatch, resize.main)
+    assert "  images/im7.jpg  zero bytes\n" in str(caught.value)
+    assert "zero bytes" in (tmp_path / "reports/resize/report.html").read_text()
+    run(tmp_path, monkeypatch, resize.main, max_rejected=0.02)
+    with pytest.raises(InputError, match=r"resize\.on_problem is fail"):
+        run(tmp_path, monkeypatch, resize.main, max_rejected=0.02, on_problem="fail")
+
+
+def test_a_rare_label_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    (tmp_path / "raw/annotations/owl.txt").write_text("9\n")
+    run(tmp_path, monkeypatch, resize.main, split.main)
+    assert "warning: the label 'owl' has 1 photo for 3 splits" in capsys.readouterr().err
