@@ -132,19 +132,21 @@ def draw_sizes(manifest: pd.DataFrame) -> mpl.figure.Figure:
     sides = manifest.loc[manifest["width"] > 0, ["width", "height"]].to_numpy()
     figure, axes = new_figure("Sizes of the source photos", "pixels", "photos")
     low, high = sides.min(), sides.max()
+    logarithmic = high > 10 * low
     # Photos of one size get one bar, not an axis without an end.
-    bins = np.geomspace(low * 0.9, high * 1.1, 40).tolist()
+    space = np.geomspace if logarithmic else np.linspace
+    bins = space(low * 0.9, high * 1.1, 40).tolist()
     for values, colour, name in (
         (sides.min(axis=1), BLUE, "shorter side"),
         (sides.max(axis=1), ORANGE, "longer side"),
     ):
         axes.hist(values, bins=bins, histtype="step", linewidth=1.6, color=colour, label=name)
-    axes.set_xscale("log")
-    steps = (1, 2, 5) if high < 50 * low else (1, 3)
-    ticks = [first * 10**power for power in range(6) for first in steps]
-    axes.set_xticks([tick for tick in ticks if low < tick < high] or [low])
-    axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.minorticks_off()
+    if logarithmic:
+        axes.set_xscale("log")
+        ticks = [first * 10**power for power in range(6) for first in (1, 3)]
+        axes.set_xticks([tick for tick in ticks if low < tick < high])
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
@@ -154,16 +156,17 @@ def _headline(summary: dict[str, Any]) -> list[str]:
     decisions = summary["decisions"]
     parts = [f"{decisions.get(name, 0)} {name}" for name in ("kept", "converted", "rejected")]
     sentences = [f"{summary['files']} files: {', '.join(parts)}."]
-    num = summary["duplicate_groups"]
+    num, photos = summary["duplicate_groups"], summary["duplicate_photos"]
     sentences.append(
-        f"{num} groups of duplicates with {summary['duplicate_photos']} photos; in "
+        f"{num} {'group' if num == 1 else 'groups'} of duplicates with {photos} photos; in "
         f"{summary['conflicting_groups']} of them the labels differ."
         if num
         else "No photo is there twice."
     )
     times = sum(summary["label_problems"].values())
     sentences.append(
-        f"{times} remarks on label files; {summary['unlabelled']} photos carry no label."
+        f"{times} {'remark' if times == 1 else 'remarks'} on label files; "
+        f"{summary['unlabelled']} photos carry no label."
     )
     return sentences
 
