@@ -84,6 +84,19 @@ def test_artifacts_lie_under_the_root_even_from_a_temporary_copy(
     assert kept.read_text() == "page"
 
 
+def test_scores_of_a_later_evaluation_replace_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    store = tracking.connect()
+    run_id = tracking.create_run(store, "key", {}, {}, "")
+    for value in (0.3, 0.1, 0.1):
+        tracking.log_evaluation(store, run_id, {"loss": value, "mAP": 0.5})
+        assert store.client.get_run(run_id).data.metrics["test_loss"] == value
+    assert len(store.client.get_metric_history(run_id, "test_loss")) == 2
+    assert len(store.client.get_metric_history(run_id, "test_mAP")) == 1
+
+
 @pytest.mark.slow
 def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     code = "from phototag import tracking; print(tracking.connect().experiment_id)"

@@ -8,6 +8,7 @@ what its training depended on, so that no stage has to pass a run's id to the ne
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,9 +199,15 @@ def find_or_rebuild_run(
 def log_evaluation(
     store: Store, run_id: str, scores: Mapping[str, float], folder: Path | None = None
 ) -> None:
-    """Log final scores as `test_...` metrics, and a folder of reports as artifacts."""
-    now = store.client.get_run(run_id).info.start_time
-    entries = [Metric(f"test_{name}", float(value), now, 0) for name, value in scores.items()]
+    """Log final scores as `test_...` metrics, and a folder of reports as artifacts.
+
+    Of one run evaluated again, with other thresholds, the latest scores are shown.
+    """
+    now = time.time_ns() // 1_000_000
+    shown = store.client.get_run(run_id).data.metrics
+    values = {f"test_{name}": float(value) for name, value in scores.items()}
+    # At one timestamp MLflow would show the larger of two values, not the later one.
+    entries = [Metric(k, value, now, 0) for k, value in values.items() if shown.get(k) != value]
     store.client.log_batch(run_id, metrics=entries)
     if folder:
         store.client.log_artifacts(run_id, str(folder), folder.name)
