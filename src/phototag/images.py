@@ -19,6 +19,7 @@ from phototag.files import replace_file
 from phototag.raw import read_file
 
 CHUNK = 32  # photos a task: large enough to hide the cost of sending a task to a worker
+SLAB = 256  # chunks of which all photos are held at once: 400 MB at 128 pixels a side
 MAX_PIXELS = 100_000_000
 # Pillow's name of a format -> the extensions that go with it. MPO is a JPEG with more pictures
 # behind the first, as phones and 3D cameras write it.
@@ -195,12 +196,17 @@ def prepare_photos(
 
             register_ray()
         stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
-        parallel = Parallel(return_as="generator", pre_dispatch="4*n_jobs")
-        for photos in parallel(
-            delayed(_prepare_chunk)(source.absolute(), chunk, size, min_side, max_pixels)
-            for chunk in chunks
-        ):
-            yield from photos
+        # Ray's backend only returns whole lists: it gets the work in slabs that memory can hold.
+        slab = SLAB if backend == "ray" else max(len(chunks), 1)
+        parallel = Parallel(
+            return_as="list" if backend == "ray" else "generator", pre_dispatch="4*n_jobs"
+        )
+        for start in range(0, len(chunks), slab):
+            for photos in parallel(
+                delayed(_prepare_chunk)(source.absolute(), chunk, size, min_side, max_pixels)
+                for chunk in chunks[start : start + slab]
+            ):
+                yield from photos
 
 
 def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
