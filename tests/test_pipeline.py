@@ -187,7 +187,6 @@ def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
         project("dvc", "repro", "resize")
         assert {name: file_digest(folder / name) for name in outs} == before
     assert killed >= 4
-    assert not list((folder / "data").glob(".*.tmp*"))
     assert changed_stages(project) == set()
 
 
