@@ -101,4 +101,4 @@ def test_registered_model_takes_photos(store: Store, files: tuple[Path, Path]) -
     assert good["labels"] == [n for n, p in zip(LABELS, expected, strict=True) if p >= 0.5]
     assert no_base64["labels"] == []
     assert "not base64" in no_base64["error"]
-    assert no_image["error"] .startswith("not an image")
+    assert no_image["error"].startswith("not an image")
