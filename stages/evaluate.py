@@ -6,8 +6,8 @@ import pandas as pd
 
 from phototag import evaluation, report, tracking
 from phototag.dataset import read_datasets
-from phototag.engine import pick_device, predict_logits
 from phototag.files import replace_file, write_json
+from phototag.inference import pick_device, predict_logits
 from phototag.params import read_params
 from phototag.thresholds import choose_thresholds
 from phototag.weights import load_model

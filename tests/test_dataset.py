@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,14 @@ import pandas as pd
 import pytest
 import torch
 
-from phototag.dataset import Dataset, iter_batches, read_datasets
+from phototag import dataset
+from phototag.dataset import (
+    Dataset,
+    move_to_device,
+    read_batch,
+    read_datasets,
+    shuffle_positions,
+)
 from phototag.errors import InputError
 from phototag.manifest import fingerprint, label_targets, read_kept
 
@@ -14,36 +22,58 @@ CPU = torch.device("cpu")
 
 def test_splits_hold_their_own_rows(packed: Path, datasets: dict[str, Dataset]) -> None:
     kept = read_kept(packed / "manifest.csv")
-    assert [len(datasets[split]) for split in ("train", "val", "test")] == [24, 8, 8]
-    for dataset in datasets.values():
-        assert dataset.labels == ["blue", "green", "red"]
-        assert np.array_equal(dataset.targets, label_targets(kept)[dataset.rows])
-        assert list(kept["file"].iloc[dataset.rows]) == dataset.files
-        bright = dataset.images[dataset.rows].mean(axis=(1, 2)) > 100
-        assert np.array_equal(bright, dataset.targets.astype(bool))
+    assert [len(datasets[name]) for name in ("train", "val", "test")] == [24, 8, 8]
+    for split in datasets.values():
+        assert split.labels == ["blue", "green", "red"]
+        assert np.array_equal(split.targets, label_targets(kept)[split.rows])
+        assert list(kept["file"].iloc[split.rows]) == split.files
+        bright = split.images[split.rows].mean(axis=(1, 2)) > 100
+        assert np.array_equal(bright, split.targets.astype(bool))
 
 
-def test_batches_cover_every_photo_once(datasets: dict[str, Dataset]) -> None:
+def test_a_batch_is_the_photos_asked_for(datasets: dict[str, Dataset]) -> None:
     train = datasets["train"]
-    batches = list(iter_batches(train, 7, CPU))
-    assert [len(images) for images, _ in batches] == [7, 7, 7, 3]
-    images = torch.cat([images for images, _ in batches])
-    expected = torch.from_numpy(train.images[train.rows]).permute(0, 3, 1, 2)
+    positions = np.array([5, 0, 23])
+    images, targets = read_batch(train, positions, CPU)
+    expected = torch.from_numpy(train.images[train.rows[positions]]).permute(0, 3, 1, 2)
     assert torch.equal(images, expected)
-    assert torch.equal(torch.cat([t for _, t in batches]), torch.from_numpy(train.targets).float())
-    first = batches[0][0]
-    assert first.dtype == torch.uint8
-    assert first.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(targets, torch.from_numpy(train.targets[positions]).float())
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_shuffling_moves_photos_and_targets_together(datasets: dict[str, Dataset]) -> None:
-    shuffled = list(iter_batches(datasets["train"], 24, CPU, np.random.default_rng(0)))
-    again = list(iter_batches(datasets["train"], 24, CPU, np.random.default_rng(0)))
-    other = list(iter_batches(datasets["train"], 24, CPU, np.random.default_rng(1)))
-    images, targets = shuffled[0]
-    assert torch.equal(images, again[0][0])
-    assert not torch.equal(images, other[0][0])
-    assert torch.equal((images.float().mean(dim=(2, 3)) > 100).float(), targets)
+def test_photos_on_a_device_give_the_same_batches(datasets: dict[str, Dataset]) -> None:
+    train = datasets["train"]
+    resident = replace(train, resident=torch.from_numpy(train.images[train.rows]))
+    positions = np.array([5, 0, 23])
+    for ours, theirs in zip(
+        read_batch(resident, positions, CPU), read_batch(train, positions, CPU), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert move_to_device(train, CPU) is train
+
+
+def test_shuffling_follows_the_generator(datasets: dict[str, Dataset]) -> None:
+    first, again, other = (
+        shuffle_positions(datasets["train"], np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert sorted(first) == list(range(24))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_photos_larger_than_memory_are_shuffled_in_pools(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(dataset, "BLOCK", 4)
+    monkeypatch.setattr(dataset, "POOL", 2)
+    order = shuffle_positions(datasets["train"], np.random.default_rng(0))
+    assert sorted(order) == list(range(24))
+    for start in range(0, 24, 8):
+        pool = order[start : start + 8]
+        assert len(set(pool // 4)) == 2  # two blocks of neighbours ...
+        assert list(pool) != sorted(pool)  # ... mixed
 
 
 def test_files_of_different_runs_are_refused(packed: Path, tmp_path: Path) -> None:

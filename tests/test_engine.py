@@ -1,4 +1,9 @@
+import copy
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,86 +12,145 @@ from torch import nn
 
 from phototag import engine
 from phototag.dataset import Dataset
+from phototag.errors import InputError
+from phototag.inference import predict_logits
 from phototag.metrics import binary_cross_entropy
-from phototag.model import build_model, init_he
-from phototag.params import ModelParams
+from phototag.model import build_model, initialize
+from phototag.params import Params
 
 CPU = torch.device("cpu")
+TINY = {
+    "conv": [{"out": 8, "kernel": 3, "pool": 2}, {"out": 8, "kernel": 3, "pool": 2}],
+    "linear": [16],
+}
+MakeParams = Callable[..., Params]
+
+
+@pytest.fixture
+def make_params(params_values: dict[str, Any]) -> MakeParams:
+    """Params for a network of milliseconds an epoch; dotted names reach into groups."""
+
+    def make(**changes: Any) -> Params:
+        values = copy.deepcopy(params_values)
+        values |= {"lr": 1e-2, "weight_decay": 0.0, "batch_size": 8, "epochs": 3}
+        values |= {"precision": "fp32"}
+        values["model"] |= TINY
+        for name, value in changes.items():
+            group, _, key = name.rpartition("__")
+            (values[group] if group else values)[key] = value
+        return Params.model_validate(values)
+
+    return make
+
+
+def build(params: Params) -> nn.Sequential:
+    torch.manual_seed(params.seed)
+    model = build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
+    initialize(model, params.model, torch.full((3,), 0.4))
+    return model
 
 
 def train(
-    spec: ModelParams,
-    datasets: dict[str, Dataset],
-    *,
-    epochs: int = 3,
-    seed: int = 0,
-    optimizer: str = "adam",
-    lr: float = 1e-2,
-    dtype: torch.dtype = torch.float32,
-    pos_weight: torch.Tensor | None = None,
+    params: Params, datasets: dict[str, Dataset], checkpoint: Path | None = None
 ) -> tuple[nn.Module, list[engine.Epoch]]:
-    torch.manual_seed(seed)
-    model = build_model(spec, 3, 16, [0.5] * 3, [0.25] * 3)
-    init_he(model, torch.full((3,), 0.4))
-    records = engine.fit(
-        model,
-        datasets["train"],
-        datasets["val"],
-        engine.build_optimizer(model, optimizer, lr, 0.0),
-        epochs=epochs,
-        batch_size=8,
-        seed=seed,
-        dtype=dtype,
-        pos_weight=pos_weight,
-    )
-    return model, list(records)
+    model = build(params)
+    return model, list(engine.fit(model, datasets["train"], datasets["val"], params, checkpoint))
 
 
-def test_it_learns(tiny_spec: ModelParams, datasets: dict[str, Dataset]) -> None:
-    _, records = train(tiny_spec, datasets, epochs=15)
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_it_learns(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
+    _, records = train(make_params(epochs=15), datasets)
     assert records[-1].train_loss < 0.2 < records[0].train_loss
     assert max(record.f1_micro for record in records) > 0.9
     assert [record.epoch for record in records] == list(range(1, 16))
 
 
-def test_same_seed_same_weights(tiny_spec: ModelParams, datasets: dict[str, Dataset]) -> None:
-    first, again, other = (train(tiny_spec, datasets, seed=seed)[0] for seed in (1, 1, 2))
-    for name, tensor in first.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
-    assert not torch.equal(first.state_dict()["1.weight"], other.state_dict()["1.weight"])
+def test_same_seed_same_weights(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
+    first, again, other = (train(make_params(seed=seed), datasets)[0] for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
 
 
 def test_the_best_epochs_weights_are_kept(
-    tiny_spec: ModelParams, datasets: dict[str, Dataset]
+    make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
     # So high a rate that the last epoch is not the best.
-    model, records = train(tiny_spec, datasets, epochs=8, lr=0.08)
+    model, records = train(make_params(epochs=8, lr=0.08), datasets)
     losses = [record.val_loss for record in records]
     assert min(losses) < losses[-1]
-    logits = engine.predict_logits(model, datasets["val"], CPU)
+    logits = predict_logits(model, datasets["val"], CPU)
     assert binary_cross_entropy(datasets["val"].targets, logits) == pytest.approx(min(losses))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
-def test_every_optimizer_lowers_the_loss(
-    tiny_spec: ModelParams, datasets: dict[str, Dataset], optimizer: str
+VARIANTS: list[dict[str, Any]] = [
+    {"optimizer": "adam"},
+    {"optimizer": "adagrad"},
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.0},
+    {"weight_decay": 0.01},
+    {"batch_size": 5},
+    {"pos_weight": True},
+    {"precision": "bf16"},
+    {"schedule": "cosine", "warmup": 1},
+    {"schedule": "one-cycle"},
+    {"augment__flip_horizontal": 0.5, "augment__crop": 0.1, "augment__rotate": 10.0},
+    {"augment__brightness": 0.2, "augment__hue": 0.1, "augment__grayscale": 0.2},
+    {"model__batch_norm": True},
+    {"model__dropout": 0.3},
+    {"model__init": "pytorch"},
+    {"model__linear": []},
+    {"train__loss": "focal"},
+    {"train__loss": "asymmetric"},
+    {"train__label_smoothing": 0.1},
+    {"train__ema": 0.9},
+    {"train__clip_norm": 1.0},
+    {"train__early_stopping": 2},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_every_variant_trains_and_goes_on_to_the_same_bytes(
+    make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    _, records = train(tiny_spec, datasets, epochs=4, optimizer=optimizer)
+    params = make_params(**changes)
+    whole, records = train(params, datasets)
     assert records[-1].train_loss < records[0].train_loss
 
+    # Stopped after the second epoch, and taken up again by a new model.
+    checkpoint = tmp_path / "state.pt"
+    model = build(params)
+    interrupted = engine.fit(model, datasets["train"], datasets["val"], params, checkpoint)
+    assert len(list(islice(interrupted, 2))) == 2
+    del interrupted, model
+    resumed, again = train(params, datasets, checkpoint)
+    assert same(whole, resumed)
+    keep = [replace(record, images_per_second=0) for record in records]
+    assert [replace(record, images_per_second=0) for record in again] == keep
 
-def test_bf16_learns_too(tiny_spec: ModelParams, datasets: dict[str, Dataset]) -> None:
-    _, records = train(tiny_spec, datasets, epochs=15, dtype=torch.bfloat16)
-    assert records[-1].train_loss < 0.25
+
+def test_a_damaged_checkpoint_is_told(
+    make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    (tmp_path / "state.pt").write_bytes(b"no state")
+    with pytest.raises(InputError, match=r"state\.pt is damaged .*remove it"):
+        train(make_params(), datasets, tmp_path / "state.pt")
 
 
 def test_pos_weight_raises_recall_at_half(
-    tiny_spec: ModelParams, datasets: dict[str, Dataset]
+    make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
+    # Few positives, so that the weights are large.
+    few = replace(datasets["train"], targets=datasets["train"].targets.copy())
+    few.targets[6:] = 0
     share = []
-    for weight in (None, torch.full((3,), 50.0)):
-        model, _ = train(tiny_spec, datasets, epochs=2, lr=1e-3, pos_weight=weight)
-        share.append((engine.predict_logits(model, datasets["train"], CPU) > 0).mean())
+    for weighted in (False, True):
+        params = make_params(epochs=2, lr=1e-3, pos_weight=weighted)
+        model, _ = train(params, datasets | {"train": few})
+        share.append((predict_logits(model, few, CPU) > 0).mean())
     assert share[1] > share[0]
 
 
@@ -97,11 +161,51 @@ def test_positive_weights_are_negatives_over_positives() -> None:
     assert engine.positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
 
 
-def test_a_loss_that_is_not_finite_stops(
-    tiny_spec: ModelParams, datasets: dict[str, Dataset]
+def test_a_loss_that_is_not_finite_stops_at_once(
+    make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    with pytest.raises(FloatingPointError, match=r"epoch 1 .*lower lr"):
-        train(tiny_spec, datasets, optimizer="sgd", lr=1e30)
+    params = make_params(optimizer="sgd", lr=1e30)
+    with pytest.raises(FloatingPointError, match=r"epoch 1: the loss of step 2 .*lower lr"):
+        train(params, datasets)
+    # The last good epoch's state stands.
+    checkpoint = tmp_path / "state.pt"
+    good = engine.fit(
+        build(make_params()), datasets["train"], datasets["val"], make_params(), checkpoint
+    )
+    next(good)
+    before = checkpoint.read_bytes()
+    broken = make_params(lr=1e30, optimizer="adam")
+    with pytest.raises(FloatingPointError, match="epoch 2: "):
+        list(engine.fit(build(broken), datasets["train"], datasets["val"], broken, checkpoint))
+    assert checkpoint.read_bytes() == before
+
+
+def test_early_stopping_waits_for_a_better_epoch(
+    make_params: MakeParams, datasets: dict[str, Dataset]
+) -> None:
+    params = make_params(epochs=60, lr=0.05, train__early_stopping=3)
+    _, records = train(params, datasets)
+    losses = [record.val_loss for record in records]
+    assert len(losses) < 60
+    assert losses.index(min(losses)) == len(losses) - 4
+
+
+def test_the_average_is_what_is_kept(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
+    plain, _ = train(make_params(epochs=1), datasets)
+    averaged, records = train(make_params(epochs=1, train__ema=0.99), datasets)
+    assert not same(plain, averaged)
+    logits = predict_logits(averaged, datasets["val"], CPU)
+    expected = binary_cross_entropy(datasets["val"].targets, logits)
+    assert records[0].val_loss == pytest.approx(expected)
+
+
+def test_the_learning_rate_follows_the_schedule(
+    make_params: MakeParams, datasets: dict[str, Dataset]
+) -> None:
+    _, records = train(make_params(epochs=5, schedule="cosine"), datasets)
+    rates = [record.lr for record in records]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05 * rates[0]
 
 
 def test_precision() -> None:
@@ -112,8 +216,9 @@ def test_precision() -> None:
         assert engine.pick_dtype("auto", CPU) == torch.bfloat16
 
 
-def test_an_empty_split_has_no_logits(tiny_spec: ModelParams, datasets: dict[str, Dataset]) -> None:
+def test_an_empty_split_has_no_logits(
+    make_params: MakeParams, datasets: dict[str, Dataset]
+) -> None:
     test = datasets["test"]
     empty = replace(test, rows=test.rows[:0], targets=test.targets[:0])
-    model = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.25] * 3)
-    assert engine.predict_logits(model, empty, CPU).shape == (0, 3)
+    assert predict_logits(build(make_params()), empty, CPU).shape == (0, 3)

@@ -1,15 +1,24 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
 from phototag.errors import InputError
-from phototag.model import Normalize, build_model, init_he
+from phototag.model import Normalize, build_model, find_head, initialize
 from phototag.params import ModelParams, Params
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+RESNET: dict[str, Any] = {
+    "name": "resnet18",
+    "init": "he",
+    "conv": [{"out": 8, "kernel": 3}],
+    "linear": [],
+}
 
 
 def count(model: nn.Module) -> int:
@@ -67,13 +76,60 @@ def test_he_starts_at_the_prior(shipped_params: Params) -> None:
     torch.manual_seed(0)
     model = build_model(shipped_params.model, 3, 128, MEAN, STD)
     prior = torch.tensor([0.01, 0.3, 0.0])
-    init_he(model, prior)
+    initialize(model, shipped_params.model, prior)
     head = model[-1]
     assert isinstance(head, nn.Linear)
     torch.testing.assert_close(head.bias.sigmoid(), torch.tensor([0.01, 0.3, 1e-4]))
     conv = model[1]
     assert isinstance(conv, nn.Conv2d)
     assert conv.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)
+
+
+def test_torchvision_networks_go_by_name() -> None:
+    spec = ModelParams.model_validate(RESNET)
+    model = build_model(spec, 5, 64, MEAN, STD)
+    initialize(model, spec, torch.full((5,), 0.2))
+    assert model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 5)
+    torch.testing.assert_close(find_head(model).bias.sigmoid(), torch.full((5,), 0.2))
+    unknown = spec.model_copy(update={"name": "resnet19"})
+    with pytest.raises(InputError, match=r"no classifier 'resnet19'; it has .*resnet18"):
+        build_model(unknown, 5, 64, MEAN, STD)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_from_a_file_are_all_but_the_head(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    torch.manual_seed(1)
+    trained = models.resnet18(num_classes=7).state_dict()
+    torch.save(trained, path) if suffix == ".pt" else save_file(trained, path)
+    values = RESNET | {"weights": str(path)}
+    spec = ModelParams.model_validate(values)
+    model = build_model(spec, 5, 64, MEAN, STD)
+    initialize(model, spec, torch.full((5,), 0.2))
+    for key, value in model[1].state_dict().items():
+        assert key.startswith("fc.") or torch.equal(value, trained[key]), key
+    other = spec.model_copy(update={"name": "resnet50"})
+    with pytest.raises(InputError, match=r"does not fit resnet50: .* is missing"):
+        initialize(build_model(other, 5, 64, MEAN, STD), other, torch.full((5,), 0.2))
+
+
+def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+    values = RESNET | {"weights": "BEST"}
+    spec = ModelParams.model_validate(values)
+    model = build_model(spec, 5, 64, MEAN, STD)
+    with pytest.raises(InputError, match=r"'BEST' is neither a file nor one .*IMAGENET1K_V1"):
+        initialize(model, spec, torch.full((5,), 0.2))
+    (tmp_path / "w.pt").write_bytes(b"nothing")
+    damaged = spec.model_copy(update={"weights": str(tmp_path / "w.pt")})
+    with pytest.raises(InputError, match=r"w\.pt holds no tensors"):
+        initialize(model, damaged, torch.full((5,), 0.2))
+
+
+def test_batch_norm_and_dropout_stand_where_they_should(shipped_params: Params) -> None:
+    spec = shipped_params.model.model_copy(update={"batch_norm": True, "dropout": 0.5})
+    names = [type(layer).__name__ for layer in build_model(spec, 14, 128, MEAN, STD)]
+    assert names[:5] == ["Normalize", "Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
+    assert names[-8:] == ["Dropout", "Linear", "ReLU"] * 2 + ["Dropout", "Linear"]
 
 
 def test_normalize_equals_numpy() -> None:

@@ -92,7 +92,7 @@ def test_registered_model_takes_photos(store: Store, files: tuple[Path, Path]) -
     pixels = prepare_photo(buffer.getvalue(), 16).pixels
     assert pixels is not None
     dataset = Dataset(pixels[None], np.array([0]), np.zeros((1, 3), np.uint8), LABELS, [""], [""])
-    from phototag.engine import pick_device, predict_logits
+    from phototag.inference import pick_device, predict_logits
 
     expected = sigmoid(predict_logits(network, dataset, pick_device()))[0]
     assert good["error"] is None

@@ -49,7 +49,10 @@ def test_a_broken_run_says_so(store: Store, error: BaseException, status: str) -
     run = store.client.get_run(run_id)
     assert run.info.status == status
     assert run.data.tags.get("phototag.error") == ("ValueError: no" if status == "FAILED" else None)
-    assert tracking.find_run(store, "key", "") is None
+    with tracking.training_run(store, "key", {}, {}) as again:
+        assert again == run_id
+        assert store.client.get_run(run_id).info.status == "RUNNING"
+    assert store.client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_sigterm_ends_the_run_as_killed(store: Store) -> None:

@@ -1,7 +1,7 @@
 """The packed array and its labels, and batches of them on a device."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from phototag.errors import InputError
 from phototag.manifest import SPLITS, label_names, label_targets, read_kept
+
+BLOCK = 64  # neighbouring photos that are read together: 3 MB at 128 pixels a side
+POOL = 64  # blocks whose photos are shuffled together: 200 MB
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Dataset:
         labels: The labels' names, [num_labels].
         files: The source file of each photo, [num_photos].
         sha256: The content hash of each photo's source file, [num_photos].
+        resident: The split's photos in a GPU's memory, uint8 [num_photos, size, size, 3], or None.
     """
 
     images: np.ndarray
@@ -32,6 +36,7 @@ class Dataset:
     labels: list[str]
     files: list[str]
     sha256: list[str]
+    resident: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -69,19 +74,63 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
     return datasets
 
 
-def iter_batches(
-    dataset: Dataset, batch_size: int, device: torch.device, rng: np.random.Generator | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the photos of a split in batches, shuffled when an `rng` is given.
+def read_batch(
+    dataset: Dataset, positions: np.ndarray, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Read some photos of a split.
 
-    Yields:
+    Args:
+        dataset: The split.
+        positions: In the split, integers [batch].
+        device: Where the batch goes.
+
+    Returns:
         Images, uint8 [batch, 3, size, size] in channels_last memory, and targets,
-        float32 [batch, num_labels]. The last batch may be smaller.
+        float32 [batch, num_labels].
     """
-    order = np.arange(len(dataset)) if rng is None else rng.permutation(len(dataset))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        images = torch.from_numpy(dataset.images[dataset.rows[chosen]])
-        targets = torch.from_numpy(dataset.targets[chosen])
-        # The packed array holds the channels last: the permuted view is channels_last already.
-        yield images.to(device).permute(0, 3, 1, 2), targets.to(device).float()
+    targets = torch.from_numpy(dataset.targets[positions])
+    if dataset.resident is not None:
+        images = dataset.resident[torch.from_numpy(positions).to(device, non_blocking=True)]
+    else:
+        images = torch.from_numpy(dataset.images[dataset.rows[positions]])
+    # The packed array holds the channels last: the permuted view is channels_last already.
+    images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    return images, targets.to(device, non_blocking=True).float()
+
+
+def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
+    """Put a split's photos into a GPU's memory as uint8, where they take at most half of it.
+
+    Batches are then gathered there; on the CPU, and for more photos, they are read as they come.
+    """
+    num_bytes = len(dataset) * dataset.images[:1].nbytes
+    if device.type != "cuda" or num_bytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return dataset
+    images = torch.empty((len(dataset), *dataset.images.shape[1:]), dtype=torch.uint8)
+    for start in range(0, len(dataset), 1024):
+        rows = dataset.rows[start : start + 1024]
+        images[start : start + len(rows)] = torch.from_numpy(dataset.images[rows])
+    return replace(dataset, resident=images.to(device))
+
+
+def shuffle_positions(dataset: Dataset, rng: np.random.Generator) -> np.ndarray:
+    """Shuffle the positions of a split, [num_photos].
+
+    Where the photos fit into memory, all orders are equally likely. A larger array is read from
+    disk again each epoch: then blocks of neighbours are shuffled, and the photos within a pool of
+    blocks, so that what is read lies together.
+    """
+    count = len(dataset)
+    if dataset.resident is not None or dataset.images.nbytes < physical_memory() / 2:
+        return rng.permutation(count)
+    blocks = np.array_split(np.arange(count), max(count // BLOCK, 1))
+    order = rng.permutation(len(blocks))
+    pools = [order[start : start + POOL] for start in range(0, len(order), POOL)]
+    return np.concatenate(
+        [rng.permutation(np.concatenate([blocks[block] for block in pool])) for pool in pools]
+    )
+
+
+def physical_memory() -> int:
+    """Return the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,29 +1,35 @@
 """The training loop. It knows nothing of MLflow or DVC."""
 
 import copy
+import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NoReturn
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from phototag.dataset import Dataset, iter_batches
-from phototag.errors import InputError
+from phototag import distributed
+from phototag.augment import augment_batch, draw_augmentation
+from phototag.checkpoint import load_checkpoint, save_checkpoint
+from phototag.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.inference import predict_logits
+from phototag.losses import Loss, build_loss
 from phototag.metrics import binary_cross_entropy, f1_score
+from phototag.params import Params
+from phototag.schedules import learning_rate
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-
-EVAL_BATCH = 256  # photos: forward only, so memory allows more than in training
 MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training gave; F1 is at threshold 0.5 on val, losses are mean BCE."""
+    """What one epoch of training gave; F1 is at threshold 0.5 on val, losses are means."""
 
     epoch: int
     train_loss: float
@@ -34,9 +40,32 @@ class Epoch:
     images_per_second: float
 
 
-def pick_device() -> torch.device:
-    """Return the first CUDA device, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+@dataclass(frozen=True)
+class Training:
+    """What one training works on.
+
+    Attributes:
+        model: The network that learns, on its device.
+        forward: The same; among several processes, wrapped so that gradients are averaged.
+        averaged: A copy that follows its weights slowly, or None.
+        optimizer: Over the network's parameters.
+        loss: Of every entry, from logits and targets.
+        dtype: Of convolutions and products; weights and loss stay in float32.
+        params: All of params.yaml.
+    """
+
+    model: nn.Module
+    forward: nn.Module
+    averaged: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    dtype: torch.dtype
+    params: Params
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network whose val loss counts, and which is kept."""
+        return self.averaged or self.model
 
 
 def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
@@ -54,22 +83,19 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
     return torch.bfloat16 if native else torch.float32
 
 
-def build_optimizer(
-    model: nn.Module, name: str, lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Build adam, adagrad or sgd (momentum 0.9); weight decay is L2, added to the gradient."""
+def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
+    """Build adam, adagrad or sgd; weight decay is L2, added to the gradient."""
     parameters = list(model.parameters())
-    match name:
+    lr, weight_decay = params.lr, params.weight_decay
+    match params.optimizer:
         case "adam":
             return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
         case "adagrad":
             return torch.optim.Adagrad(parameters, lr, weight_decay=weight_decay)
         case "sgd":
             return torch.optim.SGD(
-                parameters, lr, momentum=0.9, weight_decay=weight_decay, fused=True
+                parameters, lr, params.momentum, weight_decay=weight_decay, fused=True
             )
-        case _:
-            raise InputError(f"optimizer: {name!r} is not one of adam, adagrad, sgd")
 
 
 def positive_weights(targets: np.ndarray) -> Tensor:
@@ -79,113 +105,190 @@ def positive_weights(targets: np.ndarray) -> Tensor:
     return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
 
 
-def train_one_epoch(
-    model: nn.Module,
-    batches: Batches,
-    criterion: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    dtype: torch.dtype,
-) -> float:
-    """Train on every batch once and return the mean loss over photos."""
-    model.train()
-    total: Tensor | float = 0.0
-    count = 0
-    for images, targets in batches:
-        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(images)
-        loss = criterion(logits.float(), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        # Added up on the device: reading a value every step would make the host wait for it.
-        total = total + loss.detach() * len(images)
-        count += len(images)
-    return float(total) / count
-
-
-@torch.inference_mode()
-def predict_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> np.ndarray:
-    """Compute logits in float32, so that every reader of the model gets the same scores.
-
-    Returns:
-        float32 [num_photos, num_labels].
-    """
-    model.eval()
-    if len(dataset) == 0:
-        return np.zeros(dataset.targets.shape, np.float32)
-    batches = iter_batches(dataset, EVAL_BATCH, device)
-    return torch.cat([model(images) for images, _ in batches]).cpu().numpy()
-
-
 def fit(
-    model: nn.Module,
-    train: Dataset,
-    val: Dataset,
-    optimizer: torch.optim.Optimizer,
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    dtype: torch.dtype,
-    pos_weight: Tensor | None = None,
+    model: nn.Module, train: Dataset, val: Dataset, params: Params, checkpoint: Path | None = None
 ) -> Iterator[Epoch]:
     """Train, yielding one record an epoch; afterwards the model holds the best epoch's weights.
 
-    Best is the lowest val loss (unweighted, so that runs with and without `pos_weight` compare).
-    Each epoch is shuffled by a generator of its own, drawn from the seed and the epoch's number.
+    Best is the lowest val loss (plain cross entropy, so that runs with different losses compare).
+    All that is drawn in an epoch (order, augmentations, dropout) comes from the seed and the
+    epoch's number: a training that goes on from a checkpoint needs no generator's state, and ends
+    with the same bytes as one that was never interrupted.
 
     Args:
         model: On the device to train on.
         train: Photos to learn from.
         val: Photos to choose the best epoch by.
-        optimizer: Over the model's parameters.
-        epochs: How often to go over `train`.
-        batch_size: Photos a step.
-        seed: Of the order of the photos.
-        dtype: Of convolutions and products, see `pick_dtype`.
-        pos_weight: Weight of each label's positives, float32 [num_labels].
+        params: All of params.yaml.
+        checkpoint: Where the state is kept after each epoch. Where it is there already, its
+            epochs are yielded from it, and training goes on behind them.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: The loss is not finite; names epoch, step and likely cause.
+        InputError: The checkpoint is damaged or cannot be written.
     """
     device = next(model.parameters()).device
-    criterion = nn.BCEWithLogitsLoss(
-        pos_weight=None if pos_weight is None else pos_weight.to(device)
+    weights = positive_weights(train.targets).to(device) if params.pos_weight else None
+    training = Training(
+        model=model,
+        forward=DistributedDataParallel(model) if distributed.world_size() > 1 else model,
+        averaged=copy.deepcopy(model) if params.train.ema else None,
+        optimizer=build_optimizer(model, params),
+        loss=build_loss(params.train.loss, params.train.label_smoothing, weights),
+        dtype=pick_dtype(params.precision, device),
+        params=params,
     )
-    best_loss, best_weights = float("inf"), model.state_dict()
-    bar = tqdm(total=epochs * len(train), desc="train", unit="image", disable=None)
-    for epoch in range(1, epochs + 1):
+    history: list[dict[str, Any]] = []
+    best_loss, best_weights = math.inf, copy.deepcopy(model.state_dict())
+    state = load_checkpoint(checkpoint) if checkpoint else None
+    if state:
+        history, best_loss, best_weights = state["history"], state["best_loss"], state["best"]
+        _restore(training, state)
+        yield from (Epoch(**record) for record in history)
+
+    train, val = move_to_device(train, device), move_to_device(val, device)
+    bar = tqdm(
+        total=params.epochs * len(train),
+        initial=len(history) * len(train),
+        desc="train",
+        unit="image",
+        disable=True if distributed.rank() else None,
+    )
+    for epoch in range(len(history) + 1, params.epochs + 1):
+        if _has_stalled(history, params.train.early_stopping):
+            break
         start = time.perf_counter()
-        batches = iter_batches(train, batch_size, device, np.random.default_rng([seed, epoch]))
-        train_loss = train_one_epoch(model, _count(batches, bar), criterion, optimizer, dtype)
+        train_loss = train_one_epoch(training, train, epoch, bar)
         elapsed = time.perf_counter() - start
 
-        logits = predict_logits(model, val, device)
+        logits = predict_logits(training.judged, val, device)
         val_loss = binary_cross_entropy(val.targets, logits)
-        if not np.isfinite([train_loss, val_loss]).all():
-            raise FloatingPointError(
-                f"the loss is not finite in epoch {epoch} (train {train_loss}, val {val_loss}): "
-                "a lower lr usually mends it"
-            )
+        if not math.isfinite(val_loss):
+            raise FloatingPointError(_explain(epoch, f"the val loss is {val_loss}"))
         if val_loss < best_loss:
-            best_loss, best_weights = val_loss, copy.deepcopy(model.state_dict())
+            best_loss, best_weights = val_loss, copy.deepcopy(training.judged.state_dict())
         predicted = logits >= 0
         f1_micro = f1_score(val.targets, predicted, "micro")
         bar.set_postfix(epoch=epoch, loss=f"{train_loss:.4f}", val=f"{val_loss:.4f}", f1=f1_micro)
-        yield Epoch(
+        record = Epoch(
             epoch=epoch,
             train_loss=train_loss,
             val_loss=val_loss,
             f1_micro=f1_micro,
             f1_macro=f1_score(val.targets, predicted, "macro"),
-            lr=optimizer.param_groups[0]["lr"],
+            lr=training.optimizer.param_groups[0]["lr"],
             images_per_second=len(train) / elapsed,
         )
+        history.append(asdict(record))
+        if checkpoint and distributed.rank() == 0:
+            state = {"history": history, "best_loss": best_loss, "best": best_weights}
+            save_checkpoint(checkpoint, state | _snapshot(training))
+        yield record
     bar.close()
     model.load_state_dict(best_weights)
 
 
-def _count(batches: Batches, bar: "tqdm[NoReturn]") -> Batches:
-    for images, targets in batches:
-        yield images, targets
-        bar.update(len(images))
+def train_one_epoch(
+    training: Training, train: Dataset, epoch: int, bar: "tqdm[Any] | None" = None
+) -> float:
+    """Train on every photo once and return the mean loss over photos and labels.
+
+    Args:
+        training: The network and all that trains it.
+        train: Photos to learn from.
+        epoch: From 1; with the seed, it decides all that is drawn.
+        bar: Progress, in photos.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+    """
+    params, model = training.params, training.model
+    device = next(model.parameters()).device
+    torch.manual_seed(params.seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(params.seed * 1_000_003 + epoch)
+    order = shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
+    batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
+    num_steps, num_labels = len(batches), train.targets.shape[1]
+    losses = torch.zeros(num_steps, device=device)
+    model.train()
+    for index, positions in enumerate(batches):
+        step = (epoch - 1) * num_steps + index
+        _set_learning_rate(training, step, num_steps)
+        images, targets = read_batch(train, distributed.own_share(positions), device)
+        draws = draw_augmentation(params.augment, len(positions), images.shape[-1], generator)
+        images = augment_batch(images, draws.each(distributed.own_share))
+        with torch.autocast(device.type, training.dtype, enabled=training.dtype != torch.float32):
+            logits = training.forward(images)
+        entries = training.loss(logits.float(), targets)
+        loss = entries.sum() / (len(positions) * num_labels)
+        training.optimizer.zero_grad(set_to_none=True)
+        # DDP averages over the processes, while each holds a part of the batch's sum.
+        (loss * distributed.world_size()).backward()
+        if params.train.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)
+        training.optimizer.step()
+        if training.averaged is not None:
+            _average(training.averaged, model, params.train.ema, step)
+        # Kept on the device: reading a value every step would make a GPU wait for the host.
+        losses[index] = loss.detach() * len(positions)
+        if device.type == "cpu" and not math.isfinite(losses[index]):
+            break
+        if bar is not None:
+            bar.update(len(positions))
+    total = float(distributed.sum_over_processes(losses).sum())
+    if not math.isfinite(total):
+        step = int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
+        raise FloatingPointError(_explain(epoch, f"the loss of step {step} is not finite"))
+    return total / len(order)
+
+
+def _explain(epoch: int, what: str) -> str:
+    return (
+        f"epoch {epoch}: {what}; the learning rate is probably too high: lower lr, give it a "
+        "warmup, or set train.clip_norm"
+    )
+
+
+def _set_learning_rate(training: Training, step: int, steps_per_epoch: int) -> None:
+    params = training.params
+    lr = learning_rate(
+        params.schedule,
+        step,
+        params.epochs * steps_per_epoch,
+        round(params.warmup * steps_per_epoch),
+        params.lr,
+    )
+    for group in training.optimizer.param_groups:
+        group["lr"] = lr
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Follow the weights; early on faster, so that the first ones are forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
+    for mine, its in zip(averaged.buffers(), model.buffers(), strict=True):
+        mine.copy_(its)
+
+
+def _has_stalled(history: list[dict[str, Any]], patience: int) -> bool:
+    if not patience or not history:
+        return False
+    best = min(history, key=lambda record: record["val_loss"])
+    return bool(len(history) - best["epoch"] >= patience)
+
+
+def _snapshot(training: Training) -> dict[str, Any]:
+    averaged = training.averaged
+    return {
+        "model": training.model.state_dict(),
+        "averaged": averaged.state_dict() if averaged is not None else None,
+        "optimizer": training.optimizer.state_dict(),
+    }
+
+
+def _restore(training: Training, state: dict[str, Any]) -> None:
+    training.model.load_state_dict(state["model"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    if training.averaged is not None:
+        training.averaged.load_state_dict(state["averaged"])

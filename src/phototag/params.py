@@ -24,6 +24,7 @@ PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Share = Annotated[Float, Field(ge=0, le=1)]
 
 
 class _Group(BaseModel):
@@ -84,12 +85,46 @@ class ConvParams(_Group):
 
 
 class ModelParams(_Group):
-    """The network: conv blocks, then hidden linear layers; the output layer is implied."""
+    """The network: conv blocks, then hidden linear layers; the output layer is implied.
 
+    With another `name` than conv it is torchvision's network of that name, and all else but
+    `weights` is left aside.
+    """
+
+    name: Annotated[str, Field(min_length=1)] = "conv"
+    weights: str | None = None
     init: Literal["he", "pytorch"]
+    batch_norm: bool = False
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     # YAML has lists only; strict mode would refuse one for a tuple.
     conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+
+
+class AugmentParams(_Group):
+    """Changes drawn for each photo of a batch in training; 0 switches one off."""
+
+    flip_horizontal: Share
+    flip_vertical: Share
+    crop: Annotated[Float, Field(ge=0, lt=0.5)]
+    rotate: Annotated[Float, Field(ge=0, le=180)]
+    brightness: NonNegativeFloat
+    contrast: NonNegativeFloat
+    saturation: NonNegativeFloat
+    hue: Annotated[Float, Field(ge=0, le=0.5)]
+    grayscale: Share
+
+
+class TrainParams(_Group):
+    """What the report did not use, and where to train."""
+
+    loss: Literal["bce", "focal", "asymmetric"]
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)]
+    ema: Annotated[Float, Field(ge=0, lt=1)]
+    clip_norm: NonNegativeFloat
+    early_stopping: NonNegativeInt
+    devices: PositiveInt
+    num_nodes: PositiveInt
 
 
 class EvaluateParams(_Group):
@@ -107,19 +142,25 @@ class Params(_Group):
     batch_size: PositiveInt
     epochs: PositiveInt
     optimizer: Literal["adam", "adagrad", "sgd"]
+    momentum: Annotated[Float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "cosine", "one-cycle"]
+    warmup: NonNegativeFloat
     pos_weight: bool
     precision: Literal["auto", "fp32", "bf16"]
     data: DataParams
     sample: SampleParams
     resize: ResizeParams
     split: SplitParams
+    augment: AugmentParams
     model: ModelParams
+    train: TrainParams
     evaluate: EvaluateParams
 
     def train_settings(self) -> dict[str, Any]:
         """Return the params on which the trained weights depend, as plain values."""
-        keys = {"seed", "lr", "weight_decay", "batch_size", "epochs", "optimizer", "pos_weight"}
-        return self.model_dump(include=keys | {"precision", "model"})
+        knobs = {"seed", "lr", "weight_decay", "batch_size", "epochs", "optimizer", "momentum"}
+        knobs |= {"schedule", "warmup", "pos_weight", "precision"}
+        return self.model_dump(include=knobs | {"augment", "model", "train"})
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

@@ -42,7 +42,8 @@ def _sync(store: Store, root: Path, name: str, revision: str) -> bool:
         model = Path(folder, "model.safetensors")
         files.get_file(MODEL, str(model))
         key = read_metadata(model).content_key
-    if find_run(store, key, name):
+    run = find_run(store, key, name)
+    if run and "test_loss" in run.data.metrics:
         return False
     history = pd.read_csv(io.BytesIO(files.cat_file("reports/train/history.csv")))
     params = yaml.safe_load(files.cat_file("params.yaml"))

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from filelock import FileLock
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# By its default, a call to a server that is away takes minutes; training would wait.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 from mlflow.entities import Metric, Param, Run
@@ -117,12 +120,69 @@ def create_run(
     return str(run.info.run_id)
 
 
+def record_training(
+    store: Store,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    epochs: Iterable[Mapping[str, Any]],
+    resumed: bool = False,
+) -> list[dict[str, Any]]:
+    """Go through a training and log every epoch; return all its records.
+
+    A training that was killed and goes on takes up its run again. Where the store cannot be
+    reached, training goes on with one warning: what it could not take is sent as soon as it can be
+    reached again, or by `phototag sync` later.
+
+    Args:
+        store: Where.
+        key: The content key.
+        params: Nested.
+        tags: More tags of the run.
+        epochs: The records, as training gives them.
+        resumed: Whether training goes on from a checkpoint.
+    """
+    history: list[dict[str, Any]] = []
+    with training_run(store, key, params, tags, resumed) as run_id:
+        sent, warned = _logged_epochs(store, run_id), False
+        for record in epochs:
+            history.append(dict(record))
+            try:
+                for unsent in history:
+                    if unsent["epoch"] not in sent:
+                        log_epoch(store, run_id, unsent, time.time_ns() // 1_000_000)
+                        sent.add(unsent["epoch"])
+            except (MlflowException, OSError) as error:
+                if not warned:
+                    print(
+                        f"warning: MLflow cannot be reached ({type(error).__name__}); training "
+                        "goes on, and what is missing there is sent later, or by `phototag sync`",
+                        file=sys.stderr,
+                    )
+                warned = True
+    return history
+
+
 @contextmanager
 def training_run(
-    store: Store, key: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    store: Store,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    resumed: bool = False,
 ) -> Iterator[str]:
-    """Yield a new run's id; the run ends as FINISHED, KILLED (signals) or FAILED (errors)."""
-    run_id = create_run(store, key, params, tags, experiment_name())
+    """Yield a run's id: of a new one, or of the same training's, killed before.
+
+    A killed training's run may have ended as finished: `resumed` takes it up all the same.
+
+    The run ends as FINISHED, KILLED (signals) or FAILED (errors).
+    """
+    runs = _find_runs(store, key, experiment_name())
+    if runs and (resumed or runs[0].info.status != "FINISHED"):
+        run_id = str(runs[0].info.run_id)
+        store.client.update_run(run_id, "RUNNING")
+    else:
+        run_id = create_run(store, key, params, tags, experiment_name())
     # SIGTERM would end the process without a word and leave the run RUNNING for ever.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = "FAILED"
@@ -133,11 +193,19 @@ def training_run(
         status = "KILLED"
         raise
     except BaseException as error:
-        store.client.set_tag(run_id, "phototag.error", f"{type(error).__name__}: {error}"[:5000])
+        with suppress(MlflowException, OSError):
+            store.client.set_tag(
+                run_id, "phototag.error", f"{type(error).__name__}: {error}"[:5000]
+            )
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-        store.client.set_terminated(run_id, status)
+        with suppress(MlflowException, OSError):
+            store.client.set_terminated(run_id, status)
+
+
+def _logged_epochs(store: Store, run_id: str) -> set[int]:
+    return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
 
 
 def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp: int) -> None:
@@ -159,10 +227,16 @@ def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp:
 
 
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
-    """Find the newest finished run of this content key and DVC experiment."""
-    query = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'FINISHED'"
+    """Find the run of this content key and DVC experiment: the newest, a finished one first."""
+    runs = _find_runs(store, key, exp_name)
+    return min(runs, key=lambda run: run.info.status != "FINISHED", default=None)
+
+
+def _find_runs(store: Store, key: str, exp_name: str) -> list[Run]:
+    """Find all runs of this content key and DVC experiment, the newest first."""
+    query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
-    return next((run for run in runs if run.data.tags.get(EXP_TAG, "") == exp_name), None)
+    return [run for run in runs if run.data.tags.get(EXP_TAG, "") == exp_name]
 
 
 def find_or_rebuild_run(
@@ -172,7 +246,7 @@ def find_or_rebuild_run(
     history: pd.DataFrame,
     exp_name: str | None = None,
 ) -> str:
-    """Return the id of the run that trained the model, rebuilt from its history where missing.
+    """Return the id of the run that trained the model; what it lacks comes from the history.
 
     A model that DVC restored from its cache was not trained here, or not in this experiment, so
     the store has no run of it.
@@ -187,12 +261,16 @@ def find_or_rebuild_run(
     exp_name = experiment_name() if exp_name is None else exp_name
     run = find_run(store, key, exp_name)
     if run:
-        return str(run.info.run_id)
-    run_id = create_run(store, key, params, {"phototag.rebuilt": "true"}, exp_name)
+        run_id = str(run.info.run_id)
+    else:
+        run_id = create_run(store, key, params, {"phototag.rebuilt": "true"}, exp_name)
+    logged = _logged_epochs(store, run_id)
     now = store.client.get_run(run_id).info.start_time
     for record in history.to_dict("records"):
-        log_epoch(store, run_id, dict(record), now + int(record["epoch"]))
-    store.client.set_terminated(run_id, "FINISHED")
+        if int(record["epoch"]) not in logged:
+            log_epoch(store, run_id, dict(record), now + int(record["epoch"]))
+    if not run or run.info.status != "FINISHED":
+        store.client.set_terminated(run_id, "FINISHED")
     return run_id
 
 

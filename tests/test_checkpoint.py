@@ -1,0 +1,72 @@
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from phototag.checkpoint import (
+    MAX_AGE,
+    checkpoint_path,
+    discard_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from phototag.errors import InputError
+
+
+class Evil:
+    """Would write a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch hacked",)
+
+
+def test_state_comes_back(tmp_path: Path) -> None:
+    path = checkpoint_path(tmp_path, "key")
+    assert load_checkpoint(path) is None
+    state = {"history": [{"epoch": 1, "val_loss": 0.5}], "model": {"w": torch.arange(3.0)}}
+    save_checkpoint(path, state)
+    loaded = load_checkpoint(path)
+    assert loaded is not None
+    assert loaded["history"] == state["history"]
+    assert torch.equal(loaded["model"]["w"], torch.arange(3.0))
+    discard_checkpoint(path)
+    assert not path.exists()
+
+
+def test_a_full_disk_is_told_and_leaves_the_former_state(tmp_path: Path) -> None:
+    path = tmp_path / "key.pt"
+    save_checkpoint(path, {"epoch": 1})
+    before = path.read_bytes()
+    # A real write that fails: no file of this process may grow beyond 100 kB.
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+    try:
+        with pytest.raises(InputError, match=r"key\.pt could not be written .*free some disk"):
+            save_checkpoint(path, {"epoch": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Evil()}, tmp_path / "key.pt")
+    with pytest.raises(InputError, match="damaged"):
+        load_checkpoint(tmp_path / "key.pt")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_states_that_nobody_took_up_are_removed(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.pt" for name in ("done", "old", "new")]
+    for path in paths:
+        save_checkpoint(path, {})
+    long_ago = paths[1].stat().st_mtime - MAX_AGE - 60
+    os.utime(paths[1], (long_ago, long_ago))
+    discard_checkpoint(paths[0])
+    assert list(tmp_path.iterdir()) == [paths[2]]

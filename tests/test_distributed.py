@@ -1,0 +1,83 @@
+"""Two real processes over gloo train as one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from phototag import distributed
+
+SCRIPT = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+import torch
+from phototag import dataset, distributed, engine, model
+from phototag.params import read_params
+
+params = read_params(Path("params.yaml"))
+packed = Path(sys.argv[1])
+names = ("images.npy", "manifest.csv", "splits.csv")
+found = dataset.read_datasets(*(packed / name for name in names))
+distributed.join()
+torch.manual_seed(0)
+network = model.build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
+model.initialize(network, params.model, torch.full((3,), 0.4))
+records = [asdict(epoch) for epoch in engine.fit(network, found["train"], found["val"], params)]
+if distributed.rank() == 0:
+    Path("records.json").write_text(json.dumps([distributed.world_size(), records]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [8, 7])
+def test_two_processes_give_the_losses_of_one(
+    packed: Path, tmp_path: Path, params_values: dict[str, Any], batch_size: int
+) -> None:
+    values = params_values | {
+        "lr": 0.01,
+        "batch_size": batch_size,
+        "epochs": 5,
+        "precision": "fp32",
+    }
+    values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
+    values["augment"] |= {"flip_horizontal": 0.5, "brightness": 0.3}
+    values["train"] |= {"clip_norm": 1.0, "ema": 0.9}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    found = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]):
+        command = [sys.executable, *launcher, "script.py", str(packed)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        found.append(json.loads((tmp_path / "records.json").read_text()))
+    (one, alone), (two, together) = found
+    assert (one, two) == (1, 2)
+    for name in ("train_loss", "val_loss", "f1_micro", "lr"):
+        expected = [record[name] for record in alone]
+        assert [record[name] for record in together] == pytest.approx(expected, abs=1e-5)
+
+
+def test_alone_a_process_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.own_share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert distributed.gather_rows(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert not distributed.relaunch(1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8])
+def test_shares_cover_a_batch_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(distributed.own_share(np.arange(count)))
+    assert np.concatenate(shares).tolist() == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

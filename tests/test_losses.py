@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torchvision.ops import sigmoid_focal_loss
+
+from phototag.errors import InputError
+from phototag.losses import asymmetric_loss, build_loss, focal_loss
+
+LOGITS = torch.linspace(-6, 6, 24).view(8, 3)
+TARGETS = (torch.arange(24).view(8, 3) % 3 == 0).float()
+
+
+def test_bce_is_pytorchs_with_weights() -> None:
+    weight = torch.tensor([1.0, 2.0, 5.0])
+    entries = build_loss("bce", 0.0, weight)(LOGITS, TARGETS)
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=weight)(LOGITS, TARGETS)
+    torch.testing.assert_close(entries.mean(), expected)
+    assert entries.shape == LOGITS.shape
+
+
+def test_focal_equals_torchvision() -> None:
+    expected = sigmoid_focal_loss(LOGITS, TARGETS, alpha=-1, gamma=2.0)
+    torch.testing.assert_close(focal_loss(LOGITS, TARGETS), expected)
+
+
+def test_asymmetric_is_the_papers_formula() -> None:
+    p = LOGITS.double().sigmoid()
+    shifted = (p - 0.05).clamp(min=0)
+    expected = -torch.where(TARGETS > 0, p.log(), shifted**4 * (1 - shifted).log())
+    torch.testing.assert_close(asymmetric_loss(LOGITS.double(), TARGETS.double()), expected)
+
+
+def test_losses_and_gradients_are_finite_at_the_ends() -> None:
+    for name in ("bce", "focal", "asymmetric"):
+        logits = torch.tensor([[-200.0, 200.0], [200.0, -200.0]], requires_grad=True)
+        loss = build_loss(name, 0.0, None)(logits, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(gradient).all()
+
+
+def test_smoothing_moves_the_targets() -> None:
+    entries = build_loss("bce", 0.2, None)(LOGITS, TARGETS)
+    expected = build_loss("bce", 0.0, None)(LOGITS, TARGETS * 0.8 + 0.1)
+    torch.testing.assert_close(entries, expected)
+
+
+def test_weights_go_with_bce_alone() -> None:
+    with pytest.raises(InputError, match="pos_weight goes with loss bce, not with focal"):
+        build_loss("focal", 0.0, torch.ones(3))

@@ -1,0 +1,113 @@
+"""The train stage, killed again and again, ends as if nothing had happened."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from phototag.files import file_digest, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCHS = 100
+KILLS = 20
+OUTS = ("models/model.safetensors", "reports/train/history.csv")
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture
+def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path:
+    """A folder in which the train stage finds its inputs."""
+    shutil.copytree(packed, tmp_path / "data")
+    stats = {"mean": [0.4] * 3, "std": [0.2] * 3}
+    write_json(tmp_path / "data/stats.json", stats)
+    values = params_values | {"epochs": EPOCHS, "batch_size": 8, "schedule": "cosine"}
+    values["resize"]["size"] = 16
+    values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
+    values["model"] |= {"dropout": 0.2, "batch_norm": True}
+    values["augment"] |= {"flip_horizontal": 0.5, "contrast": 0.2}
+    values["train"] |= {"ema": 0.95}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path
+
+
+def start(project: Path, experiment: str = "") -> subprocess.Popen[bytes]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=project,
+        env=environment | {"PYTHONPATH": str(ROOT), "DVC_EXP_NAME": experiment},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def digests(project: Path) -> list[str]:
+    return [file_digest(project / name) for name in OUTS]
+
+
+def logged(project: Path, experiment: str = "") -> list[tuple[str, list[int]]]:
+    """Return the status of each of the experiment's runs, and the epochs logged in it."""
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    runs = client.search_runs(["1"], f"tags.`phototag.dvc_experiment` = '{experiment}'")
+    return [
+        (run.info.status, [m.step for m in client.get_metric_history(run.info.run_id, "val_loss")])
+        for run in runs
+    ]
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_the_same_bytes_and_one_run(project: Path) -> None:
+    assert start(project, "warm-up").wait() == 0
+    began = time.perf_counter()
+    assert start(project, "whole").wait() == 0
+    whole = time.perf_counter() - began
+    expected, epochs = digests(project), list(range(1, EPOCHS + 1))
+    assert logged(project, "whole") == [("FINISHED", epochs)]
+
+    rng = np.random.default_rng()
+    kills, rounds = 0, 0
+    while kills < KILLS:
+        rounds += 1
+        (project / OUTS[0]).unlink()
+        while True:
+            process = start(project, f"round-{rounds}")
+            try:
+                # Half a second in, it imports; later it trains, writes, and logs.
+                process.wait(whole * rng.uniform(0.5, 1) if kills < KILLS else None)
+            except subprocess.TimeoutExpired:
+                process.send_signal(SIGNALS[kills % len(SIGNALS)])
+                process.wait()
+            kills += process.returncode != 0
+            # A kill after the last output, while the interpreter ends, is no interruption.
+            states = list(project.glob(".phototag/checkpoints/*.pt"))
+            if process.returncode == 0 or ((project / OUTS[0]).exists() and not states):
+                break
+        assert digests(project) == expected
+        assert logged(project, f"round-{rounds}") == [("FINISHED", epochs)]
+    assert not list(project.glob(".phototag/checkpoints/*.pt"))
+
+
+@pytest.mark.slow
+def test_other_params_do_not_go_on_from_a_foreign_state(project: Path) -> None:
+    process = start(project)
+    states = project / ".phototag/checkpoints"
+    deadline = time.monotonic() + 60
+    while not list(states.glob("*.pt")) and time.monotonic() < deadline:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace(f"epochs: {EPOCHS}", "epochs: 2"))
+    assert start(project).wait() == 0
+    history = (project / OUTS[1]).read_text().splitlines()
+    assert len(history) == 3
+    assert sorted(status for status, _ in logged(project)) == ["FINISHED", "RUNNING"]
+    assert len(list(states.glob("*.pt"))) == 1
