@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -114,20 +116,35 @@ def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     assert len(answers) == 1
 
 
-@pytest.mark.slow
-def test_a_real_server_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def serve(folder: Path, port: int) -> Iterator[str]:
+    """Run a real MLflow server on a store in `folder`, and yield its address."""
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(folder / "served")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    with (folder / "log").open("a") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
-    command += ["--artifacts-destination", str(tmp_path / "served")]
-    address = f"http://127.0.0.1:{port}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
-    try:
-        wait_for(f"{address}/health", server)
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_a_real_server_over_http(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(tmp_path, port) as address:
         monkeypatch.setenv("DVC_ROOT", str(tmp_path))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         store = tracking.connect()
@@ -138,9 +155,42 @@ def test_a_real_server_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
         assert list((tmp_path / "served").rglob("report.html"))
         assert not (tmp_path / "mlartifacts").exists()
-    finally:
-        server.terminate()
-        server.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_server_that_goes_away_loses_nothing(
+    tmp_path: Path,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    returns: bool,
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(serve(tmp_path, port))
+        store = tracking.connect()
+
+        def train() -> Iterator[dict[str, float]]:
+            for epoch in range(1, 6):
+                if epoch == 3:
+                    first.close()  # the server ends in mid-training
+                if epoch == 5 and returns:
+                    second.enter_context(serve(tmp_path, port))
+                yield {"epoch": epoch, "val_loss": 1 / epoch}
+
+        history = tracking.record_training(store, "key", {}, {}, train())
+        assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
+        assert capsys.readouterr().err.count("warning: MLflow cannot be reached") == 1
+        if not returns:
+            second.enter_context(serve(tmp_path, port))
+            # What evaluate does first, and `phototag sync` for experiments.
+            tracking.find_or_rebuild_run(store, "key", {}, pd.DataFrame(history), "")
+        (run,) = store.client.search_runs([store.experiment_id])
+        logged = store.client.get_metric_history(run.info.run_id, "val_loss")
+        assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
+        assert run.info.status == "FINISHED"
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:

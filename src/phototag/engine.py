@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from phototag import distributed
+from phototag.allocator import keep_freed_memory
 from phototag.augment import augment_batch, draw_augmentation
 from phototag.checkpoint import load_checkpoint, save_checkpoint
 from phototag.dataset import Dataset, move_to_device, read_batch, shuffle_positions
@@ -128,6 +129,8 @@ def fit(
         InputError: The checkpoint is damaged or cannot be written.
     """
     device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
     training = Training(
         model=model,

@@ -1,0 +1,184 @@
+"""Training the report's network: this project against a stock PyTorch loop, and the hardware.
+
+`python -m benchmarks.train_speed`, on an otherwise idle machine. The sides take turns; medians
+are compared. The stock loop is what a tutorial has: a DataLoader with two workers that decode
+JPEGs, eager float32, Adam. The matmul rate is that of one large product of the same dtype.
+"""
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import transforms
+
+from benchmarks.synthetic import draw_noise, encode_jpeg
+from phototag import engine
+from phototag.allocator import keep_freed_memory
+from phototag.dataset import Dataset, read_batch
+from phototag.losses import build_loss
+from phototag.model import build_model, initialize
+from phototag.params import Params, read_params
+
+COUNT = 1024
+LABELS = 14
+REPEATS = 5
+# Multiply-adds of one image, forward and backward (measured with PyTorch's flop counter).
+MULTIPLY_ADDS = 195e6
+
+
+class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """JPEG files and their targets."""
+
+    def __init__(self, files: list[Path], targets: np.ndarray) -> None:
+        self.files, self.targets = files, torch.from_numpy(targets).float()
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.transform(Image.open(self.files[index]).convert("RGB")), self.targets[index]
+
+
+def stock_network() -> nn.Sequential:
+    """Write the report's network as its text reads: convolution, ReLU, pool."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for out, kernel, pool in ((20, 3, 2), (40, 3, 2), (20, 1, 1), (50, 5, 2), (100, 7, 2)):
+        layers += [nn.Conv2d(channels, out, kernel), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if pool == 2 else []
+        channels = out
+    layers += [nn.Flatten(), nn.Linear(900, 2048), nn.ReLU(), nn.Linear(2048, 512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(512, LABELS))
+
+
+def stock_epoch(photos: Photos) -> float:
+    """Train one epoch as a tutorial does and return images a second."""
+    loader = DataLoader(photos, batch_size=64, shuffle=True, num_workers=2)
+    model = stock_network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0005, weight_decay=0.0002)
+    criterion = nn.BCEWithLogitsLoss()
+    start = time.perf_counter()
+    for images, targets in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(images), targets)
+        loss.backward()
+        optimizer.step()
+    return COUNT / (time.perf_counter() - start)
+
+
+def our_epoch(params: Params, dataset: Dataset, precision: str) -> float:
+    """Train one epoch as the stage does and return images a second."""
+    device = torch.device("cpu")
+    model = build_model(params.model, LABELS, 128, [0.5] * 3, [0.25] * 3)
+    initialize(model, params.model, torch.full((LABELS,), 0.1))
+    training = engine.Training(
+        model=model,
+        forward=model,
+        averaged=None,
+        optimizer=engine.build_optimizer(model, params),
+        loss=build_loss("bce", 0.0, None),
+        dtype=engine.pick_dtype(precision, device),  # type: ignore[arg-type]
+        params=params,
+    )
+    start = time.perf_counter()
+    engine.train_one_epoch(training, dataset, 1)
+    return COUNT / (time.perf_counter() - start)
+
+
+def resident_epoch(params: Params, dataset: Dataset) -> float:
+    """Take as many steps on one batch that is there already; images a second."""
+    batch = read_batch(dataset, np.arange(64), torch.device("cpu"))
+    with mock.patch("phototag.engine.read_batch", return_value=batch):
+        return our_epoch(params, dataset, params.precision)
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Return multiply-adds a second of one large product."""
+    a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+    a @ b
+    start = time.perf_counter()
+    for _ in range(10):
+        a @ b
+    return 10 * 2048**3 / (time.perf_counter() - start)
+
+
+def make_photos(folder: Path) -> tuple[Dataset, Photos]:
+    """Read what `main` wrote, packed and as JPEGs."""
+    targets = (np.random.default_rng(0).random((COUNT, LABELS)) < 0.1).astype(np.uint8)
+    files = [folder / f"{index}.jpg" for index in range(COUNT)]
+    names = [file.name for file in files]
+    labels = [str(label) for label in range(LABELS)]
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    return Dataset(images, np.arange(COUNT), targets, labels, names, names), Photos(files, targets)
+
+
+def measure(side: str, folder: Path) -> float:
+    """Run one side once, in a process that runs no other."""
+    if "matmul" in side:
+        return matmul_rate(torch.bfloat16 if "bf16" in side else torch.float32) / 1e9
+    params = read_params()
+    dataset, photos = make_photos(folder)
+    if "stock" in side:
+        return stock_epoch(photos)
+    keep_freed_memory()
+    if "resident" in side:
+        return resident_epoch(params, dataset)
+    return our_epoch(params, dataset, side.rpartition(" ")[2])
+
+
+SIDES = (
+    "stock loop, fp32",
+    "phototag, fp32",
+    "phototag, bf16",
+    "phototag, one resident batch",
+    "matmul fp32, G multiply-adds/s",
+    "matmul bf16, G multiply-adds/s",
+)
+
+
+def main() -> None:
+    """Print images a second of each side, and the ratios."""
+    spawn = multiprocessing.get_context("spawn")
+    rates: dict[str, list[float]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        shape = (COUNT, 128, 128, 3)
+        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+        for index in range(COUNT):
+            image = draw_noise(128, 128, index)
+            images[index] = np.asarray(image)
+            (folder / f"{index}.jpg").write_bytes(encode_jpeg(image))
+        images.flush()
+        pools = {
+            side: stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for side in SIDES
+        }
+        for repeat in range(REPEATS + 1):
+            for side, pool in pools.items():
+                rate = pool.submit(measure, side, folder).result()
+                if repeat:  # the first round warms up
+                    rates[side].append(rate)
+    median = {side: statistics.median(values) for side, values in rates.items()}
+    for side, value in median.items():
+        print(f"{side:<32}{value:>8.0f}   ({min(rates[side]):.0f} to {max(rates[side]):.0f})")
+    stock, fp32, bf16, resident, _, rate = median.values()
+    print(f"fp32 against stock: {fp32 / stock:.2f}; bf16 against stock: {bf16 / stock:.2f}")
+    print(f"of the bf16 matmul rate: {bf16 * MULTIPLY_ADDS / (rate * 1e9):.1%}")
+    print(f"time of an epoch over the array, against one resident batch: {resident / bf16:.3f}")
+
+
+if __name__ == "__main__":
+    main()
