@@ -264,11 +264,14 @@ def find_or_rebuild_run(
         run_id = str(run.info.run_id)
     else:
         run_id = create_run(store, key, params, {"phototag.rebuilt": "true"}, exp_name)
-    logged = _logged_epochs(store, run_id)
-    now = store.client.get_run(run_id).info.start_time
+    logged = store.client.get_metric_history(run_id, "val_loss")
+    start = store.client.get_run(run_id).info.start_time
+    # After what is there, so that the epochs stand in order also by time.
+    last = max((metric.timestamp for metric in logged), default=start)
+    known = {metric.step for metric in logged}
     for record in history.to_dict("records"):
-        if int(record["epoch"]) not in logged:
-            log_epoch(store, run_id, dict(record), now + int(record["epoch"]))
+        if int(record["epoch"]) not in known:
+            log_epoch(store, run_id, dict(record), last + int(record["epoch"]))
     if not run or run.info.status != "FINISHED":
         store.client.set_terminated(run_id, "FINISHED")
     return run_id
