@@ -1,6 +1,8 @@
 """A tiny packed data set that can be learnt: a label stands where its channel is bright."""
 
 import hashlib
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from phototag.dataset import Dataset, read_datasets
+from phototag.files import write_json
 from phototag.images import Photo, write_images
 from phototag.manifest import build_manifest, write_manifest
 from phototag.params import ModelParams, Params, read_params
@@ -75,3 +78,27 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def datasets(packed: Path) -> dict[str, Dataset]:
     """Its splits: 24 photos to train on, 8 of val and 8 of test."""
     return read_datasets(packed / "images.npy", packed / "manifest.csv", packed / "splits.csv")
+
+
+@pytest.fixture
+def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path:
+    """A folder in which the train stage finds its inputs, for 100 epochs."""
+    shutil.copytree(packed, tmp_path / "data")
+    stats = {"mean": [0.4] * 3, "std": [0.2] * 3}
+    write_json(tmp_path / "data/stats.json", stats)
+    values = params_values | {"epochs": 100, "batch_size": 8, "schedule": "cosine"}
+    values["resize"]["size"] = SIZE
+    values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
+    values["model"] |= {"dropout": 0.2, "batch_norm": True}
+    values["augment"] |= {"flip_horizontal": 0.5, "contrast": 0.2}
+    values["train"] |= {"ema": 0.95}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path
+
+
+@pytest.fixture
+def port() -> int:
+    """A free one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

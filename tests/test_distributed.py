@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from phototag import distributed
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SCRIPT = """
 import json, sys
@@ -62,6 +65,43 @@ def test_two_processes_give_the_losses_of_one(
     for name in ("train_loss", "val_loss", "f1_micro", "lr"):
         expected = [record[name] for record in alone]
         assert [record[name] for record in together] == pytest.approx(expected, abs=1e-5)
+
+
+def train(project: Path, changes: dict[str, int], **variables: str) -> subprocess.Popen[bytes]:
+    """Start the train stage, with other params."""
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values |= {"epochs": 4, "precision": "fp32"}
+    # What is drawn within a process, or counted over its part of a batch, differs.
+    values["model"] |= {"dropout": 0.0, "batch_norm": False}
+    values["train"] |= changes
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-m", "stages.train"]
+    return subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_the_stage_trains_on_two_devices_and_on_two_machines(project: Path, port: int) -> None:
+    alone = train(project, {})
+    assert b"the first step comes" in alone.communicate()[1]
+    expected = pd.read_csv(project / "reports/train/history.csv")
+    assert len(expected) == 4
+
+    found = []
+    assert train(project, {"devices": 2}).wait() == 0
+    found.append(pd.read_csv(project / "reports/train/history.csv"))
+
+    machines = {"devices": 1, "num_nodes": 2}
+    lost = train(project, machines)
+    assert b"error: train.num_nodes is 2, but nothing says" in lost.communicate()[1]
+    first = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    both = [train(project, machines, **first, PET_NODE_RANK=rank) for rank in ("0", "1")]
+    assert [process.wait() for process in both] == [0, 0]
+    found.append(pd.read_csv(project / "reports/train/history.csv"))
+
+    for history in found:
+        pd.testing.assert_frame_equal(history, expected, rtol=0, atol=1e-5)
 
 
 def test_alone_a_process_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:

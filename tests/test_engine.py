@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from phototag import engine
-from phototag.dataset import Dataset
+from phototag.dataset import Dataset, move_to_device
 from phototag.errors import InputError
 from phototag.inference import predict_logits
+from phototag.losses import build_loss
 from phototag.metrics import binary_cross_entropy
 from phototag.model import build_model, initialize
 from phototag.params import Params
@@ -130,6 +132,58 @@ def test_every_variant_trains_and_goes_on_to_the_same_bytes(
     assert same(whole, resumed)
     keep = [replace(record, images_per_second=0) for record in records]
     assert [replace(record, images_per_second=0) for record in again] == keep
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(
+    make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    # 24 photos: the last batch is smaller, and so a recording of its own.
+    _, expected = train(make_params(batch_size=10), datasets)
+    compiled = make_params(batch_size=10, train__compile=True)
+    whole, records = train(compiled, datasets)
+    assert [r.val_loss for r in records] == pytest.approx([r.val_loss for r in expected], abs=1e-5)
+
+    checkpoint = tmp_path / "state.pt"
+    interrupted = engine.fit(
+        build(compiled), datasets["train"], datasets["val"], compiled, checkpoint
+    )
+    next(interrupted)
+    del interrupted
+    resumed, _ = train(compiled, datasets, checkpoint)
+    assert same(whole, resumed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_never_waits_within_an_epoch(
+    make_params: MakeParams, datasets: dict[str, Dataset], compiled: bool
+) -> None:
+    cuda = torch.device("cuda")
+    params = make_params(train__compile=compiled, precision="auto", augment__flip_horizontal=0.5)
+    resident = move_to_device(datasets["train"], cuda)
+    assert resident.resident is not None
+    model = build(params).to(cuda)
+    training = engine.Training(
+        model=model,
+        forward=engine.wrap(model, compiled),
+        averaged=None,
+        optimizer=engine.build_optimizer(model, params),
+        loss=build_loss("bce", 0.0, None),
+        dtype=engine.pick_dtype("auto", cuda),
+        params=params,
+    )
+    first = engine.train_one_epoch(training, resident, 1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            torch.ones(1, device=cuda).item()
+        # The loss is read once an epoch, after the last step.
+        with mock.patch("phototag.engine._sum_losses", return_value=0.0):
+            engine.train_one_epoch(training, resident, 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert engine.train_one_epoch(training, resident, 3) < first
 
 
 def test_a_damaged_checkpoint_is_told(

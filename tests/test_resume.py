@@ -1,42 +1,23 @@
 """The train stage, killed again and again, ends as if nothing had happened."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 
-from phototag.files import file_digest, write_json
+from phototag.files import file_digest
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS = 100
+EPOCHS = 100  # of the project
 KILLS = 20
 OUTS = ("models/model.safetensors", "reports/train/history.csv")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-
-
-@pytest.fixture
-def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path:
-    """A folder in which the train stage finds its inputs."""
-    shutil.copytree(packed, tmp_path / "data")
-    stats = {"mean": [0.4] * 3, "std": [0.2] * 3}
-    write_json(tmp_path / "data/stats.json", stats)
-    values = params_values | {"epochs": EPOCHS, "batch_size": 8, "schedule": "cosine"}
-    values["resize"]["size"] = 16
-    values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
-    values["model"] |= {"dropout": 0.2, "batch_norm": True}
-    values["augment"] |= {"flip_horizontal": 0.5, "contrast": 0.2}
-    values["train"] |= {"ema": 0.95}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    return tmp_path
 
 
 def start(project: Path, experiment: str = "") -> subprocess.Popen[bytes]:

@@ -6,11 +6,13 @@ Fabric would do the same with a dependency more; the stage needs no more of it t
 import os
 import subprocess
 import sys
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
+
+from phototag.errors import InputError
 
 Rows = TypeVar("Rows", np.ndarray, Tensor)
 
@@ -18,8 +20,11 @@ Rows = TypeVar("Rows", np.ndarray, Tensor)
 def relaunch(devices: int, num_nodes: int) -> bool:
     """Run this very module once a device, under torchrun, and wait for the end.
 
-    On several machines torchrun is started by hand on each of them; its processes then find
-    themselves set up already.
+    On several machines this runs on each of them; torchrun's own variables say which is which:
+    PET_MASTER_ADDR names the first machine, PET_NODE_RANK counts them from 0.
+
+    Raises:
+        InputError: There are several machines, and PET_MASTER_ADDR is not set.
 
     Returns:
         Whether that was done, so that nothing is left to do here; False in the processes
@@ -29,7 +34,13 @@ def relaunch(devices: int, num_nodes: int) -> bool:
         return False
     module = sys.modules["__main__"].__spec__
     assert module is not None
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    if num_nodes > 1 and "PET_MASTER_ADDR" not in os.environ:
+        raise InputError(
+            f"train.num_nodes is {num_nodes}, but nothing says which machine is the first: set "
+            "PET_MASTER_ADDR to its address on all, and PET_NODE_RANK to 1, 2, ... on the others"
+        )
+    where = [f"--nnodes={num_nodes}"] if num_nodes > 1 else ["--standalone"]
+    command = [sys.executable, "-m", "torch.distributed.run", *where]
     done = subprocess.run([*command, f"--nproc-per-node={devices}", "-m", module.name])
     if done.returncode:
         sys.exit(done.returncode)
@@ -64,6 +75,15 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def broadcast(value: Any) -> Any:
+    """Return the first process's value, in all of them."""
+    if not distributed.is_initialized():
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
 def own_share(items: Rows) -> Rows:

@@ -2,13 +2,15 @@
 
 import copy
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -47,7 +49,7 @@ class Training:
 
     Attributes:
         model: The network that learns, on its device.
-        forward: The same; among several processes, wrapped so that gradients are averaged.
+        forward: The same, compiled; or wrapped, so that several processes average gradients.
         averaged: A copy that follows its weights slowly, or None.
         optimizer: Over the network's parameters.
         loss: Of every entry, from logits and targets.
@@ -56,7 +58,7 @@ class Training:
     """
 
     model: nn.Module
-    forward: nn.Module
+    forward: Callable[[Tensor], Tensor]
     averaged: nn.Module | None
     optimizer: torch.optim.Optimizer
     loss: Loss
@@ -134,7 +136,7 @@ def fit(
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
     training = Training(
         model=model,
-        forward=DistributedDataParallel(model) if distributed.world_size() > 1 else model,
+        forward=wrap(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
         loss=build_loss(params.train.loss, params.train.label_smoothing, weights),
@@ -143,7 +145,9 @@ def fit(
     )
     history: list[dict[str, Any]] = []
     best_loss, best_weights = math.inf, copy.deepcopy(model.state_dict())
-    state = load_checkpoint(checkpoint) if checkpoint else None
+    # The first process keeps the state; on another machine there may be none.
+    first = distributed.rank() == 0
+    state = distributed.broadcast(load_checkpoint(checkpoint) if checkpoint and first else None)
     if state:
         history, best_loss, best_weights = state["history"], state["best_loss"], state["best"]
         _restore(training, state)
@@ -155,8 +159,11 @@ def fit(
         initial=len(history) * len(train),
         desc="train",
         unit="image",
-        disable=True if distributed.rank() else None,
+        disable=None if first else True,
     )
+    if first:
+        seconds = time.time() - psutil.Process().create_time()
+        print(f"the first step comes {seconds:.1f} s after the start", file=sys.stderr)
     for epoch in range(len(history) + 1, params.epochs + 1):
         if _has_stalled(history, params.train.early_stopping):
             break
@@ -183,7 +190,7 @@ def fit(
             images_per_second=len(train) / elapsed,
         )
         history.append(asdict(record))
-        if checkpoint and distributed.rank() == 0:
+        if checkpoint and first:
             state = {"history": history, "best_loss": best_loss, "best": best_weights}
             save_checkpoint(checkpoint, state | _snapshot(training))
         yield record
@@ -238,11 +245,30 @@ def train_one_epoch(
             break
         if bar is not None:
             bar.update(len(positions))
+    return _sum_losses(losses, epoch) / len(order)
+
+
+def wrap(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
+    """Return the network as training calls it: several processes average gradients.
+
+    Args:
+        model: On its device.
+        compiled: Whether torch.compile is to record it.
+    """
+    forward = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    if not compiled:
+        return forward
+    # Records forward and backward as CUDA graphs: a step of a small network is then no longer
+    # bound by the time to launch its kernels. The last, smaller batch is a recording of its own.
+    return torch.compile(forward, mode="reduce-overhead", dynamic=False)
+
+
+def _sum_losses(losses: Tensor, epoch: int) -> float:
     total = float(distributed.sum_over_processes(losses).sum())
     if not math.isfinite(total):
         step = int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
         raise FloatingPointError(_explain(epoch, f"the loss of step {step} is not finite"))
-    return total / len(order)
+    return total
 
 
 def _explain(epoch: int, what: str) -> str:

@@ -123,6 +123,7 @@ class TrainParams(_Group):
     ema: Annotated[Float, Field(ge=0, lt=1)]
     clip_norm: NonNegativeFloat
     early_stopping: NonNegativeInt
+    compile: bool
     devices: PositiveInt
     num_nodes: PositiveInt
 
