@@ -9,6 +9,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,18 +83,27 @@ def stock_epoch(photos: Photos) -> float:
 
 def our_epoch(params: Params, dataset: Dataset, precision: str) -> float:
     """Train one epoch as the stage does and return images a second."""
+    return time_epoch(build_training(params, precision), dataset)
+
+
+def build_training(params: Params, precision: str) -> engine.Training:
+    """Build what the stage trains: the network of params.yaml, for 14 labels."""
     device = torch.device("cpu")
     model = build_model(params.model, LABELS, 128, [0.5] * 3, [0.25] * 3)
     initialize(model, params.model, torch.full((LABELS,), 0.1))
-    training = engine.Training(
+    return engine.Training(
         model=model,
-        forward=model,
+        forward=engine.wrap(model, params.train.compile),
         averaged=None,
         optimizer=engine.build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
         dtype=engine.pick_dtype(precision, device),  # type: ignore[arg-type]
         params=params,
     )
+
+
+def time_epoch(training: engine.Training, dataset: Dataset) -> float:
+    """Train one epoch and return images a second."""
     start = time.perf_counter()
     engine.train_one_epoch(training, dataset, 1)
     return COUNT / (time.perf_counter() - start)
@@ -116,8 +126,19 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 10 * 2048**3 / (time.perf_counter() - start)
 
 
-def make_photos(folder: Path) -> tuple[Dataset, Photos]:
-    """Read what `main` wrote, packed and as JPEGs."""
+def draw_photos(folder: Path) -> None:
+    """Write photos of noise, packed and as JPEGs."""
+    shape = (COUNT, 128, 128, 3)
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+    for index in range(COUNT):
+        image = draw_noise(128, 128, index)
+        images[index] = np.asarray(image)
+        (folder / f"{index}.jpg").write_bytes(encode_jpeg(image))
+    images.flush()
+
+
+def read_photos(folder: Path) -> tuple[Dataset, Photos]:
+    """Read what `draw_photos` wrote, packed and as JPEGs."""
     targets = (np.random.default_rng(0).random((COUNT, LABELS)) < 0.1).astype(np.uint8)
     files = [folder / f"{index}.jpg" for index in range(COUNT)]
     names = [file.name for file in files]
@@ -131,7 +152,7 @@ def measure(side: str, folder: Path) -> float:
     if "matmul" in side:
         return matmul_rate(torch.bfloat16 if "bf16" in side else torch.float32) / 1e9
     params = read_params()
-    dataset, photos = make_photos(folder)
+    dataset, photos = read_photos(folder)
     if "stock" in side:
         return stock_epoch(photos)
     keep_freed_memory()
@@ -150,30 +171,36 @@ SIDES = (
 )
 
 
-def main() -> None:
-    """Print images a second of each side, and the ratios."""
+def take_turns(
+    sides: Sequence[str], measure_side: Callable[[str, Path], float]
+) -> dict[str, float]:
+    """Measure all sides in turn, each in a process of its own; print and return the medians.
+
+    Args:
+        sides: Their names.
+        measure_side: Measures one, by its name and the folder of the photos.
+    """
     spawn = multiprocessing.get_context("spawn")
-    rates: dict[str, list[float]] = {side: [] for side in SIDES}
+    rates: dict[str, list[float]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        shape = (COUNT, 128, 128, 3)
-        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
-        for index in range(COUNT):
-            image = draw_noise(128, 128, index)
-            images[index] = np.asarray(image)
-            (folder / f"{index}.jpg").write_bytes(encode_jpeg(image))
-        images.flush()
+        draw_photos(Path(name))
         pools = {
-            side: stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for side in SIDES
+            side: stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for side in sides
         }
         for repeat in range(REPEATS + 1):
             for side, pool in pools.items():
-                rate = pool.submit(measure, side, folder).result()
+                rate = pool.submit(measure_side, side, Path(name)).result()
                 if repeat:  # the first round warms up
                     rates[side].append(rate)
-    median = {side: statistics.median(values) for side, values in rates.items()}
-    for side, value in median.items():
-        print(f"{side:<32}{value:>8.0f}   ({min(rates[side]):.0f} to {max(rates[side]):.0f})")
+    for side, values in rates.items():
+        middle = statistics.median(values)
+        print(f"{side:<40}{middle:>8.0f}   ({min(values):.0f} to {max(values):.0f})")
+    return {side: statistics.median(values) for side, values in rates.items()}
+
+
+def main() -> None:
+    """Print images a second of each side, and the ratios."""
+    median = take_turns(SIDES, measure)
     stock, fp32, bf16, resident, _, rate = median.values()
     print(f"fp32 against stock: {fp32 / stock:.2f}; bf16 against stock: {bf16 / stock:.2f}")
     print(f"of the bf16 matmul rate: {bf16 * MULTIPLY_ADDS / (rate * 1e9):.1%}")
