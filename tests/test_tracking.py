@@ -56,6 +56,24 @@ def test_a_broken_run_says_so(store: Store, error: BaseException, status: str) -
     assert store.client.get_run(run_id).info.status == "FINISHED"
 
 
+def test_a_killed_experiment_goes_on_under_its_new_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "killed-ant")
+    with pytest.raises(SystemExit), tracking.training_run(store, "key", {}, {}) as run_id:
+        raise SystemExit
+    monkeypatch.setenv("DVC_EXP_NAME", "bold-bee")
+    with tracking.training_run(store, "key", {}, {}) as fresh:  # there was no state to go on from
+        assert fresh != run_id
+    monkeypatch.setenv("DVC_EXP_NAME", "calm-cat")
+    with tracking.training_run(store, "key", {}, {}, resumed=True) as again:
+        assert again == run_id
+    run = store.client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("calm-cat", "FINISHED")
+    assert tracking.find_run(store, "key", "calm-cat").info.run_id == run_id  # type: ignore[union-attr]
+    assert tracking.find_run(store, "key", "killed-ant") is None
+
+
 def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
     with pytest.raises(SystemExit), tracking.training_run(store, "key", {}, {}) as run_id:
         os.kill(os.getpid(), signal.SIGTERM)

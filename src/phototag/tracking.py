@@ -113,7 +113,7 @@ def create_run(
     """
     all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **tags}
     run = store.client.create_run(
-        store.experiment_id, run_name=exp_name or f"repro-{key[:8]}", tags=all_tags
+        store.experiment_id, run_name=_run_name(key, exp_name), tags=all_tags
     )
     entries = [Param(name, str(value)) for name, value in flatten(params).items()]
     store.client.log_batch(run.info.run_id, params=entries)
@@ -173,16 +173,22 @@ def training_run(
 ) -> Iterator[str]:
     """Yield a run's id: of a new one, or of the same training's, killed before.
 
-    A killed training's run may have ended as finished: `resumed` takes it up all the same.
+    A killed training's run may have ended as finished: `resumed` takes it up all the same. A run
+    that `dvc exp run` left unfinished gets the name of the experiment that goes on with it: DVC
+    draws another one each time.
 
     The run ends as FINISHED, KILLED (signals) or FAILED (errors).
     """
-    runs = _find_runs(store, key, experiment_name())
+    name = experiment_name()
+    runs = _find_runs(store, key, name)
+    if not runs and resumed:
+        runs = [run for run in _find_runs(store, key) if run.info.status != "FINISHED"]
     if runs and (resumed or runs[0].info.status != "FINISHED"):
         run_id = str(runs[0].info.run_id)
-        store.client.update_run(run_id, "RUNNING")
+        store.client.update_run(run_id, "RUNNING", name=_run_name(key, name))
+        store.client.set_tag(run_id, EXP_TAG, name)
     else:
-        run_id = create_run(store, key, params, tags, experiment_name())
+        run_id = create_run(store, key, params, tags, name)
     # SIGTERM would end the process without a word and leave the run RUNNING for ever.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = "FAILED"
@@ -232,10 +238,16 @@ def find_run(store: Store, key: str, exp_name: str) -> Run | None:
     return min(runs, key=lambda run: run.info.status != "FINISHED", default=None)
 
 
-def _find_runs(store: Store, key: str, exp_name: str) -> list[Run]:
-    """Find all runs of this content key and DVC experiment, the newest first."""
+def _run_name(key: str, exp_name: str) -> str:
+    return exp_name or f"repro-{key[:8]}"
+
+
+def _find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
+    """Find all runs of this content key, and DVC experiment if one is named, the newest first."""
     query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
+    if exp_name is None:
+        return list(runs)
     return [run for run in runs if run.data.tags.get(EXP_TAG, "") == exp_name]
 
 
