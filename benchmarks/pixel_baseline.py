@@ -14,10 +14,11 @@ from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
 from phototag.dataset import Dataset, read_datasets
-from phototag.evaluation import judged_split, score
+from phototag.evaluation import evaluate, headline
 from phototag.files import read_json
+from phototag.manifest import read_kept
+from phototag.metrics import f1_score, sigmoid
 from phototag.params import read_params
-from phototag.thresholds import choose_thresholds
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of C, chosen on val
 
@@ -40,11 +41,13 @@ def fit_label(
 
 def main() -> None:
     """Fit for each strength, choose by micro F1 on val, print both models' scores."""
-    min_positives = read_params().evaluate.min_positives
+    params = read_params()
     datasets = read_datasets(
         Path("data/images.npy"), Path("data/manifest.csv"), Path("data/splits.csv")
     )
-    train, val, test = datasets["train"], datasets["val"], datasets[judged_split(datasets)]
+    manifest = read_kept(Path("data/manifest.csv"))
+    judged = "test" if len(datasets["test"]) else "val"
+    train, val, test = datasets["train"], datasets["val"], datasets[judged]
     x = pixels(train)
     mean = x.mean(axis=0)
     _, _, basis = np.linalg.svd(x - mean, full_matrices=False)
@@ -59,12 +62,13 @@ def main() -> None:
             for label in range(len(train.labels))
         )
         val_logits, test_logits = (np.stack(logits, axis=1) for logits in zip(*fitted, strict=True))
-        probabilities = 1 / (1 + np.exp(-val_logits))
-        thresholds = choose_thresholds(val.targets, probabilities, min_positives)
-        on_val = score(val.targets, val_logits, thresholds)["f1_micro"]
+        logits = {"val": val_logits, judged: test_logits}
+        result = evaluate(datasets, logits, manifest, params.evaluate, params.seed)
+        on_val = f1_score(
+            val.targets, sigmoid(val_logits) >= result.thresholds.values, average="micro"
+        )
         if on_val > best_val:
-            best_val, best = on_val, score(test.targets, test_logits, thresholds)
-            best["C"] = strength
+            best_val, best = on_val, headline(result.tables["scores"]) | {"C": strength}
     network = read_json(Path("reports/evaluate/metrics.json"))
     print(f"{'':12} {'micro F1':>9} {'macro F1':>9} {'mAP':>7} {'loss':>7}")
     for name, scores in (("pixels", best), ("network", network)):

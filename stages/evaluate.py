@@ -5,65 +5,66 @@ from pathlib import Path
 import pandas as pd
 
 from phototag import evaluation, report, tracking
+from phototag.allocator import keep_freed_memory
 from phototag.dataset import read_datasets
-from phototag.files import replace_file, write_json
+from phototag.files import write_json, write_table
+from phototag.galleries import build_galleries
 from phototag.inference import pick_device, predict_logits
+from phototag.laps import Laps
+from phototag.manifest import read_kept
 from phototag.params import read_params
-from phototag.thresholds import choose_thresholds
 from phototag.weights import load_model
 
 from . import run
 
-REPORTS = Path("reports/evaluate")
+MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/evaluate")
+TABLES = (
+    "scores",
+    "per_label",
+    "slices",
+    "predictions",
+    "label_errors",
+    "pr_curve",
+    "cooccurrence",
+)
 
 
 def main() -> None:
     """Run the stage."""
+    laps = Laps()
     params = read_params()
-    datasets = read_datasets(
-        Path("data/images.npy"), Path("data/manifest.csv"), Path("data/splits.csv")
-    )
+    laps.end("imports")
+    datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
     network, metadata = load_model(Path("models/model.safetensors"))
     history = pd.read_csv("reports/train/history.csv")
     device = pick_device()
     network.to(device)
-
+    keep_freed_memory()
     held_out = [split for split in ("val", "test") if len(datasets[split])]
     logits = {split: predict_logits(network, datasets[split], device) for split in held_out}
-    val = datasets["val"]
-    thresholds = choose_thresholds(
-        val.targets, evaluation.sigmoid(logits["val"]), params.evaluate.min_positives
-    )
-    split = evaluation.judged_split(datasets)
-    judged = datasets[split]
-    scores = evaluation.score(judged.targets, logits[split], thresholds)
-    tables = {
-        "per_label": evaluation.tabulate_labels(
-            metadata.labels, judged.targets, logits[split], thresholds
-        ),
-        "predictions": evaluation.tabulate_predictions(datasets, logits, thresholds),
-        "pr_curve": evaluation.tabulate_curve(judged.targets, logits[split]),
-    }
+    laps.end("inference")
 
-    write_json(REPORTS / "metrics.json", scores)
-    write_json(REPORTS / "thresholds.json", dict(zip(metadata.labels, thresholds, strict=True)))
-    for name, table in tables.items():
-        with replace_file(REPORTS / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
-    report.write_report(
-        REPORTS / "report.html",
-        REPORTS / "figures",
-        split,
-        scores,
-        tables["per_label"],
-        history,
-        judged,
-        logits[split],
+    result = evaluation.evaluate(
+        datasets, logits, read_kept(MANIFEST), params.evaluate, params.seed
     )
+    scores = evaluation.headline(result.tables["scores"])
+    write_json(REPORTS / "metrics.json", scores)
+    write_json(REPORTS / "thresholds.json", evaluation.operating_point(result, params.evaluate))
+    for name in TABLES:
+        write_table(REPORTS / f"{name}.csv", result.tables[name])
+    laps.end("scores")
+
+    galleries = build_galleries(network, device, result)
+    laps.end("galleries")
+    figures = report.draw_figures(result, history, REPORTS / "figures")
+    report.write_report(REPORTS / "report.html", result, figures, galleries)
+    laps.end("figures")
 
     store = tracking.connect()
     run_id = tracking.find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
     tracking.log_evaluation(store, run_id, scores, REPORTS)
+    laps.end("MLflow")
+    print(f"evaluated in {laps}")
 
 
 if __name__ == "__main__":

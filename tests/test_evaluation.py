@@ -1,52 +1,144 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
 from phototag import evaluation
 from phototag.dataset import Dataset
+from phototag.metrics import binary_cross_entropy, sigmoid
+from phototag.params import EvaluateParams
+from phototag.scores import draw_weights
+from phototag.thresholds import Thresholds
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 4)) < (0.3, 0.5, 0.1, 0.0)).astype(np.uint8)
+TRAIN = (RNG.random((90, 4)) < (0.3, 0.6, 0.1, 0.1)).astype(np.uint8)
 LOGITS = RNG.normal(size=(60, 4)) + TARGETS
-THRESHOLDS = np.array([0.4, 0.6, 0.3, 0.5])
+CUTS = np.array([0.4, 0.6, 0.3, 0.5])
+THRESHOLDS = Thresholds(CUTS, CUTS - 0.1, CUTS + 0.1)
+WEIGHTS = draw_weights(60, 100, seed=0)
+PARAMS = EvaluateParams(pooling=2.0, calibrate=False, resamples=50)
 
 
-def test_sigmoid_is_right_at_the_ends() -> None:
-    logits = np.array([-1000, -2.0, 0, 2.0, 1000], np.float32)
-    expected = [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-2)), 1]
-    np.testing.assert_allclose(evaluation.sigmoid(logits), expected, atol=1e-12)
+@pytest.fixture
+def logits(datasets: dict[str, Dataset]) -> dict[str, np.ndarray]:
+    """Of val and test, and too sure of themselves."""
+    rng = np.random.default_rng(1)
+    return {
+        split: 3 * rng.normal(2.0 * datasets[split].targets - 1, 1.5) for split in ("val", "test")
+    }
 
 
-def test_scores_equal_scikit_learn() -> None:
-    probabilities = 1 / (1 + np.exp(-LOGITS))
-    tuned, half = probabilities >= THRESHOLDS, probabilities >= 0.5
-    known = TARGETS[:, :3]
+@pytest.fixture
+def manifest() -> pd.DataFrame:
+    return pd.DataFrame({"width": [16] * 40, "height": [16] * 40})
+
+
+def test_headline_equals_scikit_learn() -> None:
+    table = evaluation.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
+    probabilities = sigmoid(LOGITS)
+    tuned, half = probabilities >= CUTS, probabilities >= 0.5
     expected = {
         "loss": np.mean([sk.log_loss(t, p, labels=[0, 1])
                          for t, p in zip(TARGETS.T, probabilities.T, strict=True)]),
         "f1_micro": sk.f1_score(TARGETS, tuned, average="micro"),
         "f1_macro": sk.f1_score(TARGETS, tuned, average="macro", zero_division=0),
         "f1_samples": sk.f1_score(TARGETS, tuned, average="samples", zero_division=0),
-        "mAP": sk.average_precision_score(known, probabilities[:, :3]),
+        "mAP": sk.average_precision_score(TARGETS[:, :3], probabilities[:, :3]),
         "f1_micro_at_0.5": sk.f1_score(TARGETS, half, average="micro"),
         "f1_macro_at_0.5": sk.f1_score(TARGETS, half, average="macro", zero_division=0),
     }  # fmt: skip
-    scores = evaluation.score(TARGETS, LOGITS, THRESHOLDS)
-    assert scores == pytest.approx(expected, abs=1e-9)
-    assert list(scores) == list(expected)
+    found = evaluation.headline(table)
+    assert found == pytest.approx(expected, abs=5e-5)
+    assert list(found) == list(expected)
+    assert all(value == round(value, 4) for value in found.values())
 
 
-def test_label_table() -> None:
-    table = evaluation.tabulate_labels(list("abcd"), TARGETS, LOGITS, THRESHOLDS)
-    assert table["support"].tolist() == TARGETS.sum(axis=0).tolist()
-    assert table["threshold"].tolist() == THRESHOLDS.tolist()
-    assert np.isnan(table["average_precision"].iloc[3])
-    assert table[["precision", "recall", "f1"]].to_numpy()[3].tolist() == [0, 0, 0]
+def test_predictors_that_see_no_photo() -> None:
+    table = evaluation.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
+    rows = table.set_index(["predictor", "metric"])
+    prior = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
+    loss = binary_cross_entropy(TARGETS, np.log(prior / (1 - prior)))
+    assert rows["value"]["prior", "loss"] == pytest.approx(loss)
+    assert evaluation.prior_loss(TRAIN, TARGETS) == pytest.approx(loss)
+    assert rows["value"]["model", "loss_skill"] == pytest.approx(
+        1 - rows["value"]["model", "loss"] / loss
+    )
+    common = np.zeros_like(TARGETS)
+    common[:, 1] = 1
+    assert rows["value"]["most frequent label", "f1_micro"] == pytest.approx(
+        sk.f1_score(TARGETS, common, average="micro")
+    )
+    assert ("most frequent label", "loss") not in rows.index
+    inside = (rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])
+    assert inside.mean() > 0.9
 
 
-def test_prediction_table_is_long(datasets: dict[str, Dataset]) -> None:
-    logits = {split: RNG.normal(size=datasets[split].targets.shape) for split in ("val", "test")}
-    table = evaluation.tabulate_predictions(datasets, logits, THRESHOLDS[:3])
+def test_label_table_equals_scikit_learn() -> None:
+    table = evaluation.tabulate_labels(list("abcd"), TARGETS, LOGITS, THRESHOLDS, WEIGHTS)
+    probabilities = sigmoid(LOGITS)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(
+        TARGETS, probabilities >= CUTS, zero_division=0
+    )
+    assert table["support"].tolist() == support.tolist()
+    for column, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
+        np.testing.assert_allclose(table[column], expected, atol=1e-12)
+    for column, function in (
+        ("average_precision", sk.average_precision_score),
+        ("auroc", sk.roc_auc_score),
+    ):
+        expected = [function(TARGETS[:, i], probabilities[:, i]) for i in range(3)]
+        np.testing.assert_allclose(table[column], [*expected, np.nan], atol=1e-12)
+    assert table["prevalence"].tolist() == TARGETS.mean(axis=0).tolist()
+    assert (table["f1_low"] <= table["f1"]).all()
+    assert table["threshold_high"].tolist() == (CUTS + 0.1).tolist()
+
+
+def test_thresholds_come_from_val_and_scores_from_test(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
+) -> None:
+    result = evaluation.evaluate(datasets, logits, manifest, PARAMS, seed=0)
+    other_test = logits | {"test": -logits["test"]}
+    again = evaluation.evaluate(datasets, other_test, manifest, PARAMS, seed=0)
+    assert result.thresholds.values.tolist() == again.thresholds.values.tolist()
+    assert result.split == "test"
+    assert evaluation.headline(result.tables["scores"]) != evaluation.headline(
+        again.tables["scores"]
+    )
+    point = evaluation.operating_point(result, PARAMS)
+    assert point["temperature"] == 1
+    assert list(point["thresholds"]) == ["blue", "green", "red"]
+
+
+def test_without_test_split_val_is_judged(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
+) -> None:
+    only = {"val": logits["val"]}
+    result = evaluation.evaluate(datasets, only, manifest, PARAMS, seed=0)
+    assert result.split == "val"
+    assert set(result.tables["predictions"]["split"]) == {"val"}
+
+
+def test_calibration_divides_the_logits(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
+) -> None:
+    plain = evaluation.evaluate(datasets, logits, manifest, PARAMS, seed=0)
+    params = PARAMS.model_copy(update={"calibrate": True})
+    result = evaluation.evaluate(datasets, logits, manifest, params, seed=0)
+    temperature = plain.temperature
+    assert result.temperature == temperature != 1
+    assert evaluation.operating_point(result, params)["temperature"] == temperature
+    np.testing.assert_allclose(result.logits["test"], logits["test"] / temperature)
+    losses = [
+        binary_cross_entropy(datasets["val"].targets, r.logits["val"]) for r in (plain, result)
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_prediction_table_is_long(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
+) -> None:
+    table = evaluation.tabulate_predictions(datasets, logits, CUTS[:3])
     assert list(table.columns) == ["image", "split", "label", "target", "probability", "predicted"]
     assert len(table) == 16 * 3
     test = datasets["test"]
@@ -58,6 +150,21 @@ def test_prediction_table_is_long(datasets: dict[str, Dataset]) -> None:
     assert row["predicted"] == (row["probability"] >= 0.6)
 
 
+def test_label_errors_name_photos_of_both_splits(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
+) -> None:
+    # The model is sure of one wrong label in each split.
+    sure = {split: 8.0 * datasets[split].targets - 4 for split in ("val", "test")}
+    for split, place in (("val", (2, 0)), ("test", (3, 1))):
+        sure[split][place] *= -1.5
+    table = evaluation.evaluate(datasets, sure, manifest, PARAMS, seed=0).tables["label_errors"]
+    found = set(zip(table["split"], table["image"], table["label"], strict=True))
+    assert found == {
+        ("val", datasets["val"].files[2], "blue"),
+        ("test", datasets["test"].files[3], "green"),
+    }
+
+
 def test_curve_rises_in_recall_and_ends_at_one() -> None:
     table = evaluation.tabulate_curve(TARGETS, LOGITS)
     assert len(table) <= evaluation.CURVE_POINTS
@@ -65,3 +172,15 @@ def test_curve_rises_in_recall_and_ends_at_one() -> None:
     assert table["recall"].iloc[-1] == 1
     cut = 1 / (1 + np.exp(-LOGITS.ravel())) >= table["threshold"].iloc[100]
     assert table["precision"].iloc[100] == pytest.approx(sk.precision_score(TARGETS.ravel(), cut))
+
+
+def test_cooccurrence_pairs_true_with_predicted() -> None:
+    targets = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]], np.uint8)
+    predicted = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]], np.uint8)
+    table = evaluation.tabulate_cooccurrence(list("abc"), targets, predicted)
+    assert table.to_numpy().tolist() == [
+        ["a", "a"],
+        ["b", "a"],
+        ["(none)", "b"],
+        ["c", "(none)"],
+    ]

@@ -84,7 +84,7 @@ def test_an_unknown_or_missing_key_is_named(
         ("model.conv.4.pool_stride", 0),
         ("model.linear.1", True),
         ("model.linear.0", 0),
-        ("evaluate.min_positives", -1),
+        ("evaluate.pooling", -1),
     ],
 )
 def test_a_bad_value_is_told_by_its_dotted_name(
@@ -133,7 +133,7 @@ def test_train_settings_leave_out_what_does_not_move_the_weights(
     params_values: Values, tmp_path: Path
 ) -> None:
     before = read_values(tmp_path / "params.yaml", params_values).train_settings()
-    params_values["evaluate"]["min_positives"] += 1
+    params_values["evaluate"]["pooling"] += 1
     params_values["data"]["raw"] = "elsewhere"
     assert read_values(tmp_path / "params.yaml", params_values).train_settings() == before
     for key, value in {"lr": 0.5, "optimizer": "sgd", "precision": "bf16", "seed": 9}.items():

@@ -13,8 +13,8 @@ from PIL import Image
 
 from phototag import tracking
 from phototag.dataset import Dataset
-from phototag.evaluation import sigmoid
 from phototag.images import prepare_photo
+from phototag.metrics import sigmoid
 from phototag.model import build_model
 from phototag.params import ModelParams
 from phototag.registry import register_model
@@ -40,7 +40,9 @@ def files(tmp_path: Path, tiny_spec: ModelParams) -> tuple[Path, Path]:
     spec = tiny_spec.model_dump(mode="json")
     metadata = Metadata(LABELS, 16, mean, std, spec, "key", epoch=1, val_loss=0.5)
     save_model(tmp_path / "model.safetensors", network, metadata)
-    (tmp_path / "thresholds.json").write_text(json.dumps(dict.fromkeys(LABELS, 0.5)))
+    (tmp_path / "thresholds.json").write_text(
+        json.dumps({"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)})
+    )
     return tmp_path / "model.safetensors", tmp_path / "thresholds.json"
 
 

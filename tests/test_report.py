@@ -4,11 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 from PIL import Image
 
-from phototag import evaluation
 from phototag.dataset import Dataset
-from phototag.report import summarize, write_report
+from phototag.evaluation import Evaluation, evaluate, headline
+from phototag.galleries import build_galleries, overlay_heat
+from phototag.metrics import sigmoid
+from phototag.model import build_model
+from phototag.params import EvaluateParams, ModelParams
+from phototag.report import CAPTIONS, draw_figures, summarize, write_report
 
 HISTORY = pd.DataFrame(
     {
@@ -19,38 +25,136 @@ HISTORY = pd.DataFrame(
         "f1_macro": [0.1, 0.4, 0.5],
     }
 )
+PARAMS = EvaluateParams(pooling=2.0, calibrate=False, resamples=50)
 
 
-def test_report_is_one_page_with_its_figures(datasets: dict[str, Dataset], tmp_path: Path) -> None:
-    judged = datasets["test"]
-    logits = np.random.default_rng(0).normal(size=judged.targets.shape)
-    thresholds = np.full(3, 0.5)
-    scores = evaluation.score(judged.targets, logits, thresholds)
-    per_label = evaluation.tabulate_labels(judged.labels, judged.targets, logits, thresholds)
-    page, figures = tmp_path / "report.html", tmp_path / "figures"
-    write_report(page, figures, "test", scores, per_label, HISTORY, judged, logits)
+@pytest.fixture
+def result(datasets: dict[str, Dataset]) -> Evaluation:
+    rng = np.random.default_rng(0)
+    logits = {
+        split: rng.normal(2.0 * datasets[split].targets - 1, 1.5) for split in ("val", "test")
+    }
+    manifest = pd.DataFrame({"width": [16] * 40, "height": [16, 20] * 20})
+    return evaluate(datasets, logits, manifest, PARAMS, seed=0)
+
+
+def test_report_is_one_page_with_all_its_pictures(
+    result: Evaluation, tiny_spec: ModelParams, tmp_path: Path
+) -> None:
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
+    galleries = build_galleries(network, torch.device("cpu"), result)
+    figures = draw_figures(result, HISTORY, tmp_path / "figures")
+    page = tmp_path / "report.html"
+    write_report(page, result, figures, galleries)
 
     text = page.read_text()
-    assert not re.search(r"""(src|href)=["']?https?:""", text)
+    assert not re.search(r"""(src|href)=["']?(https?:|[\w./])""", text.replace("data:image", "#"))
     embedded = re.findall(r"data:image/png;base64,([^\"]+)", text)
-    files = sorted(figures.glob("*.png"))
+    files = sorted((tmp_path / "figures").glob("*.png"))
     assert sorted(base64.b64decode(data) for data in embedded) == sorted(
         file.read_bytes() for file in files
     )
-    assert [file.stem for file in files] == ["f1", "loss", "per_label", "pr_curves"]
+    assert {file.stem for file in files} == set(CAPTIONS)
     assert all(min(Image.open(file).size) > 200 for file in files)
-    assert f"{scores['f1_micro']:.3f}" in text
+    pictures = sum(2 * len(group) for kinds in galleries.values() for group in kinds.values())
+    assert text.count("data:image/jpeg") == pictures > 0
+    assert f"{headline(result.tables['scores'])['f1_macro']:.2f}" in text
 
 
-def test_summary_is_made_from_the_numbers(datasets: dict[str, Dataset]) -> None:
-    judged = datasets["test"]
-    per_label = pd.DataFrame(
-        {"label": ["blue", "green", "red"], "support": [3, 0, 2], "f1": [0.9, 0.0, 0.2]}
+def test_figures_are_the_same_bytes_each_time(result: Evaluation, tmp_path: Path) -> None:
+    first = draw_figures(result, HISTORY, tmp_path / "a")
+    assert draw_figures(result, HISTORY, tmp_path / "b") == first
+
+
+def test_galleries_show_what_they_say(result: Evaluation, tiny_spec: ModelParams) -> None:
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
+    galleries = build_galleries(network, torch.device("cpu"), result)
+    test = result.datasets["test"]
+    probabilities = sigmoid(result.logits["test"])
+    for name, kinds in galleries.items():
+        label = test.labels.index(name)
+        truth = test.targets[:, label] > 0
+        said = probabilities[:, label] >= result.thresholds.values[label]
+        for kind, chosen, highest in (
+            ("most confident and right", truth & said, True),
+            ("most confident and wrong", ~truth & said, True),
+            ("missed by most", truth & ~said, False),
+        ):
+            order = np.argsort(-probabilities[:, label] if highest else probabilities[:, label])
+            expected = [test.files[photo] for photo in order if chosen[photo]][:6]
+            assert [example.file for example in kinds[kind]] == expected
+        suspects = result.tables["label_errors"].query("label == @name")["image"].tolist()
+        assert [example.file for example in kinds["likely label errors"]] == suspects[:6]
+
+
+def test_heat_leaves_a_cold_photo_dimmed_and_marks_the_hot_place() -> None:
+    image = np.full((4, 4, 3), 200, np.uint8)
+    heat = np.zeros((4, 4))
+    heat[1, 2] = 1
+    laid = overlay_heat(image, heat).astype(int)
+    assert laid.shape == (4, 4, 3)
+    assert (laid[0, 0] == laid[3, 3]).all()
+    assert laid[0, 0].max() < 160
+    assert laid[1, 2].sum() > laid[0, 0].sum()
+
+
+def make_scores(f1: float, skill: tuple[float, float, float], coverage: float) -> pd.DataFrame:
+    rows = [
+        ("model", "loss", 0.1, 0.09, 0.11),
+        ("model", "loss_skill", *skill),
+        ("model", "f1_micro", f1, f1 - 0.05, f1 + 0.05),
+        ("model", "f1_macro", 0.4, 0.3, 0.5),
+        ("model", "precision_micro", 0.8, 0.7, 0.9),
+        ("model", "recall_micro", 0.25, 0.2, 0.3),
+        ("model", "unlabelled_coverage", coverage, coverage, coverage),
+        ("most frequent label", "f1_micro", 0.31, 0.3, 0.32),
+        ("most frequent label", "f1_macro", 0.03, 0.03, 0.03),
+    ]
+    return pd.DataFrame(rows, columns=["predictor", "metric", "value", "low", "high"])
+
+
+def make_labels(**f1: tuple[float, float, float]) -> pd.DataFrame:
+    rows = [(name, 9, *values, values[0]) for name, values in f1.items()]
+    return pd.DataFrame(rows, columns=["label", "support", "f1", "f1_low", "f1_high", "recall"])
+
+
+def make_slices(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
+    columns = ["slice", "group", "f1_micro", "f1_micro_low", "f1_micro_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_summary_is_made_from_the_numbers() -> None:
+    labels = make_labels(red=(0.9, 0.8, 1), blue=(0.5, 0.4, 0.6), green=(0.2, 0.1, 0.7))
+    slices = make_slices(
+        ("number of labels", "1", 0.1, 0.1, 0.1),
+        ("number of labels", "2", 0.9, 0.9, 0.9),
+        ("brightness", "dark", 0.3, 0.2, 0.4),
+        ("brightness", "bright", 0.6, 0.5, 0.7),
+        ("colour", "gray", 0.2, 0.0, 0.9),
     )
-    scores = {"f1_micro": 0.5, "f1_macro": 0.4, "loss": 0.3, "f1_micro_at_0.5": 0.2}
-    scores["f1_macro_at_0.5"] = 0.1
-    score, loss, labels = summarize("test", scores, per_label, HISTORY, judged)
-    assert "8 test photos" in score
-    assert "0.500" in score
-    assert "epoch 2 of 3" in loss
-    assert labels == "It does best on blue, red and worst on red, blue."
+    scores = make_scores(0.5, (0.4, 0.3, 0.5), 0.75)
+    first, second, third = summarize("8 test photos", scores, labels, slices)
+    assert first == (
+        "On 8 test photos the model finds 25% of the labels, and 80% of those it gives are right: "
+        "micro F1 0.50 (95% interval 0.45 to 0.55) and macro F1 0.40, where giving every photo the "
+        "most frequent label would reach 0.31 and 0.03; its loss, 0.100, is 40% below the prior's."
+    )
+    assert second == (
+        "By F1 it does best on red (0.90) and worst on green (0.20), though with 9 photos of green "
+        "here its F1 may be anything from 0.10 to 0.70."
+    )
+    assert third == (
+        "Of the photos without labels it rightly leaves 75% alone. By brightness it is clearly "
+        "weaker on dark photos (F1 0.30) than on bright ones (0.60)."
+    )
+
+
+def test_summary_says_so_where_nothing_was_learnt() -> None:
+    scores = make_scores(0.1, (0.01, -0.02, 0.03), np.nan)
+    labels = make_labels(red=(0.0, 0.0, 0.0), blue=(0.1, 0.0, 0.2))
+    first, second, third = summarize("8 test photos", scores, labels, make_slices())
+    assert "cannot be told from the prior's" in first
+    assert second.endswith("worst on red (0.00): of red it finds none (9 here).")
+    assert third.startswith("Every photo here has a label. No group of photos")
+    worse = make_scores(0.1, (-0.2, -0.3, -0.1), 1.0)
+    assert "20% ABOVE the prior's" in summarize("8", worse, labels, make_slices())[0]

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from phototag.metrics import f1_score
-from phototag.thresholds import best_threshold, choose_thresholds
+from phototag.scores import draw_weights
+from phototag.thresholds import choose_thresholds
+
+
+def choose(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> np.ndarray:
+    """Choose on the photos as they are."""
+    weights = np.ones((1, len(targets)))
+    return choose_thresholds(targets, probabilities, pooling, weights).values
 
 
 def f1_at(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> float:
@@ -11,42 +18,76 @@ def f1_at(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> f
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("ties", [True, False])
-def test_no_cut_is_better_and_no_higher_cut_as_good(seed: int, ties: bool) -> None:
+def test_alone_no_cut_is_better_and_no_higher_cut_as_good(seed: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
-    targets = (rng.random(30) < 0.3).astype(np.uint8)
+    targets = (rng.random((30, 3)) < 0.3).astype(np.uint8)
     targets[0] = 1
-    probabilities = rng.integers(0, 11, 30) / 10 if ties else rng.random(30)
-    found = best_threshold(targets, probabilities)
-    scores = {p: f1_at(targets, probabilities, p) for p in probabilities}
-    best = max(scores.values())
-    assert f1_at(targets, probabilities, found) == best
-    lowest_taken = max(p for p, score in scores.items() if score == best)
-    assert probabilities[probabilities >= found].min() == lowest_taken
+    shape = targets.shape
+    probabilities = rng.integers(0, 11, shape) / 10 if ties else rng.random(shape)
+    for label, found in enumerate(choose(targets, probabilities, pooling=0)):
+        truth, given = targets[:, label], probabilities[:, label]
+        f1 = {p: f1_at(truth, given, p) for p in given}
+        best = max(f1.values())
+        assert f1_at(truth, given, found) == best
+        lowest_taken = max(p for p, value in f1.items() if value == best)
+        assert given[given >= found].min() == lowest_taken
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_much_pooling_gives_the_threshold_that_is_best_for_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((200, 4)) < [0.4, 0.3, 0.1, 0.0]).astype(np.uint8)
+    probabilities = np.clip(rng.random((200, 4)) * 0.6 + 0.3 * targets, 0, 1)
+    found = choose(targets, probabilities, pooling=1e9)
+    f1 = f1_score(targets, probabilities >= found, "micro")
+    assert f1 == pytest.approx(max(f1_at(targets, probabilities, p) for p in probabilities.ravel()))
+
+
+def test_a_rare_label_goes_with_the_others_and_a_frequent_one_alone() -> None:
+    rng = np.random.default_rng(1)
+    targets = np.zeros((900, 4), np.uint8)
+    targets[:200, 0] = targets[200:400, 1] = targets[400:600, 2] = targets[600:603, 3] = 1
+    probabilities = 0.4 + 0.15 * targets + 0.2 * rng.random((900, 4))
+    probabilities[:, 2] -= 0.3  # a frequent label whose scores stand lower
+    own, pooled, common = (choose(targets, probabilities, pooling) for pooling in (0, 10, 1e9))
+    assert abs(own[2] - common[2]) > 0.2
+    assert abs(pooled[2] - own[2]) < 0.02
+    # Three positives say little: the rare label's own best is an accident.
+    assert abs(pooled[3] - common[3]) < abs(own[3] - common[3]) / 2
 
 
 def test_the_threshold_stands_midway_between_neighbours() -> None:
-    targets, probabilities = np.array([0, 1, 0, 1]), np.array([0.1, 0.6, 0.2, 0.9])
-    assert best_threshold(targets, probabilities) == pytest.approx(0.4)
+    targets = np.array([0, 1, 0, 1], np.uint8)[:, None]
+    probabilities = np.array([0.1, 0.6, 0.2, 0.9])[:, None]
+    assert choose(targets, probabilities, 0).tolist() == pytest.approx([0.4])
     # Below the lowest probability the neighbour is 0.
-    assert best_threshold(np.ones(2, np.uint8), np.array([0.4, 0.8])) == pytest.approx(0.2)
+    found = choose(np.ones((2, 1), np.uint8), np.array([[0.4], [0.8]]), 0)
+    assert found.tolist() == pytest.approx([0.2])
 
 
-def test_rare_labels_take_the_threshold_common_to_all() -> None:
-    rng = np.random.default_rng(1)
-    targets = (rng.random((200, 4)) < [0.4, 0.3, 0.1, 0.0]).astype(np.uint8)
-    targets[:, 2] = 0
-    targets[:4, 2] = 1
-    # The labels' scores stand on different levels, so that their own thresholds differ.
-    level = np.array([0.1, 0.5, 0.3, 0.2])
-    probabilities = np.clip(level + 0.2 * targets + 0.2 * rng.random((200, 4)), 0, 1)
-    common = best_threshold(targets.ravel(), probabilities.ravel())
-    own = [best_threshold(targets[:, label], probabilities[:, label]) for label in range(3)]
-    assert choose_thresholds(targets, probabilities, 5).tolist() == [own[0], own[1], common, common]
-    assert choose_thresholds(targets, probabilities, 4).tolist() == [*own, common]
-    # A label without any positive has no threshold of its own, whatever is asked for.
-    assert choose_thresholds(targets, probabilities, 0).tolist() == [*own, common]
-    assert own[0] != common != own[2]
+def test_spread_over_resamples_shrinks_with_more_photos() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for num_photos in (100, 10_000):
+        targets = (rng.random((num_photos, 1)) < 0.3).astype(np.uint8)
+        probabilities = 1 / (1 + np.exp(-rng.normal(2 * targets - 1, 1)))
+        weights = draw_weights(num_photos, 100, seed=0)
+        found = choose_thresholds(targets, probabilities, 0, weights)
+        assert found.low < found.values < found.high
+        widths.append(float(found.high[0] - found.low[0]))
+    assert widths[1] < widths[0] / 2
+
+
+def test_bagged_threshold_is_the_mean_over_resamples() -> None:
+    rng = np.random.default_rng(3)
+    targets = (rng.random((40, 2)) < 0.4).astype(np.uint8)
+    probabilities = rng.random((40, 2))
+    weights = draw_weights(40, 60, seed=0)
+    each = [choose_thresholds(targets, probabilities, 2, row[None]).values for row in weights[1:]]
+    found = choose_thresholds(targets, probabilities, 2, weights)
+    np.testing.assert_allclose(found.values, np.mean(each, axis=0), atol=1e-12)
+    np.testing.assert_allclose(found.low, np.percentile(each, 2.5, axis=0), atol=1e-12)
 
 
 def test_half_where_nothing_is_positive() -> None:
-    assert choose_thresholds(np.zeros((3, 2), np.uint8), np.ones((3, 2)), 0).tolist() == [0.5, 0.5]
+    assert choose(np.zeros((3, 2), np.uint8), np.ones((3, 2)), 5).tolist() == [0.5, 0.5]

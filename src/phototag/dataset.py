@@ -1,6 +1,7 @@
 """The packed array and its labels, and batches of them on a device."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
             sha256=list(kept["sha256"].iloc[rows]),
         )
     return datasets
+
+
+def join_datasets(parts: Sequence[Dataset]) -> Dataset:
+    """Join splits of one array, one after the other."""
+    return replace(
+        parts[0],
+        rows=np.concatenate([part.rows for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        files=[file for part in parts for file in part.files],
+        sha256=[digest for part in parts for digest in part.sha256],
+    )
 
 
 def read_batch(

@@ -1,77 +1,239 @@
 """Scores of a trained model on held-out photos, as tables."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from phototag import metrics
-from phototag.dataset import Dataset
+from phototag import scores
+from phototag.calibration import calibration_error, fit_temperature
+from phototag.dataset import Dataset, join_datasets
+from phototag.label_errors import find_label_errors
+from phototag.metrics import binary_cross_entropy, sigmoid
+from phototag.params import EvaluateParams
+from phototag.slices import slice_photos, tabulate_slices
+from phototag.thresholds import RESAMPLES, Thresholds, choose_thresholds
 
 CURVE_POINTS = 201  # of the precision-recall curve: smooth to the eye, small in git
+# In metrics.json: the predictor's row of the score table, and the metric in it.
+HEADLINE = {
+    "loss": ("model", "loss"),
+    "f1_micro": ("model", "f1_micro"),
+    "f1_macro": ("model", "f1_macro"),
+    "f1_samples": ("model", "f1_samples"),
+    "mAP": ("model", "mAP_macro"),
+    "f1_micro_at_0.5": ("model at 0.5", "f1_micro"),
+    "f1_macro_at_0.5": ("model at 0.5", "f1_macro"),
+}
 
 
-def judged_split(datasets: Mapping[str, Dataset]) -> str:
-    """Return the split that the scores are of: test, or val where there is no test split."""
-    return "test" if len(datasets["test"]) else "val"
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about a model.
+
+    Attributes:
+        datasets: The splits.
+        logits: Of val, and of test where there is one, divided by the temperature if that is
+            wanted, float [num_photos, num_labels] each.
+        split: The one that is judged: test, or val where there is no test split.
+        temperature: That fits val best, whether it is applied or not.
+        thresholds: Chosen on val.
+        tables: By the names under which they are written; see the `tabulate_` functions.
+    """
+
+    datasets: Mapping[str, Dataset]
+    logits: Mapping[str, np.ndarray]
+    split: str
+    temperature: float
+    thresholds: Thresholds
+    tables: Mapping[str, pd.DataFrame]
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Map logits to probabilities, float64 in 0..1, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
-
-
-def score(targets: np.ndarray, logits: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:
-    """Compute the headline metrics.
+def evaluate(
+    datasets: Mapping[str, Dataset],
+    logits: Mapping[str, np.ndarray],
+    manifest: pd.DataFrame,
+    params: EvaluateParams,
+    seed: int,
+) -> Evaluation:
+    """Choose thresholds on val, and score and tabulate the judged split.
 
     Args:
-        targets: 0/1 [num_images, num_labels].
-        logits: float [num_images, num_labels].
-        thresholds: 0..1 [num_labels].
-
-    Returns:
-        loss (mean BCE, nats), f1_micro, f1_macro and f1_samples at the thresholds, mAP (the mean
-        over labels that have positives), f1_micro_at_0.5 and f1_macro_at_0.5.
+        datasets: The splits.
+        logits: Of val, and of test where there is one, float [num_photos, num_labels] each.
+        manifest: The kept photos' rows, in the order of the packed array.
+        params: Of the stage.
+        seed: Of the resamples.
     """
-    probabilities = sigmoid(logits)
-    tuned, half = probabilities >= thresholds, probabilities >= 0.5
-    average_precision = metrics.average_precision(targets, probabilities)
+    val = datasets["val"]
+    temperature = fit_temperature(val.targets, logits["val"])
+    used = temperature if params.calibrate else 1.0
+    logits = {split: values / used for split, values in logits.items()}
+    thresholds = choose_thresholds(
+        val.targets,
+        sigmoid(logits["val"]),
+        params.pooling,
+        scores.draw_weights(len(val), RESAMPLES, seed),
+    )
+
+    split = "test" if "test" in logits else "val"
+    judged, cuts = datasets[split], thresholds.values
+    predicted = sigmoid(logits[split]) >= cuts
+    weights = scores.draw_weights(len(judged), params.resamples, seed)
+    held_out = join_datasets([datasets[name] for name in logits])
+    suspects = find_label_errors(held_out.targets, sigmoid(np.concatenate([*logits.values()])))
+    tables = {
+        "scores": tabulate_scores(
+            datasets["train"].targets, judged.targets, logits[split], cuts, weights
+        ),
+        "per_label": tabulate_labels(
+            judged.labels, judged.targets, logits[split], thresholds, weights
+        ),
+        "slices": tabulate_slices(
+            slice_photos(judged, manifest.iloc[judged.rows]),
+            judged.targets,
+            logits[split],
+            predicted,
+            weights,
+        ),
+        "predictions": tabulate_predictions(datasets, logits, cuts),
+        "label_errors": tabulate_label_errors(datasets, list(logits), suspects),
+        "pr_curve": tabulate_curve(judged.targets, logits[split]),
+        "cooccurrence": tabulate_cooccurrence(judged.labels, judged.targets, predicted),
+    }
+    return Evaluation(datasets, logits, split, temperature, thresholds, tables)
+
+
+def operating_point(result: Evaluation, params: EvaluateParams) -> dict[str, Any]:
+    """Return what turns logits into labels: the temperature, 1 if not wanted, and thresholds."""
+    labels = result.datasets[result.split].labels
     return {
-        "loss": metrics.binary_cross_entropy(targets, logits),
-        "f1_micro": metrics.f1_score(targets, tuned, "micro"),
-        "f1_macro": metrics.f1_score(targets, tuned, "macro"),
-        "f1_samples": metrics.f1_score(targets, tuned, "samples"),
-        "mAP": float(np.nanmean(average_precision)) if targets.any() else 0.0,
-        "f1_micro_at_0.5": metrics.f1_score(targets, half, "micro"),
-        "f1_macro_at_0.5": metrics.f1_score(targets, half, "macro"),
+        "temperature": result.temperature if params.calibrate else 1.0,
+        "thresholds": dict(zip(labels, result.thresholds.values.tolist(), strict=True)),
     }
 
 
-def tabulate_labels(
-    labels: Sequence[str], targets: np.ndarray, logits: np.ndarray, thresholds: np.ndarray
+def tabulate_scores(
+    train_targets: np.ndarray,
+    targets: np.ndarray,
+    logits: np.ndarray,
+    thresholds: np.ndarray,
+    weights: np.ndarray,
 ) -> pd.DataFrame:
-    """Tabulate each label: support, threshold, precision, recall, F1 (also at 0.5) and AP.
+    """Score the model, at its thresholds and at 0.5, and two predictors that see no photo.
 
-    AP is empty for a label without positives; precision is 0 where nothing is predicted.
+    Args:
+        train_targets: 0/1 [num_train_photos, num_labels], from which the two others are made.
+        targets: 0/1 [num_photos, num_labels].
+        logits: float [num_photos, num_labels].
+        thresholds: 0..1 [num_labels].
+        weights: Of `scores.draw_weights`, [1 + resamples, num_photos].
+
+    Returns:
+        Columns predictor, metric, value, low and high (a 95 % interval). The predictors: `model`,
+        `model at 0.5`, `prior` (each label's frequency on train, which at 0.5 is mostly silence)
+        and `most frequent label` (that one for every photo; it has no probabilities). The model's
+        loss_skill is the share of the prior's loss that it saves.
     """
     probabilities = sigmoid(logits)
-    tuned, half = probabilities >= thresholds, probabilities >= 0.5
-    precision, recall = metrics.precision_recall(targets, tuned)
-    precision_half, recall_half = metrics.precision_recall(targets, half)
+    prior_logits = _prior_logits(train_targets, targets)
+    common = np.zeros(targets.shape, bool)
+    common[:, np.argmax(train_targets.sum(axis=0))] = True
+    ranked = _score_probabilities(targets, logits, weights)
+    found = {
+        "model": ranked | scores.score_decisions(targets, probabilities >= thresholds, weights),
+        "model at 0.5": ranked | scores.score_decisions(targets, probabilities >= 0.5, weights),
+        "prior": _score_probabilities(targets, prior_logits, weights)
+        | scores.score_decisions(targets, prior_logits >= 0, weights),
+        "most frequent label": scores.score_decisions(targets, common, weights),
+    }
+    skill = {"loss_skill": 1 - ranked["loss"] / found["prior"]["loss"]}
+    found["model"] = skill | found["model"]
+    rows = [
+        (predictor, metric, values[0], *scores.interval(values))
+        for predictor, metrics in found.items()
+        for metric, values in metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=["predictor", "metric", "value", "low", "high"])
+
+
+def _score_probabilities(
+    targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    loss = {"loss": scores.score_losses(targets, logits, weights)}
+    return loss | scores.score_rankings(targets, sigmoid(logits), weights)
+
+
+def prior_loss(train_targets: np.ndarray, targets: np.ndarray) -> float:
+    """Compute the loss on some photos, in nats, of always predicting the frequencies on train.
+
+    A network whose loss is near it has learnt nothing.
+
+    Args:
+        train_targets: 0/1 [num_train_photos, num_labels].
+        targets: 0/1 [num_photos, num_labels].
+    """
+    return binary_cross_entropy(targets, _prior_logits(train_targets, targets))
+
+
+def _prior_logits(train_targets: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    frequency = train_targets.mean(axis=0, dtype=np.float64).clip(1e-6, 1 - 1e-6)
+    return np.broadcast_to(np.log(frequency / (1 - frequency)), targets.shape)
+
+
+def headline(table: pd.DataFrame) -> dict[str, float]:
+    """Pick the few metrics that stand in metrics.json, rounded to 4 digits."""
+    values = table.set_index(["predictor", "metric"])["value"]
+    # A value that does not exist (no label has positives) is 0 here: JSON knows no NaN.
+    return {name: round(float(np.nan_to_num(values[row])), 4) for name, row in HEADLINE.items()}
+
+
+def tabulate_labels(
+    labels: Sequence[str],
+    targets: np.ndarray,
+    logits: np.ndarray,
+    thresholds: Thresholds,
+    weights: np.ndarray,
+) -> pd.DataFrame:
+    """Tabulate each label's scores at its threshold.
+
+    F1, precision and recall are 0 where nothing is there to count; a label without positives has
+    no average_precision and no auroc.
+
+    Returns:
+        Columns label, support (positives), prevalence, threshold, threshold_low and threshold_high
+        (its 95 % spread over resamples of val), precision, recall, f1, f1_low and f1_high (95 %
+        interval), average_precision, auroc, calibration_error and f1_at_0.5.
+    """
+    probabilities = sigmoid(logits)
+    as_they_are = weights[:1]
+    f1, precision, recall = scores.rate_labels(targets, probabilities >= thresholds.values, weights)
+    f1_low, f1_high = scores.interval(f1)
+    average_precision, auroc = scores.rank_labels(targets, probabilities, as_they_are)
+    half = scores.rate_labels(targets, probabilities >= 0.5, as_they_are)[0]
     return pd.DataFrame(
         {
             "label": list(labels),
             "support": targets.sum(axis=0, dtype=np.int64),
-            "threshold": thresholds,
-            "precision": precision,
-            "recall": recall,
-            "f1": metrics.f1_per_label(targets, tuned),
-            "average_precision": metrics.average_precision(targets, probabilities),
-            "precision_at_0.5": precision_half,
-            "recall_at_0.5": recall_half,
-            "f1_at_0.5": metrics.f1_per_label(targets, half),
+            "prevalence": targets.mean(axis=0, dtype=np.float64),
+            "threshold": thresholds.values,
+            "threshold_low": thresholds.low,
+            "threshold_high": thresholds.high,
+            "precision": precision[0],
+            "recall": recall[0],
+            "f1": f1[0],
+            "f1_low": f1_low,
+            "f1_high": f1_high,
+            "average_precision": average_precision[0],
+            "auroc": auroc[0],
+            "calibration_error": [
+                calibration_error(targets[:, label], probabilities[:, label])
+                for label in range(len(labels))
+            ],
+            "f1_at_0.5": half[0],
         }
     )
 
@@ -100,6 +262,32 @@ def tabulate_predictions(
     return pd.concat(tables, ignore_index=True)
 
 
+def tabulate_label_errors(
+    datasets: Mapping[str, Dataset], splits: Sequence[str], suspects: pd.DataFrame
+) -> pd.DataFrame:
+    """Name the photos and labels of likely label errors.
+
+    Args:
+        datasets: The splits.
+        splits: Those that were searched, one after the other.
+        suspects: Of `label_errors.find_label_errors`.
+
+    Returns:
+        Columns image, split, label, given (0/1), probability, margin; and photo, its position
+        among those searched.
+    """
+    searched = join_datasets([datasets[name] for name in splits])
+    origin = np.repeat(splits, [len(datasets[name]) for name in splits])
+    names = {
+        "image": np.array(searched.files)[suspects["photo"]],
+        "split": origin[suspects["photo"]],
+        "label": np.array(searched.labels)[suspects["label"]],
+    }
+    return pd.concat(
+        [pd.DataFrame(names), suspects[["given", "probability", "margin", "photo"]]], axis=1
+    )
+
+
 def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
     """Tabulate the precision-recall curve of all decisions pooled (micro).
 
@@ -113,3 +301,21 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
     )[::-1]
     chosen = np.unique(np.linspace(0, len(table) - 1, CURVE_POINTS).round().astype(int))
     return table.iloc[chosen].reset_index(drop=True)
+
+
+def tabulate_cooccurrence(
+    labels: Sequence[str], targets: np.ndarray, predicted: np.ndarray
+) -> pd.DataFrame:
+    """Pair each photo's true labels with its predicted ones, for a confusion matrix.
+
+    A photo without labels, or without predicted ones, stands under `(none)`.
+
+    Returns:
+        Columns actual and predicted, one row a photo, true label and predicted label.
+    """
+    names = np.array([*labels, "(none)"])
+    truth, said = (
+        np.column_stack([part, ~part.any(axis=1)]) for part in (targets > 0, predicted > 0)
+    )
+    _, actual, found = np.nonzero(truth[:, :, None] & said[:, None, :])
+    return pd.DataFrame({"actual": names[actual], "predicted": names[found]})

@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -49,6 +52,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, with 8 digits of each number."""
+    with replace_file(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
 def read_json(path: Path) -> Any:

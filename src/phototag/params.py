@@ -129,9 +129,11 @@ class TrainParams(_Group):
 
 
 class EvaluateParams(_Group):
-    """How thresholds are chosen."""
+    """How thresholds are chosen, and how sure the scores are."""
 
-    min_positives: NonNegativeInt
+    pooling: NonNegativeFloat
+    calibrate: bool
+    resamples: Annotated[int, Field(ge=20)]
 
 
 class Params(_Group):

@@ -1,137 +1,190 @@
-"""The report a person reads: figures and one self-contained HTML page."""
+"""The report a person reads: figures, tables and galleries on one self-contained HTML page."""
 
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve
 
-from phototag.dataset import Dataset
-from phototag.evaluation import sigmoid
-from phototag.figures import BLUE, GREEN, GREY, ORANGE, STYLE, new_figure, save_figure
-from phototag.metrics import prior_loss
+from phototag import charts
+from phototag.evaluation import Evaluation, prior_loss
+from phototag.figures import STYLE, save_figure
+from phototag.galleries import Example
+from phototag.metrics import sigmoid
 from phototag.pages import write_page
+
+# What each figure shows, for readers who cannot see it.
+CAPTIONS = {
+    "loss": "Training and validation loss over epochs",
+    "f1": "F1 on val over epochs",
+    "per_label": "F1, precision and recall of each label",
+    "pr_curves": "Precision against recall",
+    "slices": "Micro F1 of groups of photos",
+    "threshold_curves": "F1 of each label over thresholds",
+    "score_distributions": "Probabilities of photos with and without each label",
+    "calibration": "Predicted against observed frequency",
+    "cooccurrence": "Labels that stand together, in truth and as predicted",
+}
+VAGUE = 0.2  # width of an interval from which on it is worth a warning
+WIDE = ("threshold_curves", "score_distributions", "calibration", "cooccurrence")
+
+
+def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Draw all figures and write them as PNG files.
+
+    Args:
+        result: The evaluation.
+        history: One row an epoch.
+        folder: Where they go.
+
+    Returns:
+        Name, of `CAPTIONS` -> the figure as a data URI.
+    """
+    train, val, judged = (result.datasets[name] for name in ("train", "val", result.split))
+    tables, cuts = result.tables, result.thresholds
+    logits = result.logits[result.split]
+    probabilities = sigmoid(logits)
+    on_test = (judged.targets, probabilities) if result.split == "test" else None
+    with mpl.rc_context(STYLE):
+        figures = {
+            "loss": charts.draw_loss(history, prior_loss(train.targets, val.targets)),
+            "f1": charts.draw_f1(history),
+            "per_label": charts.draw_per_label(tables["per_label"]),
+            "pr_curves": charts.draw_pr_curves(judged.targets, probabilities),
+            "slices": charts.draw_slices(tables["slices"]),
+            "threshold_curves": charts.draw_threshold_curves(
+                val.labels, (val.targets, sigmoid(result.logits["val"])), on_test, cuts
+            ),
+            "score_distributions": charts.draw_score_distributions(
+                judged.labels, judged.targets, probabilities, cuts.values
+            ),
+            "calibration": charts.draw_calibration(
+                judged.targets,
+                {"the model": probabilities, "fitted": sigmoid(logits / result.temperature)},
+                tables["per_label"],
+            ),
+            "cooccurrence": charts.draw_cooccurrence(
+                judged.labels, judged.targets, probabilities >= cuts.values
+            ),
+        }
+        return {
+            name: save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()
+        }
 
 
 def write_report(
     page: Path,
-    figures_folder: Path,
-    split: str,
-    scores: Mapping[str, float],
-    per_label: pd.DataFrame,
-    history: pd.DataFrame,
-    judged: Dataset,
-    logits: np.ndarray,
+    result: Evaluation,
+    figures: Mapping[str, str],
+    galleries: Mapping[str, Mapping[str, list[Example]]],
 ) -> None:
-    """Draw the figures and write one HTML page, which embeds them.
+    """Write one HTML page that needs no other file.
 
     Args:
         page: The HTML file.
-        figures_folder: Where the figures go as PNG files too.
-        split: Which split was judged: test or val.
-        scores: Of `evaluation.score`.
-        per_label: Of `evaluation.tabulate_labels`.
-        history: One row an epoch.
-        judged: The judged photos.
-        logits: Their logits, float [num_photos, num_labels].
+        result: The evaluation.
+        figures: Of `draw_figures`.
+        galleries: Of `galleries.build_galleries`.
     """
-    with mpl.rc_context(STYLE):
-        figures = {
-            "loss": draw_loss(history, prior_loss(judged.targets)),
-            "f1": draw_f1(history),
-            "per_label": draw_per_label(per_label),
-            "pr_curves": draw_pr_curves(judged, logits),
-        }
-        embedded = {
-            name: save_figure(figure, figures_folder / f"{name}.png")
-            for name, figure in figures.items()
-        }
+    scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
+    photos = len(result.datasets[result.split])
     write_page(
         page,
         "report.html.j2",
         title="How good is the model?",
-        headline=summarize(split, scores, per_label, history, judged),
-        split=split,
-        scores=scores,
+        headline=summarize(f"{photos} {result.split} photos", scores, per_label, slices),
+        split=result.split,
+        predictors=list(dict.fromkeys(scores["predictor"])),
+        metrics=list(dict.fromkeys(scores["metric"])),
+        cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
         labels=per_label.to_dict("records"),
-        figures=embedded,
+        slices=slices.to_dict("records"),
+        temperature=result.temperature,
+        num_label_errors=len(result.tables["label_errors"]),
+        figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},
+        galleries=galleries,
     )
 
 
 def summarize(
-    split: str,
-    scores: Mapping[str, float],
-    per_label: pd.DataFrame,
-    history: pd.DataFrame,
-    judged: Dataset,
+    photos: str, scores: pd.DataFrame, per_label: pd.DataFrame, slices: pd.DataFrame
 ) -> list[str]:
-    """Say in three sentences, made from the numbers, how good the model is."""
-    prior = prior_loss(judged.targets)
-    best = history.iloc[int(history["val_loss"].argmin())]
-    known = per_label[per_label["support"] > 0].sort_values("f1")
-    worst, finest = known.head(3)["label"], known.tail(3)["label"][::-1]
+    """Say in three sentences, made from the numbers, what the model does well and badly.
+
+    Args:
+        photos: What was judged, such as "400 test photos".
+        scores: Of `evaluation.tabulate_scores`.
+        per_label: Of `evaluation.tabulate_labels`.
+        slices: Of `slices.tabulate_slices`.
+    """
+    rows = {(row.predictor, row.metric): row for row in _rows(scores)}
+    value = {key: row.value for key, row in rows.items()}
+    f1, skill = rows["model", "f1_micro"], rows["model", "loss_skill"]
+    if skill.low < 0 < skill.high:
+        learnt = "cannot be told from the prior's"
+    else:
+        side = "below" if skill.value > 0 else "ABOVE"
+        learnt = f"is {abs(skill.value):.0%} {side} the prior's"
     return [
-        f"On {len(judged)} {split} photos the model reaches micro F1 {scores['f1_micro']:.3f} and "
-        f"macro F1 {scores['f1_macro']:.3f} at its chosen thresholds "
-        f"({scores['f1_micro_at_0.5']:.3f} and {scores['f1_macro_at_0.5']:.3f} at 0.5).",
-        f"Its loss there is {scores['loss']:.4f}; always predicting each label's frequency would "
-        f"give {prior:.4f}. The weights are those of epoch {best['epoch']:.0f} of {len(history)}.",
-        f"It does best on {', '.join(finest)} and worst on {', '.join(worst)}.",
+        f"On {photos} the model finds {value['model', 'recall_micro']:.0%} of the labels, and "
+        f"{value['model', 'precision_micro']:.0%} of those it gives are right: micro F1 "
+        f"{f1.value:.2f} (95% interval {f1.low:.2f} to {f1.high:.2f}) and macro F1 "
+        f"{value['model', 'f1_macro']:.2f}, where giving every photo the most frequent label would "
+        f"reach {value['most frequent label', 'f1_micro']:.2f} and "
+        f"{value['most frequent label', 'f1_macro']:.2f}; its loss, {value['model', 'loss']:.3f}, "
+        f"{learnt}.",
+        _compare_labels(per_label),
+        f"{_describe_silence(value['model', 'unlabelled_coverage'])} {_compare_slices(slices)}",
     ]
 
 
-def draw_loss(history: pd.DataFrame, prior: float) -> Figure:
-    """Draw training and validation loss over epochs, with the loss of the prior."""
-    figure, axes = new_figure("Loss", "epoch", "mean binary cross entropy (nats)")
-    axes.plot(history["epoch"], history["train_loss"], color=BLUE, label="train")
-    axes.plot(history["epoch"], history["val_loss"], color=ORANGE, label="val")
-    axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
-    axes.legend()
-    return figure
+def _rows(table: pd.DataFrame) -> list[Any]:
+    return list(table.itertuples())
 
 
-def draw_f1(history: pd.DataFrame) -> Figure:
-    """Draw micro and macro F1 on val at 0.5 over epochs."""
-    figure, axes = new_figure("F1 on val at threshold 0.5", "epoch", "F1")
-    axes.plot(history["epoch"], history["f1_micro"], color=BLUE, label="micro")
-    axes.plot(history["epoch"], history["f1_macro"], color=ORANGE, label="macro")
-    axes.set_ylim(0, 1)
-    axes.legend()
-    return figure
-
-
-def draw_per_label(per_label: pd.DataFrame) -> Figure:
-    """Draw precision, recall and F1 of each label at its threshold, the best label on top."""
-    table = per_label.sort_values("f1")
-    figure, axes = new_figure("Each label at its threshold", "score", "")
-    figure.set_size_inches(6.4, 1.2 + 0.3 * len(table))
-    place = np.arange(len(table))
-    axes.barh(place, table["f1"], color=BLUE, alpha=0.35, label="F1")
-    axes.plot(table["precision"], place, "o", color=ORANGE, label="precision")
-    axes.plot(table["recall"], place, "D", color=GREEN, label="recall")
-    names = [f"{row.label} ({row.support})" for row in table.itertuples()]
-    axes.set_yticks(place, names)
-    axes.set_xlim(0, 1.02)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.5 / len(table)), ncols=3)
-    return figure
-
-
-def draw_pr_curves(judged: Dataset, logits: np.ndarray) -> Figure:
-    """Draw the precision-recall curve of all decisions pooled and, faint, of every label."""
-    figure, axes = new_figure("Precision against recall", "recall", "precision")
-    probabilities = sigmoid(logits)
-    for label in np.flatnonzero(judged.targets.any(axis=0)):
-        precision, recall, _ = precision_recall_curve(
-            judged.targets[:, label], probabilities[:, label]
+def _compare_labels(per_label: pd.DataFrame) -> str:
+    known = per_label[per_label["support"] > 0].sort_values("f1", kind="stable")
+    if len(known) < 2:
+        return "There are too few labels with positives to compare them."
+    told = [f"{row.label} ({row.f1:.2f})" for row in _rows(known)]
+    some = min(3, len(told) // 2)
+    best, worst = ", ".join(told[: -some - 1 : -1]), ", ".join(told[:some])
+    sentence = f"By F1 it does best on {best} and worst on {worst}"
+    last = _rows(known)[0]
+    if last.recall == 0:
+        sentence += f": of {last.label} it finds none ({last.support} here)"
+    elif last.f1_high - last.f1_low > VAGUE:
+        sentence += (
+            f", though with {last.support} photos of {last.label} here its F1 may be anything "
+            f"from {last.f1_low:.2f} to {last.f1_high:.2f}"
         )
-        axes.plot(recall, precision, color=GREY, alpha=0.35, linewidth=0.8)
-    precision, recall, _ = precision_recall_curve(judged.targets.ravel(), probabilities.ravel())
-    axes.plot(recall, precision, color=BLUE, linewidth=2, label="all labels pooled (micro)")
-    axes.plot([], [], color=GREY, alpha=0.6, label="each label")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    axes.legend(loc="lower left", frameon=True)
-    return figure
+    return f"{sentence}."
+
+
+def _describe_silence(coverage: float) -> str:
+    if np.isnan(coverage):
+        return "Every photo here has a label."
+    return f"Of the photos without labels it rightly leaves {coverage:.0%} alone."
+
+
+def _compare_slices(slices: pd.DataFrame) -> str:
+    """Name the widest gap between two groups whose intervals do not meet.
+
+    By number of labels groups always differ, F1 being what it is, so that says nothing.
+    """
+    rows = [row for row in _rows(slices) if row.slice != "number of labels"]
+    pairs = [
+        (high, low)
+        for high, low in permutations(rows, 2)
+        if high.slice == low.slice and low.f1_micro_high < high.f1_micro_low
+    ]
+    if not pairs:
+        return "No group of photos (by brightness, colour or size) is clearly weaker than another."
+    high, low = max(pairs, key=lambda pair: pair[0].f1_micro - pair[1].f1_micro)
+    return (
+        f"By {low.slice} it is clearly weaker on {low.group} photos (F1 {low.f1_micro:.2f}) than "
+        f"on {high.group} ones ({high.f1_micro:.2f})."
+    )

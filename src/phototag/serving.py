@@ -22,9 +22,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import ColSpec, Schema
 from PIL import Image
 
-from phototag.evaluation import sigmoid
 from phototag.files import read_json
 from phototag.images import prepare_photo
+from phototag.metrics import sigmoid
 from phototag.weights import load_model
 
 # What the version's code imports; its environment needs no more (no dvc, no matplotlib).
@@ -50,8 +50,9 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load weights and thresholds from the model's own artifacts."""
         self.model, self.metadata = load_model(Path(context.artifacts["model"]))
-        thresholds = read_json(Path(context.artifacts["thresholds"]))
-        self.thresholds = np.array([thresholds[label] for label in self.metadata.labels])
+        point = read_json(Path(context.artifacts["thresholds"]))
+        self.temperature = point["temperature"]
+        self.thresholds = np.array([point["thresholds"][name] for name in self.metadata.labels])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -69,7 +70,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
             return {"labels": [], "scores": {}, "error": photo.reason}
         pixels = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            probabilities = sigmoid(self.model(pixels).numpy()[0])
+            probabilities = sigmoid(self.model(pixels).numpy()[0] / self.temperature)
         names = self.metadata.labels
         return {
             "labels": [

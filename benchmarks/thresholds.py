@@ -1,0 +1,65 @@
+"""How well thresholds chosen on some photos do on others: 20 random halves.
+
+`python -m benchmarks.thresholds [predictions.csv ...]`, by default the last evaluation's. On one
+half of the held-out photos thresholds are chosen, on the other half judged.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from phototag.metrics import f1_score
+from phototag.params import read_params
+from phototag.scores import draw_weights
+from phototag.thresholds import RESAMPLES, choose_thresholds
+
+SPLITS = 20
+
+
+def read_predictions(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and probabilities, [num_photos, num_labels] each."""
+    table = pd.read_csv(path)
+    shape = (-1, table["label"].nunique())
+    return table["target"].to_numpy().reshape(shape), table["probability"].to_numpy().reshape(shape)
+
+
+def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> pd.DataFrame:
+    """Judge each way of choosing; one row a way and split."""
+    rows = []
+    for seed in range(SPLITS):
+        order = np.random.default_rng(seed).permutation(len(targets))
+        chosen, judged = np.array_split(order, 2)
+        given, plain = (targets[chosen], probabilities[chosen]), np.ones((1, len(chosen)))
+        drawn = draw_weights(len(chosen), RESAMPLES, seed)
+        ways = {
+            "0.5": np.full(targets.shape[1], 0.5),
+            "each label's best": choose_thresholds(*given, 0, plain).values,
+            "one for all": choose_thresholds(*given, 1e9, plain).values,
+            "phototag": choose_thresholds(*given, pooling, drawn).values,
+        }
+        for way, thresholds in ways.items():
+            predicted = probabilities[judged] >= thresholds
+            micro, macro = (f1_score(targets[judged], predicted, a) for a in ("micro", "macro"))
+            rows.append((seed, way, micro, macro, (micro + macro) / 2))
+    return pd.DataFrame(rows, columns=["seed", "way", "micro", "macro", "mean"])
+
+
+def main() -> None:
+    """Print the mean F1 of each way, and in how many splits phototag's beats it."""
+    pooling = read_params().evaluate.pooling
+    for path in sys.argv[1:] or ["reports/evaluate/predictions.csv"]:
+        table = judge_halves(*read_predictions(path), pooling)
+        print(f"{path}: F1 over {SPLITS} halves, and how many of them phototag wins")
+        ours = table[table["way"] == "phototag"].set_index("seed")
+        for way, group in table.groupby("way", sort=False):
+            figures = [
+                f"{name} {group[name].mean():.3f} "
+                f"({(ours[name] > group.set_index('seed')[name]).sum():2d})"
+                for name in ("micro", "macro", "mean")
+            ]
+            print(f"  {way:<18} " + "   ".join(figures))
+
+
+if __name__ == "__main__":
+    main()

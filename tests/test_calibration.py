@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+
+from phototag.calibration import (
+    BINS,
+    calibration_error,
+    fit_temperature,
+    tabulate_reliability,
+)
+from phototag.metrics import binary_cross_entropy, sigmoid
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_temperature_is_found_again(temperature: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-1, 2, (20_000, 3))
+    targets = (rng.random(logits.shape) < sigmoid(logits)).astype(np.uint8)
+    found = fit_temperature(targets, logits * temperature)
+    assert found == pytest.approx(temperature, rel=0.03)
+    losses = [binary_cross_entropy(targets, logits * temperature / t) for t in (found, found * 1.1)]
+    assert losses[0] < losses[1]
+
+
+def test_reliability_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    probabilities = np.append(rng.random(500) ** 3, [0.0, 1.0])
+    targets = (rng.random(502) < probabilities**2).astype(np.uint8)
+    table = tabulate_reliability(targets, probabilities)
+    observed, predicted = calibration_curve(targets, probabilities, n_bins=BINS, strategy="uniform")
+    np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
+    np.testing.assert_allclose(table["predicted"], predicted, atol=1e-12)
+    assert table["decisions"].sum() == 502
+    gap = np.abs(observed - predicted) @ table["decisions"] / 502
+    assert calibration_error(targets, probabilities) == pytest.approx(gap)
+
+
+def test_perfectly_calibrated_probabilities_have_no_error() -> None:
+    targets = np.array([0, 0, 0, 1, 1, 1, 1, 0], np.uint8)
+    probabilities = np.array([0.25, 0.25, 0.25, 0.25, 0.75, 0.75, 0.75, 0.75])
+    assert calibration_error(targets, probabilities) == pytest.approx(0, abs=1e-12)
+    assert calibration_error(1 - targets, probabilities) == pytest.approx(0.5)

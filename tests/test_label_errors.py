@@ -1,0 +1,37 @@
+import numpy as np
+
+from phototag.label_errors import find_label_errors
+
+
+def test_planted_errors_are_found_first() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((500, 3)) < 0.3).astype(np.uint8)
+    probabilities = np.clip(0.1 + 0.8 * truth + rng.normal(0, 0.05, truth.shape), 0, 1)
+    given = truth.copy()
+    planted = {(3, 0), (40, 1), (77, 2), (200, 0)}
+    for photo, label in planted:
+        given[photo, label] ^= 1
+        probabilities[photo, label] = 0.05 + 0.9 * truth[photo, label]  # surer than on average
+    found = find_label_errors(given, probabilities)
+    first = found.head(len(planted))
+    assert set(zip(first["photo"], first["label"], strict=True)) == planted
+    assert found["margin"].is_monotonic_decreasing
+    row = found.iloc[0]
+    assert row["given"] == given[int(row["photo"]), int(row["label"])]
+    assert row["probability"] == probabilities[int(row["photo"]), int(row["label"])]
+    assert ((found["probability"] > 0.5) != found["given"]).all()
+
+
+def test_confidence_is_relative_to_the_label() -> None:
+    # Of the first label the model is never surer than 0.7, so there 0.7 is confident.
+    given = np.array([[1, 1], [1, 1], [0, 0], [0, 0], [0, 0]], np.uint8)
+    probabilities = np.array([[0.7, 0.95], [0.7, 0.95], [0.7, 0.7], [0.1, 0.1], [0.1, 0.1]])
+    found = find_label_errors(given, probabilities)
+    assert found[["photo", "label"]].to_numpy().tolist() == [[2, 0]]
+
+
+def test_labels_without_both_answers_are_left_out() -> None:
+    given = np.array([[0, 1], [0, 1], [0, 1]], np.uint8)
+    found = find_label_errors(given, np.array([[0.9, 0.1]] * 3))
+    assert found.empty
+    assert list(found.columns) == ["photo", "label", "given", "probability", "margin"]

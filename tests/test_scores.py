@@ -1,0 +1,116 @@
+"""Every score of every resample, against scikit-learn on the photos drawn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+
+from phototag import scores
+from phototag.metrics import sigmoid
+
+NUM_PHOTOS, NUM_LABELS = 60, 7
+
+
+@pytest.fixture(params=range(3))
+def case(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, logits with many ties, and weights of five resamples."""
+    rng = np.random.default_rng(request.param)
+    targets = (rng.random((NUM_PHOTOS, NUM_LABELS)) < 0.3).astype(np.uint8)
+    logits = rng.integers(-4, 5, targets.shape) / 2.0 + targets
+    targets[:, 2] = 0
+    targets[:5] = 0
+    return targets, logits, scores.draw_weights(NUM_PHOTOS, 5, request.param)
+
+
+def drawn(weights: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
+    rows = np.repeat(np.arange(NUM_PHOTOS), weights.astype(int))
+    return [table[rows] for table in tables]
+
+
+def test_decisions_equal_scikit_learn(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    targets, logits, weights = case
+    predicted = logits >= 0.5
+    found = scores.score_decisions(targets, predicted, weights)
+    each = scores.rate_labels(targets, predicted, weights)
+    functions = {"f1": oracle.f1_score, "precision": oracle.precision_score}
+    functions["recall"] = oracle.recall_score
+    for resample, row in enumerate(weights):
+        truth, said = drawn(row, targets, predicted)
+        expected = {
+            f"{name}_{average}": function(truth, said, average=average, zero_division=0)
+            for name, function in functions.items()
+            for average in scores.AVERAGES
+        }
+        expected["subset_accuracy"] = oracle.accuracy_score(truth, said)
+        expected["hamming_loss"] = oracle.hamming_loss(truth, said)
+        empty = ~truth.any(axis=1)
+        expected["unlabelled_coverage"] = (~said[empty].any(axis=1)).mean()
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(
+            expected, abs=1e-12
+        )
+        for values, function in zip(each, functions.values(), strict=True):
+            wanted = function(truth, said, average=None, zero_division=0)
+            np.testing.assert_allclose(values[resample], wanted, atol=1e-12)
+
+
+def test_rankings_and_losses_equal_scikit_learn(
+    case: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    targets, logits, weights = case
+    probabilities = sigmoid(logits)
+    found = scores.score_rankings(targets, probabilities, weights)
+    found["loss"] = scores.score_losses(targets, logits, weights)
+    precision, area = scores.rank_labels(targets, probabilities, weights)
+    for resample, row in enumerate(weights):
+        truth, given = drawn(row, targets, probabilities)
+        known = truth.any(axis=0)
+        expected = {
+            f"{name}_{average}": function(truth[:, columns], given[:, columns], average=average)
+            for name, function in (
+                ("mAP", oracle.average_precision_score),
+                ("AUROC", oracle.roc_auc_score),
+            )
+            for average, columns in (("macro", known), ("micro", slice(None)))
+        }
+        expected["loss"] = np.mean(
+            [oracle.log_loss(t, p, labels=[0, 1]) for t, p in zip(truth.T, given.T, strict=True)]
+        )
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(
+            expected, abs=1e-12
+        )
+        assert np.isnan(precision[resample, ~known]).all()
+        assert np.isnan(area[resample, ~known]).all()
+        assert expected["mAP_macro"] == pytest.approx(precision[resample, known].mean())
+
+
+def test_first_weights_are_the_photos_as_they_are() -> None:
+    weights = scores.draw_weights(10, 4, seed=0)
+    assert weights.shape == (5, 10)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == 10).all()
+    assert (weights == scores.draw_weights(10, 4, seed=0)).all()
+    assert (weights != scores.draw_weights(10, 4, seed=1)).any()
+
+
+def test_interval_leaves_out_what_has_no_value_and_the_photos_as_they_are() -> None:
+    values = np.append([1e9], np.append(np.arange(1001.0), [np.nan] * 50))
+    assert [float(end) for end in scores.interval(values)] == [25, 975]
+    assert np.isnan(scores.interval(np.full(5, np.nan))).all()
+
+
+def test_bootstrap_interval_has_the_width_that_theory_gives() -> None:
+    # Accuracy of independent decisions: standard error sqrt(p (1 - p) / n).
+    rng = np.random.default_rng(0)
+    targets = np.ones((400, 1), np.uint8)
+    predicted = (rng.random((400, 1)) < 0.7).astype(np.uint8)
+    weights = scores.draw_weights(400, 4000, seed=0)
+    found = scores.score_decisions(targets, predicted, weights)["subset_accuracy"]
+    low, high = scores.interval(found)
+    share = predicted.mean()
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 400), rel=0.06)
+    assert (low + high) / 2 == pytest.approx(share, abs=0.01)
+
+
+def test_where_every_photo_has_a_label_silence_has_no_score() -> None:
+    ones = np.ones((4, 2), np.uint8)
+    found = scores.score_decisions(ones, ones, np.ones((1, 4)))
+    assert np.isnan(found["unlabelled_coverage"]).all()

@@ -1,0 +1,56 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from phototag.dataset import Dataset
+from phototag.scores import draw_weights
+from phototag.slices import slice_photos, tabulate_slices
+
+
+def make_dataset(images: np.ndarray, targets: np.ndarray) -> Dataset:
+    number = len(images)
+    rows = np.arange(number)
+    names = [str(row) for row in rows]
+    return Dataset(images, rows, targets, ["a", "b", "c", "d", "e"], names, names)
+
+
+def test_photos_are_sorted_by_what_they_look_like() -> None:
+    images = np.zeros((6, 16, 16, 3), np.uint8)
+    images[:] = np.array([10, 20, 100, 110, 200, 210], np.uint8)[:, None, None, None]
+    images[4, :, :, 0] = 255  # the only one with colour
+    targets = np.tri(6, 5, -1, dtype=np.uint8)  # 0 to 5 labels
+    width, height = [10, 10, 30, 40, 50, 60], [20, 10, 20, 70, 80, 30]
+    manifest = pd.DataFrame({"width": width, "height": height})
+    found = slice_photos(make_dataset(images, targets), manifest)
+    assert {name: groups.tolist() for name, groups in found.items()} == {
+        "brightness": ["dark", "dark", "medium", "medium", "bright", "bright"],
+        "number of labels": ["none", "1", "2", "3", "4 or more", "4 or more"],
+        "colour": ["gray", "gray", "gray", "gray", "colour", "gray"],
+        "orientation": ["tall", "square", "wide", "tall", "tall", "wide"],
+        "short side": ["small", "small", "medium", "large", "large", "medium"],
+    }
+
+
+def test_where_all_are_alike_there_is_nothing_to_compare() -> None:
+    images = np.full((4, 8, 8, 3), 7, np.uint8)
+    manifest = pd.DataFrame({"width": [128] * 4, "height": [128] * 4})
+    assert slice_photos(make_dataset(images, np.zeros((4, 5), np.uint8)), manifest) == {}
+
+
+def test_groups_are_scored_by_themselves() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((40, 3)) < 0.4).astype(np.uint8)
+    logits = rng.normal(size=targets.shape) + targets
+    predicted = logits > 0
+    groups = np.where(np.arange(40) < 15, "dark", "bright")
+    weights = draw_weights(40, 200, seed=0)
+    table = tabulate_slices({"brightness": groups}, targets, logits, predicted, weights)
+    assert table["group"].tolist() == ["dark", "bright"]
+    assert table["photos"].tolist() == [15, 25]
+    dark = table.iloc[0]
+    expected = f1_score(targets[:15], predicted[:15], average="micro")
+    assert dark["f1_micro"] == pytest.approx(expected)
+    assert dark["f1_micro_low"] < expected < dark["f1_micro_high"]
+    wrong = (targets[:15] != predicted[:15]).sum(axis=1).mean()
+    assert dark["wrong_per_photo"] == pytest.approx(wrong)
