@@ -62,7 +62,8 @@ def main() -> None:
 
     store = tracking.connect()
     run_id = tracking.find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
-    tracking.log_evaluation(store, run_id, scores, REPORTS)
+    tracking.log_scores(store, run_id, scores)
+    tracking.log_folder(store, run_id, REPORTS)
     laps.end("MLflow")
     print(f"evaluated in {laps}")
 

@@ -1,16 +1,20 @@
-"""Register: model, thresholds, metrics, splits -> a model version; reports/register.json."""
+"""Register: model, evaluation, images, manifest, splits -> a model version; reports/register/."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from phototag import registry, tracking
-from phototag.files import file_digest, read_json, write_json
+from phototag.dataset import read_datasets
+from phototag.files import file_digest, read_json, write_json, write_table
 from phototag.manifest import fingerprint, read_kept
+from phototag.pages import write_page
 from phototag.params import read_params
 from phototag.weights import read_metadata
 
 from . import run
+
+MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/register")
 
 
 def main() -> None:
@@ -20,18 +24,35 @@ def main() -> None:
     scores = read_json(Path("reports/evaluate/metrics.json"))
     history = pd.read_csv("reports/train/history.csv")
     metadata = read_metadata(model)
-    splits = pd.read_csv("data/splits.csv", keep_default_na=False)
-    judged = splits["split"] == ("test" if params.split.test > 0 else "val")
-    tags = {
-        "content_key": metadata.content_key,
-        "model_digest": file_digest(model)[:16] + file_digest(thresholds)[:16],
-        "test_fingerprint": fingerprint(read_kept(Path("data/manifest.csv"))[judged]),
-    }
+    datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
+    judged = datasets["test" if params.split.test > 0 else "val"]
+    tags = registry.describe_model(
+        metadata,
+        scores,
+        read_json(thresholds)["thresholds"],
+        file_digest(model)[:16] + file_digest(thresholds)[:16],
+        file_digest(MANIFEST)[:16],
+        fingerprint(read_kept(MANIFEST).iloc[judged.rows]),
+    )
+    description = registry.write_description(pd.read_csv("reports/evaluate/scores.csv"), metadata)
 
     store = tracking.connect()
     run_id = tracking.find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
-    decision = registry.register_model(store, run_id, model, thresholds, scores, tags)
-    write_json(Path("reports/register.json"), decision)
+    version = registry.register_model(store, run_id, model, thresholds, tags, description)
+    decision, comparison = registry.challenge_champion(
+        store, version, model, thresholds, judged, params.evaluate.resamples, params.seed
+    )
+    write_json(REPORTS / "decision.json", decision)
+    write_table(REPORTS / "comparison.csv", comparison)
+    write_page(
+        REPORTS / "report.html",
+        "register.html.j2",
+        title="Is it better than the champion?",
+        headline=[decision["reason"]],
+        decision=decision,
+        rows=comparison.to_dict("records"),
+    )
+    tracking.log_folder(store, run_id, REPORTS)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ def test_summary_shows_scores_report_and_next_steps(
     (tmp_path / "reports/evaluate").mkdir(parents=True)
     (tmp_path / "reports/evaluate/metrics.json").write_text(json.dumps({"f1_micro": 0.71234}))
     decision = {"name": "phototag", "version": 3, "champion": False, "reason": "micro F1 too low"}
-    (tmp_path / "reports/register.json").write_text(json.dumps(decision))
+    (tmp_path / "reports/register").mkdir()
+    (tmp_path / "reports/register/decision.json").write_text(json.dumps(decision))
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert shown.exit_code == 0
     assert "0.7123" in shown.output

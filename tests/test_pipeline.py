@@ -102,7 +102,7 @@ def runs(folder: Path) -> dict[str, object]:
 
 
 def test_repro_ends_with_a_registered_champion(project: Project, folder: Path) -> None:
-    decision = json.loads((folder / "reports/register.json").read_text())
+    decision = json.loads((folder / "reports/register/decision.json").read_text())
     assert decision["champion"]
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     version = client.get_model_version_by_alias("phototag", "champion")
@@ -164,7 +164,10 @@ def test_forced_repro_gives_the_same_bytes(project: Project, folder: Path) -> No
     before = digests()
     project("dvc", "repro", "--force")
     after = digests()
-    assert {path for path in before if before[path] != after[path]} <= {"reports/register.json"}
+    assert {path for path in before if before[path] != after[path]} <= {
+        "reports/register/decision.json",
+        "reports/register/report.html",
+    }
 
 
 def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(

@@ -4,22 +4,27 @@ import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from sklearn.metrics import f1_score
 
-from phototag import tracking
+from phototag import registry, tracking
+from phototag.comparison import judge
 from phototag.dataset import Dataset
+from phototag.errors import InputError
+from phototag.files import write_json
 from phototag.images import prepare_photo
 from phototag.metrics import sigmoid
 from phototag.model import build_model
 from phototag.params import ModelParams
-from phototag.registry import register_model
 from phototag.tracking import Store
-from phototag.weights import Metadata, load_model, save_model
+from phototag.weights import Metadata, load_model, read_metadata, save_model
 
 pytestmark = pytest.mark.slow
 LABELS = ["blue", "green", "red"]
@@ -33,54 +38,175 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.fixture
-def files(tmp_path: Path, tiny_spec: ModelParams) -> tuple[Path, Path]:
-    """A model file and its thresholds."""
-    mean, std = [0.5] * 3, [0.25] * 3
-    network = build_model(tiny_spec, len(LABELS), 16, mean, std)
-    spec = tiny_spec.model_dump(mode="json")
-    metadata = Metadata(LABELS, 16, mean, std, spec, "key", epoch=1, val_loss=0.5)
-    save_model(tmp_path / "model.safetensors", network, metadata)
-    (tmp_path / "thresholds.json").write_text(
-        json.dumps({"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)})
+def judged(datasets: dict[str, Dataset]) -> Dataset:
+    return datasets["train"]
+
+
+def make_model(folder: Path, known: int, size: int = 16) -> tuple[Path, Path]:
+    """A model file and its thresholds, of a network that knows the first labels and no other.
+
+    A label of these photos is a bright channel: its highest pixel tells.
+    """
+    spec = ModelParams.model_validate(
+        {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
     )
-    return tmp_path / "model.safetensors", tmp_path / "thresholds.json"
+    network = build_model(spec, len(LABELS), size, [0.0] * 3, [1.0] * 3)
+    knows = torch.arange(3) < known
+    last = len(network) - 1
+    network.load_state_dict(
+        network.state_dict()
+        | {
+            "1.weight": torch.eye(3)[:, :, None, None],
+            "1.bias": torch.zeros(3),
+            f"{last}.weight": torch.diag(40.0 * knows),
+            f"{last}.bias": torch.where(knows, -25.0, -3.0),
+        }
+    )
+    folder.mkdir(exist_ok=True)
+    metadata = Metadata(
+        LABELS, size, [0.0] * 3, [1.0] * 3, spec.model_dump(mode="json"), "key", 1, val_loss=0.5
+    )
+    save_model(folder / "model.safetensors", network, metadata)
+    point = {"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}
+    write_json(folder / "thresholds.json", point)
+    return folder / "model.safetensors", folder / "thresholds.json"
 
 
-def test_champion_moves_only_to_a_winner_on_the_same_photos(
-    store: Store, files: tuple[Path, Path]
-) -> None:
-    run_id = tracking.create_run(store, "key", {}, {}, "")
+class Registered:
+    """Registers models of a given skill, and lets them challenge the champion."""
 
-    def register(digest: str, f1: float, fingerprint: str) -> tuple[int, bool]:
-        tags = {"model_digest": digest, "test_fingerprint": fingerprint, "content_key": "key"}
-        decision = register_model(store, run_id, *files, {"f1_micro": f1}, tags)
-        return decision["version"], decision["champion"]
+    def __init__(self, store: Store, folder: Path, judged: Dataset) -> None:
+        self.store, self.folder, self.judged = store, folder, judged
+        self.run_id = tracking.create_run(store, "key", {}, {}, "")
+        self.comparison = pd.DataFrame()
 
-    def aliases() -> tuple[int, int]:
-        client = store.client
+    def __call__(self, known: int, fingerprint: str = "photos", size: int = 16) -> dict[str, Any]:
+        files = make_model(self.folder / f"{known}-{fingerprint}-{size}", known, size)
+        tags = {"model_digest": f"{known}-{fingerprint}-{size}", "test_fingerprint": fingerprint}
+        version = registry.register_model(self.store, self.run_id, *files, tags, "a description")
+        decision, self.comparison = registry.challenge_champion(
+            self.store, version, *files, self.judged, resamples=200, seed=0
+        )
+        return decision
+
+    def aliases(self) -> tuple[int, int]:
         found = (
-            client.get_model_version_by_alias("phototag", n) for n in ("champion", "challenger")
+            self.store.client.get_model_version_by_alias("phototag", name)
+            for name in ("champion", "challenger")
         )
         champion, challenger = (int(version.version) for version in found)
         return champion, challenger
 
-    assert register("a", 0.5, "photos") == (1, True)
-    assert register("b", 0.4, "photos") == (2, False)
-    assert aliases() == (1, 2)
-    assert register("c", 0.9, "other photos") == (3, False)
-    assert register("d", 0.6, "photos") == (4, True)
-    assert aliases() == (4, 4)
+
+@pytest.fixture
+def register(store: Store, tmp_path: Path, judged: Dataset) -> Registered:
+    return Registered(store, tmp_path, judged)
+
+
+def test_champion_moves_only_to_a_clear_winner_on_the_same_photos(register: Registered) -> None:
+    first = register(known=1)
+    assert (first["version"], first["champion"]) == (1, True)
+    assert first["previous_champion"] is None
+    worse = register(known=0)
+    assert (worse["version"], worse["champion"]) == (2, False)
+    assert "does not clearly beat" in worse["reason"]
+    assert register.aliases() == (1, 2)
+    other = register(known=3, fingerprint="other")
+    assert (other["version"], other["champion"]) == (3, False)
+    assert "other photos" in other["reason"]
+    better = register(known=3)
+    assert (better["version"], better["champion"], better["previous_champion"]) == (4, True, 1)
+    assert register.aliases() == (4, 4)
     # The same model again makes no new version.
-    assert register("b", 0.4, "photos") == (2, False)
-    assert aliases() == (4, 2)
-    tags = store.client.get_model_version("phototag", "3").tags
-    assert "other photos" in tags["decision"]
+    assert (register(known=0)["version"], register.aliases()) == (2, (4, 2))
+    kinds = [(d["version"], d["champion"]) for d in registry.read_history(register.store)]
+    assert kinds == [(1, True), (2, False), (3, False), (4, True), (2, False)]
 
 
-def test_registered_model_takes_photos(store: Store, files: tuple[Path, Path]) -> None:
+def test_comparison_is_scikit_learns_on_the_same_photos(register: Registered) -> None:
+    register(known=2)
+    register(known=3)
+    table = register.comparison.set_index("metric").to_dict("index")
+    targets = register.judged.targets
+    knows_two = targets.copy()
+    knows_two[:, 2] = 0
+    for average in ("micro", "macro"):
+        row = table[f"f1_{average}"]
+        expected = f1_score(targets, knows_two, average=average, zero_division=0)
+        assert row["champion"] == pytest.approx(expected)
+        assert row["challenger"] == 1
+        assert row["difference"] == pytest.approx(1 - expected)
+        assert row["low"] <= row["difference"] <= row["high"]
+    assert table["f1_micro"]["low"] > 0
+
+
+def test_a_lead_within_the_noise_does_not_count() -> None:
+    values = {"challenger": 0.52, "champion": 0.5, "difference": 0.02, "low": -0.01, "high": 0.05}
+    wins, reason = judge(pd.DataFrame([{"metric": "f1_micro", **values}]))
+    assert not wins
+    assert "+0.0200, is -0.0100 to +0.0500" in reason
+    wins, _ = judge(pd.DataFrame([{"metric": "f1_micro", **values, "low": 0.001}]))
+    assert wins
+
+
+def test_a_champion_that_takes_other_sizes_stays(register: Registered) -> None:
+    register(known=1, size=8)
+    decision = register(known=3)
+    assert not decision["champion"]
+    assert "8 pixels a side" in decision["reason"]
+    assert "phototag promote 2" in decision["reason"]
+
+
+def test_promote_and_roll_back_by_hand(register: Registered) -> None:
+    for known in (1, 2, 3):
+        register(known)
+    store = register.store
+    assert register.aliases() == (3, 3)
+    assert registry.roll_back(store, "bad on dogs")["version"] == 2
+    assert registry.roll_back(store, "that one too")["version"] == 1
+    with pytest.raises(InputError, match="before champion version 1 there was no other"):
+        registry.roll_back(store, "")
+    assert registry.promote(store, "3", "good after all")["previous_champion"] == 1
+    assert register.aliases() == (3, 3)
+    assert registry.roll_back(store, "")["version"] == 1
+    with pytest.raises(InputError, match="no version 9"):
+        registry.promote(store, "9", "")
+    history = registry.read_history(store)
+    assert [d["kind"] for d in history] == [
+        *["challenge"] * 3,
+        *["rollback"] * 2,
+        "promote",
+        "rollback",
+    ]
+    assert history[3]["reason"] == "bad on dogs"
+
+
+def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:
+    model, thresholds = make_model(tmp_path / "model", known=3)
+    metadata = read_metadata(model)
+    tags = registry.describe_model(
+        metadata, {"f1_micro": 0.5}, {"red": 0.123456}, "digest", "data", "photos"
+    )
+    scores = pd.DataFrame(
+        [("model", "f1_micro", 0.5, 0.4, 0.6), ("prior", "loss", 1, 1, 1)],
+        columns=["predictor", "metric", "value", "low", "high"],
+    )
+    text = registry.write_description(scores, metadata)
     run_id = tracking.create_run(store, "key", {}, {}, "")
-    tags = {"model_digest": "a", "test_fingerprint": "f"}
-    register_model(store, run_id, *files, {"f1_micro": 0.5}, tags)
+    number = registry.register_model(store, run_id, model, thresholds, tags, text)
+    version = store.client.get_model_version("phototag", number)
+    assert version.tags["labels"] == "blue, green, red"
+    assert version.tags["f1_micro"] == "0.5000"
+    assert json.loads(version.tags["thresholds"]) == {"red": 0.1235}
+    assert "| f1_micro | 0.5000 | 0.4000 to 0.6000 |" in version.description
+    assert "loss | 1" not in version.description
+    info = mlflow.models.get_model_info(f"models:/phototag/{number}")
+    assert info.signature.inputs.input_names() == ["image"]
+    assert info.saved_input_example_info
+
+
+def test_registered_model_takes_photos(register: Registered, tmp_path: Path) -> None:
+    register(known=2)
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(
         buffer, "PNG"
@@ -90,7 +216,7 @@ def test_registered_model_takes_photos(store: Store, files: tuple[Path, Path]) -
     tagger = mlflow.pyfunc.load_model("models:/phototag@champion")
     good, no_base64, no_image = tagger.predict(pd.DataFrame({"image": rows}))
 
-    network, _ = load_model(files[0])
+    network, _ = load_model(tmp_path / "2-photos-16/model.safetensors")
     pixels = prepare_photo(buffer.getvalue(), 16).pixels
     assert pixels is not None
     dataset = Dataset(pixels[None], np.array([0]), np.zeros((1, 3), np.uint8), LABELS, [""], [""])

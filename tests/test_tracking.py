@@ -101,7 +101,7 @@ def test_artifacts_lie_under_the_root_even_from_a_temporary_copy(
     (copy / "evaluate" / "report.html").write_text("page")
     monkeypatch.chdir(copy)
     run_id = tracking.create_run(tracking.connect(), "key", {}, {}, "")
-    tracking.log_evaluation(store, run_id, {"loss": 0.1}, copy / "evaluate")
+    tracking.log_folder(store, run_id, copy / "evaluate")
     kept = tmp_path / "mlartifacts" / run_id / "artifacts" / "evaluate" / "report.html"
     assert kept.read_text() == "page"
 
@@ -113,7 +113,7 @@ def test_scores_of_a_later_evaluation_replace_those_before(
     store = tracking.connect()
     run_id = tracking.create_run(store, "key", {}, {}, "")
     for value in (0.3, 0.1, 0.1):
-        tracking.log_evaluation(store, run_id, {"loss": value, "mAP": 0.5})
+        tracking.log_scores(store, run_id, {"loss": value, "mAP": 0.5})
         assert store.client.get_run(run_id).data.metrics["test_loss"] == value
     assert len(store.client.get_metric_history(run_id, "test_loss")) == 2
     assert len(store.client.get_metric_history(run_id, "test_mAP")) == 1
@@ -161,7 +161,8 @@ def test_a_real_server_over_http(
         run_id = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
         (tmp_path / "evaluate").mkdir()
         (tmp_path / "evaluate" / "report.html").write_text("page")
-        tracking.log_evaluation(store, run_id, {"loss": 0.1}, tmp_path / "evaluate")
+        tracking.log_scores(store, run_id, {"loss": 0.1})
+        tracking.log_folder(store, run_id, tmp_path / "evaluate")
         assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
         assert list((tmp_path / "served").rglob("report.html"))
         assert not (tmp_path / "mlartifacts").exists()

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,7 +59,7 @@ def summary() -> None:
     scores = read_json(folder / "metrics.json")
     width = max(map(len, scores))
     typer.echo("\n".join(f"  {name:<{width}}  {value:.4f}" for name, value in scores.items()))
-    decision_file = Path("reports/register.json")
+    decision_file = Path("reports/register/decision.json")
     if decision_file.is_file():
         decision = read_json(decision_file)
         role = "champion" if decision["champion"] else "challenger"
@@ -83,6 +83,47 @@ def sync() -> None:
 
     added = sync_experiments(tracking.connect(), tracking.project_root())
     typer.echo(f"{len(added)} experiments added to MLflow{': ' if added else ''}{', '.join(added)}")
+
+
+@typer_app.command()
+def history() -> None:
+    """List every decision about the champion: when, which version, why."""
+    from phototag import registry, tracking
+
+    for entry in registry.read_history(tracking.connect()):
+        outcome = "champion" if entry["champion"] else "refused "
+        typer.echo(
+            f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
+            f"{entry['reason']}"
+        )
+
+
+@typer_app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="Of the registered model.")],
+    reason: Annotated[str, typer.Option(help="Written to its history.")] = "promoted by hand",
+) -> None:
+    """Make a registered version the champion, whatever the comparison said."""
+    from phototag import registry, tracking
+
+    _tell(registry.promote(tracking.connect(), str(version), reason))
+
+
+@typer_app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Written to its history.")] = "rolled back by hand",
+) -> None:
+    """Make the version champion that was it before the present one."""
+    from phototag import registry, tracking
+
+    _tell(registry.roll_back(tracking.connect(), reason))
+
+
+def _tell(decision: dict[str, Any]) -> None:
+    typer.echo(
+        f"{decision['name']} version {decision['version']} is the champion "
+        f"(before: {decision['previous_champion']})"
+    )
 
 
 @typer_app.command()

@@ -12,7 +12,7 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.repo import Repo
 
-from phototag.tracking import Store, find_or_rebuild_run, find_run, log_evaluation
+from phototag.tracking import Store, find_or_rebuild_run, find_run, log_scores
 from phototag.weights import read_metadata
 
 MODEL = "models/model.safetensors"
@@ -49,5 +49,5 @@ def _sync(store: Store, root: Path, name: str, revision: str) -> bool:
     params = yaml.safe_load(files.cat_file("params.yaml"))
     scores = yaml.safe_load(files.cat_file("reports/evaluate/metrics.json"))
     run_id = find_or_rebuild_run(store, key, params, history, name)
-    log_evaluation(store, run_id, scores)
+    log_scores(store, run_id, scores)
     return True

@@ -289,10 +289,8 @@ def find_or_rebuild_run(
     return run_id
 
 
-def log_evaluation(
-    store: Store, run_id: str, scores: Mapping[str, float], folder: Path | None = None
-) -> None:
-    """Log final scores as `test_...` metrics, and a folder of reports as artifacts.
+def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
+    """Log final scores as `test_...` metrics.
 
     Of one run evaluated again, with other thresholds, the latest scores are shown.
     """
@@ -302,8 +300,11 @@ def log_evaluation(
     # At one timestamp MLflow would show the larger of two values, not the later one.
     entries = [Metric(k, value, now, 0) for k, value in values.items() if shown.get(k) != value]
     store.client.log_batch(run_id, metrics=entries)
-    if folder:
-        store.client.log_artifacts(run_id, str(folder), folder.name)
+
+
+def log_folder(store: Store, run_id: str, folder: Path) -> None:
+    """Log a folder of reports as artifacts, under its own name."""
+    store.client.log_artifacts(run_id, str(folder), folder.name)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
