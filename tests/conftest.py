@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from playwright.sync_api import Browser, sync_playwright
 
 from phototag.dataset import Dataset, read_datasets
 from phototag.files import write_json
@@ -102,3 +104,16 @@ def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with sync_playwright() as driver:
+        # --no-sandbox: in a container, where tests often run as root, there is none.
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import Browser
 
 from phototag.dataset import Dataset
 from phototag.evaluation import Evaluation, evaluate, headline
@@ -59,6 +60,30 @@ def test_report_is_one_page_with_all_its_pictures(
     pictures = sum(2 * len(group) for kinds in galleries.values() for group in kinds.values())
     assert text.count("data:image/jpeg") == pictures > 0
     assert f"{headline(result.tables['scores'])['f1_macro']:.2f}" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_fits_a_phone_and_a_desktop(
+    result: Evaluation, tiny_spec: ModelParams, tmp_path: Path, browser: Browser, width: int
+) -> None:
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
+    galleries = build_galleries(network, torch.device("cpu"), result)
+    figures = draw_figures(result, HISTORY, tmp_path / "figures")
+    write_report(tmp_path / "report.html", result, figures, galleries)
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator(".headline p").count() == 3
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    loaded = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    page.wait_for_function(loaded)
+    # Tables scroll by themselves; the page never does sideways.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert set(asked) <= {"file", "data"}
+    page.close()
 
 
 def test_figures_are_the_same_bytes_each_time(result: Evaluation, tmp_path: Path) -> None:
