@@ -1,4 +1,4 @@
-"""Train: images, manifest, splits, stats -> models/model.safetensors, reports/train/history.csv."""
+"""Train: images, manifest, splits, stats -> models/model.safetensors, reports/train/."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from phototag import augment, dataset, distributed, engine, losses, model, schedules, tracking
 from phototag.checkpoint import checkpoint_path, discard_checkpoint
-from phototag.files import content_key, file_digest, read_json, replace_file
+from phototag.files import content_key, file_digest, read_json, replace_file, write_json
 from phototag.params import read_params
 from phototag.weights import Metadata, save_model
 
@@ -43,9 +43,12 @@ def main() -> None:
     if distributed.rank():
         list(epochs)  # the first process records them
         return
-    store, tags = tracking.connect(), {"data_fingerprint": file_digest(INPUTS[0])[:16]}
-    records = map(asdict, epochs)
-    history = tracking.record_training(store, key, params.model_dump(), tags, records, resumed)
+    data = tracking.DataInput(
+        str(INPUTS[0]), file_digest(INPUTS[0])[:16], dataset.count_labels(datasets)
+    )
+    history = tracking.record_training(
+        tracking.connect(), key, params.model_dump(), map(asdict, epochs), data, resumed
+    )
 
     best = min(history, key=lambda record: record["val_loss"])
     metadata = Metadata(
@@ -59,6 +62,8 @@ def main() -> None:
         val_loss=best["val_loss"],
     )
     save_model(Path("models/model.safetensors"), network, metadata)
+    trained = {"content_key": key, "epoch": best["epoch"], "val_loss": best["val_loss"]}
+    write_json(Path("reports/train/training.json"), trained)
     with replace_file(Path("reports/train/history.csv")) as temporary:
         # Speed differs from run to run; without it, equal inputs give equal bytes.
         table = pd.DataFrame(history).drop(columns="images_per_second")

@@ -164,10 +164,7 @@ def test_forced_repro_gives_the_same_bytes(project: Project, folder: Path) -> No
     before = digests()
     project("dvc", "repro", "--force")
     after = digests()
-    assert {path for path in before if before[path] != after[path]} <= {
-        "reports/register/decision.json",
-        "reports/register/report.html",
-    }
+    assert {path for path in before if before[path] != after[path]} <= {"reports/register"}
 
 
 def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(

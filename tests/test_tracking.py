@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
@@ -24,6 +26,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return tracking.connect()
 
 
+DATA = tracking.DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
 
 
@@ -38,6 +41,66 @@ def test_run_carries_params_metrics_and_tags(store: Store) -> None:
     assert run.data.tags["data_fingerprint"] == "f"
     history = store.client.get_metric_history(run_id, "val_loss")
     assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
+
+
+def test_recorded_training_tells_the_whole_story(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t"]
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    epochs = [
+        {"epoch": 1, "val_loss": 0.3, "f1_micro": 0.1, "f1_macro": 0.2},
+        {"epoch": 2, "val_loss": 0.2, "f1_micro": 0.4, "f1_macro": 0.3},
+        {"epoch": 3, "val_loss": 0.5, "f1_micro": 0.5, "f1_macro": 0.6},
+    ]
+
+    def train() -> Iterator[dict[str, float]]:
+        yield from epochs[:2]
+        deadline = time.monotonic() + 60
+        (run_id,) = running(store)
+        while time.monotonic() < deadline:  # as long as a real epoch, in which samples are taken
+            if "system/cpu_utilization_percentage" in store.client.get_run(run_id).data.metrics:
+                break
+        yield epochs[2]
+
+    tracking.record_training(store, "key", {"lr": 0.1}, train(), DATA)
+    (run,) = store.client.search_runs([store.experiment_id])
+    best = {name: run.data.metrics[f"best_{name}"] for name in epochs[1]}
+    assert best == epochs[1]
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert run.data.tags["phototag.git_dirty"] in ("true", "false")
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == "f" * 16
+    assert json.loads(data.dataset.profile) == {"photos": 3, "sea": 1}
+    assert data.tags[0].value == "train"
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/environment.txt")
+    assert "torch==" in text
+    assert text.startswith("# Python 3")
+    note = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
+    assert "content_key" in note
+
+
+def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store) -> None:
+    code = (
+        "import os; from phototag import tracking\n"
+        "with tracking.training_run(tracking.connect(), 'old', {}, {}): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    other = tracking.create_run(store, "elsewhere", {}, {"phototag.process": "host:1:1"}, "")
+    (dead,) = [run for run in running(store) if run != other]
+    with tracking.training_run(store, "new", {}, {}) as own:
+        assert set(running(store)) == {other, own}
+    run = store.client.get_run(dead)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["phototag.error"] == "its process was killed"
+
+
+def running(store: Store) -> list[str]:
+    found = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
+    return [run.info.run_id for run in found]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +254,7 @@ def test_a_server_that_goes_away_loses_nothing(
                     second.enter_context(serve(tmp_path, port))
                 yield {"epoch": epoch, "val_loss": 1 / epoch}
 
-        history = tracking.record_training(store, "key", {}, {}, train())
+        history = tracking.record_training(store, "key", {}, train(), DATA)
         assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
         assert capsys.readouterr().err.count("warning: MLflow cannot be reached") == 1
         if not returns:

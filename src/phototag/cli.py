@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from phototag.errors import InputError
 from phototag.files import read_json
+
+MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
+Format = Literal["table", "csv", "jsonl", "results"]
 
 typer_app = typer.Typer(
     help="Multi-label photo classification.", no_args_is_help=True, add_completion=False
@@ -48,6 +51,43 @@ def import_(
         f"Next:\n  dvc add {summary.destination}\n"
         f"  set `data.raw: {summary.destination}` in params.yaml\n  dvc repro"
     )
+
+
+@typer_app.command()
+def predict(
+    sources: Annotated[
+        list[str], typer.Argument(help="Photos, folders, patterns, or - for a list of paths.")
+    ],
+    format_: Annotated[
+        Format, typer.Option("--format", "-f", help="Of the output; results is the course's.")
+    ] = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file; by default the terminal.")
+    ] = None,
+    model: Annotated[Path, typer.Option(help="Weights, of `train`.")] = MODEL,
+    thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
+) -> None:
+    """Label photos with a local model file."""
+    from phototag import predictions
+    from phototag.files import write_text
+    from phototag.tagger import load_tagger
+
+    if output and output.exists():
+        raise InputError(f"{output} exists already: name a new file, or remove it")
+    tagger = load_tagger(model, thresholds)
+    names = predictions.find_photos(sources, sys.stdin)
+    found = []
+    for name, tags in predictions.predict(tagger, names):
+        found.append((name, tags))
+        if tags.error and (output or format_ != "table"):
+            typer.echo(f"{name}: {tags.error}", err=True)
+    text = predictions.FORMATS[format_](found, tagger.labels)
+    if output:
+        write_text(output, text)
+    else:
+        typer.echo(text, nl=False)
+    if all(tags.error for _, tags in found):
+        raise InputError("not one of these files could be read as a photo")
 
 
 @typer_app.command()

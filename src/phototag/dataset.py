@@ -1,7 +1,7 @@
 """The packed array and its labels, and batches of them on a device."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,6 +73,15 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
             sha256=list(kept["sha256"].iloc[rows]),
         )
     return datasets
+
+
+def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, int]]:
+    """Count the photos of each split (`photos`), and those of each label."""
+    return {
+        split: {"photos": len(dataset)}
+        | dict(zip(dataset.labels, dataset.targets.sum(axis=0, dtype=int).tolist(), strict=True))
+        for split, dataset in datasets.items()
+    }
 
 
 def join_datasets(parts: Sequence[Dataset]) -> Dataset:

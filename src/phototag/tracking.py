@@ -5,11 +5,12 @@ The store is `mlflow.db` in the repository's root with its files in `mlartifacts
 what its training depended on, so that no stage has to pass a run's id to the next.
 """
 
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,28 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
+
+from phototag.provenance import describe_environment, has_died, name_process, read_git_state
 
 EXPERIMENT = "phototag"
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
+PROCESS_TAG = "phototag.process"
+ERROR_TAG = "phototag.error"
+NOTE_TAG = "mlflow.note.content"
+DESCRIPTION = """Every training of this repository, one run each: `dvc repro` and DVC experiments.
+
+- `val_loss`, `f1_micro`, `f1_macro`: on val at threshold 0.5, epoch by epoch; `best_...` are of the
+  epoch whose weights are kept.
+- `test_...`: on test, once, at the thresholds chosen on val.
+- Artifacts: `evaluate/report.html` (start here), figures and tables, the registered model.
+- `phototag.content_key` is a hash of the params, data and code that a training depends on; two runs
+  of one key trained the same thing.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,21 @@ class Store:
     client: MlflowClient
     experiment_id: str
     lock: FileLock
+
+
+@dataclass(frozen=True)
+class DataInput:
+    """What a run was trained on.
+
+    Attributes:
+        source: Where the photos come from.
+        fingerprint: Hash of files, decisions and labels.
+        counts: Split -> `photos`, and each label, and how many there are.
+    """
+
+    source: str
+    fingerprint: str
+    counts: Mapping[str, Mapping[str, int]]
 
 
 def project_root() -> Path:
@@ -85,7 +116,8 @@ def connect() -> Store:
             return Store(client, experiment.experiment_id, lock)
         place = (root / "mlartifacts").as_uri() if uri == embedded_uri() else None
         try:
-            return Store(client, client.create_experiment(EXPERIMENT, place), lock)
+            made = client.create_experiment(EXPERIMENT, place, tags={NOTE_TAG: DESCRIPTION})
+            return Store(client, made, lock)
         except MlflowException:
             # On a shared server, another machine may have made it in between.
             experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -111,7 +143,7 @@ def create_run(
         tags: More tags.
         exp_name: The DVC experiment, which names the run; empty for a plain `dvc repro`.
     """
-    all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **tags}
+    all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **read_git_state(project_root()), **tags}
     run = store.client.create_run(
         store.experiment_id, run_name=_run_name(key, exp_name), tags=all_tags
     )
@@ -124,8 +156,8 @@ def record_training(
     store: Store,
     key: str,
     params: Mapping[str, Any],
-    tags: Mapping[str, str],
     epochs: Iterable[Mapping[str, Any]],
+    data: DataInput,
     resumed: bool = False,
 ) -> list[dict[str, Any]]:
     """Go through a training and log every epoch; return all its records.
@@ -138,13 +170,16 @@ def record_training(
         store: Where.
         key: The content key.
         params: Nested.
-        tags: More tags of the run.
         epochs: The records, as training gives them.
+        data: What is trained on.
         resumed: Whether training goes on from a checkpoint.
     """
     history: list[dict[str, Any]] = []
+    tags = {"data_fingerprint": data.fingerprint}
     with training_run(store, key, params, tags, resumed) as run_id:
         sent, warned = _logged_epochs(store, run_id), False
+        log_data(store, run_id, data)
+        store.client.log_text(run_id, describe_environment(), "environment.txt")
         for record in epochs:
             history.append(dict(record))
             try:
@@ -160,7 +195,21 @@ def record_training(
                         file=sys.stderr,
                     )
                 warned = True
+        with suppress(MlflowException, OSError):
+            log_best(store, run_id, history)
     return history
+
+
+def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
+    """Log the metrics of the epoch whose weights are kept as `best_...`."""
+    best = min(history, key=lambda record: record["val_loss"])
+    now = time.time_ns() // 1_000_000
+    entries = [
+        Metric(f"best_{name}", float(best[name]), now, 0)
+        for name in ("epoch", "val_loss", "f1_micro", "f1_macro")
+        if name in best
+    ]
+    store.client.log_batch(run_id, metrics=entries)
 
 
 @contextmanager
@@ -179,6 +228,7 @@ def training_run(
 
     The run ends as FINISHED, KILLED (signals) or FAILED (errors).
     """
+    close_dead_runs(store)
     name = experiment_name()
     runs = _find_runs(store, key, name)
     if not runs and resumed:
@@ -189,25 +239,51 @@ def training_run(
         store.client.set_tag(run_id, EXP_TAG, name)
     else:
         run_id = create_run(store, key, params, tags, name)
+    store.client.set_tag(run_id, PROCESS_TAG, name_process())
     # SIGTERM would end the process without a word and leave the run RUNNING for ever.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = "FAILED"
     try:
-        yield run_id
+        with _system_metrics(run_id):
+            yield run_id
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     except BaseException as error:
         with suppress(MlflowException, OSError):
-            store.client.set_tag(
-                run_id, "phototag.error", f"{type(error).__name__}: {error}"[:5000]
-            )
+            store.client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:5000])
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
         with suppress(MlflowException, OSError):
             store.client.set_terminated(run_id, status)
+
+
+@contextmanager
+def _system_metrics(run_id: str) -> Iterator[None]:
+    """Log how busy processor, memory, disk, network and GPU are, meanwhile; never fatal."""
+    monitor = None
+    with suppress(Exception):
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+        monitor.start()
+    try:
+        yield
+    finally:
+        if monitor:
+            with suppress(Exception):
+                monitor.finish()
+
+
+def close_dead_runs(store: Store) -> None:
+    """End runs as KILLED whose process on this machine is gone: nobody else will."""
+    running = store.client.search_runs(
+        [store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
+    )
+    for run in running:
+        if has_died(run.data.tags.get(PROCESS_TAG, "")):
+            store.client.set_tag(run.info.run_id, ERROR_TAG, "its process was killed")
+            store.client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _logged_epochs(store: Store, run_id: str) -> set[int]:
@@ -284,6 +360,8 @@ def find_or_rebuild_run(
     for record in history.to_dict("records"):
         if int(record["epoch"]) not in known:
             log_epoch(store, run_id, dict(record), last + int(record["epoch"]))
+    if not run or "best_val_loss" not in run.data.metrics:
+        log_best(store, run_id, history.to_dict("records"))
     if not run or run.info.status != "FINISHED":
         store.client.set_terminated(run_id, "FINISHED")
     return run_id
@@ -300,6 +378,20 @@ def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
     # At one timestamp MLflow would show the larger of two values, not the later one.
     entries = [Metric(k, value, now, 0) for k, value in values.items() if shown.get(k) != value]
     store.client.log_batch(run_id, metrics=entries)
+
+
+def log_data(store: Store, run_id: str, data: DataInput) -> None:
+    """Log the data set as the run's input, split by split."""
+    for split, profile in data.counts.items():
+        dataset = Dataset(
+            name=data.source[-500:],
+            digest=data.fingerprint,
+            source_type="local",
+            source=json.dumps({"uri": data.source}),
+            profile=json.dumps(profile),
+        )
+        tag = InputTag("mlflow.data.context", split)
+        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
 
 
 def log_folder(store: Store, run_id: str, folder: Path) -> None:

@@ -1,0 +1,142 @@
+"""Photos' files to labels: what the command line, the registered model and the demo share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from torch import nn
+
+from phototag.errors import InputError
+from phototag.files import read_json
+from phototag.images import prepare_photo
+from phototag.metrics import sigmoid
+from phototag.raw import read_file
+from phototag.weights import load_model
+
+BATCH = 64  # photos whose pixels are held at once
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A network and what turns its logits into labels.
+
+    Attributes:
+        network: From uint8 [batch, 3, size, size] to logits, on the CPU.
+        labels: Their names, [num_labels].
+        size: Pixels a side of its input.
+        temperature: By which the logits are divided.
+        thresholds: 0..1 [num_labels].
+    """
+
+    network: nn.Module
+    labels: list[str]
+    size: int
+    temperature: float
+    thresholds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What is said of one photo.
+
+    Attributes:
+        labels: Those whose probability reaches their threshold.
+        scores: Label -> probability, 0..1; empty where the photo could not be read.
+        error: Why it could not be read, or None.
+        pixels: What the network saw, uint8 [size, size, 3], or None.
+    """
+
+    labels: list[str]
+    scores: dict[str, float]
+    error: str | None
+    pixels: np.ndarray | None = None
+
+
+def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
+    """Load a model file and its thresholds.
+
+    Raises:
+        InputError: One of them is missing or of another kind, or they do not belong together.
+    """
+    network, metadata = load_model(model_file)
+    try:
+        point = read_json(thresholds_file)
+        thresholds = np.array([point["thresholds"][label] for label in metadata.labels])
+        temperature = float(point["temperature"])
+    except FileNotFoundError:
+        raise InputError(f"{thresholds_file} is missing: `dvc repro evaluate` makes it") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{thresholds_file} holds no thresholds for the labels of {model_file} "
+            f"({type(error).__name__}: {error})"
+        ) from None
+    return Tagger(network, metadata.labels, metadata.size, temperature, thresholds)
+
+
+def read_photo(path: str | Path) -> bytes | InputError:
+    """Read a photo's file; return, not raise, why it cannot be read."""
+    try:
+        real = Path(path).resolve()
+        return read_file(real.parent, real.name)
+    except InputError as error:
+        return error
+    except (TypeError, ValueError, OSError) as error:
+        return InputError(f"no path of a file: {error}")
+
+
+def tag_photos(tagger: Tagger, photos: Sequence[bytes | InputError]) -> list[Tags]:
+    """Tag photos; one that cannot be read gets an error and leaves the others alone.
+
+    Args:
+        tagger: The model.
+        photos: Each a file's bytes, or why there are none.
+
+    Returns:
+        One entry a photo, in their order.
+    """
+    found: list[Tags] = []
+    for start in range(0, len(photos), BATCH):
+        found += _tag_batch(tagger, photos[start : start + BATCH])
+    return found
+
+
+def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError]) -> list[Tags]:
+    if len(photos) == 1:
+        prepared = [_prepare(photos[0], tagger.size)]
+    else:
+        # Pillow decodes outside Python's lock, so threads do, and need no copies.
+        work = (delayed(_prepare)(photo, tagger.size) for photo in photos)
+        prepared = Parallel(n_jobs=-1, prefer="threads")(work)
+    readable = [pixels for pixels, _ in prepared if pixels is not None]
+    logits = np.zeros((0, len(tagger.labels)))
+    if readable:
+        images = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            logits = tagger.network(images).float().numpy()
+    rows = iter(sigmoid(logits / tagger.temperature))
+    return [
+        Tags([], {}, error) if pixels is None else _describe(tagger, next(rows), pixels)
+        for pixels, error in prepared
+    ]
+
+
+def _prepare(photo: bytes | InputError, size: int) -> tuple[np.ndarray | None, str | None]:
+    if isinstance(photo, InputError):
+        return None, str(photo)
+    prepared = prepare_photo(photo, size)
+    if prepared.pixels is None:
+        return None, prepared.reason
+    return prepared.pixels, None
+
+
+def _describe(tagger: Tagger, probabilities: np.ndarray, pixels: np.ndarray) -> Tags:
+    chosen = probabilities >= tagger.thresholds
+    return Tags(
+        labels=[label for label, yes in zip(tagger.labels, chosen, strict=True) if yes],
+        scores=dict(zip(tagger.labels, probabilities.tolist(), strict=True)),
+        error=None,
+        pixels=pixels,
+    )
