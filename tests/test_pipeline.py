@@ -58,7 +58,8 @@ def make_project(folder: Path) -> Project:
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
     )
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock":
+        result = name == "dvc.lock" or (name.startswith("reports/") and not name.endswith("ignore"))
+        if (ROOT / name).is_file() and not result:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     params = (folder / "params.yaml").read_text()
@@ -216,10 +217,35 @@ def test_experiments_run_their_own_snapshot_and_keep_their_artifacts(
 def test_sync_gives_a_cached_experiment_its_run(project: Project, folder: Path) -> None:
     project("dvc", "exp", "run", "--temp", "-n", "as-before")
     assert "as-before" not in runs(folder)
-    assert "1 experiments added to MLflow: as-before" in project("phototag", "sync")
+    assert "1 runs added to MLflow: as-before" in project("phototag", "sync")
     run = runs(folder)["as-before"]
     assert "test_f1_micro" in run.data.metrics  # type: ignore[attr-defined]
-    assert "0 experiments added" in project("phototag", "sync")
+    listed = project("dvc", "exp", "list", "--sha-only").split()
+    assert run.data.tags["phototag.revision"] in listed  # type: ignore[attr-defined]
+    assert project("phototag", "sync") == "0 runs added to MLflow\n"
+
+
+def test_sync_fills_a_clones_empty_store_from_what_git_and_dvc_track(
+    project: Project, folder: Path, tmp_path: Path
+) -> None:
+    """A teammate's clone: results, no store, and at first not even DVC's cache."""
+    clone = Project(tmp_path / "clone")
+    project("git", "clone", "-q", ".", str(clone.folder))
+    commit = project("git", "log", "-1", "--format=%H", "--", "reports/train/training.json").strip()
+    assert f"1 runs added to MLflow: {commit[:7]}" in clone("phototag", "sync")
+    (run,) = runs(clone.folder).values()
+    scores = json.loads((folder / "reports/evaluate/metrics.json").read_text())
+    assert run.data.metrics["test_loss"] == scores["loss"]  # type: ignore[attr-defined]
+    assert run.data.tags["phototag.revision"] == commit  # type: ignore[attr-defined]
+    history = pd.read_csv(folder / "reports/train/history.csv")
+    assert run.data.metrics["best_val_loss"] == history["val_loss"].min()  # type: ignore[attr-defined]
+    assert clone("phototag", "sync") == "0 runs added to MLflow\n"
+
+    # With the cache at hand, the reports come along.
+    (clone.folder / "mlflow.db").unlink()
+    clone("dvc", "cache", "dir", "--local", str(folder / ".dvc/cache"))
+    clone("phototag", "sync")
+    assert list((clone.folder / "mlartifacts").rglob("evaluate/report.html"))
 
 
 def _csv(folder: Path, text: str) -> Path:

@@ -10,7 +10,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import f1_score
 
@@ -18,16 +17,13 @@ from phototag import registry, tracking
 from phototag.comparison import judge
 from phototag.dataset import Dataset
 from phototag.errors import InputError
-from phototag.files import write_json
 from phototag.images import prepare_photo
 from phototag.metrics import sigmoid
-from phototag.model import build_model
-from phototag.params import ModelParams
 from phototag.tracking import Store
-from phototag.weights import Metadata, load_model, read_metadata, save_model
+from phototag.weights import load_model, read_metadata
+from tests.models import LABELS, make_model
 
 pytestmark = pytest.mark.slow
-LABELS = ["blue", "green", "red"]
 
 
 @pytest.fixture
@@ -40,36 +36,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.fixture
 def judged(datasets: dict[str, Dataset]) -> Dataset:
     return datasets["train"]
-
-
-def make_model(folder: Path, known: int, size: int = 16) -> tuple[Path, Path]:
-    """A model file and its thresholds, of a network that knows the first labels and no other.
-
-    A label of these photos is a bright channel: its highest pixel tells.
-    """
-    spec = ModelParams.model_validate(
-        {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
-    )
-    network = build_model(spec, len(LABELS), size, [0.0] * 3, [1.0] * 3)
-    knows = torch.arange(3) < known
-    last = len(network) - 1
-    network.load_state_dict(
-        network.state_dict()
-        | {
-            "1.weight": torch.eye(3)[:, :, None, None],
-            "1.bias": torch.zeros(3),
-            f"{last}.weight": torch.diag(40.0 * knows),
-            f"{last}.bias": torch.where(knows, -25.0, -3.0),
-        }
-    )
-    folder.mkdir(exist_ok=True)
-    metadata = Metadata(
-        LABELS, size, [0.0] * 3, [1.0] * 3, spec.model_dump(mode="json"), "key", 1, val_loss=0.5
-    )
-    save_model(folder / "model.safetensors", network, metadata)
-    point = {"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}
-    write_json(folder / "thresholds.json", point)
-    return folder / "model.safetensors", folder / "thresholds.json"
 
 
 class Registered:

@@ -117,12 +117,14 @@ def summary() -> None:
 
 @typer_app.command()
 def sync() -> None:
-    """Give every DVC experiment its MLflow run, also one that DVC took from its cache."""
+    """Give every DVC experiment and commit its MLflow run, also one taken from DVC's cache."""
     from phototag import tracking
-    from phototag.sync import sync_experiments
+    from phototag.sync import sync_runs
 
-    added = sync_experiments(tracking.connect(), tracking.project_root())
-    typer.echo(f"{len(added)} experiments added to MLflow{': ' if added else ''}{', '.join(added)}")
+    added, tagged = sync_runs(tracking.connect(), tracking.project_root())
+    typer.echo(f"{len(added)} runs added to MLflow{': ' if added else ''}{', '.join(added)}")
+    if tagged:
+        typer.echo(f"{len(tagged)} runs told their revision: {', '.join(tagged)}")
 
 
 @typer_app.command()

@@ -1,53 +1,107 @@
-"""DVC's experiments to MLflow runs, where the store lacks one.
+"""DVC's experiments and commits to MLflow runs, where the store lacks one.
 
-An experiment whose stages DVC found in its cache ran no code, so it left no run of its own.
+An experiment whose stages DVC found in its cache ran no code, and a clone brings results without
+the store in which they were logged.
 """
 
 import io
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
 from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from phototag.tracking import Store, find_or_rebuild_run, find_run, log_scores
-from phototag.weights import read_metadata
+from phototag.tracking import (
+    REVISION_TAG,
+    Store,
+    find_or_rebuild_run,
+    find_runs,
+    log_folder,
+    log_scores,
+)
 
-MODEL = "models/model.safetensors"
+TRAINING = "reports/train/training.json"
+EVALUATION = "reports/evaluate"
 
 
-def sync_experiments(store: Store, root: Path) -> list[str]:
-    """Give every DVC experiment its MLflow run, rebuilt from what DVC tracks.
+def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
+    """Give every DVC experiment and every commit with a result its MLflow run.
+
+    A run is found by the content key of its training. One that the store lacks is rebuilt from
+    what git and DVC track: params, history and scores, and the reports where they are in DVC's
+    cache. Each gets the experiment's name and the revision that holds it; of several commits with
+    one result, the oldest. Doing it again changes nothing.
 
     Args:
         store: Where the runs belong.
         root: The repository.
 
     Returns:
-        The experiments that had none, by name.
+        What got a run that it lacked, and what got its tags: names of experiments, or short
+        hashes of commits.
     """
+    added, tagged = [], []
+    for name, revision in [*_list_experiments(root), *_list_commits(root)]:
+        title = name or revision[:7]
+        trained = _read(root, revision, TRAINING)
+        scores = _read(root, revision, f"{EVALUATION}/metrics.json")
+        if trained is None or scores is None:
+            continue
+        key = json.loads(trained)["content_key"]
+        # A commit is satisfied with any run of its training, an experiment wants its own.
+        runs = find_runs(store, key, name or None)
+        if runs and "test_loss" in runs[0].data.metrics:
+            run_id, known = runs[0].info.run_id, runs[0].data.tags.get(REVISION_TAG)
+        else:
+            run_id, known = _rebuild(store, root, revision, key, json.loads(scores), name), None
+            added.append(title)
+        if known != revision and (name or known is None):
+            store.client.set_tag(run_id, REVISION_TAG, revision)
+            tagged.append(title)
+    return added, tagged
+
+
+def _list_experiments(root: Path) -> list[tuple[str, str]]:
     with Repo(str(root)) as repo:
         listed = repo.experiments.ls(all_commits=True)
-    experiments = [experiment for group in listed.values() for experiment in group]
-    return [name for name, revision in experiments if _sync(store, root, name, revision)]
+    return [(name, revision) for group in listed.values() for name, revision in group]
 
 
-def _sync(store: Store, root: Path, name: str, revision: str) -> bool:
-    files = DVCFileSystem(str(root), rev=revision)
-    if not files.exists(MODEL):
-        return False
-    with TemporaryDirectory() as folder:
-        model = Path(folder, "model.safetensors")
-        files.get_file(MODEL, str(model))
-        key = read_metadata(model).content_key
-    run = find_run(store, key, name)
-    if run and "test_loss" in run.data.metrics:
-        return False
-    history = pd.read_csv(io.BytesIO(files.cat_file("reports/train/history.csv")))
-    params = yaml.safe_load(files.cat_file("params.yaml"))
-    scores = yaml.safe_load(files.cat_file("reports/evaluate/metrics.json"))
+def _list_commits(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the commits of all branches that changed a result, the oldest first."""
+    revisions = _git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
+    yield from (("", revision) for revision in (revisions or "").split())
+
+
+def _rebuild(
+    store: Store, root: Path, revision: str, key: str, scores: dict[str, float], name: str
+) -> str:
+    history = pd.read_csv(io.StringIO(_read(root, revision, "reports/train/history.csv") or ""))
+    params = yaml.safe_load(_read(root, revision, "params.yaml") or "{}")
     run_id = find_or_rebuild_run(store, key, params, history, name)
     log_scores(store, run_id, scores)
-    return True
+    with TemporaryDirectory() as folder, suppress(DvcException, OSError):
+        # Without them in the cache, the figures of the run are all there is.
+        place = Path(folder, Path(EVALUATION).name)
+        files = DVCFileSystem(str(root), rev=revision)
+        files.get(EVALUATION, str(place), recursive=True)
+        log_folder(store, run_id, place)
+    return run_id
+
+
+def _read(root: Path, revision: str, path: str) -> str | None:
+    return _git(root, "show", f"{revision}:{path}")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+    )
+    return done.stdout if done.returncode == 0 else None

@@ -38,6 +38,7 @@ from phototag.provenance import describe_environment, has_died, name_process, re
 EXPERIMENT = "phototag"
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
+REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 NOTE_TAG = "mlflow.note.content"
@@ -230,9 +231,9 @@ def training_run(
     """
     close_dead_runs(store)
     name = experiment_name()
-    runs = _find_runs(store, key, name)
+    runs = find_runs(store, key, name)
     if not runs and resumed:
-        runs = [run for run in _find_runs(store, key) if run.info.status != "FINISHED"]
+        runs = [run for run in find_runs(store, key) if run.info.status != "FINISHED"]
     if runs and (resumed or runs[0].info.status != "FINISHED"):
         run_id = str(runs[0].info.run_id)
         store.client.update_run(run_id, "RUNNING", name=_run_name(key, name))
@@ -310,7 +311,7 @@ def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp:
 
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
     """Find the run of this content key and DVC experiment: the newest, a finished one first."""
-    runs = _find_runs(store, key, exp_name)
+    runs = find_runs(store, key, exp_name)
     return min(runs, key=lambda run: run.info.status != "FINISHED", default=None)
 
 
@@ -318,7 +319,7 @@ def _run_name(key: str, exp_name: str) -> str:
     return exp_name or f"repro-{key[:8]}"
 
 
-def _find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
+def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
     """Find all runs of this content key, and DVC experiment if one is named, the newest first."""
     query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])

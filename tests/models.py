@@ -1,0 +1,39 @@
+"""A model file that needs no training: a label of the packed photos is a bright channel."""
+
+from pathlib import Path
+
+import torch
+
+from phototag.files import write_json
+from phototag.model import build_model
+from phototag.params import ModelParams
+from phototag.weights import Metadata, save_model
+
+LABELS = ["blue", "green", "red"]
+
+
+def make_model(folder: Path, known: int = 3, size: int = 16) -> tuple[Path, Path]:
+    """Write a model file and its thresholds, of a network that knows the first labels only."""
+    spec = ModelParams.model_validate(
+        {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
+    )
+    network = build_model(spec, len(LABELS), size, [0.0] * 3, [1.0] * 3)
+    knows = torch.arange(3) < known
+    last = len(network) - 1
+    network.load_state_dict(
+        network.state_dict()
+        | {
+            "1.weight": torch.eye(3)[:, :, None, None],
+            "1.bias": torch.zeros(3),
+            f"{last}.weight": torch.diag(40.0 * knows),
+            f"{last}.bias": torch.where(knows, -25.0, -3.0),
+        }
+    )
+    folder.mkdir(exist_ok=True)
+    metadata = Metadata(
+        LABELS, size, [0.0] * 3, [1.0] * 3, spec.model_dump(mode="json"), "key", 1, val_loss=0.5
+    )
+    save_model(folder / "model.safetensors", network, metadata)
+    point = {"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}
+    write_json(folder / "thresholds.json", point)
+    return folder / "model.safetensors", folder / "thresholds.json"
