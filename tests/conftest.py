@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from phototag.files import write_json
 from phototag.images import Photo, write_images
 from phototag.manifest import build_manifest, write_manifest
 from phototag.params import ModelParams, Params, read_params
+from tests.servers import free_port
 
 SIZE = 16
 NUM_PHOTOS = 40
@@ -101,9 +101,7 @@ def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path
 @pytest.fixture
 def port() -> int:
     """A free one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ def start(project: Path, experiment: str = "") -> subprocess.Popen[bytes]:
         cwd=project,
         env=environment | {"PYTHONPATH": str(ROOT), "DVC_EXP_NAME": experiment},
         stderr=subprocess.DEVNULL,
+        # Where the tests run in the background, they ignore Ctrl-C, and their children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -94,5 +96,5 @@ def test_other_params_do_not_go_on_from_a_foreign_state(project: Path) -> None:
     assert start(project).wait() == 0
     history = (project / OUTS[1]).read_text().splitlines()
     assert len(history) == 3
-    assert sorted(status for status, _ in logged(project)) == ["FINISHED", "RUNNING"]
+    assert sorted(status for status, _ in logged(project)) == ["FINISHED", "KILLED"]
     assert len(list(states.glob("*.pt"))) == 1

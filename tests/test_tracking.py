@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from phototag import tracking
 from phototag.tracking import Store
+from tests.servers import wait_for
 
 
 @pytest.fixture
@@ -265,16 +265,3 @@ def test_a_server_that_goes_away_loses_nothing(
         logged = store.client.get_metric_history(run.info.run_id, "val_loss")
         assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
         assert run.info.status == "FINISHED"
-
-
-def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
-    """Ask until the server answers; a connection refused comes back at once."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "the server ended"
-        try:
-            urllib.request.urlopen(address, timeout=5).read()
-        except OSError:
-            continue
-        return
-    raise AssertionError(f"{address} did not answer in two minutes")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,8 +73,8 @@ def predict(
     from phototag.files import write_text
     from phototag.tagger import load_tagger
 
-    if output and output.exists():
-        raise InputError(f"{output} exists already: name a new file, or remove it")
+    if output:
+        _refuse_existing(output)
     tagger = load_tagger(model, thresholds)
     names = predictions.find_photos(sources, sys.stdin)
     found = []
@@ -166,6 +167,53 @@ def _tell(decision: dict[str, Any]) -> None:
         f"{decision['name']} version {decision['version']} is the champion "
         f"(before: {decision['previous_champion']})"
     )
+
+
+@typer_app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="A new file, such as model.onnx.")],
+    model: Annotated[Path, typer.Option(help="Weights, of `train`.")] = MODEL,
+    thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
+) -> None:
+    """Write the model as ONNX, from photos' pixels to probabilities, for batches of any size."""
+    if find_spec("onnx") is None or find_spec("onnxscript") is None:
+        raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
+    from phototag.export import export_onnx
+    from phototag.tagger import load_tagger
+
+    _refuse_existing(output)
+    export_onnx(load_tagger(model, thresholds), output)
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise InputError(f"{output} exists already: name a new file, or remove it")
+
+
+@typer_app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="Of the page, on 127.0.0.1.")] = 8501,
+    model: Annotated[Path, typer.Option(help="Weights, of `train`.")] = MODEL,
+    thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
+) -> None:
+    """Serve a page on which one drops a photo and sees labels, scores and where they come from."""
+    if find_spec("streamlit") is None:
+        raise InputError("the page needs Streamlit: pip install 'phototag[demo]'")
+    page = Path(__file__).with_name("demo_page.py")
+    typer.echo(f"Open http://127.0.0.1:{port}\nCtrl-C stops the server.")
+    sys.stdout.flush()
+    options = {
+        "server.address": "127.0.0.1",
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+    }
+    command = [sys.executable, "-m", "streamlit", "run", str(page)]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    os.execv(sys.executable, [*command, "--", str(model.resolve()), str(thresholds.resolve())])
 
 
 @typer_app.command()

@@ -42,6 +42,18 @@ REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 NOTE_TAG = "mlflow.note.content"
+VIEW = "phototag"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+# By default MLflow's table of runs shows no param and no metric.
+COLUMNS = (
+    "attributes.`Created`",
+    "metrics.`best_val_loss`",
+    "metrics.`test_f1_micro`",
+    "metrics.`test_f1_macro`",
+    "params.`lr`",
+    "params.`weight_decay`",
+    "params.`optimizer`",
+)
 DESCRIPTION = """Every training of this repository, one run each: `dvc repro` and DVC experiments.
 
 - `val_loss`, `f1_micro`, `f1_macro`: on val at threshold 0.5, epoch by epoch; `best_...` are of the
@@ -112,19 +124,21 @@ def connect() -> Store:
         uri = store_uri()
         mlflow.set_tracking_uri(uri)
         client = MlflowClient()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment:
-            return Store(client, experiment.experiment_id, lock)
         place = (root / "mlartifacts").as_uri() if uri == embedded_uri() else None
-        try:
-            made = client.create_experiment(EXPERIMENT, place, tags={NOTE_TAG: DESCRIPTION})
-            return Store(client, made, lock)
-        except MlflowException:
-            # On a shared server, another machine may have made it in between.
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            try:
+                client.create_experiment(EXPERIMENT, place)
+            except MlflowException:
+                # On a shared server, another machine may have made it in between.
+                if client.get_experiment_by_name(EXPERIMENT) is None:
+                    raise
             experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                raise
-            return Store(client, experiment.experiment_id, lock)
+        tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
+        for name, value in tags.items():
+            if name not in experiment.tags:  # what somebody wrote there stays
+                client.set_experiment_tag(experiment.experiment_id, name, value)
+        return Store(client, experiment.experiment_id, lock)
 
 
 def experiment_name() -> str:
@@ -415,8 +429,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def training_view(base: str, experiment_id: str) -> str:
-    """Return the address that opens the experiment's runs.
+    """Return the address that opens the experiment's runs, with losses, F1 and lr as columns.
 
     MLflow 3 opens a bare experiment address in its GenAI view, which does not show them.
     """
-    return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    options = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"{base}/#/experiments/{experiment_id}/runs?{options}"

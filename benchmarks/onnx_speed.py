@@ -1,0 +1,54 @@
+"""ONNX Runtime beside PyTorch, on the CPU: `python -m benchmarks.onnx_speed` after `dvc repro`."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from phototag.allocator import keep_freed_memory
+from phototag.cli import MODEL, THRESHOLDS
+from phototag.export import export_onnx
+from phototag.tagger import load_tagger
+
+SECONDS, TURNS = 2.0, 5
+
+
+def measure(run: Callable[[], object], batch: int) -> float:
+    """Return photos a second."""
+    done, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < SECONDS:
+        run()
+        done += batch
+    return done / elapsed
+
+
+def main() -> None:
+    """Take turns on batches of 1 and 64, and print medians and ratios."""
+    keep_freed_memory()
+    tagger = load_tagger(MODEL, THRESHOLDS)
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(tagger, Path(folder, "model.onnx"))
+        session = onnxruntime.InferenceSession(Path(folder, "model.onnx"))
+        for batch in (1, 64):
+            shape = (batch, 3, tagger.size, tagger.size)
+            images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            tensor = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+            ways: dict[str, Callable[[], object]] = {
+                "PyTorch": lambda tensor=tensor: tagger.network(tensor),  # type: ignore[misc]
+                "ONNX Runtime": lambda images=images: session.run(None, {"images": images}),  # type: ignore[misc]
+            }
+            with torch.inference_mode():
+                turns = [{n: measure(run, batch) for n, run in ways.items()} for _ in range(TURNS)]
+            rates = {name: statistics.median(turn[name] for turn in turns) for name in ways}
+            ratio = rates["ONNX Runtime"] / rates["PyTorch"]
+            told = ", ".join(f"{name} {rate:.0f} photos/s" for name, rate in rates.items())
+            print(f"batches of {batch}: {told}; ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""A trained model as ONNX, for runtimes without PyTorch."""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from phototag.files import replace_file
+from phototag.tagger import Tagger
+
+
+class Probabilities(nn.Module):
+    """The network with what turns its logits into probabilities."""
+
+    def __init__(self, tagger: Tagger) -> None:
+        super().__init__()
+        self.network = tagger.network
+        self.temperature = tagger.temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 [batch, 3, size, size] to 0..1 [batch, num_labels]."""
+        return torch.sigmoid(self.network(images) / self.temperature)
+
+
+def export_onnx(tagger: Tagger, path: Path) -> None:
+    """Write one ONNX file for batches of any size.
+
+    Its input `images` is uint8 [batch, 3, size, size], as the packed array has them but with the
+    channels first; its output `probabilities` is float32 [batch, num_labels]. The labels and their
+    thresholds stand in its metadata.
+
+    Args:
+        tagger: The model.
+        path: The file.
+    """
+    import onnx
+
+    example = torch.zeros(2, 3, tagger.size, tagger.size, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            Probabilities(tagger).eval(),
+            (example,),
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    found = program.model_proto
+    thresholds = dict(zip(tagger.labels, tagger.thresholds.tolist(), strict=True))
+    onnx.helper.set_model_props(found, {"thresholds": json.dumps(thresholds)})
+    onnx.checker.check_model(found)
+    with replace_file(path) as temporary:
+        onnx.save(found, str(temporary))

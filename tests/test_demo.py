@@ -1,0 +1,49 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from tests.models import make_model
+from tests.servers import wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def address(tmp_path: Path, port: int) -> Iterator[str]:
+    model, thresholds = make_model(tmp_path / "model")
+    command = [sys.executable, "-c", "from phototag.cli import app; app()", "demo"]
+    command += ["--port", str(port), "--model", str(model), "--thresholds", str(thresholds)]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=tmp_path, env=os.environ, stdout=log, stderr=log)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_a_dropped_photo_is_labelled(address: str, browser: Browser, tmp_path: Path) -> None:
+    blue = tmp_path / "blue.png"
+    Image.new("RGB", (40, 30), (220, 0, 0)).save(blue)
+    text = tmp_path / "text.jpg"
+    text.write_text("no photo")
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.locator("input[type=file]").set_input_files(blue)
+    expect(page.get_by_role("heading", name="blue")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("blue: 1.00 against 0.50")).to_be_visible()
+    expect(page.get_by_text("red: 0.00 against 0.50")).to_be_visible()
+    expect(page.locator("img")).to_have_count(2)
+    page.locator("input[type=file]").set_input_files(text)
+    expect(page.get_by_text("text.jpg: not an image")).to_be_visible(timeout=60_000)
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+    page.close()

@@ -1,0 +1,168 @@
+"""What a team shares: an MLflow server on PostgreSQL, and DVC remotes."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+from mlflow.tracking import MlflowClient
+
+from phototag.files import file_digest
+from tests.projects import Project, make_project
+from tests.servers import free_port, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def find_postgres() -> Path | None:
+    """Return the folder of Debian's newest PostgreSQL, whose programs are not on the PATH."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return folders[-1].parent if folders else None
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """The address of an empty PostgreSQL database."""
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL: apt-get install postgresql")
+    # As root it refuses to run; and its folder must be where that user may go.
+    user = "postgres" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="phototag-"))
+    if user:
+        shutil.chown(folder, user)
+    port = free_port()
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(programs / program), *arguments]
+        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+
+    data = str(folder / "data")
+    try:
+        run("initdb", "--auth=trust", "--username=phototag", "-D", data)
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+        run("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+        run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "phototag", "phototag")
+        yield f"postgresql://phototag@127.0.0.1:{port}/phototag"
+        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
+    """An MLflow server on it, through which artifacts go too."""
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
+    command += ["--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "kept")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", started)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        started.wait()
+
+
+def test_four_queue_workers_at_once_lose_nothing(server: str, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    project = make_project(folder)
+    project.environment["MLFLOW_TRACKING_URI"] = server
+    project("dvc", "repro")
+    project("git", "add", "-A")
+    project("git", "commit", "-q", "-m", "results")
+    names = [f"lr-{number}" for number in range(1, 5)]
+    for number, name in enumerate(names, start=1):
+        project("dvc", "exp", "run", "--queue", "-n", name, "-S", f"lr=0.000{number}")
+    project("dvc", "exp", "run", "--run-all", "--jobs", "4")
+
+    assert not (folder / "mlflow.db").exists()
+    client = MlflowClient(server, registry_uri=server)
+    experiment = client.get_experiment_by_name("phototag")
+    assert experiment
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(names) < set(runs)
+    assert len(runs) == 5
+    for name, run in runs.items():
+        assert run.info.status == "FINISHED", name
+        assert {"val_loss", "best_val_loss", "test_f1_micro"} <= set(run.data.metrics)
+        paths = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "evaluate")}
+        assert {"evaluate/report.html", "evaluate/figures"} <= paths
+    versions = client.search_model_versions("name = 'phototag'")
+    assert {version.run_id for version in versions} == {run.info.run_id for run in runs.values()}
+    assert client.get_model_version_by_alias("phototag", "champion")
+    assert list((tmp_path / "kept").rglob("report.html"))
+
+
+class SSHServer:
+    """A real SSH server with SFTP on this machine, in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = folder / "key"
+        asyncssh.generate_private_key("ssh-ed25519").write_private_key(self.key)
+        asyncssh.read_private_key(self.key).write_public_key(folder / "authorized")
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        starting = asyncio.run_coroutine_threadsafe(self._listen(folder), self.loop)
+        self.listener = starting.result(timeout=60)
+        self.port = self.listener.get_port()
+
+    async def _listen(self, folder: Path) -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[str(self.key)],
+            authorized_client_keys=str(folder / "authorized"),
+            sftp_factory=True,
+            allow_scp=False,
+        )
+
+    def close(self) -> None:
+        """End it."""
+        self.loop.call_soon_threadsafe(self.listener.close)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[SSHServer]:
+    server = SSHServer(tmp_path)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("kind", ["folder", "ssh"])
+def test_results_travel_through_a_remote(kind: str, tmp_path: Path, ssh: SSHServer) -> None:
+    place, folder = tmp_path / "remote", tmp_path / "project"
+    place.mkdir()
+    folder.mkdir()
+    project = make_project(folder)
+    if kind == "folder":
+        project("dvc", "remote", "add", "-d", "team", str(place))
+    else:
+        project("dvc", "remote", "add", "-d", "team", f"ssh://team@127.0.0.1:{ssh.port}{place}")
+        project("dvc", "remote", "modify", "team", "keyfile", str(ssh.key))
+    project("dvc", "repro", "evaluate")
+    project("git", "add", "-A")
+    project("git", "commit", "-q", "-m", "results")
+    project("dvc", "push")
+    assert list(place.rglob("files/md5/*/*"))
+
+    mate = Project(tmp_path / "mate")
+    project("git", "clone", "-q", ".", str(mate.folder))
+    mate("dvc", "pull", "models/model.safetensors", "reports/evaluate/report.html")
+    for name in ("models/model.safetensors", "reports/evaluate/report.html"):
+        assert file_digest(mate.folder / name) == file_digest(folder / name)
+    # With everything pulled, nothing is left to compute.
+    mate("dvc", "pull")
+    assert "Running stage" not in mate("dvc", "repro", "evaluate")

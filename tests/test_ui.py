@@ -1,0 +1,106 @@
+"""MLflow's own pages, in Chromium, on the store that a real pipeline and two experiments made.
+
+PHOTOTAG_SCREENSHOTS names a folder that takes pictures of them.
+"""
+
+import json
+import os
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from playwright.sync_api import Browser, Page, expect
+
+from tests.projects import Project, make_project
+from tests.servers import free_port, wait_for
+
+pytestmark = pytest.mark.slow
+PATIENCE = 60_000  # milliseconds: the server's first page takes long
+
+
+class Served:
+    """The project's MLflow, as `phototag ui` serves it."""
+
+    def __init__(self, base: str, view: str, folder: Path) -> None:
+        self.base, self.view = base, view
+        client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        self.runs = {run.info.run_name: run for run in client.search_runs(["1"])}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("ui")
+    project: Project = make_project(folder)
+    project("dvc", "repro")
+    project("git", "add", "-A")
+    project("git", "commit", "-q", "-m", "results")
+    project("dvc", "exp", "run", "-n", "slow-lr", "-S", "lr=0.0001", "-S", "epochs=2")
+    project("dvc", "exp", "run", "-n", "no-l2", "-S", "weight_decay=0", "-S", "epochs=2")
+    port = free_port()
+    log = folder / "ui.log"
+    with log.open("w") as out:
+        server = project.start("phototag", "ui", "--port", str(port), stdout=out)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+        view = log.read_text().split()[1]
+        yield Served(f"http://127.0.0.1:{port}", view, folder)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1400, "height": 800})
+    opened.set_default_timeout(PATIENCE)
+    yield opened
+    opened.close()
+
+
+def keep(page: Page, name: str) -> None:
+    if folder := os.environ.get("PHOTOTAG_SCREENSHOTS"):
+        assistant = page.get_by_role("button", name="Close", exact=True)
+        if assistant.count():
+            assistant.first.click()
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=Path(folder, f"{name}.png"))
+
+
+def test_runs_table_has_lr_loss_and_f1_in_sight(served: Served, page: Page) -> None:
+    page.goto(served.view)
+    for name in served.runs:
+        expect(page.get_by_text(name, exact=True)).to_be_visible(timeout=PATIENCE)
+    for column in ("best_val_loss", "test_f1_micro", "test_f1_macro", "lr"):
+        expect(page.get_by_text(column, exact=True).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("0.0001", exact=True).first).to_be_visible()
+    keep(page, "runs")
+
+
+def test_a_run_shows_its_curves(served: Served, page: Page) -> None:
+    run_id = served.runs["no-l2"].info.run_id
+    page.goto(f"{served.base}/#/experiments/1/runs/{run_id}/model-metrics")
+    for metric in ("val_loss", "f1_micro"):
+        page.get_by_placeholder("Search metric charts").fill(f"^{metric}$")
+        expect(page.get_by_text(f"no-l2 ({metric})").first).to_be_visible(timeout=PATIENCE)
+    keep(page, "run")
+
+
+def test_experiments_compare(served: Served, page: Page) -> None:
+    chosen = [served.runs[name].info.run_id for name in ("slow-lr", "no-l2")]
+    runs, experiments = (urllib.parse.quote(json.dumps(ids)) for ids in (chosen, ["1"]))
+    page.goto(f"{served.base}/#/compare-runs?runs={runs}&experiments={experiments}")
+    expect(page.get_by_text("Comparing 2 Runs")).to_be_visible(timeout=PATIENCE)
+    for name in ("slow-lr", "no-l2"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("weight_decay", exact=True).first).to_be_visible(timeout=PATIENCE)
+    keep(page, "compare")
+
+
+def test_registered_model_shows_its_aliases(served: Served, page: Page) -> None:
+    page.goto(f"{served.base}/#/models/phototag")
+    for alias in ("champion", "challenger"):
+        expect(page.get_by_text(alias).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Version 3", exact=True)).to_be_visible()
+    keep(page, "model")
