@@ -152,7 +152,7 @@ def test_results_travel_through_a_remote(kind: str, tmp_path: Path, ssh: SSHServ
     else:
         project("dvc", "remote", "add", "-d", "team", f"ssh://team@127.0.0.1:{ssh.port}{place}")
         project("dvc", "remote", "modify", "team", "keyfile", str(ssh.key))
-    project("dvc", "repro", "evaluate")
+    project("dvc", "repro")
     project("git", "add", "-A")
     project("git", "commit", "-q", "-m", "results")
     project("dvc", "push")
@@ -165,4 +165,4 @@ def test_results_travel_through_a_remote(kind: str, tmp_path: Path, ssh: SSHServ
         assert file_digest(mate.folder / name) == file_digest(folder / name)
     # With everything pulled, nothing is left to compute.
     mate("dvc", "pull")
-    assert "Running stage" not in mate("dvc", "repro", "evaluate")
+    assert "Running stage" not in mate("dvc", "repro")
