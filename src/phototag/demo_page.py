@@ -12,7 +12,7 @@ from phototag.galleries import overlay_heat
 from phototag.gradcam import locate_labels
 from phototag.tagger import Tagger, load_tagger, tag_photos
 
-WIDTH = 320  # of a picture on the page, pixels
+WIDTH = 220  # of a picture on the page, pixels
 
 
 def main() -> None:

@@ -146,18 +146,32 @@ def score_losses(targets: np.ndarray, logits: np.ndarray, weights: np.ndarray) -
 def _rank(
     targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, photos: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rank decisions by probability; `photos` says whose each is."""
+    """Rank decisions by probability; `photos` says whose each is.
+
+    Both sums need only the places of positives: AP their precision, the area how many negatives
+    rank below them (and half of those beside them).
+    """
     order = np.argsort(-probabilities, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)
-    ranked = weights[:, photos[order]]
-    true = np.cumsum(ranked * targets[order], axis=1)[:, ends]
-    all_ = np.cumsum(ranked, axis=1)[:, ends]
-    positives, negatives = true[:, -1], all_[:, -1] - true[:, -1]
-    gained = np.diff(true, axis=1, prepend=0)
-    precision = (_ratio(true, all_) * gained).sum(axis=1)
-    # Under the ROC curve, in units of decisions: trapezes between neighbouring thresholds.
-    width = np.diff(all_ - true, axis=1, prepend=0)
-    area = (width * (true - gained / 2)).sum(axis=1)
+    ranked = probabilities[order]
+    true = targets[order] > 0
+    first = np.searchsorted(-ranked, -ranked[true], side="left")
+    last = np.searchsorted(-ranked, -ranked[true], side="right") - 1
+    # Positives of equal probability stand together, and all count up to the last of them.
+    same = np.searchsorted(-ranked[true], -ranked[true], side="right") - 1
+    all_ = np.cumsum(weights[:, photos[order]], axis=1)
+    own = weights[:, photos[order[true]]]
+    found = np.cumsum(own, axis=1)
+    above = np.where(first > 0, all_[:, first - 1], 0)
+    reached, hits, total = all_[:, last], found[:, same], all_[:, -1]
+    precision = (own * _ratio(hits, reached)).sum(axis=1)
+    positives = own.sum(axis=1)
+    # Of the positives, those beside and above: the first of equals knows what was above all.
+    earlier = np.searchsorted(-ranked[true], -ranked[true], side="left")
+    hits_above = np.where(earlier > 0, found[:, earlier - 1], 0)
+    misses_above, misses_reached = above - hits_above, reached - hits
+    negatives = total - positives
+    below = negatives[:, None] - (misses_above + misses_reached) / 2
+    area = (own * below).sum(axis=1)
     return _or_nan(precision, positives), _or_nan(area, positives * negatives)
 
 

@@ -23,12 +23,12 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from PIL import Image
 
+from phototag.allocator import keep_freed_memory
 from phototag.errors import InputError
 from phototag.tagger import load_tagger, read_photo, tag_photos
 
 # What the version's code imports; its environment needs no more (no dvc, no matplotlib).
 REQUIREMENTS = (
-    "filelock",
     "joblib",
     "mlflow",
     "numpy",
@@ -37,11 +37,9 @@ REQUIREMENTS = (
     "pydantic",
     "pyyaml",
     "safetensors",
-    "scikit-learn",
+    "scipy",
     "torch",
-    "tqdm",
 )
-
 MAX_BYTES = 64 * 2**20  # of one photo's file
 # Of any type, so that base64 and bytes both come through as they are.
 SIGNATURE = ModelSignature(
@@ -66,6 +64,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Load weights and thresholds from the model's own artifacts."""
+        keep_freed_memory()
         self.tagger = load_tagger(
             Path(context.artifacts["model"]), Path(context.artifacts["thresholds"])
         )
