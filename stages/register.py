@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from phototag import registry, tracking
+from phototag import images, registry, serving, tagger, tracking
 from phototag.dataset import read_datasets
-from phototag.files import file_digest, read_json, write_json, write_table
+from phototag.files import content_key, file_digest, read_json, write_json, write_table
 from phototag.manifest import fingerprint, read_kept
 from phototag.pages import write_page
 from phototag.params import read_params
@@ -14,6 +14,8 @@ from phototag.weights import read_metadata
 
 from . import run
 
+# A version brings its own code along: with other code it is another version.
+CODE = [Path(str(m.__file__)) for m in (images, serving, tagger)]
 MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/register")
 
 
@@ -30,7 +32,7 @@ def main() -> None:
         metadata,
         scores,
         read_json(thresholds)["thresholds"],
-        file_digest(model)[:16] + file_digest(thresholds)[:16],
+        content_key(None, [model, thresholds, *CODE]),
         file_digest(MANIFEST)[:16],
         fingerprint(read_kept(MANIFEST).iloc[judged.rows]),
     )

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import f1_score
+from typer.testing import CliRunner
 
 from phototag import registry, tracking
+from phototag.cli import typer_app
 from phototag.comparison import judge
 from phototag.dataset import Dataset
 from phototag.errors import InputError
@@ -145,6 +147,25 @@ def test_promote_and_roll_back_by_hand(register: Registered) -> None:
         "rollback",
     ]
     assert history[3]["reason"] == "bad on dogs"
+
+
+def test_commands_for_the_champion(register: Registered) -> None:
+    for known in (1, 2):
+        register(known)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(typer_app, arguments)
+        assert result.exit_code == 0, result.exception
+        return result.stdout
+
+    assert "version 1 is the champion (before: 2)" in run("rollback", "--reason", "bad on dogs")
+    assert "version 2 is the champion (before: 1)" in run("promote", "2")
+    lines = run("history").splitlines()
+    assert [line.split()[3] for line in lines] == ["1", "2", "1", "2"]
+    assert "there was no champion" in lines[0]
+    assert "beats" in lines[1]
+    assert lines[2].endswith("rollback   champion  bad on dogs")
+    assert isinstance(CliRunner().invoke(typer_app, ["promote", "9"]).exception, InputError)
 
 
 def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc_data.index import DataIndexError
 
 from phototag.tracking import (
     REVISION_TAG,
@@ -87,7 +88,7 @@ def _rebuild(
     params = yaml.safe_load(_read(root, revision, "params.yaml") or "{}")
     run_id = find_or_rebuild_run(store, key, params, history, name)
     log_scores(store, run_id, scores)
-    with TemporaryDirectory() as folder, suppress(DvcException, OSError):
+    with TemporaryDirectory() as folder, suppress(DvcException, DataIndexError, OSError):
         # Without them in the cache, the figures of the run are all there is.
         place = Path(folder, Path(EVALUATION).name)
         files = DVCFileSystem(str(root), rev=revision)
