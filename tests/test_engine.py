@@ -90,6 +90,7 @@ def test_the_best_epochs_weights_are_kept(
 
 VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "adam"},
+    {"optimizer": "adamw"},
     {"optimizer": "adagrad"},
     {"optimizer": "sgd"},
     {"optimizer": "sgd", "momentum": 0.0},

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from phototag.gradcam import locate_labels
-from phototag.model import build_model
+from phototag.model import build_model, initialize
 from phototag.params import ModelParams
 
 
@@ -45,3 +45,13 @@ def test_torchvision_networks_have_maps_too(tiny_spec: ModelParams) -> None:
     network = build_model(spec, 3, 64, [0.5] * 3, [0.2] * 3).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert locate_labels(network, images, torch.tensor([0, 2])).any()
+
+
+def test_a_residual_units_maps_come_from_behind_its_sum(tiny_spec: ModelParams) -> None:
+    block = tiny_spec.conv[-1].model_copy(update={"residual": 1})
+    spec = tiny_spec.model_copy(update={"conv": (*tiny_spec.conv[:-1], block)})
+    network = build_model(spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
+    initialize(network, spec, torch.full((3,), 0.2))  # the unit adds nothing yet
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    # The last convolution's own maps are all 0.
+    assert locate_labels(network, images, torch.tensor([0, 1, 2, 0])).any()

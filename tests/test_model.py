@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
 from phototag.errors import InputError
-from phototag.model import Normalize, build_model, find_head, initialize
+from phototag.model import Normalize, Residual, build_model, find_head, initialize
 from phototag.params import ModelParams, Params
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -138,3 +138,33 @@ def test_normalize_equals_numpy() -> None:
     out = Normalize(MEAN, STD)(torch.from_numpy(pixels))
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
     assert torch.isfinite(Normalize([0.0] * 3, [0.0] * 3)(torch.from_numpy(pixels))).all()
+
+
+def residual_spec(**changes: Any) -> ModelParams:
+    blocks = [{"out": 8, "kernel": 3, "padding": 1, "pool": 2, "residual": 1}]
+    given = {"init": "he", "batch_norm": True, "conv": blocks, "linear": [], **changes}
+    return ModelParams.model_validate(given)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_residual_units_start_as_the_path_that_skips_them(batch_norm: bool) -> None:
+    torch.manual_seed(0)
+    spec = residual_spec(batch_norm=batch_norm)
+    model = build_model(spec, 3, 16, MEAN, STD)
+    initialize(model, spec, torch.tensor([0.1, 0.2, 0.3]))
+    (unit,) = (layer for layer in model if isinstance(layer, Residual))
+    maps = torch.rand(2, 8, 8, 8)
+    torch.testing.assert_close(unit(maps), maps)
+    # What is added is the branch's output, before the last ReLU.
+    nn.init.ones_(list(unit.parameters())[-2])
+    torch.testing.assert_close(unit(maps), (maps + unit.branch(maps)).clamp(min=0))
+    assert not torch.equal(unit(maps), maps)
+
+
+@pytest.mark.parametrize(("name", "reduce"), [("mean", Tensor.mean), ("max", Tensor.amax)])
+def test_global_pool_leaves_one_value_a_map(name: str, reduce: Any) -> None:
+    model = build_model(residual_spec(global_pool=name), 3, 16, MEAN, STD).eval()
+    assert find_head(model).in_features == 8
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    maps = model[:-3](images)
+    torch.testing.assert_close(model(images), model[-1](reduce(maps, (2, 3))))

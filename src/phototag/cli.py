@@ -129,6 +129,48 @@ def sync() -> None:
 
 
 @typer_app.command()
+def experiments(
+    claims: Annotated[
+        list[str] | None, typer.Argument(help="Of experiments.yaml; none lists them.")
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="A zip or folder; by default what params.yaml names.")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeatable; by default 0, 1, 2.")] = None,
+    jobs: Annotated[int, typer.Option(help="Experiments at a time.")] = 1,
+) -> None:
+    """Run the report's claims in DVC's queue, and keep what they gave in docs/results/."""
+    from phototag import results, tracking
+    from phototag.experiments import collect_results, plan_runs, read_experiments, run_queued
+
+    known = read_experiments()
+    if not claims:
+        width = max(map(len, known.claims))
+        for name, claim in known.claims.items():
+            typer.echo(f"{name:<{width}}  {claim.says}\n{'':<{width}}  {', '.join(claim.variants)}")
+        return
+    root = tracking.project_root()
+    runs = plan_runs(known, claims, photos, variant or [], seed or [0, 1, 2])
+    tracked = results.read_runs(root)
+    try:
+        run_queued(root, runs, jobs)
+    finally:
+        rows = collect_results(root, runs, tracking.connect())
+    typer.echo(results.compare_with_tracked(rows, tracked))
+    results.write_results(root, known)
+
+
+@typer_app.command("results")
+def results_() -> None:
+    """Write docs/results.md from docs/results/*.csv."""
+    from phototag import results, tracking
+    from phototag.experiments import read_experiments
+
+    results.write_results(tracking.project_root(), read_experiments())
+
+
+@typer_app.command()
 def history() -> None:
     """List every decision about the champion: when, which version, why."""
     from phototag import registry, tracking

@@ -87,12 +87,14 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
 
 
 def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Build adam, adagrad or sgd; weight decay is L2, added to the gradient."""
+    """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off."""
     parameters = list(model.parameters())
     lr, weight_decay = params.lr, params.weight_decay
     match params.optimizer:
         case "adam":
             return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
         case "adagrad":
             return torch.optim.Adagrad(parameters, lr, weight_decay=weight_decay)
         case "sgd":

@@ -31,13 +31,30 @@ class Normalize(nn.Module):
         return (images.float() - self.mean) / self.std
 
 
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside a path that skips them (He et al., 2016)."""
+
+    def __init__(self, channels: int, batch_norm: bool) -> None:
+        super().__init__()
+
+        def convolve() -> list[nn.Module]:
+            conv = nn.Conv2d(channels, channels, 3, padding=1)
+            return [conv, nn.BatchNorm2d(channels)] if batch_norm else [conv]
+
+        self.branch = nn.Sequential(*convolve(), nn.ReLU(inplace=True), *convolve())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Keep the shape [batch, channels, side, side]."""
+        return nn.functional.relu(maps + self.branch(maps))
+
+
 def build_model(
     spec: ModelParams, num_labels: int, size: int, mean: list[float], std: list[float]
 ) -> nn.Sequential:
-    """Build the network: normalisation, conv blocks, flatten, linear layers.
+    """Build the network: normalisation, conv blocks, global pool if wanted, linear layers.
 
-    A block is convolution, batch norm if wanted, max pool, ReLU. ReLU is monotonic, so pooling
-    first gives the same function and leaves the ReLU a quarter of the values.
+    A block is convolution, batch norm if wanted, max pool, ReLU, residual units. ReLU is monotonic,
+    so pooling first gives the same function and leaves the ReLU a quarter of the values.
 
     Args:
         spec: The blocks and the hidden linear layers, or the name of a torchvision network.
@@ -84,7 +101,13 @@ def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Modu
         if block.pool > 1:
             layers.append(nn.MaxPool2d(block.pool, pool_stride))
         layers.append(nn.ReLU(inplace=True))
+        layers += [Residual(block.out, spec.batch_norm) for _ in range(block.residual)]
         channels = block.out
+    if spec.global_pool != "none":
+        layers.append(
+            nn.AdaptiveAvgPool2d(1) if spec.global_pool == "mean" else nn.AdaptiveMaxPool2d(1)
+        )
+        side = 1
     layers.append(nn.Flatten())
     width = channels * side * side
     for out in (*spec.linear, num_labels):
@@ -177,11 +200,15 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
     if spec.name == "conv":
         if spec.init == "pytorch":
             return
-        for layer in model:
+        for layer in model.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        for layer in model.modules():
+            if isinstance(layer, Residual):
+                # Each unit starts as the path that skips it (Goyal et al., 2017).
+                nn.init.zeros_(list(layer.parameters())[-2])  # its last weights; then come biases
     elif spec.weights:
         load_weights(model, spec)
     find_head(model).bias.copy_(torch.logit(prior, eps=1e-4))

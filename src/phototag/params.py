@@ -71,7 +71,7 @@ class SplitParams(_Group):
 
 
 class ConvParams(_Group):
-    """One block: convolution, max pool, ReLU.
+    """One block: convolution, max pool, ReLU, then residual units.
 
     `pool` 1 means no pooling; `pool_stride` defaults to `pool`, as in PyTorch.
     """
@@ -82,6 +82,7 @@ class ConvParams(_Group):
     padding: NonNegativeInt = 0
     pool: PositiveInt = 1
     pool_stride: PositiveInt | None = None
+    residual: NonNegativeInt = 0
 
 
 class ModelParams(_Group):
@@ -96,6 +97,7 @@ class ModelParams(_Group):
     init: Literal["he", "pytorch"]
     batch_norm: bool = False
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    global_pool: Literal["none", "mean", "max"] = "none"
     # YAML has lists only; strict mode would refuse one for a tuple.
     conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
@@ -144,7 +146,7 @@ class Params(_Group):
     weight_decay: NonNegativeFloat
     batch_size: PositiveInt
     epochs: PositiveInt
-    optimizer: Literal["adam", "adagrad", "sgd"]
+    optimizer: Literal["adam", "adamw", "adagrad", "sgd"]
     momentum: Annotated[Float, Field(ge=0, lt=1)]
     schedule: Literal["constant", "cosine", "one-cycle"]
     warmup: NonNegativeFloat

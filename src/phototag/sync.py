@@ -49,10 +49,10 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         hashes of commits.
     """
     added, tagged = [], []
-    for name, revision in [*_list_experiments(root), *_list_commits(root)]:
+    for name, revision in [*list_experiments(root), *_list_commits(root)]:
         title = name or revision[:7]
-        trained = _read(root, revision, TRAINING)
-        scores = _read(root, revision, f"{EVALUATION}/metrics.json")
+        trained = read_revision(root, revision, TRAINING)
+        scores = read_revision(root, revision, f"{EVALUATION}/metrics.json")
         if trained is None or scores is None:
             continue
         key = json.loads(trained)["content_key"]
@@ -69,7 +69,8 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
     return added, tagged
 
 
-def _list_experiments(root: Path) -> list[tuple[str, str]]:
+def list_experiments(root: Path) -> list[tuple[str, str]]:
+    """List DVC's experiments of all commits: name and revision."""
     with Repo(str(root)) as repo:
         listed = repo.experiments.ls(all_commits=True)
     return [(name, revision) for group in listed.values() for name, revision in group]
@@ -84,8 +85,10 @@ def _list_commits(root: Path) -> Iterator[tuple[str, str]]:
 def _rebuild(
     store: Store, root: Path, revision: str, key: str, scores: dict[str, float], name: str
 ) -> str:
-    history = pd.read_csv(io.StringIO(_read(root, revision, "reports/train/history.csv") or ""))
-    params = yaml.safe_load(_read(root, revision, "params.yaml") or "{}")
+    history = pd.read_csv(
+        io.StringIO(read_revision(root, revision, "reports/train/history.csv") or "")
+    )
+    params = yaml.safe_load(read_revision(root, revision, "params.yaml") or "{}")
     run_id = find_or_rebuild_run(store, key, params, history, name)
     log_scores(store, run_id, scores)
     with TemporaryDirectory() as folder, suppress(DvcException, DataIndexError, OSError):
@@ -97,7 +100,8 @@ def _rebuild(
     return run_id
 
 
-def _read(root: Path, revision: str, path: str) -> str | None:
+def read_revision(root: Path, revision: str, path: str) -> str | None:
+    """Return what git tracks under a path of a revision, or None."""
     return _git(root, "show", f"{revision}:{path}")
 
 

@@ -1,0 +1,233 @@
+"""docs/results.md: what the experiments say about the report's claims."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from phototag.experiments import DRAWN, RESULTS, RUN, Claim, Experiments, Verdict
+from phototag.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from phototag.files import write_text
+
+PAGE = Path("docs/results.md")
+REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
+SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}
+
+
+def read_runs(root: Path) -> pd.DataFrame:
+    """Read docs/results/runs.csv; without it, an empty table."""
+    path = root / RESULTS / "runs.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=RUN)
+
+
+def judge_difference(reference: pd.Series, variant: pd.Series) -> tuple[float, Verdict | None]:
+    """Compare losses of two variants, seed by seed.
+
+    Better or worse is what differs in the same direction for every seed, by more on average than
+    the differences spread (largest less smallest); all else is similar.
+
+    Args:
+        reference: Loss of each seed, indexed by seed.
+        variant: The same of the other variant.
+
+    Returns:
+        The mean difference, and the verdict; None where fewer than two seeds have both.
+    """
+    differences = (variant - reference).dropna()
+    mean = float(differences.mean()) if len(differences) else float("nan")
+    if len(differences) < 2:
+        return mean, None
+    agree = (np.sign(differences) == np.sign(mean)).all()
+    if not agree or abs(mean) <= differences.max() - differences.min():
+        return mean, "similar"
+    return mean, "worse" if mean > 0 else "better"
+
+
+def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
+    """Tell each run's scores beside those in docs/results/ and their spread over seeds."""
+    lines = []
+    for row in rows.to_dict("records"):
+        same = tracked[
+            (tracked["photos"] == row["photos"]) & (tracked["variant"] == row["variant"])
+        ]
+        lines.append(f"{row['photos']}-{row['variant']}-s{row['seed']}")
+        for key, title in SHOWN.items():
+            told = f"  {title:<9} {row[key]:.4f}"
+            if len(same):
+                told += f"   tracked over {len(same)} seeds: {_format_spread(same[key], 4)}"
+            lines.append(told)
+    return "\n".join(lines)
+
+
+def write_results(root: Path, experiments: Experiments) -> None:
+    """Write docs/results.md and its figures from docs/results/runs.csv and curves.csv."""
+    runs = read_runs(root)
+    curves = pd.read_csv(root / RESULTS / "curves.csv")
+    sections = []
+    for name, claim in experiments.claims.items():
+        for photos in dict.fromkeys(runs.loc[runs["variant"].isin(claim.variants), "photos"]):
+            ours = runs[(runs["photos"] == photos) & runs["variant"].isin(claim.variants)]
+            if set(claim.variants[:1]) < set(ours["variant"]):
+                sections.append((name, claim, photos, ours))
+    write_text(root / PAGE, "\n".join(_write_page(root, sections, curves)) + "\n")
+
+
+def _write_page(
+    root: Path, sections: Sequence[tuple[str, Claim, str, pd.DataFrame]], curves: pd.DataFrame
+) -> Iterator[str]:
+    yield from _introduce()
+    yield from _summarize(sections)
+    beside = draw_beside_report(root, read_runs(root), curves)
+    yield f"\n![Losses beside the report's]({beside.relative_to(PAGE.parent)})"
+    for name, claim, photos, runs in sections:
+        title = name.replace("-", " ").capitalize()
+        drawn = " (drawn photos)" if photos == DRAWN else ""
+        yield f"\n## {title}: {photos}{drawn}\n\n> {claim.says}\n"
+        yield from _tabulate(claim, runs)
+        own = curves[(curves["photos"] == photos) & curves["variant"].isin(claim.variants)]
+        figure = RESULTS / f"{name}-{photos}.png"
+        _draw_curves(root / figure, f"{title}: {photos}", claim, own, runs["prior_loss"].iloc[0])
+        yield f"\n![Val loss over epochs]({figure.relative_to(PAGE.parent)})\n"
+        option = "" if photos == DRAWN else f" --photos {photos}.zip"
+        first, other = claim.variants[0], claim.variants[-1]
+        yield (
+            f"`phototag experiments {name}{option}`, then\n"
+            f"`dvc plots diff {photos}-{first}-s0 {photos}-{other}-s0`"
+        )
+
+
+def _introduce() -> Iterator[str]:
+    yield "# Results\n"
+    yield (
+        "Written by `phototag results` from `docs/results/runs.csv` and `curves.csv`, which\n"
+        "`phototag experiments` fills. Each run is one seed: of the split, the first weights and\n"
+        "all that is drawn in training. Val loss is the mean binary cross entropy of the best\n"
+        "epoch; F1 is on test, at the thresholds chosen on val. Figures are means over seeds,\n"
+        "with the smallest and largest.\n\n"
+        "A variant is better or worse than the first where its val loss differs in the same\n"
+        "direction for every seed, by more on average than the differences spread; else similar.\n"
+        "`mirflickr-2500` are 2 500 of the report's own photos, an eighth of its number;\n"
+        "`coco-20000` has its number of photos and other labels; `drawn` is the sample that the\n"
+        "repository draws."
+    )
+
+
+def _summarize(sections: Sequence[tuple[str, Claim, str, pd.DataFrame]]) -> Iterator[str]:
+    yield "\n| claim | photos | the report | here |\n|---|---|---|---|"
+    for name, claim, photos, runs in sections:
+        told = dict(_judge_all(claim, runs))
+        if claim.expect:
+            answer = _answer(claim, {variant: verdict for variant, (_, verdict) in told.items()})
+            yield f"| {name} | {photos} | {claim.says} | {answer} |"
+
+
+def _answer(claim: Claim, verdicts: dict[str, Verdict | None]) -> str:
+    known = {variant: verdicts.get(variant) for variant in claim.expect}
+    if not any(known.values()):
+        return "open: fewer than two seeds"
+    wrong = [f"{v} is {got}" for v, got in known.items() if got and got != claim.expect[v]]
+    if not wrong:
+        return "**holds**" if all(known.values()) else "holds as far as it was run"
+    return ("**does not hold**" if len(wrong) == len(known) else "holds in part") + (
+        f": {', '.join(wrong)}"
+    )
+
+
+def _judge_all(
+    claim: Claim, runs: pd.DataFrame
+) -> Iterator[tuple[str, tuple[float, Verdict | None]]]:
+    losses = runs.set_index("seed").groupby("variant")["val_loss"]
+    reference = losses.get_group(claim.variants[0])
+    for variant in claim.variants[1:]:
+        if variant in losses.groups:
+            yield variant, judge_difference(reference, losses.get_group(variant))
+
+
+def _tabulate(claim: Claim, runs: pd.DataFrame) -> Iterator[str]:
+    yield (
+        "| variant | seeds | best epoch | val loss | beside the first | micro F1 | macro F1 "
+        "| parameters | images/s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    told = dict(_judge_all(claim, runs))
+    for variant in claim.variants:
+        own = runs[runs["variant"] == variant]
+        if own.empty:
+            continue
+        difference, verdict = told.get(variant, (0.0, None))
+        cells = [
+            variant,
+            str(len(own)),
+            _format_spread(own["best_epoch"], 0),
+            _format_spread(own["val_loss"], 4),
+            f"{difference:+.4f} {verdict or 'open'}" if variant in told else "",
+            _format_spread(own["test_f1_micro"], 3),
+            _format_spread(own["test_f1_macro"], 3),
+            f"{own['num_parameters'].iloc[0] / 1e6:.1f} M",
+            f"{own['images_per_second'].median():.0f}".replace("nan", ""),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _format_spread(values: pd.Series, digits: int) -> str:
+    mean = f"{values.mean():.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({values.min():.{digits}f}-{values.max():.{digits}f})"
+
+
+def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, prior: float) -> None:
+    figure, axes = new_figure(title, "epoch", "val loss (nats)")
+    for variant, colour in zip(claim.variants, COLOURS, strict=False):
+        own = curves[curves["variant"] == variant].groupby("epoch")["val_loss"]
+        if own.ngroups:
+            _draw_band(axes, own.agg(["mean", "min", "max"]), variant, colour)
+    axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
+    # What overfits leaves the picture at the top: its best epoch is of interest.
+    axes.set_ylim(curves["val_loss"].min() * 0.97, prior * 1.35)
+    axes.legend(ncols=2)
+    save_figure(figure, path)
+
+
+def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str) -> None:
+    axes.plot(table.index, table["mean"], color=colour, label=label)
+    axes.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15)
+
+
+def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> Path:
+    """Draw our losses of the report's network beside the report's own.
+
+    Args:
+        root: The repository.
+        runs: Of runs.csv; knows each set of photos' prior loss.
+        curves: Of curves.csv.
+
+    Returns:
+        The figure's path, in the repository.
+    """
+    report = pd.read_csv(root / RESULTS / "report_curves.csv")
+    report = report[report["network"] == "final network"]
+    figure, axes = new_figure(
+        "The report's network; 1 is always predicting the prior",
+        "epoch",
+        "loss / loss of the prior",
+    )
+    axes.plot(report["epoch"], report["val_loss"] / REPORT_PRIOR, color="black", label="the report")
+    axes.plot(report["epoch"], report["train_loss"] / REPORT_PRIOR, color="black", linestyle=":")
+    for photos, colour in zip(dict.fromkeys(runs["photos"]), COLOURS, strict=False):
+        own = curves[(curves["photos"] == photos) & (curves["variant"] == "report")]
+        if own.empty:
+            continue
+        prior = runs.loc[runs["photos"] == photos, "prior_loss"].mean()
+        scaled = own.groupby("epoch")[["val_loss", "train_loss"]].mean() / prior
+        axes.plot(scaled.index, scaled["val_loss"], color=colour, label=photos)
+        axes.plot(scaled.index, scaled["train_loss"], color=colour, linestyle=":")
+    axes.plot([], [], color=GREY, label="val")
+    axes.plot([], [], color=GREY, linestyle=":", label="train")
+    axes.set_ylim(0.3, 1.5)
+    axes.legend(ncols=2)
+    path = RESULTS / "beside-report.png"
+    save_figure(figure, root / path)
+    return path

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phototag.experiments import RESULTS, Claim, Experiments
+from phototag.results import compare_with_tracked, judge_difference, read_runs, write_results
+from tests.projects import ROOT
+
+
+def series(*values: float) -> pd.Series:
+    return pd.Series(values, range(len(values)))
+
+
+@pytest.mark.parametrize(
+    ("reference", "variant", "mean", "verdict"),
+    [
+        ([0.2, 0.3], [0.25, 0.34], 0.045, "worse"),  # +0.05, +0.04
+        ([0.2, 0.3], [0.15, 0.26], -0.045, "better"),
+        ([0.2, 0.3], [0.25, 0.29], 0.02, "similar"),  # the seeds disagree
+        ([0.2, 0.3], [0.21, 0.36], 0.035, "similar"),  # +0.01, +0.06: spread over more
+        ([0.2], [0.3], 0.1, None),
+    ],
+)
+def test_what_differs_clearly(
+    reference: list[float], variant: list[float], mean: float, verdict: str | None
+) -> None:
+    found, told = judge_difference(series(*reference), series(*variant))
+    assert found == pytest.approx(mean)
+    assert told == verdict
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    mean, verdict = judge_difference(series(0.2, 0.3, 0.9), series(0.25, 0.34))
+    assert mean == pytest.approx(0.045)
+    assert verdict == "worse"
+
+
+def write_runs(root: Path, losses: dict[tuple[str, int], float]) -> pd.DataFrame:
+    rows = [
+        {
+            "photos": "few",
+            "variant": variant,
+            "seed": seed,
+            "epochs": 2,
+            "best_epoch": 1,
+            "prior_loss": 0.22,
+            "val_loss": loss,
+            "val_f1_micro_at_0.5": 0.3,
+            "test_f1_micro": 1 - loss,
+            "test_f1_macro": 0.5 - loss,
+            "num_parameters": 1_500_000,
+            "images_per_second": np.nan,
+        }
+        for (variant, seed), loss in losses.items()
+    ]
+    curves = [
+        {**row, "epoch": epoch, "train_loss": row["val_loss"], "f1_micro": 0.3, "f1_macro": 0.2}
+        for row in rows
+        for epoch in (1, 2)
+    ]
+    (root / RESULTS).mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(root / RESULTS / "runs.csv", index=False)
+    pd.DataFrame(curves).to_csv(root / RESULTS / "curves.csv", index=False)
+    report = (ROOT / RESULTS / "report_curves.csv").read_bytes()
+    (root / RESULTS / "report_curves.csv").write_bytes(report)
+    return pd.DataFrame(rows)
+
+
+def test_the_page_says_what_holds(tmp_path: Path) -> None:
+    write_runs(
+        tmp_path,
+        {("a", 0): 0.2, ("b", 0): 0.25, ("c", 0): 0.2, ("a", 1): 0.21, ("b", 1): 0.26}
+        | {("c", 1): 0.209},
+    )
+    variants: dict[str, dict[str, object]] = {"a": {}, "b": {}, "c": {}}
+
+    def claim(**expect: str) -> Claim:
+        given = {"says": "So it is.", "variants": ["a", *expect], "expect": expect}
+        return Claim.model_validate(given)
+
+    claims = {
+        "true": claim(b="worse"),
+        "half": claim(b="worse", c="worse"),
+        "false": claim(b="better"),
+    }
+    write_results(tmp_path, Experiments(photos={}, variants=variants, claims=claims))
+    page = (tmp_path / "docs/results.md").read_text()
+    assert "| true | few | So it is. | **holds** |" in page
+    assert "| half | few | So it is. | holds in part: c is similar |" in page
+    assert "| false | few | So it is. | **does not hold**: b is worse |" in page
+    assert "| b | 2 | 1 (1-1) | 0.2550 (0.2500-0.2600) | +0.0500 worse | 0.745" in page
+    for name in ("true-few", "half-few", "false-few", "beside-report"):
+        assert f"(results/{name}.png)" in page
+        assert (tmp_path / RESULTS / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
+    rows = write_runs(tmp_path, {("a", 0): 0.2, ("a", 1): 0.22})
+    told = compare_with_tracked(rows.iloc[:1], read_runs(tmp_path))
+    assert told.splitlines()[0] == "few-a-s0"
+    assert "val loss  0.2000   tracked over 2 seeds: 0.2100 (0.2000-0.2200)" in told
