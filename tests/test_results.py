@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phototag.errors import InputError
 from phototag.experiments import RESULTS, Claim, Experiments
 from phototag.results import compare_with_tracked, judge_difference, read_runs, write_results
 from tests.projects import ROOT
@@ -101,3 +102,8 @@ def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
     told = compare_with_tracked(rows.iloc[:1], read_runs(tmp_path))
     assert told.splitlines()[0] == "few-a-s0"
     assert "val loss  0.2000   tracked over 2 seeds: 0.2100 (0.2000-0.2200)" in told
+
+
+def test_without_runs_the_page_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no runs yet"):
+        write_results(tmp_path, Experiments(photos={}, variants={}, claims={}))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from phototag.errors import InputError
 from phototag.experiments import DRAWN, RESULTS, RUN, Claim, Experiments, Verdict
 from phototag.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from phototag.files import write_text
@@ -63,8 +64,14 @@ def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
 
 
 def write_results(root: Path, experiments: Experiments) -> None:
-    """Write docs/results.md and its figures from docs/results/runs.csv and curves.csv."""
+    """Write docs/results.md and its figures from docs/results/runs.csv and curves.csv.
+
+    Raises:
+        InputError: No experiment has been collected yet.
+    """
     runs = read_runs(root)
+    if runs.empty:
+        raise InputError(f"{RESULTS} holds no runs yet: `phototag experiments` lists what to run")
     curves = pd.read_csv(root / RESULTS / "curves.csv")
     sections = []
     for name, claim in experiments.claims.items():
