@@ -64,7 +64,7 @@ def keep(page: Page, name: str) -> None:
         assistant = page.get_by_role("button", name="Close", exact=True)
         if assistant.count():
             assistant.first.click()
-        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(2000)  # for the picture's sake: charts come in with a movement
         page.screenshot(path=Path(folder, f"{name}.png"))
 
 
