@@ -5,6 +5,7 @@ are compared. The stock loop is what a tutorial has: a DataLoader with two worke
 JPEGs, eager float32, Adam. The matmul rate is that of one large product of the same dtype.
 """
 
+import copy
 import multiprocessing
 import statistics
 import tempfile
@@ -94,7 +95,7 @@ def build_training(params: Params, precision: str) -> engine.Training:
     return engine.Training(
         model=model,
         forward=engine.wrap(model, params.train.compile),
-        averaged=None,
+        averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=engine.build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
         dtype=engine.pick_dtype(precision, device),  # type: ignore[arg-type]

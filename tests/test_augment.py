@@ -15,6 +15,8 @@ from phototag.augment import (
     augment_batch,
     draw_augmentation,
     drop_colours,
+    enlarge,
+    mix_batches,
     rotate,
 )
 from phototag.params import AugmentParams
@@ -24,6 +26,7 @@ SWITCHES = {
     "flip_horizontal": 0.5,
     "flip_vertical": 0.5,
     "crop": 0.1,
+    "zoom": 0.4,
     "rotate": 20.0,
     "brightness": 0.4,
     "contrast": 0.4,
@@ -101,6 +104,34 @@ def test_flips_and_crops_equal_torchvision(images: Tensor) -> None:
         assert torch.equal(moved[index], expected)
 
 
+def test_enlarging_equals_torchvision_inside_the_window(images: Tensor) -> None:
+    number = torch.arange(len(images))
+    side, left, top = 12 + number % 5, number % 7, 3 * number % 6
+    window, room = side / 24, 24 - side
+    changed = enlarge(images.float(), window, left / room, top / room)
+    for index, image in enumerate(images):
+        corner = int(top[index]), int(left[index]), int(side[index]), int(side[index])
+        expected = tv.resized_crop(image.float(), *corner, [24, 24], antialias=False)
+        # At its border the crop repeats itself, while the window's neighbours are still there.
+        inside = slice(2, -2), slice(2, -2)
+        torch.testing.assert_close(
+            changed[index][:, *inside], expected[:, *inside], rtol=0, atol=0.02
+        )
+
+
+def test_mixing_blends_photos_and_targets_alike(images: Tensor) -> None:
+    targets = torch.eye(8)
+    draws = draw_augmentation(params(mixup=0.4), 8, 24, torch.Generator())
+    assert draws.mix is not None
+    assert 0 <= float(draws.mix.min()) < float(draws.mix.max()) <= 0.4
+    mixed, labels = mix_batches((images, targets), (images.flip(0), targets.flip(0)), draws.mix)
+    for index, share in enumerate(draws.mix.tolist()):
+        expected = (1 - share) * images[index].float() + share * images[7 - index].float()
+        torch.testing.assert_close(mixed[index], expected)
+        assert float(labels[index, index]) == pytest.approx(1 - share)
+        assert float(labels[index, 7 - index]) == pytest.approx(share)
+
+
 @pytest.mark.parametrize("name", SWITCHES)
 def test_each_switch_changes_images_and_no_two_alike(images: Tensor, name: str) -> None:
     same = images[2:3].expand(64, -1, -1, -1)
@@ -124,7 +155,7 @@ def test_everything_off_changes_nothing(images: Tensor) -> None:
 
 def test_the_seed_decides() -> None:
     first, again, other = (
-        draw_augmentation(params(**SWITCHES), 8, 24, torch.Generator().manual_seed(seed))
+        draw_augmentation(params(**SWITCHES, mixup=0.5), 8, 24, torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
     for name, value in vars(first).items():
@@ -141,5 +172,8 @@ def test_draws_stay_in_their_ranges() -> None:
     assert draws.brightness is not None
     assert 0.6 <= float(draws.brightness.min()) < 0.62
     assert 1.38 < float(draws.brightness.max()) <= 1.4
+    assert draws.window is not None
+    assert 0.6 <= float(draws.window.min()) < 0.61
+    assert 0.99 < float(draws.window.max()) <= 1
     assert draws.mirror_x is not None
     assert 0.45 < float(draws.mirror_x.float().mean()) < 0.55

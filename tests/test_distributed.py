@@ -50,7 +50,7 @@ def test_two_processes_give_the_losses_of_one(
         "precision": "fp32",
     }
     values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
-    values["augment"] |= {"flip_horizontal": 0.5, "brightness": 0.3}
+    values["augment"] |= {"flip_horizontal": 0.5, "brightness": 0.3, "mixup": 0.3}
     values["train"] |= {"clip_norm": 1.0, "ema": 0.9}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "script.py").write_text(SCRIPT)

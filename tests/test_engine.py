@@ -101,6 +101,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"schedule": "cosine", "warmup": 1},
     {"schedule": "one-cycle"},
     {"augment__flip_horizontal": 0.5, "augment__crop": 0.1, "augment__rotate": 10.0},
+    {"augment__mixup": 0.4, "augment__zoom": 0.3},
     {"augment__brightness": 0.2, "augment__hue": 0.1, "augment__grayscale": 0.2},
     {"model__batch_norm": True},
     {"model__dropout": 0.3},
@@ -110,6 +111,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"train__loss": "asymmetric"},
     {"train__label_smoothing": 0.1},
     {"train__ema": 0.9},
+    {"train__ema": 0.9, "model__batch_norm": True},
     {"train__clip_norm": 1.0},
     {"train__early_stopping": 2},
 ]

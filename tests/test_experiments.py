@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from phototag.errors import InputError
-from phototag.experiments import Experiments, plan_runs, read_experiments
+from phototag.experiments import Experiments, apply_overrides, plan_runs, read_experiments
 from phototag.params import Params
 from tests.projects import ROOT, make_project
 
@@ -29,15 +29,7 @@ def test_every_shipped_variant_is_valid_params(shipped_params: Params) -> None:
     planned = plan_runs(experiments, claims, None, [], [0])
     assert {run.variant for run in planned} == set(experiments.variants)
     for run in planned:
-        values = shipped_params.model_dump(mode="json")
-        for key, value in run.overrides.items():
-            *groups, last = key.split(".")
-            place = values
-            for group in groups:
-                place = place[group]
-            assert last in place
-            place[last] = value
-        Params.model_validate(values)
+        Params.model_validate(apply_overrides(shipped_params.model_dump(), run.overrides))
 
 
 def test_runs_are_planned_seed_by_seed(tmp_path: Path) -> None:
@@ -112,7 +104,6 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
         assert row["test_f1_micro"] == scores["f1_micro"]
         own = curves[curves["variant"] == variant]
         assert round(own["val_loss"].min(), 4) == row["val_loss"]
-        assert row["images_per_second"] > 0
     assert runs["report"]["num_parameters"] > runs["one-linear"]["num_parameters"]
     assert "one-linear" in (project.folder / "docs/results.md").read_text()
 

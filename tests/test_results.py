@@ -91,10 +91,50 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
     assert "| true | few | So it is. | **holds** |" in page
     assert "| half | few | So it is. | holds in part: c is similar |" in page
     assert "| false | few | So it is. | **does not hold**: b is worse |" in page
-    assert "| b | 2 | 1 (1-1) | 0.2550 (0.2500-0.2600) | +0.0500 worse | 0.745" in page
+    assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | +0.0500 worse | 0.745" in page
+    assert "0.745 (0.740-0.750) -0.050 | 0.245 (0.240-0.250) -0.050 | 0.300" in page
     for name in ("true-few", "half-few", "false-few", "beside-report"):
         assert f"(results/{name}.png)" in page
         assert (tmp_path / RESULTS / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
+    write_runs(tmp_path, {("a", 0): 0.2, ("b", 0): 0.25})
+    claim = Claim.model_validate({"says": "So it is.", "variants": ["a", "b"]})
+    experiments = Experiments(photos={}, variants={"a": {}, "b": {}}, claims={"one": claim})
+    write_results(tmp_path, experiments)
+    page = (tmp_path / "docs/results.md").read_text()
+    assert "## Time" not in page
+    tables = {
+        "networks": [
+            {"variant": variant, "images_per_second": 400.4 / time, "time": time}
+            for variant, time in (("a", 1.0), ("b", 2.0))
+        ],
+        "alternatives": [
+            {"side": side, "seconds": seconds, "fastest": 1.5, "slowest": 30.0, "f1_micro": 0.25}
+            | {"lines": lines, "photos": "few", "epochs": 3}
+            for side, seconds, lines in (("other", 20.0, 70), ("phototag", 2.0, 1))
+        ],
+    }
+    for name, rows in tables.items():
+        table = pd.DataFrame(rows).assign(processor="2 CPU cores")
+        table.to_csv(tmp_path / RESULTS / f"{name}.csv", index=False)
+    counts = {"photos_on_test": 10, "decisions": 200, "missing_labels": 3, "near_duplicates": 1}
+    scores = {"f1_micro_all": 0.4, "f1_micro_clean": 0.5, "f1_macro_all": 0.2}
+    noise = [
+        {"photos": "few", "variant": "a", "seed": seed, "label_errors": errors}
+        | counts
+        | scores
+        | {"f1_macro_clean": 0.3}
+        for seed, errors in ((0, 8), (1, 12))
+    ]
+    pd.DataFrame(noise).to_csv(tmp_path / RESULTS / "label_noise.csv", index=False)
+    write_results(tmp_path, experiments)
+    page = (tmp_path / "docs/results.md").read_text()
+    assert "one run on 2 CPU cores.\n\n```bash\npython -m benchmarks.networks a b\n```" in page
+    assert "| b | 200 | 2.00 |" in page
+    assert "| other | 20.0 | 1.5-30.0 | 10.00 | 0.250 | 70 |" in page
+    assert "| few | a | 10 of 200 (5.0%) | 3 | 1 | 0.400 | 0.500 | 0.200 | 0.300 |" in page
 
 
 def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:

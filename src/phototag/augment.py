@@ -32,6 +32,10 @@ class Draws:
         saturation: Factor, float32.
         hue: Turn of the colour circle, -0.5..0.5, float32.
         gray: Whether to drop the colours, bool.
+        window: Side of the part that is enlarged to the whole, as a share, float32.
+        window_x: Where that part lies, 0 (left) .. 1 (right), float32.
+        window_y: The same, 0 (top) .. 1 (bottom), float32.
+        mix: Share of another photo that is blended in, 0..0.5, float32.
     """
 
     mirror_x: Tensor | None = None
@@ -44,6 +48,10 @@ class Draws:
     saturation: Tensor | None = None
     hue: Tensor | None = None
     gray: Tensor | None = None
+    window: Tensor | None = None
+    window_x: Tensor | None = None
+    window_y: Tensor | None = None
+    mix: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
         """Return the same with every tensor changed: moved, or cut to some of the images."""
@@ -85,6 +93,10 @@ def draw_augmentation(
         saturation=factor(params.saturation),
         hue=uniform(-params.hue, params.hue),
         gray=chance(params.grayscale),
+        window=uniform(1 - params.zoom, 1),
+        window_x=uniform(0, 1) if params.zoom else None,
+        window_y=uniform(0, 1) if params.zoom else None,
+        mix=uniform(0, params.mixup),
     )
 
 
@@ -100,6 +112,8 @@ def augment_batch(images: Tensor, draws: Draws) -> Tensor:
     """
     draws = draws.each(lambda drawn: drawn.to(images.device, non_blocking=True))
     images = _move_pixels(images, draws.mirror_x, draws.mirror_y, draws.shift_x, draws.shift_y)
+    if draws.window is not None and draws.window_x is not None and draws.window_y is not None:
+        images = enlarge(images.float(), draws.window, draws.window_x, draws.window_y)
     if draws.angle is not None:
         images = rotate(images.float(), draws.angle)
     for change, drawn in (
@@ -112,6 +126,26 @@ def augment_batch(images: Tensor, draws: Draws) -> Tensor:
         if drawn is not None:
             images = change(images.float(), drawn)
     return images
+
+
+def mix_batches(
+    batch: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], mix: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Blend photos with others, and their targets alike (mixup; Zhang et al., 2018).
+
+    The paper draws the share from a beta distribution; here it is uniform.
+
+    Args:
+        batch: Images, uint8 [batch, 3, size, size], and targets, float [batch, num_labels].
+        other: As many.
+        mix: The others' share, 0..0.5, float [batch].
+
+    Returns:
+        Images, float32, and targets, float32.
+    """
+    mix = mix.to(batch[1].device, non_blocking=True)
+    images = torch.lerp(batch[0].float(), other[0].float(), _each(mix))
+    return images, torch.lerp(batch[1], other[1], mix[:, None])
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
@@ -127,6 +161,22 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
     # The output's pixel looks back where it came from, y pointing down.
     grid = functional.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
+
+
+def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Cut a square window out of each image and enlarge it to the whole, bilinear.
+
+    Args:
+        images: float [batch, 3, size, size].
+        window: Side of the window, as a share of the image's, above 0 to 1, float [batch].
+        x: Where the window lies, from 0 (at the left border) to 1 (at the right), float [batch].
+        y: The same from top to bottom, float [batch].
+    """
+    zero = torch.zeros_like(window)
+    left, top = (1 - window) * (2 * x - 1), (1 - window) * (2 * y - 1)
+    rows = torch.stack([window, zero, left, zero, window, top], dim=1)
+    grid = functional.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, "bilinear", "border", align_corners=False)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:

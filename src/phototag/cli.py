@@ -139,10 +139,13 @@ def experiments(
     variant: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Repeatable; by default 0, 1, 2.")] = None,
     jobs: Annotated[int, typer.Option(help="Experiments at a time.")] = 1,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only what docs/results/ has no row of.")
+    ] = False,
 ) -> None:
     """Run the report's claims in DVC's queue, and keep what they gave in docs/results/."""
     from phototag import results, tracking
-    from phototag.experiments import collect_results, plan_runs, read_experiments, run_queued
+    from phototag.experiments import RUN, collect_results, plan_runs, read_experiments, run_queued
 
     known = read_experiments()
     if not claims:
@@ -153,10 +156,13 @@ def experiments(
     root = tracking.project_root()
     runs = plan_runs(known, claims, photos, variant or [], seed or [0, 1, 2])
     tracked = results.read_runs(root)
+    if missing:
+        there = set(tracked[RUN].itertuples(index=False, name=None))
+        runs = [run for run in runs if (run.photos, run.variant, run.seed) not in there]
     try:
         run_queued(root, runs, jobs)
     finally:
-        rows = collect_results(root, runs, tracking.connect())
+        rows = collect_results(root, runs)
     typer.echo(results.compare_with_tracked(rows, tracked))
     results.write_results(root, known)
 

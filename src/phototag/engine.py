@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from phototag import distributed
 from phototag.allocator import keep_freed_memory
-from phototag.augment import augment_batch, draw_augmentation
+from phototag.augment import augment_batch, draw_augmentation, mix_batches
 from phototag.checkpoint import load_checkpoint, save_checkpoint
 from phototag.dataset import Dataset, move_to_device, read_batch, shuffle_positions
 from phototag.inference import predict_logits
@@ -228,7 +228,11 @@ def train_one_epoch(
         _set_learning_rate(training, step, num_steps)
         images, targets = read_batch(train, distributed.own_share(positions), device)
         draws = draw_augmentation(params.augment, len(positions), images.shape[-1], generator)
-        images = augment_batch(images, draws.each(distributed.own_share))
+        draws = draws.each(distributed.own_share)
+        if draws.mix is not None:
+            other = read_batch(train, distributed.own_share(positions[::-1].copy()), device)
+            images, targets = mix_batches((images, targets), other, draws.mix)
+        images = augment_batch(images, draws)
         with torch.autocast(device.type, training.dtype, enabled=training.dtype != torch.float32):
             logits = training.forward(images)
         entries = training.loss(logits.float(), targets)
@@ -295,11 +299,14 @@ def _set_learning_rate(training: Training, step: int, steps_per_epoch: int) -> N
 
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Follow the weights; early on faster, so that the first ones are forgotten."""
+    """Follow weights and batch norm's statistics; early on faster, to forget the first ones."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
     for mine, its in zip(averaged.buffers(), model.buffers(), strict=True):
-        mine.copy_(its)
+        if mine.is_floating_point():
+            mine.lerp_(its, 1 - decay)
+        else:
+            mine.copy_(its)
 
 
 def _has_stalled(history: list[dict[str, Any]], patience: int) -> bool:

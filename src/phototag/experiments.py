@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,6 @@ from phototag.files import write_table
 from phototag.model import build_model
 from phototag.params import Params
 from phototag.sync import list_experiments, read_revision
-from phototag.tracking import Store, find_runs
 
 FILE, RESULTS = Path("experiments.yaml"), Path("docs/results")
 DRAWN = "drawn"  # the name of the photos that the repository draws
@@ -148,17 +148,37 @@ def plan_runs(
                 own = experiments.photos.get(name, {}), experiments.variants[variant]
                 overrides = {"seed": seed}
                 for given in (data, *own):
-                    overrides |= dict(_flatten(given))
+                    overrides |= dict(flatten(given))
                 runs.append(Run(name, variant, seed, overrides))
     return runs
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of nested groups with its dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of params.yaml with some changed.
+
+    Args:
+        values: As read; stays as it is.
+        overrides: Dotted key -> value; every key must be there.
+    """
+    changed = deepcopy(values)
+    for key, value in overrides.items():
+        *groups, last = key.split(".")
+        place = changed
+        for group in groups:
+            place = place[group]
+        if last not in place:
+            raise KeyError(key)
+        place[last] = value
+    return changed
 
 
 def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
@@ -222,7 +242,7 @@ def _dvc(root: Path, *arguments: str, quiet: bool = True) -> None:
         raise InputError(f"dvc {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def collect_results(root: Path, runs: Sequence[Run], store: Store) -> pd.DataFrame:
+def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
     """Write what the runs gave into docs/results/: runs.csv and curves.csv.
 
     Rows of the same photos, variant and seed are replaced, others stay.
@@ -230,7 +250,6 @@ def collect_results(root: Path, runs: Sequence[Run], store: Store) -> pd.DataFra
     Args:
         root: The repository.
         runs: Those that DVC has no experiment of are passed over.
-        store: Knows how fast a run was.
 
     Returns:
         The rows of these runs in runs.csv.
@@ -243,7 +262,7 @@ def collect_results(root: Path, runs: Sequence[Run], store: Store) -> pd.DataFra
         history = pd.read_csv(
             io.StringIO(read_revision(root, revision, "reports/train/history.csv") or "")
         )
-        rows.append(own | _summarize(root, revision, history, store, run.name))
+        rows.append(own | _summarize(root, revision, history))
         curves.append(pd.DataFrame(own, history.index).join(history.drop(columns="lr")).round(5))
     _merge(root / RESULTS / "runs.csv", pd.DataFrame(rows), RUN)
     if curves:
@@ -251,9 +270,7 @@ def collect_results(root: Path, runs: Sequence[Run], store: Store) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _summarize(
-    root: Path, revision: str, history: pd.DataFrame, store: Store, name: str
-) -> dict[str, Any]:
+def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, Any]:
     training = json.loads(read_revision(root, revision, "reports/train/training.json") or "")
     scores = json.loads(read_revision(root, revision, "reports/evaluate/metrics.json") or "")
     params = Params.model_validate(
@@ -271,16 +288,7 @@ def _summarize(
         "val_f1_micro_at_0.5": round(history["f1_micro"].max(), 4),
         **{f"test_{key}": value for key, value in scores.items()},
         "num_parameters": sum(each.numel() for each in network.parameters()),
-        "images_per_second": _read_speed(store, training["content_key"], name),
     }
-
-
-def _read_speed(store: Store, key: str, name: str) -> float | None:
-    for run in find_runs(store, key, name):
-        epochs = store.client.get_metric_history(run.info.run_id, "images_per_second")
-        if epochs:
-            return round(float(np.median([epoch.value for epoch in epochs])), 1)
-    return None
 
 
 def _merge(path: Path, rows: pd.DataFrame, key: list[str]) -> None:

@@ -109,12 +109,14 @@ class AugmentParams(_Group):
     flip_horizontal: Share
     flip_vertical: Share
     crop: Annotated[Float, Field(ge=0, lt=0.5)]
+    zoom: Annotated[Float, Field(ge=0, lt=1)]
     rotate: Annotated[Float, Field(ge=0, le=180)]
     brightness: NonNegativeFloat
     contrast: NonNegativeFloat
     saturation: NonNegativeFloat
     hue: Annotated[Float, Field(ge=0, le=0.5)]
     grayscale: Share
+    mixup: Annotated[Float, Field(ge=0, le=0.5)]
 
 
 class TrainParams(_Group):

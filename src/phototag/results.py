@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -100,25 +101,121 @@ def _write_page(
         yield f"\n![Val loss over epochs]({figure.relative_to(PAGE.parent)})\n"
         option = "" if photos == DRAWN else f" --photos {photos}.zip"
         first, other = claim.variants[0], claim.variants[-1]
-        yield (
-            f"`phototag experiments {name}{option}`, then\n"
-            f"`dvc plots diff {photos}-{first}-s0 {photos}-{other}-s0`"
+        yield _command(
+            f"phototag experiments {name}{option}",
+            f"dvc plots diff {photos}-{first}-s0 {photos}-{other}-s0",
         )
+    yield from _tell_times(root)
+    yield from _tell_alternatives(root)
+    yield from _tell_label_noise(root)
+
+
+def _tell_times(root: Path) -> Iterator[str]:
+    """Put the training time of networks side by side, where it was measured."""
+    path = root / RESULTS / "networks.csv"
+    if not path.exists():
+        return
+    table = pd.read_csv(path)
+    yield "\n## Time\n"
+    yield _wrap(
+        f"""Training, and the time of an epoch beside `{table["variant"].iloc[0]}`: medians of turns
+        in one run on {table["processor"].iloc[0]}."""
+    )
+    yield _command(f"python -m benchmarks.networks {' '.join(table['variant'])}")
+    yield "\n| variant | images/s | time of an epoch |\n|---|---|---|"
+    for row in table.to_dict("records"):
+        yield f"| {row['variant']} | {row['images_per_second']:.0f} | {row['time']:.2f} |"
+
+
+def _tell_alternatives(root: Path) -> Iterator[str]:
+    """Put other libraries beside this project, where that was measured."""
+    path = root / RESULTS / "alternatives.csv"
+    if not path.exists():
+        return
+    table = pd.read_csv(path)
+    one = table.iloc[0]
+    ours = table.loc[table["side"].str.startswith("phototag"), "seconds"].iloc[0]
+    yield "\n## What a user could pick instead\n"
+    yield _wrap(
+        f"""The same photos, split, batch size, learning rate, weight decay and {one["epochs"]}
+        epochs, in one run on {one["processor"]}. An epoch is training and the pass over val. F1 is
+        micro F1 on val at 0.5, of the best epoch; lines are those that a user writes."""
+    )
+    yield _command(f"python -m benchmarks.alternatives {one['photos']}.zip")
+    yield (
+        "\n| | seconds an epoch | range | beside phototag | micro F1 | lines |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for row in table.to_dict("records"):
+        yield (
+            f"| {row['side']} | {row['seconds']:.1f} | {row['fastest']:.1f}-{row['slowest']:.1f} "
+            f"| {row['seconds'] / ours:.2f} | {row['f1_micro']:.3f} | {row['lines']} |"
+        )
+
+
+def _tell_label_noise(root: Path) -> Iterator[str]:
+    """Tell how many labels are likely wrong, and scores without them, where that was measured."""
+    path = root / RESULTS / "label_noise.csv"
+    if not path.exists():
+        return
+    table = pd.read_csv(path)
+    yield "\n## Label noise and near duplicates\n"
+    yield _wrap(
+        """Likely label errors on test (confident learning, see
+        [evaluation.md](evaluation.md)), and F1 with them and near duplicates set aside. What one
+        network calls an error is set aside for the other: one that chose what it is not judged on
+        would always gain. Still, both learnt from the same photos, so take the gain as an upper
+        bound. Means over seeds."""
+    )
+    yield _command(f"python -m benchmarks.label_noise {' '.join(table['photos'].unique())}")
+    yield (
+        "\n| photos | judged | likely errors, of decisions | labels not given among them | near "
+        "duplicates | micro F1 | set aside | macro F1 | set aside |\n"
+        "|---|---|---|---|---|---|---|---|---|"
+    )
+    for row in (
+        table.groupby(["photos", "variant"], sort=False).mean().reset_index().to_dict("records")
+    ):
+        errors, decisions = row["label_errors"], row["decisions"]
+        cells = [
+            row["photos"],
+            row["variant"],
+            f"{errors:.0f} of {decisions:.0f} ({errors / decisions:.1%})",
+            f"{row['missing_labels']:.0f}",
+            f"{row['near_duplicates']:.0f}",
+            *(
+                f"{row[f'f1_{k}_{which}']:.3f}"
+                for k in ("micro", "macro")
+                for which in ("all", "clean")
+            ),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _command(*lines: str) -> str:
+    return "\n".join(["\n```bash", *lines, "```"])
+
+
+def _wrap(text: str) -> str:
+    return fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _introduce() -> Iterator[str]:
     yield "# Results\n"
-    yield (
-        "Written by `phototag results` from `docs/results/runs.csv` and `curves.csv`, which\n"
-        "`phototag experiments` fills. Each run is one seed: of the split, the first weights and\n"
-        "all that is drawn in training. Val loss is the mean binary cross entropy of the best\n"
-        "epoch; F1 is on test, at the thresholds chosen on val. Figures are means over seeds,\n"
-        "with the smallest and largest.\n\n"
-        "A variant is better or worse than the first where its val loss differs in the same\n"
-        "direction for every seed, by more on average than the differences spread; else similar.\n"
-        "`mirflickr-2500` are 2 500 of the report's own photos, an eighth of its number;\n"
-        "`coco-20000` has its number of photos and other labels; `drawn` is the sample that the\n"
-        "repository draws."
+    yield _wrap(
+        """Written by `phototag results` from the tables in `docs/results/`, which
+        `phototag experiments` and `benchmarks/` fill. Each run is one seed: of the split, the
+        first weights and all that is drawn in training. Val loss is the mean binary cross entropy
+        of the best epoch; F1 is on test, at thresholds chosen on val. Figures are means over
+        seeds, with the smallest and largest, and how far they are from the first variant's."""
+    )
+    yield ""
+    yield _wrap(
+        """A variant is better or worse than the first where its val loss differs in the same
+        direction for every seed, by more on average than the differences spread; else similar.
+        `mirflickr-2500` are 2 500 of the report's own photos, an eighth of its number;
+        `coco-20000` has its number of photos and other labels; `drawn` is the sample that the
+        repository draws."""
     )
 
 
@@ -155,25 +252,28 @@ def _judge_all(
 
 def _tabulate(claim: Claim, runs: pd.DataFrame) -> Iterator[str]:
     yield (
-        "| variant | seeds | best epoch | val loss | beside the first | micro F1 | macro F1 "
-        "| parameters | images/s |\n|---|---|---|---|---|---|---|---|---|"
+        "| variant | parameters | seeds | best epoch | val loss | beside the first | micro F1 "
+        "| macro F1 | best micro F1 at 0.5, val |\n|---|---|---|---|---|---|---|---|---|"
     )
     told = dict(_judge_all(claim, runs))
+    first = runs[runs["variant"] == claim.variants[0]].set_index("seed")
     for variant in claim.variants:
-        own = runs[runs["variant"] == variant]
+        own = runs[runs["variant"] == variant].set_index("seed")
         if own.empty:
             continue
         difference, verdict = told.get(variant, (0.0, None))
+        f1 = {key: _format_spread(own[key], 3) for key in ("test_f1_micro", "test_f1_macro")}
+        if variant in told:
+            f1 = {key: f"{text} {(own[key] - first[key]).mean():+.3f}" for key, text in f1.items()}
         cells = [
             variant,
+            f"{own['num_parameters'].iloc[0] / 1e6:.1f} M",
             str(len(own)),
-            _format_spread(own["best_epoch"], 0),
+            f"{_format_spread(own['best_epoch'], 0)} of {own['epochs'].max()}",
             _format_spread(own["val_loss"], 4),
             f"{difference:+.4f} {verdict or 'open'}" if variant in told else "",
-            _format_spread(own["test_f1_micro"], 3),
-            _format_spread(own["test_f1_macro"], 3),
-            f"{own['num_parameters'].iloc[0] / 1e6:.1f} M",
-            f"{own['images_per_second'].median():.0f}".replace("nan", ""),
+            *f1.values(),
+            _format_spread(own["val_f1_micro_at_0.5"], 3),
         ]
         yield f"| {' | '.join(cells)} |"
 

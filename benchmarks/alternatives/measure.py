@@ -1,0 +1,64 @@
+"""One side of the comparison, in the environment that runs this: JSON on the last line."""
+
+import importlib
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def measure_library(module: str, folder: Path, photos: Path, epochs: int) -> dict[str, Any]:
+    """Train with a library's script; seconds and micro F1 on val of each epoch."""
+    ends: list[float] = []
+    train = importlib.import_module(f"benchmarks.alternatives.{module}").train
+    start = time.perf_counter()
+    f1 = train(
+        folder / "photos.csv", photos, epochs, 0, lambda *_, **__: ends.append(time.perf_counter())
+    )
+    return _collect([start, *ends], f1)
+
+
+def measure_phototag(folder: Path) -> dict[str, Any]:
+    """Train as the stage does, with the folder's params.yaml; the same."""
+    import torch
+
+    from phototag.dataset import read_datasets
+    from phototag.engine import fit
+    from phototag.files import read_json
+    from phototag.model import build_model, initialize
+    from phototag.params import read_params
+
+    params, data = read_params(folder / "params.yaml"), folder / "data"
+    sets = read_datasets(data / "images.npy", data / "manifest.csv", data / "splits.csv")
+    train, val, stats = sets["train"], sets["val"], read_json(data / "stats.json")
+    torch.manual_seed(params.seed)
+    network = build_model(
+        params.model, len(train.labels), params.resize.size, stats["mean"], stats["std"]
+    )
+    initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
+    ends, f1 = [time.perf_counter()], []
+    for epoch in fit(network, train, val, params):
+        ends.append(time.perf_counter())
+        f1.append(epoch.f1_micro)
+    return _collect(ends, f1)
+
+
+def _collect(ends: list[float], f1: list[float]) -> dict[str, Any]:
+    seconds = [end - start for start, end in itertools.pairwise(ends)]
+    return {"seconds": seconds, "f1": f1}
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    side, folder, photos, epochs = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    if side == "phototag":
+        result = measure_phototag(folder)
+    else:
+        result = measure_library(side, folder, photos, int(epochs))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Likely label errors and near duplicates among test photos, and scores with them set aside.
+
+`python -m benchmarks.label_noise NAME...`, where the experiments NAME-report-sN and
+NAME-phototag-sN have run (`phototag experiments beaten --photos NAME.zip`). What one network calls
+a likely label error is set aside for the other: a network that chose what it is not judged on
+would always gain. Of a group of near duplicates all photos but the first are set aside.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dvc.api import DVCFileSystem
+
+from phototag.experiments import RESULTS
+from phototag.files import write_table
+from phototag.metrics import f1_score
+from phototag.sync import list_experiments
+
+PAIRS = (("report", "phototag"), ("phototag", "report"))
+
+
+def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
+    """Read an experiment's decisions on test, likely errors there, and superfluous duplicates."""
+    files = DVCFileSystem(str(root), rev=revision)
+
+    def read(path: str) -> pd.DataFrame:
+        with files.open(path) as file:
+            return pd.read_csv(file, keep_default_na=False)
+
+    predictions = read("reports/evaluate/predictions.csv").query("split == 'test'")
+    errors = read("reports/evaluate/label_errors.csv").query("split == 'test'")
+    manifest = read("data/manifest.csv")
+    grouped = manifest[manifest["file"].isin(predictions["image"])].query("duplicate_group != ''")
+    return predictions, errors, set(grouped.loc[grouped.duplicated("duplicate_group"), "file"])
+
+
+def score(decisions: pd.DataFrame) -> dict[str, float]:
+    """Compute micro F1 of some decisions, and the mean over labels."""
+    labels = [
+        f1_score(own["target"].to_numpy(), own["predicted"].to_numpy(), "micro")
+        for _, own in decisions.groupby("label")
+    ]
+    micro = f1_score(decisions["target"].to_numpy(), decisions["predicted"].to_numpy(), "micro")
+    return {"f1_micro": micro, "f1_macro": sum(labels) / len(labels)}
+
+
+def set_aside(
+    decisions: pd.DataFrame, errors: pd.DataFrame, duplicates: set[str]
+) -> dict[str, Any]:
+    """Score all decisions, and those that are left.
+
+    Args:
+        decisions: Columns image, label, target, predicted.
+        errors: Columns image and label of likely errors.
+        duplicates: Photos that show what another one shows.
+    """
+    keys = pd.MultiIndex.from_frame(decisions[["image", "label"]])
+    wrong = keys.isin(pd.MultiIndex.from_frame(errors[["image", "label"]]))
+    twice = decisions["image"].isin(duplicates).to_numpy()
+    scores = {"all": score(decisions), "clean": score(decisions[~(wrong | twice)])}
+    return {
+        "photos_on_test": decisions["image"].nunique(),
+        "decisions": len(decisions),
+        "label_errors": int(wrong.sum()),
+        "missing_labels": int((wrong & (decisions["target"] == 0)).sum()),
+        "near_duplicates": len(duplicates),
+        **{f"{k}_{which}": round(v, 4) for which, s in scores.items() for k, v in s.items()},
+    }
+
+
+def judge(root: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each seed and network of one set of photos."""
+    revisions = dict(list_experiments(root))
+    seed = 0
+    while all(f"{name}-{variant}-s{seed}" in revisions for variant, _ in PAIRS):
+        tables = {v: read_tables(root, revisions[f"{name}-{v}-s{seed}"]) for v, _ in PAIRS}
+        for judged, other in PAIRS:
+            decisions, _, duplicates = tables[judged]
+            row = {"photos": name, "variant": judged, "seed": seed}
+            yield row | set_aside(decisions, tables[other][1], duplicates)
+        seed += 1
+
+
+def main() -> None:
+    """Print the table and keep it in docs/results/."""
+    rows = [row for name in sys.argv[1:] for row in judge(Path.cwd(), name)]
+    if not rows:
+        sys.exit(f"no experiments of these photos: {' '.join(sys.argv[1:]) or '(none named)'}")
+    write_table(RESULTS / "label_noise.csv", pd.DataFrame(rows))
+    print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

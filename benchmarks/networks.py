@@ -1,0 +1,48 @@
+"""How fast the networks of experiments.yaml train, side by side.
+
+`python -m benchmarks.networks VARIANT...`, on an otherwise idle machine: the variants take turns,
+each in a process of its own, with its augmentations and averaged weights; medians are kept.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from benchmarks.machine import name_processor
+from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
+from phototag.allocator import keep_freed_memory
+from phototag.experiments import RESULTS, apply_overrides, flatten, read_experiments
+from phototag.files import write_table
+from phototag.params import Params
+
+
+def measure(variant: str, folder: Path) -> float:
+    """Train one epoch as the stage does and return images a second."""
+    keep_freed_memory()
+    params = read_variant(variant)
+    return time_epoch(build_training(params, params.precision), read_photos(folder)[0])
+
+
+def read_variant(variant: str) -> Params:
+    """Return the params of a variant."""
+    overrides = dict(flatten(read_experiments().variants[variant]))
+    return Params.model_validate(
+        apply_overrides(yaml.safe_load(Path("params.yaml").read_text()), overrides)
+    )
+
+
+def main() -> None:
+    """Print images a second and keep them in docs/results/."""
+    variants = sys.argv[1:]
+    rates = take_turns(variants, measure)
+    table = pd.DataFrame({"variant": variants, "images_per_second": rates.values()}).round(1)
+    table["time"] = (rates[variants[0]] / table["images_per_second"]).round(2)
+    table["processor"] = name_processor()
+    write_table(RESULTS / "networks.csv", table)
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
