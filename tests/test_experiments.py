@@ -107,6 +107,11 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
     assert runs["report"]["num_parameters"] > runs["one-linear"]["num_parameters"]
     assert "one-linear" in (project.folder / "docs/results.md").read_text()
 
+    # What an experiment gave can be written down later.
+    (project.folder / "docs/results/runs.csv").unlink()
+    project("phototag", "results")
+    pd.testing.assert_frame_equal(pd.read_csv(project.folder / "docs/results/runs.csv"), table)
+
     # All is there already: nothing runs again, and the scores stand beside the tracked ones.
     again = project("phototag", "experiments", "linear-layers", *variants)
     assert f"{runs['report']['val_loss']:.4f}   tracked over 1 seeds" in again

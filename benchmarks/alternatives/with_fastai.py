@@ -10,6 +10,7 @@ from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat
 from fastai.metrics import F1ScoreMulti
 from fastai.torch_core import set_seed
+from fastai.vision.augment import Resize
 from fastai.vision.data import ImageDataLoaders, imagenet_stats
 
 from benchmarks.alternatives.network import build_network
@@ -29,6 +30,7 @@ def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list
         valid_col="is_valid",
         bs=64,
         num_workers=2,
+        item_tfms=Resize(128),
         batch_tfms=Normalize.from_stats(*imagenet_stats),
     )
     learner = Learner(
@@ -38,6 +40,5 @@ def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list
         metrics=F1ScoreMulti(average="micro"),
         cbs=Callback(after_epoch=timer),
     )
-    with learner.no_bar():
-        learner.fit(epochs, lr=0.0005, wd=0.0002)
+    learner.fit(epochs, lr=0.0005, wd=0.0002)
     return [float(values[2]) for values in learner.recorder.values]

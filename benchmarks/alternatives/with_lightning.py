@@ -24,7 +24,12 @@ class Photos(Dataset[tuple[Tensor, Tensor]]):
         self.targets = torch.tensor(targets.to_numpy()).float()
         mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         self.transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize(mean, std)]
+            [
+                transforms.Resize(128),
+                transforms.CenterCrop(128),
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+            ]
         )
 
     def __len__(self) -> int:

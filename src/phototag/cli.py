@@ -169,11 +169,13 @@ def experiments(
 
 @typer_app.command("results")
 def results_() -> None:
-    """Write docs/results.md from docs/results/*.csv."""
+    """Keep what DVC's experiments gave in docs/results/, and write docs/results.md of it."""
     from phototag import results, tracking
-    from phototag.experiments import read_experiments
+    from phototag.experiments import collect_results, list_finished, read_experiments
 
-    results.write_results(tracking.project_root(), read_experiments())
+    root, known = tracking.project_root(), read_experiments()
+    collect_results(root, list_finished(root, known))
+    results.write_results(root, known)
 
 
 @typer_app.command()

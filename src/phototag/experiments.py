@@ -214,6 +214,18 @@ def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
         )
 
 
+def list_finished(root: Path, experiments: Experiments) -> list[Run]:
+    """List the runs of experiments.yaml that DVC has, whatever the photos."""
+    found = []
+    for name, _ in list_experiments(root):
+        rest, _, seed = name.rpartition("-s")
+        fitting = [each for each in experiments.variants if rest.endswith(f"-{each}")]
+        if fitting and seed.isdecimal():
+            variant = max(fitting, key=len)
+            found.append(Run(rest.removesuffix(f"-{variant}"), variant, int(seed), {}))
+    return found
+
+
 def _tidy_queue(root: Path) -> set[str]:
     """Forget runs whose worker is gone, and name those that wait."""
     with Repo(str(root)) as repo:

@@ -16,6 +16,7 @@ from phototag.files import write_text
 PAGE = Path("docs/results.md")
 REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
+STYLES = ("-", "--", "-.")  # of the first eight variants, of the next ...
 SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}
 
 
@@ -287,10 +288,12 @@ def _format_spread(values: pd.Series, digits: int) -> str:
 
 def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, prior: float) -> None:
     figure, axes = new_figure(title, "epoch", "val loss (nats)")
-    for variant, colour in zip(claim.variants, COLOURS, strict=False):
+    there = [variant for variant in claim.variants if variant in set(curves["variant"])]
+    for number, variant in enumerate(there):
         own = curves[curves["variant"] == variant].groupby("epoch")["val_loss"]
-        if own.ngroups:
-            _draw_band(axes, own.agg(["mean", "min", "max"]), variant, colour)
+        again, colour = divmod(number, len(COLOURS))
+        table = own.agg(["mean", "min", "max"])
+        _draw_band(axes, table, variant, COLOURS[colour], STYLES[again])
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
     # What overfits leaves the picture at the top: its best epoch is of interest.
     axes.set_ylim(curves["val_loss"].min() * 0.97, prior * 1.35)
@@ -298,8 +301,8 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
     save_figure(figure, path)
 
 
-def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str) -> None:
-    axes.plot(table.index, table["mean"], color=colour, label=label)
+def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: str) -> None:
+    axes.plot(table.index, table["mean"], color=colour, linestyle=style, label=label)
     axes.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15)
 
 
