@@ -112,7 +112,7 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
         ],
         "alternatives": [
             {"side": side, "seconds": seconds, "fastest": 1.5, "slowest": 30.0, "f1_micro": 0.25}
-            | {"lines": lines, "photos": "few", "epochs": 3}
+            | {"lines": lines, "photos": "few", "epochs": 3, "total": 3 * seconds, "val_loss": 0.2}
             for side, seconds, lines in (("other", 20.0, 70), ("phototag", 2.0, 1))
         ],
     }
@@ -133,7 +133,7 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     page = (tmp_path / "docs/results.md").read_text()
     assert "one run on 2 CPU cores.\n\n```bash\npython -m benchmarks.networks a b\n```" in page
     assert "| b | 200 | 2.00 |" in page
-    assert "| other | 20.0 | 1.5-30.0 | 10.00 | 0.250 | 70 |" in page
+    assert "| other | 20.0 | 1.5-30.0 | 10.00 | 3 | 60 | 0.2000 | 0.250 | 70 |" in page
     assert "| few | a | 10 of 200 (5.0%) | 3 | 1 | 0.400 | 0.500 | 0.200 | 0.300 |" in page
 
 

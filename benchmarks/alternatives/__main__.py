@@ -6,7 +6,8 @@ torch that is pinned here. Each side trains on the same photos and split, with b
 Adam at the report's learning rate and weight decay, one after the other. An epoch is training and
 the pass over val; the first, which starts worker processes, does not count. Lines are those of
 code that a user writes, without docstrings, comments and empty lines; phototag's is the one of
-params.yaml that names the photos. The last side is this project's own configuration.
+params.yaml that names the photos. The last side is this project's own configuration, for as many
+epochs as experiments.yaml gives these photos.
 """
 
 import ast
@@ -102,7 +103,7 @@ def compare(photos: Path) -> pd.DataFrame:
         folder = Path(name)
         for variant in ("report", "phototag"):
             (planned,) = plan_runs(experiments, ["beaten"], photos, [variant], [0])
-            overrides = planned.overrides | {"epochs": EPOCHS}
+            overrides = planned.overrides | ({"epochs": EPOCHS} if variant == "report" else {})
             values = apply_overrides(yaml.safe_load((ROOT / "params.yaml").read_text()), overrides)
             (folder / f"{variant}.yaml").write_text(yaml.safe_dump(values))
         shutil.copy(folder / "report.yaml", folder / "params.yaml")
@@ -116,6 +117,9 @@ def compare(photos: Path) -> pd.DataFrame:
                 "seconds": round(statistics.median(result["seconds"][1:]), 2),
                 "fastest": round(min(result["seconds"][1:]), 2),
                 "slowest": round(max(result["seconds"][1:]), 2),
+                "epochs": len(result["f1"]),
+                "total": round(sum(result["seconds"]), 1),
+                "val_loss": round(min(result["val_loss"]), 4),
                 "f1_micro": round(max(result["f1"]), 3),
             }
 
@@ -130,7 +134,7 @@ def compare(photos: Path) -> pd.DataFrame:
         ):
             shutil.copy(folder / f"{variant}.yaml", folder / "params.yaml")
             sides.append({"side": title} | measure("phototag", Path(sys.executable)) | {"lines": 1})
-    return pd.DataFrame(sides).assign(photos=photos.stem, epochs=EPOCHS, processor=name_processor())
+    return pd.DataFrame(sides).assign(photos=photos.stem, processor=name_processor())
 
 
 def main() -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 
 def measure_library(module: str, folder: Path, photos: Path, epochs: int) -> dict[str, Any]:
-    """Train with a library's script; seconds and micro F1 on val of each epoch."""
+    """Train with a library's script; seconds, val loss and micro F1 of each epoch."""
     ends: list[float] = []
     train = importlib.import_module(f"benchmarks.alternatives.{module}").train
     start = time.perf_counter()
-    f1 = train(
+    scores = train(
         folder / "photos.csv", photos, epochs, 0, lambda *_, **__: ends.append(time.perf_counter())
     )
-    return _collect([start, *ends], f1)
+    return _collect([start, *ends], scores)
 
 
 def measure_phototag(folder: Path) -> dict[str, Any]:
@@ -38,16 +38,17 @@ def measure_phototag(folder: Path) -> dict[str, Any]:
         params.model, len(train.labels), params.resize.size, stats["mean"], stats["std"]
     )
     initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
-    ends, f1 = [time.perf_counter()], []
+    ends, scores = [time.perf_counter()], []
     for epoch in fit(network, train, val, params):
         ends.append(time.perf_counter())
-        f1.append(epoch.f1_micro)
-    return _collect(ends, f1)
+        scores.append([epoch.val_loss, epoch.f1_micro])
+    return _collect(ends, scores)
 
 
-def _collect(ends: list[float], f1: list[float]) -> dict[str, Any]:
+def _collect(ends: list[float], scores: list[list[float]]) -> dict[str, Any]:
     seconds = [end - start for start, end in itertools.pairwise(ends)]
-    return {"seconds": seconds, "f1": f1}
+    losses, f1 = zip(*scores, strict=True)
+    return {"seconds": seconds, "val_loss": losses, "f1": f1}
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from fastai.vision.data import ImageDataLoaders, imagenet_stats
 from benchmarks.alternatives.network import build_network
 
 
-def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[float]:
-    """Train, and return micro F1 on val of each epoch; `timer` is called after each."""
+def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[list[float]]:
+    """Train; return val loss and micro F1 of each epoch, after which `timer` is called."""
     set_seed(seed)
     frame = pd.read_csv(table, keep_default_na=False)
     frame["is_valid"] = frame["split"] == "val"
@@ -41,4 +41,4 @@ def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list
         cbs=Callback(after_epoch=timer),
     )
     learner.fit(epochs, lr=0.0005, wd=0.0002)
-    return [float(values[2]) for values in learner.recorder.values]
+    return [list(map(float, values[1:])) for values in learner.recorder.values]

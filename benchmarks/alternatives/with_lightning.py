@@ -47,7 +47,8 @@ class Tagger(lightning.LightningModule):  # type: ignore[misc]
         self.network = build_network(num_labels)
         self.loss = nn.BCEWithLogitsLoss()
         self.f1 = MultilabelF1Score(num_labels, average="micro")
-        self.history: list[float] = []
+        self.losses: list[Tensor] = []
+        self.history: list[list[float]] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         loss: Tensor = self.loss(self.network(batch[0]), batch[1])
@@ -55,19 +56,21 @@ class Tagger(lightning.LightningModule):  # type: ignore[misc]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         logits = self.network(batch[0])
-        self.log("val_loss", self.loss(logits, batch[1]), on_epoch=True)
+        self.losses.append(self.loss(logits, batch[1]) * len(logits))
         self.f1.update(logits.sigmoid(), batch[1].int())
 
     def on_validation_epoch_end(self) -> None:
-        self.history.append(float(self.f1.compute()))
+        loss = sum(self.losses) / len(self.trainer.val_dataloaders.dataset)
+        self.history.append([float(loss), float(self.f1.compute())])
+        self.losses.clear()
         self.f1.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=0.0005, weight_decay=0.0002)
 
 
-def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[float]:
-    """Train, and return micro F1 on val of each epoch; `timer` is called after each."""
+def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[list[float]]:
+    """Train; return val loss and micro F1 of each epoch, after which `timer` is called."""
     lightning.seed_everything(seed)
     frame = pd.read_csv(table, keep_default_na=False)
     targets = frame["labels"].str.get_dummies(";")
