@@ -21,7 +21,7 @@ from scipy.special import entr
 from phototag.errors import InputError
 from phototag.files import write_table
 from phototag.model import build_model
-from phototag.params import Params
+from phototag.params import ModelParams
 from phototag.sync import list_experiments, read_revision
 
 FILE, RESULTS = Path("experiments.yaml"), Path("docs/results")
@@ -285,13 +285,13 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
 def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, Any]:
     training = json.loads(read_revision(root, revision, "reports/train/training.json") or "")
     scores = json.loads(read_revision(root, revision, "reports/evaluate/metrics.json") or "")
-    params = Params.model_validate(
-        yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
-    )
+    # Only what is needed: an experiment may be older than some keys of params.yaml.
+    values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
+    spec = ModelParams.model_validate(values["model"])
     stats = json.loads(DVCFileSystem(str(root), rev=revision).read_text("data/stats.json"))
     rates = np.array(list(stats["label_counts"].values())) / stats["num_images"]
     with torch.device("meta"):
-        network = build_model(params.model, len(rates), params.resize.size, [0.5] * 3, [1.0] * 3)
+        network = build_model(spec, len(rates), values["resize"]["size"], [0.5] * 3, [1.0] * 3)
     return {
         "epochs": len(history),
         "best_epoch": training["epoch"],
