@@ -17,6 +17,7 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.repo.experiments.utils import exp_refs
 from dvc_data.index import DataIndexError
 
 from phototag.tracking import (
@@ -70,10 +71,14 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
 
 def list_experiments(root: Path) -> list[tuple[str, str]]:
-    """List DVC's experiments of all commits: name and revision."""
+    """List DVC's experiments of all commits: name and revision.
+
+    DVC's own list waits for its lock, which a queue at work holds for hours; git's references do
+    not.
+    """
     with Repo(str(root)) as repo:
-        listed = repo.experiments.ls(all_commits=True)
-    return [(name, revision) for group in listed.values() for name, revision in group]
+        listed = sorted((info.name, repo.scm.get_ref(str(info))) for info in exp_refs(repo.scm))
+    return listed
 
 
 def _list_commits(root: Path) -> Iterator[tuple[str, str]]:
