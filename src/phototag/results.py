@@ -6,11 +6,12 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from phototag.errors import InputError
 from phototag.experiments import DRAWN, RESULTS, RUN, Claim, Experiments, Verdict
-from phototag.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from phototag.figures import BLUE, GREEN, GREY, ORANGE, STYLE, new_figure, save_figure
 from phototag.files import write_text
 
 PAGE = Path("docs/results.md")
@@ -81,7 +82,8 @@ def write_results(root: Path, experiments: Experiments) -> None:
             ours = runs[(runs["photos"] == photos) & runs["variant"].isin(claim.variants)]
             if set(claim.variants[:1]) < set(ours["variant"]):
                 sections.append((name, claim, photos, ours))
-    write_text(root / PAGE, "\n".join(_write_page(root, sections, curves)) + "\n")
+    with rc_context(STYLE):
+        write_text(root / PAGE, "\n".join(_write_page(root, sections, curves)) + "\n")
 
 
 def _write_page(
@@ -95,13 +97,13 @@ def _write_page(
         title = name.replace("-", " ").capitalize()
         drawn = " (drawn photos)" if photos == DRAWN else ""
         yield f"\n## {title}: {photos}{drawn}\n\n> {claim.says}\n"
-        yield from _tabulate(claim, runs)
         own = curves[(curves["photos"] == photos) & curves["variant"].isin(claim.variants)]
+        yield from _tabulate(claim, runs, own)
         figure = RESULTS / f"{name}-{photos}.png"
         _draw_curves(root / figure, f"{title}: {photos}", claim, own, runs["prior_loss"].iloc[0])
-        yield f"\n![Val loss over epochs]({figure.relative_to(PAGE.parent)})\n"
+        yield f"\n![Val loss over epochs]({figure.relative_to(PAGE.parent)})"
         option = "" if photos == DRAWN else f" --photos {photos}.zip"
-        first, other = claim.variants[0], claim.variants[-1]
+        first, *_, other = [each for each in claim.variants if each in set(runs["variant"])]
         yield _command(
             f"phototag experiments {name}{option}",
             f"dvc plots diff {photos}-{first}-s0 {photos}-{other}-s0",
@@ -209,8 +211,9 @@ def _introduce() -> Iterator[str]:
         """Written by `phototag results` from the tables in `docs/results/`, which
         `phototag experiments` and `benchmarks/` fill. Each run is one seed: of the split, the
         first weights and all that is drawn in training. Val loss is the mean binary cross entropy
-        of the best epoch; F1 is on test, at thresholds chosen on val. Figures are means over
-        seeds, with the smallest and largest, and how far they are from the first variant's."""
+        of the best epoch, and of the last; F1 is on test, at thresholds chosen on val. Figures are
+        means over seeds, with the smallest and largest, and how far they are from the first
+        variant's."""
     )
     yield ""
     yield _wrap(
@@ -223,7 +226,7 @@ def _introduce() -> Iterator[str]:
 
 
 def _summarize(sections: Sequence[tuple[str, Claim, str, pd.DataFrame]]) -> Iterator[str]:
-    yield "\n| claim | photos | the report | here |\n|---|---|---|---|"
+    yield "\n| claim | photos | in words | here |\n|---|---|---|---|"
     for name, claim, photos, runs in sections:
         told = dict(_judge_all(claim, runs))
         if claim.expect:
@@ -253,13 +256,15 @@ def _judge_all(
             yield variant, judge_difference(reference, losses.get_group(variant))
 
 
-def _tabulate(claim: Claim, runs: pd.DataFrame) -> Iterator[str]:
+def _tabulate(claim: Claim, runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[str]:
     yield (
-        "| variant | parameters | seeds | best epoch | val loss | beside the first | micro F1 "
-        "| macro F1 | best micro F1 at 0.5, val |\n|---|---|---|---|---|---|---|---|---|"
+        "| variant | parameters | seeds | best epoch | val loss | beside the first | at the end "
+        "| micro F1 | macro F1 | best micro F1 at 0.5, val |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     told = dict(_judge_all(claim, runs))
     first = runs[runs["variant"] == claim.variants[0]].set_index("seed")
+    ends = curves.sort_values("epoch").groupby(["variant", "seed"])["val_loss"].last()
     for variant in claim.variants:
         own = runs[runs["variant"] == variant].set_index("seed")
         if own.empty:
@@ -275,6 +280,7 @@ def _tabulate(claim: Claim, runs: pd.DataFrame) -> Iterator[str]:
             f"{_format_spread(own['best_epoch'], 0)} of {own['epochs'].max()}",
             _format_spread(own["val_loss"], 4),
             f"{difference:+.4f} {verdict or 'open'}" if variant in told else "",
+            _format_spread(ends[variant], 3),
             *f1.values(),
             _format_spread(own["val_f1_micro_at_0.5"], 3),
         ]
@@ -299,7 +305,7 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
     # What overfits leaves the picture at the top: its best epoch is of interest.
     axes.set_ylim(curves["val_loss"].min() * 0.97, prior * 1.35)
-    axes.legend(ncols=2)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, path)
 
 
