@@ -1,6 +1,6 @@
 """docs/results.md: what the experiments say about the report's claims."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -18,6 +18,14 @@ PAGE = Path("docs/results.md")
 REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
 STYLES = ("-", "--", "-.")  # of the first eight variants, of the next ...
+# Figure -> its title, and which network of the report stands beside which variant.
+BESIDE = {
+    "beside-report": ("The final network's losses", {"final network": "report"}),
+    "beside-report-l2": (
+        "Losses with and without L2 (the report shows them for an earlier network)",
+        {"second network, with L2": "report", "second network, without L2": "no-l2"},
+    ),
+}
 SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}
 
 
@@ -91,8 +99,9 @@ def _write_page(
 ) -> Iterator[str]:
     yield from _introduce()
     yield from _summarize(sections)
-    beside = draw_beside_report(root, read_runs(root), curves)
-    yield f"\n![Losses beside the report's]({beside.relative_to(PAGE.parent)})"
+    for figure_name, (title, pairs) in BESIDE.items():
+        beside = draw_beside_report(root, read_runs(root), curves, figure_name, pairs)
+        yield f"\n{title}:\n\n![{title}]({beside.relative_to(PAGE.parent)})"
     for name, claim, photos, runs in sections:
         title = name.replace("-", " ").capitalize()
         drawn = " (drawn photos)" if photos == DRAWN else ""
@@ -305,7 +314,7 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
     # What overfits leaves the picture at the top: its best epoch is of interest.
     axes.set_ylim(curves["val_loss"].min() * 0.97, prior * 1.35)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside lower center", ncols=4)
     save_figure(figure, path)
 
 
@@ -314,38 +323,42 @@ def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: 
     axes.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15)
 
 
-def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> Path:
-    """Draw our losses of the report's network beside the report's own.
+def draw_beside_report(
+    root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str, pairs: Mapping[str, str]
+) -> Path:
+    """Draw our losses beside the report's own, each divided by the loss of its photos' prior.
 
     Args:
         root: The repository.
         runs: Of runs.csv; knows each set of photos' prior loss.
         curves: Of curves.csv.
+        name: Of the figure.
+        pairs: A network of report_curves.csv -> the variant to draw beside it.
 
     Returns:
         The figure's path, in the repository.
     """
-    report = pd.read_csv(root / RESULTS / "report_curves.csv")
-    report = report[report["network"] == "final network"]
+    reported = pd.read_csv(root / RESULTS / "report_curves.csv").assign(prior=REPORT_PRIOR)
+    priors = runs.groupby("photos")["prior_loss"].mean()
     figure, axes = new_figure(
-        "The report's network; 1 is always predicting the prior",
-        "epoch",
-        "loss / loss of the prior",
+        "1 is always predicting the prior", "epoch", "loss / loss of the prior"
     )
-    axes.plot(report["epoch"], report["val_loss"] / REPORT_PRIOR, color="black", label="the report")
-    axes.plot(report["epoch"], report["train_loss"] / REPORT_PRIOR, color="black", linestyle=":")
-    for photos, colour in zip(dict.fromkeys(runs["photos"]), COLOURS, strict=False):
-        own = curves[(curves["photos"] == photos) & (curves["variant"] == "report")]
-        if own.empty:
-            continue
-        prior = runs.loc[runs["photos"] == photos, "prior_loss"].mean()
-        scaled = own.groupby("epoch")[["val_loss", "train_loss"]].mean() / prior
-        axes.plot(scaled.index, scaled["val_loss"], color=colour, label=photos)
-        axes.plot(scaled.index, scaled["train_loss"], color=colour, linestyle=":")
-    axes.plot([], [], color=GREY, label="val")
-    axes.plot([], [], color=GREY, linestyle=":", label="train")
-    axes.set_ylim(0.3, 1.5)
-    axes.legend(ncols=2)
-    path = RESULTS / "beside-report.png"
+    drawn = [
+        (f"the report: {network}", reported[reported["network"] == network]) for network in pairs
+    ]
+    for photos in dict.fromkeys(runs["photos"]):
+        for variant in pairs.values():
+            own = curves[(curves["photos"] == photos) & (curves["variant"] == variant)]
+            if len(own):
+                drawn.append((f"{photos}: {variant}", own.assign(prior=priors[photos])))
+    colours = ["black", GREY][: len(pairs)] + list(COLOURS)
+    for (label, losses), colour in zip(drawn, colours, strict=False):
+        for column, style in (("val_loss", "-"), ("train_loss", ":")):
+            line = (losses[column] / losses["prior"]).groupby(losses["epoch"]).mean()
+            axes.plot(line, color=colour, linestyle=style, label=label if style == "-" else None)
+    axes.plot([], [], color=GREY, linestyle=":", label="dotted: on train")
+    axes.set_ylim(0, 2)
+    figure.legend(loc="outside lower center", ncols=2)
+    path = RESULTS / f"{name}.png"
     save_figure(figure, root / path)
     return path
