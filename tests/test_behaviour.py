@@ -88,7 +88,7 @@ def test_unmistakable_photos_are_right(trained: Trained, drawn: set[str], sure: 
     found = predicted[:, [label in sure for label in LABELS]].all(axis=1)
     assert found.mean() >= 0.8
     # Of what is not there, hardly anything is named.
-    assert predicted[:, [label not in drawn for label in LABELS]].sum(axis=1).mean() < 0.5
+    assert predicted[:, [label not in drawn for label in LABELS]].mean() < 0.06
 
 
 def test_a_scene_with_nothing_in_it_gets_no_label(trained: Trained) -> None:
