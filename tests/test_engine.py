@@ -279,3 +279,14 @@ def test_an_empty_split_has_no_logits(
     test = datasets["test"]
     empty = replace(test, rows=test.rows[:0], targets=test.targets[:0])
     assert predict_logits(build(make_params()), empty, CPU).shape == (0, 3)
+
+
+def test_averaged_weights_bring_averaged_statistics() -> None:
+    averaged, model = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    for layer, value in ((averaged, 1.0), (model, 5.0)):
+        nn.init.constant_(layer.weight, value)
+        layer.running_mean = torch.full((2,), value)
+    engine._average(averaged, model, 0.75, step=1000)
+    assert averaged.weight.tolist() == [2, 2]
+    assert averaged.running_mean is not None
+    assert averaged.running_mean.tolist() == [2, 2]

@@ -116,3 +116,4 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
     again = project("phototag", "experiments", "linear-layers", *variants)
     assert f"{runs['report']['val_loss']:.4f}   tracked over 1 seeds" in again
     assert project("dvc", "queue", "status").count("Success") == 2
+    assert not project("phototag", "experiments", "linear-layers", *variants, "--missing").strip()

@@ -167,7 +167,10 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dic
 
     Args:
         values: As read; stays as it is.
-        overrides: Dotted key -> value; every key must be there.
+        overrides: Dotted key -> value.
+
+    Raises:
+        KeyError: A key is not there.
     """
     changed = deepcopy(values)
     for key, value in overrides.items():

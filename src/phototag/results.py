@@ -31,8 +31,12 @@ SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "
 
 def read_runs(root: Path) -> pd.DataFrame:
     """Read docs/results/runs.csv; without it, an empty table."""
-    path = root / RESULTS / "runs.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=RUN)
+    return _read_table(root, "runs", RUN)
+
+
+def _read_table(root: Path, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    path = root / RESULTS / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(columns))
 
 
 def judge_difference(reference: pd.Series, variant: pd.Series) -> tuple[float, Verdict | None]:
@@ -124,10 +128,9 @@ def _write_page(
 
 def _tell_times(root: Path) -> Iterator[str]:
     """Put the training time of networks side by side, where it was measured."""
-    path = root / RESULTS / "networks.csv"
-    if not path.exists():
+    table = _read_table(root, "networks")
+    if table.empty:
         return
-    table = pd.read_csv(path)
     yield "\n## Time\n"
     yield _wrap(
         f"""Training, and the time of an epoch beside `{table["variant"].iloc[0]}`: medians of turns
@@ -141,10 +144,9 @@ def _tell_times(root: Path) -> Iterator[str]:
 
 def _tell_alternatives(root: Path) -> Iterator[str]:
     """Put other libraries beside this project, where that was measured."""
-    path = root / RESULTS / "alternatives.csv"
-    if not path.exists():
+    table = _read_table(root, "alternatives")
+    if table.empty:
         return
-    table = pd.read_csv(path)
     one = table.iloc[0]
     ours = table.loc[table["side"].str.startswith("phototag"), "seconds"].iloc[0]
     yield "\n## What a user could pick instead\n"
@@ -169,10 +171,9 @@ def _tell_alternatives(root: Path) -> Iterator[str]:
 
 def _tell_label_noise(root: Path) -> Iterator[str]:
     """Tell how many labels are likely wrong, and scores without them, where that was measured."""
-    path = root / RESULTS / "label_noise.csv"
-    if not path.exists():
+    table = _read_table(root, "label_noise")
+    if table.empty:
         return
-    table = pd.read_csv(path)
     yield "\n## Label noise and near duplicates\n"
     yield _wrap(
         """Likely label errors on test (confident learning, see
