@@ -1,9 +1,9 @@
 """Likely label errors and near duplicates among test photos, and scores with them set aside.
 
-`python -m benchmarks.label_noise NAME...`, where the experiments NAME-report-sN and
-NAME-phototag-sN have run (`phototag experiments beaten --photos NAME.zip`). What one network calls
-a likely label error is set aside for the other: a network that chose what it is not judged on
-would always gain. Of a group of near duplicates all photos but the first are set aside.
+`python -m benchmarks.label_noise PHOTOS/VARIANT...`, where the experiments PHOTOS-report-sN and
+PHOTOS-VARIANT-sN have run (`phototag experiments beaten --photos PHOTOS.zip`). What one network
+calls a likely label error is set aside for the other: a network that chose what it is not judged
+on would always gain. Of a group of near duplicates all photos but the first are set aside.
 """
 
 import json
@@ -18,9 +18,8 @@ from dvc.api import DVCFileSystem
 from phototag.experiments import RESULTS
 from phototag.files import write_table
 from phototag.metrics import f1_score
+from phototag.results import REFERENCE
 from phototag.sync import list_experiments
-
-PAIRS = (("report", "phototag"), ("phototag", "report"))
 
 
 def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
@@ -72,24 +71,28 @@ def set_aside(
     }
 
 
-def judge(root: Path, name: str) -> Iterator[dict[str, Any]]:
+def judge(root: Path, photos: str, variant: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each seed and network of one set of photos."""
     revisions = dict(list_experiments(root))
-    seed = 0
-    while all(f"{name}-{variant}-s{seed}" in revisions for variant, _ in PAIRS):
-        tables = {v: read_tables(root, revisions[f"{name}-{v}-s{seed}"]) for v, _ in PAIRS}
-        for judged, other in PAIRS:
+    for seed in range(len(revisions)):
+        names = {each: f"{photos}-{each}-s{seed}" for each in (REFERENCE, variant)}
+        if not revisions.keys() >= set(names.values()):
+            continue
+        tables = {each: read_tables(root, revisions[name]) for each, name in names.items()}
+        for judged, other in ((REFERENCE, variant), (variant, REFERENCE)):
             decisions, _, duplicates = tables[judged]
-            row = {"photos": name, "variant": judged, "seed": seed}
+            row = {"photos": photos, "variant": judged, "seed": seed}
             yield row | set_aside(decisions, tables[other][1], duplicates)
-        seed += 1
 
 
 def main() -> None:
     """Print the table and keep it in docs/results/."""
-    rows = [row for name in sys.argv[1:] for row in judge(Path.cwd(), name)]
+    pairs = [argument.split("/") for argument in sys.argv[1:]]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        sys.exit("usage: python -m benchmarks.label_noise PHOTOS/VARIANT...")
+    rows = [row for photos, variant in pairs for row in judge(Path.cwd(), photos, variant)]
     if not rows:
-        sys.exit(f"no experiments of these photos: {' '.join(sys.argv[1:]) or '(none named)'}")
+        sys.exit(f"no experiments of {' '.join(sys.argv[1:])}: see `phototag experiments`")
     write_table(RESULTS / "label_noise.csv", pd.DataFrame(rows))
     print(json.dumps(rows, indent=1))
 

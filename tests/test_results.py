@@ -79,6 +79,7 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
 
     def claim(**expect: str) -> Claim:
         given = {"says": "So it is.", "variants": ["a", *expect], "expect": expect}
+        given["note"] = "Only two seeds."
         return Claim.model_validate(given)
 
     claims = {
@@ -86,8 +87,11 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
         "half": claim(b="worse", c="worse"),
         "false": claim(b="better"),
     }
-    write_results(tmp_path, Experiments(photos={}, variants=variants, claims=claims))
+    experiments = Experiments(photos={}, variants=variants, claims=claims, note="Much was cut.")
+    write_results(tmp_path, experiments)
     page = (tmp_path / "docs/results.md").read_text()
+    assert page.index("Much was cut.") < page.index("| true")
+    assert page.count("> So it is.\n\nOnly two seeds.\n\n| variant") == len(claims)
     assert "| true | few | So it is. | **holds** |" in page
     assert "| half | few | So it is. | holds in part: c is similar |" in page
     assert "| false | few | So it is. | **does not hold**: b is worse |" in page
@@ -99,12 +103,14 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
 
 
 def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
-    write_runs(tmp_path, {("a", 0): 0.2, ("b", 0): 0.25})
-    claim = Claim.model_validate({"says": "So it is.", "variants": ["a", "b"]})
-    experiments = Experiments(photos={}, variants={"a": {}, "b": {}}, claims={"one": claim})
+    write_runs(tmp_path, {("a", 0): 0.2, ("b", 0): 0.25, ("c", 0): 0.2, ("d", 0): 0.2})
+    variants = {"a": {}, "b": {"lr": 0.1}, "c": {"lr": 0.1, "epochs": 4}, "d": {"lr": 0.2}}
+    claim = Claim.model_validate({"says": "So it is.", "variants": list(variants)})
+    experiments = Experiments(photos={}, variants=variants, claims={"one": claim})
     write_results(tmp_path, experiments)
     page = (tmp_path / "docs/results.md").read_text()
     assert "## Time" not in page
+    assert "training time" not in page
     tables = {
         "networks": [
             {"variant": variant, "images_per_second": 400.4 / time, "time": time}
@@ -128,12 +134,17 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
         | {"f1_macro_clean": 0.3}
         for seed, errors in ((0, 8), (1, 12))
     ]
+    noise += [row | {"variant": "report"} for row in noise]
     pd.DataFrame(noise).to_csv(tmp_path / RESULTS / "label_noise.csv", index=False)
     write_results(tmp_path, experiments)
     page = (tmp_path / "docs/results.md").read_text()
+    cells = [line.split(" | ") for line in page.splitlines() if " M | " in line]
+    # c trains as b does; of d nothing is known.
+    assert [row[-1] for row in cells] == ["1.00 |", "2.00 |", "2.00 |", " |"]
     assert "one run on 2 CPU cores.\n\n```bash\npython -m benchmarks.networks a b\n```" in page
     assert "| b | 200 | 2.00 |" in page
     assert "| other | 20.0 | 1.5-30.0 | 10.00 | 3 | 60 | 0.2000 | 0.250 | 70 |" in page
+    assert "python -m benchmarks.label_noise few/a\n" in page
     assert "| few | a | 10 of 200 (5.0%) | 3 | 1 | 0.400 | 0.500 | 0.200 | 0.300 |" in page
 
 

@@ -37,12 +37,14 @@ class Claim(BaseModel):
         says: The claim in a sentence.
         variants: The first is what the others are compared with.
         expect: Variant -> what the report says of it beside the first.
+        note: What a reader of the results should know besides.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     says: str
     variants: Annotated[tuple[str, ...], Field(min_length=1)]
     expect: dict[str, Verdict] = {}
+    note: str = ""
 
 
 class Experiments(BaseModel):
@@ -52,12 +54,14 @@ class Experiments(BaseModel):
         photos: Name of a set of photos -> params that go with it.
         variants: Name -> params that differ from params.yaml.
         claims: Name -> claim.
+        note: What holds for all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     photos: dict[str, dict[str, Any]]
     variants: dict[str, dict[str, Any]]
     claims: dict[str, Claim]
+    note: str = ""
 
     @model_validator(mode="after")
     def _know_all_names(self) -> "Experiments":

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from phototag.errors import InputError
-from phototag.experiments import DRAWN, RESULTS, RUN, Claim, Experiments, Verdict
+from phototag.experiments import DRAWN, RESULTS, RUN, Claim, Experiments, Verdict, flatten
 from phototag.figures import BLUE, GREEN, GREY, ORANGE, STYLE, new_figure, save_figure
 from phototag.files import write_text
 
 PAGE = Path("docs/results.md")
+REFERENCE = "report"  # the variant that is the report's network
 REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
 STYLES = ("-", "--", "-.")  # of the first eight variants, of the next ...
@@ -95,23 +97,31 @@ def write_results(root: Path, experiments: Experiments) -> None:
             if set(claim.variants[:1]) < set(ours["variant"]):
                 sections.append((name, claim, photos, ours))
     with rc_context(STYLE):
-        write_text(root / PAGE, "\n".join(_write_page(root, sections, curves)) + "\n")
+        write_text(root / PAGE, "\n".join(_write_page(root, experiments, sections, curves)) + "\n")
 
 
 def _write_page(
-    root: Path, sections: Sequence[tuple[str, Claim, str, pd.DataFrame]], curves: pd.DataFrame
+    root: Path,
+    experiments: Experiments,
+    sections: Sequence[tuple[str, Claim, str, pd.DataFrame]],
+    curves: pd.DataFrame,
 ) -> Iterator[str]:
     yield from _introduce()
+    if experiments.note:
+        yield f"\n{_wrap(experiments.note)}"
     yield from _summarize(sections)
     for figure_name, (title, pairs) in BESIDE.items():
         beside = draw_beside_report(root, read_runs(root), curves, figure_name, pairs)
         yield f"\n{title}:\n\n![{title}]({beside.relative_to(PAGE.parent)})"
+    epoch_times = _read_epoch_times(root, experiments)
     for name, claim, photos, runs in sections:
         title = name.replace("-", " ").capitalize()
         drawn = " (drawn photos)" if photos == DRAWN else ""
         yield f"\n## {title}: {photos}{drawn}\n\n> {claim.says}\n"
+        if claim.note:
+            yield f"{_wrap(claim.note)}\n"
         own = curves[(curves["photos"] == photos) & curves["variant"].isin(claim.variants)]
-        yield from _tabulate(claim, runs, own)
+        yield from _tabulate(claim, runs, own, epoch_times)
         figure = RESULTS / f"{name}-{photos}.png"
         _draw_curves(root / figure, f"{title}: {photos}", claim, own, runs["prior_loss"].iloc[0])
         yield f"\n![Val loss over epochs]({figure.relative_to(PAGE.parent)})"
@@ -124,6 +134,30 @@ def _write_page(
     yield from _tell_times(root)
     yield from _tell_alternatives(root)
     yield from _tell_label_noise(root)
+
+
+def _read_epoch_times(root: Path, experiments: Experiments) -> dict[str, float]:
+    """Read what an epoch takes of the variants whose like was measured.
+
+    Alike are those that differ in nothing but epochs.
+    """
+    table = _read_table(root, "networks", ["variant", "time"])
+    measured = {
+        name: _without_epochs(experiments.variants[name])
+        for name in table["variant"]
+        if name in experiments.variants
+    }
+    times = dict(zip(table["variant"], table["time"], strict=True))
+    return {
+        variant: times[name]
+        for variant, params in experiments.variants.items()
+        for name, alike in measured.items()
+        if _without_epochs(params) == alike
+    }
+
+
+def _without_epochs(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flatten(params) if key != "epochs"}
 
 
 def _tell_times(root: Path) -> Iterator[str]:
@@ -182,7 +216,8 @@ def _tell_label_noise(root: Path) -> Iterator[str]:
         would always gain. Still, both learnt from the same photos, so take the gain as an upper
         bound. Means over seeds."""
     )
-    yield _command(f"python -m benchmarks.label_noise {' '.join(table['photos'].unique())}")
+    pairs = table.loc[table["variant"] != REFERENCE, ["photos", "variant"]].drop_duplicates()
+    yield _command(f"python -m benchmarks.label_noise {' '.join(pairs.agg('/'.join, axis=1))}")
     yield (
         "\n| photos | judged | likely errors, of decisions | labels not given among them | near "
         "duplicates | micro F1 | set aside | macro F1 | set aside |\n"
@@ -266,19 +301,31 @@ def _judge_all(
             yield variant, judge_difference(reference, losses.get_group(variant))
 
 
-def _tabulate(claim: Claim, runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[str]:
-    yield (
-        "| variant | parameters | seeds | best epoch | val loss | beside the first | at the end "
-        "| micro F1 | macro F1 | best micro F1 at 0.5, val |\n"
-        "|---|---|---|---|---|---|---|---|---|---|"
-    )
+def _tabulate(
+    claim: Claim, runs: pd.DataFrame, curves: pd.DataFrame, epoch_times: Mapping[str, float]
+) -> Iterator[str]:
+    titles = [
+        "variant",
+        "parameters",
+        "seeds",
+        "best epoch",
+        "val loss",
+        "beside the first",
+        "at the end",
+        "micro F1",
+        "macro F1",
+        "best micro F1 at 0.5, val",
+    ]
+    ran = [variant for variant in claim.variants if variant in set(runs["variant"])]
+    timed = len(epoch_times.keys() & set(ran)) > 1 and ran[0] in epoch_times
+    if timed:
+        titles.append("training time")
+    yield f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|"
     told = dict(_judge_all(claim, runs))
     first = runs[runs["variant"] == claim.variants[0]].set_index("seed")
     ends = curves.sort_values("epoch").groupby(["variant", "seed"])["val_loss"].last()
-    for variant in claim.variants:
+    for variant in ran:
         own = runs[runs["variant"] == variant].set_index("seed")
-        if own.empty:
-            continue
         difference, verdict = told.get(variant, (0.0, None))
         f1 = {key: _format_spread(own[key], 3) for key in ("test_f1_micro", "test_f1_macro")}
         if variant in told:
@@ -294,6 +341,13 @@ def _tabulate(claim: Claim, runs: pd.DataFrame, curves: pd.DataFrame) -> Iterato
             *f1.values(),
             _format_spread(own["val_f1_micro_at_0.5"], 3),
         ]
+        if timed:
+            seconds = {
+                name: epoch_times.get(name, float("nan")) * table["epochs"].mean()
+                for name, table in ((variant, own), (ran[0], first))
+            }
+            ratio = seconds[variant] / seconds[ran[0]]
+            cells.append("" if np.isnan(ratio) else f"{ratio:.2f}")
         yield f"| {' | '.join(cells)} |"
 
 
