@@ -88,6 +88,8 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
     for name in ("runs.csv", "curves.csv"):
         (project.folder / "docs/results" / name).unlink(missing_ok=True)
     variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")
+    # Left in the queue by an earlier call, with params that are no longer its own.
+    project("dvc", "exp", "run", "--queue", "--name", "drawn-report-s0", "-S", "lr=9")
     told = project("phototag", "experiments", "linear-layers", *variants)
     assert "drawn-one-linear-s0" in told
 
@@ -100,6 +102,7 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
     for variant, row in runs.items():
         data = shown[f"drawn-{variant}-s0"]
         assert data["params"]["params.yaml"]["data"]["seed"] == 0
+        assert data["params"]["params.yaml"]["data"]["lr"] < 1
         scores = data["metrics"]["reports/evaluate/metrics.json"]["data"]
         assert row["test_f1_micro"] == scores["f1_micro"]
         own = curves[curves["variant"] == variant]

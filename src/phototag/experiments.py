@@ -191,8 +191,8 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dic
 def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
     """Run in DVC's queue what DVC has no experiment of, and wait for it.
 
-    What an earlier call left in the queue stays there; a run that was killed is queued again, and
-    goes on where its training stopped.
+    What an earlier call left in the queue of these runs is queued anew, as params and code are now,
+    and all else stays there; a run that was killed goes on where its training stopped.
 
     Args:
         root: The repository.
@@ -203,9 +203,12 @@ def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
         InputError: DVC refused one, or one failed; the message says how to see why.
     """
     done = {name for name, _ in list_experiments(root)}
-    waiting = _tidy_queue(root)
+    active, queued = _tidy_queue(root)
+    stale = sorted({run.name for run in runs} & queued)
+    if stale:
+        _dvc(root, "queue", "remove", *stale)
     for run in runs:
-        if run.name not in done | waiting:
+        if run.name not in done | active:
             overrides = [f"{key}={_to_hydra(value)}" for key, value in run.overrides.items()]
             settings = [part for override in overrides for part in ("-S", override)]
             # Only the champion's own pipeline registers models.
@@ -233,15 +236,15 @@ def list_finished(root: Path, experiments: Experiments) -> list[Run]:
     return found
 
 
-def _tidy_queue(root: Path) -> set[str]:
-    """Forget runs whose worker is gone, and name those that wait."""
+def _tidy_queue(root: Path) -> tuple[set[str], set[str]]:
+    """Forget runs whose worker is gone, and name those that run and those that wait."""
     with Repo(str(root)) as repo:
         queue = repo.experiments.celery_queue
         active = {str(entry.name) for entry in queue.iter_active()}
         if active and not queue.worker_status():
             queue.kill(list(active), force=True)
             active = set()
-        return active | {str(entry.name) for entry in queue.iter_queued()}
+        return active, {str(entry.name) for entry in queue.iter_queued()}
 
 
 def _to_hydra(value: Any) -> str:
