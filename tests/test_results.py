@@ -6,36 +6,31 @@ import pytest
 
 from phototag.errors import InputError
 from phototag.experiments import RESULTS, Claim, Experiments
-from phototag.results import compare_with_tracked, judge_difference, read_runs, write_results
+from phototag.results import compare_with_tracked, judge_losses, read_runs, write_results
 from tests.projects import ROOT
 
 
-def series(*values: float) -> pd.Series:
-    return pd.Series(values, range(len(values)))
-
-
 @pytest.mark.parametrize(
-    ("reference", "variant", "mean", "verdict"),
+    ("first", "variant", "mean", "verdict"),
     [
         ([0.2, 0.3], [0.25, 0.34], 0.045, "worse"),  # +0.05, +0.04
         ([0.2, 0.3], [0.15, 0.26], -0.045, "better"),
+        ([0.2, 0.3], [0.21, 0.312], 0.011, "slightly worse"),  # under 5 % of 0.25
+        ([0.2, 0.3], [0.192, 0.29], -0.009, "slightly better"),
         ([0.2, 0.3], [0.25, 0.29], 0.02, "similar"),  # the seeds disagree
         ([0.2, 0.3], [0.21, 0.36], 0.035, "similar"),  # +0.01, +0.06: spread over more
+        ([0.2, 0.3], [0.45, 0.49], 0.22, "barely learns"),  # 0.03 below the prior, not 0.25
         ([0.2], [0.3], 0.1, None),
+        ([0.2, 0.3, 0.9], [0.25, 0.34, np.nan], 0.045, "worse"),  # only what both have counts
     ],
 )
 def test_what_differs_clearly(
-    reference: list[float], variant: list[float], mean: float, verdict: str | None
+    first: list[float], variant: list[float], mean: float, verdict: str | None
 ) -> None:
-    found, told = judge_difference(series(*reference), series(*variant))
+    losses = pd.DataFrame({"first": first, "variant": variant, "prior": 0.5})
+    found, told = judge_losses(losses)
     assert found == pytest.approx(mean)
     assert told == verdict
-
-
-def test_only_seeds_that_both_have_are_compared() -> None:
-    mean, verdict = judge_difference(series(0.2, 0.3, 0.9), series(0.25, 0.34))
-    assert mean == pytest.approx(0.045)
-    assert verdict == "worse"
 
 
 def write_runs(root: Path, losses: dict[tuple[str, int], float]) -> pd.DataFrame:
@@ -46,7 +41,7 @@ def write_runs(root: Path, losses: dict[tuple[str, int], float]) -> pd.DataFrame
             "seed": seed,
             "epochs": 2,
             "best_epoch": 1,
-            "prior_loss": 0.22,
+            "prior_loss": 0.5,
             "val_loss": loss,
             "val_f1_micro_at_0.5": 0.3,
             "test_f1_micro": 1 - loss,
@@ -92,9 +87,9 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
     page = (tmp_path / "docs/results.md").read_text()
     assert page.index("Much was cut.") < page.index("| true")
     assert page.count("> So it is.\n\nOnly two seeds.\n\n| variant") == len(claims)
-    assert "| true | few | So it is. | **holds** |" in page
-    assert "| half | few | So it is. | holds in part: c is similar |" in page
-    assert "| false | few | So it is. | **does not hold**: b is worse |" in page
+    assert "| true | few | So it is. | **holds**. worse: b |" in page
+    assert "| half | few | So it is. | holds in part. worse: b; similar: c |" in page
+    assert "| false | few | So it is. | **does not hold**. worse: b |" in page
     assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | +0.0500 worse | 0.255" in page
     assert "0.745 (0.740-0.750) -0.050 | 0.245 (0.240-0.250) -0.050 | 0.300" in page
     for name in ("true-few", "half-few", "false-few", "beside-report"):

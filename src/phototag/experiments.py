@@ -27,7 +27,7 @@ from phototag.sync import list_experiments, read_revision
 FILE, RESULTS = Path("experiments.yaml"), Path("docs/results")
 DRAWN = "drawn"  # the name of the photos that the repository draws
 RUN = ["photos", "variant", "seed"]
-Verdict = Literal["better", "worse", "similar"]
+Expectation = Literal["better", "worse", "similar", "barely learns"]
 
 
 class Claim(BaseModel):
@@ -43,7 +43,7 @@ class Claim(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     says: str
     variants: Annotated[tuple[str, ...], Field(min_length=1)]
-    expect: dict[str, Verdict] = {}
+    expect: dict[str, Expectation] = {}
     note: str = ""
 
 
