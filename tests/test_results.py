@@ -90,7 +90,7 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
     assert "| true | few | So it is. | **holds**. worse: b |" in page
     assert "| half | few | So it is. | holds in part. worse: b; similar: c |" in page
     assert "| false | few | So it is. | **does not hold**. worse: b |" in page
-    assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | +0.0500 worse | 0.255" in page
+    assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | 0.510 | +0.0500 worse" in page
     assert "0.745 (0.740-0.750) -0.050 | 0.245 (0.240-0.250) -0.050 | 0.300" in page
     for name in ("true-few", "half-few", "false-few", "beside-report"):
         assert f"(results/{name}.png)" in page

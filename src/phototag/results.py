@@ -21,12 +21,17 @@ REFERENCE = "report"  # the variant that is the report's network
 REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
 STYLES = ("-", "--", "-.")  # of the first eight variants, of the next ...
-# Figure -> its title, and which network of the report stands beside which variant.
+# Figure -> its title, networks of the report, and the variants beside them.
 BESIDE = {
-    "beside-report": ("The final network's losses", {"final network": "report"}),
+    "beside-report": (
+        "The final network's losses, and those of this project's own configuration",
+        ("final network",),
+        ("report", "phototag", "phototag-mixup-48-epochs"),
+    ),
     "beside-report-l2": (
         "Losses with and without L2 (the report shows them for an earlier network)",
-        {"second network, with L2": "report", "second network, without L2": "no-l2"},
+        ("second network, with L2", "second network, without L2"),
+        ("report", "no-l2"),
     ),
 }
 SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}
@@ -117,8 +122,8 @@ def _write_page(
     if experiments.note:
         yield f"\n{_wrap(experiments.note)}"
     yield from _summarize(sections)
-    for figure_name, (title, pairs) in BESIDE.items():
-        beside = draw_beside_report(root, read_runs(root), curves, figure_name, pairs)
+    for figure_name, (title, networks, variants) in BESIDE.items():
+        beside = draw_beside_report(root, read_runs(root), curves, figure_name, networks, variants)
         yield f"\n{title}:\n\n![{title}]({beside.relative_to(PAGE.parent)})"
     epoch_times = _read_epoch_times(root, experiments)
     for name, claim, photos, runs in sections:
@@ -263,7 +268,8 @@ def _introduce() -> Iterator[str]:
         """Written by `phototag results` from the tables in `docs/results/`, which
         `phototag experiments` and `benchmarks/` fill. Each run is one seed: of the split, the
         first weights and all that is drawn in training. Val loss is the mean binary cross entropy
-        of the best epoch, and of the last; F1 is on test, at thresholds chosen on val. Figures are
+        of the best epoch, beside that of always predicting the prior, and of the last; F1 is on
+        test, at thresholds chosen on val. Figures are
         means over seeds, with the smallest and largest, and how far they are from the first
         variant's."""
     )
@@ -329,6 +335,7 @@ def _tabulate(
         "seeds",
         "best epoch",
         "val loss",
+        "/ prior",
         "beside the first",
         "at the end",
         "micro F1",
@@ -355,6 +362,7 @@ def _tabulate(
             str(len(own)),
             f"{_format_spread(own['best_epoch'], 0)} of {own['epochs'].max()}",
             _format_spread(own["val_loss"], 4),
+            f"{(own['val_loss'] / own['prior_loss']).mean():.3f}",
             f"{difference:+.4f} {verdict or 'open'}" if variant in told else "",
             _format_spread(ends[variant], 3),
             *f1.values(),
@@ -381,15 +389,21 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
     figure, axes = new_figure(title, "epoch", "val loss (nats)")
     there = [variant for variant in claim.variants if variant in set(curves["variant"])]
     for number, variant in enumerate(there):
-        own = curves[curves["variant"] == variant].groupby("epoch")["val_loss"]
         again, colour = divmod(number, len(COLOURS))
-        table = own.agg(["mean", "min", "max"])
-        _draw_band(axes, table, variant, COLOURS[colour], STYLES[again])
+        band = _band(curves[curves["variant"] == variant], "val_loss")
+        _draw_band(axes, band, variant, COLOURS[colour], STYLES[again])
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
     # What overfits leaves the picture at the top: its best epoch is of interest.
     axes.set_ylim(curves["val_loss"].min() * 0.97, prior * 1.35)
     figure.legend(loc="outside lower center", ncols=4)
     save_figure(figure, path)
+
+
+def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Summarize seeds for each epoch, as long as all of them train: fewer would make it jump."""
+    grouped = losses.groupby("epoch")[column]
+    table: pd.DataFrame = grouped.agg(["mean", "min", "max", "count"])
+    return table[table["count"] == table["count"].max()]
 
 
 def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: str) -> None:
@@ -398,7 +412,12 @@ def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: 
 
 
 def draw_beside_report(
-    root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str, pairs: Mapping[str, str]
+    root: Path,
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    name: str,
+    networks: Sequence[str],
+    variants: Sequence[str],
 ) -> Path:
     """Draw our losses beside the report's own, each divided by the loss of its photos' prior.
 
@@ -407,7 +426,8 @@ def draw_beside_report(
         runs: Of runs.csv; knows each set of photos' prior loss.
         curves: Of curves.csv.
         name: Of the figure.
-        pairs: A network of report_curves.csv -> the variant to draw beside it.
+        networks: Of report_curves.csv.
+        variants: To draw beside them, where they ran.
 
     Returns:
         The figure's path, in the repository.
@@ -418,17 +438,17 @@ def draw_beside_report(
         "1 is always predicting the prior", "epoch", "loss / loss of the prior"
     )
     drawn = [
-        (f"the report: {network}", reported[reported["network"] == network]) for network in pairs
+        (f"the report: {network}", reported[reported["network"] == network]) for network in networks
     ]
     for photos in dict.fromkeys(runs["photos"]):
-        for variant in pairs.values():
+        for variant in variants:
             own = curves[(curves["photos"] == photos) & (curves["variant"] == variant)]
             if len(own):
                 drawn.append((f"{photos}: {variant}", own.assign(prior=priors[photos])))
-    colours = ["black", GREY][: len(pairs)] + list(COLOURS)
+    colours = ["black", GREY][: len(networks)] + list(COLOURS)
     for (label, losses), colour in zip(drawn, colours, strict=False):
         for column, style in (("val_loss", "-"), ("train_loss", ":")):
-            line = (losses[column] / losses["prior"]).groupby(losses["epoch"]).mean()
+            line = _band(losses.assign(ratio=losses[column] / losses["prior"]), "ratio")["mean"]
             axes.plot(line, color=colour, linestyle=style, label=label if style == "-" else None)
     axes.plot([], [], color=GREY, linestyle=":", label="dotted: on train")
     axes.set_ylim(0, 2)
