@@ -401,9 +401,8 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
 
 def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
     """Summarize seeds for each epoch, as long as all of them train: fewer would make it jump."""
-    grouped = losses.groupby("epoch")[column]
-    table: pd.DataFrame = grouped.agg(["mean", "min", "max", "count"])
-    return table[table["count"] == table["count"].max()]
+    table = losses.groupby("epoch")[column].agg(["mean", "min", "max", "count"])
+    return table.loc[table["count"] == table["count"].max(), ["mean", "min", "max"]]
 
 
 def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: str) -> None:
