@@ -401,8 +401,10 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
 
 def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
     """Summarize seeds for each epoch, as long as all of them train: fewer would make it jump."""
-    table = losses.groupby("epoch")[column].agg(["mean", "min", "max", "count"])
-    return table.loc[table["count"] == table["count"].max(), ["mean", "min", "max"]]
+    by_epoch = losses.groupby("epoch")[column]
+    count = by_epoch.count()
+    band = pd.DataFrame({"mean": by_epoch.mean(), "min": by_epoch.min(), "max": by_epoch.max()})
+    return band[count == count.max()]
 
 
 def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: str) -> None:
