@@ -6,7 +6,13 @@ import pytest
 
 from phototag.errors import InputError
 from phototag.experiments import RESULTS, Claim, Experiments
-from phototag.results import compare_with_tracked, judge_losses, read_runs, write_results
+from phototag.results import (
+    compare_with_tracked,
+    judge_losses,
+    predict_range,
+    read_runs,
+    write_results,
+)
 from tests.projects import ROOT
 
 
@@ -143,11 +149,21 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     assert "| few | a | 10 of 200 (5.0%) | 3 | 1 | 0.400 | 0.500 | 0.200 | 0.300 |" in page
 
 
+def test_one_more_run_is_expected_in_the_prediction_interval() -> None:
+    # t of 2 degrees of freedom at 0.975 is 4.3027, the deviation 1.
+    low, high = predict_range(pd.Series([1.0, 2.0, 3.0]))
+    assert (low, high) == pytest.approx((2 - 4.3027 * (4 / 3) ** 0.5, 2 + 4.3027 * (4 / 3) ** 0.5))
+
+
 def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
-    rows = write_runs(tmp_path, {("a", 0): 0.2, ("a", 1): 0.22})
-    told = compare_with_tracked(rows.iloc[:1], read_runs(tmp_path))
+    rows = write_runs(tmp_path, {("a", 0): 0.2, ("a", 1): 0.22, ("b", 0): 0.3})
+    tracked = read_runs(tmp_path)
+    told = compare_with_tracked(rows.iloc[:1], tracked)
     assert told.splitlines()[0] == "few-a-s0"
-    assert "val loss  0.2000   tracked over 2 seeds: 0.2100 (0.2000-0.2200)" in told
+    assert "val loss  0.2000   tracked over 2 seeds: 0.2100 (0.2000-0.2200)   within" in told
+    assert "NOT" in compare_with_tracked(rows.iloc[:1].assign(val_loss=0.6), tracked)
+    # One seed has no spread.
+    assert "within" not in compare_with_tracked(rows.iloc[2:], tracked)
 
 
 def test_without_runs_the_page_is_refused(tmp_path: Path) -> None:

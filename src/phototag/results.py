@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from scipy.stats import t as student
 
 from phototag.errors import InputError
 from phototag.experiments import DRAWN, RESULTS, RUN, Claim, Expectation, Experiments, flatten
@@ -76,8 +77,25 @@ def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
     return mean, slight + ("worse" if mean > 0 else "better")
 
 
+def predict_range(values: pd.Series) -> tuple[float, float]:
+    """Compute where one more run lies with a probability of 95 %.
+
+    The prediction interval of a normal distribution whose mean and deviation are estimated:
+    mean +- t(0.975, n - 1) * s * sqrt(1 + 1/n) (Hahn and Meeker, Statistical Intervals, 1991).
+
+    Args:
+        values: One score of n >= 2 runs.
+
+    Returns:
+        Lower and upper end.
+    """
+    n = len(values)
+    half = float(student.ppf(0.975, n - 1) * values.std() * np.sqrt(1 + 1 / n))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
-    """Tell each run's scores beside those in docs/results/ and their spread over seeds."""
+    """Tell each run's scores beside those in docs/results/, their spread, and what to expect."""
     lines = []
     for row in rows.to_dict("records"):
         same = tracked[
@@ -88,6 +106,10 @@ def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
             told = f"  {title:<9} {row[key]:.4f}"
             if len(same):
                 told += f"   tracked over {len(same)} seeds: {_format_spread(same[key], 4)}"
+            if len(same) > 1:
+                low, high = predict_range(same[key])
+                within = "within" if low <= row[key] <= high else "NOT within"
+                told += f"   {within} {max(low, 0):.3f} to {high:.3f}"
             lines.append(told)
     return "\n".join(lines)
 
@@ -269,9 +291,11 @@ def _introduce() -> Iterator[str]:
         `phototag experiments` and `benchmarks/` fill. Each run is one seed: of the split, the
         first weights and all that is drawn in training. Val loss is the mean binary cross entropy
         of the best epoch, beside that of always predicting the prior, and of the last; F1 is on
-        test, at thresholds chosen on val. Figures are
-        means over seeds, with the smallest and largest, and how far they are from the first
-        variant's."""
+        test, at thresholds chosen on val. Figures are means over seeds, with the smallest and
+        largest, and how far they are from the first variant's. Another machine, or another number
+        of threads, rounds differently, and a rerun then comes out like another seed:
+        `phototag experiments` prints it beside the range in which 95% of further runs are
+        expected."""
     )
     yield ""
     yield _wrap(
