@@ -23,7 +23,10 @@ from phototag.sync import list_experiments
 
 
 def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
-    """Read an experiment's decisions on test, likely errors there, and superfluous duplicates."""
+    """Read an experiment's decisions on test, likely errors there, and duplicates anywhere.
+
+    Of a group of near duplicates, all but the first; the split keeps a group together.
+    """
     files = DVCFileSystem(str(root), rev=revision)
 
     def read(path: str) -> pd.DataFrame:
@@ -33,7 +36,7 @@ def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, 
     predictions = read("reports/evaluate/predictions.csv").query("split == 'test'")
     errors = read("reports/evaluate/label_errors.csv").query("split == 'test'")
     manifest = read("data/manifest.csv")
-    grouped = manifest[manifest["file"].isin(predictions["image"])].query("duplicate_group != ''")
+    grouped = manifest.query("duplicate_group != ''")
     return predictions, errors, set(grouped.loc[grouped.duplicated("duplicate_group"), "file"])
 
 
@@ -55,7 +58,7 @@ def set_aside(
     Args:
         decisions: Columns image, label, target, predicted.
         errors: Columns image and label of likely errors.
-        duplicates: Photos that show what another one shows.
+        duplicates: Photos, on test or not, that show what another one shows.
     """
     keys = pd.MultiIndex.from_frame(decisions[["image", "label"]])
     wrong = keys.isin(pd.MultiIndex.from_frame(errors[["image", "label"]]))
@@ -66,7 +69,8 @@ def set_aside(
         "decisions": len(decisions),
         "label_errors": int(wrong.sum()),
         "missing_labels": int((wrong & (decisions["target"] == 0)).sum()),
-        "near_duplicates": len(duplicates),
+        "duplicates_in_all": len(duplicates),
+        "duplicates_on_test": decisions.loc[twice, "image"].nunique(),
         **{f"{k}_{which}": round(v, 4) for which, s in scores.items() for k, v in s.items()},
     }
 

@@ -22,7 +22,7 @@ def test_errors_and_second_copies_are_left_out() -> None:
     )
     wrong = [4, 13, 30, 31]
     errors = decisions.loc[wrong, ["image", "label"]]
-    told = set_aside(decisions, errors, {"im7.jpg"})
+    told = set_aside(decisions, errors, {"im7.jpg", "im70.jpg"})
 
     kept = decisions.drop([*wrong, 21, 22, 23])
     for table, which in ((decisions, "all"), (kept, "clean")):
@@ -35,7 +35,7 @@ def test_errors_and_second_copies_are_left_out() -> None:
     assert told["decisions"] == 60
     assert told["label_errors"] == 4
     assert told["missing_labels"] == (decisions.loc[wrong, "target"] == 0).sum()
-    assert told["near_duplicates"] == 1
+    assert (told["duplicates_in_all"], told["duplicates_on_test"]) == (2, 1)
 
 
 def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

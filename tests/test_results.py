@@ -126,7 +126,8 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     for name, rows in tables.items():
         table = pd.DataFrame(rows).assign(processor="2 CPU cores")
         table.to_csv(tmp_path / RESULTS / f"{name}.csv", index=False)
-    counts = {"photos_on_test": 10, "decisions": 200, "missing_labels": 3, "near_duplicates": 1}
+    counts = {"photos_on_test": 10, "decisions": 200, "missing_labels": 3}
+    counts |= {"duplicates_in_all": 4, "duplicates_on_test": 1}
     scores = {"f1_micro_all": 0.4, "f1_micro_clean": 0.5, "f1_macro_all": 0.2}
     noise = [
         {"photos": "few", "variant": "a", "seed": seed, "label_errors": errors}
@@ -146,7 +147,7 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     assert "| b | 200 | 2.00 |" in page
     assert "| other | 20.0 | 1.5-30.0 | 10.00 | 3 | 60 | 0.2000 | 0.250 | 70 |" in page
     assert "python -m benchmarks.label_noise few/a\n" in page
-    assert "| few | a | 10 of 200 (5.0%) | 3 | 1 | 0.400 | 0.500 | 0.200 | 0.300 |" in page
+    assert "| few | a | 10 of 200 (5.0%) | 3 | 4, 1 | 0.400 | 0.500 | 0.200 | 0.300 |" in page
 
 
 def test_one_more_run_is_expected_in_the_prediction_interval() -> None:

@@ -253,8 +253,8 @@ def _tell_label_noise(root: Path) -> Iterator[str]:
     pairs = table.loc[table["variant"] != REFERENCE, ["photos", "variant"]].drop_duplicates()
     yield _command(f"python -m benchmarks.label_noise {' '.join(pairs.agg('/'.join, axis=1))}")
     yield (
-        "\n| photos | judged | likely errors, of decisions | labels not given among them | near "
-        "duplicates | micro F1 | set aside | macro F1 | set aside |\n"
+        "\n| photos | judged | likely errors, of decisions | labels not given among them "
+        "| near duplicates: all photos, test | micro F1 | set aside | macro F1 | set aside |\n"
         "|---|---|---|---|---|---|---|---|---|"
     )
     for row in (
@@ -266,7 +266,7 @@ def _tell_label_noise(root: Path) -> Iterator[str]:
             row["variant"],
             f"{errors:.0f} of {decisions:.0f} ({errors / decisions:.1%})",
             f"{row['missing_labels']:.0f}",
-            f"{row['near_duplicates']:.0f}",
+            f"{row['duplicates_in_all']:.0f}, {row['duplicates_on_test']:.0f}",
             *(
                 f"{row[f'f1_{k}_{which}']:.3f}"
                 for k in ("micro", "macro")
