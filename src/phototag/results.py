@@ -253,7 +253,7 @@ def _tell_label_noise(root: Path) -> Iterator[str]:
     pairs = table.loc[table["variant"] != REFERENCE, ["photos", "variant"]].drop_duplicates()
     yield _command(f"python -m benchmarks.label_noise {' '.join(pairs.agg('/'.join, axis=1))}")
     yield (
-        "\n| photos | judged | likely errors, of decisions | labels not given among them "
+        "\n| photos | judged | likely errors, of decisions | of these, a label missing "
         "| near duplicates: all photos, test | micro F1 | set aside | macro F1 | set aside |\n"
         "|---|---|---|---|---|---|---|---|---|"
     )
