@@ -222,7 +222,7 @@ def _tell_alternatives(root: Path) -> Iterator[str]:
         f"""The same photos, split and batch size, and for the report's network the same learning
         rate and weight decay, in one run on {one["processor"]}. An epoch is training and the pass
         over val. Val loss and micro F1 at 0.5 on val are those of the best epoch for each; lines
-        are those that a user writes."""
+        are those that a user writes: here, the one of params.yaml that names the photos."""
     )
     yield _command(f"python -m benchmarks.alternatives {one['photos']}.zip")
     yield (
