@@ -4,9 +4,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from dvc.utils.hydra import to_hydra_overrides
 
+from phototag import experiments as module
 from phototag.errors import InputError
-from phototag.experiments import Experiments, apply_overrides, plan_runs, read_experiments
+from phototag.experiments import (
+    Experiments,
+    _to_hydra,
+    apply_overrides,
+    list_finished,
+    plan_runs,
+    read_experiments,
+)
 from phototag.params import Params
 from tests.projects import ROOT, make_project
 
@@ -49,6 +58,26 @@ def test_runs_are_planned_seed_by_seed(tmp_path: Path) -> None:
     (drawn,) = plan_runs(experiments, ["speed"], None, ["fast"], [7])
     assert drawn.name == "drawn-fast-s7"
     assert "data.raw" not in drawn.overrides
+    # Photos that params.yaml names are never called drawn.
+    (own,) = plan_runs(experiments, ["speed"], None, ["fast"], [7], "data/mine.zip")
+    assert own.name == "mine-fast-s7"
+    assert "data.raw" not in own.overrides
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "data/mine.zip",
+        "/home/me/my photos (old), {2}=[x].zip",
+        "it's.zip",
+        [{"out": 4, "kernel": 3}, {"out": 8}],
+        False,
+        0.0002,
+    ],
+)
+def test_dvc_reads_values_as_they_are(value: object) -> None:
+    (override,) = to_hydra_overrides([f"key={_to_hydra(value)}"])
+    assert override.value() == value
 
 
 @pytest.mark.parametrize(
@@ -82,11 +111,34 @@ def test_unknown_names_are_told_with_the_known_ones(tmp_path: Path) -> None:
         read_experiments(tmp_path / "none.yaml")
 
 
+def test_finished_runs_are_told_by_their_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = read_experiments(write(tmp_path / "experiments.yaml"))
+    raws = {
+        "few-fast-s2": ("/somewhere/few.zip", 2),
+        "drawn-plain-s0": ("data/sample", 0),
+        "few-very-fast-s0": ("/somewhere/few.zip", 0),  # a variant that is no more
+        "my-own": ("data/sample", 0),
+    }
+    params = {
+        name: yaml.safe_dump({"seed": seed, "data": {"raw": raw}})
+        for name, (raw, seed) in raws.items()
+    }
+    monkeypatch.setattr(module, "list_experiments", lambda root: [(n, n) for n in params])
+    monkeypatch.setattr(module, "read_revision", lambda root, revision, path: params[revision])
+    found = list_finished(tmp_path, experiments)
+    assert [(run.photos, run.variant, run.seed) for run in found] == [
+        ("few", "fast", 2),
+        ("drawn", "plain", 0),
+    ]
+
+
 @pytest.mark.slow
 def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    for name in ("runs.csv", "curves.csv"):
-        (project.folder / "docs/results" / name).unlink(missing_ok=True)
+    for path in ("docs/results/runs.csv", "docs/results/curves.csv", "docs/results.md"):
+        (project.folder / path).unlink(missing_ok=True)
     variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")
     # Left in the queue by an earlier call, with params that are no longer its own.
     project("dvc", "exp", "run", "--queue", "--name", "drawn-report-s0", "-S", "lr=9")

@@ -143,9 +143,13 @@ def experiments(
         bool, typer.Option("--missing", help="Only what docs/results/ has no row of.")
     ] = False,
 ) -> None:
-    """Run the report's claims in DVC's queue, and keep what they gave in docs/results/."""
+    """Run the report's claims in DVC's queue, and keep what they gave in docs/results/.
+
+    What else waits in the queue runs too.
+    """
     from phototag import results, tracking
     from phototag.experiments import RUN, collect_results, plan_runs, read_experiments, run_queued
+    from phototag.params import read_params
 
     known = read_experiments()
     if not claims:
@@ -154,16 +158,21 @@ def experiments(
             typer.echo(f"{name:<{width}}  {claim.says}\n{'':<{width}}  {', '.join(claim.variants)}")
         return
     root = tracking.project_root()
-    runs = plan_runs(known, claims, photos, variant or [], seed or [0, 1, 2])
+    raw = read_params(root / "params.yaml").data.raw
+    runs = plan_runs(known, claims, photos, variant or [], seed or [0, 1, 2], raw)
     tracked = results.read_runs(root)
     if missing:
         there = set(tracked[RUN].itertuples(index=False, name=None))
         runs = [run for run in runs if (run.photos, run.variant, run.seed) not in there]
+    failure = None
     try:
         run_queued(root, runs, jobs)
-    finally:
-        rows = collect_results(root, runs)
+    except InputError as error:  # told last, when what the other runs gave is kept
+        failure = error
+    rows = collect_results(root, runs)
     typer.echo(results.compare_with_tracked(rows, tracked))
+    if failure:
+        raise failure
     results.write_results(root, known)
 
 

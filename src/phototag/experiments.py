@@ -25,7 +25,7 @@ from phototag.params import ModelParams
 from phototag.sync import list_experiments, read_revision
 
 FILE, RESULTS = Path("experiments.yaml"), Path("docs/results")
-DRAWN = "drawn"  # the name of the photos that the repository draws
+SAMPLE, DRAWN = Path("data/sample"), "drawn"  # the photos that the repository draws, their name
 RUN = ["photos", "variant", "seed"]
 Expectation = Literal["better", "worse", "similar", "barely learns"]
 
@@ -121,6 +121,7 @@ def plan_runs(
     photos: Path | None,
     variants: Sequence[str],
     seeds: Iterable[int],
+    raw: str = str(SAMPLE),
 ) -> list[Run]:
     """List the runs of some claims: seed by seed, each variant once.
 
@@ -130,6 +131,7 @@ def plan_runs(
         photos: A zip or folder; None takes what params.yaml names.
         variants: Only these; empty takes all of the claims'.
         seeds: One run each.
+        raw: What params.yaml names.
 
     Raises:
         InputError: There is no claim, variant or file of that name.
@@ -143,7 +145,7 @@ def plan_runs(
             raise InputError(f"{', '.join(claims)}: no variant {variant!r}, but {', '.join(known)}")
     if photos and not photos.exists():
         raise InputError(f"{photos}: there are no photos there")
-    name = photos.stem if photos else DRAWN
+    name = name_photos(str(photos or raw))
     data = {"data": {"raw": str(photos.resolve())}} if photos else {}
     runs = []
     for seed in seeds:
@@ -155,6 +157,11 @@ def plan_runs(
                     overrides |= dict(flatten(given))
                 runs.append(Run(name, variant, seed, overrides))
     return runs
+
+
+def name_photos(raw: str) -> str:
+    """Return what the runs on a zip or folder of photos are named by."""
+    return DRAWN if Path(raw) == SAMPLE else Path(raw).stem
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -191,8 +198,9 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dic
 def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
     """Run in DVC's queue what DVC has no experiment of, and wait for it.
 
-    What an earlier call left in the queue of these runs is queued anew, as params and code are now,
-    and all else stays there; a run that was killed goes on where its training stopped.
+    What an earlier call left in the queue of these runs is queued anew, as params and code are now;
+    whatever else waits there runs too, as DVC empties its queue. A run that was killed goes on
+    where its training stopped.
 
     Args:
         root: The repository.
@@ -227,12 +235,11 @@ def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
 def list_finished(root: Path, experiments: Experiments) -> list[Run]:
     """List the runs of experiments.yaml that DVC has, whatever the photos."""
     found = []
-    for name, _ in list_experiments(root):
-        rest, _, seed = name.rpartition("-s")
-        fitting = [each for each in experiments.variants if rest.endswith(f"-{each}")]
-        if fitting and seed.isdecimal():
-            variant = max(fitting, key=len)
-            found.append(Run(rest.removesuffix(f"-{variant}"), variant, int(seed), {}))
+    for name, revision in list_experiments(root):
+        values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
+        photos, seed = name_photos(values["data"]["raw"]), values["seed"]
+        runs = [Run(photos, variant, seed, {}) for variant in experiments.variants]
+        found += [run for run in runs if run.name == name]
     return found
 
 
@@ -253,7 +260,9 @@ def _to_hydra(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_to_hydra(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_to_hydra, value)) + "]"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):  # a path may hold whatever else means something there
+        return "'" + value.replace("'", r"\'") + "'"
+    return json.dumps(value)
 
 
 def _dvc(root: Path, *arguments: str, quiet: bool = True) -> None:
