@@ -3,7 +3,8 @@
 `python -m benchmarks.label_noise PHOTOS/VARIANT...`, where the experiments PHOTOS-report-sN and
 PHOTOS-VARIANT-sN have run (`phototag experiments beaten --photos PHOTOS.zip`). What one network
 calls a likely label error is set aside for the other: a network that chose what it is not judged
-on would always gain. Of a group of near duplicates all photos but the first are set aside.
+on would always gain. Of a group of near duplicates all photos but the first are set aside. Rows of
+other photos and variants stay in docs/results/label_noise.csv.
 """
 
 import json
@@ -15,8 +16,7 @@ from typing import Any
 import pandas as pd
 from dvc.api import DVCFileSystem
 
-from phototag.experiments import RESULTS
-from phototag.files import write_table
+from phototag.experiments import RESULTS, merge_table
 from phototag.metrics import f1_score
 from phototag.results import REFERENCE
 from phototag.sync import list_experiments
@@ -76,16 +76,22 @@ def set_aside(
 
 
 def judge(root: Path, photos: str, variant: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each seed and network of one set of photos."""
+    """Yield a row for each seed that both networks ran, and each of them, on one set of photos."""
     revisions = dict(list_experiments(root))
-    for seed in range(len(revisions)):
-        names = {each: f"{photos}-{each}-s{seed}" for each in (REFERENCE, variant)}
-        if not revisions.keys() >= set(names.values()):
-            continue
-        tables = {each: read_tables(root, revisions[name]) for each, name in names.items()}
+
+    def seeds(of: str) -> set[int]:
+        prefix = f"{photos}-{of}-s"
+        ends = [name.removeprefix(prefix) for name in revisions if name.startswith(prefix)]
+        return {int(end) for end in ends if end.isdecimal()}
+
+    for seed in sorted(seeds(REFERENCE) & seeds(variant)):
+        tables = {
+            each: read_tables(root, revisions[f"{photos}-{each}-s{seed}"])
+            for each in (REFERENCE, variant)
+        }
         for judged, other in ((REFERENCE, variant), (variant, REFERENCE)):
             decisions, _, duplicates = tables[judged]
-            row = {"photos": photos, "variant": judged, "seed": seed}
+            row = {"photos": photos, "variant": judged, "judge": other, "seed": seed}
             yield row | set_aside(decisions, tables[other][1], duplicates)
 
 
@@ -94,10 +100,18 @@ def main() -> None:
     pairs = [argument.split("/") for argument in sys.argv[1:]]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         sys.exit("usage: python -m benchmarks.label_noise PHOTOS/VARIANT...")
-    rows = [row for photos, variant in pairs for row in judge(Path.cwd(), photos, variant)]
-    if not rows:
-        sys.exit(f"no experiments of {' '.join(sys.argv[1:])}: see `phototag experiments`")
-    write_table(RESULTS / "label_noise.csv", pd.DataFrame(rows))
+    rows = []
+    for photos, variant in pairs:
+        found = list(judge(Path.cwd(), photos, variant))
+        if not found:
+            sys.exit(
+                f"no seed of {photos} has both {REFERENCE} and {variant} among DVC's experiments: "
+                f"`phototag experiments beaten --photos {photos}.zip` runs them"
+            )
+        rows += found
+    merge_table(
+        RESULTS / "label_noise.csv", pd.DataFrame(rows), ["photos", "variant", "judge", "seed"]
+    )
     print(json.dumps(rows, indent=1))
 
 

@@ -42,8 +42,8 @@ def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPa
     decisions = pd.DataFrame(
         {"image": ["im1.jpg", "im2.jpg"], "label": "sea", "target": [1, 0], "predicted": [1, 1]}
     )
-    called_wrong = {"few-report-s2": ["im2.jpg"], "few-other-s2": []}
-    ran = ["few-report-s0", "few-report-s2", "few-other-s1", "few-other-s2"]
+    called_wrong = {"few-report-s12": ["im2.jpg"], "few-other-s12": []}
+    ran = ["few-report-s0", "few-report-s12", "few-other-s1", "few-other-s12"]
     monkeypatch.setattr(label_noise, "list_experiments", lambda root: [(n, n) for n in ran])
     monkeypatch.setattr(
         label_noise,
@@ -55,8 +55,33 @@ def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPa
         ),
     )
     rows = pd.DataFrame(label_noise.judge(Path(), "few", "other"))
-    assert rows["seed"].tolist() == [2, 2]
+    assert rows["seed"].tolist() == [12, 12]
     assert rows["variant"].tolist() == ["report", "other"]
+    assert rows["judge"].tolist() == ["other", "report"]
     # What the report's network calls wrong is set aside for the other one.
     assert rows["label_errors"].tolist() == [0, 1]
     assert rows["f1_micro_clean"].tolist() == [pytest.approx(2 / 3, abs=1e-4), 1.0]
+
+
+def test_photos_without_experiments_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(label_noise, "list_experiments", lambda root: [("few-report-s0", "")])
+    monkeypatch.setattr("sys.argv", ["label_noise", "few/other"])
+    with pytest.raises(SystemExit, match=r"no seed of few has both report and other"):
+        label_noise.main()
+
+
+def test_rows_of_other_photos_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "docs/results/label_noise.csv"
+    table.parent.mkdir(parents=True)
+    old = {"variant": ["report"] * 2, "judge": ["other"] * 2, "seed": [0] * 2, "f1": [0.1, 0.2]}
+    pd.DataFrame({"photos": ["few", "many"]} | old).to_csv(table, index=False)
+    rows = [{"photos": "few", "variant": "report", "judge": "other", "seed": 0, "f1": 0.5}]
+    monkeypatch.setattr(label_noise, "judge", lambda root, photos, variant: rows)
+    monkeypatch.setattr("sys.argv", ["label_noise", "few/other"])
+    label_noise.main()
+    kept = pd.read_csv(table)
+    assert kept.set_index("photos")["f1"].to_dict() == {"few": 0.5, "many": 0.2}

@@ -295,9 +295,9 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
         )
         rows.append(own | _summarize(root, revision, history))
         curves.append(pd.DataFrame(own, history.index).join(history.drop(columns="lr")).round(5))
-    _merge(root / RESULTS / "runs.csv", pd.DataFrame(rows), RUN)
+    merge_table(root / RESULTS / "runs.csv", pd.DataFrame(rows), RUN)
     if curves:
-        _merge(root / RESULTS / "curves.csv", pd.concat(curves), [*RUN, "epoch"])
+        merge_table(root / RESULTS / "curves.csv", pd.concat(curves), [*RUN, "epoch"])
     return pd.DataFrame(rows)
 
 
@@ -322,7 +322,8 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
     }
 
 
-def _merge(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
+def merge_table(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
+    """Put rows into a table: those of the same key are replaced, others stay."""
     if rows.empty:
         return
     if path.exists():
