@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,26 @@ def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPa
     # What the report's network calls wrong is set aside for the other one.
     assert rows["label_errors"].tolist() == [0, 1]
     assert rows["f1_micro_clean"].tolist() == [pytest.approx(2 / 3, abs=1e-4), 1.0]
+
+
+def test_an_experiments_tables_are_those_of_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = tmp_path / "reports/evaluate"
+    evaluation.mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    table = pd.DataFrame({"split": ["val", "test"], "image": ["im1.jpg", "im2.jpg"]})
+    table.to_csv(evaluation / "predictions.csv", index=False)
+    table.assign(label="NA").to_csv(evaluation / "label_errors.csv", index=False)
+    files, groups = ["im3.jpg", "im1.jpg", "im4.jpg", "im2.jpg"], ["a", "", "b", "a"]
+    manifest = pd.DataFrame({"file": files, "duplicate_group": groups})
+    manifest.to_csv(tmp_path / "data/manifest.csv", index=False)
+    files_of = SimpleNamespace(open=lambda path: (tmp_path / path).open())
+    monkeypatch.setattr(label_noise, "DVCFileSystem", lambda root, rev: files_of)
+    predictions, errors, duplicates = label_noise.read_tables(tmp_path, "HEAD")
+    assert predictions["image"].tolist() == ["im2.jpg"]
+    assert errors[["image", "label"]].values.tolist() == [["im2.jpg", "NA"]]  # a label's name
+    assert duplicates == {"im2.jpg"}
 
 
 def test_photos_without_experiments_are_named(

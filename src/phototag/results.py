@@ -466,8 +466,8 @@ def _draw_curves(path: Path, title: str, claim: Claim, curves: pd.DataFrame, pri
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
     # What overfits leaves the picture at the top: each variant's best epoch is of interest.
     best = curves.groupby("variant")["val_loss"].min()
-    axes.set_ylim(best.min() * 0.97, max(prior * 1.35, best.max() * 1.2))
-    figure.legend(loc="outside lower center", ncols=4)
+    axes.set_ylim(best.min() * 0.97, max(prior, best.max()) * 1.35)
+    figure.legend(loc="outside lower center", ncols=4 if max(map(len, there)) < 16 else 3)
     save_figure(figure, path)
 
 
@@ -524,7 +524,7 @@ def draw_beside_report(
             line = _band(losses.assign(ratio=losses[column] / losses["prior"]), "ratio")["mean"]
             axes.plot(line, color=colour, linestyle=style, label=label if style == "-" else None)
     axes.plot([], [], color=GREY, linestyle=":", label="dotted: on train")
-    axes.set_ylim(0, 2)
+    axes.set_ylim(0, 1.5)
     figure.legend(loc="outside lower center", ncols=2)
     path = RESULTS / f"{name}.png"
     save_figure(figure, root / path)
