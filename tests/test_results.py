@@ -133,8 +133,8 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
         "begun": "holds as far as it was run. worse: b; one seed, not judged: g +0.1000",
         "begun-badly": "**does not hold**. worse: b; one seed, not judged: g +0.1000",
         "open": "one seed, not judged: g +0.1000",
-        "plain": "a: val loss 0.59 of the prior's, F1 0.30; b: val loss 0.73 of the prior's, "
-        "F1 0.30",
+        "plain": "a: val loss 0.59 of the prior's, micro F1 at 0.5 on val 0.30; "
+        "b: val loss 0.73 of the prior's, micro F1 at 0.5 on val 0.30",
     }
     assert "| begun | few | 1-2 |" in page
     assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | 0.729 | +0.0500 worse" in page

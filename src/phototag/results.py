@@ -323,7 +323,7 @@ def _explain() -> Iterator[str]:
     yield """Val loss is the mean binary cross entropy, in nats, of the best epoch, beside that of
         always predicting each label's rate on train, and of the last epoch. F1 is on test, at
         thresholds chosen on val; the best F1 on val at 0.5, as in the report, may be another
-        epoch's. Training time is an epoch's (see Time) by the number of epochs."""
+        epoch's. Training time is an epoch's (see Time) by the number of epochs trained."""
     yield """"of 40" is the most epochs that a seed trained: most variants on mirflickr-2500 stop 10
         epochs after their best. With seed 0 some went on to 40, which changed no best epoch."""
     yield f"""A variant is better or worse than the first where its val loss differs in the same
@@ -354,7 +354,8 @@ def _answer(claim: Claim, runs: pd.DataFrame) -> str:
         means = runs.assign(ratio=runs["val_loss"] / runs["prior_loss"]).groupby("variant")
         ratios, f1 = means["ratio"].mean(), means["val_f1_micro_at_0.5"].mean()
         return "; ".join(
-            f"{variant}: val loss {ratios[variant]:.2f} of the prior's, F1 {f1[variant]:.2f}"
+            f"{variant}: val loss {ratios[variant]:.2f} of the prior's, micro F1 at 0.5 on val "
+            f"{f1[variant]:.2f}"
             for variant in claim.variants
             if variant in ratios
         )
