@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from dvc.api import DVCFileSystem
 
-from phototag.experiments import RESULTS, merge_table
+from phototag.experiments import FILE, RESULTS, list_finished, merge_table, read_experiments
 from phototag.metrics import f1_score
 from phototag.results import REFERENCE
 from phototag.sync import list_experiments
@@ -78,16 +78,16 @@ def set_aside(
 def judge(root: Path, photos: str, variant: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each seed that both networks ran, and each of them, on one set of photos."""
     revisions = dict(list_experiments(root))
-
-    def seeds(of: str) -> set[int]:
-        prefix = f"{photos}-{of}-s"
-        ends = [name.removeprefix(prefix) for name in revisions if name.startswith(prefix)]
-        return {int(end) for end in ends if end.isdecimal()}
-
-    for seed in sorted(seeds(REFERENCE) & seeds(variant)):
+    names = {
+        (run.variant, run.seed): run.name
+        for run in list_finished(root, read_experiments(root / FILE))
+        if run.photos == photos
+    }
+    for seed in sorted(seed for each, seed in names if each == variant):
+        if (REFERENCE, seed) not in names:
+            continue
         tables = {
-            each: read_tables(root, revisions[f"{photos}-{each}-s{seed}"])
-            for each in (REFERENCE, variant)
+            each: read_tables(root, revisions[names[each, seed]]) for each in (REFERENCE, variant)
         }
         for judged, other in ((REFERENCE, variant), (variant, REFERENCE)):
             decisions, _, duplicates = tables[judged]

@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks import label_noise
 from benchmarks.label_noise import set_aside
+from phototag.experiments import Run
 
 
 def test_errors_and_second_copies_are_left_out() -> None:
@@ -39,13 +40,22 @@ def test_errors_and_second_copies_are_left_out() -> None:
     assert (told["duplicates_in_all"], told["duplicates_on_test"]) == (2, 1)
 
 
+def give_experiments(monkeypatch: pytest.MonkeyPatch, runs: list[Run]) -> None:
+    """Let DVC have these, each at a revision of its own name."""
+    names = [(run.name, run.name) for run in runs]
+    monkeypatch.setattr(label_noise, "list_experiments", lambda root: names)
+    monkeypatch.setattr(label_noise, "list_finished", lambda root, experiments: runs)
+    monkeypatch.setattr(label_noise, "read_experiments", lambda path: None)
+
+
 def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     decisions = pd.DataFrame(
         {"image": ["im1.jpg", "im2.jpg"], "label": "sea", "target": [1, 0], "predicted": [1, 1]}
     )
     called_wrong = {"few-report-s12": ["im2.jpg"], "few-other-s12": []}
-    ran = ["few-report-s0", "few-report-s12", "few-other-s1", "few-other-s12"]
-    monkeypatch.setattr(label_noise, "list_experiments", lambda root: [(n, n) for n in ran])
+    ran = [Run("few", "report", 0, {}), Run("few", "report", 12, {}), Run("few", "other", 1, {})]
+    ran += [Run("few", "other", 12, {}), Run("many", "report", 1, {})]
+    give_experiments(monkeypatch, ran)
     monkeypatch.setattr(
         label_noise,
         "read_tables",
@@ -88,7 +98,7 @@ def test_photos_without_experiments_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(label_noise, "list_experiments", lambda root: [("few-report-s0", "")])
+    give_experiments(monkeypatch, [Run("few", "report", 0, {}), Run("many", "other", 0, {})])
     monkeypatch.setattr("sys.argv", ["label_noise", "few/other"])
     with pytest.raises(SystemExit, match=r"no seed of few has both report and other"):
         label_noise.main()

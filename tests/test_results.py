@@ -139,10 +139,26 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
     assert "| begun | few | 1-2 |" in page
     assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | 0.729 | +0.0500 worse" in page
     assert "0.745 (0.740-0.750) Δ -0.050 | 0.245 (0.240-0.250) Δ -0.050 | 0.300" in page
-    assert "phototag experiments true --photos few.zip --variant b --seed 0\n" in page
+    assert (
+        "phototag experiments true --photos few.zip --variant b --seed 0\n"
+        "dvc plots diff few-a-s0 few-b-s0\n" in page
+    )
     for name in ("true-few", "half-few", "false-few", "beside-report"):
         assert f"(results/{name}.png)" in page
         assert (tmp_path / RESULTS / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_commands_name_seeds_that_ran(tmp_path: Path) -> None:
+    write_runs(tmp_path, {("a", 0): 0.2, ("a", 3): 0.2, ("b", 3): 0.25, ("c", 7): 0.25})
+    claims = {
+        name: Claim.model_validate({"says": "So it is.", "variants": ["a", name]}) for name in "bc"
+    }
+    variants: dict[str, dict[str, object]] = {"a": {}, "b": {}, "c": {}}
+    write_results(tmp_path, Experiments(photos={}, variants=variants, claims=claims))
+    page = (tmp_path / "docs/results.md").read_text()
+    assert "--variant b --seed 3\ndvc plots diff few-a-s3 few-b-s3\n" in page
+    # Nothing to compare: no seed ran both.
+    assert "--variant c --seed 7\n```" in page
 
 
 def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
