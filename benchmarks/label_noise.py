@@ -16,10 +16,10 @@ from typing import Any
 import pandas as pd
 from dvc.api import DVCFileSystem
 
-from phototag.experiments import FILE, RESULTS, list_finished, merge_table, read_experiments
-from phototag.metrics import f1_score
-from phototag.results import REFERENCE
-from phototag.sync import list_experiments
+from phototag.experiments.claims import FILE, REFERENCE, read_experiments
+from phototag.experiments.collection import RESULTS, list_finished, merge_table
+from phototag.experiments.sync import list_experiments
+from phototag.network.metrics import f1_score
 
 
 def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:

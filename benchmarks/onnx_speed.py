@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from phototag.allocator import keep_freed_memory
+from phototag.apps.export import export_onnx
+from phototag.base.allocator import keep_freed_memory
 from phototag.cli import MODEL, THRESHOLDS
-from phototag.export import export_onnx
-from phototag.tagger import load_tagger
+from phototag.serving.tagger import load_tagger
 
 SECONDS, TURNS = 2.0, 5
 

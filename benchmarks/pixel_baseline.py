@@ -13,12 +13,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
-from phototag.dataset import Dataset, read_datasets
-from phototag.evaluation import evaluate, headline
-from phototag.files import read_json
-from phototag.manifest import read_kept
-from phototag.metrics import f1_score, sigmoid
-from phototag.params import read_params
+from phototag.base.files import read_json
+from phototag.base.params import read_params
+from phototag.data.dataset import Dataset, read_datasets
+from phototag.data.manifest import read_kept
+from phototag.evaluation.result import evaluate, headline
+from phototag.network.metrics import f1_score, sigmoid
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of C, chosen on val
 

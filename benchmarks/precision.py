@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from phototag import engine
-from phototag.dataset import read_datasets
-from phototag.files import read_json
-from phototag.model import build_model, initialize
-from phototag.params import Params, read_params
+from phototag.base.files import read_json
+from phototag.base.params import Params, read_params
+from phototag.data.dataset import read_datasets
+from phototag.network.model import build_model, initialize
+from phototag.training import loop
 
 FIGURES = ("val_loss", "f1_micro", "f1_macro")
 
@@ -30,7 +30,7 @@ def train(params: Params, data: Path) -> dict[str, float]:
     model = build_model(params.model, labels, params.resize.size, stats["mean"], stats["std"])
     prior = torch.from_numpy(datasets["train"].targets).float().mean(dim=0)
     initialize(model, params.model, prior)
-    epochs = list(engine.fit(model, datasets["train"], datasets["val"], params))
+    epochs = list(loop.fit(model, datasets["train"], datasets["val"], params))
     best = min(epochs, key=lambda epoch: epoch.val_loss)
     return {name: getattr(best, name) for name in FIGURES}
 

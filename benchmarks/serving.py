@@ -20,8 +20,8 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from phototag import tracking
-from phototag.predictions import find_photos
+from phototag.apps.predictions import find_photos
+from phototag.tracking.store import connect
 
 REQUESTS, CLIENTS, TURNS = 1000, 8, 3
 
@@ -62,7 +62,7 @@ def main() -> None:
         f: base64.b64encode(Path(f).read_bytes()).decode() for f in find_photos([folder], [])
     }
     images = [encoded[file] for file in itertools.islice(files, REQUESTS)]
-    tracking.connect()
+    connect()
     model = mlflow.pyfunc.load_model("models:/phototag@champion")
 
     def call(image: str) -> None:

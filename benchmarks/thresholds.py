@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pandas as pd
 
-from phototag.metrics import f1_score
-from phototag.params import read_params
-from phototag.scores import draw_weights
-from phototag.thresholds import RESAMPLES, choose_thresholds
+from phototag.base.params import read_params
+from phototag.evaluation.scores import draw_weights
+from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
+from phototag.network.metrics import f1_score
 
 SPLITS = 20
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
-from phototag.allocator import keep_freed_memory
-from phototag.dataset import read_batch
-from phototag.engine import Training
-from phototag.params import Params, read_params
+from phototag.base.allocator import keep_freed_memory
+from phototag.base.params import Params, read_params
+from phototag.data.dataset import read_batch
+from phototag.training.loop import Training
 
 SHIPPED = "as shipped"
 MEMORY = "freed memory goes back to the kernel"
@@ -77,7 +77,7 @@ def measure(side: str, folder: Path) -> float:
     if side in CHANGES:
         CHANGES[side](training)
     reader = decode if side == JPEGS else read_batch
-    with mock.patch("phototag.engine.read_batch", side_effect=reader):
+    with mock.patch("phototag.training.loop.read_batch", side_effect=reader):
         return time_epoch(training, dataset)
 
 

@@ -25,12 +25,12 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks.synthetic import draw_noise, encode_jpeg
-from phototag import engine
-from phototag.allocator import keep_freed_memory
-from phototag.dataset import Dataset, read_batch
-from phototag.losses import build_loss
-from phototag.model import build_model, initialize
-from phototag.params import Params, read_params
+from phototag.base.allocator import keep_freed_memory
+from phototag.base.params import Params, read_params
+from phototag.data.dataset import Dataset, read_batch
+from phototag.network.model import build_model, initialize
+from phototag.training import loop
+from phototag.training.losses import build_loss
 
 COUNT = 1024
 LABELS = 14
@@ -87,33 +87,33 @@ def our_epoch(params: Params, dataset: Dataset, precision: str) -> float:
     return time_epoch(build_training(params, precision), dataset)
 
 
-def build_training(params: Params, precision: str) -> engine.Training:
+def build_training(params: Params, precision: str) -> loop.Training:
     """Build what the stage trains: the network of params.yaml, for 14 labels."""
     device = torch.device("cpu")
     model = build_model(params.model, LABELS, 128, [0.5] * 3, [0.25] * 3)
     initialize(model, params.model, torch.full((LABELS,), 0.1))
-    return engine.Training(
+    return loop.Training(
         model=model,
-        forward=engine.wrap(model, params.train.compile),
+        forward=loop.wrap(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
-        optimizer=engine.build_optimizer(model, params),
+        optimizer=loop.build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
-        dtype=engine.pick_dtype(precision, device),  # type: ignore[arg-type]
+        dtype=loop.pick_dtype(precision, device),  # type: ignore[arg-type]
         params=params,
     )
 
 
-def time_epoch(training: engine.Training, dataset: Dataset) -> float:
+def time_epoch(training: loop.Training, dataset: Dataset) -> float:
     """Train one epoch and return images a second."""
     start = time.perf_counter()
-    engine.train_one_epoch(training, dataset, 1)
+    loop.train_one_epoch(training, dataset, 1)
     return COUNT / (time.perf_counter() - start)
 
 
 def resident_epoch(params: Params, dataset: Dataset) -> float:
     """Take as many steps on one batch that is there already; images a second."""
     batch = read_batch(dataset, np.arange(64), torch.device("cpu"))
-    with mock.patch("phototag.engine.read_batch", return_value=batch):
+    with mock.patch("phototag.training.loop.read_batch", return_value=batch):
         return our_epoch(params, dataset, params.precision)
 
 

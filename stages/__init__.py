@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage; what is wrong with the user's input is told in one line, without a traceback."""
-    from phototag.errors import InputError
+    from phototag.base.errors import InputError
 
     try:
         main()

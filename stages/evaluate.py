@@ -4,16 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from phototag import evaluation, report, tracking
-from phototag.allocator import keep_freed_memory
-from phototag.dataset import read_datasets
-from phototag.files import write_json, write_table
-from phototag.galleries import build_galleries
-from phototag.inference import pick_device, predict_logits
-from phototag.laps import Laps
-from phototag.manifest import read_kept
-from phototag.params import read_params
-from phototag.weights import load_model
+from phototag.base.allocator import keep_freed_memory
+from phototag.base.files import write_json, write_table
+from phototag.base.laps import Laps
+from phototag.base.params import read_params
+from phototag.data.dataset import read_datasets
+from phototag.data.manifest import read_kept
+from phototag.evaluation.galleries import build_galleries
+from phototag.evaluation.report import draw_figures, write_report
+from phototag.evaluation.result import evaluate, headline, operating_point
+from phototag.network.inference import pick_device, predict_logits
+from phototag.network.weights import load_model
+from phototag.tracking.records import log_folder, log_scores
+from phototag.tracking.runs import find_or_rebuild_run
+from phototag.tracking.store import connect
 
 from . import run
 
@@ -44,26 +48,24 @@ def main() -> None:
     logits = {split: predict_logits(network, datasets[split], device) for split in held_out}
     laps.end("inference")
 
-    result = evaluation.evaluate(
-        datasets, logits, read_kept(MANIFEST), params.evaluate, params.seed
-    )
-    scores = evaluation.headline(result.tables["scores"])
+    result = evaluate(datasets, logits, read_kept(MANIFEST), params.evaluate, params.seed)
+    scores = headline(result.tables["scores"])
     write_json(REPORTS / "metrics.json", scores)
-    write_json(REPORTS / "thresholds.json", evaluation.operating_point(result, params.evaluate))
+    write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate))
     for name in TABLES:
         write_table(REPORTS / f"{name}.csv", result.tables[name])
     laps.end("scores")
 
     galleries = build_galleries(network, device, result)
     laps.end("galleries")
-    figures = report.draw_figures(result, history, REPORTS / "figures")
-    report.write_report(REPORTS / "report.html", result, figures, galleries)
+    figures = draw_figures(result, history, REPORTS / "figures")
+    write_report(REPORTS / "report.html", result, figures, galleries)
     laps.end("figures")
 
-    store = tracking.connect()
-    run_id = tracking.find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
-    tracking.log_scores(store, run_id, scores)
-    tracking.log_folder(store, run_id, REPORTS)
+    store = connect()
+    run_id = find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
+    log_scores(store, run_id, scores)
+    log_folder(store, run_id, REPORTS)
     laps.end("MLflow")
     print(f"evaluated in {laps}")
 

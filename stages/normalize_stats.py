@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.files import write_json
-from phototag.manifest import label_names, label_targets, read_kept
-from phototag.stats import channel_stats
+from phototag.base.files import write_json
+from phototag.data.manifest import label_names, label_targets, read_kept
+from phototag.data.stats import channel_stats
 
 from . import run
 

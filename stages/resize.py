@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from phototag.duplicates import group_duplicates
-from phototag.images import prepare_photos, write_images
-from phototag.intake import list_rejected, write_intake
-from phototag.labels import image_number, read_labels, refuse_names
-from phototag.manifest import build_manifest, keep, write_manifest
-from phototag.params import read_params
-from phototag.problems import check_problems
-from phototag.raw import find_layout
-from phototag.sources import read_source_groups
+from phototag.base.params import read_params
+from phototag.data.manifest import build_manifest, keep, write_manifest
+from phototag.intake.duplicates import group_duplicates
+from phototag.intake.images import prepare_photos, write_images
+from phototag.intake.labels import image_number, read_labels, refuse_names
+from phototag.intake.problems import check_problems
+from phototag.intake.raw import find_layout
+from phototag.intake.report import list_rejected, write_intake
+from phototag.intake.sources import read_source_groups
 
 from . import run
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from phototag.params import read_params
-from phototag.sample import write_sample
+from phototag.base.params import read_params
+from phototag.scenes.sample import write_sample
 
 from . import run
 

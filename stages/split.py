@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.files import replace_file
-from phototag.groups import gather_groups
-from phototag.manifest import SPLITS, label_names, label_targets, read_kept
-from phototag.params import read_params
-from phototag.splits import check_whole, split_groups, tabulate_rates, warn_rare
+from phototag.base.files import replace_file
+from phototag.base.params import read_params
+from phototag.data.groups import gather_groups
+from phototag.data.manifest import SPLITS, label_names, label_targets, read_kept
+from phototag.data.splits import check_whole, split_groups, tabulate_rates, warn_rare
 
 from . import run
 

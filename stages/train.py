@@ -6,16 +6,22 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from phototag import augment, dataset, distributed, engine, losses, model, schedules, tracking
-from phototag.checkpoint import checkpoint_path, discard_checkpoint
-from phototag.files import content_key, file_digest, read_json, replace_file, write_json
-from phototag.params import read_params
-from phototag.weights import Metadata, save_model
+from phototag.base import distributed
+from phototag.base.files import content_key, file_digest, read_json, replace_file, write_json
+from phototag.base.params import read_params
+from phototag.data import dataset
+from phototag.network import model
+from phototag.network.weights import Metadata, save_model
+from phototag.tracking.records import DataInput
+from phototag.tracking.runs import record_training
+from phototag.tracking.store import connect, project_root
+from phototag.training import augmentations, loop, losses, schedules
+from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
 
 from . import run
 
 INPUTS = tuple(map(Path, ("data/manifest.csv", "data/splits.csv", "data/stats.json")))
-CODE = [Path(str(m.__file__)) for m in (augment, dataset, engine, losses, model, schedules)]
+CODE = [Path(str(m.__file__)) for m in (augmentations, dataset, loop, losses, model, schedules)]
 
 
 def main() -> None:
@@ -37,17 +43,15 @@ def main() -> None:
 
     given = [path for path in [Path(params.model.weights or "")] if path.is_file()]
     key = content_key(params.train_settings(), [*INPUTS, *CODE, *given])
-    checkpoint = checkpoint_path(tracking.project_root(), key)
+    checkpoint = checkpoint_path(project_root(), key)
     resumed = checkpoint.exists()
-    epochs = engine.fit(network, train, val, params, checkpoint)
+    epochs = loop.fit(network, train, val, params, checkpoint)
     if distributed.rank():
         list(epochs)  # the first process records them
         return
-    data = tracking.DataInput(
-        str(INPUTS[0]), file_digest(INPUTS[0])[:16], dataset.count_labels(datasets)
-    )
-    history = tracking.record_training(
-        tracking.connect(), key, params.model_dump(), map(asdict, epochs), data, resumed
+    data = DataInput(str(INPUTS[0]), file_digest(INPUTS[0])[:16], dataset.count_labels(datasets))
+    history = record_training(
+        connect(), key, params.model_dump(), map(asdict, epochs), data, resumed
     )
 
     best = min(history, key=lambda record: record["val_loss"])

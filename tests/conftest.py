@@ -12,11 +12,12 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, sync_playwright
 
-from phototag.dataset import Dataset, read_datasets
-from phototag.files import write_json
-from phototag.images import Photo, write_images
-from phototag.manifest import build_manifest, write_manifest
-from phototag.params import ModelParams, Params, read_params
+from phototag.base.files import write_json
+from phototag.base.params import ModelParams, Params, read_params
+from phototag.data.dataset import Dataset, read_datasets
+from phototag.data.manifest import build_manifest, write_manifest
+from phototag.data.photo import Photo
+from phototag.intake.images import write_images
 from tests.servers import free_port
 
 SIZE = 16

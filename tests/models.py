@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from phototag.files import write_json
-from phototag.model import build_model
-from phototag.params import ModelParams
-from phototag.weights import Metadata, save_model
+from phototag.base.files import write_json
+from phototag.base.params import ModelParams
+from phototag.network.model import build_model
+from phototag.network.weights import Metadata, save_model
 
 LABELS = ["blue", "green", "red"]
 

@@ -1,16 +1,10 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
-import yaml
 from typer.testing import CliRunner
 
-from phototag import experiments, results, tracking
 from phototag.cli import app, typer_app
-from phototag.errors import InputError
 
 
 def test_summary_shows_scores_report_and_next_steps(
@@ -52,32 +46,3 @@ def test_import_says_what_to_run_next(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "1 photos in data/raw.zip: cat 1" in shown.output
     assert "dvc add data/raw.zip" in shown.output
     assert "`data.raw: data/raw.zip`" in shown.output
-
-
-def test_what_ran_is_kept_before_a_failure_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_values: dict[str, Any]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    params_values["data"]["raw"] = "data/mine.zip"
-    Path("params.yaml").write_text(yaml.safe_dump(params_values))
-    claims = {"speed": {"says": "Fast is better.", "variants": ["plain", "fast"]}}
-    variants: dict[str, dict[str, float]] = {"plain": {}, "fast": {"lr": 0.01}}
-    values = {"photos": {}, "variants": variants, "claims": claims}
-    Path("experiments.yaml").write_text(yaml.safe_dump(values))
-    kept: list[str] = []
-
-    def fail(root: Path, runs: Sequence[experiments.Run], jobs: int) -> None:
-        raise InputError("1 of 2 experiments failed")
-
-    def collect(root: Path, runs: Sequence[experiments.Run]) -> pd.DataFrame:
-        kept.extend(run.name for run in runs)
-        return pd.DataFrame()
-
-    monkeypatch.setattr(tracking, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(experiments, "run_queued", fail)
-    monkeypatch.setattr(experiments, "collect_results", collect)
-    monkeypatch.setattr(results, "compare_with_tracked", lambda rows, tracked: "scores")
-    shown = CliRunner().invoke(typer_app, ["experiments", "speed", "--seed", "4"])
-    assert kept == ["mine-plain-s4", "mine-fast-s4"]
-    assert "scores" in shown.output
-    assert isinstance(shown.exception, InputError)

@@ -25,9 +25,10 @@ import pandas as pd
 import yaml
 
 from benchmarks.machine import name_processor
-from phototag.experiments import RESULTS, apply_overrides, plan_runs, read_experiments
-from phototag.files import write_table
-from phototag.manifest import label_names, label_targets, read_kept
+from phototag.base.files import write_table
+from phototag.data.manifest import label_names, label_targets, read_kept
+from phototag.experiments.claims import apply_overrides, plan_runs, read_experiments
+from phototag.experiments.collection import RESULTS
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".phototag/alternatives"

@@ -24,11 +24,11 @@ def measure_phototag(folder: Path) -> dict[str, Any]:
     """Train as the stage does, with the folder's params.yaml; the same."""
     import torch
 
-    from phototag.dataset import read_datasets
-    from phototag.engine import fit
-    from phototag.files import read_json
-    from phototag.model import build_model, initialize
-    from phototag.params import read_params
+    from phototag.base.files import read_json
+    from phototag.base.params import read_params
+    from phototag.data.dataset import read_datasets
+    from phototag.network.model import build_model, initialize
+    from phototag.training.loop import fit
 
     params, data = read_params(folder / "params.yaml"), folder / "data"
     sets = read_datasets(data / "images.npy", data / "manifest.csv", data / "splits.csv")

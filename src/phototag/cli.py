@@ -1,15 +1,12 @@
 """The command line: `phototag --help`."""
 
-import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from phototag.errors import InputError
-from phototag.files import read_json
+from phototag.base.errors import InputError
 
 MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
 Format = Literal["table", "csv", "jsonl", "results"]
@@ -41,7 +38,7 @@ def import_(
     ] = False,
 ) -> None:
     """Bring your own photos into the layout that the pipeline reads."""
-    from phototag.importer import import_photos
+    from phototag.intake.importer import import_photos
 
     summary = import_photos(source, to, annotations, potential)
     for note in summary.notes:
@@ -69,9 +66,9 @@ def predict(
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Label photos with a local model file."""
-    from phototag import predictions
-    from phototag.files import write_text
-    from phototag.tagger import load_tagger
+    from phototag.apps import predictions
+    from phototag.base.files import write_text
+    from phototag.serving.tagger import load_tagger
 
     if output:
         _refuse_existing(output)
@@ -94,35 +91,18 @@ def predict(
 @typer_app.command()
 def summary() -> None:
     """Show the last evaluation, where the report is, and what to try next."""
-    folder = Path("reports/evaluate")
-    if not (folder / "metrics.json").is_file():
-        raise InputError("there is no evaluation here yet: run `make repro` in the repository")
-    scores = read_json(folder / "metrics.json")
-    width = max(map(len, scores))
-    typer.echo("\n".join(f"  {name:<{width}}  {value:.4f}" for name, value in scores.items()))
-    decision_file = Path("reports/register/decision.json")
-    if decision_file.is_file():
-        decision = read_json(decision_file)
-        role = "champion" if decision["champion"] else "challenger"
-        typer.echo(
-            f"\nRegistered: {decision['name']} version {decision['version']}, {role} "
-            f"({decision['reason']})"
-        )
-    typer.echo(
-        f"Report:     {(folder / 'report.html').resolve()}\n\n"
-        "Next:\n"
-        "  source .venv/bin/activate && dvc exp run -S lr=0.001 && dvc exp show --only-changed\n"
-        "  make ui"
-    )
+    from phototag.apps.summary import summarize
+
+    typer.echo(summarize(Path()))
 
 
 @typer_app.command()
 def sync() -> None:
     """Give every DVC experiment and commit its MLflow run, also one taken from DVC's cache."""
-    from phototag import tracking
-    from phototag.sync import sync_runs
+    from phototag.experiments.sync import sync_runs
+    from phototag.tracking.store import connect, project_root
 
-    added, tagged = sync_runs(tracking.connect(), tracking.project_root())
+    added, tagged = sync_runs(connect(), project_root())
     typer.echo(f"{len(added)} runs added to MLflow{': ' if added else ''}{', '.join(added)}")
     if tagged:
         typer.echo(f"{len(tagged)} runs told their revision: {', '.join(tagged)}")
@@ -147,52 +127,41 @@ def experiments(
 
     What else waits in the queue runs too.
     """
-    from phototag import results, tracking
-    from phototag.experiments import RUN, collect_results, plan_runs, read_experiments, run_queued
-    from phototag.params import read_params
+    from phototag.experiments.campaign import run_claims
+    from phototag.experiments.claims import describe_claims, read_experiments
+    from phototag.tracking.store import project_root
 
-    known = read_experiments()
     if not claims:
-        width = max(map(len, known.claims))
-        for name, claim in known.claims.items():
-            typer.echo(f"{name:<{width}}  {claim.says}\n{'':<{width}}  {', '.join(claim.variants)}")
+        typer.echo(describe_claims(read_experiments()))
         return
-    root = tracking.project_root()
-    raw = read_params(root / "params.yaml").data.raw
-    runs = plan_runs(known, claims, photos, variant or [], seed or [0, 1, 2], raw)
-    tracked = results.read_runs(root)
-    if missing:
-        there = set(tracked[RUN].itertuples(index=False, name=None))
-        runs = [run for run in runs if (run.photos, run.variant, run.seed) not in there]
-    failure = None
-    try:
-        run_queued(root, runs, jobs)
-    except InputError as error:  # told last, when what the other runs gave is kept
-        failure = error
-    rows = collect_results(root, runs)
-    typer.echo(results.compare_with_tracked(rows, tracked))
-    if failure:
-        raise failure
-    results.write_results(root, known)
+    run_claims(
+        project_root(),
+        claims,
+        photos,
+        variant or [],
+        seed or [0, 1, 2],
+        jobs,
+        only_missing=missing,
+        tell=typer.echo,
+    )
 
 
 @typer_app.command("results")
 def results_() -> None:
     """Keep what DVC's experiments gave in docs/results/, and write docs/results.md of it."""
-    from phototag import results, tracking
-    from phototag.experiments import collect_results, list_finished, read_experiments
+    from phototag.experiments.campaign import update_results
+    from phototag.tracking.store import project_root
 
-    root, known = tracking.project_root(), read_experiments()
-    collect_results(root, list_finished(root, known))
-    results.write_results(root, known)
+    update_results(project_root())
 
 
 @typer_app.command()
 def history() -> None:
     """List every decision about the champion: when, which version, why."""
-    from phototag import registry, tracking
+    from phototag.registry import versions
+    from phototag.tracking.store import connect
 
-    for entry in registry.read_history(tracking.connect()):
+    for entry in versions.read_history(connect()):
         outcome = "champion" if entry["champion"] else "refused "
         typer.echo(
             f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
@@ -206,9 +175,10 @@ def promote(
     reason: Annotated[str, typer.Option(help="Written to its history.")] = "promoted by hand",
 ) -> None:
     """Make a registered version the champion, whatever the comparison said."""
-    from phototag import registry, tracking
+    from phototag.registry import versions
+    from phototag.tracking.store import connect
 
-    _tell(registry.promote(tracking.connect(), str(version), reason))
+    _tell(versions.promote(connect(), str(version), reason))
 
 
 @typer_app.command()
@@ -216,9 +186,10 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Written to its history.")] = "rolled back by hand",
 ) -> None:
     """Make the version champion that was it before the present one."""
-    from phototag import registry, tracking
+    from phototag.registry import versions
+    from phototag.tracking.store import connect
 
-    _tell(registry.roll_back(tracking.connect(), reason))
+    _tell(versions.roll_back(connect(), reason))
 
 
 def _tell(decision: dict[str, Any]) -> None:
@@ -235,10 +206,8 @@ def export(
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Write the model as ONNX, from photos' pixels to probabilities, for batches of any size."""
-    if find_spec("onnx") is None or find_spec("onnxscript") is None:
-        raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
-    from phototag.export import export_onnx
-    from phototag.tagger import load_tagger
+    from phototag.apps.export import export_onnx
+    from phototag.serving.tagger import load_tagger
 
     _refuse_existing(output)
     export_onnx(load_tagger(model, thresholds), output)
@@ -257,39 +226,14 @@ def demo(
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Serve a page on which one drops a photo and sees labels, scores and where they come from."""
-    if find_spec("streamlit") is None:
-        raise InputError("the page needs Streamlit: pip install 'phototag[demo]'")
-    page = Path(__file__).with_name("demo_page.py")
-    typer.echo(f"Open http://127.0.0.1:{port}\nCtrl-C stops the server.")
-    sys.stdout.flush()
-    options = {
-        "server.address": "127.0.0.1",
-        "server.port": str(port),
-        "server.headless": "true",
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-        "client.toolbarMode": "minimal",
-    }
-    command = [sys.executable, "-m", "streamlit", "run", str(page)]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    os.execv(sys.executable, [*command, "--", str(model.resolve()), str(thresholds.resolve())])
+    from phototag.apps.demo import serve_demo
+
+    serve_demo(model, thresholds, port)
 
 
 @typer_app.command()
 def ui(port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.")] = 5000) -> None:
     """Serve MLflow on the project's store and print the address that opens its runs."""
-    from phototag import tracking
+    from phototag.tracking.ui import serve_ui
 
-    store = tracking.connect()
-    base = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if base.startswith("http"):
-        typer.echo(f"MLflow runs elsewhere: {tracking.training_view(base, store.experiment_id)}")
-        return
-    address = tracking.training_view(f"http://127.0.0.1:{port}", store.experiment_id)
-    typer.echo(f"Open {address}\nCtrl-C stops the server.")
-    sys.stdout.flush()
-    uri = tracking.store_uri()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    os.execv(
-        sys.executable, [*command, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
-    )
+    serve_ui(port)

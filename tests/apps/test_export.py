@@ -7,12 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from phototag.apps.export import export_onnx
+from phototag.base.params import Params
 from phototag.cli import typer_app
-from phototag.export import export_onnx
-from phototag.metrics import sigmoid
-from phototag.model import build_model
-from phototag.params import Params
-from phototag.tagger import Tagger
+from phototag.network.metrics import sigmoid
+from phototag.network.model import build_model
+from phototag.serving.tagger import Tagger
 
 pytestmark = pytest.mark.slow
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from phototag import predictions
+from phototag.apps import predictions
+from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.dataset import Dataset
-from phototag.errors import InputError
-from phototag.images import prepare_photo
-from phototag.inference import pick_device, predict_logits
-from phototag.metrics import sigmoid
-from phototag.tagger import BATCH, Tagger, load_tagger, read_photo, tag_photos
+from phototag.data.dataset import Dataset
+from phototag.intake.images import prepare_photo
+from phototag.network.inference import pick_device, predict_logits
+from phototag.network.metrics import sigmoid
+from phototag.serving.tagger import BATCH, Tagger, load_tagger, read_photo, tag_photos
 from tests.models import LABELS, make_model
 
 COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}

@@ -12,17 +12,20 @@ import pandas as pd
 import pytest
 import yaml
 
-from phototag import distributed
+from phototag.base import distributed
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
 import torch
-from phototag import dataset, distributed, engine, model
-from phototag.params import read_params
+from phototag.data import dataset
+from phototag.base import distributed
+from phototag.training import loop
+from phototag.network import model
+from phototag.base.params import read_params
 
 params = read_params(Path("params.yaml"))
 packed = Path(sys.argv[1])
@@ -32,7 +35,7 @@ distributed.join()
 torch.manual_seed(0)
 network = model.build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
 model.initialize(network, params.model, torch.full((3,), 0.4))
-records = [asdict(epoch) for epoch in engine.fit(network, found["train"], found["val"], params)]
+records = [asdict(epoch) for epoch in loop.fit(network, found["train"], found["val"], params)]
 if distributed.rank() == 0:
     Path("records.json").write_text(json.dumps([distributed.world_size(), records]))
 """

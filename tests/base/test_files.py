@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from phototag.files import content_key, file_digest, read_json, replace_file, write_json, write_text
+from phototag.base.files import (
+    content_key,
+    file_digest,
+    read_json,
+    replace_file,
+    write_json,
+    write_text,
+)
 
 
 def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:

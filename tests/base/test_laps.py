@@ -1,6 +1,6 @@
 import re
 
-from phototag.laps import Laps
+from phototag.base.laps import Laps
 
 
 def test_parts_add_up() -> None:

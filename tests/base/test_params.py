@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from phototag.errors import InputError
-from phototag.params import Params, read_params
+from phototag.base.errors import InputError
+from phototag.base.params import Params, read_params
 
 Values = dict[str, Any]
 Change = Callable[[Values], Any]

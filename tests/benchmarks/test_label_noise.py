@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks import label_noise
 from benchmarks.label_noise import set_aside
-from phototag.experiments import Run
+from phototag.experiments.claims import Run
 
 
 def test_errors_and_second_copies_are_left_out() -> None:

@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from phototag import dataset
-from phototag.dataset import (
+from phototag.base.errors import InputError
+from phototag.data import dataset
+from phototag.data.dataset import (
     Dataset,
     move_to_device,
     read_batch,
     read_datasets,
     shuffle_positions,
 )
-from phototag.errors import InputError
-from phototag.manifest import fingerprint, label_targets, read_kept
+from phototag.data.manifest import fingerprint, label_targets, read_kept
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from phototag.groups import gather_groups, link_equal, merge_pairs
+from phototag.data.groups import gather_groups, link_equal, merge_pairs
 
 
 def test_equal_values_are_linked_and_empty_ones_are_not() -> None:

@@ -3,9 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phototag.errors import InputError
-from phototag.images import Photo
-from phototag.manifest import build_manifest, label_names, label_targets, read_kept, write_manifest
+from phototag.base.errors import InputError
+from phototag.data.manifest import (
+    build_manifest,
+    label_names,
+    label_targets,
+    read_kept,
+    write_manifest,
+)
+from phototag.data.photo import Photo
 
 GOOD = Photo("kept", "", "JPEG", 5, 5, "RGB", "aa", "0012")
 BAD = Photo("rejected", "zero bytes", sha256="bb")

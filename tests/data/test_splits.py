@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from phototag.errors import InputError
-from phototag.splits import check_whole, split_groups, tabulate_rates, warn_rare
+from phototag.base.errors import InputError
+from phototag.data.splits import check_whole, split_groups, tabulate_rates, warn_rare
 
 FRACTIONS = (0.8, 0.1, 0.1)
 

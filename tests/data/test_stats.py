@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phototag.stats import CHUNK, channel_stats
+from phototag.data.stats import CHUNK, channel_stats
 
 
 def test_mean_and_deviation_are_those_of_the_chosen_rows(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from phototag.dataset import Dataset, read_batch, read_datasets
-from phototag.files import read_json
-from phototag.inference import predict_logits
-from phototag.metrics import sigmoid
-from phototag.sample import LABELS, draw_photo
-from phototag.weights import load_model
+from phototag.base.files import read_json
+from phototag.data.dataset import Dataset, read_batch, read_datasets
+from phototag.network.inference import predict_logits
+from phototag.network.metrics import sigmoid
+from phototag.network.weights import load_model
+from phototag.scenes.sample import LABELS, draw_photo
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.slow
 

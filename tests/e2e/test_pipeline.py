@@ -13,7 +13,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from phototag.files import file_digest
+from phototag.base.files import file_digest
 from tests.projects import Project, make_project
 
 pytestmark = pytest.mark.slow
@@ -71,9 +71,9 @@ def test_second_repro_does_nothing(project: Project) -> None:
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("src/phototag/model.py", {"train", "evaluate", "register"}),
-        ("src/phototag/report.py", {"evaluate"}),
-        ("src/phototag/registry.py", {"register"}),
+        ("src/phototag/network/model.py", {"train", "evaluate", "register"}),
+        ("src/phototag/evaluation/report.py", {"evaluate", "register"}),
+        ("src/phototag/registry/versions.py", {"register"}),
         ("src/phototag/cli.py", set()),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
 def test_experiments_run_their_own_snapshot_and_keep_their_artifacts(
     project: Project, folder: Path
 ) -> None:
-    source = folder / "src/phototag/evaluation.py"
+    source = folder / "src/phototag/evaluation/result.py"
     before = source.read_text()
     project("dvc", "exp", "run", "--queue", "-n", "tiny-lr", "-S", "lr=0.00001")
     source.write_text("raise RuntimeError('the workspace, not the snapshot')\n")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from phototag.files import file_digest
+from phototag.base.files import file_digest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 100  # of the project
 KILLS = 20
 OUTS = ("models/model.safetensors", "reports/train/history.csv")

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 from mlflow.tracking import MlflowClient
 
-from phototag.files import file_digest
+from phototag.base.files import file_digest
 from tests.projects import Project, make_project
 from tests.servers import free_port, wait_for
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from phototag.calibration import (
+from phototag.evaluation.calibration import (
     BINS,
     calibration_error,
     fit_temperature,
     tabulate_reliability,
 )
-from phototag.metrics import binary_cross_entropy, sigmoid
+from phototag.network.metrics import binary_cross_entropy, sigmoid
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from phototag.label_errors import find_label_errors
+from phototag.evaluation.label_errors import find_label_errors
 
 
 def test_planted_errors_are_found_first() -> None:

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser
 
-from phototag.dataset import Dataset
-from phototag.evaluation import Evaluation, evaluate, headline
-from phototag.galleries import build_galleries, overlay_heat
-from phototag.metrics import sigmoid
-from phototag.model import build_model
-from phototag.params import EvaluateParams, ModelParams
-from phototag.report import CAPTIONS, draw_figures, summarize, write_report
+from phototag.base.params import EvaluateParams, ModelParams
+from phototag.data.dataset import Dataset
+from phototag.evaluation.galleries import build_galleries, overlay_heat
+from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
+from phototag.evaluation.result import Evaluation, evaluate, headline
+from phototag.network.metrics import sigmoid
+from phototag.network.model import build_model
 
 HISTORY = pd.DataFrame(
     {

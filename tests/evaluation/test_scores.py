@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from phototag import scores
-from phototag.metrics import sigmoid
+from phototag.evaluation import scores
+from phototag.network.metrics import sigmoid
 
 NUM_PHOTOS, NUM_LABELS = 60, 7
 

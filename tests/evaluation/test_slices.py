@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from phototag.dataset import Dataset
-from phototag.scores import draw_weights
-from phototag.slices import slice_photos, tabulate_slices
+from phototag.data.dataset import Dataset
+from phototag.evaluation.scores import draw_weights
+from phototag.evaluation.slices import slice_photos, tabulate_slices
 
 
 def make_dataset(images: np.ndarray, targets: np.ndarray) -> Dataset:

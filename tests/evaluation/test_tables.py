@@ -3,12 +3,13 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from phototag import evaluation
-from phototag.dataset import Dataset
-from phototag.metrics import binary_cross_entropy, sigmoid
-from phototag.params import EvaluateParams
-from phototag.scores import draw_weights
-from phototag.thresholds import Thresholds
+from phototag.base.params import EvaluateParams
+from phototag.data.dataset import Dataset
+from phototag.evaluation import tables
+from phototag.evaluation.result import evaluate, headline, operating_point
+from phototag.evaluation.scores import draw_weights
+from phototag.evaluation.thresholds import Thresholds
+from phototag.network.metrics import binary_cross_entropy, sigmoid
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 4)) < (0.3, 0.5, 0.1, 0.0)).astype(np.uint8)
@@ -35,7 +36,7 @@ def manifest() -> pd.DataFrame:
 
 
 def test_headline_equals_scikit_learn() -> None:
-    table = evaluation.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
+    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
     probabilities = sigmoid(LOGITS)
     tuned, half = probabilities >= CUTS, probabilities >= 0.5
     expected = {
@@ -48,19 +49,19 @@ def test_headline_equals_scikit_learn() -> None:
         "f1_micro_at_0.5": sk.f1_score(TARGETS, half, average="micro"),
         "f1_macro_at_0.5": sk.f1_score(TARGETS, half, average="macro", zero_division=0),
     }  # fmt: skip
-    found = evaluation.headline(table)
+    found = headline(table)
     assert found == pytest.approx(expected, abs=5e-5)
     assert list(found) == list(expected)
     assert all(value == round(value, 4) for value in found.values())
 
 
 def test_predictors_that_see_no_photo() -> None:
-    table = evaluation.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
+    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
     rows = table.set_index(["predictor", "metric"])
     prior = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
     loss = binary_cross_entropy(TARGETS, np.log(prior / (1 - prior)))
     assert rows["value"]["prior", "loss"] == pytest.approx(loss)
-    assert evaluation.prior_loss(TRAIN, TARGETS) == pytest.approx(loss)
+    assert tables.prior_loss(TRAIN, TARGETS) == pytest.approx(loss)
     assert rows["value"]["model", "loss_skill"] == pytest.approx(
         1 - rows["value"]["model", "loss"] / loss
     )
@@ -75,7 +76,7 @@ def test_predictors_that_see_no_photo() -> None:
 
 
 def test_label_table_equals_scikit_learn() -> None:
-    table = evaluation.tabulate_labels(list("abcd"), TARGETS, LOGITS, THRESHOLDS, WEIGHTS)
+    table = tables.tabulate_labels(list("abcd"), TARGETS, LOGITS, THRESHOLDS, WEIGHTS)
     probabilities = sigmoid(LOGITS)
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         TARGETS, probabilities >= CUTS, zero_division=0
@@ -97,15 +98,13 @@ def test_label_table_equals_scikit_learn() -> None:
 def test_thresholds_come_from_val_and_scores_from_test(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
-    result = evaluation.evaluate(datasets, logits, manifest, PARAMS, seed=0)
+    result = evaluate(datasets, logits, manifest, PARAMS, seed=0)
     other_test = logits | {"test": -logits["test"]}
-    again = evaluation.evaluate(datasets, other_test, manifest, PARAMS, seed=0)
+    again = evaluate(datasets, other_test, manifest, PARAMS, seed=0)
     assert result.thresholds.values.tolist() == again.thresholds.values.tolist()
     assert result.split == "test"
-    assert evaluation.headline(result.tables["scores"]) != evaluation.headline(
-        again.tables["scores"]
-    )
-    point = evaluation.operating_point(result, PARAMS)
+    assert headline(result.tables["scores"]) != headline(again.tables["scores"])
+    point = operating_point(result, PARAMS)
     assert point["temperature"] == 1
     assert list(point["thresholds"]) == ["blue", "green", "red"]
 
@@ -114,7 +113,7 @@ def test_without_test_split_val_is_judged(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     only = {"val": logits["val"]}
-    result = evaluation.evaluate(datasets, only, manifest, PARAMS, seed=0)
+    result = evaluate(datasets, only, manifest, PARAMS, seed=0)
     assert result.split == "val"
     assert set(result.tables["predictions"]["split"]) == {"val"}
 
@@ -122,12 +121,12 @@ def test_without_test_split_val_is_judged(
 def test_calibration_divides_the_logits(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
-    plain = evaluation.evaluate(datasets, logits, manifest, PARAMS, seed=0)
+    plain = evaluate(datasets, logits, manifest, PARAMS, seed=0)
     params = PARAMS.model_copy(update={"calibrate": True})
-    result = evaluation.evaluate(datasets, logits, manifest, params, seed=0)
+    result = evaluate(datasets, logits, manifest, params, seed=0)
     temperature = plain.temperature
     assert result.temperature == temperature != 1
-    assert evaluation.operating_point(result, params)["temperature"] == temperature
+    assert operating_point(result, params)["temperature"] == temperature
     np.testing.assert_allclose(result.logits["test"], logits["test"] / temperature)
     losses = [
         binary_cross_entropy(datasets["val"].targets, r.logits["val"]) for r in (plain, result)
@@ -138,7 +137,7 @@ def test_calibration_divides_the_logits(
 def test_prediction_table_is_long(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
 ) -> None:
-    table = evaluation.tabulate_predictions(datasets, logits, CUTS[:3])
+    table = tables.tabulate_predictions(datasets, logits, CUTS[:3])
     assert list(table.columns) == ["image", "split", "label", "target", "probability", "predicted"]
     assert len(table) == 16 * 3
     test = datasets["test"]
@@ -157,7 +156,7 @@ def test_label_errors_name_photos_of_both_splits(
     sure = {split: 8.0 * datasets[split].targets - 4 for split in ("val", "test")}
     for split, place in (("val", (2, 0)), ("test", (3, 1))):
         sure[split][place] *= -1.5
-    table = evaluation.evaluate(datasets, sure, manifest, PARAMS, seed=0).tables["label_errors"]
+    table = evaluate(datasets, sure, manifest, PARAMS, seed=0).tables["label_errors"]
     found = set(zip(table["split"], table["image"], table["label"], strict=True))
     assert found == {
         ("val", datasets["val"].files[2], "blue"),
@@ -166,8 +165,8 @@ def test_label_errors_name_photos_of_both_splits(
 
 
 def test_curve_rises_in_recall_and_ends_at_one() -> None:
-    table = evaluation.tabulate_curve(TARGETS, LOGITS)
-    assert len(table) <= evaluation.CURVE_POINTS
+    table = tables.tabulate_curve(TARGETS, LOGITS)
+    assert len(table) <= tables.CURVE_POINTS
     assert table["recall"].is_monotonic_increasing
     assert table["recall"].iloc[-1] == 1
     cut = 1 / (1 + np.exp(-LOGITS.ravel())) >= table["threshold"].iloc[100]
@@ -177,7 +176,7 @@ def test_curve_rises_in_recall_and_ends_at_one() -> None:
 def test_cooccurrence_pairs_true_with_predicted() -> None:
     targets = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]], np.uint8)
     predicted = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]], np.uint8)
-    table = evaluation.tabulate_cooccurrence(list("abc"), targets, predicted)
+    table = tables.tabulate_cooccurrence(list("abc"), targets, predicted)
     assert table.to_numpy().tolist() == [
         ["a", "a"],
         ["b", "a"],

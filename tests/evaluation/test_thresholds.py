@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from phototag.metrics import f1_score
-from phototag.scores import draw_weights
-from phototag.thresholds import choose_thresholds
+from phototag.evaluation.scores import draw_weights
+from phototag.evaluation.thresholds import choose_thresholds
+from phototag.network.metrics import f1_score
 
 
 def choose(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> np.ndarray:

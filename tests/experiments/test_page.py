@@ -1,73 +1,13 @@
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from phototag.errors import InputError
-from phototag.experiments import RESULTS, Claim, Experiments
-from phototag.results import (
-    compare_with_tracked,
-    judge_losses,
-    predict_range,
-    read_runs,
-    write_results,
-)
-from tests.projects import ROOT
-
-
-@pytest.mark.parametrize(
-    ("first", "variant", "mean", "verdict"),
-    [
-        ([0.2, 0.3], [0.25, 0.34], 0.045, "worse"),  # +0.05, +0.04
-        ([0.2, 0.3], [0.15, 0.26], -0.045, "better"),
-        ([0.2, 0.3], [0.21, 0.312], 0.011, "slightly worse"),  # under 0.25 of a gain of 0.1
-        ([0.2, 0.3], [0.192, 0.29], -0.009, "slightly better"),
-        ([0.2, 0.3], [0.25, 0.29], 0.02, "similar"),  # the seeds disagree
-        ([0.2, 0.3], [0.21, 0.36], 0.035, "similar"),  # +0.01, +0.06: spread over more
-        ([0.2, 0.3], [0.34, 0.342], 0.091, "barely learns"),  # 0.009 below the prior, not 0.1
-        ([0.2], [0.3], 0.1, None),
-        ([0.2, 0.3, 0.9], [0.25, 0.34, np.nan], 0.045, "worse"),  # only what both have counts
-    ],
-)
-def test_what_differs_clearly(
-    first: list[float], variant: list[float], mean: float, verdict: str | None
-) -> None:
-    losses = pd.DataFrame({"first": first, "variant": variant, "prior": 0.35})
-    found, told = judge_losses(losses)
-    assert found == pytest.approx(mean)
-    assert told == verdict
-
-
-def write_runs(root: Path, losses: dict[tuple[str, int], float]) -> pd.DataFrame:
-    rows = [
-        {
-            "photos": "few",
-            "variant": variant,
-            "seed": seed,
-            "epochs": 2,
-            "best_epoch": 1,
-            "prior_loss": 0.35,
-            "val_loss": loss,
-            "val_f1_micro_at_0.5": 0.3,
-            "test_f1_micro": 1 - loss,
-            "test_f1_macro": 0.5 - loss,
-            "num_parameters": 1_500_000,
-            "images_per_second": np.nan,
-        }
-        for (variant, seed), loss in losses.items()
-    ]
-    curves = [
-        {**row, "epoch": epoch, "train_loss": row["val_loss"], "f1_micro": 0.3, "f1_macro": 0.2}
-        for row in rows
-        for epoch in (1, 2)
-    ]
-    (root / RESULTS).mkdir(parents=True)
-    pd.DataFrame(rows).to_csv(root / RESULTS / "runs.csv", index=False)
-    pd.DataFrame(curves).to_csv(root / RESULTS / "curves.csv", index=False)
-    report = (ROOT / RESULTS / "report_curves.csv").read_bytes()
-    (root / RESULTS / "report_curves.csv").write_bytes(report)
-    return pd.DataFrame(rows)
+from phototag.base.errors import InputError
+from phototag.experiments.claims import Claim, Experiments
+from phototag.experiments.collection import RESULTS
+from phototag.experiments.page import write_results
+from tests.experiments.files import write_runs
 
 
 def test_the_page_says_what_holds(tmp_path: Path) -> None:
@@ -213,26 +153,6 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
         "| few | report | b | 1 | 20 of 200 (10.0%) | 3 | 4, 1 | 0.400 | +0.100 | 0.200 | +0.100 |"
         in page
     )
-
-
-def test_one_more_run_is_expected_in_the_prediction_interval() -> None:
-    # t of 2 degrees of freedom at 0.975 is 4.3027, the deviation 1.
-    low, high = predict_range(pd.Series([1.0, 2.0, 3.0]))
-    half = 4.3027 * (4 / 3) ** 0.5
-    assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-3)
-
-
-def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
-    rows = write_runs(
-        tmp_path, {("a", 0): 0.2, ("a", 1): 0.22, ("a", 2): 0.21, ("b", 0): 0.3, ("b", 1): 0.32}
-    )
-    tracked = read_runs(tmp_path)
-    told = compare_with_tracked(rows.iloc[:1], tracked)
-    assert told.splitlines()[0] == "few-a-s0"
-    assert "val loss  0.2000   tracked over 3 seeds: 0.2100 (0.2000-0.2200)   within" in told
-    assert "NOT" in compare_with_tracked(rows.iloc[:1].assign(val_loss=0.6), tracked)
-    # Two seeds tell too little of a spread.
-    assert "within" not in compare_with_tracked(rows.iloc[3:], tracked)
 
 
 def test_without_runs_the_page_is_refused(tmp_path: Path) -> None:

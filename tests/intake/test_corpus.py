@@ -10,7 +10,7 @@ import yaml
 
 from stages import resize
 from tests.conftest import SHIPPED_PARAMS
-from tests.corpus import Case, make_corpus
+from tests.intake.corpus import Case, make_corpus
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from phototag.duplicates import group_duplicates, near_pairs, perceptual_hash
-from phototag.sample import draw_photo, draw_targets
+from phototag.intake.duplicates import group_duplicates, near_pairs, perceptual_hash
+from phototag.scenes.sample import draw_photo, draw_targets
 
 BITS = 8
 

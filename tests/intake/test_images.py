@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from phototag.duplicates import perceptual_hash
-from phototag.images import crop_square, prepare_photo, prepare_photos, write_images
-from tests.corpus import wide_gamut_profile
+from phototag.intake.duplicates import perceptual_hash
+from phototag.intake.images import crop_square, prepare_photo, prepare_photos, write_images
+from tests.intake.corpus import wide_gamut_profile
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:

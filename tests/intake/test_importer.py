@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phototag.errors import InputError
-from phototag.importer import import_photos
-from phototag.labels import read_labels
-from phototag.raw import find_layout, read_file
+from phototag.base.errors import InputError
+from phototag.intake.importer import import_photos
+from phototag.intake.labels import read_labels
+from phototag.intake.raw import find_layout, read_file
 
 
 def photo(path: Path, value: int) -> bytes:

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phototag.errors import InputError
-from phototag.labels import image_number, parse_annotation, read_labels, refuse_names
-from phototag.problems import Problem
+from phototag.base.errors import InputError
+from phototag.intake.labels import image_number, parse_annotation, read_labels, refuse_names
+from phototag.intake.problems import Problem
 
 
 def write_labels(folder: Path, files: dict[str, bytes]) -> list[str]:

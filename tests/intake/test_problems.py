@@ -1,7 +1,7 @@
 import pytest
 
-from phototag.errors import InputError
-from phototag.problems import SHOWN, Problem, check_problems
+from phototag.base.errors import InputError
+from phototag.intake.problems import SHOWN, Problem, check_problems
 
 PHOTO = Problem("images/im7.jpg", 0, "truncated", "", "rejected")
 LINE = Problem("annotations/cat.txt", 3, "no such image", "im9", "rejected")

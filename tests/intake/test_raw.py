@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from phototag.errors import InputError
-from phototag.raw import find_layout, list_files, read_file
+from phototag.base.errors import InputError
+from phototag.intake.raw import find_layout, list_files, read_file
 
 FILES = {
     "annotations/baby.txt": b"1\n2\n",

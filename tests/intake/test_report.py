@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phototag.images import Photo
-from phototag.intake import list_rejected, summarize, tabulate_duplicates, write_intake
-from phototag.manifest import build_manifest
-from phototag.problems import Problem
+from phototag.data.manifest import build_manifest
+from phototag.data.photo import Photo
+from phototag.intake.problems import Problem
+from phototag.intake.report import list_rejected, summarize, tabulate_duplicates, write_intake
 
 NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.png", "images/im4.jpg", "images/im5.jpg"]
 PHOTOS = [

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from phototag.errors import InputError
-from phototag.sources import read_source_groups
+from phototag.base.errors import InputError
+from phototag.intake.sources import read_source_groups
 
 NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.jpg"]
 

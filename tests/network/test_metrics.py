@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
-from phototag import metrics
+from phototag.network import metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

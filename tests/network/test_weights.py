@@ -6,17 +6,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from phototag.errors import InputError
-from phototag.model import build_model
-from phototag.params import ModelParams
-from phototag.weights import Metadata, load_model, read_metadata, save_model
+from phototag.base.errors import InputError
+from phototag.base.params import ModelParams
+from phototag.network.model import build_model
+from phototag.network.weights import Metadata, load_model, read_metadata, save_model
 
 SAVE = """
 import sys, pathlib, torch
 sys.path.insert(0, sys.argv[2])
-from phototag.model import build_model
-from phototag.params import ModelParams
-from phototag.weights import Metadata, save_model
+from phototag.network.model import build_model
+from phototag.base.params import ModelParams
+from phototag.network.weights import Metadata, save_model
 spec = ModelParams.model_validate({"init": "he", "conv": [{"out": 4, "kernel": 3}], "linear": [8]})
 torch.manual_seed(0)
 model = build_model(spec, 2, 8, [0.5] * 3, [0.2] * 3)
@@ -39,7 +39,7 @@ def test_round_trip(tmp_path: Path, tiny_spec: ModelParams) -> None:
 
 
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(__file__).parents[2] / "src")
     for name in ("a", "b"):
         subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / name), source], check=True)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -14,15 +14,16 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from phototag import registry, tracking
+from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.comparison import judge
-from phototag.dataset import Dataset
-from phototag.errors import InputError
-from phototag.images import prepare_photo
-from phototag.metrics import sigmoid
-from phototag.tracking import Store
-from phototag.weights import load_model, read_metadata
+from phototag.data.dataset import Dataset
+from phototag.intake.images import prepare_photo
+from phototag.network.metrics import sigmoid
+from phototag.network.weights import load_model, read_metadata
+from phototag.registry import versions
+from phototag.registry.comparison import judge
+from phototag.tracking.runs import create_run
+from phototag.tracking.store import Store, connect
 from tests.models import LABELS, make_model
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.slow
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    return tracking.connect()
+    return connect()
 
 
 @pytest.fixture
@@ -45,14 +46,14 @@ class Registered:
 
     def __init__(self, store: Store, folder: Path, judged: Dataset) -> None:
         self.store, self.folder, self.judged = store, folder, judged
-        self.run_id = tracking.create_run(store, "key", {}, {}, "")
+        self.run_id = create_run(store, "key", {}, {}, "")
         self.comparison = pd.DataFrame()
 
     def __call__(self, known: int, fingerprint: str = "photos", size: int = 16) -> dict[str, Any]:
         files = make_model(self.folder / f"{known}-{fingerprint}-{size}", known, size)
         tags = {"model_digest": f"{known}-{fingerprint}-{size}", "test_fingerprint": fingerprint}
-        version = registry.register_model(self.store, self.run_id, *files, tags, "a description")
-        decision, self.comparison = registry.challenge_champion(
+        version = versions.register_model(self.store, self.run_id, *files, tags, "a description")
+        decision, self.comparison = versions.challenge_champion(
             self.store, version, *files, self.judged, resamples=200, seed=0
         )
         return decision
@@ -87,7 +88,7 @@ def test_champion_moves_only_to_a_clear_winner_on_the_same_photos(register: Regi
     assert register.aliases() == (4, 4)
     # The same model again makes no new version.
     assert (register(known=0)["version"], register.aliases()) == (2, (4, 2))
-    kinds = [(d["version"], d["champion"]) for d in registry.read_history(register.store)]
+    kinds = [(d["version"], d["champion"]) for d in versions.read_history(register.store)]
     assert kinds == [(1, True), (2, False), (3, False), (4, True), (2, False)]
 
 
@@ -130,16 +131,16 @@ def test_promote_and_roll_back_by_hand(register: Registered) -> None:
         register(known)
     store = register.store
     assert register.aliases() == (3, 3)
-    assert registry.roll_back(store, "bad on dogs")["version"] == 2
-    assert registry.roll_back(store, "that one too")["version"] == 1
+    assert versions.roll_back(store, "bad on dogs")["version"] == 2
+    assert versions.roll_back(store, "that one too")["version"] == 1
     with pytest.raises(InputError, match="before champion version 1 there was no other"):
-        registry.roll_back(store, "")
-    assert registry.promote(store, "3", "good after all")["previous_champion"] == 1
+        versions.roll_back(store, "")
+    assert versions.promote(store, "3", "good after all")["previous_champion"] == 1
     assert register.aliases() == (3, 3)
-    assert registry.roll_back(store, "")["version"] == 1
+    assert versions.roll_back(store, "")["version"] == 1
     with pytest.raises(InputError, match="no version 9"):
-        registry.promote(store, "9", "")
-    history = registry.read_history(store)
+        versions.promote(store, "9", "")
+    history = versions.read_history(store)
     assert [d["kind"] for d in history] == [
         *["challenge"] * 3,
         *["rollback"] * 2,
@@ -171,16 +172,16 @@ def test_commands_for_the_champion(register: Registered) -> None:
 def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:
     model, thresholds = make_model(tmp_path / "model", known=3)
     metadata = read_metadata(model)
-    tags = registry.describe_model(
+    tags = versions.describe_model(
         metadata, {"f1_micro": 0.5}, {"red": 0.123456}, "digest", "data", "photos"
     )
     scores = pd.DataFrame(
         [("model", "f1_micro", 0.5, 0.4, 0.6), ("prior", "loss", 1, 1, 1)],
         columns=["predictor", "metric", "value", "low", "high"],
     )
-    text = registry.write_description(scores, metadata)
-    run_id = tracking.create_run(store, "key", {}, {}, "")
-    number = registry.register_model(store, run_id, model, thresholds, tags, text)
+    text = versions.write_description(scores, metadata)
+    run_id = create_run(store, "key", {}, {}, "")
+    number = versions.register_model(store, run_id, model, thresholds, tags, text)
     version = store.client.get_model_version("phototag", number)
     assert version.tags["labels"] == "blue, green, red"
     assert version.tags["f1_micro"] == "0.5000"
@@ -207,7 +208,7 @@ def test_registered_model_takes_photos(register: Registered, tmp_path: Path) -> 
     pixels = prepare_photo(buffer.getvalue(), 16).pixels
     assert pixels is not None
     dataset = Dataset(pixels[None], np.array([0]), np.zeros((1, 3), np.uint8), LABELS, [""], [""])
-    from phototag.inference import pick_device, predict_logits
+    from phototag.network.inference import pick_device, predict_logits
 
     expected = sigmoid(predict_logits(network, dataset, pick_device()))[0]
     assert good["error"] is None

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phototag.errors import InputError
-from phototag.labels import read_labels
-from phototag.raw import find_layout
-from phototag.sample import LABELS, draw_photo, draw_targets, write_sample
+from phototag.base.errors import InputError
+from phototag.intake.labels import read_labels
+from phototag.intake.raw import find_layout
+from phototag.scenes.sample import LABELS, draw_photo, draw_targets, write_sample
 
 
 def tree(folder: Path) -> dict[str, bytes]:

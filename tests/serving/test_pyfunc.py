@@ -20,9 +20,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from phototag import registry, tracking
-from phototag.serving import MAX_BYTES, PhotoTagger
-from phototag.tagger import load_tagger, tag_photos
+from phototag.registry import versions
+from phototag.serving.pyfunc import MAX_BYTES, PhotoTagger
+from phototag.serving.tagger import load_tagger, tag_photos
+from phototag.tracking.runs import create_run
+from phototag.tracking.store import connect, embedded_uri
 from tests.models import LABELS, make_model
 from tests.servers import free_port, wait_for
 
@@ -110,12 +112,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("MLFLOW_TRACKING_URI", "")
-        store = tracking.connect()
-        run_id = tracking.create_run(store, "key", {}, {}, "")
+        store = connect()
+        run_id = create_run(store, "key", {}, {}, "")
         tags = {"model_digest": "d", "test_fingerprint": "f"}
-        version = registry.register_model(store, run_id, *make_model(folder / "model"), tags, "")
-        registry.promote(store, version, "")
-        yield from serve(folder, tracking.embedded_uri())
+        version = versions.register_model(store, run_id, *make_model(folder / "model"), tags, "")
+        versions.promote(store, version, "")
+        yield from serve(folder, embedded_uri())
 
 
 def serve(folder: Path, uri: str) -> Iterator[tuple[str, Path]]:

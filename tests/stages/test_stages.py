@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from phototag.errors import InputError
-from phototag.importer import import_photos
-from phototag.manifest import read_kept
+from phototag.base.errors import InputError
+from phototag.data.manifest import read_kept
+from phototag.intake.importer import import_photos
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
-from tests.corpus import encode, picture
+from tests.intake.corpus import encode, picture
 
 COUNT = 60
 

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from phototag.provenance import describe_environment, has_died, name_process, read_git_state
+from phototag.tracking.provenance import (
+    describe_environment,
+    has_died,
+    name_process,
+    read_git_state,
+)
 
 
 def test_a_process_is_known_by_host_number_and_start() -> None:
@@ -13,7 +18,7 @@ def test_a_process_is_known_by_host_number_and_start() -> None:
     assert not has_died(own)
     assert has_died(f"{host}:{number}:{int(started) - 100}")  # another process had the number
     ended = subprocess.run(
-        [sys.executable, "-c", "from phototag.provenance import *; print(name_process())"],
+        [sys.executable, "-c", "from phototag.tracking.provenance import *; print(name_process())"],
         capture_output=True,
         text=True,
         check=True,

@@ -12,8 +12,15 @@ import mlflow
 import pandas as pd
 import pytest
 
-from phototag import tracking
-from phototag.tracking import Store
+from phototag.tracking.records import DataInput, log_epoch, log_folder, log_scores
+from phototag.tracking.runs import (
+    create_run,
+    find_or_rebuild_run,
+    find_run,
+    record_training,
+    training_run,
+)
+from phototag.tracking.store import Store, connect
 from tests.servers import wait_for
 
 
@@ -23,18 +30,18 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     # connect() leaves the address in the environment; the fixture's teardown takes it out again.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("DVC_EXP_NAME", "")
-    return tracking.connect()
+    return connect()
 
 
-DATA = tracking.DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
+DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
 
 
 def test_run_carries_params_metrics_and_tags(store: Store) -> None:
     params = {"lr": 0.1, "model": {"conv": [{"out": 20}]}}
-    with tracking.training_run(store, "key", params, {"data_fingerprint": "f"}) as run_id:
+    with training_run(store, "key", params, {"data_fingerprint": "f"}) as run_id:
         for record in HISTORY.to_dict("records"):
-            tracking.log_epoch(store, run_id, record, 1)
+            log_epoch(store, run_id, record, 1)
     run = store.client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.1", "model.conv.0.out": "20"}
@@ -65,7 +72,7 @@ def test_recorded_training_tells_the_whole_story(
                 break
         yield epochs[2]
 
-    tracking.record_training(store, "key", {"lr": 0.1}, train(), DATA)
+    record_training(store, "key", {"lr": 0.1}, train(), DATA)
     (run,) = store.client.search_runs([store.experiment_id])
     best = {name: run.data.metrics[f"best_{name}"] for name in epochs[1]}
     assert best == epochs[1]
@@ -85,13 +92,15 @@ def test_recorded_training_tells_the_whole_story(
 
 def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store) -> None:
     code = (
-        "import os; from phototag import tracking\n"
-        "with tracking.training_run(tracking.connect(), 'old', {}, {}): os._exit(9)"
+        "import os\n"
+        "from phototag.tracking.runs import training_run\n"
+        "from phototag.tracking.store import connect\n"
+        "with training_run(connect(), 'old', {}, {}): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
-    other = tracking.create_run(store, "elsewhere", {}, {"phototag.process": "host:1:1"}, "")
+    other = create_run(store, "elsewhere", {}, {"phototag.process": "host:1:1"}, "")
     (dead,) = [run for run in running(store) if run != other]
-    with tracking.training_run(store, "new", {}, {}) as own:
+    with training_run(store, "new", {}, {}) as own:
         assert set(running(store)) == {other, own}
     run = store.client.get_run(dead)
     assert run.info.status == "KILLED"
@@ -108,12 +117,12 @@ def running(store: Store) -> list[str]:
     [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")],
 )
 def test_a_broken_run_says_so(store: Store, error: BaseException, status: str) -> None:
-    with pytest.raises(type(error)), tracking.training_run(store, "key", {}, {}) as run_id:
+    with pytest.raises(type(error)), training_run(store, "key", {}, {}) as run_id:
         raise error
     run = store.client.get_run(run_id)
     assert run.info.status == status
     assert run.data.tags.get("phototag.error") == ("ValueError: no" if status == "FAILED" else None)
-    with tracking.training_run(store, "key", {}, {}) as again:
+    with training_run(store, "key", {}, {}) as again:
         assert again == run_id
         assert store.client.get_run(run_id).info.status == "RUNNING"
     assert store.client.get_run(run_id).info.status == "FINISHED"
@@ -123,31 +132,31 @@ def test_a_killed_experiment_goes_on_under_its_new_name(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "killed-ant")
-    with pytest.raises(SystemExit), tracking.training_run(store, "key", {}, {}) as run_id:
+    with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
         raise SystemExit
     monkeypatch.setenv("DVC_EXP_NAME", "bold-bee")
-    with tracking.training_run(store, "key", {}, {}) as fresh:  # there was no state to go on from
+    with training_run(store, "key", {}, {}) as fresh:  # there was no state to go on from
         assert fresh != run_id
     monkeypatch.setenv("DVC_EXP_NAME", "calm-cat")
-    with tracking.training_run(store, "key", {}, {}, resumed=True) as again:
+    with training_run(store, "key", {}, {}, resumed=True) as again:
         assert again == run_id
     run = store.client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("calm-cat", "FINISHED")
-    assert tracking.find_run(store, "key", "calm-cat").info.run_id == run_id  # type: ignore[union-attr]
-    assert tracking.find_run(store, "key", "killed-ant") is None
+    assert find_run(store, "key", "calm-cat").info.run_id == run_id  # type: ignore[union-attr]
+    assert find_run(store, "key", "killed-ant") is None
 
 
 def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
-    with pytest.raises(SystemExit), tracking.training_run(store, "key", {}, {}) as run_id:
+    with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
         os.kill(os.getpid(), signal.SIGTERM)
     assert store.client.get_run(run_id).info.status == "KILLED"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_rebuild_happens_once_for_each_experiment(store: Store) -> None:
-    first = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
-    assert tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "") == first
-    named = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "bold-ant")
+    first = find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
+    assert find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "") == first
+    named = find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "bold-ant")
     assert named != first
     run = store.client.get_run(named)
     assert run.info.run_name == "bold-ant"
@@ -163,8 +172,8 @@ def test_artifacts_lie_under_the_root_even_from_a_temporary_copy(
     (copy / "evaluate").mkdir(parents=True)
     (copy / "evaluate" / "report.html").write_text("page")
     monkeypatch.chdir(copy)
-    run_id = tracking.create_run(tracking.connect(), "key", {}, {}, "")
-    tracking.log_folder(store, run_id, copy / "evaluate")
+    run_id = create_run(connect(), "key", {}, {}, "")
+    log_folder(store, run_id, copy / "evaluate")
     kept = tmp_path / "mlartifacts" / run_id / "artifacts" / "evaluate" / "report.html"
     assert kept.read_text() == "page"
 
@@ -173,10 +182,10 @@ def test_scores_of_a_later_evaluation_replace_those_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    store = tracking.connect()
-    run_id = tracking.create_run(store, "key", {}, {}, "")
+    store = connect()
+    run_id = create_run(store, "key", {}, {}, "")
     for value in (0.3, 0.1, 0.1):
-        tracking.log_scores(store, run_id, {"loss": value, "mAP": 0.5})
+        log_scores(store, run_id, {"loss": value, "mAP": 0.5})
         assert store.client.get_run(run_id).data.metrics["test_loss"] == value
     assert len(store.client.get_metric_history(run_id, "test_loss")) == 2
     assert len(store.client.get_metric_history(run_id, "test_mAP")) == 1
@@ -184,7 +193,7 @@ def test_scores_of_a_later_evaluation_replace_those_before(
 
 @pytest.mark.slow
 def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    code = "from phototag import tracking; print(tracking.connect().experiment_id)"
+    code = "from phototag.tracking.store import connect; print(connect().experiment_id)"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     environment["DVC_ROOT"] = str(tmp_path)
     started = [
@@ -220,12 +229,12 @@ def test_a_real_server_over_http(
     with serve(tmp_path, port) as address:
         monkeypatch.setenv("DVC_ROOT", str(tmp_path))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        store = tracking.connect()
-        run_id = tracking.find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
+        store = connect()
+        run_id = find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
         (tmp_path / "evaluate").mkdir()
         (tmp_path / "evaluate" / "report.html").write_text("page")
-        tracking.log_scores(store, run_id, {"loss": 0.1})
-        tracking.log_folder(store, run_id, tmp_path / "evaluate")
+        log_scores(store, run_id, {"loss": 0.1})
+        log_folder(store, run_id, tmp_path / "evaluate")
         assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
         assert list((tmp_path / "served").rglob("report.html"))
         assert not (tmp_path / "mlartifacts").exists()
@@ -244,7 +253,7 @@ def test_a_server_that_goes_away_loses_nothing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(serve(tmp_path, port))
-        store = tracking.connect()
+        store = connect()
 
         def train() -> Iterator[dict[str, float]]:
             for epoch in range(1, 6):
@@ -254,13 +263,13 @@ def test_a_server_that_goes_away_loses_nothing(
                     second.enter_context(serve(tmp_path, port))
                 yield {"epoch": epoch, "val_loss": 1 / epoch}
 
-        history = tracking.record_training(store, "key", {}, train(), DATA)
+        history = record_training(store, "key", {}, train(), DATA)
         assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
         assert capsys.readouterr().err.count("warning: MLflow cannot be reached") == 1
         if not returns:
             second.enter_context(serve(tmp_path, port))
             # What evaluate does first, and `phototag sync` for experiments.
-            tracking.find_or_rebuild_run(store, "key", {}, pd.DataFrame(history), "")
+            find_or_rebuild_run(store, "key", {}, pd.DataFrame(history), "")
         (run,) = store.client.search_runs([store.experiment_id])
         logged = store.client.get_metric_history(run.info.run_id, "val_loss")
         assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]

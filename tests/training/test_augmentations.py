@@ -6,7 +6,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from phototag.augment import (
+from phototag.base.params import AugmentParams
+from phototag.training.augmentations import (
     Draws,
     adjust_brightness,
     adjust_contrast,
@@ -19,7 +20,6 @@ from phototag.augment import (
     mix_batches,
     rotate,
 )
-from phototag.params import AugmentParams
 
 OFF = dict.fromkeys(AugmentParams.model_fields, 0.0)
 SWITCHES = {

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from phototag.checkpoint import (
+from phototag.base.errors import InputError
+from phototag.training.checkpoint import (
     MAX_AGE,
     checkpoint_path,
     discard_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from phototag.errors import InputError
 
 
 class Evil:

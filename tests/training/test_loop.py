@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from phototag import engine
-from phototag.dataset import Dataset, move_to_device
-from phototag.errors import InputError
-from phototag.inference import predict_logits
-from phototag.losses import build_loss
-from phototag.metrics import binary_cross_entropy
-from phototag.model import build_model, initialize
-from phototag.params import Params
+from phototag.base.errors import InputError
+from phototag.base.params import Params
+from phototag.data.dataset import Dataset, move_to_device
+from phototag.network.inference import predict_logits
+from phototag.network.metrics import binary_cross_entropy
+from phototag.network.model import build_model, initialize
+from phototag.training import loop
+from phototag.training.losses import build_loss
 
 CPU = torch.device("cpu")
 TINY = {
@@ -54,9 +54,9 @@ def build(params: Params) -> nn.Sequential:
 
 def train(
     params: Params, datasets: dict[str, Dataset], checkpoint: Path | None = None
-) -> tuple[nn.Module, list[engine.Epoch]]:
+) -> tuple[nn.Module, list[loop.Epoch]]:
     model = build(params)
-    return model, list(engine.fit(model, datasets["train"], datasets["val"], params, checkpoint))
+    return model, list(loop.fit(model, datasets["train"], datasets["val"], params, checkpoint))
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
@@ -128,7 +128,7 @@ def test_every_variant_trains_and_goes_on_to_the_same_bytes(
     # Stopped after the second epoch, and taken up again by a new model.
     checkpoint = tmp_path / "state.pt"
     model = build(params)
-    interrupted = engine.fit(model, datasets["train"], datasets["val"], params, checkpoint)
+    interrupted = loop.fit(model, datasets["train"], datasets["val"], params, checkpoint)
     assert len(list(islice(interrupted, 2))) == 2
     del interrupted, model
     resumed, again = train(params, datasets, checkpoint)
@@ -148,7 +148,7 @@ def test_compiled_it_learns_the_same(
     assert [r.val_loss for r in records] == pytest.approx([r.val_loss for r in expected], abs=1e-5)
 
     checkpoint = tmp_path / "state.pt"
-    interrupted = engine.fit(
+    interrupted = loop.fit(
         build(compiled), datasets["train"], datasets["val"], compiled, checkpoint
     )
     next(interrupted)
@@ -167,26 +167,26 @@ def test_a_gpu_never_waits_within_an_epoch(
     resident = move_to_device(datasets["train"], cuda)
     assert resident.resident is not None
     model = build(params).to(cuda)
-    training = engine.Training(
+    training = loop.Training(
         model=model,
-        forward=engine.wrap(model, compiled),
+        forward=loop.wrap(model, compiled),
         averaged=None,
-        optimizer=engine.build_optimizer(model, params),
+        optimizer=loop.build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
-        dtype=engine.pick_dtype("auto", cuda),
+        dtype=loop.pick_dtype("auto", cuda),
         params=params,
     )
-    first = engine.train_one_epoch(training, resident, 1)
+    first = loop.train_one_epoch(training, resident, 1)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with pytest.raises(RuntimeError, match="synchronizing"):
             torch.ones(1, device=cuda).item()
         # The loss is read once an epoch, after the last step.
-        with mock.patch("phototag.engine._sum_losses", return_value=0.0):
-            engine.train_one_epoch(training, resident, 2)
+        with mock.patch("phototag.training.loop._sum_losses", return_value=0.0):
+            loop.train_one_epoch(training, resident, 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert engine.train_one_epoch(training, resident, 3) < first
+    assert loop.train_one_epoch(training, resident, 3) < first
 
 
 def test_a_damaged_checkpoint_is_told(
@@ -215,7 +215,7 @@ def test_positive_weights_are_negatives_over_positives() -> None:
     targets = np.zeros((1000, 3), np.uint8)
     targets[:250, 0] = 1
     targets[:2, 1] = 1
-    assert engine.positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
+    assert loop.positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(
@@ -226,14 +226,14 @@ def test_a_loss_that_is_not_finite_stops_at_once(
         train(params, datasets)
     # The last good epoch's state stands.
     checkpoint = tmp_path / "state.pt"
-    good = engine.fit(
+    good = loop.fit(
         build(make_params()), datasets["train"], datasets["val"], make_params(), checkpoint
     )
     next(good)
     before = checkpoint.read_bytes()
     broken = make_params(lr=1e30, optimizer="adam")
     with pytest.raises(FloatingPointError, match="epoch 2: "):
-        list(engine.fit(build(broken), datasets["train"], datasets["val"], broken, checkpoint))
+        list(loop.fit(build(broken), datasets["train"], datasets["val"], broken, checkpoint))
     assert checkpoint.read_bytes() == before
 
 
@@ -266,11 +266,11 @@ def test_the_learning_rate_follows_the_schedule(
 
 
 def test_precision() -> None:
-    assert engine.pick_dtype("fp32", CPU) == torch.float32
-    assert engine.pick_dtype("bf16", CPU) == torch.bfloat16
+    assert loop.pick_dtype("fp32", CPU) == torch.float32
+    assert loop.pick_dtype("bf16", CPU) == torch.bfloat16
     native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     if native:
-        assert engine.pick_dtype("auto", CPU) == torch.bfloat16
+        assert loop.pick_dtype("auto", CPU) == torch.bfloat16
 
 
 def test_an_empty_split_has_no_logits(
@@ -286,7 +286,7 @@ def test_averaged_weights_bring_averaged_statistics() -> None:
     for layer, value in ((averaged, 1.0), (model, 5.0)):
         nn.init.constant_(layer.weight, value)
         layer.running_mean = torch.full((2,), value)
-    engine._average(averaged, model, 0.75, step=1000)
+    loop._average(averaged, model, 0.75, step=1000)
     assert averaged.weight.tolist() == [2, 2]
     assert averaged.running_mean is not None
     assert averaged.running_mean.tolist() == [2, 2]

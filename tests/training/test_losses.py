@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from phototag.errors import InputError
-from phototag.losses import asymmetric_loss, build_loss, focal_loss
+from phototag.base.errors import InputError
+from phototag.training.losses import asymmetric_loss, build_loss, focal_loss
 
 LOGITS = torch.linspace(-6, 6, 24).view(8, 3)
 TARGETS = (torch.arange(24).view(8, 3) % 3 == 0).float()

@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from phototag.schedules import learning_rate
+from phototag.training.schedules import learning_rate
 
 TOTAL, PEAK = 50, 0.1
 

@@ -1,61 +1,36 @@
-"""The page of `phototag demo`, which Streamlit runs: drop a photo, see what the model sees."""
+"""The server of the demo page."""
 
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import streamlit as st
-import torch
-
-from phototag.errors import InputError
-from phototag.galleries import overlay_heat
-from phototag.gradcam import locate_labels
-from phototag.tagger import Tagger, load_tagger, tag_photos
-
-WIDTH = 220  # of a picture on the page, pixels
+from phototag.base.errors import InputError
 
 
-def main() -> None:
-    """Draw the page; Streamlit calls this again at every change."""
-    st.set_page_config(page_title="phototag", layout="wide")
-    st.title("phototag")
-    model, thresholds = (Path(argument) for argument in sys.argv[1:3])
-    try:
-        tagger = _load(model, thresholds)
-    except InputError as error:
-        st.error(str(error))
-        return
-    file = st.file_uploader("Drop a photo here; it stays on this machine.")
-    if file is None:
-        return
-    (tags,) = tag_photos(tagger, [file.getvalue()])
-    if tags.pixels is None:
-        st.error(f"{file.name}: {tags.error}")
-        return
-    st.subheader(", ".join(tags.labels) or "no label")
-    left, right = st.columns(2)
-    ranked = sorted(tags.scores, key=lambda label: -tags.scores[label])
-    with left:
-        for label in ranked:
-            threshold = float(tagger.thresholds[tagger.labels.index(label)])
-            mark = "**yes**" if label in tags.labels else "no"
-            text = f"{label}: {tags.scores[label]:.2f} against {threshold:.2f}, {mark}"
-            st.progress(tags.scores[label], text=text)
-    with right:
-        shown = st.selectbox("Where did it see", ranked)
-        seen = _draw_heat(tagger, tags.pixels, tagger.labels.index(shown))
-        st.image([tags.pixels, seen], caption=["what the network saw", shown], width=WIDTH)
+def serve_demo(model: Path, thresholds: Path, port: int) -> None:
+    """Become Streamlit's server of `demo_page.py`, on 127.0.0.1.
 
+    Args:
+        model: The weights.
+        thresholds: The thresholds that go with them.
+        port: Of the server.
 
-@st.cache_resource
-def _load(model: Path, thresholds: Path) -> Tagger:
-    return load_tagger(model, thresholds)
-
-
-def _draw_heat(tagger: Tagger, pixels: np.ndarray, label: int) -> np.ndarray:
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    return overlay_heat(pixels, locate_labels(tagger.network, image, torch.tensor([label]))[0])
-
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        InputError: Streamlit is not installed.
+    """
+    if find_spec("streamlit") is None:
+        raise InputError("the page needs Streamlit: pip install 'phototag[demo]'")
+    print(f"Open http://127.0.0.1:{port}\nCtrl-C stops the server.", flush=True)
+    options = {
+        "server.address": "127.0.0.1",
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+    }
+    page = Path(__file__).with_name("demo_page.py")
+    command = [sys.executable, "-m", "streamlit", "run", str(page)]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    os.execv(sys.executable, [*command, "--", str(model.resolve()), str(thresholds.resolve())])

@@ -2,13 +2,15 @@
 
 import json
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from phototag.files import replace_file
-from phototag.tagger import Tagger
+from phototag.base.errors import InputError
+from phototag.base.files import replace_file
+from phototag.serving.tagger import Tagger
 
 
 class Probabilities(nn.Module):
@@ -34,7 +36,12 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
     Args:
         tagger: The model.
         path: The file.
+
+    Raises:
+        InputError: ONNX is not installed.
     """
+    if find_spec("onnx") is None or find_spec("onnxscript") is None:
+        raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
     import onnx
 
     example = torch.zeros(2, 3, tagger.size, tagger.size, dtype=torch.uint8)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from phototag.errors import InputError
-from phototag.images import EXTENSIONS
-from phototag.tagger import BATCH, Tagger, Tags, read_photo, tag_photos
+from phototag.base.errors import InputError
+from phototag.intake.images import EXTENSIONS
+from phototag.serving.tagger import BATCH, Tagger, Tags, read_photo, tag_photos
 
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
 Predictions = Sequence[tuple[str, Tags]]

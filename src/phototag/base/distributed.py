@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from phototag.errors import InputError
+from phototag.base.errors import InputError
 
 Rows = TypeVar("Rows", np.ndarray, Tensor)
 

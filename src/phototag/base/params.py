@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from phototag.errors import InputError
+from phototag.base.errors import InputError
 
 
 def _parse_float(value: Any) -> Any:

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from phototag.errors import InputError
-from phototag.manifest import SPLITS, label_names, label_targets, read_kept
+from phototag.base.errors import InputError
+from phototag.data.manifest import SPLITS, label_names, label_targets, read_kept
 
 BLOCK = 64  # neighbouring photos that are read together: 3 MB at 128 pixels a side
 POOL = 64  # blocks whose photos are shuffled together: 200 MB

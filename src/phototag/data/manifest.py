@@ -3,16 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from phototag.errors import InputError
-from phototag.files import replace_file
-
-if TYPE_CHECKING:
-    from phototag.images import Photo
+from phototag.base.errors import InputError
+from phototag.base.files import replace_file
+from phototag.data.photo import Photo
 
 SPLITS = ("train", "val", "test")
 DECIDED = ("decision", "reason", "format", "width", "height", "mode", "sha256", "phash")
@@ -21,7 +18,7 @@ COLUMNS = ("file", *DECIDED, "duplicate_group", "source_group")
 
 def build_manifest(
     names: Sequence[str],
-    photos: "Sequence[Photo]",
+    photos: Sequence[Photo],
     targets: dict[str, np.ndarray],
     source_groups: Sequence[str] | None = None,
 ) -> pd.DataFrame:

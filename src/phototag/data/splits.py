@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from phototag.errors import InputError
-from phototag.manifest import SPLITS
+from phototag.base.errors import InputError
+from phototag.data.manifest import SPLITS
 
 
 def split_groups(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from phototag.metrics import binary_cross_entropy
+from phototag.network.metrics import binary_cross_entropy
 
 BINS = 10  # of equal width over 0..1
 SCALE = 20.0  # temperatures from 1 / SCALE to SCALE are tried

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve
 
-from phototag.calibration import tabulate_reliability
-from phototag.figures import BLUE, GREEN, GREY, ORANGE, new_figure
-from phototag.thresholds import Thresholds
+from phototag.evaluation.calibration import tabulate_reliability
+from phototag.evaluation.thresholds import Thresholds
+from phototag.pages.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
 PANELS = 24  # of a figure with one panel a label: the most frequent labels
 GRID = np.linspace(0, 1, 101)

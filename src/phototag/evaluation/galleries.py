@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from phototag.dataset import Dataset, join_datasets, read_batch
-from phototag.evaluation import Evaluation
-from phototag.figures import embed
-from phototag.gradcam import locate_labels
-from phototag.metrics import sigmoid
+from phototag.data.dataset import Dataset, join_datasets, read_batch
+from phototag.evaluation.gradcam import locate_labels
+from phototag.evaluation.result import Evaluation
+from phototag.network.metrics import sigmoid
+from phototag.pages.figures import embed
 
 PER_GROUP = 6  # photos of each kind that a label shows
 LABELS = 30  # with a gallery: the most frequent ones

@@ -9,12 +9,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from phototag import charts
-from phototag.evaluation import Evaluation, prior_loss
-from phototag.figures import STYLE, save_figure
-from phototag.galleries import Example
-from phototag.metrics import sigmoid
-from phototag.pages import write_page
+from phototag.evaluation import charts
+from phototag.evaluation.galleries import Example
+from phototag.evaluation.result import Evaluation
+from phototag.evaluation.tables import prior_loss
+from phototag.network.metrics import sigmoid
+from phototag.pages.figures import STYLE, save_figure
+from phototag.pages.html import write_page
 
 # What each figure shows, for readers who cannot see it.
 CAPTIONS = {
@@ -93,6 +94,7 @@ def write_report(
     photos = len(result.datasets[result.split])
     write_page(
         page,
+        "phototag.evaluation",
         "report.html.j2",
         title="How good is the model?",
         headline=summarize(f"{photos} {result.split} photos", scores, per_label, slices),

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from phototag.metrics import binary_cross_entropies
+from phototag.network.metrics import binary_cross_entropies
 
 CHUNK = 64  # resamples whose pooled decisions are summed at once: bounds the memory
 AVERAGES = ("micro", "macro", "weighted", "samples")

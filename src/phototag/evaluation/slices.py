@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from phototag.dataset import Dataset
-from phototag.metrics import binary_cross_entropies
-from phototag.scores import interval, score_decisions
+from phototag.data.dataset import Dataset
+from phototag.evaluation.scores import interval, score_decisions
+from phototag.network.metrics import binary_cross_entropies
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 GRAY = 2.0  # mean difference between the channels, of 255, up to which a photo counts as gray

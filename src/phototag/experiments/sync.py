@@ -20,14 +20,9 @@ from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 from dvc_data.index import DataIndexError
 
-from phototag.tracking import (
-    REVISION_TAG,
-    Store,
-    find_or_rebuild_run,
-    find_runs,
-    log_folder,
-    log_scores,
-)
+from phototag.tracking.records import log_folder, log_scores
+from phototag.tracking.runs import REVISION_TAG, find_or_rebuild_run, find_runs
+from phototag.tracking.store import Store
 
 TRAINING = "reports/train/training.json"
 EVALUATION = "reports/evaluate"

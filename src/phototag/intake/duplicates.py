@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from phototag.groups import link_equal, merge_pairs
+from phototag.data.groups import link_equal, merge_pairs
 
 FREQUENCIES = 8  # a side of the block of DCT coefficients: 64 bits, the constant one unused
 MIN_CONTRAST = 8  # between the darkest and the lightest pixel (0..255); under it, no picture

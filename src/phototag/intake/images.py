@@ -5,7 +5,7 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -13,10 +13,11 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from phototag.duplicates import perceptual_hash
-from phototag.errors import InputError
-from phototag.files import replace_file
-from phototag.raw import read_file
+from phototag.base.errors import InputError
+from phototag.base.files import replace_file
+from phototag.data.photo import Photo
+from phototag.intake.duplicates import perceptual_hash
+from phototag.intake.raw import read_file
 
 CHUNK = 32  # photos a task: large enough to hide the cost of sending a task to a worker
 SLAB = 256  # chunks of which all photos are held at once: 400 MB at 128 pixels a side
@@ -44,34 +45,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One source file and what was decided about it.
-
-    Attributes:
-        decision: kept | converted | rejected.
-        reason: Why, in words, each of the form `kind` or `kind: detail`, joined by semicolons;
-            empty where there is nothing to tell.
-        format: Pillow's name (JPEG, PNG, ...); empty when it could not be read.
-        width: Of the source as stored, in pixels; 0 when it could not be read.
-        height: Of the source as stored, in pixels; 0 when it could not be read.
-        mode: Pillow's mode of the source (RGB, L, ...); empty when it could not be read.
-        sha256: Of the source file's bytes; empty when it could not be read.
-        phash: Of `duplicates.perceptual_hash`; empty for a rejected or a flat photo.
-        pixels: uint8 [size, size, 3], or None when rejected.
-    """
-
-    decision: str
-    reason: str
-    format: str = ""
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    sha256: str = ""
-    phash: str = ""
-    pixels: np.ndarray | None = None
 
 
 def prepare_photo(

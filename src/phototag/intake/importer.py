@@ -16,10 +16,10 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from phototag.errors import InputError
-from phototag.files import replace_file
-from phototag.labels import image_number, parse_annotation, refuse_names
-from phototag.raw import list_files, read_file
+from phototag.base.errors import InputError
+from phototag.base.files import replace_file
+from phototag.intake.labels import image_number, parse_annotation, refuse_names
+from phototag.intake.raw import list_files, read_file
 
 STRICT = "_r1"  # MIRFLICKR's suffix of label files that hold only clear cases
 

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from phototag.errors import InputError
-from phototag.problems import Problem
-from phototag.raw import read_file
+from phototag.base.errors import InputError
+from phototag.intake.problems import Problem
+from phototag.intake.raw import read_file
 
 # Up to 18 digits: what fits into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from phototag.errors import InputError
+from phototag.base.errors import InputError
 
 SHOWN = 20  # problems in the table that stops the pipeline
 

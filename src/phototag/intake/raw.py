@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from phototag.errors import InputError
+from phototag.base.errors import InputError
 
 MAX_BYTES = 512 * 2**20  # of one file: more is no photo, but may well be a trap
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from phototag.figures import BLUE, ORANGE, STYLE, embed, new_figure, save_figure
-from phototag.files import replace_file, write_json
-from phototag.manifest import keep, label_names
-from phototag.pages import write_page
-from phototag.problems import Problem
+from phototag.base.files import replace_file, write_json
+from phototag.data.manifest import keep, label_names
+from phototag.intake.problems import Problem
+from phototag.pages.figures import BLUE, ORANGE, STYLE, embed, new_figure, save_figure
+from phototag.pages.html import write_page
 
 TILES = 12  # photos shown of each kind
 GROUPS = 40  # duplicate groups shown
@@ -66,7 +66,8 @@ def write_intake(
     }
     write_page(
         folder / "report.html",
-        "intake.html.j2",
+        "phototag.intake",
+        "report.html.j2",
         title="What came in?",
         headline=_headline(summary),
         tables={name: counts for name, counts in tables.items() if counts},

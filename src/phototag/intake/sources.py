@@ -5,9 +5,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from phototag.errors import InputError
-from phototag.problems import Problem
-from phototag.raw import read_file
+from phototag.base.errors import InputError
+from phototag.intake.problems import Problem
+from phototag.intake.raw import read_file
 
 
 def read_source_groups(

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from phototag.errors import InputError
-from phototag.params import ModelParams
+from phototag.base.errors import InputError
+from phototag.base.params import ModelParams
 
 
 class Normalize(nn.Module):

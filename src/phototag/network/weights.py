@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from phototag.errors import InputError
-from phototag.files import replace_file
-from phototag.model import build_model
-from phototag.params import ModelParams
+from phototag.base.errors import InputError
+from phototag.base.files import replace_file
+from phototag.base.params import ModelParams
+from phototag.network.model import build_model
 
 
 @dataclass(frozen=True)

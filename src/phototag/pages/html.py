@@ -1,23 +1,24 @@
-"""Self-contained HTML pages from the templates."""
+"""Self-contained HTML pages from the rooms' templates."""
 
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from phototag.files import write_text
+from phototag.base.files import write_text
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
+def write_page(path: Path, room: str, template: str, **values: Any) -> None:
     """Fill a template and write the page.
 
     Args:
         path: The HTML file.
-        template: Its name in phototag/templates.
+        room: The package whose `templates/` holds the template, such as phototag.intake.
+        template: Its name; it extends `base.html.j2` of this room.
         values: What the template names; a missing one is an error, and text is escaped.
     """
     environment = Environment(
-        loader=PackageLoader("phototag"),
+        loader=ChoiceLoader([PackageLoader(room), PackageLoader("phototag.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

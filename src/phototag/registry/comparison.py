@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag import scores
-from phototag.dataset import Dataset
-from phototag.files import read_json
-from phototag.inference import pick_device, predict_logits
-from phototag.metrics import sigmoid
-from phototag.weights import load_model, read_metadata
+from phototag.base.files import read_json
+from phototag.data.dataset import Dataset
+from phototag.evaluation import scores
+from phototag.network.inference import pick_device, predict_logits
+from phototag.network.metrics import sigmoid
+from phototag.network.weights import load_model, read_metadata
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDES = "f1_micro"

@@ -16,12 +16,12 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from phototag.comparison import COLUMNS, compare_models, judge, why_incomparable
-from phototag.dataset import Dataset
-from phototag.errors import InputError
-from phototag.serving import log_model
-from phototag.tracking import Store
-from phototag.weights import Metadata
+from phototag.base.errors import InputError
+from phototag.data.dataset import Dataset
+from phototag.network.weights import Metadata
+from phototag.registry.comparison import COLUMNS, compare_models, judge, why_incomparable
+from phototag.serving.pyfunc import log_model
+from phototag.tracking.store import Store
 
 MODEL_NAME = "phototag"
 DECISION_TAG = "decision."  # and the time; the value is JSON

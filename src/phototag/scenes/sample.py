@@ -16,8 +16,8 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
 
-from phototag.errors import InputError
-from phototag.scenes import draw_scene
+from phototag.base.errors import InputError
+from phototag.scenes.scene import draw_scene
 
 LABELS = (
     *("baby", "bird", "car", "clouds", "dog", "female", "flower"),

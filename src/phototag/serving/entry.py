@@ -2,6 +2,6 @@
 
 from mlflow.models import set_model
 
-from phototag.serving import PhotoTagger
+from phototag.serving.pyfunc import PhotoTagger
 
 set_model(PhotoTagger())

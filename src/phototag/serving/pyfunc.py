@@ -23,9 +23,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from PIL import Image
 
-from phototag.allocator import keep_freed_memory
-from phototag.errors import InputError
-from phototag.tagger import load_tagger, read_photo, tag_photos
+from phototag.base.allocator import keep_freed_memory
+from phototag.base.errors import InputError
+from phototag.serving.tagger import load_tagger, read_photo, tag_photos
 
 # What the version's code imports; its environment needs no more (no dvc, no matplotlib).
 REQUIREMENTS = (
@@ -119,10 +119,10 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
 
     The version holds the weights, the thresholds and this package's code, no pickle.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return mlflow.pyfunc.log_model(
         name="model",
-        python_model=str(package / "serving_model.py"),
+        python_model=str(Path(__file__).with_name("entry.py")),
         artifacts={"model": str(model_file), "thresholds": str(thresholds_file)},
         code_paths=[str(package)],
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],

@@ -9,12 +9,12 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
-from phototag.errors import InputError
-from phototag.files import read_json
-from phototag.images import prepare_photo
-from phototag.metrics import sigmoid
-from phototag.raw import read_file
-from phototag.weights import load_model
+from phototag.base.errors import InputError
+from phototag.base.files import read_json
+from phototag.intake.images import prepare_photo
+from phototag.intake.raw import read_file
+from phototag.network.metrics import sigmoid
+from phototag.network.weights import load_model
 
 BATCH = 64  # photos whose pixels are held at once
 

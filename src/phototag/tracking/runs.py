@@ -1,144 +1,36 @@
-"""MLflow runs. Only this module, `registry` and `serving` import mlflow.
+"""A run: made, found again, ended.
 
-The store is `mlflow.db` in the repository's root with its files in `mlartifacts/`;
-`MLFLOW_TRACKING_URI` names another one. A run is found again by its content key, the hash of
-what its training depended on, so that no stage has to pass a run's id to the next.
+It is found by its content key, the hash of what its training depended on, so that no stage has to
+pass a run's id to the next.
 """
 
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
-
-# Read when mlflow is imported: a pipeline reports to nobody, and a stage's log holds its own words.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# By its default, a call to a server that is away takes minutes; training would wait.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking import MlflowClient
 
-from phototag.provenance import describe_environment, has_died, name_process, read_git_state
+from phototag.tracking.provenance import (
+    describe_environment,
+    has_died,
+    name_process,
+    read_git_state,
+)
+from phototag.tracking.records import DataInput, flatten, log_best, log_data, log_epoch
+from phototag.tracking.store import Store, project_root
 
-EXPERIMENT = "phototag"
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
 REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
-NOTE_TAG = "mlflow.note.content"
-VIEW = "phototag"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-# By default MLflow's table of runs shows no param and no metric.
-COLUMNS = (
-    "attributes.`Created`",
-    "metrics.`best_val_loss`",
-    "metrics.`test_f1_micro`",
-    "metrics.`test_f1_macro`",
-    "params.`lr`",
-    "params.`weight_decay`",
-    "params.`optimizer`",
-)
-DESCRIPTION = """Every training of this repository, one run each: `dvc repro` and DVC experiments.
-
-- `val_loss`, `f1_micro`, `f1_macro`: on val at threshold 0.5, epoch by epoch; `best_...` are of the
-  epoch whose weights are kept.
-- `test_...`: on test, once, at the thresholds chosen on val.
-- Artifacts: `evaluate/report.html` (start here), figures and tables, the registered model.
-- `phototag.content_key` is a hash of the params, data and code that a training depends on; two runs
-  of one key trained the same thing.
-"""
-
-
-@dataclass(frozen=True)
-class Store:
-    """An MLflow store and the experiment in it.
-
-    Attributes:
-        client: Speaks to the store.
-        experiment_id: Of the experiment `phototag`.
-        lock: Held for changes that several processes must make one after the other.
-    """
-
-    client: MlflowClient
-    experiment_id: str
-    lock: FileLock
-
-
-@dataclass(frozen=True)
-class DataInput:
-    """What a run was trained on.
-
-    Attributes:
-        source: Where the photos come from.
-        fingerprint: Hash of files, decisions and labels.
-        counts: Split -> `photos`, and each label, and how many there are.
-    """
-
-    source: str
-    fingerprint: str
-    counts: Mapping[str, Mapping[str, int]]
-
-
-def project_root() -> Path:
-    """Return the main checkout, also from within a queued or --temp experiment's copy."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
-def embedded_uri() -> str:
-    """Return the address of the store in the repository's root."""
-    return f"sqlite:///{project_root() / 'mlflow.db'}"
-
-
-def store_uri() -> str:
-    """Return the address of the store: `MLFLOW_TRACKING_URI`, or the embedded one."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
-
-
-def connect() -> Store:
-    """Open the store, and make it and its experiment where they are missing.
-
-    A lock lets only one process at a time do so: several that migrate one fresh SQLite file at
-    once all fail. The experiment's artifacts get an absolute place under the root, because a
-    relative one would lie in the copy that DVC deletes after an experiment.
-    """
-    root = project_root()
-    lock = FileLock(root / ".dvc" / "tmp" / "mlflow.lock")
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    with lock:
-        uri = store_uri()
-        mlflow.set_tracking_uri(uri)
-        client = MlflowClient()
-        place = (root / "mlartifacts").as_uri() if uri == embedded_uri() else None
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            try:
-                client.create_experiment(EXPERIMENT, place)
-            except MlflowException:
-                # On a shared server, another machine may have made it in between.
-                if client.get_experiment_by_name(EXPERIMENT) is None:
-                    raise
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-        tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
-        for name, value in tags.items():
-            if name not in experiment.tags:  # what somebody wrote there stays
-                client.set_experiment_tag(experiment.experiment_id, name, value)
-        return Store(client, experiment.experiment_id, lock)
 
 
 def experiment_name() -> str:
@@ -213,18 +105,6 @@ def record_training(
         with suppress(MlflowException, OSError):
             log_best(store, run_id, history)
     return history
-
-
-def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
-    """Log the metrics of the epoch whose weights are kept as `best_...`."""
-    best = min(history, key=lambda record: record["val_loss"])
-    now = time.time_ns() // 1_000_000
-    entries = [
-        Metric(f"best_{name}", float(best[name]), now, 0)
-        for name in ("epoch", "val_loss", "f1_micro", "f1_macro")
-        if name in best
-    ]
-    store.client.log_batch(run_id, metrics=entries)
 
 
 @contextmanager
@@ -305,24 +185,6 @@ def _logged_epochs(store: Store, run_id: str) -> set[int]:
     return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
 
 
-def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp: int) -> None:
-    """Log one epoch's record in one call; the epoch is the step.
-
-    Args:
-        store: Where.
-        run_id: The run.
-        record: `epoch` and that epoch's metrics.
-        timestamp: Milliseconds since 1970.
-    """
-    step = int(record["epoch"])
-    entries = [
-        Metric(name, float(value), timestamp, step)
-        for name, value in record.items()
-        if name != "epoch"
-    ]
-    store.client.log_batch(run_id, metrics=entries)
-
-
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
     """Find the run of this content key and DVC experiment: the newest, a finished one first."""
     runs = find_runs(store, key, exp_name)
@@ -380,58 +242,3 @@ def find_or_rebuild_run(
     if not run or run.info.status != "FINISHED":
         store.client.set_terminated(run_id, "FINISHED")
     return run_id
-
-
-def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log final scores as `test_...` metrics.
-
-    Of one run evaluated again, with other thresholds, the latest scores are shown.
-    """
-    now = time.time_ns() // 1_000_000
-    shown = store.client.get_run(run_id).data.metrics
-    values = {f"test_{name}": float(value) for name, value in scores.items()}
-    # At one timestamp MLflow would show the larger of two values, not the later one.
-    entries = [Metric(k, value, now, 0) for k, value in values.items() if shown.get(k) != value]
-    store.client.log_batch(run_id, metrics=entries)
-
-
-def log_data(store: Store, run_id: str, data: DataInput) -> None:
-    """Log the data set as the run's input, split by split."""
-    for split, profile in data.counts.items():
-        dataset = Dataset(
-            name=data.source[-500:],
-            digest=data.fingerprint,
-            source_type="local",
-            source=json.dumps({"uri": data.source}),
-            profile=json.dumps(profile),
-        )
-        tag = InputTag("mlflow.data.context", split)
-        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
-
-
-def log_folder(store: Store, run_id: str, folder: Path) -> None:
-    """Log a folder of reports as artifacts, under its own name."""
-    store.client.log_artifacts(run_id, str(folder), folder.name)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings and lists: {"model": {"conv": [{"out": 20}]}} -> model.conv.0.out."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, list | tuple):
-            value = {str(index): item for index, item in enumerate(value)}
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
-
-
-def training_view(base: str, experiment_id: str) -> str:
-    """Return the address that opens the experiment's runs, with losses, F1 and lr as columns.
-
-    MLflow 3 opens a bare experiment address in its GenAI view, which does not show them.
-    """
-    options = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
-    return f"{base}/#/experiments/{experiment_id}/runs?{options}"

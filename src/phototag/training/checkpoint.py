@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from phototag.errors import InputError
-from phototag.files import replace_file
+from phototag.base.errors import InputError
+from phototag.base.files import replace_file
 
 MAX_AGE = 14 * 24 * 3600  # seconds after which a state that nobody took up again is removed
 

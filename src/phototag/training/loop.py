@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from phototag import distributed
-from phototag.allocator import keep_freed_memory
-from phototag.augment import augment_batch, draw_augmentation, mix_batches
-from phototag.checkpoint import load_checkpoint, save_checkpoint
-from phototag.dataset import Dataset, move_to_device, read_batch, shuffle_positions
-from phototag.inference import predict_logits
-from phototag.losses import Loss, build_loss
-from phototag.metrics import binary_cross_entropy, f1_score
-from phototag.params import Params
-from phototag.schedules import learning_rate
+from phototag.base import distributed
+from phototag.base.allocator import keep_freed_memory
+from phototag.base.params import Params
+from phototag.data.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.network.inference import predict_logits
+from phototag.network.metrics import binary_cross_entropy, f1_score
+from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
+from phototag.training.checkpoint import load_checkpoint, save_checkpoint
+from phototag.training.losses import Loss, build_loss
+from phototag.training.schedules import learning_rate
 
 MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 

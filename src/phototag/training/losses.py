@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phototag.errors import InputError
+from phototag.base.errors import InputError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

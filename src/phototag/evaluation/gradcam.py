@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phototag.model import Residual
+from phototag.network.model import Residual
 
 
 def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:

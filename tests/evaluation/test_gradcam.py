@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from phototag.gradcam import locate_labels
-from phototag.model import build_model, initialize
-from phototag.params import ModelParams
+from phototag.base.params import ModelParams
+from phototag.evaluation.gradcam import locate_labels
+from phototag.network.model import build_model, initialize
 
 
 def test_heat_lies_where_the_label_is() -> None:

@@ -1,0 +1,1 @@
+"""What people do with a model on their own machine: predict, export, demo."""

@@ -1,0 +1,1 @@
+"""The packed array and its labels: manifest, groups, splits, statistics, batches."""

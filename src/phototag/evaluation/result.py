@@ -1,0 +1,129 @@
+"""What was found out about a model: thresholds chosen on val, the judged split scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phototag.base.params import EvaluateParams
+from phototag.data.dataset import Dataset, join_datasets
+from phototag.evaluation import scores
+from phototag.evaluation.calibration import fit_temperature
+from phototag.evaluation.label_errors import find_label_errors
+from phototag.evaluation.slices import slice_photos, tabulate_slices
+from phototag.evaluation.tables import (
+    tabulate_cooccurrence,
+    tabulate_curve,
+    tabulate_label_errors,
+    tabulate_labels,
+    tabulate_predictions,
+    tabulate_scores,
+)
+from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
+from phototag.network.metrics import sigmoid
+
+# In metrics.json: the predictor's row of the score table, and the metric in it.
+HEADLINE = {
+    "loss": ("model", "loss"),
+    "f1_micro": ("model", "f1_micro"),
+    "f1_macro": ("model", "f1_macro"),
+    "f1_samples": ("model", "f1_samples"),
+    "mAP": ("model", "mAP_macro"),
+    "f1_micro_at_0.5": ("model at 0.5", "f1_micro"),
+    "f1_macro_at_0.5": ("model at 0.5", "f1_macro"),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about a model.
+
+    Attributes:
+        datasets: The splits.
+        logits: Of val, and of test where there is one, divided by the temperature if that is
+            wanted, float [num_photos, num_labels] each.
+        split: The one that is judged: test, or val where there is no test split.
+        temperature: That fits val best, whether it is applied or not.
+        thresholds: Chosen on val.
+        tables: By the names under which they are written; see the `tabulate_` functions.
+    """
+
+    datasets: Mapping[str, Dataset]
+    logits: Mapping[str, np.ndarray]
+    split: str
+    temperature: float
+    thresholds: Thresholds
+    tables: Mapping[str, pd.DataFrame]
+
+
+def evaluate(
+    datasets: Mapping[str, Dataset],
+    logits: Mapping[str, np.ndarray],
+    manifest: pd.DataFrame,
+    params: EvaluateParams,
+    seed: int,
+) -> Evaluation:
+    """Choose thresholds on val, and score and tabulate the judged split.
+
+    Args:
+        datasets: The splits.
+        logits: Of val, and of test where there is one, float [num_photos, num_labels] each.
+        manifest: The kept photos' rows, in the order of the packed array.
+        params: Of the stage.
+        seed: Of the resamples.
+    """
+    val = datasets["val"]
+    temperature = fit_temperature(val.targets, logits["val"])
+    used = temperature if params.calibrate else 1.0
+    logits = {split: values / used for split, values in logits.items()}
+    thresholds = choose_thresholds(
+        val.targets,
+        sigmoid(logits["val"]),
+        params.pooling,
+        scores.draw_weights(len(val), RESAMPLES, seed),
+    )
+
+    split = "test" if "test" in logits else "val"
+    judged, cuts = datasets[split], thresholds.values
+    predicted = sigmoid(logits[split]) >= cuts
+    weights = scores.draw_weights(len(judged), params.resamples, seed)
+    held_out = join_datasets([datasets[name] for name in logits])
+    suspects = find_label_errors(held_out.targets, sigmoid(np.concatenate([*logits.values()])))
+    tables = {
+        "scores": tabulate_scores(
+            datasets["train"].targets, judged.targets, logits[split], cuts, weights
+        ),
+        "per_label": tabulate_labels(
+            judged.labels, judged.targets, logits[split], thresholds, weights
+        ),
+        "slices": tabulate_slices(
+            slice_photos(judged, manifest.iloc[judged.rows]),
+            judged.targets,
+            logits[split],
+            predicted,
+            weights,
+        ),
+        "predictions": tabulate_predictions(datasets, logits, cuts),
+        "label_errors": tabulate_label_errors(datasets, list(logits), suspects),
+        "pr_curve": tabulate_curve(judged.targets, logits[split]),
+        "cooccurrence": tabulate_cooccurrence(judged.labels, judged.targets, predicted),
+    }
+    return Evaluation(datasets, logits, split, temperature, thresholds, tables)
+
+
+def operating_point(result: Evaluation, params: EvaluateParams) -> dict[str, Any]:
+    """Return what turns logits into labels: the temperature, 1 if not wanted, and thresholds."""
+    labels = result.datasets[result.split].labels
+    return {
+        "temperature": result.temperature if params.calibrate else 1.0,
+        "thresholds": dict(zip(labels, result.thresholds.values.tolist(), strict=True)),
+    }
+
+
+def headline(table: pd.DataFrame) -> dict[str, float]:
+    """Pick the few metrics that stand in metrics.json, rounded to 4 digits."""
+    values = table.set_index(["predictor", "metric"])["value"]
+    # A value that does not exist (no label has positives) is 0 here: JSON knows no NaN.
+    return {name: round(float(np.nan_to_num(values[row])), 4) for name, row in HEADLINE.items()}

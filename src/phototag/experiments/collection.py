@@ -1,0 +1,105 @@
+"""The collection in docs/results/: what experiments and benchmarks gave, as tables."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from dvc.api import DVCFileSystem
+from scipy.special import entr
+
+from phototag.base.files import write_table
+from phototag.base.params import ModelParams
+from phototag.experiments.claims import Experiments, Run, name_photos
+from phototag.experiments.sync import list_experiments, read_revision
+from phototag.network.model import build_model
+
+RESULTS = Path("docs/results")
+RUN = ["photos", "variant", "seed"]
+
+
+def read_runs(root: Path) -> pd.DataFrame:
+    """Read docs/results/runs.csv; without it, an empty table."""
+    return read_table(root, "runs", RUN)
+
+
+def read_table(root: Path, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table of docs/results/; without it, an empty one of these columns."""
+    path = root / RESULTS / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(columns))
+
+
+def list_finished(root: Path, experiments: Experiments) -> list[Run]:
+    """List the runs of experiments.yaml that DVC has, whatever the photos."""
+    found = []
+    for name, revision in list_experiments(root):
+        values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
+        photos, seed = name_photos(values["data"]["raw"]), values["seed"]
+        runs = [Run(photos, variant, seed, {}) for variant in experiments.variants]
+        found += [run for run in runs if run.name == name]
+    return found
+
+
+def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
+    """Write what the runs gave into docs/results/: runs.csv and curves.csv.
+
+    Rows of the same photos, variant and seed are replaced, others stay. Nothing is rounded here:
+    a number that is rounded once more when it is shown may come out wrong by one.
+
+    Args:
+        root: The repository.
+        runs: Those that DVC has no experiment of are passed over.
+
+    Returns:
+        The rows of these runs in runs.csv.
+    """
+    revisions = dict(list_experiments(root))
+    found = [(run, revisions[run.name]) for run in runs if run.name in revisions]
+    rows, curves = [], []
+    for run, revision in found:
+        own = {"photos": run.photos, "variant": run.variant, "seed": run.seed}
+        history = pd.read_csv(
+            io.StringIO(read_revision(root, revision, "reports/train/history.csv") or "")
+        )
+        rows.append(own | _summarize(root, revision, history))
+        curves.append(pd.DataFrame(own, history.index).join(history.drop(columns="lr")))
+    merge_table(root / RESULTS / "runs.csv", pd.DataFrame(rows), RUN)
+    if curves:
+        merge_table(root / RESULTS / "curves.csv", pd.concat(curves), [*RUN, "epoch"])
+    return pd.DataFrame(rows)
+
+
+def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, Any]:
+    training = json.loads(read_revision(root, revision, "reports/train/training.json") or "")
+    scores = json.loads(read_revision(root, revision, "reports/evaluate/metrics.json") or "")
+    # Only what is needed: an experiment may be older than some keys of params.yaml.
+    values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
+    spec = ModelParams.model_validate(values["model"])
+    stats = json.loads(DVCFileSystem(str(root), rev=revision).read_text("data/stats.json"))
+    rates = np.array(list(stats["label_counts"].values())) / stats["num_images"]
+    with torch.device("meta"):
+        network = build_model(spec, len(rates), values["resize"]["size"], [0.5] * 3, [1.0] * 3)
+    return {
+        "epochs": len(history),
+        "best_epoch": training["epoch"],
+        "prior_loss": float((entr(rates) + entr(1 - rates)).mean()),
+        "val_loss": training["val_loss"],
+        "val_f1_micro_at_0.5": history["f1_micro"].max(),
+        **{f"test_{key}": value for key, value in scores.items()},
+        "num_parameters": sum(each.numel() for each in network.parameters()),
+    }
+
+
+def merge_table(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
+    """Put rows into a table: those of the same key are replaced, others stay."""
+    if rows.empty:
+        return
+    if path.exists():
+        old = pd.read_csv(path)
+        rows = pd.concat([old, rows]).drop_duplicates(key, keep="last")
+    write_table(path, rows[[*key, *(c for c in rows if c not in key)]].sort_values(key))

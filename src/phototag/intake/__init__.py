@@ -1,0 +1,1 @@
+"""Photos and label files as people bring them: found, read, verified, made square, told about."""

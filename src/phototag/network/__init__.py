@@ -1,0 +1,1 @@
+"""The network: its layers, its file, its logits and where it looks."""

@@ -1,0 +1,1 @@
+"""The versions of the model: which one is the champion, and why."""

@@ -1,0 +1,1 @@
+"""Photos to labels: the tagger, and the registered model that brings it along."""

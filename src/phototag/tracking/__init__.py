@@ -1,0 +1,11 @@
+"""MLflow runs: the store, a run, what a run records."""
+
+import os
+
+# Read when mlflow is imported: a pipeline reports to nobody, and a stage's log holds its own words.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# By its default, a call to a server that is away takes minutes; training would wait.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

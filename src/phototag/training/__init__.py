@@ -1,0 +1,1 @@
+"""Trains a network: epochs, augmentations, losses, schedules, checkpoints."""

@@ -1,0 +1,117 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from phototag.base.errors import InputError
+from phototag.experiments import campaign
+from phototag.experiments.campaign import compare_with_tracked, run_claims
+from phototag.experiments.claims import Run
+from phototag.experiments.collection import read_runs
+from tests.experiments.files import write_experiments, write_runs
+from tests.projects import make_project
+
+
+def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
+    rows = write_runs(
+        tmp_path, {("a", 0): 0.2, ("a", 1): 0.22, ("a", 2): 0.21, ("b", 0): 0.3, ("b", 1): 0.32}
+    )
+    tracked = read_runs(tmp_path)
+    told = compare_with_tracked(rows.iloc[:1], tracked)
+    assert told.splitlines()[0] == "few-a-s0"
+    assert "val loss  0.2000   tracked over 3 seeds: 0.2100 (0.2000-0.2200)   within" in told
+    assert "NOT" in compare_with_tracked(rows.iloc[:1].assign(val_loss=0.6), tracked)
+    # Two seeds tell too little of a spread.
+    assert "within" not in compare_with_tracked(rows.iloc[3:], tracked)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_values: dict[str, Any]) -> Path:
+    """A folder with a claim about data/mine.zip, and without DVC."""
+    params_values["data"]["raw"] = "data/mine.zip"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params_values))
+    write_experiments(tmp_path / "experiments.yaml")
+    monkeypatch.setattr(campaign, "compare_with_tracked", lambda rows, tracked: "scores")
+    return tmp_path
+
+
+def test_what_ran_is_kept_before_a_failure_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    told: list[str] = []
+
+    def fail(root: Path, runs: Sequence[Run], jobs: int) -> None:
+        raise InputError("1 of 2 experiments failed")
+
+    def collect(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
+        kept.extend(run.name for run in runs)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(campaign, "run_queued", fail)
+    monkeypatch.setattr(campaign, "collect_results", collect)
+    with pytest.raises(InputError, match="1 of 2"):
+        run_claims(project, ["speed"], None, [], [4], 1, only_missing=False, tell=told.append)
+    assert kept == ["mine-plain-s4", "mine-fast-s4"]
+    assert told == ["scores"]
+
+
+def test_what_has_a_row_is_not_run_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_runs(project, {("plain", 0): 0.2, ("fast", 1): 0.3})
+    (project / "few.zip").touch()
+    ran: list[str] = []
+
+    def keep(root: Path, runs: Sequence[Run], jobs: int) -> None:
+        ran.extend(run.name for run in runs)
+
+    monkeypatch.setattr(campaign, "run_queued", keep)
+    monkeypatch.setattr(campaign, "collect_results", lambda root, runs: pd.DataFrame())
+    photos = project / "few.zip"
+    run_claims(project, ["speed"], photos, [], [0, 1], 1, only_missing=True, tell=print)
+    assert ran == ["few-fast-s0", "few-plain-s1"]
+    assert "| speed | few | 1 | Fast is better. |" in (project / "docs/results.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    for path in ("docs/results/runs.csv", "docs/results/curves.csv", "docs/results.md"):
+        (project.folder / path).unlink(missing_ok=True)
+    variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")
+    # Left in the queue by an earlier call, with params that are no longer its own.
+    project("dvc", "exp", "run", "--queue", "--name", "drawn-report-s0", "-S", "lr=9")
+    told = project("phototag", "experiments", "linear-layers", *variants)
+    assert "drawn-one-linear-s0" in told
+
+    table = pd.read_csv(project.folder / "docs/results/runs.csv")
+    runs = {str(row["variant"]): row for row in table.to_dict("records")}
+    curves = pd.read_csv(project.folder / "docs/results/curves.csv")
+    assert set(runs) == set(curves["variant"]) == {"report", "one-linear"}
+    listed = json.loads(project("dvc", "exp", "show", "--json"))
+    shown = {each["name"]: each["revs"][0]["data"] for each in listed[1]["experiments"]}
+    for variant, row in runs.items():
+        data = shown[f"drawn-{variant}-s0"]
+        assert data["params"]["params.yaml"]["data"]["seed"] == 0
+        assert data["params"]["params.yaml"]["data"]["lr"] < 1
+        scores = data["metrics"]["reports/evaluate/metrics.json"]["data"]
+        assert row["test_f1_micro"] == pytest.approx(scores["f1_micro"], rel=1e-7)
+        own = curves[curves["variant"] == variant]
+        # Both are kept as they were measured, to the 8 digits of a table.
+        assert own["val_loss"].min() == pytest.approx(row["val_loss"], rel=1e-7)
+    assert runs["report"]["num_parameters"] > runs["one-linear"]["num_parameters"]
+    assert "one-linear" in (project.folder / "docs/results.md").read_text()
+
+    # What an experiment gave can be written down later.
+    (project.folder / "docs/results/runs.csv").unlink()
+    project("phototag", "results")
+    pd.testing.assert_frame_equal(pd.read_csv(project.folder / "docs/results/runs.csv"), table)
+
+    # All is there already: nothing runs again, and the scores stand beside the tracked ones.
+    again = project("phototag", "experiments", "linear-layers", *variants)
+    assert f"{runs['report']['val_loss']:.4f}   tracked over 1 seeds" in again
+    assert project("dvc", "queue", "status").count("Success") == 2
+    assert not project("phototag", "experiments", "linear-layers", *variants, "--missing").strip()

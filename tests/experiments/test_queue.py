@@ -1,0 +1,20 @@
+import pytest
+from dvc.utils.hydra import to_hydra_overrides
+
+from phototag.experiments.queue import to_hydra
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "data/mine.zip",
+        "/home/me/my photos (old), {2}=[x].zip",
+        "it's.zip",
+        [{"out": 4, "kernel": 3}, {"out": 8}],
+        False,
+        0.0002,
+    ],
+)
+def test_dvc_reads_values_as_they_are(value: object) -> None:
+    (override,) = to_hydra_overrides([f"key={to_hydra(value)}"])
+    assert override.value() == value

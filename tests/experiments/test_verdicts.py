@@ -1,0 +1,35 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from phototag.experiments.verdicts import judge_losses, predict_range
+
+
+@pytest.mark.parametrize(
+    ("first", "variant", "mean", "verdict"),
+    [
+        ([0.2, 0.3], [0.25, 0.34], 0.045, "worse"),  # +0.05, +0.04
+        ([0.2, 0.3], [0.15, 0.26], -0.045, "better"),
+        ([0.2, 0.3], [0.21, 0.312], 0.011, "slightly worse"),  # under 0.25 of a gain of 0.1
+        ([0.2, 0.3], [0.192, 0.29], -0.009, "slightly better"),
+        ([0.2, 0.3], [0.25, 0.29], 0.02, "similar"),  # the seeds disagree
+        ([0.2, 0.3], [0.21, 0.36], 0.035, "similar"),  # +0.01, +0.06: spread over more
+        ([0.2, 0.3], [0.34, 0.342], 0.091, "barely learns"),  # 0.009 below the prior, not 0.1
+        ([0.2], [0.3], 0.1, None),
+        ([0.2, 0.3, 0.9], [0.25, 0.34, np.nan], 0.045, "worse"),  # only what both have counts
+    ],
+)
+def test_what_differs_clearly(
+    first: list[float], variant: list[float], mean: float, verdict: str | None
+) -> None:
+    losses = pd.DataFrame({"first": first, "variant": variant, "prior": 0.35})
+    found, told = judge_losses(losses)
+    assert found == pytest.approx(mean)
+    assert told == verdict
+
+
+def test_one_more_run_is_expected_in_the_prediction_interval() -> None:
+    # t of 2 degrees of freedom at 0.975 is 4.3027, the deviation 1.
+    low, high = predict_range(pd.Series([1.0, 2.0, 3.0]))
+    half = 4.3027 * (4 / 3) ** 0.5
+    assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-3)
