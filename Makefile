@@ -6,37 +6,49 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-fast lint format ui clean
+.PHONY: help setup setup-dev repro test test-fast lint format ui clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/.installed ## Make .venv and install what is pinned in requirements.lock
+# Two stamps: `make repro` installs what the pipeline needs, `make test` adds its tools to the same
+# environment, and neither does so twice. Byte code is compiled when a module is first imported:
+# for all the modules that nobody imports it would take a minute.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	--constraint requirements.lock
 
-$(VENV)/.installed: pyproject.toml requirements.lock
+setup: $(VENV)/.pipeline ## Make .venv with what the pipeline needs, pinned in requirements.lock
+
+$(VENV)/.pipeline: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	"phototag needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[dev]'
+	$(INSTALL) --editable '.[pipeline]'
+	@touch $@
+
+setup-dev: $(VENV)/.dev ## Add what tests, linters and the demo need
+
+$(VENV)/.dev: $(VENV)/.pipeline
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 repro: setup ## Run the whole pipeline and say what came of it
 	dvc repro
 	@phototag summary
 
-test: setup lint ## Run ruff, mypy and all tests
+test: setup-dev lint ## Run ruff, mypy, import-linter and the tests that decide whether the code is right
 	pytest
 
-test-fast: setup ## Run the tests that take less than a minute together
+test-fast: setup-dev ## Run the tests that take less than a minute together
 	pytest -m 'not slow'
 
-lint: setup ## Run ruff and mypy
+lint: setup-dev ## Run ruff, mypy and import-linter
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
-format: setup ## Let ruff lay out the code
+format: setup-dev ## Let ruff lay out the code
 	ruff check --fix .
 	ruff format .
 
@@ -45,4 +57,4 @@ ui: setup ## Serve MLflow on the project's store
 	@phototag ui
 
 clean: ## Remove the environment and the tools' caches (no data, no results)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache src/*.egg-info
