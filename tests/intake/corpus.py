@@ -40,11 +40,11 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 def png(width: int, height: int, depth: int, colour: int, data: bytes, *more: bytes) -> bytes:
     """Write a PNG by hand: what Pillow would not write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    chunks = [_chunk(b"IHDR", header), *more, _chunk(b"IDAT", data), _chunk(b"IEND", b"")]
+    chunks = [chunk(b"IHDR", header), *more, chunk(b"IDAT", data), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
@@ -130,6 +130,8 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new(), exif=oriented(9)), "kept", "broken EXIF")
     add(encode(new(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff broken"), "kept", "broken EXIF")
     add(encode(new(), exif=b"Exif\0\0garbage"), "kept", "broken EXIF")
+    twice = b"Exif\0\0" + oriented(6).tobytes()
+    add(encode(new(), exif=twice), "converted", "oriented by EXIF")
     add(encode(new(), icc_profile=b"garbage" * 40), "kept", "broken ICC profile")
     add(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "kept",
         "animated", ext="webp")  # fmt: skip
@@ -158,6 +160,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(png(40, 40, 16, 2, zlib.compress(rows)), "converted", "16-bit", ext="png")
     gray = Image.fromarray(deep[..., 0].astype(np.uint16))
     add(encode(gray, "PNG"), "converted", "16-bit", "grayscale", ext="png")
+    add(encode(gray, "PNG", transparency=4711), "converted", "16-bit", "alpha", ext="png")
     add(encode(gray, "TIFF"), "converted", "16-bit", "grayscale", ext="tif")
     add(encode(new().convert("CMYK")), "converted", "CMYK")
     add(encode(new().convert("CMYK"), "TIFF"), "converted", "CMYK", ext="tif")
@@ -183,7 +186,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     middle = good.index(b"IDAT") + 30
     add(good[:middle] + b"\0damaged\0" + good[middle + 9 :], "rejected", "unreadable", ext="png")
     add(png(64, 64, 8, 2, b"no zlib stream at all"), "rejected", "unreadable", ext="png")
-    bomb = _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200 * 2**20), 9))
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200 * 2**20), 9))
     add(png(64, 64, 8, 2, zlib.compress(bytes(193 * 64)), bomb), "rejected", "unreadable",
         ext="png")  # fmt: skip
     for mode, dtype in (("F", np.float32), ("I", np.int32)):

@@ -1,17 +1,21 @@
 import hashlib
 import io
+import struct
+import threading
+import warnings
+import zlib
 from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from phototag.intake.duplicates import perceptual_hash
 from phototag.intake.images import crop_square, prepare_photo, prepare_photos, write_images
-from tests.intake.corpus import wide_gamut_profile
+from tests.intake.corpus import chunk, png, wide_gamut_profile
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -102,6 +106,154 @@ def test_every_orientation_comes_out_upright(orientation: int) -> None:
     assert np.array_equal(photo.pixels, np.asarray(upright))
 
 
+def exif_block(
+    value: bytes = b"\6\0\0\0", kind: int = 3, count: int = 1, more: bytes = b""
+) -> bytes:
+    """Write a little-endian EXIF block with an orientation and, if given, one entry more."""
+    entries = struct.pack("<HHL", 0x0112, kind, count) + value + more
+    return b"II*\0" + struct.pack("<LH", 8, 1 + len(more) // 12) + entries + bytes(4)
+
+
+BIG_ENDIAN = b"MM\0*" + struct.pack(">LHHHLHHL", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+BEYOND = struct.pack("<HHLL", 0x010F, 2, 1000, 5000)  # a maker's name outside the block
+FLOAT = struct.pack("<f", 6.0)
+RATIONAL = exif_block(struct.pack("<L", 26), kind=5) + struct.pack("<LL", 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("block", "whole"),
+    [
+        (exif_block(), True),
+        (b"Exif\0\0" + exif_block(), True),
+        (BIG_ENDIAN, True),
+        (b"Exif\0\0" + BIG_ENDIAN, True),
+        (b"II\0*" + exif_block()[4:], True),
+        (exif_block(kind=4), True),
+        (exif_block(FLOAT, kind=11), True),
+        (RATIONAL, True),
+        (exif_block(count=2), True),
+        (exif_block(b"\0\0\0\0"), True),
+        (exif_block(b"\x09\0\0\0"), False),
+        (exif_block(b"6\0\0\0", kind=2, count=2), False),
+        (exif_block(kind=1), False),
+        (exif_block(more=BEYOND), False),
+        (exif_block()[:-6], False),
+        (exif_block()[:12], False),
+        (b"II*\0", False),
+        (b"garbage", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_orientation_is_what_pillow_reads(block: bytes, whole: bool, kind: str) -> None:
+    # Pillow writes no MPO of one picture with a block of our own.
+    options = {"save_all": True, "append_images": [random_image(24, 24)]} if kind == "MPO" else {}
+    image = random_image(6, 4).resize((24, 24), Image.Resampling.BICUBIC)
+    data = encode(image, kind, exif=b"Exif\0\0" + block, **options)
+    photo = prepare_photo(data, 24)
+    try:
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    except Exception:  # what Pillow refuses stays as it is
+        upright = Image.open(io.BytesIO(data))
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels, np.asarray(upright.convert("RGB")))
+    assert ("broken EXIF: ignored" in photo.reason) == (not whole)
+    assert ("oriented by EXIF" in photo.reason) == (photo.decision == "converted")
+
+
+def test_orientation_in_xmp_alone_counts_as_it_does_for_pillow() -> None:
+    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode())
+    for data in (
+        encode(random_image(24, 24), "JPEG", xmp=packet),
+        encode(random_image(24, 24), "PNG", pnginfo=info),
+    ):
+        assert prepare_photo(data, 24).reason == "oriented by EXIF"
+
+
+@pytest.mark.parametrize("key", ["exif", "icc_profile", "transparency", "xmp"])
+def test_texts_of_a_png_are_taken_for_nothing_else(key: str) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(key, "a text")
+    for mode, reason in (("RGB", ""), ("L", "grayscale"), ("P", "palette")):
+        photo = prepare_photo(encode(random_image(24, 24).convert(mode), pnginfo=info), 24)
+        assert (photo.pixels is not None, photo.reason) == (True, reason)
+
+
+def gray_png(levels: np.ndarray, bits: int, transparent: int | None) -> bytes:
+    """Write a gray PNG of 1, 2, 4, 8 or 16 bits a sample, each given at its own depth."""
+    shifts = np.arange(bits - 1, -1, -1)
+    rows = np.packbits(levels[:, :, None] >> shifts & 1, axis=None).reshape(len(levels), -1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    value = [] if transparent is None else [chunk(b"tRNS", struct.pack(">H", transparent))]
+    return png(levels.shape[1], levels.shape[0], bits, 0, zlib.compress(lines), *value)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_gray_png_of_any_depth_keeps_its_upper_eight_bits_then_its_transparency(
+    bits: int,
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16))
+    levels[0, :2] = 2**bits // 2, (2**bits // 2) ^ 1  # the second differs in the lowest bit only
+    upper = levels >> 8 if bits == 16 else levels * 255 // (2**bits - 1)
+    opaque = prepare_photo(gray_png(levels, bits, None), 16)
+    assert opaque.pixels is not None
+    assert np.array_equal(opaque.pixels[..., 0], upper)
+    transparent = int(levels[0, 0])
+    photo = prepare_photo(gray_png(levels, bits, transparent), 16)
+    assert photo.pixels is not None
+    expected = np.where(levels == transparent, 255, upper)
+    assert np.array_equal(photo.pixels, np.stack([expected] * 3, axis=2))
+    remark = "16-bit; alpha" if bits == 16 else "alpha"
+    assert photo.reason == f"{remark}: composited on white"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_all_bits_of_a_colour_decide_what_is_transparent(bits: int) -> None:
+    levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, 3)).astype(f">u{bits // 8}")
+    levels[0, 1] = levels[0, 0]
+    levels[0, 2] = levels[0, 0] ^ np.array([0, 0, 1], levels.dtype)
+    lines = b"".join(b"\0" + row.tobytes() for row in levels)
+    clear = chunk(b"tRNS", struct.pack(">HHH", *levels[0, 0].tolist()))
+    photo = prepare_photo(png(16, 16, bits, 2, zlib.compress(lines), clear), 16)
+    expected = (levels >> (bits - 8)).astype(np.uint8)
+    expected[0, :2] = 255
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels, expected)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(4, 2), (6, 4)])
+def test_sixteen_bits_with_alpha_keep_the_upper_eight_of_both(colour: int, channels: int) -> None:
+    levels = np.full((16, 16, channels), 0x8000, ">u2")
+    levels[..., -1] = 0xFFFF
+    levels[:, :8, -1] = 0
+    lines = b"".join(b"\0" + row.tobytes() for row in levels)
+    photo = prepare_photo(png(16, 16, 16, colour, zlib.compress(lines)), 16)
+    assert photo.pixels is not None
+    assert (photo.pixels[:, :8] == 255).all()
+    assert (photo.pixels[:, 8:] == 0x80).all()
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_a_gray_tiff_of_sixteen_bits(order: str, white_is_zero: bool) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (16, 16)).astype(f"{order}u2")
+    entries = {256: 16, 257: 16, 258: 16, 259: 1, 262: int(not white_is_zero), 273: 8, 277: 1}
+    entries |= {278: 16, 279: levels.nbytes}
+    if order == ">" and white_is_zero:
+        pytest.skip("Pillow opens no such file")
+    directory = struct.pack(f"{order}H", len(entries))
+    for tag, value in entries.items():
+        directory += struct.pack(f"{order}HHLL", tag, 4, 1, value)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", 8 + levels.nbytes)
+    photo = prepare_photo(head + levels.tobytes() + directory + bytes(4), 16)
+    expected = (levels >> 8).astype(np.uint8)
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels[..., 0], 255 - expected if white_is_zero else expected)
+    assert photo.reason == "16-bit; grayscale"
+
+
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -161,6 +313,30 @@ def test_backends_give_the_same_photos(tmp_path: Path) -> None:
         return (tmp_path / f"{backend}.npy").read_bytes()
 
     assert packed("loky") == packed("threading")
+
+
+def test_decoding_leaves_the_filters_of_warnings_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"im{number}.jpg" for number in range(1, 71)]
+    data = encode(random_image(12, 10), "JPEG", exif=b"Exif\0\0" + exif_block(more=BEYOND))
+    for name in names:
+        (tmp_path / name).write_bytes(data)
+    state = (warnings.filters, list(warnings.filters), warnings.showwarning)
+    seen = []
+    open_image = Image.open
+
+    def look(*args: object, **options: object) -> Image.Image:
+        # While a thread decodes, all others live with what it has set.
+        same = (warnings.filters is state[0], warnings.showwarning is state[2])
+        seen.append((threading.current_thread() is threading.main_thread(), *same))
+        return open_image(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", look)
+    photos = list(prepare_photos(tmp_path, names, 8, backend="threading", n_jobs=2))
+    assert {photo.reason for photo in photos} == {"oriented by EXIF; broken EXIF: ignored"}
+    assert set(seen) == {(False, True, True)}
+    assert (warnings.filters, list(warnings.filters), warnings.showwarning) == state
 
 
 @pytest.mark.slow

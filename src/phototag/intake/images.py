@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-import warnings
+import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -45,6 +46,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# TIFF 6.0's types of values -> bytes of each.
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
 
 def prepare_photo(
@@ -64,30 +67,27 @@ def prepare_photo(
     blank = Photo("rejected", "", sha256=hashlib.sha256(data).hexdigest())
     if not data:
         return replace(blank, reason="zero bytes")
-    # Pillow warns of broken metadata, and of sizes, which are judged below.
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            blank = replace(
-                blank, format=image.format or "", width=width, height=height, mode=image.mode
-            )
-            if width * height > max_pixels:
-                return replace(blank, reason="over the pixel limit")
-            if min(width, height) < min_side:
-                return replace(blank, reason="too small")
-            rgb, changes, notes = _make_square(image, size)
-        except UnidentifiedImageError:
-            return replace(blank, reason="not an image: none of " + ", ".join(FORMATS))
-        except Image.DecompressionBombError:
-            return replace(blank, reason="over the pixel limit: refused unread")
-        except Exception as error:  # decoders of hostile files raise anything at all
-            message = " ".join(str(error).split())[:200] or type(error).__name__
-            kind = "truncated" if "truncated" in message.lower() else "unreadable"
-            return replace(blank, reason=f"{kind}: {message}")
-    if any("EXIF" in str(warning.message) for warning in warned):
-        notes.append("broken EXIF: ignored")
+    # Pillow warns of broken metadata and of sizes, which are judged here. Its warnings go where
+    # the process sends them: to catch them would change the filters of all threads at once.
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        blank = replace(
+            blank, format=image.format or "", width=width, height=height, mode=image.mode
+        )
+        if width * height > max_pixels:
+            return replace(blank, reason="over the pixel limit")
+        if min(width, height) < min_side:
+            return replace(blank, reason="too small")
+        rgb, changes, notes = _make_square(image, size, data)
+    except UnidentifiedImageError:
+        return replace(blank, reason="not an image: none of " + ", ".join(FORMATS))
+    except Image.DecompressionBombError:
+        return replace(blank, reason="over the pixel limit: refused unread")
+    except Exception as error:  # decoders of hostile files raise anything at all
+        message = " ".join(str(error).replace(";", ",").split())[:200] or type(error).__name__
+        kind = "truncated" if "truncated" in message.lower() else "unreadable"
+        return replace(blank, reason=f"{kind}: {message}")
     if extension and image.format and extension not in EXTENSIONS[image.format]:
         notes.append(f"wrong extension: {image.format} in {extension}")
     return replace(
@@ -223,11 +223,14 @@ def _prepare_file(
     return prepare_photo(data, size, PurePosixPath(name).suffix.lower(), min_side, max_pixels)
 
 
-def _make_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str], list[str]]:
+def _make_square(
+    image: Image.Image, size: int, data: bytes
+) -> tuple[Image.Image, list[str], list[str]]:
     """Return the square in sRGB, what changed its pixels, and what did not, in words."""
     changes: list[str] = []
     notes: list[str] = []
-    deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    # How samples are stored is forgotten once they are decoded.
+    packing = str(getattr(image, "tile", ""))
     # Decoding a JPEG at a half, a quarter or an eighth of its size skips most of the work; what
     # is left is never smaller than the square.
     drafted = image.draft(None, (size, size))
@@ -235,11 +238,14 @@ def _make_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str],
     # read afterwards, because it may stand behind the pixels.
     stored = _read_orientation(image) if image.format == "TIFF" else 1
     image.load()
-    flat = _flatten(image, changes, deep)
+    for key in ("exif", "icc_profile", "transparency", "xmp"):
+        if isinstance(image.info.get(key), str):  # a text of a PNG, which may have any key
+            del image.info[key]
+    flat = _flatten(image, changes, packing, data)
     orientation = _read_orientation(image)
-    if stored is None or orientation is None:
+    if stored is None or orientation is None or not _is_whole(image.info.get("exif", b"")):
         notes.append("broken EXIF: ignored")
-    elif stored in UPRIGHT or orientation in UPRIGHT:
+    if stored in UPRIGHT or orientation in UPRIGHT:
         changes.append("oriented by EXIF")
     square = crop_square(flat, size, drafted[1] if drafted else None, orientation or 1)
     # Colours are converted last, on the fewest pixels.
@@ -258,20 +264,27 @@ def _make_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str],
     return square.convert("RGB"), changes, notes
 
 
-def _flatten(image: Image.Image, changes: list[str], deep: bool) -> Image.Image:
+def _flatten(image: Image.Image, changes: list[str], packing: str, data: bytes) -> Image.Image:
     """Bring an image into one of the modes L, RGB and CMYK."""
-    if deep or image.mode.startswith("I;16"):
+    if ";16" in packing or image.mode.startswith("I;16"):
         changes.append("16-bit")
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.has_transparency_data:
         changes.append("alpha: composited on white")
+        transparent = image.info.get("transparency")
+        if image.mode.startswith("I;16"):
+            return _keep_upper(image, packing, transparent)
+        if "RGB;16B" in packing and isinstance(transparent, tuple):
+            return _whiten(image, transparent, data)
+        if image.mode == "L" and isinstance(transparent, int):
+            # Pillow spreads samples of 2 and 4 bits over 0..255, but not the transparent value.
+            image.info["transparency"] = transparent * _spread(packing)
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     if image.mode.startswith("I;16"):
-        # Pillow would clip 16 bits at 255; keep the upper eight.
         changes.append("grayscale")
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        return _keep_upper(image, packing, None)
     if image.mode in ("I", "F"):
         raise ValueError(f"32 bits a pixel (mode {image.mode}) have no agreed range")
     names = {"L": "grayscale", "1": "grayscale", "P": "palette"}
@@ -281,16 +294,68 @@ def _flatten(image: Image.Image, changes: list[str], deep: bool) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
+def _keep_upper(image: Image.Image, packing: str, transparent: int | None) -> Image.Image:
+    """Keep the upper eight of 16 (or 12) bits of gray, which Pillow would clip at 255."""
+    levels = np.asarray(image).astype(np.uint16)
+    upper = (levels >> (4 if ";12" in packing else 8)).astype(np.uint8)
+    # All 16 bits decide what is transparent.
+    upper[levels == transparent] = 255
+    # TIFF's PhotometricInterpretation 0: white is 0.
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0:
+        upper = 255 - upper
+    return Image.fromarray(upper)
+
+
+def _whiten(image: Image.Image, transparent: tuple[int, ...], data: bytes) -> Image.Image:
+    """Make the transparent colour of a PNG with 3 x 16 bits white.
+
+    Pillow keeps the upper eight bits only and compares them with the lower eight of the colour;
+    all 16 decide.
+    """
+    lower = Image.open(io.BytesIO(data), formats=["PNG"])
+    # Read with the other byte order, the upper bits are the lower ones.
+    lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+    colour = np.array(transparent)
+    pixels = np.array(image)
+    clear = (pixels == colour >> 8) & (np.asarray(lower) == colour & 255)
+    pixels[clear.all(axis=2)] = 255
+    return Image.fromarray(pixels)
+
+
+def _spread(packing: str) -> int:
+    """Return the factor from a gray PNG's own samples to 0..255."""
+    return 85 if "L;2" in packing else 17 if "L;4" in packing else 1
+
+
 def _read_orientation(image: Image.Image) -> int | None:
-    """Return the EXIF tag, 0..8, or None where the block is broken."""
-    block = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    if block and block[:4] not in (b"II*\0", b"MM\0*"):
-        return None  # Pillow is silent about a block that does not even begin well
+    """Return the orientation as Pillow reads it, 0..8, or None where there is no such value."""
     try:
         value = image.getexif().get(0x0112, 1)
+        return int(value) if value in range(9) else None
     except Exception:  # a broken block raises a dozen kinds of error; the pixels are fine
         return None
-    return value if isinstance(value, int) and 0 <= value <= 8 else None
+
+
+def _is_whole(exif: bytes) -> bool:
+    """Tell whether the first directory of an EXIF block, and all its values, lie within it.
+
+    Pillow reads what it can and only warns of the rest, or says nothing at all.
+    """
+    block = re.sub(rb"^(Exif\0\0){1,2}", b"", exif)
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if not block or order is None:
+        return not block
+    try:
+        (start,) = struct.unpack_from(f"{order}L", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            _, kind, length, place = struct.unpack_from(f"{order}HHLL", block, entry)
+            size = TYPE_BYTES.get(kind, 0) * length
+            if size > 4 and place + size > len(block):
+                return False
+    except struct.error:
+        return False
+    return True
 
 
 @lru_cache(maxsize=32)
