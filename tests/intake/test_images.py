@@ -235,14 +235,11 @@ def test_sixteen_bits_with_alpha_keep_the_upper_eight_of_both(colour: int, chann
     assert (photo.pixels[:, 8:] == 0x80).all()
 
 
-@pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize(("order", "white_is_zero"), [("<", False), ("<", True), (">", False)])
 def test_a_gray_tiff_of_sixteen_bits(order: str, white_is_zero: bool) -> None:
     levels = np.random.default_rng(0).integers(0, 65536, (16, 16)).astype(f"{order}u2")
     entries = {256: 16, 257: 16, 258: 16, 259: 1, 262: int(not white_is_zero), 273: 8, 277: 1}
     entries |= {278: 16, 279: levels.nbytes}
-    if order == ">" and white_is_zero:
-        pytest.skip("Pillow opens no such file")
     directory = struct.pack(f"{order}H", len(entries))
     for tag, value in entries.items():
         directory += struct.pack(f"{order}HHLL", tag, 4, 1, value)
