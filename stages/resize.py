@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from phototag.base.params import read_params
-from phototag.data.manifest import build_manifest, keep, write_manifest
+from phototag.data.manifest import build_manifest, check_labels, keep, write_manifest
 from phototag.intake.duplicates import group_duplicates
 from phototag.intake.images import prepare_photos, write_images
 from phototag.intake.labels import image_number, read_labels, refuse_names
@@ -25,6 +25,7 @@ def main() -> None:
     layout = find_layout(source)
     names = sorted(layout.images, key=lambda name: (image_number(name) or 0, name))
     labels = read_labels(source, layout.annotations, names, params.data.labels)
+    check_labels(labels.targets)
     source_groups, unknown = read_source_groups(source, layout.sources, names)
 
     prepared = prepare_photos(
@@ -48,7 +49,7 @@ def main() -> None:
     write_manifest(Path("data/manifest.csv"), manifest)
 
     problems = [*list_rejected(manifest), *labels.problems, *unknown]
-    write_intake(Path("reports/resize"), manifest, problems, images)
+    write_intake(Path("reports/resize"), manifest, problems, images, layout.leftovers)
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

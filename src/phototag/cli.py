@@ -1,6 +1,7 @@
 """The command line: `phototag --help`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,7 +74,7 @@ def predict(
     if output:
         _refuse_existing(output)
     tagger = load_tagger(model, thresholds)
-    names = predictions.find_photos(sources, sys.stdin)
+    names = predictions.find_photos(sources, sys.stdin, partial(typer.echo, err=True))
     found = []
     for name, tags in predictions.predict(tagger, names):
         found.append((name, tags))

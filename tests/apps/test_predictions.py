@@ -56,6 +56,20 @@ def options(model: tuple[Path, Path]) -> list[str]:
     return ["--model", str(model[0]), "--thresholds", str(model[1])]
 
 
+def test_leftovers_in_a_folder_are_counted_and_not_tagged(
+    model: tuple[Path, Path], photos: Path
+) -> None:
+    (photos / "@eaDir").mkdir()
+    (photos / "folder.jpg").mkdir()
+    for name in ("._im1.png", "@eaDir/im1.png", ".DS_Store"):
+        (photos / name).write_bytes(b"\0\5\x16\7")
+    code, out, err = run(str(photos), "-f", "csv", *options(model))
+    assert code == 0
+    names = [Path(line.split(",")[0]).name for line in out.splitlines()[1:]]
+    assert names == ["im1.png", "im2.png", "im3.jpg", "im10.png"]
+    assert "2 files of operating systems and tools were passed over (such as" in err
+
+
 def test_scores_are_those_of_the_evaluate_stage(tagger: Tagger) -> None:
     rng = np.random.default_rng(0)
     data = []

@@ -6,6 +6,7 @@ import pytest
 from phototag.base.errors import InputError
 from phototag.data.manifest import (
     build_manifest,
+    check_labels,
     label_names,
     label_targets,
     read_kept,
@@ -47,3 +48,15 @@ def test_a_label_may_not_be_called_like_a_column() -> None:
 def test_nothing_usable_says_why() -> None:
     with pytest.raises(InputError, match=r"no usable photo among 1 files \(a.jpg: zero bytes\)"):
         build_manifest(["a.jpg"], [BAD], {"cat": np.zeros(1, np.uint8)})
+
+
+def test_a_reason_that_names_a_file_in_another_encoding_is_written(tmp_path: Path) -> None:
+    bad = Photo("rejected", "same number: as \udcff.jpg")
+    targets = {"cat": np.ones(2, np.uint8)}
+    write_manifest(tmp_path / "m.csv", build_manifest(["a.jpg", "b.jpg"], [GOOD, bad], targets))
+    assert "same number: as \\udcff.jpg" in (tmp_path / "m.csv").read_text()
+
+
+def test_a_label_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the label 'd.+udcffg' is not UTF-8"):
+        check_labels(["d\udcffg"])

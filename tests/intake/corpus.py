@@ -212,11 +212,13 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
                  "im7 copy.jpg", "im8", "IM9.jpg", f"im{'9' * 30}.jpg", "猫.jpg", "im\n8.jpg",
                  "im\u202e8.jpg", os.fsdecode(b"im\xff8.jpg")):  # fmt: skip
         add(encode(new()), "rejected", "wrong name", name=name)
-    for name in (".DS_Store", "Thumbs.db", "._im101.jpg"):
-        add(b"\0\1", "rejected", "left by the operating system", name=name)
     for name in ("im50.jpg", "im050.png", "more/im50.jpg"):
         add(encode(new()), "rejected", "same number", name=name)
     return files
+
+
+# Of systems and tools: passed over, and no row of the manifest.
+LEFTOVERS = (".DS_Store", "Thumbs.db", "._im101.jpg", "@eaDir/im102.jpg", "im103.xmp", "Icon\r")
 
 
 def make_corpus(folder: Path) -> list[Case]:
@@ -228,6 +230,9 @@ def make_corpus(folder: Path) -> list[Case]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         cases.append(Case(name, decision, kinds))
+    for name in LEFTOVERS:
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"\0\1")
     outside = folder.with_name("outside.jpg")
     outside.write_bytes(encode(picture(0)))
     (folder.with_name("elsewhere")).mkdir(exist_ok=True)

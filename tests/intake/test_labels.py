@@ -145,3 +145,22 @@ def test_a_label_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "annotations/cat.txt").symlink_to("gone.txt")
     with pytest.raises(InputError, match=r"annotations/cat\.txt: a broken link"):
         read_labels(tmp_path, files, ["im1.jpg"])
+
+
+def test_labels_are_compared_in_composed_unicode(tmp_path: Path) -> None:
+    composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"
+    for file, wanted in ((decomposed, composed), (composed, decomposed), (decomposed, "")):
+        (tmp_path / file).mkdir(parents=True, exist_ok=True)
+        files = write_labels(tmp_path / file, {f"{file}.txt": b"1\n"})
+        labels = read_labels(tmp_path / file, files, ["im1.jpg"], [wanted] if wanted else [])
+        assert list(labels.targets) == [composed]
+    both = write_labels(tmp_path, {f"{composed}.txt": b"1\n", f"{decomposed}.txt": b"1\n"})
+    with pytest.raises(InputError, match="are label files of one name: join them"):
+        read_labels(tmp_path, both, ["im1.jpg"])
+
+
+def test_capitals_in_the_place_of_a_label_file_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations/Cat.TXT").write_bytes(b"1\n")
+    labels = read_labels(tmp_path, ["Annotations/Cat.TXT"], ["im1.jpg"])
+    assert {label: column.tolist() for label, column in labels.targets.items()} == {"Cat": [1]}

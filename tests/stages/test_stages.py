@@ -1,6 +1,7 @@
 """The stages from raw photos to splits, on a few drawn photos in a folder of their own."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,33 @@ def test_too_many_bad_photos_stop_and_leave_the_report(
     run(tmp_path, monkeypatch, resize.main, max_rejected=0.02)
     with pytest.raises(InputError, match=r"resize\.on_problem is fail"):
         run(tmp_path, monkeypatch, resize.main, max_rejected=0.02, on_problem="fail")
+
+
+def test_leftovers_of_systems_and_tools_are_no_rejected_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    for number in range(1, COUNT + 1):
+        (tmp_path / f"raw/images/._im{number}.jpg").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "raw/annotations/._cat.txt").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "raw/images/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    run(tmp_path, monkeypatch, resize.main, max_rejected=0, on_problem="fail")
+    assert len(read_kept(tmp_path / "data/manifest.csv")) == COUNT
+    summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
+    assert (summary["files"], summary["leftovers"]) == (COUNT, COUNT + 2)
+    assert summary["decisions"] == {"kept": COUNT}
+    assert (tmp_path / "reports/resize/problems.csv").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("label", ["mode", "file", "source_group"])
+def test_a_label_named_like_a_column_is_refused_before_a_photo_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    (tmp_path / f"raw/annotations/{label}.txt").write_text("9\n")
+    monkeypatch.setattr(resize, "prepare_photos", None)  # which cannot be called
+    with pytest.raises(InputError, match=f"the label '{label}' is a manifest column's name"):
+        run(tmp_path, monkeypatch, resize.main)
 
 
 def test_a_rare_label_is_warned_of(

@@ -12,18 +12,22 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.intake.images import EXTENSIONS
+from phototag.intake.leftovers import describe_leftovers, split_leftovers
 from phototag.serving.tagger import BATCH, Tagger, Tags, read_photo, tag_photos
 
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
 Predictions = Sequence[tuple[str, Tags]]
 
 
-def find_photos(sources: Iterable[str], listed: Iterable[str]) -> list[str]:
+def find_photos(
+    sources: Iterable[str], listed: Iterable[str], tell: Callable[[str], object] = lambda text: None
+) -> list[str]:
     """Find the photos that sources name, each once, in the order given.
 
     Args:
         sources: Files, folders (searched through, by extension), patterns, or `-`.
         listed: The lines that `-` stands for, one path each.
+        tell: Is told how many files of systems and tools a folder holds; they are passed over.
 
     Raises:
         InputError: A folder or pattern holds no photo, or none is named at all.
@@ -35,7 +39,11 @@ def find_photos(sources: Iterable[str], listed: Iterable[str]) -> list[str]:
             names = [line.rstrip("\n") for line in listed if line.strip()]
         elif path.is_dir():
             files = (file for file in path.rglob("*") if file.suffix.lower() in KNOWN)
-            names = sorted((str(file) for file in files), key=_natural)
+            inside = (file.relative_to(path).as_posix() for file in files if not file.is_dir())
+            brought, left = split_leftovers(inside)
+            names = [str(path / name) for name in sorted(brought, key=_natural)]
+            for sentence in describe_leftovers(left):
+                tell(f"{source}: {sentence}")
         # Path.glob takes no absolute pattern.
         elif has_magic(source) and not path.exists():
             names = sorted(glob(source, recursive=True), key=_natural)  # noqa: PTH207

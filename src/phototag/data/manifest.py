@@ -1,7 +1,7 @@
 """The manifest: one row a source file, what was decided about it, and its labels."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,12 @@ def build_manifest(
         rows of images.npy. No duplicates are filled in yet.
 
     Raises:
-        InputError: A label has the name of a manifest column, or every file was rejected.
+        InputError: As `check_labels`, or every file was rejected.
     """
-    clash = sorted(set(targets) & set(COLUMNS))
-    if clash:
-        raise InputError(f"the label {clash[0]!r} is a manifest column's name: rename its file")
-    # Names that are not UTF-8 cannot be written as they are.
-    files = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    rows: dict[str, Sequence[object]] = {"file": files}
+    check_labels(targets)
+    rows: dict[str, Sequence[object]] = {"file": [escape_name(name) for name in names]}
     rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
+    rows["reason"] = [escape_name(photo.reason) for photo in photos]  # may name another file
     blank = [""] * len(names)
     rows |= {"duplicate_group": blank, "source_group": source_groups or blank}
     manifest = pd.DataFrame({**rows, **targets})
@@ -51,6 +48,24 @@ def build_manifest(
         first = f" ({names[0]}: {photos[0].reason})" if names else ""
         raise InputError(f"no usable photo among {len(names)} files{first}")
     return manifest
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Make sure that labels can stand in the manifest's header.
+
+    Raises:
+        InputError: One has the name of a column of the manifest's own, or is not UTF-8.
+    """
+    for label in labels:
+        if label in COLUMNS:
+            raise InputError(f"the label {label!r} is a manifest column's name: rename its file")
+        if escape_name(label) != label:
+            raise InputError(f"the label {escape_name(label)!r} is not UTF-8: rename its file")
+
+
+def escape_name(name: str) -> str:
+    """Return a file's name as text that can be written: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:

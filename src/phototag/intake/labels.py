@@ -1,6 +1,7 @@
 """Label files: one file a class, one image number a line."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +10,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from phototag.base.errors import InputError
+from phototag.intake.leftovers import is_leftover
 from phototag.intake.problems import Problem
 from phototag.intake.raw import read_file
 
 # Up to 18 digits: what fits into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_LEFTOVER = re.compile(r"\..*|thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Labels:
     """All label files together.
 
     Attributes:
-        targets: Label -> 0/1 of each photo, uint8 [num_photos]; the labels in alphabetical order.
+        targets: Label, in NFC -> 0/1 of each photo, uint8 [num_photos]; in alphabetical order.
         problems: What the user should know.
         num_lines: Lines with an entry, in all files.
     """
@@ -39,9 +40,9 @@ def image_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def is_leftover(name: str) -> bool:
-    """Tell files that operating systems leave in folders (.DS_Store, Thumbs.db, ...)."""
-    return _LEFTOVER.fullmatch(name.rpartition("/")[2]) is not None
+def normalize(text: str) -> str:
+    """Return text in Unicode's composed form (NFC): macOS writes names in the decomposed one."""
+    return unicodedata.normalize("NFC", text)
 
 
 def refuse_names(names: Sequence[str]) -> dict[str, str]:
@@ -116,21 +117,29 @@ def read_labels(
         expected: The labels to read; empty for those of all files.
 
     Raises:
-        InputError: There is no label file, an expected one is missing, or one is unreadable.
+        InputError: There is no label file, an expected one is missing, one is unreadable, or two
+            have one name.
     """
     problems = []
     paths: dict[str, str] = {}
-    for name in sorted(files):
+    wanted = {normalize(label) for label in expected}
+    for name in sorted(files, key=normalize):
         path = PurePosixPath(name)
-        if path.suffix != ".txt" or path.parent.name != "annotations" or is_leftover(name):
+        label = normalize(path.stem)
+        in_place = path.parent.name.casefold() == "annotations"
+        if path.suffix.lower() != ".txt" or not in_place or is_leftover(name):
             problems.append(Problem(name, 0, "not a label file", "passed over", "noted"))
-        elif expected and path.stem not in expected:
+        elif wanted and label not in wanted:
             problems.append(Problem(name, 0, "an unknown class", "not in data.labels", "noted"))
+        elif label in paths:
+            raise InputError(
+                f"{paths[label]} and {name} in {source} are label files of one name: join them"
+            )
         else:
-            paths[path.stem] = name
+            paths[label] = name
     if not paths:
         raise InputError(f"{source} has no label file (annotations/CLASS.txt)")
-    if missing := [label for label in expected if label not in paths]:
+    if missing := [label for label in expected if normalize(label) not in paths]:
         raise InputError(
             f"{source} has no annotations/{missing[0]}.txt: add it, or take {missing[0]!r} out of "
             "data.labels"

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from phototag.base.files import replace_file, write_json
-from phototag.data.manifest import keep, label_names
+from phototag.data.manifest import escape_name, keep, label_names
+from phototag.intake.leftovers import describe_leftovers
 from phototag.intake.problems import Problem
 from phototag.pages.figures import BLUE, ORANGE, STYLE, embed, new_figure, save_figure
 from phototag.pages.html import write_page
@@ -32,7 +34,11 @@ def list_rejected(manifest: pd.DataFrame) -> list[Problem]:
 
 
 def write_intake(
-    folder: Path, manifest: pd.DataFrame, problems: Sequence[Problem], images: np.ndarray
+    folder: Path,
+    manifest: pd.DataFrame,
+    problems: Sequence[Problem],
+    images: np.ndarray,
+    leftovers: Sequence[str] = (),
 ) -> None:
     """Write summary.json, problems.csv, duplicates.csv, sizes.png and report.html.
 
@@ -41,11 +47,13 @@ def write_intake(
         manifest: Of all source files, with the duplicate groups.
         problems: Of photos and label files.
         images: uint8 [num_images, size, size, 3], of the photos that were not rejected.
+        leftovers: Files of systems and tools, which were passed over; they are counted apart.
     """
     duplicates = tabulate_duplicates(manifest)
-    summary = summarize(manifest, problems, duplicates)
+    summary = summarize(manifest, problems, duplicates) | {"leftovers": len(leftovers)}
     write_json(folder / "summary.json", summary)
     columns = ["file", "line", "kind", "detail", "action"]
+    problems = [replace(problem, file=escape_name(problem.file)) for problem in problems]
     rows = [[getattr(problem, column) for column in columns] for problem in problems]
     _write_csv(folder / "problems.csv", pd.DataFrame(rows, columns=columns))
     _write_csv(folder / "duplicates.csv", duplicates)
@@ -69,7 +77,7 @@ def write_intake(
         "phototag.intake",
         "report.html.j2",
         title="What came in?",
-        headline=_headline(summary),
+        headline=[*_headline(summary), *describe_leftovers(leftovers)],
         tables={name: counts for name, counts in tables.items() if counts},
         sizes=sizes,
         problems=about_labels[:LINES],
