@@ -1,15 +1,18 @@
 import csv
 import os
+import unicodedata
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
+from phototag.intake.images import prepare_photos
 from phototag.intake.importer import import_photos
-from phototag.intake.labels import read_labels
+from phototag.intake.labels import read_labels, refuse_names
 from phototag.intake.raw import find_layout, read_file
 
 
@@ -132,14 +135,214 @@ def test_csv_numbers_the_photos_and_keeps_the_way_back(tmp_path: Path) -> None:
         ("file,label\n,x\n", "csv:2: no file"),
         ("file,label\na.png,x/y\n", "csv:2: the label 'x/y' cannot name a file"),
         ("file,label\na.png,\n", "has no label in any row"),
+        ("", "csv:1: no column 'file'"),
+        ("a.png,cat\n", "csv:1: no column 'file'"),
+        ("file,label,Label\na.png,x,y\n", "csv:1: the column 'label' stands twice"),
+        ("file,label,labels\na.png,x,y\n", "csv:1: the columns 'label' and 'labels' both"),
+        ("file,label\na.png,cat,outdoor,night\n",
+         "csv:2: 4 cells where the first line names 2 columns; .*: a.png,cat;outdoor;night$"),
+        ("file,label,group\na.png,cat,outdoor,night\n", "csv:2: 4 .* a.png,cat;outdoor;night$"),
+        ("label,file\ncat,a.png,outdoor\n", "csv:2: 3 .* a.png,cat;outdoor$"),
+        ("file,label,\na.png,cat,outdoor\n", "csv:2: 3 .* a.png,cat;outdoor$"),
+        ("file;label\na.png;cat;outdoor\n", 'csv:2: 3 .* a.png;"cat;outdoor"$'),
+        ("file,label,group\na.png\n", "csv:2: no cell of the column 'label'.* written a.png,$"),
+        ("file,label\n\na.png,\"cat\nb.png,dog\n", "csv:3: .*a quotation mark is missing"),
+        ("file,label\na.png,\"cat\"x\n", "csv:2: .*a quotation mark is missing"),
+        ("file,label\na.png,x\n./a.png,y\n", "csv:3: ./a.png stands on line 2 already"),
+        ("file,label\na.png,x\nsub/../a.png,y\n", "csv:3: .* stands on line 2 already"),
+        ("file,label\nsub,x\n", "csv:2: .*sub is no file"),
+        ("file,label\n" + "b" * 300 + ",x\n", "csv:2: .* is missing"),
+        ("file,label\na.png,mode\n", "csv:2: the label 'mode' is a manifest column's name"),
+        ("file,label\na.png,file;cat\n", "csv:2: the label 'file' is a manifest column's name"),
+        ('file,label\na.png,"x\ty"\n', "csv:2: the label .* cannot name a file"),
+        ("file,label\na.png," + "é" * 101 + "\n", "csv:2: the label .* cannot name a file"),
+        ("label,file\ncat\n", "csv:2: no file"),
+        ("file,label\na.png,.cat\n", "csv:2: the label '.cat' cannot name a file"),
+        ("file,label\na.png,~$cat\n", "csv:2: the label .* cannot name a file"),
     ],
-)
+)  # fmt: skip
 def test_csv_errors_name_the_row(tmp_path: Path, content: str, message: str) -> None:
     photo(tmp_path / "a.png", 1)
+    (tmp_path / "sub").mkdir()
     text(tmp_path / "list.csv", content)
     with pytest.raises(InputError, match=message):
         import_photos(tmp_path / "list.csv", tmp_path / "raw.zip")
     assert not (tmp_path / "raw.zip").exists()
+
+
+ROWS = [["file", "label", "group"], ["a.png", "été;cat", "ann"], ["b.png", "", ""]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be",
+                                      "utf-32"])  # fmt: skip
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_csv_of_any_encoding_and_separator(tmp_path: Path, encoding: str, separator: str) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / name, 1)
+    with (tmp_path / "list.csv").open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(ROWS)
+    summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert (summary.num_images, summary.label_counts) == (2, {"cat": 1, "été": 1})
+    assert summary.notes == []
+    assert "im1.png,a.png,ann\n" in (tmp_path / "raw/sources.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1250", "mac-roman", "shift-jis"])
+def test_csv_of_an_encoding_that_nothing_tells_is_refused_by_line(
+    tmp_path: Path, encoding: str
+) -> None:
+    photo(tmp_path / "a.png", 1)
+    label = "猫" if encoding == "shift-jis" else "été"
+    content = f"file,label\r\na.png,cat\r\nb.png,{label}\r\n"
+    (tmp_path / "list.csv").write_bytes(content.encode(encoding))
+    with pytest.raises(InputError, match=r"list\.csv:3: not UTF-8 \(byte 0x.*cp1252"):
+        import_photos(tmp_path / "list.csv", tmp_path / "raw")
+
+
+def test_csv_partly_in_another_encoding_or_cut_is_refused_by_line(tmp_path: Path) -> None:
+    mixed = "\ufefffile,label\na.png,été\n".encode() + "b.png,été\n".encode("cp1252")
+    for data, name in (
+        (mixed, "csv:3: not UTF-8"),
+        ("file,label\na.png,x\n".encode("utf-16")[:-1], "csv:2: not UTF-16"),
+    ):
+        (tmp_path / "list.csv").write_bytes(data)
+        with pytest.raises(InputError, match=name):
+            import_photos(tmp_path / "list.csv", tmp_path / "raw")
+
+
+def test_csv_as_spreadsheets_leave_it(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        photo(tmp_path / name, 1)
+    rows = 'sep=;\r\n\r\n File ;LABELS;note;;\r\na.png;" cat ; dog;";x;;\r\n;;;;\r\n\r\nb.png;;\r\n'
+    text(tmp_path / "list.csv", rows + "c.png;Cat\r\n")
+    summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert summary.label_counts == {"Cat": 1, "cat": 1, "dog": 1}
+    assert summary.notes == [
+        "columns passed over: note",
+        "the labels 'cat' and 'Cat' differ in capitals only",
+    ]
+
+
+def test_what_may_be_no_label_or_no_group_is_noted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / name, 1)
+    text(tmp_path / "list.csv", 'file,label,group\na.png,cat,dog\nb.png,"dog;sofa,bed",\n')
+    notes = " ".join(import_photos(tmp_path / "list.csv", tmp_path / "raw").notes)
+    assert "the label 'sofa,bed' holds a comma" in notes
+    assert "'dog' is a label and a group as well" in notes
+
+
+NAMES = [
+    "photo", "p.JPG", "a.b.c", "no suffix here", "two words.jpg", "ö.jpeg", "猫", "x.jpg?size=2",
+    "x.php", "x.", "..x", "x.tmp", "x.bak~", "x.jpg.part", ".hidden", "im7", "Thumbs.db", "l" * 240,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("destination", ["raw", "raw.zip"])
+def test_whatever_import_writes_resize_reads(tmp_path: Path, destination: str) -> None:
+    with (tmp_path / "list.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label"])
+        for value, name in enumerate(NAMES):
+            Image.new("RGB", (40, 40), (value, value, value)).save(tmp_path / name, "JPEG")
+            writer.writerow([name, "cat"])
+        (tmp_path / "no photo.tmp").write_bytes(b"no photo")
+        writer.writerow(["no photo.tmp", "cat"])
+    summary = import_photos(tmp_path / "list.csv", tmp_path / destination)
+    layout = find_layout(tmp_path / destination)
+    assert len(layout.images) == summary.num_images == len(NAMES) + 1
+    assert (refuse_names(layout.images), layout.leftovers) == ({}, [])
+    photos = prepare_photos(tmp_path / destination, layout.images, 32, n_jobs=1)
+    decisions = [photo.decision for photo in photos]
+    assert (decisions.count("kept"), decisions.count("rejected")) == (len(NAMES), 1)
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_and_labels_in_another_form_of_unicode(
+    tmp_path: Path, form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"]
+) -> None:
+    photo(tmp_path / unicodedata.normalize(form, "é/ö.png"), 1)
+    row = unicodedata.normalize(other, "é/ö.png,été,älbum")
+    text(tmp_path / "list.csv", f"file,label,group\n{row}\n")
+    import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert (tmp_path / "raw/annotations/été.txt").is_file()
+    assert unicodedata.is_normalized(
+        "NFC", (tmp_path / "raw/sources.csv").read_text().split(",")[-1]
+    )
+    both = f"file,label\né/ö.png,été\n{unicodedata.normalize('NFD', 'é/ö.png')},x\n"
+    text(tmp_path / "list.csv", both)
+    with pytest.raises(InputError, match=r"csv:3: .* stands on line 2 already"):
+        import_photos(tmp_path / "list.csv", tmp_path / "again")
+
+
+def test_labels_that_differ_in_their_form_of_unicode_are_one(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 1)
+    forms = [unicodedata.normalize(form, "été") for form in ("NFC", "NFD")]
+    text(tmp_path / "list.csv", f"file,label\na.png,{forms[0]};{forms[1]}\n")
+    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").label_counts == {forms[0]: 1}
+    photo(tmp_path / "old/im1.jpg", 1)
+    for form in forms:
+        text(tmp_path / f"old/{form}.txt", "1\n")
+    with pytest.raises(InputError, match="are label files of one name"):
+        import_photos(tmp_path / "old", tmp_path / "new")
+
+
+def test_csv_from_windows_names_folders_with_backslashes(tmp_path: Path) -> None:
+    photo(tmp_path / "cats/one.png", 1)
+    text(tmp_path / "list.csv", "file,label\r\ncats\\one.png,cat\r\n")
+    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").num_images == 1
+
+
+def test_a_numbered_label_may_not_be_named_like_a_column(course: Path, tmp_path: Path) -> None:
+    text(course / "train/annotations/mode.txt", "1\n")
+    with pytest.raises(InputError, match="the label 'mode' is a manifest column's name"):
+        import_photos(course, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_leftovers_and_other_files_are_passed_over_and_told(course: Path, tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        text(course / f"train/images/._im{number}.jpg", "")
+        text(course / f"__MACOSX/train/images/._im{number}.jpg", "")
+    text(course / "train/annotations/._cat.txt", "")
+    text(course / "train/images/IM3.JPG", "")
+    text(course / "list.txt", "1\n")
+    summary = import_photos(course, tmp_path / "raw")
+    assert (summary.num_images, summary.label_counts) == (3, {"cat": 2, "dog": 0})
+    notes = " ".join(summary.notes)
+    assert "7 files of operating systems and tools were passed over" in notes
+    assert "1 file was passed over: not named imN.jpg" in notes
+    assert "1 file was passed over: texts outside annotations/" in notes
+
+
+def test_mirflickr_s_texts_about_photos_are_no_classes(tmp_path: Path) -> None:
+    for number in range(1, 9):
+        photo(tmp_path / f"mirflickr/im{number}.jpg", number)
+        text(tmp_path / f"mirflickr/meta/tags/tags{number}.txt", "2007\nsea\n" * (number % 2))
+        text(tmp_path / f"mirflickr/meta/license/license{number}.txt", "4\n")
+        text(tmp_path / f"mirflickr/tags{number}.txt", "2007\n")
+        text(tmp_path / f"mirflickr/im{number}.txt", "0 0.5 0.5 0.1 0.1\n")
+        text(tmp_path / f"mirflickr/doc/page{number}.txt", "prose\n")
+    text(tmp_path / "mirflickr/sea.txt", "1\n2\n")
+    text(tmp_path / "mirflickr/tags.txt", "3\n")
+    summary = import_photos(tmp_path / "mirflickr", tmp_path / "raw")
+    assert summary.label_counts == {"sea": 2, "tags": 1}
+    notes = " ".join(summary.notes)
+    assert "32 files were passed over: texts about single photos" in notes
+    assert "3 files were passed over: texts of the same kind" in notes
+    assert len(summary.notes) == 7
+
+
+def test_a_label_file_in_utf_16_is_read(course: Path, tmp_path: Path) -> None:
+    (course / "train/annotations/cat.txt").write_bytes("1\r\n2\r\n".encode("utf-16"))
+    assert import_photos(course, tmp_path / "raw").label_counts == {"cat": 2, "dog": 0}
+
+
+def test_a_folder_of_zips_says_so(tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    (tmp_path / "zips/photos.zip").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no photo named imN\.jpg.*; give or unpack photos\.zip"):
+        import_photos(tmp_path / "zips", tmp_path / "raw")
 
 
 def test_sources_without_photos_or_labels(tmp_path: Path) -> None:

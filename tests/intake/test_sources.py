@@ -34,3 +34,31 @@ def test_no_csv_is_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "sources.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"sources\.csv: "):
         read_source_groups(tmp_path, "sources.csv", NAMES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_list_may_have_been_through_a_spreadsheet(
+    tmp_path: Path, encoding: str, separator: str
+) -> None:
+    text = "File,Source,Group\r\nim2.jpg,b.jpg,e\u0301te\u0301\r\n\r\n,,\r\n".replace(
+        ",", separator
+    )
+    (tmp_path / "sources.csv").write_bytes(text.encode(encoding))
+    groups, problems = read_source_groups(tmp_path, "sources.csv", NAMES)
+    assert (groups, problems) == (["", "\u00e9t\u00e9", ""], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("file,group\nim1.jpg,été\n".encode("cp1252"), r"sources\.csv:2: not UTF-8"),
+        (b"file,group\nim1.jpg,a,b\n", r"sources\.csv:2: more cells than the 2 columns"),
+        (b'file,group\nim1.jpg,"a\n', r"sources\.csv:2: .*a quotation mark is missing"),
+        (b"file,group\nim1.jpg,a\nim1.jpg,b\n", r"sources\.csv:3: im1\.jpg stands on line 2"),
+    ],
+)
+def test_a_row_that_is_wrong_is_told_by_line(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "sources.csv").write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read_source_groups(tmp_path, "sources.csv", NAMES)

@@ -58,7 +58,7 @@ def check_labels(labels: Iterable[str]) -> None:
     """
     for label in labels:
         if label in COLUMNS:
-            raise InputError(f"the label {label!r} is a manifest column's name: rename its file")
+            raise InputError(f"the label {label!r} is a manifest column's name: rename it")
         if escape_name(label) != label:
             raise InputError(f"the label {escape_name(label)!r} is not UTF-8: rename its file")
 

@@ -34,6 +34,7 @@ EXTENSIONS = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
 }
+KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
 # Pillow opens an MPO as JPEG and finds out afterwards.
 FORMATS = [name for name in EXTENSIONS if name != "MPO"]
 # What brings each EXIF orientation upright.
@@ -97,6 +98,15 @@ def prepare_photo(
         phash=perceptual_hash(rgb),
         pixels=np.asarray(rgb),
     )
+
+
+def find_extension(data: bytes) -> str:
+    """Return the extension that goes with a photo's content, such as .jpg; "" for no photo."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return EXTENSIONS[image.format or ""][0]
+    except Exception:  # as in prepare_photo
+        return ""
 
 
 def crop_square(

@@ -72,6 +72,19 @@ def read_file(source: Path, name: str) -> bytes:
         raise InputError(f"unreadable: {message}") from None
 
 
+def read_path(path: Path) -> bytes:
+    """Read a file that the user has named himself, through links wherever they lead.
+
+    Raises:
+        InputError: As for `read_file`.
+    """
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, NUL in the name
+        raise InputError(f"unreadable: {getattr(error, 'strerror', None) or error}") from None
+    return read_file(real.parent, real.name)
+
+
 def find_layout(source: Path) -> Layout:
     """Find the photos and the label files; `Images/` and `ANNOTATIONS/` will do.
 

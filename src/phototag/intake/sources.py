@@ -1,11 +1,10 @@
 """The list of sources that `phototag import` leaves beside the photos: file, source, group."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from phototag.base.errors import InputError
+from phototag.intake.listing import read_listing
 from phototag.intake.problems import Problem
 from phototag.intake.raw import read_file
 
@@ -29,21 +28,30 @@ def read_source_groups(
     if listing is None:
         return [""] * len(names), []
     try:
-        text = read_file(source, listing).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        columns = reader.fieldnames or []
-        if "group" not in columns:
-            return [""] * len(names), []
-        if "file" not in columns:
-            raise InputError("no column 'file'; the first line names the columns")
-        rows = {row["file"]: (reader.line_num, row["group"] or "") for row in reader}
-    except (InputError, UnicodeDecodeError, csv.Error) as error:
+        data = read_file(source, listing)
+    except InputError as error:
         raise InputError(f"{source / listing}: {error}") from None
+    table = read_listing(data, str(source / listing))
+    if "group" not in table.columns:
+        return [""] * len(names), []
+    if "file" not in table.columns:
+        raise InputError(f"{source / listing}: no column 'file'; the first line names the columns")
+    rows: dict[str, tuple[int, str]] = {}
+    for row in table.rows:
+        place, file = f"{source / listing}:{row.line}", row.cells.get("file", "")
+        if row.extra:
+            raise InputError(
+                f"{place}: more cells than the {len(table.columns)} columns that the first line "
+                "names"
+            )
+        if file in rows:
+            raise InputError(f"{place}: {file} stands on line {rows[file][0]} already")
+        rows[file] = (row.line, row.cells.get("group", ""))
     present = {PurePosixPath(name).name for name in names}
     problems = [
-        Problem(listing, line, "no such image", str(file), "noted")
+        Problem(listing, line, "no such image", file, "noted")
         for file, (line, _) in rows.items()
         if file not in present
     ]
-    groups = [rows.get(PurePosixPath(name).name, (0, ""))[1].strip() for name in names]
+    groups = [rows.get(PurePosixPath(name).name, (0, ""))[1] for name in names]
     return groups, problems
