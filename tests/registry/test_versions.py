@@ -189,7 +189,7 @@ def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:
     assert "| f1_micro | 0.5000 | 0.4000 to 0.6000 |" in version.description
     assert "loss | 1" not in version.description
     info = mlflow.models.get_model_info(f"models:/phototag/{number}")
-    assert info.signature.inputs.input_names() == ["image", "path"]
+    assert info.signature.inputs.input_names() == ["image"]
     assert info.saved_input_example_info
 
 

@@ -1,27 +1,37 @@
-"""`mlflow models serve` on the registered model, over HTTP."""
+"""The registered model: in this process, behind MLflow's parser, and over HTTP."""
 
 import base64
+import gc
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from struct import pack
 from typing import Any
+from urllib.parse import quote
 
+import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
 from PIL import Image
 
+from phototag.base.errors import InputError
 from phototag.registry import versions
-from phototag.serving.pyfunc import MAX_BYTES, PhotoTagger
+from phototag.serving import decoder, pyfunc
+from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, ROOT, SIGNATURE
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import connect, embedded_uri
@@ -40,6 +50,8 @@ def base64_of(data: bytes) -> str:
 
 
 BLUE = encode(Image.new("RGB", (40, 30), (220, 0, 0)))
+# With "+" and "=" in its base64; what follows a PNG is nothing to a decoder.
+BLUE += bytes(-len(BLUE) % 3) + b"\xfb\xef\xbe\0"
 NOISE = encode(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)), "JPEG"
 )
@@ -58,51 +70,291 @@ def bomb(side: int) -> bytes:
     )
 
 
-class Model:
-    """The registered model's code, called in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tagger = PhotoTagger()
-        self.tagger.tagger = load_tagger(*make_model(folder))
-
-    def __call__(self, **columns: list[Any]) -> list[dict[str, Any]]:
-        return self.tagger.predict(None, pd.DataFrame(columns))
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Model:
-    return Model(tmp_path / "model")
-
-
-def test_base64_bytes_and_paths_are_alike(model: Model, tmp_path: Path) -> None:
-    (tmp_path / "blue.png").write_bytes(BLUE)
-    expected = {"labels": ["blue"], "error": None}
-    answers = [
-        *model(image=[base64_of(BLUE)]),
-        *model(image=[BLUE]),
-        *model(path=[str(tmp_path / "blue.png")]),
-        *model(image=[None], path=[str(tmp_path / "blue.png")]),
-    ]
-    assert [{key: answer[key] for key in expected} for answer in answers] == [expected] * 4
-    assert all(list(answer["scores"]) == LABELS for answer in answers)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as MLflow saves it."""
+    folder = tmp_path_factory.mktemp("saved")
+    files = dict(zip(("model", "thresholds"), map(str, make_model(folder / "files")), strict=True))
+    entry = str(Path(pyfunc.__file__).with_name("entry.py"))
+    mlflow.pyfunc.save_model(
+        str(folder / "model"),
+        python_model=entry,
+        artifacts=files,
+        pip_requirements=[],
+        signature=SIGNATURE,
+    )
+    return folder / "model"
 
 
-def test_a_bad_row_gets_an_error_and_fails_nothing(model: Model) -> None:
-    rows = ["%%%", base64_of(b"x"), base64_of(BLUE[:60]), 5, "A" * (MAX_BYTES * 4 // 3 + 4)]
-    good, *bad = model(image=[BLUE, *rows])
+def load(folder: Path) -> Callable[..., list[dict[str, Any]]]:
+    """The model, as a function of the data frame's columns."""
+    model = mlflow.pyfunc.load_model(str(folder))
+
+    def predict(**columns: list[Any]) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = model.predict(pd.DataFrame(columns))
+        return answer
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Callable[..., list[dict[str, Any]]]:
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def scored(folder: Path) -> Callable[[Any], list[dict[str, Any]]]:
+    """What MLflow's scoring server answers to a request's JSON."""
+    model = mlflow.pyfunc.load_model(str(folder))
+
+    def ask(body: Any) -> list[dict[str, Any]]:
+        schema = model.metadata.get_input_schema()
+        answer = scoring_server.invocations(json.dumps(body), "application/json", model, schema)
+        found: list[dict[str, Any]] = json.loads(answer.response)["predictions"]
+        return found
+
+    return ask
+
+
+def labels_of(answers: list[dict[str, Any]]) -> list[list[str]]:
+    return [answer["labels"] for answer in answers]
+
+
+PLAIN = base64_of(BLUE)
+WAYS = {
+    "plain": PLAIN,
+    "76 a line": base64.encodebytes(BLUE).decode(),
+    "CRLF": "\r\n".join(PLAIN[i : i + 64] for i in range(0, len(PLAIN), 64)),
+    "spaces around": f"  {PLAIN}\t\n",
+    "no padding": PLAIN.rstrip("="),
+    "URL-safe": base64.urlsafe_b64encode(BLUE).decode(),
+    "URL-safe, no padding": base64.urlsafe_b64encode(BLUE).decode().rstrip("="),
+    "data URL": f"data:image/png;base64,{PLAIN}",
+    "data URL in capitals": f"DATA:image/PNG;name=a.png;BASE64,{PLAIN}",
+    "data URL without a type": f"data:;base64,{PLAIN}",
+    "data URL, escaped": f"data:image/png;base64,{quote(PLAIN, safe='')}",
+    "b64 of TensorFlow": {"b64": PLAIN},
+    "numbers": list(BLUE),
+}
+# Each alphabet's own two characters and padding must be in it, or the cases say nothing.
+assert set("+/=") <= set(PLAIN)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_write_a_photo_is_read(
+    scored: Callable[[Any], list[dict[str, Any]]], way: str
+) -> None:
+    split = {"columns": ["image"], "data": [[WAYS[way]], [base64_of(NOISE)]]}
+    blue, noise = scored({"dataframe_split": split})
+    assert (blue["labels"], blue["error"], noise["error"]) == (["blue"], None, None)
+    assert list(blue["scores"]) == LABELS
+
+
+RED = encode(Image.new("RGB", (30, 30), (0, 0, 220)))
+BODIES: dict[str, Callable[[list[str]], Any]] = {
+    "split": lambda p: {"dataframe_split": {"columns": ["image"], "data": [[x] for x in p]}},
+    "records": lambda p: {"dataframe_records": [{"image": x} for x in p]},
+    "one list in a row": lambda p: {"dataframe_records": [{"image": p}]},
+    "inputs by column": lambda p: {"inputs": {"image": p}},
+    "inputs, nested": lambda p: {"inputs": {"image": [[x] for x in p]}},
+    "inputs by row": lambda p: {"inputs": [{"image": x} for x in p]},
+    "inputs, bare": lambda p: {"inputs": p},
+    "instances by row": lambda p: {"instances": [{"image": x} for x in p]},
+    "instances of TensorFlow": lambda p: {"instances": [{"image": {"b64": x}} for x in p]},
+    "instances by column": lambda p: {"instances": {"image": p}},
+    "instances, bare": lambda p: {"instances": p},
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("photos", [[BLUE], [BLUE, RED], [BLUE, RED, BLUE]])
+def test_every_body_of_mlflow_is_read(
+    scored: Callable[[Any], list[dict[str, Any]]], body: str, photos: list[bytes]
+) -> None:
+    expected = [["blue"] if photo == BLUE else ["red"] for photo in photos]
+    assert labels_of(scored(BODIES[body]([base64_of(photo) for photo in photos]))) == expected
+
+
+def test_one_photo_needs_no_list(scored: Callable[[Any], list[dict[str, Any]]]) -> None:
+    assert labels_of(scored({"inputs": {"image": PLAIN}})) == [["blue"]]
+    assert labels_of(scored({"instances": {"image": PLAIN}})) == [["blue"]]
+
+
+def test_bytes_of_any_kind_are_read(model: Callable[..., list[dict[str, Any]]]) -> None:
+    kinds = [BLUE, bytearray(BLUE), memoryview(BLUE), np.frombuffer(BLUE, np.uint8), [BLUE, RED]]
+    assert labels_of(model(image=kinds)) == [["blue"]] * 5 + [["red"]]
+
+
+def test_a_bad_row_gets_an_error_and_fails_nothing(
+    model: Callable[..., list[dict[str, Any]]],
+) -> None:
+    bad: dict[Any, str] = {
+        "%%%": "not base64",
+        "AAAAA": "not base64",
+        "data:image/png,abc": "not of base64",
+        "data:": "not of base64",
+        base64_of(b"x"): "not an image",
+        base64_of(BLUE[:60]): "",
+        5: "neither base64 nor bytes",
+        None: "neither base64 nor bytes",
+        "A" * (MAX_BYTES * 3 // 2 + 1): "larger than 32 MiB",
+        bytes(MAX_BYTES + 1): "larger than 32 MiB",
+        (1, 300): "range(0, 256)",
+        bomb(5001): "over the pixel limit",
+    }
+    good, *answers = model(image=[BLUE, *bad])
     assert good["error"] is None
-    reasons = ("not base64", "not an image", "", "neither base64 nor bytes", "larger than 64 MiB")
-    for answer, reason in zip(bad, reasons, strict=True):
+    for answer, reason in zip(answers, bad.values(), strict=True):
         assert (answer["labels"], answer["scores"]) == ([], {})
         assert reason in answer["error"]
 
 
-def test_no_readable_row_and_no_column_are_the_callers_mistake(model: Model) -> None:
-    with pytest.raises(MlflowException, match="row 1: not an image") as caught:
-        model(image=["%%%", base64_of(b"x")])
-    assert caught.value.get_http_status_code() == 400
-    with pytest.raises(MlflowException, match="column `image`"):
-        model(photo=[BLUE])
+def test_what_a_decoder_raises_is_one_rows_error(
+    model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoder, "prepare_photo", fail)
+    with pytest.raises(MlflowException, match="row 0: unreadable: MemoryError; row 1"):
+        model(image=[BLUE, RED])
+
+
+def test_no_readable_row_no_column_and_too_much_are_the_callers_mistake(
+    model: Callable[..., list[dict[str, Any]]],
+) -> None:
+    for columns, reason in (
+        ({"image": ["%%%", base64_of(b"x")]}, "row 1: not an image"),
+        ({"photo": [BLUE]}, "column `image`"),
+        ({"image": [None]}, "column `image`"),
+        ({"image": [BLUE] * (MAX_ROWS + 1)}, "257 photos: send at most 256"),
+        ({"image": [[BLUE] * (MAX_ROWS + 1)]}, "257 photos: send at most 256"),
+        ({"image": [bytes(MAX_BYTES)] * 3}, "over 64 MiB together"),
+    ):
+        with pytest.raises(MlflowException, match=reason) as caught:
+            model(**columns)
+        assert caught.value.get_http_status_code() == 400
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder `root` with a photo, beside what nobody may see, and links of all kinds."""
+    root = tmp_path / "root"
+    (root / "album").mkdir(parents=True)
+    (root / "album/a b.png").write_bytes(BLUE)
+    (tmp_path / "secret.png").write_bytes(RED)
+    (tmp_path / "root2").mkdir()
+    (tmp_path / "root2/secret.png").write_bytes(RED)
+    (root / "inside.png").symlink_to(root / "album/a b.png")
+    (root / "outside.png").symlink_to(tmp_path / "secret.png")
+    (root / "outside").symlink_to(tmp_path)
+    (root / "circle.png").symlink_to(root / "circle.png")
+    with zipfile.ZipFile(root / "photos.zip", "w") as archive:
+        archive.writestr("a.png", RED)
+    os.mkfifo(root / "pipe.png")
+    return root
+
+
+def test_a_server_reads_no_files_unless_its_owner_names_a_folder(
+    folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ROOT, raising=False)
+    closed = load(folder)
+    there = str(shelf / "inside.png")
+    for columns in ({"path": [there]}, {"path": [there + "x"]}):
+        with pytest.raises(MlflowException, match="send a column `image`"):
+            closed(**columns)
+    answers = closed(image=[BLUE, f"file:{there}", f"file:{there}x"])[1:]
+    assert answers[0] == answers[1]
+    assert answers[0]["error"].startswith("this server reads no files")
+    # The column is never looked at, whatever stands beside it.
+    assert labels_of(closed(image=[BLUE], path=[there])) == [["blue"]]
+    assert labels_of(closed(image=[BLUE, None], path=[there, there])) == [["blue"], []]
+
+
+def test_files_of_the_named_folder_alone_are_read(
+    folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ROOT, str(shelf))
+    opened = load(folder)
+    monkeypatch.delenv(ROOT)  # read at load
+    names = ["album/a b.png", "album/a%20b.png", "./album/../inside.png", f"{shelf}/inside.png"]
+    names += [(shelf / "album/a b.png").as_uri().removeprefix("file:"), "//localhost/inside.png"]
+    found = opened(image=[f"file:{name}" for name in names[:-1]])
+    assert labels_of(found) == [["blue"]] * 5
+    secret = shelf.parent / "secret.png"
+    refused = [str(secret), "../secret.png", "%2e%2e/secret.png", "outside.png", "none.png", ""]
+    refused += ["outside/secret.png", "outside/none.png", "../root2/secret.png", "circle.png"]
+    refused += ["../none.png", "/etc/passwd", "/dev/zero", "album", "pipe.png", "a\0b", "%00", "."]
+    refused += ["photos.zip/a.png", "photos.zip/none.png", "x" * 5000, f"//host{secret}", "~"]
+    answers = opened(image=[BLUE, *(f"file:{name}" for name in refused)])[1:]
+    assert {answer["error"] for answer in answers} == {NO_FILE}
+
+
+def test_a_root_that_is_no_folder_is_told_at_load(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ROOT, str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"PHOTOTAG_ROOT is .*none, which is no folder"):
+        load(folder)
+
+
+def palette_png(side: int) -> bytes:
+    """A PNG of a few kilobytes that takes 13 bytes a pixel to decode."""
+    file = io.BytesIO()
+    Image.new("P", (side, side)).save(file, "PNG", transparency=b"\0" * 256)
+    return file.getvalue()
+
+
+def tile_tiff(side: int) -> bytes:
+    """A TIFF of 10 x 10 pixels in one tile of side x side."""
+    entries = [(256, 10), (257, 10), (258, 8), (259, 8), (262, 1), (277, 1)]
+    entries += [(322, side), (323, side), (324, 200), (325, 100)]
+    head = b"II*\0" + pack("<IH", 8, len(entries))
+    head += b"".join(pack("<HHII", tag, 4, 1, value) for tag, value in entries) + bytes(4)
+    return head.ljust(200, b"\0") + zlib.compress(bytes(3000))
+
+
+def peak_of(clients: list[Callable[[], Any]]) -> int:
+    """By how many bytes the process grows, at its highest, while clients ask at once."""
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    with ThreadPoolExecutor(len(clients)) as threads:
+        for done in [threads.submit(client) for client in clients]:
+            done.result()
+    status = Path("/proc/self/status").read_text()
+    highest = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+    return highest - int(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_large_photos_of_16_clients_wait_for_one_another(
+    model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "ROOM", decoder.Room(2_000_000))
+    large = palette_png(1400)  # 2 million pixels, 25 MB
+    answers: list[Any] = []
+    peak = peak_of([lambda: answers.append(model(image=[large]))] * 16)
+    assert [answer[0]["error"] for answer in answers] == [None] * 16
+    assert peak < 120 * 2**20  # all at once, they would take 400
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_16_hostile_clients_take_half_a_gigabyte_at_most(
+    model: Callable[..., list[dict[str, Any]]],
+) -> None:
+    largest = int(MAX_PIXELS**0.5)
+    photos = [BLUE, palette_png(largest), bomb(largest + 1), bomb(10_000), tile_tiff(40_000)]
+
+    def ask() -> None:
+        answers = model(image=photos)
+        assert [answer["error"] for answer in answers[:2]] == [None, None]
+        assert {answer["error"] for answer in answers[2:]} == {"over the pixel limit"}
+
+    peak = peak_of([ask] * 16)
+    assert peak < 600 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +426,7 @@ def test_server_answers_as_promised(served: tuple[str, Path]) -> None:
     [
         ("corrupt image", "truncated"),
         ("decompression bomb", "over the pixel limit"),
-        ("200 MB body", "larger than 64 MiB"),
+        ("200 MB body", "larger than 32 MiB"),
         ("nonsense JSON", "JSON"),
         ("another column", "image"),
     ],

@@ -103,9 +103,9 @@ def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
     ]
     return "\n".join(
         [
-            f"Labels photos with {', '.join(metadata.labels)}. Takes photos (base64, bytes or "
-            f"paths); the network sees {metadata.size} x {metadata.size} pixels. Weights of epoch "
-            f"{metadata.epoch}, val loss {metadata.val_loss:.4f}.",
+            f"Labels photos with {', '.join(metadata.labels)}. Takes photos (base64, data URLs "
+            f"or bytes); the network sees {metadata.size} x {metadata.size} pixels. Weights of "
+            f"epoch {metadata.epoch}, val loss {metadata.val_loss:.4f}.",
             "",
             "| metric on held-out photos | value | 95% interval |",
             "|---|---|---|",

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.intake.images import prepare_photo
+from phototag.intake.images import MAX_PIXELS
 from phototag.intake.raw import read_file
 from phototag.network.metrics import sigmoid
 from phototag.network.weights import load_model
+from phototag.serving.decoder import decode_photos
 
 BATCH = 64  # photos whose pixels are held at once
 
@@ -83,34 +83,32 @@ def read_photo(path: str | Path) -> bytes | InputError:
         return read_file(real.parent, real.name)
     except InputError as error:
         return error
-    except (TypeError, ValueError, OSError) as error:
-        return InputError(f"no path of a file: {error}")
+    except Exception as error:  # links in a circle, NUL in a name, a damaged zip: anything at all
+        return InputError(f"no path of a file: {str(error) or type(error).__name__}")
 
 
-def tag_photos(tagger: Tagger, photos: Sequence[bytes | InputError]) -> list[Tags]:
+def tag_photos(
+    tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels: int = MAX_PIXELS
+) -> list[Tags]:
     """Tag photos; one that cannot be read gets an error and leaves the others alone.
 
     Args:
         tagger: The model.
         photos: Each a file's bytes, or why there are none.
+        max_pixels: A photo of more is refused before it is decoded.
 
     Returns:
         One entry a photo, in their order.
     """
     found: list[Tags] = []
     for start in range(0, len(photos), BATCH):
-        found += _tag_batch(tagger, photos[start : start + BATCH])
+        found += _tag_batch(tagger, photos[start : start + BATCH], max_pixels)
     return found
 
 
-def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError]) -> list[Tags]:
-    if len(photos) == 1:
-        prepared = [_prepare(photos[0], tagger.size)]
-    else:
-        # Pillow decodes outside Python's lock, so threads do, and need no copies.
-        work = (delayed(_prepare)(photo, tagger.size) for photo in photos)
-        prepared = Parallel(n_jobs=-1, prefer="threads")(work)
-    readable = [pixels for pixels, _ in prepared if pixels is not None]
+def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels: int) -> list[Tags]:
+    decoded = decode_photos(photos, tagger.size, max_pixels)
+    readable = [pixels for pixels, _ in decoded if pixels is not None]
     logits = np.zeros((0, len(tagger.labels)))
     if readable:
         images = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
@@ -119,17 +117,8 @@ def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError]) -> list[Tag
     rows = iter(sigmoid(logits / tagger.temperature))
     return [
         Tags([], {}, error) if pixels is None else _describe(tagger, next(rows), pixels)
-        for pixels, error in prepared
+        for pixels, error in decoded
     ]
-
-
-def _prepare(photo: bytes | InputError, size: int) -> tuple[np.ndarray | None, str | None]:
-    if isinstance(photo, InputError):
-        return None, str(photo)
-    prepared = prepare_photo(photo, size)
-    if prepared.pixels is None:
-        return None, prepared.reason
-    return prepared.pixels, None
 
 
 def _describe(tagger: Tagger, probabilities: np.ndarray, pixels: np.ndarray) -> Tags:
