@@ -333,6 +333,14 @@ def test_mirflickr_s_texts_about_photos_are_no_classes(tmp_path: Path) -> None:
     assert len(summary.notes) == 7
 
 
+def test_a_note_on_a_name_that_is_not_utf8_can_be_printed(course: Path, tmp_path: Path) -> None:
+    text(course / "train/annotations" / os.fsdecode(b"\xff.txt"), "prose")
+    notes = import_photos(course, tmp_path / "raw").notes
+    assert notes == [
+        "train/annotations/\\udcff.txt was passed over: its first word is no image number"
+    ]
+
+
 def test_a_label_file_in_utf_16_is_read(course: Path, tmp_path: Path) -> None:
     (course / "train/annotations/cat.txt").write_bytes("1\r\n2\r\n".encode("utf-16"))
     assert import_photos(course, tmp_path / "raw").label_counts == {"cat": 2, "dog": 0}

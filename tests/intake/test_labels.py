@@ -164,3 +164,16 @@ def test_capitals_in_the_place_of_a_label_file_do_not_matter(tmp_path: Path) -> 
     (tmp_path / "Annotations/Cat.TXT").write_bytes(b"1\n")
     labels = read_labels(tmp_path, ["Annotations/Cat.TXT"], ["im1.jpg"])
     assert {label: column.tolist() for label, column in labels.targets.items()} == {"Cat": [1]}
+
+
+def test_texts_about_single_photos_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "annotations/meta/tags").mkdir(parents=True)
+    names = [f"{folder}tags{n}.txt" for folder in ("", "meta/tags/") for n in range(1, 4)]
+    names += ["im1.txt", "License12.txt"]
+    files = write_labels(
+        tmp_path, {"tags.txt": b"1\n", "exif.txt": b""} | dict.fromkeys(names, b"1")
+    )
+    labels = read_labels(tmp_path, files, ["im1.jpg"])
+    assert list(labels.targets) == ["exif", "tags"]
+    assert told(labels.problems)[0].endswith("texts about single photos: 8 passed over (noted)")
+    assert list(read_labels(tmp_path, files, ["im1.jpg"], ["tags1"]).targets) == ["tags1"]

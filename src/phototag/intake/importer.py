@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -20,16 +20,20 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
-from phototag.data.manifest import check_labels
+from phototag.data.manifest import check_labels, escape_name
 from phototag.intake.images import KNOWN, find_extension
-from phototag.intake.labels import image_number, normalize, parse_annotation, refuse_names
+from phototag.intake.labels import (
+    image_number,
+    is_about_photo,
+    normalize,
+    parse_annotation,
+    refuse_names,
+)
 from phototag.intake.leftovers import describe_leftovers, is_leftover, split_leftovers
 from phototag.intake.listing import Listing, decode_text, read_listing
 from phototag.intake.raw import list_files, read_file, read_path
 
 STRICT = "_r1"  # MIRFLICKR's suffix of label files that hold only clear cases
-# Its texts about single photos, which may begin with a number (a tag "2007"): meta/tags/tags1.txt.
-_ABOUT_A_PHOTO = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # on one system or another
 MAX_LABEL_BYTES = 200  # file systems take 255 for the whole name
 
@@ -78,8 +82,10 @@ def import_photos(
     if destination.exists():
         raise InputError(f"{destination} exists: remove it, or choose another with --to")
     if source.suffix.lower() in (".csv", ".tsv"):
-        return _import_csv(source, destination)
-    return _import_numbered(source, destination, annotations or source, potential)
+        summary = _import_csv(source, destination)
+    else:
+        summary = _import_numbered(source, destination, annotations or source, potential)
+    return replace(summary, notes=[escape_name(note) for note in summary.notes])
 
 
 def _import_numbered(
@@ -121,11 +127,7 @@ def _choose_label_files(source: Path, potential: bool, notes: list[str]) -> dict
     placed = [name for name in texts if _split_path(name)[-2:-1] == ["annotations"]]
     if placed and len(texts) > len(placed):
         notes.append(_pass_over(len(texts) - len(placed), "texts outside annotations/"))
-    plain = [
-        name
-        for name in placed or texts
-        if not _ABOUT_A_PHOTO.fullmatch(name) and image_number(name) is None
-    ]
+    plain = [name for name in placed or texts if not is_about_photo(name)]
     if about := len(placed or texts) - len(plain):
         notes.append(_pass_over(about, "texts about single photos"))
     found: dict[str, str] = {}

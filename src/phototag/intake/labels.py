@@ -17,6 +17,8 @@ from phototag.intake.raw import read_file
 # Up to 18 digits: what fits into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+# MIRFLICKR's texts about single photos, which may begin with a number (a tag "2007").
+_ABOUT_A_PHOTO = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ def image_number(name: str) -> int | None:
     """Return N of a file named imN.jpg (any extension), or None for any other name."""
     match = _IMAGE_NAME.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
+
+
+def is_about_photo(name: str) -> bool:
+    """Tell a text about one photo, such as im1.txt or meta/tags/tags1.txt, from a label file."""
+    return _ABOUT_A_PHOTO.fullmatch(name) is not None or image_number(name) is not None
 
 
 def normalize(text: str) -> str:
@@ -121,13 +128,16 @@ def read_labels(
             have one name.
     """
     problems = []
+    about: list[str] = []
     paths: dict[str, str] = {}
     wanted = {normalize(label) for label in expected}
     for name in sorted(files, key=normalize):
         path = PurePosixPath(name)
         label = normalize(path.stem)
         in_place = path.parent.name.casefold() == "annotations"
-        if path.suffix.lower() != ".txt" or not in_place or is_leftover(name):
+        if is_about_photo(name) and label not in wanted:
+            about.append(name)
+        elif path.suffix.lower() != ".txt" or not in_place or is_leftover(name):
             problems.append(Problem(name, 0, "not a label file", "passed over", "noted"))
         elif wanted and label not in wanted:
             problems.append(Problem(name, 0, "an unknown class", "not in data.labels", "noted"))
@@ -137,6 +147,9 @@ def read_labels(
             )
         else:
             paths[label] = name
+    if about:
+        passed = f"{len(about)} passed over"
+        problems.append(Problem(about[0], 0, "texts about single photos", passed, "noted"))
     if not paths:
         raise InputError(f"{source} has no label file (annotations/CLASS.txt)")
     if missing := [label for label in expected if normalize(label) not in paths]:
