@@ -41,6 +41,15 @@ def judged(datasets: dict[str, Dataset]) -> Dataset:
     return datasets["train"]
 
 
+def link_as_dvc(file: Path, cache: Path) -> Path:
+    """Put a link in a file's place, as DVC does with `cache.type symlink`."""
+    kept = cache / file.parent.name / file.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    file.rename(kept)
+    file.symlink_to(kept)
+    return file
+
+
 class Registered:
     """Registers models of a given skill, and lets them challenge the champion."""
 
@@ -50,7 +59,11 @@ class Registered:
         self.comparison = pd.DataFrame()
 
     def __call__(self, known: int, fingerprint: str = "photos", size: int = 16) -> dict[str, Any]:
-        files = make_model(self.folder / f"{known}-{fingerprint}-{size}", known, size)
+        made = make_model(self.folder / f"{known}-{fingerprint}-{size}", known, size)
+        files = (
+            link_as_dvc(made[0], self.folder / "cache"),
+            link_as_dvc(made[1], self.folder / "cache"),
+        )
         tags = {"model_digest": f"{known}-{fingerprint}-{size}", "test_fingerprint": fingerprint}
         version = versions.register_model(self.store, self.run_id, *files, tags, "a description")
         decision, self.comparison = versions.challenge_champion(

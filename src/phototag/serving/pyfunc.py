@@ -9,10 +9,12 @@ photo `labels` (those at or over their threshold), `scores` (label -> probabilit
 import base64
 import io
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
@@ -210,16 +212,20 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
     The version holds the weights, the thresholds and this package's code, no pickle.
     """
     package = Path(__file__).parents[1]
-    return mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("entry.py")),
-        artifacts={"model": str(model_file), "thresholds": str(thresholds_file)},
-        code_paths=[str(package)],
-        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
-        signature=SIGNATURE,
-        input_example=pd.DataFrame({"image": [_example_photo()]}),
-        registered_model_name=registered_name,
-    )
+    files = {"model": model_file, "thresholds": thresholds_file}
+    with TemporaryDirectory() as folder:
+        # MLflow refuses links that lead elsewhere, and DVC may have put one in a file's place.
+        copies = {key: str(shutil.copy(file, folder)) for key, file in files.items()}
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("entry.py")),
+            artifacts=copies,
+            code_paths=[str(package)],
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+            signature=SIGNATURE,
+            input_example=pd.DataFrame({"image": [_example_photo()]}),
+            registered_model_name=registered_name,
+        )
 
 
 def _example_photo() -> str:
