@@ -63,30 +63,31 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new file; by default the terminal.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an output whose writing was killed.")
+    ] = False,
     model: Annotated[Path, typer.Option(help="Weights, of `train`.")] = MODEL,
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Label photos with a local model file."""
     from phototag.apps import predictions
-    from phototag.base.files import write_text
+    from phototag.apps.formats import order_names
     from phototag.serving.tagger import load_tagger
 
     if output:
         _refuse_existing(output)
+    elif resume:
+        raise InputError("--resume goes on with an output: name it with --output")
     tagger = load_tagger(model, thresholds)
-    names = predictions.find_photos(sources, sys.stdin, partial(typer.echo, err=True))
-    found = []
-    for name, tags in predictions.predict(tagger, names):
-        found.append((name, tags))
-        if tags.error and (output or format_ != "table"):
-            typer.echo(f"{name}: {tags.error}", err=True)
-    text = predictions.FORMATS[format_](found, tagger.labels)
+    tell = partial(typer.echo, err=True)
+    listed = predictions.read_list(sys.stdin.buffer)
+    names = order_names(predictions.find_photos(sources, listed, tell), format_)
     if output:
-        write_text(output, text)
+        predictions.write_predictions(
+            tagger, names, format_, tell, output, [model, thresholds], resume
+        )
     else:
-        typer.echo(text, nl=False)
-    if all(tags.error for _, tags in found):
-        raise InputError("not one of these files could be read as a photo")
+        predictions.show_predictions(tagger, names, format_, tell)
 
 
 @typer_app.command()

@@ -1,5 +1,7 @@
+import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,14 +13,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from phototag.apps import predictions
+from phototag.apps import formats, predictions
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.data.dataset import Dataset
 from phototag.intake.images import prepare_photo
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
-from phototag.serving.tagger import BATCH, Tagger, load_tagger, read_photo, tag_photos
+from phototag.serving.tagger import BATCH, Tagger, Tags, load_tagger, read_photo, tag_photos
 from tests.models import LABELS, make_model
 
 COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}
@@ -144,9 +146,12 @@ def test_table_and_bad_files(model: tuple[Path, Path], photos: Path) -> None:
     assert "  blue 1.00" in lines[0]
     assert "(no label)" in lines[1]
     assert "not an image" in lines[2]
-    code, _, problem = run(str(photos / "im3.jpg"), *options(model))
-    assert code != 0
-    assert "not one of these files" in problem
+    output = photos.parent / "out"
+    for more in ([], ["-o", str(output)]):
+        code, _, problem = run(str(photos / "im3.jpg"), *more, *options(model))
+        assert code != 0
+        assert "not one of these files" in problem
+    assert "not an image" in output.read_text()
 
 
 def test_csv_json_and_results(model: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
@@ -181,6 +186,126 @@ def test_output_is_a_new_file(model: tuple[Path, Path], photos: Path, tmp_path: 
     before = output.read_bytes()
     assert "exists already" in run(*arguments)[2]
     assert output.read_bytes() == before
+
+
+ODD = {
+    "no UTF-8": (b"caf\xe9 1.png", r"caf\xe9 1.png"),
+    "accents": ("été 2.png".encode(), "été 2.png"),
+    "line break": (b"a\nb 3.png", r"a\nb 3.png"),
+    "tab": (b"a\tb 4.png", r"a\tb 4.png"),
+    "carriage return": (b"a\rb 5.png", r"a\rb 5.png"),
+    "terminal's": (b"a\x1b[31mb 6.png", r"a\x1b[31mb 6.png"),
+    "formula": (b"=1+1 7.png", "=1+1 7.png"),
+    "quote and comma": (b'"a",b 8.png', '"a",b 8.png'),
+    "paragraph": ("a\u2029b 9.png".encode(), r"a\u2029b 9.png"),
+}
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, the current one, of photos with odd names and one file that is none."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), COLORS["blue"]).save(file, "PNG")
+    for name, _ in ODD.values():
+        (folder / os.fsdecode(name)).write_bytes(file.getvalue())
+    (folder / os.fsdecode(b"\xff\n10.png")).write_text("no photo")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+SHOWN = [shown for _, shown in ODD.values()]
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results"])
+def test_odd_names_take_one_line_in_every_format(
+    model: tuple[Path, Path], odd: Path, tmp_path: Path, format_: str
+) -> None:
+    names = [os.fsdecode(name) for name, _ in ODD.values()] + [os.fsdecode(b"\xff\n10.png")]
+    output = tmp_path / "out"
+    code, _, problems = run(*names, "-f", format_, "-o", str(output), *options(model))
+    assert code == 0
+    assert r"\xff\n10.png: not an image" in problems
+    _, shown, _ = run(*names, "-f", format_, *options(model))
+    text = output.read_text(encoding="utf-8")
+    assert shown == text
+    lines = text.removesuffix("\n").split("\n")
+    assert len(lines) == len(names) + (format_ == "csv")
+    if format_ == "table":
+        assert [line[: len(name)] for line, name in zip(lines, SHOWN, strict=False)] == SHOWN
+    elif format_ == "csv":
+        cells = [row[0] for row in csv.reader(io.StringIO(text))][1:-1]
+        assert cells == [f"'{name}" if name[0] == "=" else name for name in SHOWN]
+    elif format_ == "jsonl":
+        files = [json.loads(line)["file"] for line in lines[:-1]]
+        assert files[0] == r"caf\xe9 1.png"
+        assert files[1:] == names[1:-1]
+    else:
+        assert lines == ["1 0 0"] * 9 + ["0 0 0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_odd_names_go_to_streams_of_any_encoding(
+    model: tuple[Path, Path], odd: Path, encoding: str
+) -> None:
+    code = "from phototag.cli import app; app()"
+    command = [sys.executable, "-c", code, "predict", ".", *options(model)]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    for format_ in ("table", "csv", "jsonl"):
+        run = subprocess.run([*command, "-f", format_], env=environment, capture_output=True)
+        assert run.returncode == 0
+        assert "Traceback" not in run.stderr.decode(encoding)
+        text = run.stdout.decode(encoding if format_ == "table" else "utf-8")
+        assert len(text.removesuffix("\n").split("\n")) == 10 + (format_ == "csv")
+    refused = subprocess.run(
+        [*command[:4], b"\xff/*.png", *options(model)], env=environment, capture_output=True
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.decode("ascii").startswith(r"error: \xff/*.png holds no photo")
+
+
+def test_lists_of_any_make_are_read(tmp_path: Path) -> None:
+    def read(data: bytes) -> list[str]:
+        return predictions.find_photos(["-"], predictions.read_list(io.BytesIO(data)))
+
+    odd = os.fsdecode(b"caf\xe9.png")
+    assert read(b"a.png\nb c.png\n") == ["a.png", "b c.png"]
+    assert read(b"a.png\r\n\r\nb.png") == ["a.png", "b.png"]
+    assert read(b"\xef\xbb\xbfa.png\r\n") == ["a.png"]
+    assert read(b"a\nb.png\0caf\xe9.png\0") == ["a\nb.png", odd]
+    assert read(b"caf\xe9.png\n") == [odd]
+    strange = tmp_path / "a.png\r"
+    strange.touch()
+    assert read(os.fsencode(strange) + b"\n") == [str(strange)]
+
+
+def test_labels_named_like_columns_keep_their_own() -> None:
+    tags = Tags(["error"], {"error": 0.75, "file": 0.25, "=x": 0.5}, None)
+    labels = list(tags.scores)
+    first, line = formats.as_csv([], labels)
+    row = dict(next(csv.DictReader(io.StringIO(first + line("a.png", tags)))))
+    assert row == {
+        "file": "a.png",
+        "labels": "error",
+        "error": "",
+        "score:error": "0.750000",
+        "score:file": "0.250000",
+        "score:=x": "0.500000",
+    }
+    first, line = formats.as_csv([], ["=x", "cat"])
+    assert first == "file,labels,error,'=x,cat\n"
+    assert line("-a.png", Tags(["=x"], {"=x": 0.5, "cat": 0.25}, None)) == (
+        "'-a.png,'=x,,0.500000,0.250000\n"
+    )
+    _, line = formats.as_jsonl([], labels)
+    assert json.loads(line("a.png", tags)) == {
+        "file": "a.png",
+        "labels": ["error"],
+        "scores": tags.scores,
+        "error": None,
+    }
 
 
 def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> None:

@@ -1,22 +1,24 @@
-"""Photos named on the command line, and what is said of them, in several formats."""
+"""Photos named on the command line, and what is said of them, written as it comes."""
 
-import csv
-import io
-import json
+import codecs
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
+from phototag.apps.formats import FORMATS, show_name
 from phototag.base.errors import InputError
+from phototag.base.files import content_key
 from phototag.intake.images import EXTENSIONS
 from phototag.intake.leftovers import describe_leftovers, split_leftovers
 from phototag.serving.tagger import BATCH, Tagger, Tags, read_photo, tag_photos
 
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
-Predictions = Sequence[tuple[str, Tags]]
 
 
 def find_photos(
@@ -43,14 +45,14 @@ def find_photos(
             brought, left = split_leftovers(inside)
             names = [str(path / name) for name in sorted(brought, key=_natural)]
             for sentence in describe_leftovers(left):
-                tell(f"{source}: {sentence}")
+                tell(f"{show_name(source)}: {sentence}")
         # Path.glob takes no absolute pattern.
         elif has_magic(source) and not path.exists():
             names = sorted(glob(source, recursive=True), key=_natural)  # noqa: PTH207
         else:
             names = [source]
         if not names:
-            raise InputError(f"{source} holds no photo")
+            raise InputError(f"{show_name(source)} holds no photo")
         found |= dict.fromkeys(names)
     if not found:
         raise InputError("name photos, folders, patterns, or - for a list of paths")
@@ -60,6 +62,17 @@ def find_photos(
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort im2 before im10."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
+
+
+def read_list(stream: BinaryIO) -> Iterator[str]:
+    """Read a list of paths as programs write it: a line each, of Unix or Windows, or NUL between.
+
+    Names need not be UTF-8; a name that really ends in a carriage return is kept where it exists.
+    """
+    data = stream.read().removeprefix(codecs.BOM_UTF8)
+    for line in data.split(b"\0" if b"\0" in data else b"\n"):
+        name = os.fsdecode(line)
+        yield name if Path(name).exists() else name.removesuffix("\r")
 
 
 def predict(tagger: Tagger, names: Sequence[str]) -> Iterator[tuple[str, Tags]]:
@@ -72,58 +85,116 @@ def predict(tagger: Tagger, names: Sequence[str]) -> Iterator[tuple[str, Tags]]:
             yield from zip(part, tags, strict=True)
 
 
-def to_table(predictions: Predictions, labels: Sequence[str]) -> str:
-    """Write for a reader: each photo's labels with their probabilities."""
-    width = max((len(name) for name, _ in predictions), default=0)
-    lines = []
-    for name, tags in predictions:
-        told = ", ".join(f"{label} {tags.scores[label]:.2f}" for label in tags.labels)
-        lines.append(f"{name:<{width}}  {tags.error or told or '(no label)'}")
-    return "\n".join(lines) + "\n"
+def show_predictions(
+    tagger: Tagger, names: Sequence[str], format_: str, tell: Callable[[str], object]
+) -> None:
+    """Write what is said of photos to the standard output, each as it comes.
 
+    A table is in the terminal's encoding, what programs read is UTF-8.
 
-def to_csv(predictions: Predictions, labels: Sequence[str]) -> str:
-    """Write file, labels (separated by semicolons), error, and a probability a label."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "labels", "error", *labels])
-    for name, tags in predictions:
-        scores = [f"{tags.scores[label]:.6f}" if tags.scores else "" for label in labels]
-        writer.writerow([name, ";".join(tags.labels), tags.error or "", *scores])
-    return text.getvalue()
-
-
-def to_jsonl(predictions: Predictions, labels: Sequence[str]) -> str:
-    """Write one JSON object a line: file, labels, scores, error."""
-    rows = (
-        {"file": name, "labels": tags.labels, "scores": tags.scores, "error": tags.error}
-        for name, tags in predictions
-    )
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def to_results(predictions: Predictions, labels: Sequence[str]) -> str:
-    """Write the course's results.txt: one row of 0 and 1 a photo, in the order of image numbers.
-
-    A photo that could not be read has a row of zeros, so that the rows stay in step.
+    Args:
+        tagger: The model.
+        names: Of `order_names`.
+        format_: Of `FORMATS`.
+        tell: Is told of photos that cannot be read, where the format does not show them.
 
     Raises:
-        InputError: A file's name holds no number, or two hold the same.
+        InputError: Not one could be read.
     """
-    rows: dict[int, str] = {}
-    for name, tags in predictions:
-        numbers = re.findall(r"\d+", Path(name).stem)
-        if not numbers:
-            raise InputError(f"{name}: results.txt goes by image numbers, and this name has none")
-        if int(numbers[-1]) in rows:
-            raise InputError(f"{name}: image number {int(numbers[-1])} comes twice")
-        rows[int(numbers[-1])] = " ".join(str(int(label in tags.labels)) for label in labels)
-    return "".join(f"{rows[number]}\n" for number in sorted(rows))
+    encoding = sys.stdout.encoding if format_ == "table" else "utf-8"
+
+    def write(text: str) -> None:
+        sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
+        sys.stdout.flush()
+
+    told = tell if format_ != "table" else lambda text: None
+    _check_readable(_write_lines(tagger, names, format_, write, told))
 
 
-FORMATS: dict[str, Callable[[Predictions, Sequence[str]], str]] = {
-    "table": to_table,
-    "csv": to_csv,
-    "jsonl": to_jsonl,
-    "results": to_results,
-}
+def write_predictions(
+    tagger: Tagger,
+    names: Sequence[str],
+    format_: str,
+    tell: Callable[[str], object],
+    output: Path,
+    model_files: Sequence[Path],
+    resume: bool,
+) -> None:
+    """Write what is said of photos to a file, so that a killed run can go on.
+
+    They are written as they come, beside `output`, to a file that is renamed at the end.
+
+    Args:
+        tagger: The model.
+        names: Of `order_names`.
+        format_: Of `FORMATS`.
+        tell: Is told of photos that cannot be read, and of where it goes on.
+        output: A file that does not exist yet.
+        model_files: Those of `tagger`: what another model began is not gone on with.
+        resume: Whether to go on where a run of the same photos, model and format was killed.
+
+    Raises:
+        InputError: There is something to go on with, but `resume` is not set; or not one photo
+            could be read.
+    """
+    partial = partial_of(output, names, format_, model_files)
+    if partial.exists() and not resume:
+        raise InputError(f"{partial} is left of a killed run: add --resume to go on, or remove it")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("ab+", buffering=0) as file:
+        done = _cut(file)
+        if resume:
+            tell(
+                f"going on after {done} lines" if done else "nothing to go on with: from the start"
+            )
+        readable = _write_lines(
+            tagger, names, format_, lambda text: file.write(text.encode()), tell, done
+        )
+    partial.replace(output)
+    _check_readable(readable)
+
+
+def partial_of(
+    output: Path, names: Sequence[str], format_: str, model_files: Sequence[Path]
+) -> Path:
+    """Name the file that an output grows in: another one for other photos, format or model."""
+    key = content_key([format_, *names], model_files)
+    return output.with_name(f"{output.name}.{key}.partial")
+
+
+def _cut(file: BinaryIO) -> int:
+    """Count a file's whole lines, and cut off one that was not written to its end."""
+    lines = whole = 0
+    file.seek(0)
+    for line in file:
+        if line.endswith(b"\n"):
+            lines, whole = lines + 1, whole + len(line)
+    file.truncate(whole)
+    return lines
+
+
+def _write_lines(
+    tagger: Tagger,
+    names: Sequence[str],
+    format_: str,
+    write: Callable[[str], object],
+    tell: Callable[[str], object],
+    done: int = 0,
+) -> bool:
+    """Write the lines that come after those that are done, and say if a photo could be read."""
+    first, line = FORMATS[format_](names, tagger.labels)
+    if first and not done:
+        write(first)
+    done = max(done - bool(first), 0)
+    readable = done > 0
+    for name, tags in predict(tagger, names[done:]):
+        write(line(name, tags))
+        if tags.error:
+            tell(f"{show_name(name)}: {show_name(tags.error)}")
+        readable |= not tags.error
+    return readable
+
+
+def _check_readable(readable: bool) -> None:
+    if not readable:
+        raise InputError("not one of these files could be read as a photo")
