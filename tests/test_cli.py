@@ -1,4 +1,5 @@
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,24 @@ def test_summary_shows_scores_report_and_next_steps(
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert str(tmp_path / "reports/evaluate/report.html") in shown.output
     assert "make ui" in shown.output
+
+
+def test_summary_tells_figures_that_git_has_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metrics = tmp_path / "reports/evaluate/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"loss": 0.1, "f1_micro": 0.71234}))
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "results"]):
+        subprocess.run([*git, *arguments], check=True)
+    assert "in git" not in CliRunner().invoke(typer_app, ["summary"]).output
+    metrics.write_text(json.dumps({"loss": 0.1, "f1_micro": 0.75}))
+    shown = CliRunner().invoke(typer_app, ["summary"]).output
+    assert "f1_micro  0.7500   (in git: 0.7123)" in shown
+    assert "loss      0.1000\n" in shown
+    assert "git restore dvc.lock reports" in shown
 
 
 def test_a_mistake_is_told_in_one_line(

@@ -1,6 +1,9 @@
 """What the last `dvc repro` gave, in a few lines."""
 
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
@@ -19,8 +22,20 @@ def summarize(root: Path) -> str:
     if not (folder / "metrics.json").is_file():
         raise InputError("there is no evaluation here yet: run `make repro` in the repository")
     scores = read_json(folder / "metrics.json")
+    lines = []
+    tracked = _read_tracked(root)
     width = max(map(len, scores))
-    lines = [f"  {name:<{width}}  {value:.4f}" for name, value in scores.items()]
+    for name, value in scores.items():
+        told = f"  {name:<{width}}  {value:.4f}"
+        if tracked.get(name, value) != value:
+            told += f"   (in git: {tracked[name]:.4f})"
+        lines.append(told)
+    if any(tracked.get(name, value) != value for name, value in scores.items()):
+        lines += [
+            "",
+            "git has the results of another processor, which rounds differently, or of other params",
+            "or photos. `git commit -a` keeps yours, `git restore dvc.lock reports` brings its back.",
+        ]
     lines.append("")
     if decision_file.is_file():
         decision = read_json(decision_file)
@@ -37,3 +52,15 @@ def summarize(root: Path) -> str:
         "  make ui",
     ]
     return "\n".join(lines)
+
+
+def _read_tracked(root: Path) -> dict[str, Any]:
+    """Return the metrics of the last commit; nothing where git has none."""
+    command = ["git", "-C", str(root), "show", "HEAD:./reports/evaluate/metrics.json"]
+    try:
+        found: dict[str, Any] = json.loads(
+            subprocess.check_output(command, stderr=subprocess.DEVNULL)
+        )
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return {}
+    return found
