@@ -3,6 +3,7 @@ import io
 import struct
 import threading
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -161,6 +162,22 @@ def test_orientation_is_what_pillow_reads(block: bytes, whole: bool, kind: str) 
     assert ("oriented by EXIF" in photo.reason) == (photo.decision == "converted")
 
 
+@pytest.mark.parametrize(
+    ("value", "compression"),
+    [*((value, "raw") for value in range(10)), (6, "tiff_lzw"), (3, "tiff_deflate")],
+)
+def test_orientation_of_a_tiff_is_what_pillow_reads(value: int, compression: str) -> None:
+    image = random_image(24, 24)
+    data = encode(image, "TIFF", tiffinfo={0x0112: value}, compression=compression)
+    photo = prepare_photo(data, 24)
+    upright = Image.open(io.BytesIO(data))
+    upright.load()  # which turns it
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels, np.asarray(upright))
+    expected = "oriented by EXIF" if 2 <= value <= 8 else "broken EXIF: ignored"
+    assert photo.reason == (expected if value > 1 else "")
+
+
 def test_orientation_in_xmp_alone_counts_as_it_does_for_pillow() -> None:
     packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     info = PngImagePlugin.PngInfo()
@@ -297,6 +314,24 @@ def test_the_packed_file_is_the_array(tmp_path: Path, jobs: int) -> None:
     assert np.array_equal(np.load(tmp_path / "images.npy", mmap_mode="r"), expected)
     assert all(photo.pixels is None for photo in decided)
     assert decided[-1].reason == "wrong name"
+
+
+def test_nothing_that_a_zip_holds_ends_the_batch(tmp_path: Path) -> None:
+    path = tmp_path / "raw.zip"
+    names = [f"im{number}.bmp" for number in range(1, 9)]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name, encode(random_image(12, 10, number), "BMP"))
+        places = [member.header_offset for member in archive.infolist()]
+    data = bytearray(path.read_bytes())
+    for place in places[::2]:
+        data[place + 80] ^= 0xFF  # in the compressed pixels
+    path.write_bytes(data)
+    for jobs in (1, 2):
+        photos = list(prepare_photos(path, [*names, "none.bmp"], 8, n_jobs=jobs))
+        assert [photo.decision for photo in photos] == ["rejected", "kept"] * 4 + ["rejected"]
+        assert all(photo.reason.startswith("unreadable: ") for photo in photos[:8:2])
+        assert photos[-1].reason == "no such file in the zip"
 
 
 def test_backends_give_the_same_photos(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ def test_csv_numbers_the_photos_and_keeps_the_way_back(tmp_path: Path) -> None:
         ('file,label\na.png,"x\ty"\n', "csv:2: the label .* cannot name a file"),
         ("file,label\na.png," + "é" * 101 + "\n", "csv:2: the label .* cannot name a file"),
         ("label,file\ncat\n", "csv:2: no file"),
+        ("file,label\na.png,im5\n", "csv:2: the label 'im5' cannot name a file"),
+        ("file,label\na.png,tags12\n", "csv:2: the label 'tags12' cannot name a file"),
         ("file,label\na.png,.cat\n", "csv:2: the label '.cat' cannot name a file"),
         ("file,label\na.png,~$cat\n", "csv:2: the label .* cannot name a file"),
     ],

@@ -242,8 +242,10 @@ def _read_csv(source: Path, notes: list[str]) -> Iterator[tuple[Path, list[str],
 def _split_labels(cell: str, place: str) -> list[str]:
     labels = sorted({label.strip() for label in cell.split(";")} - {""})
     for label in labels:
+        file = f"{label}.txt"
         too_long = len(label.encode()) > MAX_LABEL_BYTES
-        if _FORBIDDEN.search(label) or too_long or is_leftover(f"{label}.txt"):
+        passed_over = is_leftover(file) or is_about_photo(file)
+        if _FORBIDDEN.search(label) or too_long or passed_over:
             raise InputError(f"{place}: the label {label[:40]!r} cannot name a file: rename it")
         try:
             check_labels([label])
