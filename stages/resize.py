@@ -1,5 +1,6 @@
 """Verify and resize: data.raw -> data/{images.npy,manifest.csv}, reports/resize/."""
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from . import run
 def main() -> None:
     """Run the stage."""
     params = read_params()
+    # A check changes no output: what it needs of the network is none of this stage's dependencies.
+    import_module("phototag.network.check").check_model(params)
     source, resize = Path(params.data.raw), params.resize
     layout = find_layout(source)
     names = sorted(layout.images, key=lambda name: (image_number(name) or 0, name))

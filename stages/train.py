@@ -10,7 +10,8 @@ from phototag.base import distributed
 from phototag.base.files import content_key, file_digest, read_json, replace_file, write_json
 from phototag.base.params import read_params
 from phototag.data import dataset
-from phototag.network import model
+from phototag.network import backbones, model, pretrained
+from phototag.network.pretrained import list_weights_files
 from phototag.network.weights import Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import record_training
@@ -21,7 +22,8 @@ from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
 from . import run
 
 INPUTS = tuple(map(Path, ("data/manifest.csv", "data/splits.csv", "data/stats.json")))
-CODE = [Path(str(m.__file__)) for m in (augmentations, dataset, loop, losses, model, schedules)]
+CODE = [Path(str(m.__file__)) for m in (augmentations, backbones, dataset, loop)]
+CODE += [Path(str(m.__file__)) for m in (losses, model, pretrained, schedules)]
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     model.initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
     network.to(device)
 
-    given = [path for path in [Path(params.model.weights or "")] if path.is_file()]
+    given = list_weights_files(params.model)
     key = content_key(params.train_settings(), [*INPUTS, *CODE, *given])
     checkpoint = checkpoint_path(project_root(), key)
     resumed = checkpoint.exists()

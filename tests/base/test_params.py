@@ -157,3 +157,41 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         read_params(tmp_path / "params.yaml")
+
+
+BACKBONES: list[tuple[Values, tuple[tuple[str, str | None], ...]]] = [
+    ({}, ()),
+    ({"weights": "DEFAULT"}, ()),
+    ({"name": "resnet18"}, (("resnet18", None),)),
+    ({"name": "timm/a+b", "weights": "w"}, (("timm/a", "w"), ("b", "w"))),
+    ({"name": "a+b", "weights": ["v", "w+x"]}, (("a", "v"), ("b", "w+x"))),
+]
+
+
+@pytest.mark.parametrize(("model", "expected"), BACKBONES)
+def test_each_backbone_has_its_weights(
+    params_values: Values, tmp_path: Path, model: Values, expected: Any
+) -> None:
+    params_values["model"] |= model
+    assert read_values(tmp_path / "params.yaml", params_values).model.backbones == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"weights": 3}, r"model\.weights: input should be null, a name, .* network, not 3$"),
+        ({"weights": ["a", None]}, r"model\.weights: input should be null, a name"),
+        ({"weights": ""}, r"model\.weights: input should be null, a name"),
+        ({"name": "a+b", "weights": ["a"]}, r"model: weights lists 1 for the 2 of name"),
+        ({"name": "a", "weights": ["a", "b"]}, r"model: weights lists 2 for the 1 of name"),
+        ({"name": "a+"}, r"model: a\+: \+ joins names of torchvision or timm, such as a\+b$"),
+        ({"name": "conv+resnet18"}, r"model: conv\+resnet18: \+ joins names"),
+        ({"name": "resnet18", "freeze": True}, r"model: freeze keeps .* weights is null"),
+    ],
+)
+def test_backbones_that_do_not_fit_their_weights_are_told(
+    params_values: Values, tmp_path: Path, model: Values, message: str
+) -> None:
+    params_values["model"] |= model
+    with pytest.raises(InputError, match=message):
+        read_values(tmp_path / "params.yaml", params_values)

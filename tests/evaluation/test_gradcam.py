@@ -4,8 +4,14 @@ import torch
 from torch import nn
 
 from phototag.base.params import ModelParams
-from phototag.evaluation.gradcam import locate_labels
-from phototag.network.model import build_model, initialize
+from phototag.evaluation.gradcam import _find_pooled_maps, locate_labels
+from phototag.network.model import SideBySide, build_model, find_head, initialize
+
+
+def locate(network: nn.Module, images: torch.Tensor, labels: list[int]) -> np.ndarray:
+    maps = locate_labels(network, images, torch.tensor(labels))
+    assert maps is not None
+    return maps
 
 
 def test_heat_lies_where_the_label_is() -> None:
@@ -18,7 +24,7 @@ def test_heat_lies_where_the_label_is() -> None:
     network = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), head)
     images = torch.zeros(2, 3, 8, 8)
     images[:, :, 2, 5] = 255
-    maps = locate_labels(network, images, torch.tensor([0, 1]))
+    maps = locate(network, images, [0, 1])
     assert maps.shape == (2, 8, 8)
     assert maps.dtype == np.float32
     assert np.argwhere(maps[0] > 0.5).tolist() == [[2, 5]]
@@ -32,7 +38,7 @@ def test_any_network_and_no_trace_left(tiny_spec: ModelParams, batch_norm: bool)
     network = build_model(spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     before = network(images)
-    maps = locate_labels(network, images, torch.tensor([0, 1, 2, 0]))
+    maps = locate(network, images, [0, 1, 2, 0])
     assert maps.shape == (4, 16, 16)
     assert ((maps >= 0) & (maps <= 1)).all()
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -40,11 +46,80 @@ def test_any_network_and_no_trace_left(tiny_spec: ModelParams, batch_norm: bool)
     assert torch.equal(network(images), before)
 
 
-def test_torchvision_networks_have_maps_too(tiny_spec: ModelParams) -> None:
-    spec = tiny_spec.model_copy(update={"name": "resnet18"})
-    network = build_model(spec, 3, 64, [0.5] * 3, [0.2] * 3).eval()
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    assert locate_labels(network, images, torch.tensor([0, 2])).any()
+# The layer whose maps the network pools, by reading each one's forward().
+POOLED = {
+    "resnet18": "layer4",
+    "densenet121": "features",
+    "mobilenet_v3_small": "features",
+    "efficientnet_b0": "features",
+    "convnext_tiny": "features",
+    "regnet_x_400mf": "trunk_output",
+    "inception_v3": "Mixed_7c",
+    "squeezenet1_1": "classifier.2",
+    "timm/resnet10t": "layer4",
+    "timm/tf_efficientnet_lite0": "bn2",
+    "timm/mobilenetv3_small_050": "blocks",
+    "timm/convnext_atto": "norm_pre",
+}
+SMALL = ("resnet18", "timm/tf_efficientnet_lite0")
+
+
+def build(spec: ModelParams, name: str) -> nn.Sequential:
+    if "timm" in name:
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    spec = spec.model_copy(update={"name": name})
+    return build_model(spec, 3, 128, [0.5] * 3, [0.2] * 3).eval()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in SMALL else pytest.mark.slow) for n in POOLED]
+)
+def test_maps_are_those_that_feed_the_pool(tiny_spec: ModelParams, name: str) -> None:
+    network = build(tiny_spec, name)
+    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    expected = network[1].get_submodule(POOLED[name])
+    assert _find_pooled_maps(network[1], network, images) is expected
+    assert locate(network, images, [0, 2]).shape == (2, 128, 128)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_a_linear_head_on_the_mean_gives_cam(tiny_spec: ModelParams, name: str) -> None:
+    network = build(tiny_spec, name)
+    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    kept: list[torch.Tensor] = []
+    layer = network[1].get_submodule(POOLED[name])
+    layer.register_forward_hook(lambda module, given, output: kept.append(output))
+    head = find_head(network)
+    with torch.no_grad():
+        network(images)
+        # Zhou et al. (2016): the maps, weighed by what the head makes of their means.
+        cam = (head.weight[[0, 2], :, None, None] * kept[0]).sum(dim=1, keepdim=True)
+        cam = nn.functional.interpolate(cam, (128, 128), mode="bilinear").clamp(min=0)
+        cam /= cam.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
+    np.testing.assert_allclose(locate(network, images, [0, 2]), cam[:, 0], atol=1e-3)
+
+
+def test_backbones_side_by_side_add_up_their_maps(tiny_spec: ModelParams) -> None:
+    network = build(tiny_spec, "resnet18+squeezenet1_1")
+    images = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
+    both, head, joined = locate(network, images, [1]), find_head(network), network[1]
+    assert isinstance(joined, SideBySide)
+    with torch.no_grad():
+        head.weight[:, 512:] = 0  # the second no longer counts
+    first = locate(network, images, [1])
+    assert not np.allclose(both, first)
+    alone = nn.Linear(512, 3)
+    alone.load_state_dict({"weight": head.weight[:, :512], "bias": head.bias})
+    expected = locate(nn.Sequential(*joined.parts[0].children(), alone).eval(), images, [1])
+    np.testing.assert_allclose(first, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "timm/mixer_s32_224"])
+def test_networks_without_maps_of_places_are_told(tiny_spec: ModelParams, name: str) -> None:
+    network = build(tiny_spec, name)
+    images = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
+    assert locate_labels(network, images, torch.tensor([0])) is None
 
 
 def test_a_residual_units_maps_come_from_behind_its_sum(tiny_spec: ModelParams) -> None:
@@ -54,4 +129,4 @@ def test_a_residual_units_maps_come_from_behind_its_sum(tiny_spec: ModelParams) 
     initialize(network, spec, torch.full((3,), 0.2))  # the unit adds nothing yet
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     # The last convolution's own maps are all 0.
-    assert locate_labels(network, images, torch.tensor([0, 1, 2, 0])).any()
+    assert locate(network, images, [0, 1, 2, 0]).any()

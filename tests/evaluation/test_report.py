@@ -62,6 +62,24 @@ def test_report_is_one_page_with_all_its_pictures(
     assert f"{headline(result.tables['scores'])['f1_macro']:.2f}" in text
 
 
+def test_a_network_without_maps_is_told_on_the_page(
+    result: Evaluation, tiny_spec: ModelParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
+    page = tmp_path / "report.html"
+    figures = dict.fromkeys(CAPTIONS, "")
+    write_report(page, result, figures, build_galleries(network, torch.device("cpu"), result))
+    assert "has no maps of places" not in page.read_text()
+    assert "heat map of" in page.read_text()
+    monkeypatch.setattr("phototag.evaluation.galleries.locate_labels", lambda *given: None)
+    galleries = build_galleries(network, torch.device("cpu"), result)
+    write_report(page, result, figures, galleries)
+    assert "This network has no maps of places" in page.read_text()
+    assert "heat map of" not in page.read_text()
+    pictures = sum(len(group) for kinds in galleries.values() for group in kinds.values())
+    assert page.read_text().count("data:image/jpeg") == pictures > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_fits_a_phone_and_a_desktop(

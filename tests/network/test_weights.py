@@ -9,7 +9,13 @@ from safetensors.torch import save_file
 from phototag.base.errors import InputError
 from phototag.base.params import ModelParams
 from phototag.network.model import build_model
-from phototag.network.weights import Metadata, load_model, read_metadata, save_model
+from phototag.network.weights import (
+    Metadata,
+    load_model,
+    read_metadata,
+    required_packages,
+    save_model,
+)
 
 SAVE = """
 import sys, pathlib, torch
@@ -43,6 +49,33 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / name), source], check=True)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [("conv", []), ("resnet18", ["torchvision"]), ("timm/a+resnet18", ["timm", "torchvision"])],
+)
+def test_a_model_says_which_packages_bring_its_backbones(
+    tiny_spec: ModelParams, name: str, packages: list[str]
+) -> None:
+    spec = tiny_spec.model_copy(update={"name": name}).model_dump(mode="json")
+    metadata = Metadata(["a"], 16, [0.1] * 3, [0.2] * 3, spec, "key", 3, 0.25)
+    assert required_packages(metadata) == packages
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_backbones_come_back_without_their_weights_file(
+    tmp_path: Path, tiny_spec: ModelParams, freeze: bool
+) -> None:
+    changes = {"name": "squeezenet1_1", "weights": "/gone/weights.pth", "freeze": freeze}
+    spec = tiny_spec.model_copy(update=changes)
+    model = build_model(spec, 3, 64, [0.1] * 3, [0.2] * 3).eval()
+    values = spec.model_dump(mode="json")
+    metadata = Metadata(["a", "b", "c"], 64, [0.1] * 3, [0.2] * 3, values, "key", 3, 0.25)
+    save_model(tmp_path / "model.safetensors", model, metadata)
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(loaded(images), model(images))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -149,3 +149,14 @@ def test_a_rare_label_is_warned_of(
     (tmp_path / "raw/annotations/owl.txt").write_text("9\n")
     run(tmp_path, monkeypatch, resize.main, split.main)
     assert "warning: the label 'owl' has 1 photo for 3 splits" in capsys.readouterr().err
+
+
+def test_a_network_that_cannot_be_built_stops_before_photos_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, monkeypatch)  # writes the params; there are no photos
+    values = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    values["model"]["name"] = "resnet19"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=r"model\.name: torchvision has no classifier 'resnet19'"):
+        resize.main()

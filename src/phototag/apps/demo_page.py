@@ -44,7 +44,11 @@ def main() -> None:
     with right:
         shown = st.selectbox("Where did it see", ranked)
         seen = _draw_heat(tagger, tags.pixels, tagger.labels.index(shown))
-        st.image([tags.pixels, seen], caption=["what the network saw", shown], width=WIDTH)
+        if seen is None:
+            st.image(tags.pixels, caption="what the network saw", width=WIDTH)
+            st.caption("No heat map: this network's attention mixes the places of a photo.")
+        else:
+            st.image([tags.pixels, seen], caption=["what the network saw", shown], width=WIDTH)
 
 
 @st.cache_resource
@@ -52,9 +56,10 @@ def _load(model: Path, thresholds: Path) -> Tagger:
     return load_tagger(model, thresholds)
 
 
-def _draw_heat(tagger: Tagger, pixels: np.ndarray, label: int) -> np.ndarray:
+def _draw_heat(tagger: Tagger, pixels: np.ndarray, label: int) -> np.ndarray | None:
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    return overlay_heat(pixels, locate_labels(tagger.network, image, torch.tensor([label]))[0])
+    maps = locate_labels(tagger.network, image, torch.tensor([label]))
+    return None if maps is None else overlay_heat(pixels, maps[0])
 
 
 if __name__ == "__main__":

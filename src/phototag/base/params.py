@@ -85,15 +85,24 @@ class ConvParams(_Group):
     residual: NonNegativeInt = 0
 
 
+def _read_weights(value: Any) -> Any:
+    names = value if isinstance(value, list | tuple) else [value]
+    if value is not None and not all(isinstance(name, str) and name for name in names):
+        raise ValueError("input should be null, a name, or a list of one name a network")
+    return tuple(value) if isinstance(value, list) else value
+
+
 class ModelParams(_Group):
     """The network: conv blocks, then hidden linear layers; the output layer is implied.
 
-    With another `name` than conv it is torchvision's network of that name, and all else but
-    `weights` is left aside.
+    With another `name` than conv it is the backbone of that name, or several joined by +, and one
+    linear layer; all else but `weights` and `freeze` is left aside. Over frozen backbones the
+    linear layers and dropout are as here.
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"
-    weights: str | None = None
+    weights: Annotated[str | tuple[str, ...] | None, BeforeValidator(_read_weights)] = None
+    freeze: bool = False
     init: Literal["he", "pytorch"]
     batch_norm: bool = False
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
@@ -101,6 +110,31 @@ class ModelParams(_Group):
     # YAML has lists only; strict mode would refuse one for a tuple.
     conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+
+    @property
+    def backbones(self) -> tuple[tuple[str, str | None], ...]:
+        """Each backbone's name and its weights; none where the network is conv."""
+        names = () if self.name == "conv" else tuple(self.name.split("+"))
+        if isinstance(self.weights, tuple):
+            return tuple(zip(names, self.weights, strict=True))
+        return tuple((name, self.weights) for name in names)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether backbones are kept as they came, so that features are computed once."""
+        return self.freeze and self.name != "conv"
+
+    @model_validator(mode="after")
+    def _check_backbones(self) -> "ModelParams":
+        names = self.name.split("+")
+        if len(names) > 1 and ("conv" in names or "" in names):
+            raise ValueError(f"{self.name}: + joins names of torchvision or timm, such as a+b")
+        given = len(self.weights) if isinstance(self.weights, tuple) else len(names)
+        if self.name != "conv" and given != len(names):
+            raise ValueError(f"weights lists {given} for the {len(names)} of name: one for each")
+        if self.frozen and self.weights is None:
+            raise ValueError("freeze keeps what weights bring, and weights is null: name some")
+        return self
 
 
 class AugmentParams(_Group):
@@ -198,4 +232,7 @@ def _describe(problem: Any) -> str:
             return f"{key} is unknown (misspelt, or in the wrong group?)"
         case _:
             message = problem["msg"].removeprefix("Value error, ")
-            return f"{key}: {message[:1].lower()}{message[1:]}, not {problem['input']!r}"
+            message = f"{key}: {message[:1].lower()}{message[1:]}"
+            # Of a whole group the message has said what is wrong with it.
+            given = problem["input"]
+            return message if isinstance(given, dict) else f"{message}, not {given!r}"

@@ -29,7 +29,8 @@ class Example:
 
     Attributes:
         photo: Data URI.
-        heat: Data URI of the photo with what spoke for the label (Grad-CAM) laid over it.
+        heat: Data URI of the photo with what spoke for the label (Grad-CAM) laid over it; empty
+            where the network has no such maps.
         file: The source file.
         truth: True labels.
         scores: The highest probabilities.
@@ -116,7 +117,11 @@ def _draw(
         part = np.array(wanted[start : start + BATCH])
         images, _ = read_batch(dataset, part[:, 0], device)
         maps = locate_labels(model, images, torch.from_numpy(part[:, 1]))
-        for image, heat in zip(images.permute(0, 2, 3, 1).cpu().numpy(), maps, strict=True):
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        if maps is None:
+            yield from ((_encode(image), "") for image in pixels)
+            continue
+        for image, heat in zip(pixels, maps, strict=True):
             yield _encode(image), _encode(overlay_heat(image, heat))
 
 

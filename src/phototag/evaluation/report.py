@@ -108,6 +108,12 @@ def write_report(
         num_label_errors=len(result.tables["label_errors"]),
         figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},
         galleries=galleries,
+        located=all(
+            example.heat
+            for kinds in galleries.values()
+            for examples in kinds.values()
+            for example in examples
+        ),
     )
 
 

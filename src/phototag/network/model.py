@@ -1,13 +1,12 @@
-"""The network: the report's, built from a declarative spec, or one of torchvision's."""
-
-from pathlib import Path
+"""The network: the report's, built from a declarative spec, or pretrained ones with a head."""
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.params import ModelParams
+from phototag.network.backbones import Backbone, build_backbone
+from phototag.network.pretrained import read_pretrained
 
 
 class Normalize(nn.Module):
@@ -31,6 +30,34 @@ class Normalize(nn.Module):
         return (images.float() - self.mean) / self.std
 
 
+class SideBySide(nn.Module):
+    """Several networks that see the same photos; their features are joined."""
+
+    def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map [batch, 3, size, size] to [batch, sum of all widths]."""
+        return torch.cat([part(images) for part in self.parts], dim=1)
+
+
+class Standardize(nn.Module):
+    """Features to zero mean and unit variance, as they are on train."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Keep the shape [batch, width]."""
+        return (features - self.mean) / self.std
+
+
 class Residual(nn.Module):
     """Two 3 x 3 convolutions beside a path that skips them (He et al., 2016)."""
 
@@ -51,32 +78,54 @@ class Residual(nn.Module):
 def build_model(
     spec: ModelParams, num_labels: int, size: int, mean: list[float], std: list[float]
 ) -> nn.Sequential:
-    """Build the network: normalisation, conv blocks, global pool if wanted, linear layers.
+    """Build the network: normalisation, conv blocks or backbones, linear layers.
 
     A block is convolution, batch norm if wanted, max pool, ReLU, residual units. ReLU is monotonic,
     so pooling first gives the same function and leaves the ReLU a quarter of the values.
 
+    With backbones, `model[:2]` gives their features, and `model[2:]` is the head: one linear layer;
+    for frozen ones the features are standardised first, and `spec.linear` are hidden layers.
+
     Args:
-        spec: The blocks and the hidden linear layers, or the name of a torchvision network.
+        spec: The blocks and the hidden linear layers, or the names of backbones.
         num_labels: Units of the output layer.
         size: Pixels a side of the input.
-        mean: Of each channel, on the scale 0..1, [3].
-        std: Of each channel, on the scale 0..1, [3].
+        mean: Of each channel, on the scale 0..1, [3]; pretrained weights bring their own.
+        std: The same, [3].
 
     Returns:
         A module from uint8 [batch, 3, size, size] to logits, float [batch, num_labels]. Its
-        weights are drawn; `load_weights` takes others.
+        weights are drawn; `initialize` takes others.
 
     Raises:
-        InputError: The feature map shrinks to nothing (the message names the layer), or torchvision
-            has no classifier of that name.
+        InputError: The feature map shrinks to nothing (the message names the layer), there is no
+            backbone of that name, or it cannot take photos of this size.
     """
-    if spec.name == "conv":
-        layers = _build_layers(spec, num_labels, size)
+    if spec.backbones:
+        backbones = [build_backbone(name, weights, size) for name, weights in spec.backbones]
+        width = sum(backbone.width for backbone in backbones)
+        layers = _join_backbones(spec, backbones, mean, std)
+        if spec.frozen:
+            layers += [Standardize(width), *_build_linear(spec, width, num_labels)]
+        else:
+            layers.append(nn.Linear(width, num_labels))
     else:
-        layers = [_build_torchvision(spec.name, num_labels)]
-    model = nn.Sequential(Normalize(mean, std), *layers)
+        layers = [Normalize(mean, std), *_build_layers(spec, num_labels, size)]
+    model = nn.Sequential(*layers)
     return model.to(memory_format=torch.channels_last)
+
+
+def _join_backbones(
+    spec: ModelParams, backbones: list[Backbone], mean: list[float], std: list[float]
+) -> list[nn.Module]:
+    """Return normalisation and network; where there are several, each normalises by itself."""
+    parts: list[list[nn.Module]] = [
+        [Normalize(*((b.mean, b.std) if weights else (mean, std))), b.network]
+        for b, (_, weights) in zip(backbones, spec.backbones, strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return [nn.Identity(), SideBySide([nn.Sequential(*part) for part in parts])]
 
 
 def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Module]:
@@ -109,7 +158,11 @@ def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Modu
         )
         side = 1
     layers.append(nn.Flatten())
-    width = channels * side * side
+    return layers + _build_linear(spec, channels * side * side, num_labels)
+
+
+def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
     for out in (*spec.linear, num_labels):
         if spec.dropout:
             layers.append(nn.Dropout(spec.dropout))
@@ -118,60 +171,18 @@ def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Modu
     return layers[:-1]  # the logits are not rectified
 
 
-def _build_torchvision(name: str, num_labels: int) -> nn.Module:
-    from torchvision import models  # takes a second, which the report's network does not need
-
-    known = models.list_models(models)
-    if name not in known:
-        raise InputError(
-            f"model.name: torchvision has no classifier {name!r}; it has {', '.join(known)}"
-        )
-    network: nn.Module = models.get_model(name, weights=None, num_classes=num_labels)
-    return network
-
-
 def load_weights(model: nn.Sequential, spec: ModelParams) -> None:
-    """Load the weights that `spec.weights` names into a torchvision network, all but its head.
+    """Load the weights that `spec.weights` names into the backbones; the head stays.
 
     Raises:
         InputError: There are none of that name, or they belong to another network.
     """
-    network, head = model[1], find_head(model)
-    own = network.state_dict()
-    found = _read_weights(spec.name, str(spec.weights))
-    fitting = {key: v for key, v in found.items() if key in own and own[key].shape == v.shape}
-    prefix = next(key for key, module in network.named_modules() if module is head)
-    missing = [key for key in own if key not in fitting and not key.startswith(f"{prefix}.")]
-    if missing:
-        raise InputError(
-            f"model.weights: {spec.weights} does not fit {spec.name}: {missing[0]} is missing or "
-            "has another shape"
-        )
-    network.load_state_dict(fitting, strict=False)
-
-
-def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
-    path = Path(weights)
-    if path.suffix == ".safetensors" and path.exists():
-        return dict(load_file(path))
-    if path.exists():
-        try:
-            # weights_only: a file cannot run code while it is read.
-            found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(f"model.weights: {path} holds no tensors ({error})") from None
-        return found
-    from torchvision import models
-
-    known = {entry.name: entry for entry in models.get_model_weights(name)}
-    if weights != "DEFAULT" and weights not in known:
-        raise InputError(
-            f"model.weights: {weights!r} is neither a file nor one of {name}'s in torchvision "
-            f"(DEFAULT, {', '.join(known)})"
-        )
-    entry = models.get_model_weights(name)[weights]
-    downloaded: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
-    return downloaded
+    joined = model[1]
+    parts = joined.parts if isinstance(joined, SideBySide) else [model]
+    networks = [part.get_submodule("1") for part in parts]  # behind each normalisation
+    for network, (name, weights) in zip(networks, spec.backbones, strict=True):
+        if weights:
+            network.load_state_dict(read_pretrained(name, network, weights), strict=False)
 
 
 def find_head(model: nn.Module) -> nn.Linear:
@@ -186,8 +197,8 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
     The report's network: with init he, as He et al. (2015) do for ReLU, and the output's bias at
     the label prior, so that the first loss is small; with pytorch, as it is. PyTorch's default
     shrinks the signal layer by layer, so that this network, which has no normalisation layers,
-    predicts the prior for thousands of steps. A torchvision network: its own initialisation or
-    `spec.weights`, and the same bias.
+    predicts the prior for thousands of steps. Backbones: their own initialisation or
+    `spec.weights`, and the same bias; over frozen ones the head starts at the prior alone.
 
     Args:
         model: Of `build_model`.
@@ -197,18 +208,27 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
     Raises:
         InputError: The weights are not there, or belong to another network.
     """
-    if spec.name == "conv":
+    head = find_head(model)
+    if not spec.backbones:
         if spec.init == "pytorch":
             return
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        for layer in model.modules():
-            if isinstance(layer, Residual):
-                # Each unit starts as the path that skips it (Goyal et al., 2017).
-                nn.init.zeros_(list(layer.parameters())[-2])  # its last weights; then come biases
-    elif spec.weights:
+        _draw_weights(model)
+    else:
         load_weights(model, spec)
-    find_head(model).bias.copy_(torch.logit(prior, eps=1e-4))
+        if spec.frozen:
+            _draw_weights(model[2:])
+            if not spec.linear:
+                nn.init.zeros_(head.weight)  # what is sought has one minimum: nothing to break
+    head.bias.copy_(torch.logit(prior, eps=1e-4))
+
+
+def _draw_weights(layers: nn.Module) -> None:
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    for layer in layers.modules():
+        if isinstance(layer, Residual):
+            # Each unit starts as the path that skips it (Goyal et al., 2017).
+            nn.init.zeros_(list(layer.parameters())[-2])  # its last weights; then come biases

@@ -12,6 +12,7 @@ from torch import nn
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.base.params import ModelParams
+from phototag.network.backbones import TIMM
 from phototag.network.model import build_model
 
 
@@ -63,6 +64,13 @@ def read_metadata(path: Path) -> Metadata:
     except Exception as error:
         raise InputError(f"{path} is no phototag model: {error}") from None
     return Metadata(**json.loads(entry))
+
+
+def required_packages(metadata: Metadata) -> list[str]:
+    """List the packages that bring the backbones of a model."""
+    names = [name for name, _ in ModelParams.model_validate(metadata.model).backbones]
+    timm = any(name.startswith(TIMM) for name in names)
+    return ["timm", "torchvision"] if timm else ["torchvision"] if names else []
 
 
 def load_model(path: Path) -> tuple[nn.Module, Metadata]:

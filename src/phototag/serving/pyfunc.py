@@ -31,6 +31,7 @@ from PIL import Image
 
 from phototag.base.allocator import keep_freed_memory
 from phototag.base.errors import InputError
+from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.queue import Joined
 from phototag.serving.tagger import load_tagger, tag_photos
 
@@ -212,6 +213,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
     The version holds the weights, the thresholds and this package's code, no pickle.
     """
     package = Path(__file__).parents[1]
+    requirements = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
         # MLflow refuses links that lead elsewhere, and DVC may have put one in a file's place.
@@ -221,7 +223,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
             python_model=str(Path(__file__).with_name("entry.py")),
             artifacts=copies,
             code_paths=[str(package)],
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in requirements],
             signature=SIGNATURE,
             input_example=pd.DataFrame({"image": [_example_photo()]}),
             registered_model_name=registered_name,

@@ -1,0 +1,180 @@
+"""Backbones: networks of torchvision and timm from pixels to features, without their heads."""
+
+import difflib
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from phototag.base.errors import InputError
+
+TIMM = "timm/"  # how the names of timm's networks start
+
+
+class Removed(nn.Identity):
+    """Stands where a network had its output layer."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its head, and what there is to know of it.
+
+    Attributes:
+        name: As in params.yaml.
+        network: From normalised photos, float [batch, 3, size, size], to features,
+            float [batch, width]; its weights are drawn.
+        width: Number of its features.
+        mean: By which its pretrained weights want photos normalised, of each channel, 0..1, [3].
+        std: The same, [3].
+        size: Pixels a side of the photos that these weights were trained on.
+    """
+
+    name: str
+    network: nn.Module
+    width: int
+    mean: list[float]
+    std: list[float]
+    size: int
+
+
+def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
+    """Build a network of torchvision or timm up to its features, for photos of this size.
+
+    Auxiliary heads are left out, and networks that are made for one size are told ours.
+
+    Args:
+        name: A classifier of torchvision, or timm/ and a name of timm's.
+        weights: Which weights will be loaded; only the normalisation depends on them.
+        size: Pixels a side of the photos.
+
+    Raises:
+        InputError: There is no such network, or it cannot take photos of this size.
+    """
+    build = _build_timm if name.startswith(TIMM) else _build_torchvision
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries' own doings
+        try:
+            network, mean, std, trained_size = build(name, weights, size)
+            width = _count_features(network, size)
+        except (InputError, NotImplementedError):
+            raise
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"model.name: {name} cannot take photos of {size} pixels a side ({reason}): take "
+                f"another network, or set resize.size to what it was made for, {_native_size(name)}"
+            ) from None
+    return Backbone(name, network, width, mean, std, trained_size)
+
+
+def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
+    """Build a backbone without weights, on the device meta, which takes little time and memory.
+
+    Raises:
+        InputError: There is no such network, or it cannot take photos of this size.
+    """
+    try:
+        with torch.device("meta"):
+            return build_backbone(name, weights, size)
+    except NotImplementedError:  # regnet computes its widths by tensors
+        return build_backbone(name, weights, size)
+
+
+@torch.no_grad()
+def _count_features(network: nn.Module, size: int) -> int:
+    example = next(network.parameters()).new_zeros(2, 3, size, size)
+    features = network.eval()(example)
+    network.train()
+    if features.ndim != 2:
+        raise ValueError(f"it gives no vector, but {list(features.shape[1:])}")
+    return int(features.shape[1])
+
+
+def _build_torchvision(
+    name: str, weights: str | None, size: int
+) -> tuple[nn.Module, list[float], list[float], int]:
+    from torchvision import models  # takes seconds, which the report's network does not need
+
+    known = models.list_models(models)
+    if name not in known:
+        raise InputError(
+            f"model.name: torchvision has no classifier {name!r}; it has {', '.join(known)} "
+            f"(timm's networks are named {TIMM}...)"
+        )
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # All weights there are of these two want the normalisation of the network's first port.
+        options = {"aux_logits": False, "transform_input": weights is not None}
+        options["init_weights"] = weights is None
+    elif name.startswith("vit_"):
+        options = {"image_size": size}
+    elif name.startswith("maxvit"):
+        options = {"input_size": (size, size)}
+    network: nn.Module = models.get_model(name, weights=None, **options)
+    known_weights = models.get_model_weights(name)
+    entry = known_weights[weights] if weights in known_weights.__members__ else None
+    transforms = (entry or known_weights.DEFAULT).transforms()
+    layers = list(network.named_modules())
+    # SqueezeNet's output layer is a convolution, before the pool.
+    head = [n for n, m in layers if isinstance(m, nn.Linear)] or [
+        n for n, m in layers if isinstance(m, nn.Conv2d)
+    ]
+    parent, _, last = head[-1].rpartition(".")
+    setattr(network.get_submodule(parent), last, Removed())
+    return network, list(transforms.mean), list(transforms.std), transforms.crop_size[0]
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Return where a backbone's own output layers were; their tensors' names start so."""
+    config = getattr(network, "pretrained_cfg", None)
+    if config is None:
+        return [name for name, module in network.named_modules() if isinstance(module, Removed)]
+    named = config["classifier"] or ()
+    return [named] if isinstance(named, str) else list(named)
+
+
+def import_timm() -> Any:
+    """Return timm.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    if find_spec("timm") is None:
+        raise InputError(
+            f"model.name: the networks {TIMM}... need timm: pip install 'phototag[pretrained]'"
+        )
+    from importlib import import_module
+
+    return import_module("timm")
+
+
+def _build_timm(
+    name: str, weights: str | None, size: int
+) -> tuple[nn.Module, list[float], list[float], int]:
+    timm, bare = import_timm(), name.removeprefix(TIMM)
+    architecture, _, tag = bare.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), 5)
+        told = f"; close to it are {', '.join(near)}" if near else ""
+        raise InputError(f"model.name: timm has no network {architecture!r}{told}")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if tag and bare not in tags:
+        raise InputError(
+            f"model.name: timm has no weights {tag!r} of {architecture}; it has {', '.join(tags)}"
+        )
+    fixed = getattr(timm.get_pretrained_cfg(bare), "fixed_input_size", False)
+    options = {"img_size": size} if fixed else {}
+    network: nn.Module = timm.create_model(bare, pretrained=False, num_classes=0, **options)
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    return network, list(config["mean"]), list(config["std"]), config["input_size"][1]
+
+
+def _native_size(name: str) -> int:
+    if name.startswith(TIMM):
+        return int(import_timm().get_pretrained_cfg(name.removeprefix(TIMM)).input_size[1])
+    from torchvision import models
+
+    return int(models.get_model_weights(name).DEFAULT.transforms().crop_size[0])

