@@ -15,8 +15,7 @@ from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.weights import load_model
-from phototag.tracking.records import log_folder, log_scores
-from phototag.tracking.runs import find_or_rebuild_run
+from phototag.tracking.runs import record_evaluation
 from phototag.tracking.store import connect
 
 from . import run
@@ -62,10 +61,8 @@ def main() -> None:
     write_report(REPORTS / "report.html", result, figures, galleries)
     laps.end("figures")
 
-    store = connect()
-    run_id = find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
-    log_scores(store, run_id, scores)
-    log_folder(store, run_id, REPORTS)
+    key = metadata.content_key
+    record_evaluation(connect(), key, params.model_dump(), history, scores, REPORTS)
     laps.end("MLflow")
     print(f"evaluated in {laps}")
 

@@ -43,14 +43,15 @@ def main() -> None:
     )
     description = versions.write_description(pd.read_csv("reports/evaluate/scores.csv"), metadata)
 
-    store = connect()
-    run_id = find_or_rebuild_run(store, metadata.content_key, params.model_dump(), history)
-    version = versions.register_model(store, run_id, model, thresholds, tags, description)
-    decision, comparison = versions.challenge_champion(
-        store, version, model, thresholds, judged, params.evaluate.resamples, params.seed
-    )
-    write_decision(REPORTS, decision, comparison)
-    log_folder(store, run_id, REPORTS)
+    with connect() as store:
+        key = metadata.content_key
+        run_id = find_or_rebuild_run(store, key, params.model_dump(), history)
+        version = versions.register_model(store, run_id, model, thresholds, tags, description)
+        decision, comparison = versions.challenge_champion(
+            store, version, model, thresholds, judged, params.evaluate.resamples, params.seed
+        )
+        write_decision(REPORTS, decision, comparison)
+        log_folder(store, run_id, REPORTS)
 
 
 if __name__ == "__main__":

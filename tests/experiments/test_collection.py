@@ -52,7 +52,7 @@ def test_figures_are_kept_as_they_were_measured(
     files = SimpleNamespace(read_text=lambda path: stats)
     monkeypatch.setattr(collection, "list_experiments", lambda root: [("few-report-s0", "abc")])
     monkeypatch.setattr(collection, "read_revision", lambda root, revision, path: texts[path])
-    monkeypatch.setattr(collection, "DVCFileSystem", lambda root, rev: files)
+    monkeypatch.setattr(collection, "open_revision", lambda root, revision: (files, ""))
     runs = [Run("few", "report", 0, {}), Run("few", "report", 1, {})]  # the second did not run
     row = collect_results(tmp_path, runs).iloc[0]
     kept = pd.read_csv(tmp_path / RESULTS / "runs.csv").iloc[0]

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 
+from phototag.tracking.provenance import name_machine
 from phototag.tracking.records import DataInput, log_epoch, log_folder, log_scores
 from phototag.tracking.runs import (
     create_run,
@@ -25,7 +28,8 @@ from tests.servers import wait_for
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Store:
+    shutil.copy(empty_database, tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     # connect() leaves the address in the environment; the fixture's teardown takes it out again.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
@@ -53,6 +57,7 @@ def test_run_carries_params_metrics_and_tags(store: Store) -> None:
 def test_recorded_training_tells_the_whole_story(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t"]
     for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *arguments], check=True)
@@ -146,6 +151,62 @@ def test_a_killed_experiment_goes_on_under_its_new_name(
     assert find_run(store, "key", "killed-ant") is None
 
 
+OTHERS = ["other-machine:1:1", "", "live"]
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A process that may be at work: on another machine, nobody knows which, or here."""
+    if request.param != "live":
+        yield request.param
+        return
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as live:
+        yield f"{name_machine()}:{live.pid}:{psutil.Process(live.pid).create_time():.0f}"
+
+
+@pytest.mark.parametrize("process", OTHERS, indirect=True)
+@pytest.mark.parametrize("experiment", ["first", "second"])
+def test_a_run_at_work_is_not_taken_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch, process: str, experiment: str
+) -> None:
+    """The other one trains the same: an experiment of other thresholds, or another machine."""
+    other = create_run(store, "key", {}, {"phototag.process": process}, "first")
+    monkeypatch.setenv("DVC_EXP_NAME", experiment)
+    for resumed in (True, False):
+        with training_run(store, "key", {}, {}, resumed) as own:
+            assert own != other
+    assert find_or_rebuild_run(store, "key", {}, HISTORY) == own
+    run = store.client.get_run(other)
+    assert (run.info.status, run.info.run_name) == ("RUNNING", "first")
+    assert run.data.metrics == {}
+
+
+def test_evaluate_finds_the_run_of_its_own_machine(store: Store) -> None:
+    own = find_or_rebuild_run(store, "key", {}, HISTORY, "")
+    other = create_run(store, "key", {}, {"phototag.process": "other-machine:1:1"}, "")
+    store.client.set_terminated(other)
+    assert find_or_rebuild_run(store, "key", {}, HISTORY, "") == own
+
+
+def test_a_run_names_the_commit_of_the_folder_it_runs_in(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued experiments run in a copy, while the main checkout goes on."""
+    commits = []
+    for folder in (tmp_path, tmp_path / "copy"):
+        folder.mkdir(exist_ok=True)
+        git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t"]
+        for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", str(folder)]):
+            subprocess.run([*git, *arguments], check=True)
+        commits.append(subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip())
+    (tmp_path / "file").touch()
+    subprocess.run(["git", "-C", str(tmp_path), "add", "file"], check=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    tags = store.client.get_run(create_run(store, "key", {}, {}, "")).data.tags
+    assert tags["mlflow.source.git.commit"] == commits[1] != commits[0]
+    assert tags["phototag.git_dirty"] == "false"
+
+
 def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
     with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -178,11 +239,7 @@ def test_artifacts_lie_under_the_root_even_from_a_temporary_copy(
     assert kept.read_text() == "page"
 
 
-def test_scores_of_a_later_evaluation_replace_those_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    store = connect()
+def test_scores_of_a_later_evaluation_replace_those_before(store: Store) -> None:
     run_id = create_run(store, "key", {}, {}, "")
     for value in (0.3, 0.1, 0.1):
         log_scores(store, run_id, {"loss": value, "mAP": 0.5})

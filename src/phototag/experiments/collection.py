@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from dvc.api import DVCFileSystem
 from scipy.special import entr
 
 from phototag.base.files import write_table
 from phototag.base.params import ModelParams
 from phototag.experiments.claims import Experiments, Run, name_photos
-from phototag.experiments.sync import list_experiments, read_revision
+from phototag.experiments.sync import list_experiments, open_revision, read_revision
 from phototag.network.model import build_model
 
 RESULTS = Path("docs/results")
@@ -39,6 +38,8 @@ def list_finished(root: Path, experiments: Experiments) -> list[Run]:
     found = []
     for name, revision in list_experiments(root):
         values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
+        if values is None:  # of another project in the same git repository
+            continue
         photos, seed = name_photos(values["data"]["raw"]), values["seed"]
         runs = [Run(photos, variant, seed, {}) for variant in experiments.variants]
         found += [run for run in runs if run.name == name]
@@ -80,7 +81,8 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
     # Only what is needed: an experiment may be older than some keys of params.yaml.
     values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
     spec = ModelParams.model_validate(values["model"])
-    stats = json.loads(DVCFileSystem(str(root), rev=revision).read_text("data/stats.json"))
+    files, project = open_revision(root, revision)
+    stats = json.loads(files.read_text(f"{project}data/stats.json"))
     rates = np.array(list(stats["label_counts"].values())) / stats["num_images"]
     with torch.device("meta"):
         network = build_model(spec, len(rates), values["resize"]["size"], [0.5] * 3, [1.0] * 3)

@@ -166,11 +166,14 @@ def _compare(
         return True, "it is the champion already", nothing
     own = store.client.get_model_version(MODEL_NAME, version).tags["test_fingerprint"]
     with TemporaryDirectory() as folder:
-        rival = _fetch(champion, Path(folder))
-        if champion.tags.get("test_fingerprint") != own:
-            problem = "it was judged on other photos or labels"
-        else:
-            problem = why_incomparable(judged, rival[0])
+        try:
+            rival = _fetch(champion, Path(folder))
+            if champion.tags.get("test_fingerprint") != own:
+                problem = "it was judged on other photos or labels"
+            else:
+                problem = why_incomparable(judged, rival[0])
+        except (MlflowException, OSError) as error:
+            problem = f"its files cannot be fetched ({type(error).__name__})"
         if problem:
             reason = (
                 f"champion version {champion.version} does not compare: {problem}; to take this "

@@ -1,45 +1,69 @@
 """Where a result came from: process, commit, environment."""
 
+import hashlib
 import os
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
 import torch
 
+COMMIT_TAG = "mlflow.source.git.commit"
+DIRTY_TAG = "phototag.git_dirty"
+CLOCK_SHIFT = 30  # seconds by which a process's start may seem to move
+
+
+def name_machine() -> str:
+    """Name this machine, or this container on it: many of them have one host name."""
+    known = ""
+    with suppress(OSError):
+        known += Path("/etc/machine-id").read_text()
+    with suppress(OSError):
+        known += str(Path("/proc/self/ns/pid").readlink())
+    return f"{socket.gethostname()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+
 
 def name_process() -> str:
     """Name this process so that no other, also a later one, has the same name."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    return f"{name_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def is_of_this_machine(process: str) -> bool:
+    """Say whether a process of that name runs, or ran, on this machine."""
+    return process.rpartition(":")[0].rpartition(":")[0] == name_machine()
 
 
 def has_died(process: str) -> bool:
     """Say whether a process of that name is gone; of another machine's nobody here knows."""
-    host, _, rest = process.rpartition(":")[0].rpartition(":")
-    started = process.rpartition(":")[2]
-    if host != socket.gethostname() or not (rest.isdecimal() and started.isdecimal()):
+    number, _, started = process.removeprefix(f"{name_machine()}:").partition(":")
+    if not (is_of_this_machine(process) and number.isdecimal() and started.isdecimal()):
         return False
     try:
-        return f"{psutil.Process(int(rest)).create_time():.0f}" != started
+        there = psutil.Process(int(number))
+        # The start is counted from the clock, which may be set right in between.
+        if abs(there.create_time() - int(started)) > CLOCK_SHIFT:
+            return True
+        return bool(there.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
-def read_git_state(root: Path) -> dict[str, str]:
-    """Return the commit and whether the checkout differs from it; nothing outside of git."""
+def read_git_state(folder: Path) -> dict[str, str]:
+    """Return the commit and whether the folder differs from it; nothing outside of git."""
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"mlflow.source.git.commit": commit, "phototag.git_dirty": str(dirty).lower()}
+    return {COMMIT_TAG: commit, DIRTY_TAG: str(dirty).lower()}
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
     return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
 
 

@@ -8,29 +8,39 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Param, Run
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from phototag.tracking.provenance import (
     describe_environment,
     has_died,
+    is_of_this_machine,
     name_process,
     read_git_state,
 )
-from phototag.tracking.records import DataInput, flatten, log_best, log_data, log_epoch
-from phototag.tracking.store import Store, project_root
+from phototag.tracking.records import (
+    DataInput,
+    flatten,
+    log_best,
+    log_data,
+    log_epoch,
+    log_folder,
+    log_scores,
+)
+from phototag.tracking.store import FAILURES, Store, explain
 
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
 REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
+REBUILT_TAG = "phototag.rebuilt"
 
 
 def experiment_name() -> str:
@@ -47,16 +57,22 @@ def create_run(
         store: Where.
         key: The content key, by which the run is found again.
         params: Nested; logged flat, with dots.
-        tags: More tags.
+        tags: More tags; they win over those of this process and its checkout.
         exp_name: The DVC experiment, which names the run; empty for a plain `dvc repro`.
     """
-    all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **read_git_state(project_root()), **tags}
+    # Of the folder a stage runs in: an experiment's copy, not the main checkout.
+    own = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
+    all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **own, **tags}
     run = store.client.create_run(
         store.experiment_id, run_name=_run_name(key, exp_name), tags=all_tags
     )
-    entries = [Param(name, str(value)) for name, value in flatten(params).items()]
-    store.client.log_batch(run.info.run_id, params=entries)
+    _log_params(store, run.info.run_id, params)
     return str(run.info.run_id)
+
+
+def _log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
+    entries = [Param(name, str(value)) for name, value in flatten(params).items()]
+    store.client.log_batch(run_id, params=entries)
 
 
 def record_training(
@@ -70,8 +86,8 @@ def record_training(
     """Go through a training and log every epoch; return all its records.
 
     A training that was killed and goes on takes up its run again. Where the store cannot be
-    reached, training goes on with one warning: what it could not take is sent as soon as it can be
-    reached again, or by `phototag sync` later.
+    reached, from the start or later, training goes on with one warning: what it could not take is
+    sent as soon as it can be reached again, or by `phototag sync` later.
 
     Args:
         store: Where.
@@ -83,28 +99,58 @@ def record_training(
     """
     history: list[dict[str, Any]] = []
     tags = {"data_fingerprint": data.fingerprint}
-    with training_run(store, key, params, tags, resumed) as run_id:
-        sent, warned = _logged_epochs(store, run_id), False
-        log_data(store, run_id, data)
-        store.client.log_text(run_id, describe_environment(), "environment.txt")
+    with ExitStack() as ending:
+        recording = _Recording(
+            store,
+            data,
+            lambda: ending.enter_context(training_run(store, key, params, tags, resumed)),
+        )
+        recording.send(history)
         for record in epochs:
             history.append(dict(record))
-            try:
-                for unsent in history:
-                    if unsent["epoch"] not in sent:
-                        log_epoch(store, run_id, unsent, time.time_ns() // 1_000_000)
-                        sent.add(unsent["epoch"])
-            except (MlflowException, OSError) as error:
-                if not warned:
-                    print(
-                        f"warning: MLflow cannot be reached ({type(error).__name__}); training "
-                        "goes on, and what is missing there is sent later, or by `phototag sync`",
-                        file=sys.stderr,
-                    )
-                warned = True
-        with suppress(MlflowException, OSError):
-            log_best(store, run_id, history)
+            recording.send(history)
+        recording.send(history, last=True)
     return history
+
+
+class _Recording:
+    """What of a training its run has; what the store could not take is sent with what follows."""
+
+    def __init__(self, store: Store, data: DataInput, open_run: Callable[[], str]) -> None:
+        self.store, self.data, self.open_run = store, data, open_run
+        self.run_id = ""
+        self.sent: set[int] | None = None  # epochs; None before the run knows its data
+        self.warned = False
+        self.next_try = 0.0
+
+    def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
+        """Send what is missing, and with the last epoch, which one is the best."""
+        began = time.monotonic()
+        if began < self.next_try and not last:
+            return
+        try:
+            self.run_id = self.run_id or self.open_run()
+            if self.sent is None:
+                log_data(self.store, self.run_id, self.data)
+                text = describe_environment()
+                self.store.client.log_text(self.run_id, text, "environment.txt")
+                self.sent = _logged_epochs(self.store, self.run_id)
+            for record in history:
+                if record["epoch"] not in self.sent:
+                    log_epoch(self.store, self.run_id, record, time.time_ns() // 1_000_000)
+                    self.sent.add(record["epoch"])
+            if last:
+                log_best(self.store, self.run_id, history)
+        except FAILURES as error:
+            # Asking a store that is away takes time: a twentieth of the training's, at most.
+            self.next_try = time.monotonic() + 20 * (time.monotonic() - began)
+            if not self.warned:
+                print(
+                    f"warning: {explain(error, self.store.uri)}; training goes on, and what is "
+                    "missing there is sent later, or by `phototag sync`",
+                    file=sys.stderr,
+                )
+            self.warned = True
 
 
 @contextmanager
@@ -119,22 +165,26 @@ def training_run(
 
     A killed training's run may have ended as finished: `resumed` takes it up all the same. A run
     that `dvc exp run` left unfinished gets the name of the experiment that goes on with it: DVC
-    draws another one each time.
+    draws another one each time. The run of a process that may still be at work is left alone: two
+    experiments that train the same, or two machines, have one each.
 
     The run ends as FINISHED, KILLED (signals) or FAILED (errors).
     """
     close_dead_runs(store)
     name = experiment_name()
-    runs = find_runs(store, key, name)
+    runs = [run for run in find_runs(store, key, name) if not _is_at_work(run)]
     if not runs and resumed:
-        runs = [run for run in find_runs(store, key) if run.info.status != "FINISHED"]
+        others = [run for run in find_runs(store, key) if not _is_at_work(run)]
+        runs = [run for run in others if run.info.status != "FINISHED"]
     if runs and (resumed or runs[0].info.status != "FINISHED"):
         run_id = str(runs[0].info.run_id)
         store.client.update_run(run_id, "RUNNING", name=_run_name(key, name))
         store.client.set_tag(run_id, EXP_TAG, name)
+        store.client.set_tag(run_id, PROCESS_TAG, name_process())
+        if not runs[0].data.params:  # the store went away while the run was made
+            _log_params(store, run_id, params)
     else:
         run_id = create_run(store, key, params, tags, name)
-    store.client.set_tag(run_id, PROCESS_TAG, name_process())
     # SIGTERM would end the process without a word and leave the run RUNNING for ever.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = "FAILED"
@@ -146,13 +196,19 @@ def training_run(
         status = "KILLED"
         raise
     except BaseException as error:
-        with suppress(MlflowException, OSError):
+        with suppress(*FAILURES):
             store.client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:5000])
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-        with suppress(MlflowException, OSError):
+        with suppress(*FAILURES):
             store.client.set_terminated(run_id, status)
+
+
+def _is_at_work(run: Run) -> bool:
+    """Say whether another process may be writing to a run: of other machines nobody here knows."""
+    process = run.data.tags.get(PROCESS_TAG, "")
+    return run.info.status == "RUNNING" and process != name_process() and not has_died(process)
 
 
 @contextmanager
@@ -186,9 +242,19 @@ def _logged_epochs(store: Store, run_id: str) -> set[int]:
 
 
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
-    """Find the run of this content key and DVC experiment: the newest, a finished one first."""
-    runs = find_runs(store, key, exp_name)
-    return min(runs, key=lambda run: run.info.status != "FINISHED", default=None)
+    """Find the run of this content key and DVC experiment, but none of another's work.
+
+    A finished one comes first, then one of this machine, then the newest.
+    """
+    runs = [run for run in find_runs(store, key, exp_name) if not _is_at_work(run)]
+    return min(
+        runs,
+        key=lambda run: (
+            run.info.status != "FINISHED",
+            not is_of_this_machine(run.data.tags.get(PROCESS_TAG, "")),
+        ),
+        default=None,
+    )
 
 
 def _run_name(key: str, exp_name: str) -> str:
@@ -210,6 +276,7 @@ def find_or_rebuild_run(
     params: Mapping[str, Any],
     history: pd.DataFrame,
     exp_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Return the id of the run that trained the model; what it lacks comes from the history.
 
@@ -222,13 +289,16 @@ def find_or_rebuild_run(
         params: All params, nested.
         history: One row an epoch, as `train` wrote it.
         exp_name: The DVC experiment; the one that runs, where none is given.
+        tags: More tags of a run that is made.
     """
     exp_name = experiment_name() if exp_name is None else exp_name
     run = find_run(store, key, exp_name)
     if run:
         run_id = str(run.info.run_id)
     else:
-        run_id = create_run(store, key, params, {"phototag.rebuilt": "true"}, exp_name)
+        run_id = create_run(store, key, params, {REBUILT_TAG: "true", **(tags or {})}, exp_name)
+    if run and not run.data.params:
+        _log_params(store, run_id, params)
     logged = store.client.get_metric_history(run_id, "val_loss")
     start = store.client.get_run(run_id).info.start_time
     # After what is there, so that the epochs stand in order also by time.
@@ -242,3 +312,33 @@ def find_or_rebuild_run(
     if not run or run.info.status != "FINISHED":
         store.client.set_terminated(run_id, "FINISHED")
     return run_id
+
+
+def record_evaluation(
+    store: Store,
+    key: str,
+    params: Mapping[str, Any],
+    history: pd.DataFrame,
+    scores: Mapping[str, float],
+    reports: Path,
+) -> None:
+    """Log scores and reports in the model's run; a store that fails is told of in a warning.
+
+    Args:
+        store: Where.
+        key: The model's content key.
+        params: All params, nested.
+        history: One row an epoch, as `train` wrote it.
+        scores: The headline's.
+        reports: The folder of reports.
+    """
+    try:
+        run_id = find_or_rebuild_run(store, key, params, history)
+        log_folder(store, run_id, reports)
+        log_scores(store, run_id, scores)  # last: a run with scores is whole, says `phototag sync`
+    except FAILURES as error:
+        print(
+            f"warning: {explain(error, store.uri)}; all is written to {reports}, and `phototag "
+            "sync` sends it later",
+            file=sys.stderr,
+        )

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from phototag.tracking.store import connect, store_uri, training_view
+from phototag.tracking.store import connect, training_view
 
 
 def serve_ui(port: int) -> None:
@@ -12,14 +12,14 @@ def serve_ui(port: int) -> None:
     Args:
         port: Of the server.
     """
-    store = connect()
-    base = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if base.startswith("http"):
-        print(f"MLflow runs elsewhere: {training_view(base, store.experiment_id)}")
+    with connect() as store:
+        experiment = store.experiment_id
+    if store.uri.startswith("http"):
+        print(f"MLflow runs elsewhere: {training_view(store.uri.rstrip('/'), experiment)}")
         return
-    address = training_view(f"http://127.0.0.1:{port}", store.experiment_id)
+    address = training_view(f"http://127.0.0.1:{port}", experiment)
     print(f"Open {address}\nCtrl-C stops the server.", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri()]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     os.execv(
         sys.executable, [*command, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     )

@@ -1,0 +1,138 @@
+"""Runs from what git tracks, in a store that MLflow made."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from phototag.experiments.sync import read_revision, sync_runs
+from phototag.tracking.runs import create_run
+from phototag.tracking.store import Store, connect
+
+HISTORY = "epoch,val_loss,lr\n1,0.3,0.001\n2,0.2,0.001\n"
+
+
+class Repository:
+    """A git repository with DVC's project in it, at the top or in a folder."""
+
+    def __init__(self, top: Path, project: str) -> None:
+        self.top, self.root = top, top / project
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / ".dvc").mkdir()
+        (self.root / ".dvc/config").touch()
+        self.git("init", "-q")
+
+    def git(self, *arguments: str) -> str:
+        names = ["-c", "user.name=t", "-c", "user.email=t"]
+        command = ["git", "-C", str(self.top), *names, *arguments]
+        return subprocess.check_output(command, text=True).strip()
+
+    def write(self, key: str, lr: float = 0.001, loss: float | None = 0.25) -> None:
+        """Write what a training leaves, and with a loss, what an evaluation does."""
+        texts = {
+            "params.yaml": yaml.safe_dump({"lr": lr}),
+            "reports/train/training.json": json.dumps({"content_key": key}),
+            "reports/train/history.csv": HISTORY,
+        }
+        if loss is not None:
+            texts["reports/evaluate/metrics.json"] = json.dumps({"loss": loss})
+        for name, text in texts.items():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name).write_text(text)
+
+    def commit(self) -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "results")
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture(params=[".", "tools/what? ü"])
+def repository(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_database: Path,
+) -> Repository:
+    made = Repository(tmp_path / "repository", request.param)
+    shutil.copy(empty_database, made.root)
+    (made.root / ".gitignore").write_text("mlflow.db*\n/.dvc/tmp\n")
+    monkeypatch.setenv("DVC_ROOT", str(made.root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("DVC_EXP_NAME", "")
+    monkeypatch.chdir(made.root)
+    return made
+
+
+def runs(store: Store) -> dict[str, Run]:
+    found = store.client.search_runs([store.experiment_id])
+    return {run.data.tags["phototag.content_key"]: run for run in found}
+
+
+def test_commits_and_workspace_get_their_runs(repository: Repository) -> None:
+    repository.write("one", lr=0.1)
+    first = repository.commit()
+    repository.write("two", lr=0.2)
+    second = repository.commit()
+    repository.write("three", loss=None)
+    (repository.root / "reports/evaluate/metrics.json").unlink()
+    store = connect()
+    added, tagged = sync_runs(store, repository.root)
+    assert added == [first[:7], second[:7], "the workspace"]
+    assert tagged == [first[:7], second[:7]]
+    found = runs(store)
+    assert found["one"].data.params == {"lr": "0.1"}
+    assert found["one"].data.tags["mlflow.source.git.commit"] == first
+    assert found["two"].data.tags["phototag.revision"] == second
+    assert found["two"].data.metrics["test_loss"] == 0.25
+    assert found["three"].data.metrics["best_val_loss"] == 0.2
+    assert "test_loss" not in found["three"].data.metrics
+    assert sync_runs(store, repository.root) == ([], [])
+
+    # Evaluated since, while the store was away.
+    repository.write("three", loss=float("nan"))
+    assert sync_runs(store, repository.root) == (["the workspace"], [])
+    assert "test_loss" in runs(store)["three"].data.metrics
+    assert sync_runs(store, repository.root) == ([], [])
+
+    # Another machine trains the same anew: its run is no place for these.
+    other = create_run(store, "three", {}, {"phototag.process": "other-machine:1:1"}, "")
+    assert sync_runs(store, repository.root) == ([], [])
+    assert store.client.get_run(other).info.status == "RUNNING"
+    assert len(store.client.search_runs([store.experiment_id])) == 4
+
+
+def test_scores_of_another_model_are_passed_over(repository: Repository) -> None:
+    """dvc.lock says that the model was trained anew since the evaluation."""
+    repository.write("key", lr=0.1)
+    model = "models/model.safetensors"
+    lock = {
+        "train": {
+            "outs": [{"path": model, "md5": "new"}],
+            "params": {"params.yaml": {"lr": 0.3}},
+        },
+        "evaluate": {"deps": [{"path": model, "md5": "old"}]},
+    }
+    (repository.root / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}))
+    store = connect()
+    repository.git("commit", "-q", "--allow-empty", "-m", "nothing")
+    sync_runs(store, repository.root)
+    run = runs(store)["key"]
+    assert "test_loss" not in run.data.metrics
+    assert run.data.params == {"lr": "0.3"}  # params.yaml was changed since
+
+
+def test_paths_count_from_the_project(repository: Repository) -> None:
+    repository.write("key")
+    revision = repository.commit()
+    (repository.root / "params.yaml").write_text("lr: 9\n")
+    assert read_revision(repository.root, revision, "params.yaml") == "lr: 0.001\n"
+    assert read_revision(repository.root, "", "params.yaml") == "lr: 9\n"
+    assert read_revision(repository.root, revision, "other.yaml") is None
+    history = read_revision(repository.root, revision, "reports/train/history.csv")
+    assert history == HISTORY
+    assert list(pd.read_csv(repository.root / "reports/train/history.csv")["epoch"]) == [1, 2]
