@@ -1,11 +1,19 @@
 import json
+import re
+import shlex
+import socket
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dvc.utils.hydra import to_hydra_overrides
+from PIL import Image
 from typer.testing import CliRunner
 
+from phototag.base.errors import InputError
 from phototag.cli import app, typer_app
+from tests.projects import make_project
 
 
 def test_summary_shows_scores_report_and_next_steps(
@@ -53,15 +61,105 @@ def test_a_mistake_is_told_in_one_line(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_import_says_what_to_run_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "in").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "in/im1.jpg")
-    (tmp_path / "in/cat.txt").write_text("1\n")
-    shown = CliRunner().invoke(typer_app, ["import", "in"])
+def import_photos(to: str) -> str:
+    """Import a photo, and return what was printed."""
+    Path("in").mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4)).save("in/im1.jpg")
+    Path("in/cat.txt").write_text("1\n")
+    shown = CliRunner().invoke(typer_app, ["import", "in", "--to", to])
     assert shown.exit_code == 0, shown.output
-    assert "1 photos in data/raw.zip: cat 1" in shown.output
-    assert "dvc add data/raw.zip" in shown.output
-    assert "`data.raw: data/raw.zip`" in shown.output
+    return shown.output
+
+
+def test_import_says_what_to_run_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = import_photos("data/raw.zip")
+    assert "1 photos in data/raw.zip: cat 1" in shown
+    assert "dvc add data/raw.zip" in shown
+    assert "`data.raw: data/raw.zip`" in shown
+
+
+@pytest.mark.parametrize("to", ["data/my photos.zip", "it's: #1 [x]/$raw.zip", "raw", "../raw.zip"])
+def test_what_to_run_next_may_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    steps = [shlex.split(line) for line in import_photos(to).splitlines() if line.startswith("  ")]
+    assert steps[-1] == ["dvc", "repro"]
+    (override,) = to_hydra_overrides([steps[-2][-1]])
+    assert override.key_or_group == "data.raw"
+    raw = str(override.value())
+    if to.startswith(".."):  # DVC refuses to keep it, and in a copy `..` is elsewhere
+        assert raw == str(tmp_path / "raw.zip")
+        assert len(steps) == 2
+    else:
+        assert raw == to
+        assert steps[0] == ["dvc", "add", to]
+        files = [f"{to}.dvc", str(Path(to).with_name(".gitignore"))]
+        assert steps[1:3] == [
+            ["git", "add", *files],
+            ["git", "commit", "-m", "Add photos", *files],
+        ]
+
+
+@pytest.mark.slow
+def test_pasted_steps_bring_photos_into_an_experiments_copy(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    for name in ("a b", "c d"):
+        (tmp_path / name).mkdir()
+    colours = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), np.uint8)
+    for number, pixels in enumerate(colours):
+        Image.fromarray(pixels).save(tmp_path / f"a b/im{number}.jpg")
+    (tmp_path / "a b/cat.txt").write_text("".join(f"{n}\n" for n in range(0, 40, 2)))
+    for to in ("data/my photos.zip", "own/of me/raw"):
+        told = project("phototag", "import", "../a b", "--to", to)
+        steps = "\n".join(line for line in told.splitlines() if line.startswith("  "))
+        # Only as far as the photos go.
+        steps = re.sub("(dvc exp run .*|dvc repro)", r"\1 split", steps)
+        project("bash", "-e", "-c", steps)
+        project("dvc", "exp", "run", "--temp", "-S", "seed=1", "split")
+        assert not project("git", "status", "--porcelain", "--", "data", "own")
+
+
+@pytest.mark.slow
+def test_a_clone_with_windows_line_ends_has_dvcs_bytes(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    name = tmp_path / "clone"
+    project("git", "-c", "core.autocrlf=true", "clone", "-q", ".", str(name))
+    for path in project("git", "ls-files", "-z").split("\0")[:-1]:
+        assert (name / path).read_bytes() == (project.folder / path).read_bytes(), path
+
+
+@pytest.mark.parametrize("command", ["ui", "demo"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_in_use_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as server:
+        server.bind((address, 0))
+        server.listen()
+        port = server.getsockname()[1]
+        shown = CliRunner().invoke(typer_app, [command, "--port", str(port)])
+    assert isinstance(shown.exception, InputError)
+    assert str(shown.exception).startswith(f"port {port} cannot be used")
+    assert "--port" in str(shown.exception)
+    assert list(tmp_path.iterdir()) == []  # not even a store was made
+
+
+@pytest.mark.parametrize("command", [["history"], ["sync"], ["promote", "1"], ["rollback"], ["ui"]])
+def test_commands_tell_in_one_sentence_that_the_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], port: int
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://a@127.0.0.1:{port}/none")
+    if command == ["ui"]:
+        command = ["ui", "--port", str(port)]
+    shown = CliRunner().invoke(typer_app, command)
+    assert isinstance(shown.exception, InputError), shown.exception
+    assert "MLflow cannot be reached" in str(shown.exception)

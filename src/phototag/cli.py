@@ -1,5 +1,9 @@
 """The command line: `phototag --help`."""
 
+import re
+import shlex
+import socket
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,6 +14,7 @@ import typer
 from phototag.base.errors import InputError
 
 MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
+PORT = typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)
 Format = Literal["table", "csv", "jsonl", "results"]
 
 typer_app = typer.Typer(
@@ -46,10 +51,33 @@ def import_(
         typer.echo(f"note: {note}")
     counts = ", ".join(f"{label} {count}" for label, count in summary.label_counts.items())
     typer.echo(f"{summary.num_images} photos in {summary.destination}: {counts}")
-    typer.echo(
-        f"Next:\n  dvc add {summary.destination}\n"
-        f"  set `data.raw: {summary.destination}` in params.yaml\n  dvc repro"
-    )
+    typer.echo(_tell_next_steps(summary.destination))
+
+
+def _tell_next_steps(photos: Path) -> str:
+    """Tell the commands, to be pasted as they are, that make the pipeline read new photos."""
+    import yaml
+
+    from phototag.experiments.queue import to_hydra
+
+    folder = Path.cwd()
+    inside = photos.resolve().is_relative_to(folder)
+    raw = str(photos.resolve().relative_to(folder) if inside else photos.resolve())
+    key = yaml.safe_dump({"data.raw": raw}, allow_unicode=True, width=10_000).strip()
+    plain = re.fullmatch(r"[\w .-]*(/[\w .-]+)+", raw, re.ASCII)
+    commands = []
+    if inside:  # DVC keeps only what lies in the project
+        tracked = [f"{raw}.dvc"]
+        ignored = subprocess.run(["git", "check-ignore", "-q", raw], check=False).returncode == 0
+        if not ignored:  # then `dvc add` sees to it
+            tracked.append(str(Path(raw).with_name(".gitignore")))
+        # The copies that experiments run in hold what is committed; DVC empties git's index.
+        commands = [["dvc", "add", raw], ["git", "add", *tracked]]
+        commands.append(["git", "commit", "-m", "Add photos", *tracked])
+    commands.append(["dvc", "exp", "run", "-S", f"data.raw={raw if plain else to_hydra(raw)}"])
+    commands.append(["dvc", "repro"])
+    lines = [f"Next; `-S` writes `{key}` into params.yaml:", *map(shlex.join, commands)]
+    return "\n  ".join(lines)
 
 
 @typer_app.command()
@@ -104,7 +132,8 @@ def sync() -> None:
     from phototag.experiments.sync import sync_runs
     from phototag.tracking.store import connect, project_root
 
-    added, tagged = sync_runs(connect(), project_root())
+    with connect() as store:
+        added, tagged = sync_runs(store, project_root())
     typer.echo(f"{len(added)} runs added to MLflow{': ' if added else ''}{', '.join(added)}")
     if tagged:
         typer.echo(f"{len(tagged)} runs told their revision: {', '.join(tagged)}")
@@ -163,7 +192,9 @@ def history() -> None:
     from phototag.registry import versions
     from phototag.tracking.store import connect
 
-    for entry in versions.read_history(connect()):
+    with connect() as store:
+        entries = versions.read_history(store)
+    for entry in entries:
         outcome = "champion" if entry["champion"] else "refused "
         typer.echo(
             f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
@@ -180,7 +211,9 @@ def promote(
     from phototag.registry import versions
     from phototag.tracking.store import connect
 
-    _tell(versions.promote(connect(), str(version), reason))
+    with connect() as store:
+        decision = versions.promote(store, str(version), reason)
+    _tell(decision)
 
 
 @typer_app.command()
@@ -191,7 +224,9 @@ def rollback(
     from phototag.registry import versions
     from phototag.tracking.store import connect
 
-    _tell(versions.roll_back(connect(), reason))
+    with connect() as store:
+        decision = versions.roll_back(store, reason)
+    _tell(decision)
 
 
 def _tell(decision: dict[str, Any]) -> None:
@@ -221,21 +256,36 @@ def _refuse_existing(output: Path) -> None:
         raise InputError(f"{output} exists already: name a new file, or remove it")
 
 
+def _refuse_busy(port: int) -> None:
+    """Ask before a server starts: the servers themselves try again for minutes, or say nothing."""
+    with socket.socket() as asked:
+        # As servers do; without it, a server that has just ended would be in the way.
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            asked.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} cannot be used ({error.strerror}): name another one with --port"
+            ) from None
+
+
 @typer_app.command()
 def demo(
-    port: Annotated[int, typer.Option(help="Of the page, on 127.0.0.1.")] = 8501,
+    port: Annotated[int, PORT] = 8501,
     model: Annotated[Path, typer.Option(help="Weights, of `train`.")] = MODEL,
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Serve a page on which one drops a photo and sees labels, scores and where they come from."""
     from phototag.apps.demo import serve_demo
 
+    _refuse_busy(port)
     serve_demo(model, thresholds, port)
 
 
 @typer_app.command()
-def ui(port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.")] = 5000) -> None:
+def ui(port: Annotated[int, PORT] = 5000) -> None:
     """Serve MLflow on the project's store and print the address that opens its runs."""
     from phototag.tracking.ui import serve_ui
 
+    _refuse_busy(port)
     serve_ui(port)
