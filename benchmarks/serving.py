@@ -62,7 +62,7 @@ def main() -> None:
         f: base64.b64encode(Path(f).read_bytes()).decode() for f in find_photos([folder], [])
     }
     images = [encoded[file] for file in itertools.islice(files, REQUESTS)]
-    connect()
+    _ = connect().client  # from here on, MLflow knows the store
     model = mlflow.pyfunc.load_model("models:/phototag@champion")
 
     def call(image: str) -> None:

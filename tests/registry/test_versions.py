@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,19 @@ def test_a_champion_that_takes_other_sizes_stays(register: Registered) -> None:
     decision = register(known=3)
     assert not decision["champion"]
     assert "8 pixels a side" in decision["reason"]
+    assert "phototag promote 2" in decision["reason"]
+
+
+@pytest.mark.parametrize("lost", ["models", "model.safetensors"])
+def test_a_champion_whose_files_are_gone_stays(
+    register: Registered, tmp_path: Path, lost: str
+) -> None:
+    register(known=1)
+    for path in list((tmp_path / "mlartifacts").rglob(lost)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    decision = register(known=3)
+    assert (decision["version"], decision["champion"]) == (2, False)
+    assert "does not compare: its files cannot be fetched" in decision["reason"]
     assert "phototag promote 2" in decision["reason"]
 
 

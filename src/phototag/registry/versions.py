@@ -172,7 +172,7 @@ def _compare(
                 problem = "it was judged on other photos or labels"
             else:
                 problem = why_incomparable(judged, rival[0])
-        except (MlflowException, OSError) as error:
+        except (InputError, MlflowException, OSError) as error:
             problem = f"its files cannot be fetched ({type(error).__name__})"
         if problem:
             reason = (
