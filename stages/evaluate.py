@@ -14,7 +14,7 @@ from phototag.evaluation.galleries import build_galleries
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.network.inference import pick_device, predict_logits
-from phototag.network.weights import load_model
+from phototag.network.weights import describe_origin, load_model
 from phototag.tracking.runs import record_evaluation
 from phototag.tracking.store import connect
 
@@ -58,7 +58,7 @@ def main() -> None:
     galleries = build_galleries(network, device, result)
     laps.end("galleries")
     figures = draw_figures(result, history, REPORTS / "figures")
-    write_report(REPORTS / "report.html", result, figures, galleries)
+    write_report(REPORTS / "report.html", result, figures, galleries, describe_origin(metadata))
     laps.end("figures")
 
     key = metadata.content_key

@@ -12,7 +12,7 @@ from phototag.base.params import read_params
 from phototag.data import dataset
 from phototag.network import backbones, model, pretrained
 from phototag.network.pretrained import list_weights_files
-from phototag.network.weights import Metadata, save_model
+from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import record_training
 from phototag.tracking.store import connect, project_root
@@ -56,6 +56,8 @@ def main() -> None:
         connect(), key, params.model_dump(), map(asdict, epochs), data, resumed
     )
 
+    # A name to compare with, no file that is read here.
+    is_drawn = Path(params.data.raw) == Path("data", "sample")
     best = min(history, key=lambda record: record["val_loss"])
     metadata = Metadata(
         labels=train.labels,
@@ -66,6 +68,8 @@ def main() -> None:
         content_key=key,
         epoch=best["epoch"],
         val_loss=best["val_loss"],
+        num_photos=len(train),
+        source=DRAWN if is_drawn else params.data.raw,
     )
     save_model(Path("models/model.safetensors"), network, metadata)
     trained = {"content_key": key, "epoch": best["epoch"], "val_loss": best["val_loss"]}

@@ -12,7 +12,7 @@ from phototag.network.weights import Metadata, save_model
 LABELS = ["blue", "green", "red"]
 
 
-def make_model(folder: Path, known: int = 3, size: int = 16) -> tuple[Path, Path]:
+def make_model(folder: Path, known: int = 3, size: int = 16, source: str = "") -> tuple[Path, Path]:
     """Write a model file and its thresholds, of a network that knows the first labels only."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
@@ -31,7 +31,16 @@ def make_model(folder: Path, known: int = 3, size: int = 16) -> tuple[Path, Path
     )
     folder.mkdir(exist_ok=True)
     metadata = Metadata(
-        LABELS, size, [0.0] * 3, [1.0] * 3, spec.model_dump(mode="json"), "key", 1, val_loss=0.5
+        LABELS,
+        size,
+        [0.0] * 3,
+        [1.0] * 3,
+        spec.model_dump(mode="json"),
+        "key",
+        epoch=1,
+        val_loss=0.5,
+        num_photos=40 if source else 0,
+        source=source,
     )
     save_model(folder / "model.safetensors", network, metadata)
     point = {"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}

@@ -108,6 +108,8 @@ def predict(
         raise InputError("--resume goes on with an output: name it with --output")
     tagger = load_tagger(model, thresholds)
     tell = partial(typer.echo, err=True)
+    if tagger.origin:
+        tell(tagger.origin)
     listed = predictions.read_list(sys.stdin.buffer)
     names = order_names(predictions.find_photos(sources, listed, tell), format_)
     if output:

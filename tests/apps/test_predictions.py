@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from phototag.data.dataset import Dataset
 from phototag.intake.images import prepare_photo
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
+from phototag.network.weights import DRAWN
 from phototag.serving.tagger import BATCH, Tagger, Tags, load_tagger, read_photo, tag_photos
 from tests.models import LABELS, make_model
 
@@ -306,6 +309,96 @@ def test_labels_named_like_columns_keep_their_own() -> None:
         "scores": tags.scores,
         "error": None,
     }
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results"])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    model: tuple[Path, Path],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format_: str,
+    cut: int,
+) -> None:
+    monkeypatch.setattr(predictions, "BATCH", 1)
+    arguments = [str(photos), "-f", format_, *options(model)]
+    assert run(*arguments, "-o", str(tmp_path / "whole"))[0] == 0
+    seen: list[int] = []
+
+    def kill(tagger: Tagger, data: list[bytes | InputError]) -> list[Tags]:
+        seen.append(len(data))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return tag_photos(tagger, data)
+
+    output = tmp_path / "out.csv"
+    monkeypatch.setattr(predictions, "tag_photos", kill)
+    assert run(*arguments, "-o", str(output))[0] != 0
+    assert not output.exists()
+    (left,) = tmp_path.glob("out.csv.*.partial")
+    lines = 2 + (format_ == "csv")
+    assert left.read_bytes().count(b"\n") == lines  # what was done is on disk
+    # A kill -9 may leave half a line.
+    left.write_bytes(left.read_bytes()[: -3 if cut else None])
+    seen.clear()
+    seen += [0, 0, 0]
+    assert "add --resume" in run(*arguments, "-o", str(output))[2]
+    code, _, problems = run(*arguments, "-o", str(output), "--resume")
+    assert code == 0
+    assert f"going on after {lines - cut} lines" in problems
+    assert seen[3:] == [1] * (2 + cut)  # only what was missing
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_another_model_or_other_photos_are_not_gone_on_with(
+    model: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
+    def place(*names: str) -> Path:
+        found = predictions.find_photos(names, [])
+        return predictions.partial_of(tmp_path / "out", found, "csv", model)
+
+    before = place(str(photos))
+    assert place(str(photos)) == before
+    assert place(str(photos / "im1.png")) != before
+    point = json.loads(model[1].read_text()) | {"temperature": 2.0}
+    model[1].write_text(json.dumps(point))
+    assert place(str(photos)) != before
+    before.write_text("file\n")
+    output = ["-o", str(tmp_path / "out"), "--resume"]
+    code, _, problems = run(str(photos), "-f", "csv", *output, *options(model))
+    assert code == 0
+    assert "nothing to go on with" in problems
+    assert "name it with --output" in run(str(photos), "--resume", *options(model))[2]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_photos(tagger: Tagger, photos: Path, tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        names = [str(photos / "im1.png")] * count
+        tracemalloc.start()
+        output = tmp_path / f"{count}.csv"
+        predictions.write_predictions(tagger, names, "csv", str, output, [], resume=False)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    assert peak(6000) < 1.2 * peak(600)
+
+
+def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> None:
+    drawn = make_model(tmp_path / "drawn", source=DRAWN)
+    code, out, told = run(str(photos / "im1.png"), *options(drawn))
+    assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
+    day = datetime.fromtimestamp(drawn[0].stat().st_mtime, UTC).date()
+    assert "40 drawn scenes alone: it knows no real photos" in told
+    assert f"model.safetensors is of {day}." in told
+    real = make_model(tmp_path / "real", source="data/raw.zip")
+    assert (
+        "Trained on 40 photos of data/raw.zip." in run(str(photos / "im1.png"), *options(real))[2]
+    )
 
 
 def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> None:

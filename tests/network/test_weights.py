@@ -1,21 +1,26 @@
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from phototag.base.errors import InputError
 from phototag.base.params import ModelParams
 from phototag.network.model import build_model
 from phototag.network.weights import (
+    DRAWN,
     Metadata,
+    describe_origin,
     load_model,
     read_metadata,
     required_packages,
     save_model,
 )
+from tests.models import make_model
 
 SAVE = """
 import sys, pathlib, torch
@@ -86,3 +91,22 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("text", "foreign"):
         with pytest.raises(InputError, match=f"{name} is no phototag model"):
             read_metadata(tmp_path / name)
+
+
+def test_a_model_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    drawn, real, silent = (
+        read_metadata(make_model(tmp_path / name, source=source)[0])
+        for name, source in (("drawn", DRAWN), ("real", "data/raw.zip"), ("silent", ""))
+    )
+    assert "40 drawn scenes alone: it knows no real photos" in describe_origin(drawn)
+    assert describe_origin(real) == "Trained on 40 photos of data/raw.zip."
+    assert describe_origin(silent) == ""
+    assert [found.is_drawn for found in (drawn, real, silent)] == [True, False, False]
+
+
+def test_a_file_of_before_this_was_told_loads(tmp_path: Path) -> None:
+    path, _ = make_model(tmp_path)
+    values = asdict(read_metadata(path))
+    del values["num_photos"], values["source"]
+    save_file(load_file(path), path, {"phototag": json.dumps(values)})
+    assert describe_origin(load_model(path)[1]) == ""

@@ -81,6 +81,7 @@ def write_report(
     result: Evaluation,
     figures: Mapping[str, str],
     galleries: Mapping[str, Mapping[str, list[Example]]],
+    origin: str = "",
 ) -> None:
     """Write one HTML page that needs no other file.
 
@@ -89,6 +90,7 @@ def write_report(
         result: The evaluation.
         figures: Of `draw_figures`.
         galleries: Of `galleries.build_galleries`.
+        origin: Of `weights.describe_origin`: what the model was trained on.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
     photos = len(result.datasets[result.split])
@@ -97,7 +99,10 @@ def write_report(
         "phototag.evaluation",
         "report.html.j2",
         title="How good is the model?",
-        headline=summarize(f"{photos} {result.split} photos", scores, per_label, slices),
+        headline=[
+            *summarize(f"{photos} {result.split} photos", scores, per_label, slices),
+            *([origin] if origin else []),
+        ],
         split=result.split,
         predictors=list(dict.fromkeys(scores["predictor"])),
         metrics=list(dict.fromkeys(scores["metric"])),

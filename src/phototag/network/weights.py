@@ -15,6 +15,8 @@ from phototag.base.params import ModelParams
 from phototag.network.backbones import TIMM
 from phototag.network.model import build_model
 
+DRAWN = "drawn scenes"
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -29,6 +31,8 @@ class Metadata:
         content_key: Hash of the train stage's params, data and code.
         epoch: The epoch whose weights these are, from 1.
         val_loss: Mean binary cross entropy of that epoch on val.
+        num_photos: It was trained on; 0 in files of before this was told.
+        source: Of these photos: `DRAWN`, or data.raw of params.yaml.
     """
 
     labels: list[str]
@@ -39,6 +43,25 @@ class Metadata:
     content_key: str
     epoch: int
     val_loss: float
+    num_photos: int = 0
+    source: str = ""
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it never saw a real photo."""
+        return self.source == DRAWN
+
+
+def describe_origin(metadata: Metadata) -> str:
+    """Say in a sentence what a model was trained on; nothing where its file does not tell."""
+    if metadata.is_drawn:
+        return (
+            f"Trained on {metadata.num_photos} drawn scenes alone: it knows no real photos, and "
+            "what it says of one means nothing."
+        )
+    if metadata.num_photos:
+        return f"Trained on {metadata.num_photos} photos of {metadata.source}."
+    return ""
 
 
 def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:

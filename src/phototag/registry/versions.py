@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
 from phototag.data.dataset import Dataset
-from phototag.network.weights import Metadata
+from phototag.network.weights import Metadata, describe_origin
 from phototag.registry.comparison import COLUMNS, compare_models, judge, why_incomparable
 from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
@@ -106,6 +106,8 @@ def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
             f"Labels photos with {', '.join(metadata.labels)}. Takes photos (base64, data URLs "
             f"or bytes); the network sees {metadata.size} x {metadata.size} pixels. Weights of "
             f"epoch {metadata.epoch}, val loss {metadata.val_loss:.4f}.",
+            "",
+            describe_origin(metadata),
             "",
             "| metric on held-out photos | value | 95% interval |",
             "|---|---|---|",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from phototag.base.files import read_json
 from phototag.intake.images import MAX_PIXELS
 from phototag.intake.raw import read_file
 from phototag.network.metrics import sigmoid
-from phototag.network.weights import load_model
+from phototag.network.weights import describe_origin, load_model
 from phototag.serving.decoder import decode_photos
 
 BATCH = 64  # photos whose pixels are held at once
@@ -29,6 +30,8 @@ class Tagger:
         size: Pixels a side of its input.
         temperature: By which the logits are divided.
         thresholds: 0..1 [num_labels].
+        origin: What it was trained on, in a sentence; may be empty.
+        is_drawn: Whether it never saw a real photo.
     """
 
     network: nn.Module
@@ -36,6 +39,8 @@ class Tagger:
     size: int
     temperature: float
     thresholds: np.ndarray
+    origin: str = ""
+    is_drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,21 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
             f"{thresholds_file} holds no thresholds for the labels of {model_file} "
             f"({type(error).__name__}: {error})"
         ) from None
-    return Tagger(network, metadata.labels, metadata.size, temperature, thresholds)
+    return Tagger(
+        network,
+        metadata.labels,
+        metadata.size,
+        temperature,
+        thresholds,
+        _date_origin(model_file, describe_origin(metadata)),
+        metadata.is_drawn,
+    )
+
+
+def _date_origin(model_file: Path, origin: str) -> str:
+    """Add when the file was written; the file itself cannot tell: equal inputs, equal bytes."""
+    day = datetime.fromtimestamp(model_file.stat().st_mtime, UTC).date()
+    return f"{origin} {model_file.name} is of {day}." if origin else ""
 
 
 def read_photo(path: str | Path) -> bytes | InputError:

@@ -1,0 +1,39 @@
+"""The page without a browser, as Streamlit's own test runner draws it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from phototag.network.weights import DRAWN
+from tests.models import make_model
+
+PAGE = Path(__file__).parents[2] / "src/phototag/apps/demo_page.py"
+
+
+def draw(model: Path, thresholds: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    monkeypatch.setattr(sys, "argv", ["demo", str(model), str(thresholds)])
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert not page.exception
+    return page
+
+
+@pytest.mark.parametrize("source", [DRAWN, "data/my_*photos*.zip", ""])
+def test_the_page_says_what_the_model_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    page = draw(*make_model(tmp_path, source=source), monkeypatch)
+    warnings, captions = ([found.value for found in some] for some in (page.warning, page.caption))
+    if source == DRAWN:
+        assert "40 drawn scenes alone" in warnings[0]
+        assert not captions
+    else:
+        assert not warnings
+        # The user's words are no Markdown.
+        assert [r"my\_\*photos\*" in text for text in captions] == [True] * bool(source)
+
+
+def test_a_missing_model_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = draw(tmp_path / "none.safetensors", tmp_path / "none.json", monkeypatch)
+    assert "is missing" in page.error[0].value
