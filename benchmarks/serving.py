@@ -2,14 +2,14 @@
 
 `mlflow models serve -m models:/phototag@champion --env-manager local -p 5001` in one terminal, then
 `python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. Each of
-1 000 requests carries one photo; 8 clients send them at once. In this process the registered model
-is called with one photo at a time, likewise by 8 threads and by one.
+1 000 requests carries one photo; 1, 8 and 64 clients send them at once, and take the two cores'
+time with the server. In this process the registered model is called with one photo at a time, by
+one thread and by 8. To compare two models, serve the other on another port and name both addresses.
 """
 
 import base64
 import itertools
 import json
-import statistics
 import sys
 import threading
 import time
@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 
 from phototag.apps.predictions import find_photos
 from phototag.tracking.store import connect
 
-REQUESTS, CLIENTS, TURNS = 1000, 8, 3
+REQUESTS, CLIENTS, TURNS = 1000, (1, 8, 64), 3
+RATE = "in process, 1 thread"  # what the others are compared with
 
 
 class Client(threading.local):
@@ -46,17 +48,26 @@ class Client(threading.local):
             raise SystemExit(f"failed: {answer.status} {text[:300]!r}")
 
 
-def measure(tag: Callable[[str], None], images: list[str], clients: int) -> float:
-    """Return photos a second."""
+def measure(
+    tag: Callable[[str], None], images: list[str], clients: int
+) -> tuple[float, float, float]:
+    """Return photos a second, and the median and the 99th percentile of the wait in ms."""
+
+    def wait(image: str) -> float:
+        asked = time.perf_counter()
+        tag(image)
+        return 1000 * (time.perf_counter() - asked)
+
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(tag, images))
-    return len(images) / (time.perf_counter() - start)
+        waits = list(pool.map(wait, images))
+    rate = len(images) / (time.perf_counter() - start)
+    return rate, float(np.percentile(waits, 50)), float(np.percentile(waits, 99))
 
 
 def main() -> None:
-    """Take turns, and print the medians and the ratio."""
-    address, folder = sys.argv[1:]
+    """Take turns, and print the medians and the ratios."""
+    *addresses, folder = sys.argv[1:]
     files = itertools.cycle(find_photos([folder], []))
     encoded = {
         f: base64.b64encode(Path(f).read_bytes()).decode() for f in find_photos([folder], [])
@@ -68,22 +79,24 @@ def main() -> None:
     def call(image: str) -> None:
         model.predict(pd.DataFrame({"image": [image]}))
 
-    client = Client(address)
-    ways: dict[str, tuple[Callable[[str], None], int]] = {
-        "served, 8 clients": (client, CLIENTS),
-        "in process, 8 threads": (call, CLIENTS),
-        "in process, 1 thread": (call, 1),
-    }
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    ways: dict[str, tuple[Callable[[str], None], int]] = {RATE: (call, 1)}
+    ways["in process, 8 threads"] = (call, 8)
+    for address in addresses:
+        client = Client(address)
+        for clients in CLIENTS:
+            ways[f"{address}, {clients} clients"] = (client, clients)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for tag, clients in ways.values():
-        measure(tag, images[:50], clients)  # warm up
+        measure(tag, images[:100], clients)  # warm up
     for _ in range(TURNS):
         for name, (tag, clients) in ways.items():
             found[name].append(measure(tag, images, clients))
-    served = statistics.median(found["served, 8 clients"])
-    for name, rates in found.items():
-        rate = statistics.median(rates)
-        print(f"{name:<22} {rate:6.0f} photos/s   served is {served / rate:.2f} of it")
+    medians = {name: np.median(turns, axis=0) for name, turns in found.items()}
+    for name, (rate, middle, late) in medians.items():
+        print(
+            f"{name:<{max(map(len, ways))}}  {rate:6.0f} photos/s, "
+            f"{rate / medians[RATE][0]:.2f} of one thread's; p50 {middle:6.1f} ms, p99 {late:6.1f} ms"
+        )
 
 
 if __name__ == "__main__":

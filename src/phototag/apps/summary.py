@@ -33,8 +33,9 @@ def summarize(root: Path) -> str:
     if any(tracked.get(name, value) != value for name, value in scores.items()):
         lines += [
             "",
-            "git has the results of another processor, which rounds differently, or of other",
-            "params or photos: `git commit -a` keeps yours, `git restore dvc.lock reports` its own.",
+            "git has the results of another processor, which rounds differently, or of other "
+            "params or photos:",
+            "`git commit -a` keeps yours, `git restore dvc.lock reports` its own.",
         ]
     lines.append("")
     if decision_file.is_file():
