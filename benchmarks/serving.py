@@ -95,7 +95,8 @@ def main() -> None:
     for name, (rate, middle, late) in medians.items():
         print(
             f"{name:<{max(map(len, ways))}}  {rate:6.0f} photos/s, "
-            f"{rate / medians[RATE][0]:.2f} of one thread's; p50 {middle:6.1f} ms, p99 {late:6.1f} ms"
+            f"{rate / medians[RATE][0]:.2f} of one thread's; "
+            f"p50 {middle:6.1f} ms, p99 {late:6.1f} ms"
         )
 
 
