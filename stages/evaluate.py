@@ -15,6 +15,7 @@ from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.weights import describe_origin, load_model
+from phototag.pages.cells import guard_cells
 from phototag.tracking.runs import record_evaluation
 from phototag.tracking.store import connect
 
@@ -52,7 +53,7 @@ def main() -> None:
     write_json(REPORTS / "metrics.json", scores)
     write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate))
     for name in TABLES:
-        write_table(REPORTS / f"{name}.csv", result.tables[name])
+        write_table(REPORTS / f"{name}.csv", guard_cells(result.tables[name]))
     laps.end("scores")
 
     galleries = build_galleries(network, device, result)

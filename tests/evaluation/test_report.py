@@ -1,5 +1,6 @@
 import base64
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser
 
 from phototag.base.params import EvaluateParams, ModelParams
 from phototag.data.dataset import Dataset
+from phototag.evaluation import charts, report
 from phototag.evaluation.galleries import build_galleries, overlay_heat
 from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
@@ -201,3 +203,135 @@ def test_summary_says_so_where_nothing_was_learnt() -> None:
     assert third.startswith("Every photo here has a label. No group of photos")
     worse = make_scores(0.1, (-0.2, -0.3, -0.1), 1.0)
     assert "20% ABOVE the prior's" in summarize("8", worse, labels, make_slices())[0]
+
+
+def make_page(
+    folder: Path, targets: dict[str, np.ndarray], labels: list[str], seed: int = 0, **params: bool
+) -> tuple[Evaluation, str]:
+    """Evaluate photos of these targets and return what was found and the page."""
+    rng = np.random.default_rng(seed)
+    total = sum(map(len, targets.values()))
+    images = np.broadcast_to(np.uint8(7), (total, 16, 16, 3))
+    datasets, start = {}, 0
+    for split, own in targets.items():
+        rows = np.arange(start, start + len(own))
+        names = [f"images/im{row}.jpg" for row in rows]
+        datasets[split] = Dataset(images, rows, own.astype(np.uint8), labels, names, names)
+        start += len(own)
+    logits = {
+        split: rng.normal(2.0 * own - 1, 1).astype(np.float32)
+        for split, own in targets.items()
+        if split != "train" and len(own)
+    }
+    manifest = pd.DataFrame({"width": [16] * total, "height": [16] * total})
+    result = evaluate(datasets, logits, manifest, PARAMS.model_copy(update=params), seed=0)
+    spec = ModelParams.model_validate(
+        {"init": "he", "conv": [{"out": 3, "kernel": 3, "pool": 2}], "linear": []}
+    )
+    network = build_model(spec, len(labels), 16, [0.5] * 3, [0.2] * 3)
+    galleries = build_galleries(network, torch.device("cpu"), result)
+    figures = draw_figures(result, HISTORY, folder / "figures")
+    write_report(folder / "report.html", result, figures, galleries)
+    return result, (folder / "report.html").read_text(encoding="utf-8")
+
+
+def draw_targets(num_labels: int, **sizes: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(2)
+    return {split: rng.random((size, num_labels)) < 0.4 for split, size in sizes.items()}
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        draw_targets(3, train=10, val=1, test=1),
+        draw_targets(3, train=10, val=1, test=0),
+        draw_targets(1, train=6, val=3, test=3),
+        {split: np.zeros((4, 2), bool) for split in ("train", "val", "test")},
+        {split: np.ones((4, 2), bool) for split in ("train", "val", "test")},
+        draw_targets(2, train=6, val=2, test=0) | {"val": np.zeros((2, 2), bool)},
+    ],
+    ids=["one of each", "one of val", "one label", "no positives", "all positive", "val without"],
+)
+def test_few_photos_alike_give_a_report(targets: dict[str, np.ndarray], tmp_path: Path) -> None:
+    labels = [f"l{number}" for number in range(targets["train"].shape[1])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, page = make_page(tmp_path, targets, labels)
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
+    # All photos look the same; with one number of labels, too, there are no groups.
+    alike = len({int(row.sum()) for row in targets["test" if len(targets["test"]) else "val"]}) == 1
+    assert ("Groups of photos" in page) == (not alike)
+    assert (tmp_path / "figures/slices.png").exists() == (not alike)
+
+
+def test_words_of_the_user_are_never_markup(tmp_path: Path) -> None:
+    labels = ["$", "$$", "$x$", "_x_", "<b>", "&", "=1+1", r"\frac{", "a\nb", "x" * 300, "^_{", "%"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, page = make_page(tmp_path, draw_targets(12, train=30, val=20, test=20), labels)
+    assert "<b></td>" not in page
+    assert "<td>&lt;b&gt;</td>" in page
+    assert "<summary>&lt;b&gt;</summary>" in page
+    assert "<td>&amp;</td>" in page
+
+
+def test_panels_show_the_most_frequent_labels_and_say_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    # The first twelve labels have no positives on any held-out photo.
+    rates = np.append(np.zeros(12), np.linspace(0.2, 0.6, 28))
+    targets = {
+        split: rng.random((40, 40)) < (rates + 0.1 * (split == "train"))
+        for split in ("train", "val", "test")
+    }
+    result, _ = make_page(tmp_path, targets, [f"l{number}" for number in range(40)])
+    test = result.datasets["test"]
+    figure = charts.draw_score_distributions(
+        test.labels, test.targets, sigmoid(result.logits["test"]), result.thresholds.values
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    assert len(titles) == charts.PANELS
+    assert all(int(title.split()[0][1:]) >= 12 for title in titles)
+    support = test.targets.sum(axis=0, dtype=int)
+    assert all(title.endswith(f"({support[int(title.split()[0][1:])]})") for title in titles)
+    assert "the 24 most frequent of 40" in figure.get_suptitle()
+
+
+def test_of_many_labels_the_page_shows_the_most_frequent_and_tables_have_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHOWN", "PANELS"):
+        monkeypatch.setattr(charts, name, 4)
+    monkeypatch.setattr(report, "ROWS", 5)
+    targets = draw_targets(8, train=30, val=20, test=20)
+    for own in targets.values():
+        own[2:, 3] = False
+    result, page = make_page(tmp_path, targets, [f"l{number}" for number in range(8)])
+    assert "These are the 5 most frequent of 8 labels" in page
+    assert "<td>l3</td>" not in page
+    assert len(result.tables["per_label"]) == 8
+    assert len(result.tables["predictions"]) == 40 * 8
+    figure = charts.draw_per_label(result.tables["per_label"])
+    assert "the 4 most frequent of 8" in figure.axes[0].get_title()
+    assert len(figure.axes[0].get_yticklabels()) == 4
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_the_fitted_curve_divides_by_the_temperature_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibrate: bool
+) -> None:
+    drawn: dict[str, np.ndarray] = {}
+    draw = charts.draw_calibration
+
+    def note(targets: np.ndarray, curves: dict[str, np.ndarray], per_label: pd.DataFrame) -> object:
+        drawn.update(curves)
+        return draw(targets, curves, per_label)
+
+    monkeypatch.setattr(charts, "draw_calibration", note)
+    targets = draw_targets(3, train=20, val=20, test=20)
+    result, page = make_page(tmp_path, targets, list("abc"), calibrate=calibrate)
+    raw = result.logits["test"] * (result.temperature if calibrate else 1)
+    assert result.temperature != 1
+    np.testing.assert_allclose(drawn["fitted"], sigmoid(raw / result.temperature))
+    (other,) = set(drawn) - {"fitted"}
+    np.testing.assert_allclose(drawn[other], sigmoid(raw))
+    assert ("It is applied" in page) == calibrate

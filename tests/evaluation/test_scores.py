@@ -114,3 +114,42 @@ def test_where_every_photo_has_a_label_silence_has_no_score() -> None:
     ones = np.ones((4, 2), np.uint8)
     found = scores.score_decisions(ones, ones, np.ones((1, 4)))
     assert np.isnan(found["unlabelled_coverage"]).all()
+
+
+def test_single_photos_are_drawn_as_if_there_were_no_groups() -> None:
+    names = [f"{number:016x}" for number in np.random.default_rng(0).permutation(30)]
+    plain = scores.draw_weights(30, 50, seed=3)
+    assert (scores.draw_weights(30, 50, seed=3, groups=names) == plain).all()
+
+
+def test_groups_are_drawn_whole() -> None:
+    groups = ["album", "a", "album", "b", "album", "c"]
+    weights = scores.draw_weights(6, 200, seed=0, groups=groups)
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, 0] == weights[:, 4]).all()
+    assert (weights[1:, [0, 1, 3, 5]].sum(axis=1) == 4).all()  # as many groups as there are
+    assert (weights[0] == 1).all()
+
+
+def test_an_interval_over_albums_is_as_wide_as_theory_says() -> None:
+    # Albums of 8 photos alike: 50 independent ones, not 400, so sqrt(8) times as wide.
+    rng = np.random.default_rng(0)
+    right = np.repeat(rng.random(50) < 0.7, 8).astype(np.uint8)[:, None]
+    groups = [str(number // 8) for number in range(400)]
+    widths = []
+    for given in ([], groups):
+        weights = scores.draw_weights(400, 4000, 0, given)
+        found = scores.score_decisions(np.ones_like(right), right, weights)["subset_accuracy"]
+        low, high = scores.interval(found)
+        widths.append(float(high - low))
+    share = right.mean()
+    assert widths[1] == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 50), rel=0.08)
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt(8), rel=0.08)
+
+
+def test_from_one_group_nothing_can_be_drawn() -> None:
+    weights = scores.draw_weights(5, 100, seed=0, groups=["album"] * 5)
+    assert weights.tolist() == [[1.0] * 5]
+    found = scores.score_decisions(np.ones((5, 2)), np.ones((5, 2)), weights)
+    low, high = scores.interval(found["f1_micro"])
+    assert np.isnan([low, high]).all()

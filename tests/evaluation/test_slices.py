@@ -54,3 +54,24 @@ def test_groups_are_scored_by_themselves() -> None:
     assert dark["f1_micro_low"] < expected < dark["f1_micro_high"]
     wrong = (targets[:15] != predicted[:15]).sum(axis=1).mean()
     assert dark["wrong_per_photo"] == pytest.approx(wrong)
+
+
+def test_a_group_of_one_photo_has_no_interval_and_no_resample_without_it_counts() -> None:
+    targets = np.array([[1, 0], [0, 1], [1, 1], [1, 0], [0, 1]], np.uint8)
+    predicted = targets.copy()
+    predicted[4] = 1
+    groups = np.array(["dark", "bright", "bright", "medium", "medium"])
+    weights = draw_weights(5, 300, seed=0)
+    table = tabulate_slices({"brightness": groups}, targets, targets * 2.0, predicted, weights)
+    rows = table.set_index("group")
+    assert rows["f1_micro"].tolist() == pytest.approx([1, 0.8, 1])
+    assert np.isnan([rows["f1_micro_low"]["dark"], rows["f1_micro_high"]["dark"]]).all()
+    # Both photos of the others are drawn in some resamples only: that is no F1 of 0.
+    assert rows["f1_micro_low"]["bright"] == 1
+    assert rows["f1_micro_low"]["medium"] == pytest.approx(2 / 3)
+
+
+def test_without_groups_the_table_is_empty_and_has_its_columns() -> None:
+    table = tabulate_slices({}, *[np.zeros((3, 2))] * 3, np.ones((1, 3)))
+    assert table.empty
+    assert "f1_micro_low" in table

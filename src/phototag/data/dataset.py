@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ class Dataset:
         labels: The labels' names, [num_labels].
         files: The source file of each photo, [num_photos].
         sha256: The content hash of each photo's source file, [num_photos].
+        groups: Each photo's group (album, copies of one photo), [num_photos]; none, where every
+            photo stands for itself.
         resident: The split's photos in a GPU's memory, uint8 [num_photos, size, size, 3], or None.
     """
 
@@ -37,6 +40,7 @@ class Dataset:
     labels: list[str]
     files: list[str]
     sha256: list[str]
+    groups: Sequence[str] = ()
     resident: Tensor | None = None
 
     def __len__(self) -> int:
@@ -55,7 +59,8 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
     """
     array = np.load(images, mmap_mode="r")
     kept = read_kept(manifest)
-    assignment = pd.read_csv(splits, keep_default_na=False)
+    # A group of digits alone is no number.
+    assignment = pd.read_csv(splits, keep_default_na=False, dtype=str)
     if len(array) != len(kept) or list(assignment["image"]) != list(kept["file"]):
         raise InputError(
             f"{images}, {manifest} and {splits} do not belong together: run `dvc repro`"
@@ -71,15 +76,20 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
             labels=label_names(kept),
             files=list(kept["file"].iloc[rows]),
             sha256=list(kept["sha256"].iloc[rows]),
+            groups=list(assignment["group"].iloc[rows]) if "group" in assignment else (),
         )
     return datasets
 
 
-def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, int]]:
-    """Count the photos of each split (`photos`), and those of each label."""
+def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Count the photos of each split (`photos`), and those of each label (`labels`)."""
     return {
-        split: {"photos": len(dataset)}
-        | dict(zip(dataset.labels, dataset.targets.sum(axis=0, dtype=int).tolist(), strict=True))
+        split: {
+            "photos": len(dataset),
+            "labels": dict(
+                zip(dataset.labels, dataset.targets.sum(axis=0, dtype=int).tolist(), strict=True)
+            ),
+        }
         for split, dataset in datasets.items()
     }
 
@@ -92,6 +102,7 @@ def join_datasets(parts: Sequence[Dataset]) -> Dataset:
         targets=np.concatenate([part.targets for part in parts]),
         files=[file for part in parts for file in part.files],
         sha256=[digest for part in parts for digest in part.sha256],
+        groups=[group for part in parts for group in part.groups],
     )
 
 

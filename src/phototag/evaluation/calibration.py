@@ -8,6 +8,7 @@ from phototag.network.metrics import binary_cross_entropy
 
 BINS = 10  # of equal width over 0..1
 SCALE = 20.0  # temperatures from 1 / SCALE to SCALE are tried
+ENOUGH = 2_000_000  # decisions for one temperature; of more, those of photos evenly apart
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
@@ -20,6 +21,8 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
         targets: 0/1 [num_photos, num_labels].
         logits: float [num_photos, num_labels].
     """
+    step = -(-targets.size // ENOUGH) or 1
+    targets, logits = targets[::step], logits[::step]
     found = minimize_scalar(
         lambda log: binary_cross_entropy(targets, logits / np.exp(log)),
         bounds=(-np.log(SCALE), np.log(SCALE)),

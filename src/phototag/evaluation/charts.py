@@ -1,19 +1,32 @@
-"""The figures of an evaluation."""
+"""The figures of an evaluation.
+
+Of many labels, a figure shows the most frequent ones and says so; the tables have all.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve
 
 from phototag.evaluation.calibration import tabulate_reliability
+from phototag.evaluation.tables import sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
-from phototag.pages.figures import BLUE, GREEN, GREY, ORANGE, new_figure
+from phototag.pages.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Axes,
+    Figure,
+    MaxNLocator,
+    new_figure,
+    write_name,
+)
 
-PANELS = 24  # of a figure with one panel a label: the most frequent labels
+PANELS = 24  # labels of a figure with one panel a label
+SHOWN = 40  # labels of any other figure
+POINTS = 1000  # of a curve
 GRID = np.linspace(0, 1, 101)
 
 
@@ -47,15 +60,16 @@ def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
 
 def draw_per_label(per_label: pd.DataFrame) -> Figure:
     """Draw F1 of each label with its interval, precision and recall, the best label on top."""
-    table = per_label.sort_values("f1", kind="stable")
-    figure, axes = new_figure("Each label at its threshold", "score", "")
+    title = f"Each label at its threshold{_tell_shown(len(per_label), SHOWN)}"
+    table = take_frequent(per_label, SHOWN).sort_values("f1", kind="stable")
+    figure, axes = new_figure(title, "score", "")
     figure.set_size_inches(6.4, 1.2 + 0.3 * len(table))
     place = np.arange(len(table))
     axes.barh(place, table["f1"], color=BLUE, alpha=0.35, label="F1")
     axes.hlines(place, table["f1_low"], table["f1_high"], color=BLUE, label="its 95% interval")
     axes.plot(table["precision"], place, "o", color=ORANGE, label="precision")
     axes.plot(table["recall"], place, "D", color=GREEN, label="recall")
-    names = [f"{row.label} ({row.support})" for row in table.itertuples()]
+    names = [f"{write_name(str(row.label))} ({row.support})" for row in table.itertuples()]
     axes.set_yticks(place, names)
     axes.set_xlim(0, 1.02)
     figure.legend(loc="outside lower center", ncols=4)
@@ -65,17 +79,26 @@ def draw_per_label(per_label: pd.DataFrame) -> Figure:
 def draw_pr_curves(targets: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Draw the precision-recall curve of all decisions pooled and, faint, of every label."""
     figure, axes = new_figure("Precision against recall", "recall", "precision")
-    for label in np.flatnonzero(targets.any(axis=0)):
-        precision, recall, _ = precision_recall_curve(targets[:, label], probabilities[:, label])
-        axes.plot(recall, precision, color=GREY, alpha=0.35, linewidth=0.8)
-    precision, recall, _ = precision_recall_curve(targets.ravel(), probabilities.ravel())
-    axes.plot(recall, precision, color=BLUE, linewidth=2, label="all labels pooled (micro)")
+    known = [label for label in sort_labels(targets) if targets[:, label].any()]
+    for label in known[:SHOWN]:
+        curve = _thin_curve(targets[:, label], probabilities[:, label])
+        axes.plot(*curve, color=GREY, alpha=0.35, linewidth=0.8)
+    if known:
+        curve = _thin_curve(targets.ravel(), probabilities.ravel())
+        axes.plot(*curve, color=BLUE, linewidth=2, label="all labels pooled (micro)")
     axes.axhline(targets.mean(), color=GREY, linestyle=":", label="guessing, pooled")
-    axes.plot([], [], color=GREY, alpha=0.6, label="each label")
+    axes.plot([], [], color=GREY, alpha=0.6, label=f"each label{_tell_shown(len(known), SHOWN)}")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="best", frameon=True)
     return figure
+
+
+def _thin_curve(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision, at most `POINTS` of each and the last one among them."""
+    precision, recall, _ = precision_recall_curve(targets, probabilities)
+    step = -(-len(recall) // POINTS)
+    return recall[::-1][::step][::-1], precision[::-1][::step][::-1]
 
 
 def draw_threshold_curves(
@@ -149,12 +172,18 @@ def draw_score_distributions(
 
 def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.ndarray) -> Figure:
     """Draw how often a photo with one label carries another: in truth, and as predicted."""
-    figure = Figure(figsize=(7 + 0.3 * len(labels), 2.2 + 0.22 * len(labels)), layout="constrained")
-    figure.suptitle("Of the photos with the label on the left, the share with the one below, in %")
+    shown = np.sort(sort_labels(targets)[:SHOWN])
+    names = [write_name(labels[label]) for label in shown]
+    figure = Figure(figsize=(7 + 0.3 * len(shown), 2.2 + 0.22 * len(shown)), layout="constrained")
+    figure.suptitle(
+        "Of the photos with the label on the left, the share with the one below, in %"
+        f"{_tell_shown(len(labels), SHOWN)}"
+    )
     panels = figure.subplots(1, 2, sharey=True)
     parts = (("true labels", targets), ("predicted labels", predicted))
     for axes, (name, values) in zip(panels, parts, strict=True):
-        together = values.T.astype(float) @ values
+        chosen = values[:, shown].astype(float)
+        together = chosen.T @ chosen
         share = together / np.maximum(np.diag(together), 1)[:, None]
         np.fill_diagonal(share, np.nan)
         axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -164,8 +193,8 @@ def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.
                 text = f"{100 * value:.0f}"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
         axes.set(title=name)
-        axes.set_xticks(range(len(labels)), labels, rotation=90)
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_xticks(range(len(shown)), names, rotation=90)
+        axes.set_yticks(range(len(shown)), names)
         axes.grid(False)
     return figure
 
@@ -180,15 +209,16 @@ def draw_calibration(
         logits_to_probabilities: Name of the curve -> probabilities, the model's own first.
         per_label: With label and calibration_error.
     """
-    figure = Figure(figsize=(9.5, 0.5 + max(3.5, 0.26 * len(per_label))), layout="constrained")
+    table = take_frequent(per_label, SHOWN)
+    figure = Figure(figsize=(9.5, 0.5 + max(3.5, 0.26 * len(table))), layout="constrained")
     curve, bars = figure.subplots(1, 2)
     curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as it should be")
     styles = zip((BLUE, ORANGE), ("o-", "D--"), strict=True)
     for (name, values), (color, style) in zip(
         logits_to_probabilities.items(), styles, strict=False
     ):
-        table = tabulate_reliability(targets.ravel(), values.ravel())
-        curve.plot(table["predicted"], table["observed"], style, color=color, label=name)
+        bins = tabulate_reliability(targets.ravel(), values.ravel())
+        curve.plot(bins["predicted"], bins["observed"], style, color=color, label=name)
     curve.set(
         title="Reliability, all labels pooled",
         xlabel="predicted probability",
@@ -197,9 +227,12 @@ def draw_calibration(
         ylim=(0, 1.02),
     )
     curve.legend(loc="upper left")
-    table = per_label.sort_values("calibration_error", ascending=False, kind="stable")
-    bars.barh(table["label"], table["calibration_error"], color=BLUE, alpha=0.6)
-    bars.set(title="Expected calibration error", xlabel="mean gap, 0 to 1")
+    table = table.sort_values("calibration_error", ascending=False, kind="stable")
+    place = np.arange(len(table))
+    bars.barh(place, table["calibration_error"], color=BLUE, alpha=0.6)
+    bars.set_yticks(place, [write_name(label) for label in table["label"]])
+    title = f"Expected calibration error{_tell_shown(len(per_label), SHOWN)}"
+    bars.set(title=title, xlabel="mean gap, 0 to 1")
     return figure
 
 
@@ -224,12 +257,12 @@ def _new_panels(
     title: str, labels: Sequence[str], targets: np.ndarray, xlabel: str, ylabel: str
 ) -> tuple[Figure, Iterator[tuple[Axes, int]]]:
     """Return a figure of one panel a label, and the panels with their labels' positions."""
-    support = targets.sum(axis=0)
-    shown = np.sort(np.argsort(-support, kind="stable")[:PANELS])
+    support = targets.sum(axis=0, dtype=np.int64)
+    shown = np.sort(sort_labels(targets)[:PANELS])
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(2.4 * columns, 0.9 + 1.7 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}{_tell_shown(len(labels), PANELS)}")
     figure.supylabel(ylabel)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(shown) :]:
@@ -238,10 +271,14 @@ def _new_panels(
         axes.tick_params(labelbottom=True)  # the lowest of its column
         axes.set_xlabel(xlabel)
     for axes, label in zip(grid, shown, strict=False):
-        axes.set_title(f"{labels[label]} ({support[label]})", fontsize=10)
+        axes.set_title(f"{write_name(labels[label])} ({support[label]})", fontsize=10)
     return figure, zip(grid, shown, strict=False)
 
 
 def _share_legend(figure: Figure) -> None:
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+
+
+def _tell_shown(number: int, shown: int) -> str:
+    return f" (the {shown} most frequent of {number})" if number > shown else ""

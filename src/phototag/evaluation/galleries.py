@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
@@ -14,8 +13,9 @@ from torch import nn
 from phototag.data.dataset import Dataset, join_datasets, read_batch
 from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
+from phototag.evaluation.tables import sort_labels
 from phototag.network.metrics import sigmoid
-from phototag.pages.figures import embed
+from phototag.pages.figures import colormaps, embed
 
 PER_GROUP = 6  # photos of each kind that a label shows
 LABELS = 30  # with a gallery: the most frequent ones
@@ -64,7 +64,7 @@ def build_galleries(
     judged = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
     predicted = probabilities >= result.thresholds.values
     label_errors = result.tables["label_errors"]
-    frequent = np.argsort(-held_out.targets.sum(axis=0), kind="stable")[:LABELS]
+    frequent = sort_labels(held_out.targets)[:LABELS]
     picks = {
         label: _pick(
             held_out.targets[:, label] > 0,
@@ -135,7 +135,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [height, width, 3].
     """
-    color = mpl.colormaps["inferno"](heat)[:, :, :3] * 255
+    color = colormaps["inferno"](heat)[:, :, :3] * 255
     share = 0.3 + 0.4 * heat[:, :, None]  # a dimmed photo, so that the heat stands out
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 

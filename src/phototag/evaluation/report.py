@@ -1,20 +1,20 @@
 """The report a person reads: figures, tables and galleries on one self-contained HTML page."""
 
+import sys
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Example
 from phototag.evaluation.result import Evaluation
-from phototag.evaluation.tables import prior_loss
+from phototag.evaluation.tables import prior_loss, take_frequent
 from phototag.network.metrics import sigmoid
-from phototag.pages.figures import STYLE, save_figure
+from phototag.pages.figures import figure_style, save_figure, warn_of_boxes
 from phototag.pages.html import write_page
 
 # What each figure shows, for readers who cannot see it.
@@ -30,6 +30,7 @@ CAPTIONS = {
     "cooccurrence": "Labels that stand together, in truth and as predicted",
 }
 VAGUE = 0.2  # width of an interval from which on it is worth a warning
+ROWS = 100  # of the table of labels
 WIDE = ("threshold_curves", "score_distributions", "calibration", "cooccurrence")
 
 
@@ -42,20 +43,26 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
         folder: Where they go.
 
     Returns:
-        Name, of `CAPTIONS` -> the figure as a data URI.
+        Name, of `CAPTIONS` -> the figure as a data URI; slices only where there are any.
     """
     train, val, judged = (result.datasets[name] for name in ("train", "val", result.split))
     tables, cuts = result.tables, result.thresholds
     logits = result.logits[result.split]
     probabilities = sigmoid(logits)
     on_test = (judged.targets, probabilities) if result.split == "test" else None
-    with mpl.rc_context(STYLE):
+    # The model's own curve first; applied or not, the temperature divides once.
+    if result.applied == 1:
+        reliability = {"the model": probabilities, "fitted": sigmoid(logits / result.temperature)}
+    else:
+        reliability = {"fitted": probabilities, "not fitted": sigmoid(logits * result.applied)}
+    if boxes := warn_of_boxes(judged.labels):
+        print(f"warning: {boxes}", file=sys.stderr)
+    with figure_style(judged.labels):
         figures = {
             "loss": charts.draw_loss(history, prior_loss(train.targets, val.targets)),
             "f1": charts.draw_f1(history),
             "per_label": charts.draw_per_label(tables["per_label"]),
             "pr_curves": charts.draw_pr_curves(judged.targets, probabilities),
-            "slices": charts.draw_slices(tables["slices"]),
             "threshold_curves": charts.draw_threshold_curves(
                 val.labels, (val.targets, sigmoid(result.logits["val"])), on_test, cuts
             ),
@@ -64,15 +71,19 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
             ),
             "calibration": charts.draw_calibration(
                 judged.targets,
-                {"the model": probabilities, "fitted": sigmoid(logits / result.temperature)},
+                reliability,
                 tables["per_label"],
             ),
             "cooccurrence": charts.draw_cooccurrence(
                 judged.labels, judged.targets, probabilities >= cuts.values
             ),
         }
+        if len(tables["slices"]):
+            figures["slices"] = charts.draw_slices(tables["slices"])
         return {
-            name: save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()
+            name: save_figure(figures[name], folder / f"{name}.png")
+            for name in CAPTIONS
+            if name in figures
         }
 
 
@@ -107,9 +118,12 @@ def write_report(
         predictors=list(dict.fromkeys(scores["predictor"])),
         metrics=list(dict.fromkeys(scores["metric"])),
         cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
-        labels=per_label.to_dict("records"),
+        labels=take_frequent(per_label, ROWS).to_dict("records"),
+        num_labels=len(per_label),
+        boxes=warn_of_boxes(per_label["label"]),
         slices=slices.to_dict("records"),
         temperature=result.temperature,
+        calibrated=result.applied != 1,
         num_label_errors=len(result.tables["label_errors"]),
         figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},
         galleries=galleries,
@@ -136,15 +150,16 @@ def summarize(
     rows = {(row.predictor, row.metric): row for row in _rows(scores)}
     value = {key: row.value for key, row in rows.items()}
     f1, skill = rows["model", "f1_micro"], rows["model", "loss_skill"]
-    if skill.low < 0 < skill.high:
+    if not (skill.low >= 0 or skill.high <= 0):
         learnt = "cannot be told from the prior's"
     else:
         side = "below" if skill.value > 0 else "ABOVE"
         learnt = f"is {abs(skill.value):.0%} {side} the prior's"
+    sure = f" (95% interval {f1.low:.2f} to {f1.high:.2f})" if f1.low == f1.low else ""
     return [
         f"On {photos} the model finds {value['model', 'recall_micro']:.0%} of the labels, and "
         f"{value['model', 'precision_micro']:.0%} of those it gives are right: micro F1 "
-        f"{f1.value:.2f} (95% interval {f1.low:.2f} to {f1.high:.2f}) and macro F1 "
+        f"{f1.value:.2f}{sure} and macro F1 "
         f"{value['model', 'f1_macro']:.2f}, where giving every photo the most frequent label would "
         f"reach {value['most frequent label', 'f1_micro']:.2f} and "
         f"{value['most frequent label', 'f1_macro']:.2f}; its loss, {value['model', 'loss']:.3f}, "

@@ -46,6 +46,7 @@ class Evaluation:
             wanted, float [num_photos, num_labels] each.
         split: The one that is judged: test, or val where there is no test split.
         temperature: That fits val best, whether it is applied or not.
+        applied: By which the logits were divided: that one, or 1.
         thresholds: Chosen on val.
         tables: By the names under which they are written; see the `tabulate_` functions.
     """
@@ -54,6 +55,7 @@ class Evaluation:
     logits: Mapping[str, np.ndarray]
     split: str
     temperature: float
+    applied: float
     thresholds: Thresholds
     tables: Mapping[str, pd.DataFrame]
 
@@ -82,13 +84,13 @@ def evaluate(
         val.targets,
         sigmoid(logits["val"]),
         params.pooling,
-        scores.draw_weights(len(val), RESAMPLES, seed),
+        scores.draw_weights(len(val), RESAMPLES, seed, val.groups),
     )
 
     split = "test" if "test" in logits else "val"
     judged, cuts = datasets[split], thresholds.values
     predicted = sigmoid(logits[split]) >= cuts
-    weights = scores.draw_weights(len(judged), params.resamples, seed)
+    weights = scores.draw_weights(len(judged), params.resamples, seed, judged.groups)
     held_out = join_datasets([datasets[name] for name in logits])
     suspects = find_label_errors(held_out.targets, sigmoid(np.concatenate([*logits.values()])))
     tables = {
@@ -110,7 +112,7 @@ def evaluate(
         "pr_curve": tabulate_curve(judged.targets, logits[split]),
         "cooccurrence": tabulate_cooccurrence(judged.labels, judged.targets, predicted),
     }
-    return Evaluation(datasets, logits, split, temperature, thresholds, tables)
+    return Evaluation(datasets, logits, split, temperature, used, thresholds, tables)
 
 
 def operating_point(result: Evaluation, params: EvaluateParams) -> dict[str, Any]:
@@ -123,7 +125,10 @@ def operating_point(result: Evaluation, params: EvaluateParams) -> dict[str, Any
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:
-    """Pick the few metrics that stand in metrics.json, rounded to 4 digits."""
+    """Pick the few metrics that stand in metrics.json, with 8 digits, as tables have.
+
+    To round what was rounded may be off by one in the last digit, so who shows them rounds them.
+    """
     values = table.set_index(["predictor", "metric"])["value"]
     # A value that does not exist (no label has positives) is 0 here: JSON knows no NaN.
-    return {name: round(float(np.nan_to_num(values[row])), 4) for name, row in HEADLINE.items()}
+    return {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}

@@ -6,10 +6,22 @@ import numpy as np
 import pandas as pd
 
 from phototag.data.dataset import Dataset
-from phototag.evaluation.scores import interval, score_decisions
+from phototag.evaluation.scores import interval, score_pooled
 from phototag.network.metrics import binary_cross_entropies
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
+COLUMNS = [
+    "slice",
+    "group",
+    "photos",
+    "loss",
+    "f1_micro",
+    "f1_micro_low",
+    "f1_micro_high",
+    "precision_micro",
+    "recall_micro",
+    "wrong_per_photo",
+]
 GRAY = 2.0  # mean difference between the channels, of 255, up to which a photo counts as gray
 
 
@@ -56,12 +68,16 @@ def tabulate_slices(
 
     Returns:
         Columns slice, group, photos, loss, f1_micro, f1_micro_low and f1_micro_high (95 %
-        interval), precision_micro, recall_micro and wrong_per_photo (decisions).
+        interval; none where nothing in the group can be resampled), precision_micro, recall_micro
+        and wrong_per_photo (decisions).
     """
     rows = []
     for name, group, chosen in _groups(slices):
-        found = score_decisions(targets[chosen], predicted[chosen], weights[:, chosen])
-        low, high = interval(found["f1_micro"])
+        drawn = weights[:, chosen]
+        drawn = drawn[drawn.any(axis=1)]  # a resample without these photos has no score
+        found = score_pooled(targets[chosen], predicted[chosen], drawn)
+        alike = (drawn == drawn[:, :1]).all()  # one photo, or one album
+        low, high = interval(found["f1_micro"][:1] if alike else found["f1_micro"])
         rows.append(
             {
                 "slice": name,
@@ -73,10 +89,10 @@ def tabulate_slices(
                 "f1_micro_high": high,
                 "precision_micro": found["precision_micro"][0],
                 "recall_micro": found["recall_micro"][0],
-                "wrong_per_photo": found["hamming_loss"][0] * targets.shape[1],
+                "wrong_per_photo": (targets[chosen] != predicted[chosen]).sum(axis=1).mean(),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _groups(slices: dict[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -1,7 +1,7 @@
 """Scores of a model on held-out photos, as tables."""
 
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,27 @@ from phototag.evaluation.calibration import calibration_error
 from phototag.evaluation.thresholds import Thresholds
 from phototag.network.metrics import binary_cross_entropy, sigmoid
 
+PAIRS = 2_000_000  # of true and predicted labels that are listed
 CURVE_POINTS = 201  # of the precision-recall curve: smooth to the eye, small in git
+
+
+def sort_labels(targets: np.ndarray) -> np.ndarray:
+    """Sort labels by frequency, the most frequent first, and equally frequent ones as they stand.
+
+    Args:
+        targets: 0/1 [num_photos, num_labels].
+
+    Returns:
+        Positions, int64 [num_labels].
+    """
+    # Of unsigned numbers the negative of 0 would be the least.
+    return np.argsort(-targets.sum(axis=0, dtype=np.int64), kind="stable")
+
+
+def take_frequent(per_label: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Take the rows of the most frequent labels, in the table's own order."""
+    support = per_label["support"].sort_values(ascending=False, kind="stable")
+    return per_label.loc[support.index[:number]].sort_index()
 
 
 def tabulate_scores(
@@ -139,20 +159,23 @@ def tabulate_predictions(
     Returns:
         Columns image, split, label, target (0/1), probability (0..1), predicted (0/1).
     """
-    tables = []
-    for split, values in logits.items():
-        dataset, probabilities = datasets[split], sigmoid(values)
-        num_labels = len(dataset.labels)
-        columns: dict[str, Any] = {
-            "image": np.repeat(dataset.files, num_labels),
-            "split": split,
-            "label": np.tile(dataset.labels, len(dataset)),
-            "target": dataset.targets.ravel(),
+    held_out = join_datasets([datasets[split] for split in logits])
+    probabilities = sigmoid(np.concatenate([*logits.values()]))
+    num_photos, num_labels = probabilities.shape
+    # Names as categories: millions of rows share a few thousand strings.
+    photo = np.repeat(np.arange(num_photos, dtype=np.int32), num_labels)
+    label = np.tile(np.arange(num_labels, dtype=np.int32), num_photos)
+    split = np.repeat(np.arange(len(logits)), [len(values) for values in logits.values()])
+    return pd.DataFrame(
+        {
+            "image": pd.Categorical.from_codes(photo, held_out.files),
+            "split": pd.Categorical.from_codes(split[photo], list(logits)),
+            "label": pd.Categorical.from_codes(label, held_out.labels),
+            "target": held_out.targets.ravel(),
             "probability": probabilities.ravel(),
             "predicted": (probabilities >= thresholds).astype(np.uint8).ravel(),
         }
-        tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
+    )
 
 
 def tabulate_label_errors(
@@ -172,9 +195,9 @@ def tabulate_label_errors(
     searched = join_datasets([datasets[name] for name in splits])
     origin = np.repeat(splits, [len(datasets[name]) for name in splits])
     names = {
-        "image": np.array(searched.files)[suspects["photo"]],
+        "image": pd.Categorical.from_codes(suspects["photo"], searched.files),
         "split": origin[suspects["photo"]],
-        "label": np.array(searched.labels)[suspects["label"]],
+        "label": pd.Categorical.from_codes(suspects["label"], searched.labels),
     }
     return pd.concat(
         [pd.DataFrame(names), suspects[["given", "probability", "margin", "photo"]]], axis=1
@@ -185,9 +208,14 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
     """Tabulate the precision-recall curve of all decisions pooled (micro).
 
     Returns:
-        Columns recall, precision and threshold, at most `CURVE_POINTS` rows by rising recall.
+        Columns recall, precision and threshold, at most `CURVE_POINTS` rows by rising recall; where
+        nothing is positive, recall is 1 throughout, as scikit-learn has it.
     """
-    precision, recall, threshold = precision_recall_curve(targets.ravel(), sigmoid(logits).ravel())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No positive class", UserWarning)
+        precision, recall, threshold = precision_recall_curve(
+            targets.ravel(), sigmoid(logits).ravel()
+        )
     # scikit-learn ends with the point (recall 0, precision 1), which has no threshold.
     table = pd.DataFrame(
         {"recall": recall[:-1], "precision": precision[:-1], "threshold": threshold}
@@ -203,12 +231,45 @@ def tabulate_cooccurrence(
 
     A photo without labels, or without predicted ones, stands under `(none)`.
 
+    Where that is more than `PAIRS` rows, only the most frequent labels take part, as many as fit:
+    a matrix of more is no picture.
+
     Returns:
         Columns actual and predicted, one row a photo, true label and predicted label.
     """
-    names = np.array([*labels, "(none)"])
+    nobody = "(none)"
+    while nobody in labels:
+        nobody = f"({nobody})"
+    chosen = _choose_pairs(targets, predicted)
+    names = [*(labels[label] for label in chosen), nobody]
     truth, said = (
-        np.column_stack([part, ~part.any(axis=1)]) for part in (targets > 0, predicted > 0)
+        np.column_stack([part[:, chosen] > 0, ~(part > 0).any(axis=1)])
+        for part in (targets, predicted)
     )
-    _, actual, found = np.nonzero(truth[:, :, None] & said[:, None, :])
-    return pd.DataFrame({"actual": names[actual], "predicted": names[found]})
+    # Each photo's true labels, each as often as it has predicted ones, beside all of these.
+    photo, actual = np.nonzero(truth)
+    found, start = np.nonzero(said)[1], np.append(0, np.cumsum(said.sum(axis=1)))
+    times = said.sum(axis=1)[photo]
+    ends = np.cumsum(times)
+    within = np.arange(times.sum()) - np.repeat(ends - times, times)
+    return pd.DataFrame(
+        {
+            "actual": pd.Categorical.from_codes(np.repeat(actual, times), names),
+            "predicted": pd.Categorical.from_codes(
+                found[np.repeat(start[photo], times) + within], names
+            ),
+        }
+    )
+
+
+def _choose_pairs(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Choose the most frequent labels, so many that their pairs are at most `PAIRS`."""
+    order, number = sort_labels(targets), targets.shape[1]
+    while number > 1:
+        truth, said = (
+            part[:, order[:number]].astype(bool).sum(axis=1) for part in (targets, predicted)
+        )
+        if (np.maximum(truth, 1) * np.maximum(said, 1)).sum() <= PAIRS:
+            break
+        number = number * 3 // 4
+    return np.sort(order[:number])

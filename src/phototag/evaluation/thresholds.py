@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from phototag.evaluation.scores import sum_first
+
 RESAMPLES = 200  # enough for a mean and a spread
-CHUNK = 25  # resamples at a time: bounds the memory
+CANDIDATES = 4096  # thresholds of which all are tried
+FEWER = 1024  # of more, so many, evenly, and ...
+OWN = 128  # ... so many of each label's own
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,20 @@ def choose_thresholds(
     if not targets.any():
         half = np.full(num_labels, 0.5)
         return Thresholds(half, half, half)
-    # Only where a positive is gained can F(t) have its maximum.
-    candidates = np.unique(probabilities[targets.astype(bool)])[::-1]
-    middles = _middles(probabilities, candidates)
     drawn = weights[1:] if len(weights) > 1 else weights
-    chosen = np.concatenate(
+    by_photo = np.ascontiguousarray(drawn.T)
+    # Only where a positive is gained can F(t) have its maximum.
+    gained = np.unique(probabilities[targets.astype(bool)])
+    tried = (gained if len(gained) <= CANDIDATES else _thin(gained, FEWER))[::-1]
+    photos = np.repeat(np.arange(len(targets), dtype=np.int32), num_labels)
+    pool = _count(targets.ravel(), probabilities.ravel(), photos, tried, by_photo)
+    share = pooling / np.maximum(pool[2], 1)
+    chosen = np.stack(
         [
-            _maximize(targets, probabilities, candidates, middles, pooling, drawn[i : i + CHUNK])
-            for i in range(0, len(drawn), CHUNK)
-        ]
+            _maximize(targets[:, label], probabilities[:, label], tried, pool, share, by_photo)
+            for label in range(num_labels)
+        ],
+        axis=1,
     )
     low, high = np.percentile(chosen, [2.5, 97.5], axis=0)
     return Thresholds(chosen.mean(axis=0), low, high)
@@ -70,47 +79,49 @@ def choose_thresholds(
 def _maximize(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    candidates: np.ndarray,
-    middles: np.ndarray,
-    pooling: float,
-    weights: np.ndarray,
+    tried: np.ndarray,
+    pool: tuple[np.ndarray, np.ndarray, np.ndarray],
+    share: np.ndarray,
+    by_photo: np.ndarray,
 ) -> np.ndarray:
-    """Return each resample's thresholds, [resamples, num_labels]."""
-    labels = range(targets.shape[1])
-    counts = [_count(targets[:, i], probabilities[:, i], candidates, weights) for i in labels]
-    gain = sum(2 * right for right, _ in counts)
-    size = sum(total for _, total in counts)
-    positives = np.maximum((weights @ targets).sum(axis=1, keepdims=True), 1)
-    share = pooling / positives
-    best = [
-        np.argmax((2 * right + share * gain) / np.maximum(total + share * size, 1e-12), axis=1)
-        for right, total in counts
-    ]
-    return np.stack([middles[label][best[label]] for label in labels], axis=1)
+    """Return a label's threshold in each resample, [resamples]."""
+    own = _thin(np.unique(probabilities[targets > 0]), OWN)
+    candidates = np.union1d(tried, own)[::-1]
+    # Of the pool, what stands at the next lower threshold that was counted.
+    place = np.minimum(np.searchsorted(-tried, -candidates), len(tried) - 1)
+    photos = np.arange(len(targets), dtype=np.int32)
+    right, total, _ = _count(targets, probabilities, photos, candidates, by_photo)
+    gain, size = 2 * pool[0][place], pool[1][place]
+    f1 = (2 * right + share * gain) / np.maximum(total + share * size, 1e-12)
+    best = candidates[f1.argmax(axis=0)]
+    # Halfway to the label's next lower probability: a photo a little off those seen then falls on
+    # the side of the nearer one. Below the lowest probability the neighbour is 0.
+    rising = np.append(0, np.sort(probabilities))
+    return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)
 
 
 def _count(
-    targets: np.ndarray, probabilities: np.ndarray, candidates: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count a label's true positives, and predicted plus positives, at every candidate."""
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    photos: np.ndarray,
+    candidates: np.ndarray,
+    by_photo: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count true positives, and predicted plus positives, at every candidate; and positives.
+
+    Returns:
+        [num_candidates, resamples] twice, and [resamples].
+    """
     order = np.argsort(-probabilities, kind="stable")
     taken = np.searchsorted(-probabilities[order], -candidates, side="right")
-    ranked = np.pad(weights[:, order], ((0, 0), (1, 0)))
-    right = np.cumsum(ranked * np.append(0, targets[order]), axis=1)
-    return right[:, taken], np.cumsum(ranked, axis=1)[:, taken] + right[:, -1:]
+    places = np.flatnonzero(targets[order] > 0)
+    ends = np.append(np.searchsorted(places, taken), len(places))
+    hits = sum_first(photos[order[places]], ends, by_photo)
+    return hits[:-1], sum_first(photos[order], taken, by_photo) + hits[-1], hits[-1]
 
 
-def _middles(probabilities: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return, for each label, halfway from each candidate to the label's next lower probability.
-
-    A photo a little off those seen then falls on the side of the nearer one. Below the lowest
-    probability the neighbour is 0.
-    """
-    rising = np.sort(probabilities, axis=0)
-    padded = np.vstack([np.zeros(rising.shape[1]), rising])
-    return np.stack(
-        [
-            (candidates + padded[np.searchsorted(rising[:, label], candidates), label]) / 2
-            for label in range(rising.shape[1])
-        ]
-    )
+def _thin(rising: np.ndarray, number: int) -> np.ndarray:
+    """Take that many of the values, evenly, the first and the last among them."""
+    if len(rising) <= number:
+        return rising
+    return np.asarray(rising[np.linspace(0, len(rising) - 1, number).round().astype(int)])

@@ -1,14 +1,24 @@
 """The figures of the page: losses over epochs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 
 from phototag.experiments.collection import RESULTS
 from phototag.experiments.verdicts import Trial
-from phototag.pages.figures import BLUE, GREEN, GREY, ORANGE, STYLE, new_figure, save_figure
+from phototag.pages.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Axes,
+    Figure,
+    figure_style,
+    new_figure,
+    save_figure,
+    write_name,
+)
 
 REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
@@ -28,7 +38,6 @@ BESIDE = {
 }
 
 
-@rc_context(STYLE)
 def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> None:
     """Draw the val losses of a claim's variants: means over seeds, and their ranges.
 
@@ -38,22 +47,23 @@ def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> N
         trial: Of `list_trials`; knows the loss of the prior.
         curves: The rows of curves.csv of these runs.
     """
-    figure, axes = new_figure(title, "epoch", "val loss (nats)")
-    prior = trial.runs["prior_loss"].iloc[0]
     there = [variant for variant in trial.claim.variants if variant in set(curves["variant"])]
-    for number, variant in enumerate(there):
-        again, colour = divmod(number, len(COLOURS))
-        band = _band(curves[curves["variant"] == variant], "val_loss")
-        _draw_band(axes, band, variant, COLOURS[colour], STYLES[again])
-    axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
-    # What overfits leaves the picture at the top: each variant's best epoch is of interest.
-    best = curves.groupby("variant")["val_loss"].min()
-    axes.set_ylim(best.min() * 0.97, max(prior, best.max()) * 1.35)
-    figure.legend(loc="outside lower center", ncols=4 if max(map(len, there)) < 16 else 3)
-    save_figure(figure, path)
+    with figure_style([title, *there]):
+        figure, axes = new_figure(title, "epoch", "val loss (nats)")
+        for number, variant in enumerate(there):
+            again, colour = divmod(number, len(COLOURS))
+            band = _band(curves[curves["variant"] == variant], "val_loss")
+            _draw_band(axes, band, COLOURS[colour], STYLES[again])
+        prior = trial.runs["prior_loss"].iloc[0]
+        axes.axhline(prior, color=GREY, linestyle=":")
+        # What overfits leaves the picture at the top: each variant's best epoch is of interest.
+        best = curves.groupby("variant")["val_loss"].min()
+        axes.set_ylim(best.min() * 0.97, max(prior, best.max()) * 1.35)
+        columns = 4 if max(map(len, there)) < 16 else 3
+        _add_legend(figure, axes, [*there, "always the prior"], columns)
+        save_figure(figure, path)
 
 
-@rc_context(STYLE)
 def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str) -> Path:
     """Draw our losses beside the report's own, each divided by the loss of its photos' prior.
 
@@ -69,9 +79,6 @@ def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, nam
     _, networks, variants = BESIDE[name]
     reported = pd.read_csv(root / RESULTS / "report_curves.csv").assign(prior=REPORT_PRIOR)
     priors = runs.groupby("photos")["prior_loss"].mean()
-    figure, axes = new_figure(
-        "1 is always predicting the prior", "epoch", "loss / loss of the prior"
-    )
     drawn = [
         (f"the report: {network}", reported[reported["network"] == network]) for network in networks
     ]
@@ -81,16 +88,31 @@ def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, nam
             if len(own):
                 drawn.append((f"{photos}: {variant}", own.assign(prior=priors[photos])))
     colours = ["black", GREY][: len(networks)] + list(COLOURS)
-    for (label, losses), colour in zip(drawn, colours, strict=False):
-        for column, style in (("val_loss", "-"), ("train_loss", ":")):
-            line = _band(losses.assign(ratio=losses[column] / losses["prior"]), "ratio")["mean"]
-            axes.plot(line, color=colour, linestyle=style, label=label if style == "-" else None)
-    axes.plot([], [], color=GREY, linestyle=":", label="dotted: on train")
-    axes.set_ylim(0, 1.5)
-    figure.legend(loc="outside lower center", ncols=2)
     path = RESULTS / f"{name}.png"
-    save_figure(figure, root / path)
+    with figure_style(label for label, _ in drawn):
+        figure, axes = new_figure(
+            "1 is always predicting the prior", "epoch", "loss / loss of the prior"
+        )
+        for column, style in (("val_loss", "-"), ("train_loss", ":")):
+            for (_, losses), colour in zip(drawn, colours, strict=False):
+                line = _band(losses.assign(ratio=losses[column] / losses["prior"]), "ratio")["mean"]
+                axes.plot(line, color=colour, linestyle=style)
+        axes.set_ylim(0, 1.5)
+        names = [label for (label, _), _ in zip(drawn, colours, strict=False)]
+        _add_legend(figure, axes, names, 2, more="dotted: on train")
+        save_figure(figure, root / path)
     return path
+
+
+def _add_legend(
+    figure: Figure, axes: Axes, names: Sequence[str], columns: int, more: str = ""
+) -> None:
+    """Name the first lines; Matplotlib's own way leaves out names that begin with _."""
+    lines = list(axes.get_lines()[: len(names)])
+    if more:
+        lines += axes.plot([], [], color=GREY, linestyle=":")
+    labels = [write_name(name) for name in names] + [more] * bool(more)
+    figure.legend(lines, labels, loc="outside lower center", ncols=columns)
 
 
 def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -101,6 +123,6 @@ def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
     return band[count == count.max()]
 
 
-def _draw_band(axes: Axes, table: pd.DataFrame, label: str, colour: str, style: str) -> None:
-    axes.plot(table.index, table["mean"], color=colour, linestyle=style, label=label)
+def _draw_band(axes: Axes, table: pd.DataFrame, colour: str, style: str) -> None:
+    axes.plot(table.index, table["mean"], color=colour, linestyle=style)
     axes.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15)

@@ -21,6 +21,7 @@ from phototag.experiments.tables import (
     tabulate_variants,
 )
 from phototag.experiments.verdicts import LITTLE, SLIGHT, Trial, list_trials
+from phototag.pages.cells import escape_markdown
 
 PAGE = Path("docs/results.md")
 
@@ -44,7 +45,7 @@ def write_results(root: Path, experiments: Experiments) -> None:
         {"title": title, "path": _link(draw_beside_report(root, runs, curves, name))}
         for name, (title, _, _) in BESIDE.items()
     ]
-    # Markdown needs no escaping: a name with & or < is to stand there as it is.
+    # HTML's escaping is none of Markdown's: names are escaped where they are written.
     environment = Environment(
         loader=PackageLoader("phototag.experiments"),
         undefined=StrictUndefined,
@@ -81,7 +82,7 @@ def _describe_trial(
     figure = RESULTS / f"{trial.name}-{photos}.png"
     draw_curves(root / figure, title, trial, own)
     return {
-        "title": f"{title} (drawn photos)" if photos == DRAWN else title,
+        "title": escape_markdown(f"{title} (drawn photos)" if photos == DRAWN else title),
         "claim": claim,
         "table": tabulate_variants(trial, own, epoch_times),
         "figure": _link(figure),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from phototag.experiments.claims import Experiments, flatten
 from phototag.experiments.verdicts import Trial, answer_claim, judge_variants
+from phototag.pages.cells import escape_markdown
 
 
 def tabulate_claims(trials: Sequence[Trial]) -> str:
@@ -16,7 +17,8 @@ def tabulate_claims(trials: Sequence[Trial]) -> str:
     for trial in trials:
         count = trial.runs.groupby("variant")["seed"].nunique()
         seeds = "-".join(dict.fromkeys(map(str, (count.min(), count.max()))))
-        rows.append([trial.name, trial.photos, seeds, trial.claim.says, answer_claim(trial)])
+        names = [escape_markdown(name) for name in (trial.name, trial.photos)]
+        rows.append([*names, seeds, trial.claim.says, answer_claim(trial)])
     return _lay_out("| claim | photos | seeds | in words | here |", rows)
 
 
@@ -51,7 +53,7 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
                 key: f"{text} Δ {(own[key] - first[key]).mean():+.3f}" for key, text in f1.items()
             }
         cells = [
-            variant,
+            escape_markdown(variant),
             f"{own['num_parameters'].iloc[0] / 1e6:.1f} M",
             str(len(own)),
             f"{format_spread(own['best_epoch'], 0)} of {own['epochs'].max()}",
@@ -103,7 +105,7 @@ def _without_epochs(params: Mapping[str, Any]) -> dict[str, Any]:
 def tabulate_times(networks: pd.DataFrame) -> str:
     """Put the training time of networks side by side, of networks.csv."""
     rows = [
-        [row["variant"], f"{row['images_per_second']:.0f}", f"{row['time']:.2f}"]
+        [escape_markdown(row["variant"]), f"{row['images_per_second']:.0f}", f"{row['time']:.2f}"]
         for row in networks.to_dict("records")
     ]
     return _lay_out("| variant | images/s | time of an epoch |", rows)
@@ -142,7 +144,7 @@ def tabulate_label_noise(label_noise: pd.DataFrame) -> str:
         mean = own.drop(columns=names).mean()
         errors, decisions = mean["label_errors"], mean["decisions"]
         cells = [
-            *own[names].iloc[0],
+            *map(escape_markdown, own[names].iloc[0]),
             str(len(own)),
             f"{errors:.0f} of {decisions:.0f} ({errors / decisions:.1%})",
             f"{mean['missing_labels']:.0f}",

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from phototag.experiments.claims import Claim, Expectation, Experiments
+from phototag.pages.cells import escape_markdown
 
 SLIGHT, LITTLE = 0.25, 0.2  # shares of what the first variant gains over the prior
 
@@ -47,14 +48,15 @@ def answer_claim(trial: Trial) -> str:
         means = runs.assign(ratio=runs["val_loss"] / runs["prior_loss"]).groupby("variant")
         ratios, f1 = means["ratio"].mean(), means["val_f1_micro_at_0.5"].mean()
         return "; ".join(
-            f"{variant}: val loss {ratios[variant]:.2f} of the prior's, micro F1 at 0.5 on val "
-            f"{f1[variant]:.2f}"
+            f"{escape_markdown(variant)}: val loss {ratios[variant]:.2f} of the prior's, micro F1 "
+            f"at 0.5 on val {f1[variant]:.2f}"
             for variant in claim.variants
             if variant in ratios
         )
     told = judge_variants(trial)
     alike: dict[str, list[str]] = {}
-    for variant, (difference, verdict) in told.items():
+    for name, (difference, verdict) in told.items():
+        variant = escape_markdown(name)
         if verdict is None:
             alike.setdefault("one seed, not judged", []).append(f"{variant} {difference:+.4f}")
         else:

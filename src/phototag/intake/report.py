@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -16,7 +15,16 @@ from phototag.base.files import replace_file, write_json
 from phototag.data.manifest import escape_name, keep, label_names
 from phototag.intake.leftovers import describe_leftovers
 from phototag.intake.problems import Problem
-from phototag.pages.figures import BLUE, ORANGE, STYLE, embed, new_figure, save_figure
+from phototag.pages.cells import guard_cells
+from phototag.pages.figures import (
+    BLUE,
+    ORANGE,
+    Figure,
+    embed,
+    figure_style,
+    new_figure,
+    save_figure,
+)
 from phototag.pages.html import write_page
 
 TILES = 12  # photos shown of each kind
@@ -57,7 +65,7 @@ def write_intake(
     rows = [[getattr(problem, column) for column in columns] for problem in problems]
     _write_csv(folder / "problems.csv", pd.DataFrame(rows, columns=columns))
     _write_csv(folder / "duplicates.csv", duplicates)
-    with mpl.rc_context(STYLE):
+    with figure_style():
         sizes = save_figure(draw_sizes(manifest), folder / "sizes.png")
 
     about_labels = [problem for problem in problems if problem.action == "noted" or problem.line]
@@ -136,7 +144,7 @@ def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "file", "kind", "labels", "conflict"], dtype=str)
 
 
-def draw_sizes(manifest: pd.DataFrame) -> mpl.figure.Figure:
+def draw_sizes(manifest: pd.DataFrame) -> Figure:
     """Draw a histogram of the shorter and the longer sides of all photos that could be read."""
     sides = manifest.loc[manifest["width"] > 0, ["width", "height"]].to_numpy()
     figure, axes = new_figure("Sizes of the source photos", "pixels", "photos")
@@ -267,4 +275,4 @@ def _count(values: Iterable[str]) -> dict[str, int]:
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
     with replace_file(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        guard_cells(table).to_csv(temporary, index=False, lineterminator="\n")

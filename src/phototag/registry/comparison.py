@@ -49,7 +49,7 @@ def compare_models(
     Returns:
         `COLUMNS`; difference is the challenger minus the champion, low and high its 95% interval.
     """
-    weights = scores.draw_weights(len(judged), resamples, seed)
+    weights = scores.draw_weights(len(judged), resamples, seed, judged.groups)
     new, old = (_score(judged, *files, weights) for files in (challenger, champion))
     rows = [
         (name, new[name][0], old[name][0], *_describe(new[name] - old[name])) for name in METRICS

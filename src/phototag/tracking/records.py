@@ -19,12 +19,12 @@ class DataInput:
     Attributes:
         source: Where the photos come from.
         fingerprint: Hash of files, decisions and labels.
-        counts: Split -> `photos`, and each label, and how many there are.
+        counts: Split -> `photos`, how many there are, and `labels`, how many have each.
     """
 
     source: str
     fingerprint: str
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, Any]]
 
 
 def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp: int) -> None:

@@ -1,0 +1,102 @@
+"""What an evaluation of many labels takes: time, memory, and the size of what it writes.
+
+`python -m benchmarks.evaluate_scale [LABELS [PHOTOS]]`, by default 1 000 labels and 10 000 photos
+on test, with a fifth as many on val. Labels are as rare as in long lists of them (a power law), and
+logits those of a network that has learnt something. It does what the stage does but for MLflow.
+"""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.machine import name_processor
+from phototag.base.files import write_table
+from phototag.base.laps import Laps
+from phototag.base.params import EvaluateParams, ModelParams
+from phototag.data.dataset import Dataset
+from phototag.evaluation.galleries import build_galleries
+from phototag.evaluation.report import draw_figures, write_report
+from phototag.evaluation.result import Evaluation, evaluate
+from phototag.network.model import build_model
+from phototag.pages.cells import guard_cells
+
+SIDE = 16
+
+
+def draw_photos(
+    num_labels: int, num_photos: int
+) -> tuple[dict[str, Dataset], dict[str, np.ndarray]]:
+    """Draw splits of photos, and logits of those held out."""
+    rng = np.random.default_rng(0)
+    sizes = {"train": 2 * num_photos, "val": max(num_photos // 5, 1), "test": num_photos}
+    total = sum(sizes.values())
+    images = rng.integers(0, 256, (total, SIDE, SIDE, 3), np.uint8)
+    rates = np.minimum(5 / (10 + np.arange(num_labels)), 0.4)  # 10 labels a photo, of 1 000
+    labels = [f"label {number}" for number in range(num_labels)]
+    datasets, logits, start = {}, {}, 0
+    for split, size in sizes.items():
+        rows = np.arange(start, start + size)
+        start += size
+        targets = (rng.random((size, num_labels), np.float32) < rates).astype(np.uint8)
+        names = [f"images/im{row}.jpg" for row in rows]
+        datasets[split] = Dataset(images, rows, targets, labels, names, names)
+        if split != "train":
+            noise = rng.standard_normal(targets.shape, np.float32)
+            known = np.log(rates / (1 - rates)) - 1 + 3.0 * targets
+            logits[split] = (known + 1.5 * noise).astype(np.float32)
+    return datasets, logits
+
+
+def write_all(result: Evaluation, folder: Path) -> None:
+    """Write tables, figures and page."""
+    spec = ModelParams.model_validate(
+        {"init": "he", "conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": []}
+    )
+    num_labels = len(result.datasets["val"].labels)
+    network = build_model(spec, num_labels, SIDE, [0.5] * 3, [0.2] * 3)
+    for name, table in result.tables.items():
+        write_table(folder / f"{name}.csv", guard_cells(table))
+    galleries = build_galleries(network, torch.device("cpu"), result)
+    history = pd.DataFrame(1.0, [0, 1], ["train_loss", "val_loss", "f1_micro", "f1_macro"])
+    figures = draw_figures(result, history.assign(epoch=[1, 2]), folder / "figures")
+    write_report(folder / "report.html", result, figures, galleries)
+
+
+def main() -> None:
+    """Print what it took."""
+    given = [int(argument) for argument in sys.argv[1:]]
+    num_labels, num_photos = given + [1000, 10_000][len(given) :]
+    datasets, logits = draw_photos(num_labels, num_photos)
+    drawn = _peak()
+    manifest = pd.DataFrame(640, range(len(datasets["val"].images)), ["width", "height"])
+    params = EvaluateParams(pooling=10, calibrate=False, resamples=1000)
+    laps, busy = Laps(), time.process_time()
+    laps.end("drawing")
+    result = evaluate(datasets, logits, manifest, params, seed=0)
+    laps.end("scores")
+    with TemporaryDirectory() as folder:
+        write_all(result, Path(folder))
+        largest = max(Path(folder, "figures").iterdir(), key=lambda file: file.stat().st_size)
+        laps.end("tables, galleries, figures, page")
+        print(f"{num_labels} labels, {num_photos} photos on test; {name_processor()}")
+        megabytes = {
+            name: Path(folder, name).stat().st_size / 2**20
+            for name in ("report.html", f"figures/{largest.name}", "predictions.csv")
+        }
+        print(f"{laps}; {time.process_time() - busy:.0f} s of processor after the drawing")
+        print(f"{_peak():.1f} GiB of memory at most, {drawn:.1f} of it before the evaluation")
+        print(", ".join(f"{name} {size:.1f} MiB" for name, size in megabytes.items()))
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()
