@@ -4,29 +4,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from phototag.base.files import content_key, file_digest, read_json
+from phototag.base.files import file_digest, read_json
 from phototag.base.params import read_params
 from phototag.data.dataset import read_datasets
 from phototag.data.manifest import fingerprint, read_kept
-from phototag.intake import images
 from phototag.network.weights import read_metadata
 from phototag.registry import versions
 from phototag.registry.report import write_decision
-from phototag.serving import pyfunc, tagger
+from phototag.serving.pyfunc import digest_model
 from phototag.tracking.records import log_folder
-from phototag.tracking.runs import find_or_rebuild_run
+from phototag.tracking.runs import experiment_name, find_or_rebuild_run
 from phototag.tracking.store import connect
 
 from . import run
 
-# A version brings its own code along: with other code it is another version.
-CODE = [Path(str(m.__file__)) for m in (images, pyfunc, tagger)]
 MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/register")
 
 
 def main() -> None:
     """Run the stage."""
     params = read_params()
+    if experiment_name() and not params.registry.experiments:
+        write_decision(REPORTS, *versions.stand_aside(experiment_name()))
+        return
     model, thresholds = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
     scores = read_json(Path("reports/evaluate/metrics.json"))
     history = pd.read_csv("reports/train/history.csv")
@@ -37,7 +37,7 @@ def main() -> None:
         metadata,
         scores,
         read_json(thresholds)["thresholds"],
-        content_key(None, [model, thresholds, *CODE]),
+        digest_model(model, thresholds),
         file_digest(MANIFEST)[:16],
         fingerprint(read_kept(MANIFEST).iloc[judged.rows]),
     )

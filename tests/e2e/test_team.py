@@ -84,7 +84,8 @@ def test_four_queue_workers_at_once_lose_nothing(server: str, tmp_path: Path) ->
     project("git", "commit", "-q", "-m", "results")
     names = [f"lr-{number}" for number in range(1, 5)]
     for number, name in enumerate(names, start=1):
-        project("dvc", "exp", "run", "--queue", "-n", name, "-S", f"lr=0.000{number}")
+        changes = ["-S", f"lr=0.000{number}", "-S", "registry.experiments=true"]
+        project("dvc", "exp", "run", "--queue", "-n", name, *changes)
     project("dvc", "exp", "run", "--run-all", "--jobs", "4")
 
     assert not (folder / "mlflow.db").exists()

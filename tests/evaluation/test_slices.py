@@ -72,6 +72,7 @@ def test_a_group_of_one_photo_has_no_interval_and_no_resample_without_it_counts(
 
 
 def test_without_groups_the_table_is_empty_and_has_its_columns() -> None:
-    table = tabulate_slices({}, *[np.zeros((3, 2))] * 3, np.ones((1, 3)))
+    nothing = np.zeros((3, 2))
+    table = tabulate_slices({}, nothing, nothing, nothing, np.ones((1, 3)))
     assert table.empty
     assert "f1_micro_low" in table

@@ -3,12 +3,13 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]
+from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped]
 from matplotlib import font_manager
 
 from phototag.pages import figures
@@ -83,7 +84,7 @@ def make_font(path: Path, letters: str) -> None:
 
 
 @pytest.fixture
-def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder of the machine's only fonts beside Matplotlib's own."""
     own = font_manager.findfont("DejaVu Sans")
     entries = [entry for entry in font_manager.fontManager.ttflist if entry.fname == own]

@@ -211,8 +211,8 @@ def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:
     number = versions.register_model(store, run_id, model, thresholds, tags, text)
     version = store.client.get_model_version("phototag", number)
     assert version.tags["labels"] == "blue, green, red"
-    assert version.tags["f1_micro"] == "0.5000"
-    assert json.loads(version.tags["thresholds"]) == {"red": 0.1235}
+    assert version.tags["f1_micro"] == "0.5"
+    assert json.loads(version.tags["thresholds"]) == {"red": 0.123456}
     assert "| f1_micro | 0.5000 | 0.4000 to 0.6000 |" in version.description
     assert "loss | 1" not in version.description
     info = mlflow.models.get_model_info(f"models:/phototag/{number}")

@@ -40,11 +40,16 @@ def summarize(root: Path) -> str:
     lines.append("")
     if decision_file.is_file():
         decision = read_json(decision_file)
-        role = "champion" if decision["champion"] else "challenger"
-        lines.append(
-            f"Registered: {decision['name']} version {decision['version']}, {role} "
-            f"({decision['reason']})"
-        )
+        if decision["version"] is None:
+            lines.append(f"Registered: no, {decision['reason']}")
+        else:
+            # The file may be an old one that DVC brought back: it knows only what was then.
+            then = f" on {decision['time'][:16]} UTC" if "time" in decision else ""
+            role = "champion" if decision["champion"] else "challenger"
+            lines.append(
+                f"Registered: {decision['name']} version {decision['version']}, {role} "
+                f"({decision['reason']}){then}; `phototag history` tells what came since"
+            )
     lines += [
         f"Report:     {(folder / 'report.html').resolve()}",
         "",

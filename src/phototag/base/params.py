@@ -174,6 +174,12 @@ class EvaluateParams(_Group):
     resamples: Annotated[int, Field(ge=20)]
 
 
+class RegistryParams(_Group):
+    """Who may become champion."""
+
+    experiments: bool
+
+
 class Params(_Group):
     """All of params.yaml."""
 
@@ -196,6 +202,7 @@ class Params(_Group):
     model: ModelParams
     train: TrainParams
     evaluate: EvaluateParams
+    registry: RegistryParams = RegistryParams(experiments=False)
 
     def train_settings(self) -> dict[str, Any]:
         """Return the params on which the trained weights depend, as plain values."""

@@ -223,7 +223,7 @@ def _rank(
     asked, number = np.concatenate([starts, ends, [len(order)]]), len(places)
     found = []
     sums, place = _cut(ranked, asked, len(by_photo))
-    for weights in _split_columns(by_photo, max(sums.shape[0], 1)):
+    for weights in _split_columns(by_photo, max(sums.shape[0], number, 1)):
         passed = _running(sums @ weights)[place]
         above, reached, total = passed[:number], passed[number:-1], passed[-1]
         own = weights[ranked[places]]
@@ -250,7 +250,7 @@ def sum_first(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarray) -> np.
         float64 [num_ends, resamples].
     """
     sums, place = _cut(photos, ends, len(by_photo))
-    return _running(sums @ by_photo)[place]
+    return np.asarray(_running(sums @ by_photo)[place])
 
 
 def _cut(photos: np.ndarray, ends: np.ndarray, num_photos: int) -> tuple[csr_array, np.ndarray]:

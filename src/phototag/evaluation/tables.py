@@ -27,7 +27,7 @@ def sort_labels(targets: np.ndarray) -> np.ndarray:
         Positions, int64 [num_labels].
     """
     # Of unsigned numbers the negative of 0 would be the least.
-    return np.argsort(-targets.sum(axis=0, dtype=np.int64), kind="stable")
+    return np.asarray(np.argsort(-targets.sum(axis=0, dtype=np.int64), kind="stable"))
 
 
 def take_frequent(per_label: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -168,14 +168,19 @@ def tabulate_predictions(
     split = np.repeat(np.arange(len(logits)), [len(values) for values in logits.values()])
     return pd.DataFrame(
         {
-            "image": pd.Categorical.from_codes(photo, held_out.files),
-            "split": pd.Categorical.from_codes(split[photo], list(logits)),
-            "label": pd.Categorical.from_codes(label, held_out.labels),
+            "image": _name(photo, held_out.files),
+            "split": _name(split[photo], list(logits)),
+            "label": _name(label, held_out.labels),
             "target": held_out.targets.ravel(),
             "probability": probabilities.ravel(),
             "predicted": (probabilities >= thresholds).astype(np.uint8).ravel(),
         }
     )
+
+
+def _name(positions: np.ndarray | pd.Series, names: Sequence[str]) -> "pd.Categorical[str]":
+    """Write names for their positions, each once."""
+    return pd.Categorical.from_codes(np.asarray(positions), pd.Index(names))
 
 
 def tabulate_label_errors(
@@ -195,9 +200,9 @@ def tabulate_label_errors(
     searched = join_datasets([datasets[name] for name in splits])
     origin = np.repeat(splits, [len(datasets[name]) for name in splits])
     names = {
-        "image": pd.Categorical.from_codes(suspects["photo"], searched.files),
+        "image": _name(suspects["photo"], searched.files),
         "split": origin[suspects["photo"]],
-        "label": pd.Categorical.from_codes(suspects["label"], searched.labels),
+        "label": _name(suspects["label"], searched.labels),
     }
     return pd.concat(
         [pd.DataFrame(names), suspects[["given", "probability", "margin", "photo"]]], axis=1
@@ -254,10 +259,8 @@ def tabulate_cooccurrence(
     within = np.arange(times.sum()) - np.repeat(ends - times, times)
     return pd.DataFrame(
         {
-            "actual": pd.Categorical.from_codes(np.repeat(actual, times), names),
-            "predicted": pd.Categorical.from_codes(
-                found[np.repeat(start[photo], times) + within], names
-            ),
+            "actual": _name(np.repeat(actual, times), names),
+            "predicted": _name(found[np.repeat(start[photo], times) + within], names),
         }
     )
 

@@ -1,10 +1,18 @@
-"""Two models on the same photos."""
+"""Two models on the same photos.
+
+One of many equal challengers leads by luck. So each further challenge of a champion on the same
+photos must be surer: the k-th wins at the level ALPHA / (k (k + 1)), and as these sum to ALPHA, the
+chance that a model that is no better ever wins is at most ALPHA, however many are tried (by Boole's
+inequality, whatever the models have in common).
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
+from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.data.dataset import Dataset
 from phototag.evaluation import scores
@@ -14,17 +22,22 @@ from phototag.network.weights import load_model, read_metadata
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDES = "f1_micro"
+ALPHA = 0.025  # of all challenges of one champion together; one-sided
 COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 
 
-def why_incomparable(judged: Dataset, model_file: Path) -> str:
+def why_incomparable(judged: Dataset, model_file: Path, thresholds_file: Path) -> str:
     """Say why a model cannot be judged on these photos; nothing where it can."""
-    metadata, size = read_metadata(model_file), judged.images.shape[1]
+    try:
+        metadata, size = read_metadata(model_file), judged.images.shape[1]
+        known = set(read_json(thresholds_file)["thresholds"])
+    except (InputError, OSError, KeyError, TypeError, ValueError) as error:
+        return f"its files cannot be read ({error})"
     if metadata.labels != judged.labels:
         return "it has other labels"
     if metadata.size != size:
         return f"it takes photos of {metadata.size} pixels a side, and these have {size}"
-    return ""
+    return "" if known >= set(metadata.labels) else "its thresholds are of other labels"
 
 
 def compare_models(
@@ -33,11 +46,12 @@ def compare_models(
     champion: tuple[Path, Path],
     resamples: int,
     seed: int,
+    number: int = 1,
 ) -> pd.DataFrame:
     """Score two models on the same photos, each at its own thresholds.
 
     The interval of the difference is a paired bootstrap: in each resample both are judged on the
-    same photos, so that what is hard for both cancels out.
+    same photos (whole albums), so that what is hard for both cancels out.
 
     Args:
         judged: The photos.
@@ -45,21 +59,57 @@ def compare_models(
         champion: The same of the other.
         resamples: Of the bootstrap.
         seed: Of the resamples.
+        number: Which challenge of this champion on these photos it is, from 1.
 
     Returns:
-        `COLUMNS`; difference is the challenger minus the champion, low and high its 95% interval.
+        `COLUMNS`; difference is the challenger minus the champion, low and high its interval, of
+        `bound_difference`.
     """
     weights = scores.draw_weights(len(judged), resamples, seed, judged.groups)
+    groups = len(set(judged.groups)) or len(judged)
     new, old = (_score(judged, *files, weights) for files in (challenger, champion))
     rows = [
-        (name, new[name][0], old[name][0], *_describe(new[name] - old[name])) for name in METRICS
+        (
+            name,
+            new[name][0],
+            old[name][0],
+            new[name][0] - old[name][0],
+            *bound_difference(new[name] - old[name], groups, number),
+        )
+        for name in METRICS
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _describe(difference: np.ndarray) -> tuple[float, float, float]:
-    low, high = scores.interval(difference)
-    return float(difference[0]), float(low), float(high)
+def level(number: int) -> float:
+    """Return the one-sided level of the k-th challenge; the sum over all k is `ALPHA`."""
+    return ALPHA / (number * (number + 1))
+
+
+def coverage(number: int) -> str:
+    """Write the coverage of the interval of the k-th challenge, in percent."""
+    return f"{100 * (1 - 2 * level(number)):.6g}%"
+
+
+def bound_difference(differences: np.ndarray, groups: int, number: int) -> tuple[float, float]:
+    """Compute the interval of a difference, so wide as the k-th challenge asks.
+
+    A thousand resamples have no percentile of one in a million: the interval is the difference
+    plus and minus t s, with s the deviation over the resamples and t of Student's distribution
+    with one degree of freedom less than there are groups of photos.
+
+    Args:
+        differences: Of the photos as they are, and of each resample, [1 + resamples].
+        groups: How many photos or albums were drawn from.
+        number: Which challenge it is, from 1.
+
+    Returns:
+        Lower and upper end; NaN where so few groups could by chance alone all speak for one model.
+    """
+    if 0.5**groups > level(number) or len(differences) < 2:
+        return float("nan"), float("nan")
+    half = student.ppf(1 - level(number), groups - 1) * np.nanstd(differences[1:], ddof=1)
+    return float(differences[0] - half), float(differences[0] + half)
 
 
 def _score(
@@ -77,17 +127,26 @@ def _score(
     )
 
 
-def judge(comparison: pd.DataFrame) -> tuple[bool, str]:
+def judge(comparison: pd.DataFrame, number: int = 1) -> tuple[bool, str]:
     """Decide whether the challenger wins, and say why.
 
-    It wins when the whole 95% interval of the difference in micro F1 is above 0: a lead that other
+    It wins when the whole interval of the difference in micro F1 is above 0: a lead that other
     photos of the same kind might as well have turned round does not count.
+
+    Args:
+        comparison: Of `compare_models`.
+        number: Which challenge of this champion on these photos it is, from 1.
     """
     row = comparison.set_index("metric").loc[DECIDES].to_dict()
     wins = bool(row["low"] > 0)
     verb = "beats" if wins else "does not clearly beat"
+    if np.isnan(row["low"]):
+        return False, (
+            f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: these are too few "
+            f"photos, or too few albums, to tell (challenge {number} of this champion)"
+        )
     return wins, (
         f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: the difference, "
-        f"{row['difference']:+.4f}, is {row['low']:+.4f} to {row['high']:+.4f} at 95% on the same "
-        "photos"
+        f"{row['difference']:+.4f}, is {row['low']:+.4f} to {row['high']:+.4f} at "
+        f"{coverage(number)} on the same photos (challenge {number} of this champion)"
     )

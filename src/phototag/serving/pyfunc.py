@@ -31,6 +31,7 @@ from PIL import Image
 
 from phototag.base.allocator import keep_freed_memory
 from phototag.base.errors import InputError
+from phototag.base.files import content_key
 from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.queue import Joined
 from phototag.serving.tagger import load_tagger, tag_photos
@@ -48,6 +49,8 @@ REQUIREMENTS = (
     "scipy",
     "torch",
 )
+# The rooms whose code a version brings along: those that the tagger imports.
+ROOMS = ("base", "data", "intake", "network", "serving")
 # What a stranger may ask of a server at once.
 MAX_PIXELS = 25_000_000  # of one photo
 MAX_BYTES = 32 * 2**20  # of one photo's file
@@ -210,10 +213,8 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
 def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
     """Log the model to the active run and register a version of it.
 
-    The version holds the weights, the thresholds and this package's code, no pickle.
+    The version holds the weights, the thresholds and the code of `packaged_files`, no pickle.
     """
-    package = Path(__file__).parents[1]
-    requirements = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
         # MLflow refuses links that lead elsewhere, and DVC may have put one in a file's place.
@@ -222,12 +223,42 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
             name="model",
             python_model=str(Path(__file__).with_name("entry.py")),
             artifacts=copies,
-            code_paths=[str(package)],
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in requirements],
+            code_paths=[str(copy_package(Path(folder)))],
+            pip_requirements=_pin_requirements(model_file),
             signature=SIGNATURE,
             input_example=pd.DataFrame({"image": [_example_photo()]}),
             registered_model_name=registered_name,
         )
+
+
+def packaged_files() -> dict[str, Path]:
+    """Return the code that a version brings along: name in the package -> file."""
+    package = Path(__file__).parents[1]
+    files = [package / "__init__.py"]
+    files += [file for room in ROOMS for file in sorted((package / room).glob("*.py"))]
+    return {file.relative_to(package).as_posix(): file for file in files}
+
+
+def copy_package(folder: Path) -> Path:
+    """Copy `packaged_files` into a folder, as a package of its own, and return that."""
+    package = folder / "phototag"
+    for name, file in packaged_files().items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, package / name)
+    return package
+
+
+def digest_model(model_file: Path, thresholds_file: Path) -> str:
+    """Hash all that a version is made of: weights, thresholds, code, requirements."""
+    files = packaged_files()
+    return content_key(
+        [*files, *_pin_requirements(model_file)], [model_file, thresholds_file, *files.values()]
+    )
+
+
+def _pin_requirements(model_file: Path) -> list[str]:
+    names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 def _example_photo() -> str:

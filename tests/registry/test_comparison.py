@@ -1,0 +1,73 @@
+"""The rule by which a challenger wins, by simulation."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from scipy.stats import t as student
+
+from phototag.evaluation.scores import draw_weights
+from phototag.registry.comparison import ALPHA, bound_difference, coverage, level
+
+REPETITIONS, CHALLENGERS, PHOTOS, LABELS = 40, 200, 100, 5
+
+
+def count_false_wins(number_of: int | None, albums: int = 0) -> int:
+    """Count the repetitions in which one of many equal challengers beats the champion.
+
+    Args:
+        number_of: What is taken for each challenge's number; None takes the true one.
+        albums: Photos of one album, which are all alike; 0 has single photos.
+    """
+    false, alike = 0, albums or 1
+    for repetition in range(REPETITIONS):
+        rng = np.random.default_rng(repetition)
+        shape = (CHALLENGERS + 1, PHOTOS // alike, LABELS)
+        truth = rng.random(shape[1:]) < 0.3
+        predicted = truth ^ (rng.random(shape) < 0.2)  # each errs in a fifth of all decisions
+        truth, predicted = (np.repeat(part, alike, axis=-2) for part in (truth, predicted))
+        groups = [str(photo // alike) for photo in range(truth.shape[0])]
+        weights = draw_weights(len(groups), 100, repetition, groups)
+        right, said = (weights @ part.sum(axis=2).T for part in (predicted & truth, predicted))
+        f1 = 2 * right / (said + (weights @ truth.sum(axis=1))[:, None])
+        differences = (f1[:, 1:] - f1[:, :1]).T
+        lows = [
+            bound_difference(each, len(set(groups)), number_of or number)[0]
+            for number, each in enumerate(differences, start=1)
+        ]
+        false += max(lows) > 0
+    return false
+
+
+@pytest.mark.parametrize("albums", [0, 5])
+def test_of_200_equal_challengers_hardly_one_wins(albums: int) -> None:
+    # So many or more in one of 1 000 cases, if the chance of any is ALPHA.
+    assert count_false_wins(None, albums) <= binom.ppf(0.999, REPETITIONS, ALPHA)
+
+
+def test_by_the_rule_of_a_single_challenge_one_of_200_wins_far_too_often() -> None:
+    assert count_false_wins(1) > binom.ppf(1 - 1e-9, REPETITIONS, ALPHA)
+
+
+def test_levels_sum_to_what_is_stated() -> None:
+    assert level(1) == ALPHA / 2
+    total = sum(level(number) for number in range(1, 100_001))
+    assert total == pytest.approx(ALPHA, rel=2e-5)
+    assert total < ALPHA
+    assert [coverage(1), coverage(2)] == ["97.5%", "99.1667%"]
+
+
+def test_a_clear_lead_still_wins_after_many_challenges() -> None:
+    rng = np.random.default_rng(0)
+    differences = np.append(0.05, 0.05 + 0.005 * rng.standard_normal(1000))
+    low, high = bound_difference(differences, 400, 100)
+    assert 0 < low < 0.05 < high
+    half = student.ppf(1 - level(100), 399) * differences[1:].std(ddof=1)
+    assert (low, high) == pytest.approx((0.05 - half, 0.05 + half))
+
+
+def test_few_photos_tell_nothing() -> None:
+    # Six that all speak for one model are a chance of 1 in 64, over 1.25 %.
+    sure = np.full(101, 0.5)
+    assert np.isnan(bound_difference(sure, 6, 1)).all()
+    assert bound_difference(sure, 7, 1) == (0.5, 0.5)
+    assert np.isnan(bound_difference(sure[:1], 400, 1)).all()

@@ -1,0 +1,80 @@
+"""What a version brings along: all the code that it runs, and no other."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phototag.serving import pyfunc
+from phototag.serving.pyfunc import copy_package, digest_model, packaged_files
+from tests.models import make_model
+
+LOAD = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, pandas as pd, io
+from PIL import Image
+import phototag
+assert Path(phototag.__file__).is_relative_to(sys.argv[1]), phototag.__file__
+from phototag.serving.pyfunc import PhotoTagger
+tagger = PhotoTagger()
+tagger.load_context(SimpleNamespace(artifacts={"model": sys.argv[2], "thresholds": sys.argv[3]}))
+file = io.BytesIO()
+Image.new("RGB", (40, 30), (220, 0, 0)).save(file, "PNG")
+(answer,) = tagger.predict(None, pd.DataFrame({"image": [file.getvalue()]}))
+print(answer["labels"])
+ours = {m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "phototag"}
+assert all(Path(file).is_relative_to(sys.argv[1]) for file in ours)
+"""
+
+
+@pytest.mark.slow
+def test_the_packaged_code_needs_nothing_of_the_repository(tmp_path: Path) -> None:
+    package = copy_package(tmp_path / "code")
+    files = make_model(tmp_path / "model")
+    # The environment may have this repository installed: the copy comes first all the same.
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(package.parent), *map(str, files)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['blue']\n"
+
+
+def test_the_copy_has_the_packaged_files_and_no_leftovers(tmp_path: Path) -> None:
+    package = copy_package(tmp_path)
+    copied = {file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()}
+    assert copied == set(packaged_files())
+    rooms = {name.partition("/")[0] for name in copied}
+    assert rooms == {"__init__.py", "base", "data", "intake", "network", "serving"}
+    assert {
+        "network/model.py",
+        "network/weights.py",
+        "network/metrics.py",
+        "intake/raw.py",
+    } < copied
+
+
+def test_any_change_makes_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_model(tmp_path / "model")
+    package = copy_package(tmp_path / "copy")
+    monkeypatch.setattr(pyfunc, "__file__", str(package / "serving/pyfunc.py"))
+    first = digest_model(*files)
+    assert digest_model(*files) == first
+    for path in [*packaged_files().values(), *files]:
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        assert digest_model(*files) != first, path
+        path.write_bytes(before)
+    shutil.move(package / "base/laps.py", package / "base/times.py")
+    assert digest_model(*files) != first
+    shutil.move(package / "base/times.py", package / "base/laps.py")
+    monkeypatch.setattr(pyfunc, "version", lambda name: "9.9")
+    assert digest_model(*files) != first
