@@ -258,3 +258,19 @@ def test_a_description_shows_labels_as_they_are_and_no_endless_list() -> None:
     assert "&#60;b&#62;, a&#124;b, 0, 1" in text
     assert "47 and 52 more." in text
     assert np.char.count(text, "<") == 0
+
+
+def test_another_machine_may_carry_a_decision_out(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.challenge("first", 1)
+    settle = versions._settle
+
+    def settle_twice(client: Any) -> None:
+        settle(client)
+        settle(client)
+
+    monkeypatch.setattr(versions, "_settle", settle_twice)
+    assert gate.challenge("better", 3)["champion"]
+    assert gate.champion() == 2
+    assert [d["version"] for d in versions.read_history(gate.store)] == [1, 2]

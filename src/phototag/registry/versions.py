@@ -192,20 +192,20 @@ def _compare(
         return True, _decision("challenge", version, champion, True, reason), nothing
     own = store.client.get_model_version(MODEL_NAME, version)
     with TemporaryDirectory() as folder:
+        problem, same = "", False
         try:
             rival = _fetch(champion, Path(folder))
+            same = _digest(*rival) == _digest(*files)
         except (MlflowException, OSError) as error:
-            rival, problem = None, f"its files cannot be fetched ({error})"
-        if rival and _digest(*rival) == _digest(*files):
+            problem = f"its files cannot be fetched ({error})"
+        if same:
             reason = (
                 f"the weights and thresholds of champion version {champion.version}, newer code"
             )
             return True, _decision("challenge", version, champion, True, reason), nothing
-        if rival and champion.tags.get(PHOTOS_TAG) != own.tags[PHOTOS_TAG]:
+        if not problem and champion.tags.get(PHOTOS_TAG) != own.tags[PHOTOS_TAG]:
             problem = "it was judged on other photos or labels"
-        elif rival:
-            problem = why_incomparable(judged, *rival)
-        if not rival or problem:
+        if problem := problem or why_incomparable(judged, *rival):
             reason = (
                 f"champion version {champion.version} does not compare: {problem}; to take this "
                 f"one, phototag promote {version}"
@@ -307,15 +307,17 @@ def _claim(client: MlflowClient, decision: dict[str, Any]) -> bool:
         Whether it is the champion now.
     """
     _record(client, decision, pending=True)
-    return _settle(client)[decision["time"], decision["version"]]
+    _settle(client)
+    # Another machine may have been quicker to carry it out, or to find it void.
+    own = (decision["time"], decision["version"])
+    return any(d["champion"] for d in _read_decisions(client) if (d["time"], d["version"]) == own)
 
 
-def _settle(client: MlflowClient) -> dict[tuple[str, int], bool]:
-    """Carry out pending decisions, the oldest first, and say of each whether it was.
+def _settle(client: MlflowClient) -> None:
+    """Carry out pending decisions, the oldest first.
 
     One that was taken about another champion than the present one is void.
     """
-    settled = {}
     for decision in _read_decisions(client):
         if not decision.pop("pending", False):
             continue
@@ -330,8 +332,6 @@ def _settle(client: MlflowClient) -> dict[tuple[str, int], bool]:
             decision["champion"] = False
             decision["reason"] += f"; but meanwhile {meanwhile}"
         _record(client, decision)
-        settled[decision["time"], decision["version"]] = stands
-    return settled
 
 
 def find_champion(client: MlflowClient) -> Any | None:

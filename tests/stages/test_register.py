@@ -1,0 +1,66 @@
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from phototag.apps.summary import summarize
+from phototag.registry.comparison import COLUMNS
+from phototag.registry.report import write_decision
+from stages import register
+from tests.conftest import SHIPPED_PARAMS
+
+
+def test_an_experiment_registers_nothing_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_EXP_NAME", "my-<try>")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    shutil.copy(SHIPPED_PARAMS, tmp_path / "params.yaml")
+    register.main()
+    decision = json.loads((tmp_path / "reports/register/decision.json").read_text())
+    assert (decision["version"], decision["kind"]) == (None, "experiment")
+    page = (tmp_path / "reports/register/report.html").read_text()
+    assert "my-&lt;try&gt; is not registered" in page
+    assert not (tmp_path / "mlflow.db").exists()
+
+    (tmp_path / "reports/evaluate").mkdir()
+    (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.12345678}')
+    told = summarize(tmp_path)
+    assert "Registered: no, the experiment my-<try>" in told
+    assert "0.1235" in told
+
+    # Asked, it goes on to its inputs.
+    text = SHIPPED_PARAMS.read_text().replace("experiments: false", "experiments: true")
+    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "reports/evaluate/metrics.json").unlink()
+    with pytest.raises(FileNotFoundError, match="metrics"):
+        register.main()
+
+
+def test_an_old_decision_is_told_with_its_time(tmp_path: Path) -> None:
+    decision = {
+        "name": "phototag",
+        "version": 4,
+        "champion": True,
+        "previous_champion": 1,
+        "kind": "challenge",
+        "reason": "it was <best>",
+        "time": "2026-01-02 03:04:05.678901",
+        "challenge": 2,
+        "coverage": "99.1667%",
+    }
+    row = dict(zip(COLUMNS, ["f1_micro", 0.6, 0.5, 0.1, 0.05, 0.15], strict=True))
+    write_decision(tmp_path / "reports/register", decision, pd.DataFrame([row]))
+    page = (tmp_path / "reports/register/report.html").read_text()
+    assert "it was &lt;best&gt;" in page
+    assert "99.1667% interval" in page
+    assert "it became the champion (2026-01-02 03:04 UTC)" in page
+    (tmp_path / "reports/evaluate").mkdir()
+    (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.6}')
+    told = summarize(tmp_path)
+    assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in told
+    assert "`phototag history` tells what came since" in told
