@@ -68,7 +68,8 @@ def test_any_change_makes_another_version(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(pyfunc, "__file__", str(package / "serving/pyfunc.py"))
     first = digest_model(*files)
     assert digest_model(*files) == first
-    for path in [*packaged_files().values(), *files]:
+    assert digest_model(make_model(tmp_path / "other", known=1)[0], files[1]) != first
+    for path in [*packaged_files().values(), files[1]]:
         before = path.read_bytes()
         path.write_bytes(before + b"\n")
         assert digest_model(*files) != first, path

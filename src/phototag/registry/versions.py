@@ -197,7 +197,7 @@ def _compare(
             rival = _fetch(champion, Path(folder))
             same = _digest(*rival) == _digest(*files)
         except (MlflowException, OSError) as error:
-            problem = f"its files cannot be fetched ({error})"
+            problem = f"its files cannot be fetched ({type(error).__name__})"
         if same:
             reason = (
                 f"the weights and thresholds of champion version {champion.version}, newer code"
