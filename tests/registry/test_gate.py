@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from phototag.base.errors import InputError
 from phototag.data.dataset import Dataset
+from phototag.network.weights import Metadata
 from phototag.registry import comparison, versions
 from phototag.tracking.store import Store, connect
 from tests.models import make_model
@@ -250,11 +251,12 @@ def test_an_experiment_stands_aside() -> None:
 
 
 def test_a_description_shows_labels_as_they_are_and_no_endless_list() -> None:
-    metadata = SimpleNamespace(
-        labels=["<b>", "a|b", *map(str, range(100))], size=16, epoch=1, val_loss=0.5
+    labels = ["<b>", "a|b", *map(str, range(100))]
+    metadata = Metadata(
+        labels, 16, [], [], {}, "key", epoch=1, val_loss=0.5, num_photos=9, source="my_<photos>"
     )
     scores = pd.DataFrame(columns=["predictor", "metric", "value", "low", "high"])
-    text = versions.write_description(scores, metadata)  # type: ignore[arg-type]
+    text = versions.write_description(scores, metadata)
     assert "&#60;b&#62;, a&#124;b, 0, 1" in text
     assert "47 and 52 more." in text
     assert np.char.count(text, "<") == 0

@@ -122,7 +122,7 @@ def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
             f"(base64, data URLs or bytes); the network sees {metadata.size} x {metadata.size} "
             f"pixels. Weights of epoch {metadata.epoch}, val loss {metadata.val_loss:.4f}.",
             "",
-            describe_origin(metadata),
+            escape_markdown(describe_origin(metadata)),
             "",
             "| metric on held-out photos | value | 95% interval |",
             "|---|---|---|",
