@@ -1,14 +1,15 @@
 """Train: images, manifest, splits, stats -> models/model.safetensors, reports/train/."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from phototag.base import distributed
-from phototag.base.files import content_key, file_digest, read_json, replace_file, write_json
-from phototag.base.params import read_params
+from phototag.base.files import file_digest, read_json, replace_file, write_json
+from phototag.base.params import Params, read_params
 from phototag.data import dataset
 from phototag.network import backbones, model, pretrained
 from phototag.network.pretrained import list_weights_files
@@ -16,14 +17,15 @@ from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import record_training
 from phototag.tracking.store import connect, project_root
-from phototag.training import augmentations, loop, losses, schedules
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
+from phototag.training.key import training_key
+from phototag.training.loop import fit
 
 from . import run
 
-INPUTS = tuple(map(Path, ("data/manifest.csv", "data/splits.csv", "data/stats.json")))
-CODE = [Path(str(m.__file__)) for m in (augmentations, backbones, dataset, loop)]
-CODE += [Path(str(m.__file__)) for m in (losses, model, pretrained, schedules)]
+IMAGES, MANIFEST, SPLITS, STATS = INPUTS = tuple(
+    map(Path, ("data/images.npy", "data/manifest.csv", "data/splits.csv", "data/stats.json"))
+)
 
 
 def main() -> None:
@@ -31,9 +33,15 @@ def main() -> None:
     params = read_params()
     if distributed.relaunch(params.train.devices, params.train.num_nodes):
         return
-    datasets = dataset.read_datasets(Path("data/images.npy"), INPUTS[0], INPUTS[1])
+    with distributed.report_failure():
+        train_network(params)
+
+
+def train_network(params: Params) -> None:
+    """Train in this process, alone or as one of several."""
+    datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)
     train, val = datasets["train"], datasets["val"]
-    stats = read_json(INPUTS[2])
+    stats = read_json(STATS)
 
     device = distributed.join()
     torch.manual_seed(params.seed)
@@ -43,22 +51,22 @@ def main() -> None:
     model.initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
     network.to(device)
 
-    given = list_weights_files(params.model)
-    key = content_key(params.train_settings(), [*INPUTS, *CODE, *given])
+    inputs = [*INPUTS, Path(__file__)]
+    key = distributed.from_first(partial(training_key, params.train_settings(), inputs, device))
     checkpoint = checkpoint_path(project_root(), key)
     resumed = checkpoint.exists()
-    epochs = loop.fit(network, train, val, params, checkpoint)
+    epochs = fit(network, train, val, params, checkpoint)
     if distributed.rank():
         list(epochs)  # the first process records them
         return
-    data = DataInput(str(INPUTS[0]), file_digest(INPUTS[0])[:16], dataset.count_labels(datasets))
+    data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
     history = record_training(
         connect(), key, params.model_dump(), map(asdict, epochs), data, resumed
     )
 
     # A name to compare with, no file that is read here.
     is_drawn = Path(params.data.raw) == Path("data", "sample")
-    best = min(history, key=lambda record: record["val_loss"])
+    best = kept_epoch(history)
     metadata = Metadata(
         labels=train.labels,
         size=params.resize.size,

@@ -2,17 +2,24 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+import torch
 import yaml
+from mlflow.tracking import MlflowClient
 
 from phototag.base import distributed
+from phototag.base.errors import InputError
+from tests.processes import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,24 +77,33 @@ def test_two_processes_give_the_losses_of_one(
         assert [record[name] for record in together] == pytest.approx(expected, abs=1e-5)
 
 
-def train(project: Path, changes: dict[str, int], **variables: str) -> subprocess.Popen[bytes]:
+def train(
+    project: Path, changes: dict[str, int], knobs: Mapping[str, Any] | None = None, **variables: str
+) -> subprocess.Popen[str]:
     """Start the train stage, with other params."""
     values = yaml.safe_load((project / "params.yaml").read_text())
-    values |= {"epochs": 4, "precision": "fp32"}
-    # What is drawn within a process, or counted over its part of a batch, differs.
-    values["model"] |= {"dropout": 0.0, "batch_norm": False}
+    values |= {"epochs": 4, "precision": "fp32", **(knobs or {})}
+    values["model"] |= {"dropout": 0.0}  # each process draws it for its own photos
     values["train"] |= changes
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", "stages.train"]
-    return subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command,
+        cwd=project,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, they ignore Ctrl-C, and their children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.slow
 def test_the_stage_trains_on_two_devices_and_on_two_machines(project: Path, port: int) -> None:
     alone = train(project, {})
-    assert b"the first step comes" in alone.communicate()[1]
+    assert "the first step comes" in alone.communicate()[1]
     expected = pd.read_csv(project / "reports/train/history.csv")
     assert len(expected) == 4
 
@@ -97,7 +113,7 @@ def test_the_stage_trains_on_two_devices_and_on_two_machines(project: Path, port
 
     machines = {"devices": 1, "num_nodes": 2}
     lost = train(project, machines)
-    assert b"error: train.num_nodes is 2, but nothing says" in lost.communicate()[1]
+    assert "error: train.num_nodes is 2, but nothing says" in lost.communicate()[1]
     first = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
     both = [train(project, machines, **first, PET_NODE_RANK=rank) for rank in ("0", "1")]
     assert [process.wait() for process in both] == [0, 0]
@@ -107,8 +123,170 @@ def test_the_stage_trains_on_two_devices_and_on_two_machines(project: Path, port
         pd.testing.assert_frame_equal(history, expected, rtol=0, atol=1e-5)
 
 
-def test_alone_a_process_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def members(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Wait until the stage trains in both processes, and return all that belong to it."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "the first step comes" in line:
+            parent = psutil.Process(process.pid)
+            return [parent, *parent.children(recursive=True)]
+    raise AssertionError("it ended before it trained")
+
+
+def statuses(project: Path) -> list[str]:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    return [run.info.status for run in client.search_runs(["1"])]
+
+
+@pytest.mark.slow
+def test_no_process_outlives_the_stage_and_what_it_had_goes_on(project: Path) -> None:
+    endless = {"epochs": 100_000}
+    for number, expected in (
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        (signal.SIGINT, 128 + signal.SIGINT),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ):
+        process = train(project, {"devices": 2}, endless)
+        found = members(process)
+        assert len(found) == 3
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == expected
+        assert "Traceback" not in told
+        _, alive = psutil.wait_procs(found[1:], timeout=40)
+        assert not alive
+    assert statuses(project) == ["KILLED"]
+    assert len(list(project.glob(".phototag/checkpoints/*.pt"))) == 1
+
+
+@pytest.mark.slow
+def test_a_users_mistake_is_one_sentence_however_many_processes_make_it(project: Path) -> None:
+    sentences = []
+    for devices in (1, 2):
+        process = train(project, {"devices": devices}, {"lr": 1e30, "optimizer": "sgd"})
+        told = process.communicate()[1]
+        assert process.returncode == 1
+        assert told.count("is not finite") == 1
+        assert "Traceback" not in told
+        sentences.append(told.splitlines()[-1])
+    assert sentences[0] == sentences[1]
+    assert sentences[0].startswith("error: epoch 1: the loss of step 2 is not finite; the learning")
+    assert statuses(project) == ["FAILED"] * 2
+
+
+@pytest.mark.slow
+def test_what_one_process_meets_ends_all_and_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ONE_FAILS)
+    command = [sys.executable, "-m", "script"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (1, "sentence: mine\n")
+
+
+ONE_FAILS = """
+import os, sys
+import torch
+from phototag.base import distributed
+from phototag.base.errors import InputError
+
+def main():
+    if distributed.relaunch(2, 1):
+        return
+    with distributed.report_failure():
+        distributed.join()
+        for step in range(1000):
+            if step == 3 and distributed.rank() == 1:
+                raise InputError('mine')
+            distributed.sum_over_processes(torch.ones(1))
+
+try:
+    main()
+except InputError as error:
+    sys.exit(f"sentence: {error}")
+"""
+
+
+@pytest.mark.parametrize("names", [["RANK"], ["RANK", "WORLD_SIZE"], ["LOCAL_RANK"]])
+def test_a_cluster_that_numbers_its_jobs_is_no_torchrun(
+    monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    for name in distributed.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, "3")
+    assert not distributed.was_launched()
+    assert distributed.join().index in (None, 0)
+    assert distributed.local_processes() == 1
+    for name in distributed.LAUNCHED:
+        monkeypatch.setenv(name, "0")
+    assert distributed.was_launched()
+    assert not distributed.relaunch(2, 1)
+
+
+def test_what_goes_wrong_alone_is_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(OSError, match="mine"), distributed.report_failure():
+        raise OSError("mine")
+    assert not list(tmp_path.iterdir())
+
+
+def fail(folder: Path, rank: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail as one of several processes does."""
+    for name in distributed.LAUNCHED:
+        monkeypatch.setenv(name, str(rank))
+    (folder / f"{rank}").mkdir()
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / f"{rank}/error.json"))
+    with pytest.raises(SystemExit, match=r"^1$"), distributed.report_failure():
+        raise error
+
+
+def test_the_mistake_is_told_and_not_the_loss_of_who_made_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="error: process 1 ended with -6"):
+        distributed._tell(tmp_path, "process 1 ended with -6")
+    fail(tmp_path, 1, OSError("a bug"), monkeypatch)
+    fail(tmp_path, 0, RuntimeError("connection closed"), monkeypatch)
+    os.utime(tmp_path / "1/error.json", (0, 0))
+    with pytest.raises(SystemExit, match=r"(?s)^Traceback .*OSError: a bug\n$"):
+        distributed._tell(tmp_path, "")
+    fail(tmp_path, 2, InputError("mine, é"), monkeypatch)
+    with pytest.raises(InputError, match=r"^mine, é$"):
+        distributed._tell(tmp_path, "")
+
+
+def share_first() -> list[Any]:
+    """Return what the processes hold after each agreed with the first."""
+    rank, tensor = distributed.rank(), torch.full((2,), float(distributed.rank()))
+    distributed.copy_first([tensor])
+    found = [distributed.from_first(lambda: f"of {rank}"), tensor.tolist()]
+    for name, act in (
+        ("first", lambda: distributed.from_first(fail_in_the_first)),
+        ("same", lambda: distributed.check_same(rank, "ranks")),
+    ):
+        try:
+            act()
+        except InputError as error:
+            found.append(f"{name}: {error}")
+    return found
+
+
+def fail_in_the_first() -> None:
+    assert distributed.rank() == 0
+    raise InputError("mine")
+
+
+def test_what_the_first_finds_is_alls(tmp_path: Path) -> None:
+    first, second = run_together(tmp_path, share_first)
+    assert first == second
+    assert first[:3] == ["of 0", [0.0, 0.0], "first: mine"]
+    assert first[3].startswith("same: the machines have different ranks: ")
+
+
+def test_alone_a_process_has_everything() -> None:
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.own_share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
     assert distributed.gather_rows(np.arange(5)).tolist() == [0, 1, 2, 3, 4]

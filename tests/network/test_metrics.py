@@ -19,6 +19,32 @@ def test_f1_equals_scikit_learn(seed: int, average: str) -> None:
     assert metrics.f1_score(targets, predicted, average) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_average_precision_equals_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((60, 7)) < 0.3).astype(np.uint8)
+    logits = rng.normal(size=targets.shape).round(1)  # some are equal
+    logits[:, 1] = 0  # all are
+    targets[:, 3] = 1
+    expected = oracle.average_precision_score(targets, logits)
+    assert metrics.mean_average_precision(targets, logits) == pytest.approx(expected, abs=1e-12)
+    targets[:, 2] = 0  # has none, and is left out
+    expected = oracle.average_precision_score(*(np.delete(a, 2, 1) for a in (targets, logits)))
+    assert metrics.mean_average_precision(targets, logits) == pytest.approx(expected, abs=1e-12)
+    assert metrics.mean_average_precision(targets * 0, logits) == 0
+
+
+def test_the_kept_epoch_is_the_one_that_was_noted() -> None:
+    history = [
+        {"epoch": 1, "val_loss": 0.2, "kept": 1},
+        {"epoch": 2, "val_loss": 0.4, "kept": 2},
+        {"epoch": 3, "val_loss": 0.3, "kept": 2},
+    ]
+    assert metrics.kept_epoch(history) == history[1]
+    older = [{"epoch": record["epoch"], "val_loss": record["val_loss"]} for record in history]
+    assert metrics.kept_epoch(older) == older[0]
+
+
 def test_an_unknown_average_is_refused() -> None:
     with pytest.raises(ValueError, match="'weighted'"):
         metrics.f1_score(np.ones((1, 1)), np.ones((1, 1)), "weighted")

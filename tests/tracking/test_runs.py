@@ -54,6 +54,17 @@ def test_run_carries_params_metrics_and_tags(store: Store) -> None:
     assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
 
 
+def test_the_best_figures_are_of_the_epoch_that_was_kept(store: Store) -> None:
+    epochs = [
+        {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "kept": 1},
+        {"epoch": 2, "val_loss": 0.4, "mAP": 0.6, "kept": 2},
+    ]
+    record_training(store, "key", {}, epochs, DATA)
+    (run,) = store.client.search_runs([store.experiment_id])
+    best = {name: run.data.metrics[f"best_{name}"] for name in ("epoch", "val_loss", "mAP")}
+    assert best == {"epoch": 2, "val_loss": 0.4, "mAP": 0.6}
+
+
 def test_recorded_training_tells_the_whole_story(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

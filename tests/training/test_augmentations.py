@@ -177,3 +177,14 @@ def test_draws_stay_in_their_ranges() -> None:
     assert 0.99 < float(draws.window.max()) <= 1
     assert draws.mirror_x is not None
     assert 0.45 < float(draws.mirror_x.float().mean()) < 0.55
+
+
+def test_no_photos_go_through_every_augmentation(images: Tensor) -> None:
+    draws = draw_augmentation(params(**SWITCHES, mixup=0.4), 8, 24, torch.Generator())
+    none = draws.each(lambda drawn: drawn[:0])
+    assert none.mix is not None
+    batch = images[:0], torch.zeros(0, 3)
+    mixed, targets = mix_batches(batch, batch, none.mix)
+    assert targets.shape == (0, 3)
+    for empty in (images[:0], mixed):
+        assert augment_batch(empty, none).shape == (0, 3, 24, 24)

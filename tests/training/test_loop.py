@@ -15,9 +15,10 @@ from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, move_to_device
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import binary_cross_entropy
+from phototag.network.metrics import binary_cross_entropy, mean_average_precision
 from phototag.network.model import build_model, initialize
 from phototag.training import loop
+from phototag.training.loop import DivergedError
 from phototag.training.losses import build_loss
 
 CPU = torch.device("cpu")
@@ -86,6 +87,54 @@ def test_the_best_epochs_weights_are_kept(
     assert min(losses) < losses[-1]
     logits = predict_logits(model, datasets["val"], CPU)
     assert binary_cross_entropy(datasets["val"].targets, logits) == pytest.approx(min(losses))
+
+
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [
+        ({}, "val_loss"),
+        ({"train__loss": "focal"}, "mAP"),
+        ({"train__loss": "asymmetric"}, "mAP"),
+        ({"pos_weight": True}, "mAP"),
+        ({"train__label_smoothing": 0.3}, "mAP"),
+        ({"train__loss": "focal", "train__ema": 0.9}, "mAP"),
+    ],
+    ids=str,
+)
+def test_a_loss_that_moves_away_from_cross_entropy_is_judged_by_ranking(
+    make_params: MakeParams, datasets: dict[str, Dataset], changes: dict[str, Any], by: str
+) -> None:
+    # Val is worse than train, so that the ranking is never perfect.
+    rng = np.random.default_rng(0)
+    noisy = replace(datasets["val"], targets=(rng.random((8, 3)) < 0.4).astype(np.uint8))
+    model, records = train(make_params(epochs=6, lr=0.03, **changes), datasets | {"val": noisy})
+    best = records[records[-1].kept - 1]
+    logits = predict_logits(model, noisy, CPU)
+    if by == "mAP":
+        assert best.mAP == max(record.mAP for record in records)
+        assert mean_average_precision(noisy.targets, logits) == pytest.approx(best.mAP)
+    else:
+        assert best.val_loss == min(record.val_loss for record in records)
+    assert binary_cross_entropy(noisy.targets, logits) == pytest.approx(best.val_loss)
+
+
+def test_the_choice_is_of_the_rule_not_of_calibration(make_params: MakeParams) -> None:
+    """The same ranking, ever less calibrated, then a better one that is worse calibrated still."""
+    records = [
+        {"epoch": 1, "val_loss": 0.2, "mAP": 0.24},
+        {"epoch": 2, "val_loss": 0.4, "mAP": 0.35},
+        {"epoch": 3, "val_loss": 0.3, "mAP": 0.35},
+    ]
+    for changes, expected in (
+        ({}, 1),
+        ({"train__loss": "asymmetric"}, 3),  # of equal rankings, the better calibrated
+        ({"train__loss": "focal"}, 3),
+        ({"pos_weight": True}, 3),
+        ({"train__label_smoothing": 0.1}, 3),
+    ):
+        params = make_params(**changes)
+        best = max(records, key=lambda record: loop.score_epoch(record, params))
+        assert best["epoch"] == expected, changes
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -222,8 +271,9 @@ def test_a_loss_that_is_not_finite_stops_at_once(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
     params = make_params(optimizer="sgd", lr=1e30)
-    with pytest.raises(FloatingPointError, match=r"epoch 1: the loss of step 2 .*lower lr"):
+    with pytest.raises(DivergedError, match=r"epoch 1: the loss of step 2 .*lower lr") as caught:
         train(params, datasets)
+    assert isinstance(caught.value, InputError)  # told in a sentence
     # The last good epoch's state stands.
     checkpoint = tmp_path / "state.pt"
     good = loop.fit(
@@ -232,7 +282,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(
     next(good)
     before = checkpoint.read_bytes()
     broken = make_params(lr=1e30, optimizer="adam")
-    with pytest.raises(FloatingPointError, match="epoch 2: "):
+    with pytest.raises(DivergedError, match="epoch 2: "):
         list(loop.fit(build(broken), datasets["train"], datasets["val"], broken, checkpoint))
     assert checkpoint.read_bytes() == before
 
@@ -245,6 +295,15 @@ def test_early_stopping_waits_for_a_better_epoch(
     losses = [record.val_loss for record in records]
     assert len(losses) < 60
     assert losses.index(min(losses)) == len(losses) - 4
+
+
+def test_a_last_batch_of_one_photo_whose_map_is_one_value_trains(
+    make_params: MakeParams, datasets: dict[str, Dataset]
+) -> None:
+    block = {"out": 8, "kernel": 3, "pool": 14, "residual": 1}
+    params = make_params(batch_size=23, model__conv=[block], model__batch_norm=True)
+    _, records = train(params, datasets)
+    assert records[-1].train_loss < records[0].train_loss
 
 
 def test_the_average_is_what_is_kept(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:

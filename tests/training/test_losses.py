@@ -44,6 +44,37 @@ def test_smoothing_moves_the_targets() -> None:
     torch.testing.assert_close(entries, expected)
 
 
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("name", "weight"), [("bce", None), ("bce", 100.0), ("bce", 0.5), ("focal", None)]
+)
+def test_a_smoothed_target_is_where_an_entry_converges(
+    name: str, weight: float | None, target: float
+) -> None:
+    loss = build_loss(name, 0.1, None if weight is None else torch.tensor([weight]))
+    logits = torch.linspace(-8, 8, 3201)[:, None]
+    lowest = logits[loss(logits, torch.full_like(logits, target)).argmin()]
+    assert lowest.sigmoid().item() == pytest.approx(0.95 if target else 0.05, abs=1e-3)
+
+
+def test_weights_beside_smoothing_are_those_of_true_positives() -> None:
+    weight = torch.tensor([1.0, 2.0, 5.0])
+    smooth, plain = build_loss("bce", 0.1, None), build_loss("bce", 0.1, weight)
+    times = torch.where(TARGETS > 0, weight, 1.0)
+    torch.testing.assert_close(plain(LOGITS, TARGETS), smooth(LOGITS, TARGETS) * times)
+    # Of photos that are blended, each counts by its share; so it does without smoothing.
+    blended = plain(LOGITS, torch.full_like(LOGITS, 0.3))
+    ends = [plain(LOGITS, torch.full_like(LOGITS, end)) for end in (0.0, 1.0)]
+    torch.testing.assert_close(blended, torch.lerp(*ends, 0.3))
+    slight = build_loss("bce", 1e-7, weight)(LOGITS, TARGETS * 0.3)
+    torch.testing.assert_close(slight, build_loss("bce", 0.0, weight)(LOGITS, TARGETS * 0.3))
+
+
+def test_smoothing_does_not_go_with_asymmetric() -> None:
+    with pytest.raises(InputError, match="label_smoothing does not go with loss asymmetric"):
+        build_loss("asymmetric", 0.1, None)
+
+
 def test_weights_go_with_bce_alone() -> None:
     with pytest.raises(InputError, match="pos_weight goes with loss bce, not with focal"):
         build_loss("focal", 0.0, torch.ones(3))

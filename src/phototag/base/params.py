@@ -208,7 +208,10 @@ class Params(_Group):
         """Return the params on which the trained weights depend, as plain values."""
         knobs = {"seed", "lr", "weight_decay", "batch_size", "epochs", "optimizer", "momentum"}
         knobs |= {"schedule", "warmup", "pos_weight", "precision"}
-        return self.model_dump(include=knobs | {"augment", "model", "train"})
+        settings = self.model_dump(include=knobs | {"augment", "model", "train"})
+        # How many processes there are together counts, not how they are spread over machines.
+        del settings["train"]["devices"], settings["train"]["num_nodes"]
+        return settings
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

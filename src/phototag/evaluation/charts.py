@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_curve
 from phototag.evaluation.calibration import tabulate_reliability
 from phototag.evaluation.tables import sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
+from phototag.network.metrics import kept_epoch
 from phototag.pages.figures import (
     BLUE,
     GREEN,
@@ -53,7 +54,7 @@ def draw_f1(history: pd.DataFrame) -> Figure:
 
 
 def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
-    best = history["epoch"].iloc[int(history["val_loss"].argmin())]
+    best = kept_epoch(history.to_dict("records"))["epoch"]
     axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=f"kept: epoch {best}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 

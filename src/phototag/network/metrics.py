@@ -3,6 +3,9 @@
 `scores` has all metrics of an evaluation, with their intervals.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 
@@ -43,3 +46,37 @@ def binary_cross_entropies(targets: np.ndarray, logits: np.ndarray) -> np.ndarra
 def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
     """Compute the mean binary cross entropy over photos and labels, in nats."""
     return float(binary_cross_entropies(targets, logits).mean())
+
+
+def mean_average_precision(targets: np.ndarray, logits: np.ndarray) -> float:
+    """Compute the mean over labels of their average precision, 0..1.
+
+    AP is the mean, over a label's positives, of the share of positives among what ranks as high or
+    higher. A label without positives has none and is left out; without any positives it is 0.
+
+    Args:
+        targets: 0/1 [num_images, num_labels].
+        logits: float [num_images, num_labels], or anything that ranks alike.
+    """
+    found = []
+    for label in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-logits[:, label], kind="stable")
+        true, ranked = targets[order, label] > 0, -logits[order, label]
+        # Photos of equal logit enter together.
+        reached = np.searchsorted(ranked, ranked[true], side="right")
+        found.append(np.mean(np.cumsum(true)[reached - 1] / reached))
+    return float(np.mean(found)) if found else 0.0
+
+
+def kept_epoch(history: Sequence[Mapping[Any, Any]]) -> Mapping[Any, Any]:
+    """Return the record of the epoch whose weights are kept.
+
+    Each record names in `kept` the best epoch up to it. Those of older trainings do not, which
+    went by the val loss.
+
+    Args:
+        history: One record an epoch.
+    """
+    if "kept" not in history[-1]:
+        return min(history, key=lambda record: record["val_loss"])
+    return next(record for record in history if record["epoch"] == history[-1]["kept"])

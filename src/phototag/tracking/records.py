@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
+from phototag.network.metrics import kept_epoch
 from phototag.tracking.store import Store
 
 
@@ -47,11 +48,11 @@ def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp:
 
 def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
     """Log the metrics of the epoch whose weights are kept as `best_...`."""
-    best = min(history, key=lambda record: record["val_loss"])
+    best = kept_epoch(history)
     now = time.time_ns() // 1_000_000
     entries = [
         Metric(f"best_{name}", float(best[name]), now, 0)
-        for name in ("epoch", "val_loss", "f1_micro", "f1_macro")
+        for name in ("epoch", "val_loss", "f1_micro", "f1_macro", "mAP")
         if name in best
     ]
     store.client.log_batch(run_id, metrics=entries)

@@ -110,6 +110,8 @@ def augment_batch(images: Tensor, draws: Draws) -> Tensor:
     Returns:
         The same shape: uint8 where pixels only moved, else float32, 0..255.
     """
+    if not len(images):  # a process's share of a batch of fewer photos than processes
+        return images
     draws = draws.each(lambda drawn: drawn.to(images.device, non_blocking=True))
     images = _move_pixels(images, draws.mirror_x, draws.mirror_y, draws.shift_x, draws.shift_y)
     if draws.window is not None and draws.window_x is not None and draws.window_y is not None:

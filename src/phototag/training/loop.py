@@ -1,11 +1,13 @@
 """The training loop. It knows nothing of MLflow or DVC."""
 
 import copy
+import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +20,13 @@ from tqdm import tqdm
 
 from phototag.base import distributed
 from phototag.base.allocator import keep_freed_memory
+from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, move_to_device, read_batch, shuffle_positions
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import binary_cross_entropy, f1_score
+from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
+from phototag.training.batch_norm import freeze_biases, share_statistics
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
 from phototag.training.losses import Loss, build_loss
 from phototag.training.schedules import learning_rate
@@ -30,16 +34,26 @@ from phototag.training.schedules import learning_rate
 MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 
 
+class DivergedError(InputError, FloatingPointError):
+    """A loss is not finite; the message names epoch, step and likely cause."""
+
+
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training gave; F1 is at threshold 0.5 on val, losses are means."""
+    """What one epoch of training gave.
+
+    F1 is at threshold 0.5 on val, mAP on val too, losses are means. `kept` is the best epoch up to
+    this one, whose weights are kept.
+    """
 
     epoch: int
     train_loss: float
     val_loss: float
     f1_micro: float
     f1_macro: float
+    mAP: float  # noqa: N815 (its name everywhere)
     lr: float
+    kept: int
     images_per_second: float
 
 
@@ -115,7 +129,10 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train, yielding one record an epoch; afterwards the model holds the best epoch's weights.
 
-    Best is the lowest val loss (plain cross entropy, so that runs with different losses compare).
+    Which is best, `score_epoch` says. Several processes train as one: what one of them finds out
+    alone (a state to go on from, the photos' order, a score, a full disk) is the first's, and all
+    go by it.
+
     All that is drawn in an epoch (order, augmentations, dropout) comes from the seed and the
     epoch's number: a training that goes on from a checkpoint needs no generator's state, and ends
     with the same bytes as one that was never interrupted.
@@ -129,32 +146,37 @@ def fit(
             epochs are yielded from it, and training goes on behind them.
 
     Raises:
-        FloatingPointError: The loss is not finite; names epoch, step and likely cause.
-        InputError: The checkpoint is damaged or cannot be written.
+        DivergedError: The loss is not finite; names epoch, step and likely cause.
+        InputError: The checkpoint is damaged or cannot be written; or several machines have
+            different params or photos.
     """
+    photos = "".join(train.sha256 + val.sha256).encode()
+    distributed.check_same((params, hashlib.sha256(photos).digest()), "params or photos")
     device = next(model.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
+    share_statistics(model)
+    freeze_biases(model)
     training = Training(
         model=model,
         forward=wrap(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
         loss=build_loss(params.train.loss, params.train.label_smoothing, weights),
-        dtype=pick_dtype(params.precision, device),
+        dtype=distributed.broadcast(pick_dtype(params.precision, device)),
         params=params,
     )
     history: list[dict[str, Any]] = []
-    best_loss, best_weights = math.inf, copy.deepcopy(model.state_dict())
+    best_weights = copy.deepcopy(model.state_dict())
     # The first process keeps the state; on another machine there may be none.
-    first = distributed.rank() == 0
-    state = distributed.broadcast(load_checkpoint(checkpoint) if checkpoint and first else None)
+    state = distributed.from_first(lambda: load_checkpoint(checkpoint) if checkpoint else None)
     if state:
-        history, best_loss, best_weights = state["history"], state["best_loss"], state["best"]
+        history, best_weights = state["history"], state["best"]
         _restore(training, state)
         yield from (Epoch(**record) for record in history)
 
+    first = distributed.rank() == 0
     train, val = move_to_device(train, device), move_to_device(val, device)
     bar = tqdm(
         total=params.epochs * len(train),
@@ -173,31 +195,59 @@ def fit(
         train_loss = train_one_epoch(training, train, epoch, bar)
         elapsed = time.perf_counter() - start
 
+        # Processors of different kinds round differently: what is judged is what is kept.
+        for network in (model, training.averaged):
+            distributed.copy_first(network.state_dict().values() if network else ())
         logits = predict_logits(training.judged, val, device)
-        val_loss = binary_cross_entropy(val.targets, logits)
-        if not math.isfinite(val_loss):
-            raise FloatingPointError(_explain(epoch, f"the val loss is {val_loss}"))
-        if val_loss < best_loss:
-            best_loss, best_weights = val_loss, copy.deepcopy(training.judged.state_dict())
-        predicted = logits >= 0
-        f1_micro = f1_score(val.targets, predicted, "micro")
-        bar.set_postfix(epoch=epoch, loss=f"{train_loss:.4f}", val=f"{val_loss:.4f}", f1=f1_micro)
-        record = Epoch(
+        record = distributed.broadcast(
+            Epoch(
+                epoch=epoch,
+                train_loss=train_loss,
+                val_loss=binary_cross_entropy(val.targets, logits),
+                f1_micro=f1_score(val.targets, logits >= 0, "micro"),
+                f1_macro=f1_score(val.targets, logits >= 0, "macro"),
+                mAP=mean_average_precision(val.targets, logits),
+                lr=training.optimizer.param_groups[0]["lr"],
+                kept=epoch,
+                images_per_second=len(train) / elapsed,
+            )
+        )
+        if not math.isfinite(record.val_loss):
+            raise DivergedError(_explain(epoch, f"the val loss is {record.val_loss}"))
+        best = max([*history, asdict(record)], key=lambda each: score_epoch(each, params))
+        record = replace(record, kept=best["epoch"])
+        if record.kept == epoch:
+            best_weights = copy.deepcopy(training.judged.state_dict())
+        bar.set_postfix(
             epoch=epoch,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            f1_micro=f1_micro,
-            f1_macro=f1_score(val.targets, predicted, "macro"),
-            lr=training.optimizer.param_groups[0]["lr"],
-            images_per_second=len(train) / elapsed,
+            loss=f"{train_loss:.4f}",
+            val=f"{record.val_loss:.4f}",
+            f1=record.f1_micro,
         )
         history.append(asdict(record))
-        if checkpoint and first:
-            state = {"history": history, "best_loss": best_loss, "best": best_weights}
-            save_checkpoint(checkpoint, state | _snapshot(training))
+        if checkpoint:
+            state = {"history": history, "best": best_weights} | _snapshot(training)
+            distributed.from_first(partial(save_checkpoint, checkpoint, state))
         yield record
     bar.close()
     model.load_state_dict(best_weights)
+
+
+def score_epoch(record: Mapping[str, Any], params: Params) -> tuple[float, ...]:
+    """Return what the best epoch has the most of.
+
+    Plain cross entropy is minus the val loss, which is the same. Every other loss is smallest at
+    probabilities that are wrong on purpose, so that the val loss rises while the network learns:
+    there it is the mAP, which looks at the ranking alone; of equal ones, the lower val loss.
+
+    Args:
+        record: Of an epoch, with `val_loss` and `mAP`.
+        params: All of params.yaml.
+    """
+    plain = params.train.loss == "bce" and not params.pos_weight
+    if plain and not params.train.label_smoothing:
+        return (-record["val_loss"],)
+    return record["mAP"], -record["val_loss"]
 
 
 def train_one_epoch(
@@ -212,13 +262,18 @@ def train_one_epoch(
         bar: Progress, in photos.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        DivergedError: The loss is not finite.
     """
     params, model = training.params, training.model
     device = next(model.parameters()).device
-    torch.manual_seed(params.seed * 1_000_003 + epoch)
-    generator = torch.Generator().manual_seed(params.seed * 1_000_003 + epoch)
-    order = shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
+    drawn = params.seed * 1_000_003 + epoch
+    generator = torch.Generator().manual_seed(drawn)
+    # Dropout is drawn in each process for its own photos.
+    torch.manual_seed(drawn + (distributed.rank() << 48))
+    # How much is shuffled at once hangs on a machine's memory.
+    order = distributed.broadcast(
+        shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
+    )
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
     num_steps, num_labels = len(batches), train.targets.shape[1]
     losses = torch.zeros(num_steps, device=device)
@@ -246,7 +301,8 @@ def train_one_epoch(
         if training.averaged is not None:
             _average(training.averaged, model, params.train.ema, step)
         # Kept on the device: reading a value every step would make a GPU wait for the host.
-        losses[index] = loss.detach() * len(positions)
+        # Summed at once: several processes then stop at the same step.
+        losses[index] = distributed.sum_over_processes(loss.detach() * len(positions))
         if device.type == "cpu" and not math.isfinite(losses[index]):
             break
         if bar is not None:
@@ -270,10 +326,10 @@ def wrap(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
 
 
 def _sum_losses(losses: Tensor, epoch: int) -> float:
-    total = float(distributed.sum_over_processes(losses).sum())
+    total = float(losses.sum())
     if not math.isfinite(total):
         step = int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
-        raise FloatingPointError(_explain(epoch, f"the loss of step {step} is not finite"))
+        raise DivergedError(_explain(epoch, f"the loss of step {step} is not finite"))
     return total
 
 
@@ -310,10 +366,7 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> 
 
 
 def _has_stalled(history: list[dict[str, Any]], patience: int) -> bool:
-    if not patience or not history:
-        return False
-    best = min(history, key=lambda record: record["val_loss"])
-    return bool(len(history) - best["epoch"] >= patience)
+    return bool(patience and history and len(history) - history[-1]["kept"] >= patience)
 
 
 def _snapshot(training: Training) -> dict[str, Any]:

@@ -19,14 +19,21 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
 
     Args:
         name: bce | focal | asymmetric.
-        label_smoothing: x makes targets of x / 2 and 1 - x / 2, 0..1.
+        label_smoothing: x makes targets of x / 2 and 1 - x / 2, 0..1; goes with bce and focal.
         pos_weight: Of each label's positives, float [num_labels]; goes with bce alone.
 
     Raises:
-        InputError: `pos_weight` is asked for together with another loss.
+        InputError: `pos_weight` is asked for together with another loss than bce, or smoothing
+            together with asymmetric.
     """
     if pos_weight is not None and name != "bce":
         raise InputError(f"pos_weight goes with loss bce, not with {name}: switch one of them off")
+    if label_smoothing and name == "asymmetric":
+        # It all but drops a negative's own part, so that the smoothed x / 2 of a positive would
+        # decide: at 0.1, a pure negative ended at 0.42.
+        raise InputError(
+            "train.label_smoothing does not go with loss asymmetric: set one of them back"
+        )
     losses: dict[str, Loss] = {
         "bce": partial(
             functional.binary_cross_entropy_with_logits, pos_weight=pos_weight, reduction="none"
@@ -37,9 +44,21 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
     loss = losses[name]
     if not label_smoothing:
         return loss
-    return lambda logits, targets: loss(
-        logits, targets * (1 - label_smoothing) + label_smoothing / 2
-    )
+    low, high = label_smoothing / 2, 1 - label_smoothing / 2
+    if pos_weight is None:
+        return lambda logits, targets: loss(logits, targets * (1 - label_smoothing) + low)
+
+    def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
+        # The weight is of a true positive. Of the x / 2 of one in every negative, it would make
+        # most: at 100 and x = 0.1, a pure negative ended at 0.84.
+        entropy = functional.binary_cross_entropy_with_logits
+        negative, positive = (
+            entropy(logits, torch.full_like(logits, target), reduction="none")
+            for target in (low, high)
+        )
+        return (1 - targets) * negative + targets * pos_weight * positive
+
+    return smoothed
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:

@@ -1,0 +1,55 @@
+"""What a trained result depends on, as one hash: equal keys mean equal weights on one machine."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from phototag import base, data, network, training
+from phototag.base import distributed
+from phototag.base.files import content_key
+from phototag.training.loop import pick_dtype
+
+ROOMS = (base, data, network, training)
+
+
+def training_key(settings: Mapping[str, Any], inputs: Sequence[Path], device: torch.device) -> str:
+    """Return the key of a training.
+
+    It changes with the params that training reads, the inputs' contents, all code of the rooms that
+    training runs, the contents of a file of weights, the precision that `auto` stands for, the
+    libraries that compute and draw, the kind of device, and the number of processes. It does not
+    change with a file's place, or with how the processes are spread over machines.
+
+    Args:
+        settings: `Params.train_settings()`.
+        inputs: The files that training reads, and the script that calls it.
+        device: On which it trains.
+    """
+    model = dict(settings["model"])
+    weights = [path for path in [Path(model["weights"] or "")] if path.is_file()]
+    if weights:
+        model["weights"] = "a file"
+    libraries = {"torch": torch.__version__, "numpy": np.__version__}
+    if model["name"] != "conv":
+        import torchvision  # takes a second, which the report's network does not need
+
+        libraries["torchvision"] = torchvision.__version__
+    found = {
+        **settings,
+        "model": model,
+        "precision": str(pick_dtype(settings["precision"], device)),
+        "libraries": libraries,
+        "device": device.type,
+        "processes": distributed.world_size(),
+        "code": [path.relative_to(folder).as_posix() for folder, path in _list_code()],
+    }
+    return content_key(found, [*inputs, *weights, *(path for _, path in _list_code())])
+
+
+def _list_code() -> list[tuple[Path, Path]]:
+    """List every Python file of the rooms, each with the folder that holds the rooms."""
+    rooms = [Path(str(room.__file__)).parent for room in ROOMS]
+    return [(room.parent, path) for room in rooms for path in sorted(room.rglob("*.py"))]

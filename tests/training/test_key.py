@@ -1,0 +1,157 @@
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from phototag.base import distributed
+from phototag.base.params import Params
+from phototag.training import key
+from phototag.training.key import ROOMS, training_key
+
+CPU = torch.device("cpu")
+MakeKey = Callable[..., str]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[Path]:
+    """What the stage reads, and the script itself."""
+    paths = [tmp_path / name for name in ("images.npy", "manifest.csv", "splits.csv", "train.py")]
+    for path in paths:
+        path.write_text(path.name)
+    return paths
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the rooms' code in place of theirs."""
+    copied = []
+    for room in ROOMS:
+        folder = Path(str(room.__file__)).parent
+        shutil.copytree(folder, tmp_path / "src" / folder.name)
+        copied.append(ModuleType(room.__name__))
+        copied[-1].__file__ = str(tmp_path / "src" / folder.name / "__init__.py")
+    monkeypatch.setattr(key, "ROOMS", tuple(copied))
+    return tmp_path / "src"
+
+
+@pytest.fixture
+def make_key(params_values: dict[str, Any], inputs: list[Path]) -> MakeKey:
+    """The key of the shipped params with changes; dotted names reach into groups."""
+
+    def make(device: torch.device = CPU, **changes: Any) -> str:
+        values = copy.deepcopy(params_values) | {"precision": "fp32"}
+        for name, value in changes.items():
+            group, _, knob = name.rpartition("__")
+            (values[group] if group else values)[knob] = value
+        return training_key(Params.model_validate(values).train_settings(), inputs, device)
+
+    return make
+
+
+def test_it_changes_with_each_input(make_key: MakeKey, inputs: list[Path]) -> None:
+    keys = {make_key()}
+    for path in inputs:
+        path.write_text("other")
+        keys.add(make_key())
+    assert len(keys) == 1 + len(inputs)
+
+
+def test_it_changes_with_all_code_that_training_runs(make_key: MakeKey, rooms: Path) -> None:
+    files = sorted(rooms.rglob("*.py"))
+    assert {path.parent.name for path in files} == {"base", "data", "network", "training"}
+    for name in ("network/model.py", "network/metrics.py", "training/checkpoint.py"):
+        assert rooms / name in files
+    keys = [make_key()]
+    for path in files:
+        path.write_text(path.read_text() + "x = 1\n")
+        keys.append(make_key())
+    (rooms / "network/new.py").write_text("")
+    keys.append(make_key())
+    (rooms / "network/new.py").rename(rooms / "network/newer.py")
+    keys.append(make_key())
+    assert len(set(keys)) == len(files) + 3
+
+
+def test_it_changes_with_what_computes(make_key: MakeKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [make_key(), make_key(torch.device("cuda"))]
+    for module in (torch, np):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__version__", "0.1")
+            keys.append(make_key())
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "world_size", lambda: 2)
+        keys.append(make_key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_torchvision_counts_where_the_network_is_its(
+    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"conv": make_key(), "resnet18": make_key(model__name="resnet18")}
+    monkeypatch.setattr(torchvision, "__version__", "0.1")
+    assert make_key() == names["conv"]
+    assert make_key(model__name="resnet18") != names["resnet18"]
+
+
+def test_auto_is_the_precision_that_it_stands_for(
+    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for native in (False, True):
+        features = {"avx512_bf16": native}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=features: found)
+        assert make_key(precision="auto") == make_key(precision=("fp32", "bf16")[native])
+    assert make_key(precision="fp32") != make_key(precision="bf16")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"pos_weight": True},
+        {"augment__crop": 0.1},
+        {"model__linear": [8]},
+        {"train__ema": 0.9},
+        {"train__compile": True},
+    ],
+    ids=str,
+)
+def test_it_changes_with_params(make_key: MakeKey, changes: dict[str, Any]) -> None:
+    assert make_key(**changes) != make_key()
+
+
+def test_a_file_of_weights_counts_by_its_contents(make_key: MakeKey, tmp_path: Path) -> None:
+    def ask(path: Path | str) -> str:
+        return make_key(model__name="resnet18", model__weights=str(path))
+
+    first, moved = tmp_path / "a.pth", tmp_path / "elsewhere.pth"
+    first.write_bytes(b"weights")
+    moved.write_bytes(b"weights")
+    before = ask(first)
+    assert ask(moved) == before
+    first.write_bytes(b"replaced")
+    assert ask(first) != before
+    assert len({ask("DEFAULT"), ask("IMAGENET1K_V1"), before}) == 3
+
+
+def test_it_does_not_change_with_what_does_not_count(
+    make_key: MakeKey, rooms: Path, inputs: list[Path], tmp_path: Path
+) -> None:
+    before = make_key()
+    (rooms / "base/notes.txt").write_text("no code")
+    (rooms / "evaluation").mkdir()
+    (rooms / "evaluation/report.py").write_text("# a comment")
+    rooms.rename(tmp_path / "moved")  # the checkout, and so the code's place
+    for room in key.ROOMS:
+        place = Path(str(room.__file__))
+        room.__file__ = str(tmp_path / "moved" / place.parent.name / place.name)
+    inputs[0] = inputs[0].rename(tmp_path / "other.npy")
+    assert make_key() == before
+    for changes in ({"train__devices": 2}, {"train__num_nodes": 2}, {"evaluate__pooling": 1.0}):
+        assert make_key(**changes) == before
