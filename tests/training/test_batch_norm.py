@@ -32,7 +32,7 @@ def differentiate(model: nn.Module, maps: Tensor, weights: Tensor) -> tuple[Tens
     outputs = model(inputs)
     (outputs * weights).sum().backward()
     gradients = [p.grad for p in model.parameters()]
-    return outputs.detach(), inputs.grad, *gradients  # type: ignore[return-value]
+    return outputs.detach(), inputs.grad, *gradients
 
 
 def share(count: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

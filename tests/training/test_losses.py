@@ -64,8 +64,8 @@ def test_weights_beside_smoothing_are_those_of_true_positives() -> None:
     torch.testing.assert_close(plain(LOGITS, TARGETS), smooth(LOGITS, TARGETS) * times)
     # Of photos that are blended, each counts by its share; so it does without smoothing.
     blended = plain(LOGITS, torch.full_like(LOGITS, 0.3))
-    ends = [plain(LOGITS, torch.full_like(LOGITS, end)) for end in (0.0, 1.0)]
-    torch.testing.assert_close(blended, torch.lerp(*ends, 0.3))
+    none, all_ = (plain(LOGITS, torch.full_like(LOGITS, end)) for end in (0.0, 1.0))
+    torch.testing.assert_close(blended, torch.lerp(none, all_, 0.3))
     slight = build_loss("bce", 1e-7, weight)(LOGITS, TARGETS * 0.3)
     torch.testing.assert_close(slight, build_loss("bce", 0.0, weight)(LOGITS, TARGETS * 0.3))
 
