@@ -151,7 +151,9 @@ def fit(
             different params or photos.
     """
     photos = "".join(train.sha256 + val.sha256).encode()
-    distributed.check_same((params, hashlib.sha256(photos).digest()), "params or photos")
+    distributed.check_same(
+        (params.train_settings(), hashlib.sha256(photos).digest()), "params or photos"
+    )
     device = next(model.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
