@@ -52,7 +52,9 @@ def train_network(params: Params) -> None:
     network.to(device)
 
     inputs = [*INPUTS, Path(__file__)]
-    key = distributed.from_first(partial(training_key, params.train_settings(), inputs, device))
+    key = distributed.from_first(
+        partial(training_key, params.train_settings(), params.model, inputs, device)
+    )
     checkpoint = checkpoint_path(project_root(), key)
     resumed = checkpoint.exists()
     epochs = fit(network, train, val, params, checkpoint)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from phototag.base import distributed
 from phototag.base.params import Params
@@ -50,7 +49,8 @@ def make_key(params_values: dict[str, Any], inputs: list[Path]) -> MakeKey:
         for name, value in changes.items():
             group, _, knob = name.rpartition("__")
             (values[group] if group else values)[knob] = value
-        return training_key(Params.model_validate(values).train_settings(), inputs, device)
+        params = Params.model_validate(values)
+        return training_key(params.train_settings(), params.model, inputs, device)
 
     return make
 
@@ -95,9 +95,12 @@ def test_torchvision_counts_where_the_network_is_its(
     make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"conv": make_key(), "resnet18": make_key(model__name="resnet18")}
-    monkeypatch.setattr(torchvision, "__version__", "0.1")
+    monkeypatch.setattr(key, "version", lambda package: f"{package} 0.1")
     assert make_key() == names["conv"]
     assert make_key(model__name="resnet18") != names["resnet18"]
+    timm = make_key(model__name="timm/resnet18")
+    monkeypatch.setattr(key, "version", lambda package: "0.2" if package == "timm" else "0.1")
+    assert make_key(model__name="timm/resnet18") != timm
 
 
 def test_auto_is_the_precision_that_it_stands_for(

@@ -1,6 +1,7 @@
 """What a trained result depends on, as one hash: equal keys mean equal weights on one machine."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 from phototag import base, data, network, training
 from phototag.base import distributed
 from phototag.base.files import content_key
+from phototag.base.params import ModelParams
+from phototag.network.backbones import TIMM
+from phototag.network.pretrained import find_weights_file, list_weights_files
 from phototag.training.loop import pick_dtype
 
 ROOMS = (base, data, network, training)
 
 
-def training_key(settings: Mapping[str, Any], inputs: Sequence[Path], device: torch.device) -> str:
+def training_key(
+    settings: Mapping[str, Any], spec: ModelParams, inputs: Sequence[Path], device: torch.device
+) -> str:
     """Return the key of a training.
 
     It changes with the params that training reads, the inputs' contents, all code of the rooms that
@@ -25,18 +31,21 @@ def training_key(settings: Mapping[str, Any], inputs: Sequence[Path], device: to
 
     Args:
         settings: `Params.train_settings()`.
+        spec: The network's.
         inputs: The files that training reads, and the script that calls it.
         device: On which it trains.
     """
-    model = dict(settings["model"])
-    weights = [path for path in [Path(model["weights"] or "")] if path.is_file()]
-    if weights:
-        model["weights"] = "a file"
+    named = [weights for _, weights in spec.backbones if weights]
+    files = list_weights_files(spec)
+    model = {
+        **settings["model"],
+        "weights": ["a file" if find_weights_file(weights) else weights for weights in named],
+    }
     libraries = {"torch": torch.__version__, "numpy": np.__version__}
-    if model["name"] != "conv":
-        import torchvision  # takes a second, which the report's network does not need
-
-        libraries["torchvision"] = torchvision.__version__
+    if spec.backbones:
+        libraries["torchvision"] = version("torchvision")
+    if any(name.startswith(TIMM) for name, _ in spec.backbones):
+        libraries["timm"] = version("timm")
     found = {
         **settings,
         "model": model,
@@ -46,7 +55,7 @@ def training_key(settings: Mapping[str, Any], inputs: Sequence[Path], device: to
         "processes": distributed.world_size(),
         "code": [path.relative_to(folder).as_posix() for folder, path in _list_code()],
     }
-    return content_key(found, [*inputs, *weights, *(path for _, path in _list_code())])
+    return content_key(found, [*inputs, *files, *(path for _, path in _list_code())])
 
 
 def _list_code() -> list[tuple[Path, Path]]:
