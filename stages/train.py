@@ -11,8 +11,8 @@ from phototag.base import distributed
 from phototag.base.files import file_digest, read_json, replace_file, write_json
 from phototag.base.params import Params, read_params
 from phototag.data import dataset
-from phototag.network import backbones, model, pretrained
-from phototag.network.pretrained import list_weights_files
+from phototag.network import model
+from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import record_training
