@@ -8,7 +8,7 @@ from scipy.stats import t as student
 from phototag.evaluation.scores import draw_weights
 from phototag.registry.comparison import ALPHA, bound_difference, coverage, level
 
-REPETITIONS, CHALLENGERS, PHOTOS, LABELS = 40, 200, 100, 5
+REPETITIONS, CHALLENGERS, PHOTOS, LABELS = 30, 200, 100, 5
 
 
 def count_false_wins(number_of: int | None, albums: int = 0) -> int:
