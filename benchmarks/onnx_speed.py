@@ -11,8 +11,8 @@ import onnxruntime
 import torch
 
 from phototag.apps.export import export_onnx
-from phototag.base.allocator import keep_freed_memory
 from phototag.cli import MODEL, THRESHOLDS
+from phototag.network.allocator import keep_freed_memory
 from phototag.serving.tagger import load_tagger
 
 SECONDS, TURNS = 2.0, 5

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
-from phototag.base.allocator import keep_freed_memory
 from phototag.base.params import Params, read_params
 from phototag.data.dataset import read_batch
+from phototag.network.allocator import keep_freed_memory
 from phototag.training.loop import Training
 
 SHIPPED = "as shipped"

@@ -25,9 +25,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks.synthetic import draw_noise, encode_jpeg
-from phototag.base.allocator import keep_freed_memory
 from phototag.base.params import Params, read_params
 from phototag.data.dataset import Dataset, read_batch
+from phototag.network.allocator import keep_freed_memory
 from phototag.network.model import build_model, initialize
 from phototag.training import loop
 from phototag.training.losses import build_loss

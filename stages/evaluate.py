@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from phototag.base.allocator import keep_freed_memory
 from phototag.base.files import write_json, write_table
 from phototag.base.laps import Laps
 from phototag.base.params import read_params
@@ -13,6 +12,7 @@ from phototag.data.manifest import read_kept
 from phototag.evaluation.galleries import build_galleries
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
+from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.weights import describe_origin, load_model
 from phototag.pages.cells import guard_cells

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from phototag.base.params import read_params
 from phototag.data.manifest import build_manifest, check_labels, keep, write_manifest
 from phototag.intake.duplicates import group_duplicates
-from phototag.intake.images import prepare_photos, write_images
 from phototag.intake.labels import image_number, read_labels, refuse_names
+from phototag.intake.packing import prepare_photos, write_images
 from phototag.intake.problems import check_problems
 from phototag.intake.raw import find_layout
 from phototag.intake.report import list_rejected, write_intake

@@ -7,11 +7,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from phototag.base import distributed
 from phototag.base.files import file_digest, read_json, replace_file, write_json
 from phototag.base.params import Params, read_params
 from phototag.data import dataset
-from phototag.network import model
+from phototag.network import distributed, model
 from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput

@@ -15,9 +15,8 @@ from playwright.sync_api import Browser, sync_playwright
 from phototag.base.files import write_json
 from phototag.base.params import ModelParams, Params, read_params
 from phototag.data.dataset import Dataset, read_datasets
-from phototag.data.manifest import build_manifest, write_manifest
-from phototag.data.photo import Photo
-from phototag.intake.images import write_images
+from phototag.data.manifest import Photo, build_manifest, write_manifest
+from phototag.intake.packing import write_images
 from tests.servers import free_port
 
 SIZE = 16

@@ -19,7 +19,7 @@ from phototag.apps import formats, predictions
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.data.dataset import Dataset
-from phototag.intake.images import prepare_photo
+from phototag.intake.decoding import prepare_photo
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
 from phototag.network.weights import DRAWN

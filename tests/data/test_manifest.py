@@ -5,6 +5,7 @@ import pytest
 
 from phototag.base.errors import InputError
 from phototag.data.manifest import (
+    Photo,
     build_manifest,
     check_labels,
     label_names,
@@ -12,7 +13,6 @@ from phototag.data.manifest import (
     read_kept,
     write_manifest,
 )
-from phototag.data.photo import Photo
 
 GOOD = Photo("kept", "", "JPEG", 5, 5, "RGB", "aa", "0012")
 BAD = Photo("rejected", "zero bytes", sha256="bb")

@@ -14,8 +14,9 @@ from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+from phototag.intake.decoding import crop_square, prepare_photo
 from phototag.intake.duplicates import perceptual_hash
-from phototag.intake.images import crop_square, prepare_photo, prepare_photos, write_images
+from phototag.intake.packing import prepare_photos, write_images
 from tests.intake.corpus import chunk, png, wide_gamut_profile
 
 

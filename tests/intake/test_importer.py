@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.intake.images import prepare_photos
 from phototag.intake.importer import import_photos
 from phototag.intake.labels import read_labels, refuse_names
+from phototag.intake.packing import prepare_photos
 from phototag.intake.raw import find_layout, read_file
 
 

@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phototag.data.manifest import build_manifest
-from phototag.data.photo import Photo
+from phototag.data.manifest import Photo, build_manifest
 from phototag.intake.problems import Problem
 from phototag.intake.report import list_rejected, summarize, tabulate_duplicates, write_intake
 

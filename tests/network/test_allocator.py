@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import torch
-from phototag.base.allocator import keep_freed_memory
+from phototag.network.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 faults = []

@@ -17,8 +17,8 @@ import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
-from phototag.base import distributed
 from phototag.base.errors import InputError
+from phototag.network import distributed
 from tests.processes import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 import torch
 from phototag.data import dataset
-from phototag.base import distributed
+from phototag.network import distributed
 from phototag.training import loop
 from phototag.network import model
 from phototag.base.params import read_params
@@ -183,7 +183,7 @@ def test_what_one_process_meets_ends_all_and_is_told_once(tmp_path: Path) -> Non
 ONE_FAILS = """
 import os, sys
 import torch
-from phototag.base import distributed
+from phototag.network import distributed
 from phototag.base.errors import InputError
 
 def main():

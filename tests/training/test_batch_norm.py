@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phototag.base import distributed
+from phototag.network import distributed
 from phototag.training.batch_norm import BatchNorm, freeze_biases, share_statistics
 from tests.processes import run_together
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from phototag.base import distributed
 from phototag.base.params import Params
+from phototag.network import distributed
 from phototag.training import key
 from phototag.training.key import ROOMS, training_key
 

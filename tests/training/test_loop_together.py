@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phototag.base import distributed
 from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data import dataset
 from phototag.data.dataset import Dataset
+from phototag.network import distributed
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import binary_cross_entropy
 from phototag.network.model import build_model, initialize

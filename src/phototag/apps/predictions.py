@@ -14,7 +14,7 @@ from tqdm import tqdm
 from phototag.apps.formats import FORMATS, show_name
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
-from phototag.intake.images import EXTENSIONS
+from phototag.intake.decoding import EXTENSIONS
 from phototag.intake.leftovers import describe_leftovers, split_leftovers
 from phototag.serving.tagger import BATCH, Tagger, Tags, read_photo, tag_photos
 

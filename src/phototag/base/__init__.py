@@ -1,1 +1,1 @@
-"""What every room stands on: params, files, errors, time, several processes."""
+"""What every room stands on: params, files, errors."""

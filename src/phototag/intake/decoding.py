@@ -1,27 +1,18 @@
-"""Photos to square uint8 arrays: decode fully, resize, orient, crop, convert to sRGB, pack."""
+"""One photo's file to a square of uint8: decode fully, resize, orient, crop, convert to sRGB."""
 
 import hashlib
 import io
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from phototag.base.errors import InputError
-from phototag.base.files import replace_file
-from phototag.data.photo import Photo
+from phototag.data.manifest import Photo
 from phototag.intake.duplicates import perceptual_hash
-from phototag.intake.raw import read_file
 
-CHUNK = 32  # photos a task: large enough to hide the cost of sending a task to a worker
-SLAB = 256  # chunks of which all photos are held at once: 400 MB at 128 pixels a side
 MAX_PIXELS = 100_000_000
 # Pillow's name of a format -> the extensions that go with it. MPO is a JPEG with more pictures
 # behind the first, as phones and 3D cameras write it.
@@ -141,96 +132,6 @@ def crop_square(
     square = (left * x, top * y, (left + size) * x, (top + size) * y)
     image = image.resize((size, size), Image.Resampling.BICUBIC, square)
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-
-
-def prepare_photos(
-    source: Path,
-    names: Sequence[str],
-    size: int,
-    refused: Mapping[str, str] | None = None,
-    min_side: int = 1,
-    max_pixels: int = MAX_PIXELS,
-    backend: str = "loky",
-    n_jobs: int = -1,
-) -> Iterator[Photo]:
-    """Prepare many photos in parallel and yield them in the order of `names`.
-
-    Args:
-        source: A folder or zip.
-        names: Files in it.
-        size: Of the squares, in pixels a side.
-        refused: File -> reason, for files that are rejected whatever they hold.
-        min_side: As for `prepare_photo`.
-        max_pixels: As for `prepare_photo`.
-        backend: Of joblib: loky or threading on this machine, dask or ray on a cluster, which
-            must see `source` under the same path. Dask's address is DASK_SCHEDULER_ADDRESS, Ray's
-            RAY_ADDRESS; without one, they start on this machine.
-        n_jobs: Workers of loky and threading; -1 for one a core.
-    """
-    tasks = [(name, (refused or {}).get(name, "")) for name in names]
-    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
-    with ExitStack() as stack:
-        if backend == "dask":
-            from distributed import Client
-
-            stack.enter_context(Client())  # type: ignore[no-untyped-call]
-        elif backend == "ray":
-            from ray.util.joblib import register_ray
-
-            register_ray()
-        stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
-        # Ray's backend only returns whole lists: it gets the work in slabs that memory can hold.
-        slab = SLAB if backend == "ray" else max(len(chunks), 1)
-        parallel = Parallel(
-            return_as="list" if backend == "ray" else "generator", pre_dispatch="4*n_jobs"
-        )
-        for start in range(0, len(chunks), slab):
-            for photos in parallel(
-                delayed(_prepare_chunk)(source.absolute(), chunk, size, min_side, max_pixels)
-                for chunk in chunks[start : start + slab]
-            ):
-                yield from photos
-
-
-def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
-    """Stream photos into one packed .npy file, uint8 [num_images, size, size, 3].
-
-    Rejected photos take no row. The array is never held in memory.
-
-    Returns:
-        Every photo, the rejected ones included, without its pixels.
-    """
-    decided = []
-    num_images = 0
-    with replace_file(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, num_images, size)
-        for photo in photos:
-            if photo.pixels is not None:
-                file.write(photo.pixels.tobytes())
-                num_images += 1
-            decided.append(replace(photo, pixels=None))
-        # NumPy pads the header so that the first dimension can grow in place.
-        file.seek(0)
-        _write_header(file, num_images, size)
-    return decided
-
-
-def _prepare_chunk(
-    source: Path, tasks: Sequence[tuple[str, str]], size: int, min_side: int, max_pixels: int
-) -> list[Photo]:
-    return [_prepare_file(source, *task, size, min_side, max_pixels) for task in tasks]
-
-
-def _prepare_file(
-    source: Path, name: str, refusal: str, size: int, min_side: int, max_pixels: int
-) -> Photo:
-    try:
-        data = read_file(source, name)
-    except InputError as error:
-        return Photo("rejected", refusal or str(error))
-    if refusal:
-        return Photo("rejected", refusal, sha256=hashlib.sha256(data).hexdigest())
-    return prepare_photo(data, size, PurePosixPath(name).suffix.lower(), min_side, max_pixels)
 
 
 def _make_square(
@@ -381,9 +282,3 @@ def _srgb_transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransfo
         return ImageCms.buildTransform(source, target, mode, "RGB"), name
     except (ImageCms.PyCMSError, OSError):  # no profile, or one for another mode
         return None, "ignored"
-
-
-def _write_header(file: io.BufferedWriter, num_images: int, size: int) -> None:
-    shape = (num_images, size, size, 3)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)

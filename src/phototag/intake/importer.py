@@ -21,7 +21,7 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.data.manifest import check_labels, escape_name
-from phototag.intake.images import KNOWN, find_extension
+from phototag.intake.decoding import KNOWN, find_extension
 from phototag.intake.labels import (
     image_number,
     is_about_photo,

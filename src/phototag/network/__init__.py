@@ -1,1 +1,1 @@
-"""The network: its layers, its file, its logits and where it looks."""
+"""The network: its layers, its file, its logits, alone or in several processes."""

@@ -15,7 +15,7 @@ from joblib import cpu_count
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.intake.images import FORMATS, MAX_PIXELS, prepare_photo
+from phototag.intake.decoding import FORMATS, MAX_PIXELS, prepare_photo
 
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF's tags
 

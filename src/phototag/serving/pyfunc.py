@@ -29,9 +29,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from PIL import Image
 
-from phototag.base.allocator import keep_freed_memory
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
+from phototag.network.allocator import keep_freed_memory
 from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.queue import Joined
 from phototag.serving.tagger import load_tagger, tag_photos

@@ -11,7 +11,7 @@ from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.intake.images import MAX_PIXELS
+from phototag.intake.decoding import MAX_PIXELS
 from phototag.intake.raw import read_file
 from phototag.network.metrics import sigmoid
 from phototag.network.weights import describe_origin, load_model

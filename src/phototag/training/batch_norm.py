@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phototag.base import distributed
+from phototag.network import distributed
 
 
 class BatchNorm(nn.BatchNorm2d):

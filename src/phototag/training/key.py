@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from phototag import base, data, network, training
-from phototag.base import distributed
 from phototag.base.files import content_key
 from phototag.base.params import ModelParams
+from phototag.network import distributed
 from phototag.network.backbones import TIMM
 from phototag.network.pretrained import find_weights_file, list_weights_files
 from phototag.training.loop import pick_dtype

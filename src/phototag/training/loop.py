@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from phototag.base import distributed
-from phototag.base.allocator import keep_freed_memory
 from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.network import distributed
+from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
