@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro test test-fast lint format ui clean
+.PHONY: help setup setup-dev repro test test-all test-fast lint format ui clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,11 +36,17 @@ repro: setup ## Run the whole pipeline and say what came of it
 	dvc repro
 	@phototag summary
 
+# Two workers; a file's tests stay with one, because they share what takes long to make.
+PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: setup-dev lint ## Run ruff, mypy, import-linter and the tests that decide whether the code is right
-	pytest
+	$(PYTEST) -m 'not soak'
+
+test-all: setup-dev lint ## Run these, and the soaks: many kills, many workers, a full training
+	$(PYTEST)
 
 test-fast: setup-dev ## Run the tests that take less than a minute together
-	pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 lint: setup-dev ## Run ruff, mypy and import-linter
 	ruff check .

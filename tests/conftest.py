@@ -1,15 +1,21 @@
-"""A tiny packed data set that can be learnt: a label stands where its channel is bright."""
+"""What tests share: a tiny packed data set that can be learnt, an MLflow store, a trained project.
+
+A label of the tiny set stands where its channel is bright.
+"""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from phototag.base.files import write_json
@@ -17,8 +23,18 @@ from phototag.base.params import ModelParams, Params, read_params
 from phototag.data.dataset import Dataset, read_datasets
 from phototag.data.manifest import Photo, build_manifest, write_manifest
 from phototag.intake.packing import write_images
+from tests.projects import Project, make_project
 from tests.servers import free_port
 
+if TYPE_CHECKING:
+    from phototag.tracking.store import Store
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers and the processes that they start share the cores: threads would stand in line.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+Once = Callable[[str, Callable[[], str]], str]
 SIZE = 16
 NUM_PHOTOS = 40
 REJECTED = 7  # the source file in this place has no row in images.npy
@@ -96,6 +112,92 @@ def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path
     values["train"] |= {"ema": 0.95}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     return tmp_path
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> "Store":
+    """The store of a project in `tmp_path`, empty."""
+    from phototag.tracking.store import connect
+
+    shutil.copy(empty_database, tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    # connect() leaves the address in the environment; the fixture's teardown takes it out again.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("DVC_EXP_NAME", "")
+    return connect()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Do a thing once for all workers, who wait for it, and tell each what came of it."""
+    base = shared_folder(tmp_path_factory)
+
+    def do(name: str, work: Callable[[], str]) -> str:
+        done = base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                done.write_text(work())
+        return done.read_text()
+
+    return do
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
+    """A project after its first `dvc repro`, committed, with its MLflow store.
+
+    All workers have the same one: only `tests/e2e/test_pipeline.py` changes it, and cleans up.
+    """
+    base = shared_folder(tmp_path_factory)
+
+    def make() -> str:
+        # Of three labels, because there is a curve to draw for each.
+        project = make_project(base / "trained", labels="[clouds, people, portrait]")
+        project("dvc", "repro")
+        project.commit("results")
+        project.clone(base / "results", cache=True)
+        return ""
+
+    once("trained", make)
+    return Project(base / "trained")
+
+
+@pytest.fixture(scope="session")
+def results(trained: Project) -> Project:
+    """A clone of it with DVC's cache and no store, to read and to clone again."""
+    return Project(trained.folder.parent / "results")
+
+
+@pytest.fixture(scope="session")
+def experiments(trained: Project, once: Once) -> dict[str, str]:
+    """What two experiments in it printed: `slow-lr` from DVC's queue, `pooled` in the workspace.
+
+    While the queue ran, the workspace's code was broken.
+    """
+    source = trained.folder / "src/phototag/evaluation/result.py"
+
+    def queue() -> str:
+        before = source.read_text()
+        changes = ("-S", "lr=0.00001", "-S", "epochs=2")
+        trained("dvc", "exp", "run", "--queue", "-n", "slow-lr", *changes)
+        source.write_text("raise RuntimeError('the workspace, not the snapshot')\n")
+        try:
+            return trained("dvc", "exp", "run", "--run-all")
+        finally:
+            source.write_text(before)
+
+    def run() -> str:
+        told = trained("dvc", "exp", "run", "-n", "pooled", "-S", "evaluate.pooling=1")
+        trained("git", "checkout", "-q", ".")
+        trained("dvc", "checkout", "-q")
+        return told
+
+    return {"slow-lr": once("queued", queue), "pooled": once("here", run)}
 
 
 @pytest.fixture

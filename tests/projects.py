@@ -1,15 +1,18 @@
-"""The repository's own pipeline, in a git repository of a test's own."""
+"""The repository's own pipeline, in git repositories of the tests' own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import IO
 
-import yaml
+from tests.servers import WITHOUT_JOBS
 
 ROOT = Path(__file__).parents[1]
+# Where the point is not learning.
+SMALL = {"epochs": "1", "num_images": "60", "resamples": "50"}
 
 
 class Project:
@@ -21,7 +24,7 @@ class Project:
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         for role in ("AUTHOR", "COMMITTER"):
             environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test"}
-        self.environment = environment | {"DVC_NO_ANALYTICS": "1"}
+        self.environment = environment | {"DVC_NO_ANALYTICS": "1", **WITHOUT_JOBS}
 
     def __call__(self, *command: str) -> str:
         """Run a command that must end well, and return what it printed."""
@@ -44,9 +47,28 @@ class Project:
             start_new_session=True,
         )
 
+    def commit(self, message: str) -> None:
+        """Commit all that git does not ignore."""
+        self("git", "add", "-A")
+        self("git", "commit", "-q", "-m", message)
 
-def make_project(folder: Path) -> Project:
-    """Copy the working tree into a git repository of its own, with small params."""
+    def clone(self, folder: Path, cache: bool = False) -> "Project":
+        """Clone what git tracks; with DVC's cache too, the results are there as well."""
+        self("git", "clone", "-q", ".", str(folder))
+        made = Project(folder)
+        if cache:
+            shutil.copytree(self.folder / ".dvc/cache", folder / ".dvc/cache")
+            made("dvc", "checkout", "-q")
+        return made
+
+
+def make_project(folder: Path, **changes: str) -> Project:
+    """Copy the working tree into a git repository of its own, with small params.
+
+    Args:
+        folder: Where.
+        changes: Other params, by the key's last name.
+    """
     listed = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
     )
@@ -56,13 +78,11 @@ def make_project(folder: Path) -> Project:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     params = (folder / "params.yaml").read_text()
-    values = yaml.safe_load(params)
-    for key, value in (("epochs", 1), ("num_images", 90)):
-        old = values.get(key, values["sample"].get(key))
-        params = params.replace(f"{key}: {old}", f"{key}: {value}")
+    for key, value in (SMALL | changes).items():
+        params, found = re.subn(rf"(?m)^(\s*{key}: )[^\s#]+", rf"\g<1>{value}", params)
+        assert found == 1, f"params.yaml has {found} lines of {key}"
     (folder / "params.yaml").write_text(params)
     project = Project(folder)
     project("git", "init", "-q", "-b", "main")
-    project("git", "add", "-A")
-    project("git", "commit", "-q", "-m", "start")
+    project.commit("start")
     return project

@@ -2,8 +2,13 @@
 
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
+from contextlib import suppress
+
+# Of an MLflow server; its processes for jobs, which nothing here asks for, take seconds to start.
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def free_port() -> int:
@@ -24,3 +29,40 @@ def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
             continue
         return
     raise AssertionError(f"{address} did not answer in two minutes")
+
+
+class Gate:
+    """A port that leads to a server on this machine while it is open."""
+
+    def __init__(self, server: int) -> None:
+        self.server = server
+        self.port = free_port()
+        self.open()
+
+    def open(self) -> None:
+        """Let connections through."""
+        self.ends: list[socket.socket] = [socket.create_server(("127.0.0.1", self.port))]
+        threading.Thread(target=self._admit, args=(self.ends[0],), daemon=True).start()
+
+    def shut(self) -> None:
+        """Break every connection, and refuse new ones."""
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _admit(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.server))
+                self.ends += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=_pass_on, args=ends, daemon=True).start()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(2**16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)

@@ -1,6 +1,7 @@
 """The train stage, killed again and again, ends as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,27 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
+from tests.forks import fork_stage
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 100  # of the project
-KILLS = 20
 OUTS = ("models/model.safetensors", "reports/train/history.csv")
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+pytestmark = pytest.mark.slow
 
 
-def start(project: Path, experiment: str = "") -> subprocess.Popen[bytes]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
-        cwd=project,
-        env=environment | {"PYTHONPATH": str(ROOT), "DVC_EXP_NAME": experiment},
-        stderr=subprocess.DEVNULL,
-        # Where the tests run in the background, they ignore Ctrl-C, and their children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def shorten(project: Path, epochs: int) -> None:
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump(values | {"epochs": epochs}))
 
 
 def digests(project: Path) -> list[str]:
@@ -46,54 +41,70 @@ def logged(project: Path, experiment: str = "") -> list[tuple[str, list[int]]]:
     ]
 
 
-@pytest.mark.slow
-def test_twenty_kills_leave_the_same_bytes_and_one_run(project: Path) -> None:
-    assert start(project, "warm-up").wait() == 0
-    began = time.perf_counter()
-    assert start(project, "whole").wait() == 0
-    whole = time.perf_counter() - began
-    expected, epochs = digests(project), list(range(1, EPOCHS + 1))
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
+def test_kills_leave_the_same_bytes_and_one_run(
+    project: Path, empty_database: Path, kills: int
+) -> None:
+    shutil.copy(empty_database, project)
+    shorten(project, 40)
+
+    def start(experiment: str, patience: float | None) -> tuple[int, float]:
+        """Train until it ends or patience does, and return the exit code and the seconds."""
+        began = time.perf_counter()
+        process = fork_stage("train", project, {"DVC_EXP_NAME": experiment})
+        process.join(patience)
+        if process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, SIGNALS[killed % len(SIGNALS)])
+            process.join()
+        assert process.exitcode is not None
+        return process.exitcode, time.perf_counter() - began
+
+    killed, rounds = 0, 0
+    assert start("warm-up", None)[0] == 0
+    code, whole = start("whole", None)
+    assert code == 0
+    expected, epochs = digests(project), list(range(1, 41))
     assert logged(project, "whole") == [("FINISHED", epochs)]
 
     rng = np.random.default_rng()
-    kills, rounds, resumed = 0, 0, False
-    while kills < KILLS:
+    while killed < kills:
         rounds += 1
         (project / OUTS[0]).unlink()
+        resumed = False
         while True:
-            began = time.perf_counter()
-            process = start(project, f"round-{rounds}")
-            try:
-                # Half a second in, it imports; later it trains, writes, and logs.
-                process.wait(whole * rng.uniform(0.5, 1) if kills < KILLS else None)
-            except subprocess.TimeoutExpired:
-                process.send_signal(SIGNALS[kills % len(SIGNALS)])
-                process.wait()
-            kills += process.returncode != 0
-            if process.returncode == 0 and not resumed:
+            patience = whole * rng.uniform(0, 1) if killed < kills else None
+            code, seconds = start(f"round-{rounds}", patience)
+            killed += code != 0
+            if code == 0 and not resumed:
                 # Measured while the machine stood still, it would put every kill behind the end.
-                whole = min(whole, time.perf_counter() - began)
-            # A kill after the last output, while the interpreter ends, is no interruption.
+                whole = min(whole, seconds)
+            # A kill after the last output, while the process ends, is no interruption.
             resumed = any(project.glob(".phototag/checkpoints/*.pt"))
-            if process.returncode == 0 or ((project / OUTS[0]).exists() and not resumed):
+            if code == 0 or ((project / OUTS[0]).exists() and not resumed):
                 break
         assert digests(project) == expected
         assert logged(project, f"round-{rounds}") == [("FINISHED", epochs)]
     assert not list(project.glob(".phototag/checkpoints/*.pt"))
 
 
-@pytest.mark.slow
 def test_other_params_do_not_go_on_from_a_foreign_state(project: Path) -> None:
-    process = start(project)
+    def start() -> subprocess.Popen[bytes]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+        environment["PYTHONPATH"] = str(ROOT)
+        command = [sys.executable, "-m", "stages.train"]
+        return subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.DEVNULL)
+
+    process = start()
     states = project / ".phototag/checkpoints"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not list(states.glob("*.pt")) and time.monotonic() < deadline:
         assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.wait()
-    params = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(params.replace(f"epochs: {EPOCHS}", "epochs: 2"))
-    assert start(project).wait() == 0
+    shorten(project, 2)
+    assert start().wait() == 0
     history = (project / OUTS[1]).read_text().splitlines()
     assert len(history) == 3
     assert sorted(status for status, _ in logged(project)) == ["FINISHED", "KILLED"]

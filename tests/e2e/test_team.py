@@ -15,8 +15,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
-from tests.projects import Project, make_project
-from tests.servers import free_port, wait_for
+from tests.projects import Project
+from tests.servers import WITHOUT_JOBS, free_port, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +62,7 @@ def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "kept")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    environment |= WITHOUT_JOBS
     with (tmp_path / "log").open("w") as log:
         started = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -74,21 +75,20 @@ def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
         started.wait()
 
 
-def test_four_queue_workers_at_once_lose_nothing(server: str, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    project = make_project(folder)
+@pytest.mark.soak
+def test_four_queue_workers_at_once_lose_nothing(
+    server: str, tmp_path: Path, results: Project
+) -> None:
+    project = results.clone(tmp_path / "project", cache=True)
     project.environment["MLFLOW_TRACKING_URI"] = server
-    project("dvc", "repro")
-    project("git", "add", "-A")
-    project("git", "commit", "-q", "-m", "results")
+    project("dvc", "repro", "--force", "register")
     names = [f"lr-{number}" for number in range(1, 5)]
     for number, name in enumerate(names, start=1):
         changes = ["-S", f"lr=0.000{number}", "-S", "registry.experiments=true"]
         project("dvc", "exp", "run", "--queue", "-n", name, *changes)
     project("dvc", "exp", "run", "--run-all", "--jobs", "4")
 
-    assert not (folder / "mlflow.db").exists()
+    assert not (project.folder / "mlflow.db").exists()
     client = MlflowClient(server, registry_uri=server)
     experiment = client.get_experiment_by_name("phototag")
     assert experiment
@@ -143,27 +143,25 @@ def ssh(tmp_path: Path) -> Iterator[SSHServer]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "ssh"])
-def test_results_travel_through_a_remote(kind: str, tmp_path: Path, ssh: SSHServer) -> None:
-    place, folder = tmp_path / "remote", tmp_path / "project"
+def test_results_travel_through_a_remote(
+    kind: str, tmp_path: Path, ssh: SSHServer, results: Project
+) -> None:
+    place = tmp_path / "remote"
     place.mkdir()
-    folder.mkdir()
-    project = make_project(folder)
+    project = results.clone(tmp_path / "project", cache=True)
     if kind == "folder":
         project("dvc", "remote", "add", "-d", "team", str(place))
     else:
         project("dvc", "remote", "add", "-d", "team", f"ssh://team@127.0.0.1:{ssh.port}{place}")
         project("dvc", "remote", "modify", "team", "keyfile", str(ssh.key))
-    project("dvc", "repro")
-    project("git", "add", "-A")
-    project("git", "commit", "-q", "-m", "results")
+    project.commit("remote")
     project("dvc", "push")
     assert list(place.rglob("files/md5/*/*"))
 
-    mate = Project(tmp_path / "mate")
-    project("git", "clone", "-q", ".", str(mate.folder))
+    mate = project.clone(tmp_path / "mate")
     mate("dvc", "pull", "models/model.safetensors", "reports/evaluate/report.html")
     for name in ("models/model.safetensors", "reports/evaluate/report.html"):
-        assert file_digest(mate.folder / name) == file_digest(folder / name)
+        assert file_digest(mate.folder / name) == file_digest(project.folder / name)
     # With everything pulled, nothing is left to compute.
     mate("dvc", "pull")
     assert "Running stage" not in mate("dvc", "repro")

@@ -13,7 +13,7 @@ from phototag.experiments.campaign import compare_with_tracked, run_claims
 from phototag.experiments.claims import Run
 from phototag.experiments.collection import read_runs
 from tests.experiments.files import write_experiments, write_runs
-from tests.projects import make_project
+from tests.projects import Project
 
 
 def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_what_has_a_row_is_not_run_again(project: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
+def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results: Project) -> None:
+    project = results.clone(tmp_path / "project", cache=True)
     for path in ("docs/results/runs.csv", "docs/results/curves.csv", "docs/results.md"):
         (project.folder / path).unlink(missing_ok=True)
     variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")

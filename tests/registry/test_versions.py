@@ -24,17 +24,10 @@ from phototag.network.weights import load_model, read_metadata
 from phototag.registry import versions
 from phototag.registry.comparison import judge
 from phototag.tracking.runs import create_run
-from phototag.tracking.store import Store, connect
+from phototag.tracking.store import Store
 from tests.models import LABELS, make_model
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    return connect()
 
 
 @pytest.fixture

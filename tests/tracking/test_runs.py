@@ -1,12 +1,10 @@
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -24,18 +22,7 @@ from phototag.tracking.runs import (
     training_run,
 )
 from phototag.tracking.store import Store, connect
-from tests.servers import wait_for
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Store:
-    shutil.copy(empty_database, tmp_path)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    # connect() leaves the address in the environment; the fixture's teardown takes it out again.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    monkeypatch.setenv("DVC_EXP_NAME", "")
-    return connect()
-
+from tests.servers import WITHOUT_JOBS, Gate, free_port, wait_for
 
 DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
@@ -219,10 +206,11 @@ def test_a_run_names_the_commit_of_the_folder_it_runs_in(
 
 
 def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
         os.kill(os.getpid(), signal.SIGTERM)
     assert store.client.get_run(run_id).info.status == "KILLED"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_rebuild_happens_once_for_each_experiment(store: Store) -> None:
@@ -273,72 +261,76 @@ def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     assert len(answers) == 1
 
 
-@contextmanager
-def serve(folder: Path, port: int) -> Iterator[str]:
-    """Run a real MLflow server on a store in `folder`, and yield its address."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real MLflow server on a store of its own."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     command += ["--artifacts-destination", str(folder / "served")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    environment |= WITHOUT_JOBS
     with (folder / "log").open("a") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", server)
-        yield f"http://127.0.0.1:{port}"
+        wait_for(f"http://127.0.0.1:{port}/health", started)
+        yield port
     finally:
-        server.terminate()
-        server.wait()
+        started.terminate()
+        started.wait()
 
 
 @pytest.mark.slow
 def test_a_real_server_over_http(
-    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serve(tmp_path, port) as address:
-        monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        store = connect()
-        run_id = find_or_rebuild_run(store, "key", {"lr": 1}, HISTORY, "")
-        (tmp_path / "evaluate").mkdir()
-        (tmp_path / "evaluate" / "report.html").write_text("page")
-        log_scores(store, run_id, {"loss": 0.1})
-        log_folder(store, run_id, tmp_path / "evaluate")
-        assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
-        assert list((tmp_path / "served").rglob("report.html"))
-        assert not (tmp_path / "mlartifacts").exists()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server}")
+    store = connect()
+    run_id = find_or_rebuild_run(store, "over-http", {"lr": 1}, HISTORY, "")
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "report.html").write_text("page")
+    log_scores(store, run_id, {"loss": 0.1})
+    log_folder(store, run_id, tmp_path / "evaluate")
+    assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
+    shown = mlflow.artifacts.load_text(f"runs:/{run_id}/evaluate/report.html")
+    assert shown == "page"
+    assert not (tmp_path / "mlartifacts").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("returns", [True, False])
 def test_a_server_that_goes_away_loses_nothing(
     tmp_path: Path,
-    port: int,
+    server: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     returns: bool,
 ) -> None:
+    key = f"goes-away-{returns}"
+    gate = Gate(server)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    with ExitStack() as first, ExitStack() as second:
-        first.enter_context(serve(tmp_path, port))
-        store = connect()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{gate.port}")
+    store = connect()
 
-        def train() -> Iterator[dict[str, float]]:
-            for epoch in range(1, 6):
-                if epoch == 3:
-                    first.close()  # the server ends in mid-training
-                if epoch == 5 and returns:
-                    second.enter_context(serve(tmp_path, port))
-                yield {"epoch": epoch, "val_loss": 1 / epoch}
+    def train() -> Iterator[dict[str, float]]:
+        for epoch in range(1, 6):
+            if epoch == 3:
+                gate.shut()
+            if epoch == 5 and returns:
+                gate.open()
+            yield {"epoch": epoch, "val_loss": 1 / epoch}
 
-        history = record_training(store, "key", {}, train(), DATA)
-        assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
-        assert capsys.readouterr().err.count("warning: MLflow cannot be reached") == 1
-        if not returns:
-            second.enter_context(serve(tmp_path, port))
-            # What evaluate does first, and `phototag sync` for experiments.
-            find_or_rebuild_run(store, "key", {}, pd.DataFrame(history), "")
-        (run,) = store.client.search_runs([store.experiment_id])
-        logged = store.client.get_metric_history(run.info.run_id, "val_loss")
-        assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
-        assert run.info.status == "FINISHED"
+    history = record_training(store, key, {}, train(), DATA)
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
+    assert capsys.readouterr().err.count("warning: MLflow cannot be reached") == 1
+    if not returns:
+        gate.open()
+        # What evaluate does first, and `phototag sync` for experiments.
+        find_or_rebuild_run(store, key, {}, pd.DataFrame(history), "")
+    run = find_run(store, key, "")
+    assert run
+    logged = store.client.get_metric_history(run.info.run_id, "val_loss")
+    assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
+    assert run.info.status == "FINISHED"
+    gate.shut()
