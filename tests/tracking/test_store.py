@@ -25,7 +25,6 @@ from phototag.tracking.store import (
     shown,
     store_uri,
 )
-from tests.servers import free_port
 
 DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
 EPOCHS = [{"epoch": epoch, "val_loss": 1 / epoch} for epoch in (1, 2, 3)]
@@ -208,14 +207,10 @@ def test_servers_that_are_no_help(
     assert "phototag sync" in told
 
 
-def nobody() -> str:
-    return f"http://127.0.0.1:{free_port()}"
-
-
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        (nobody(), "MLflow cannot be reached at http://127.0.0.1:"),
+        ("http://127.0.0.1:9", "MLflow cannot be reached at http://127.0.0.1:"),
         ("http://no-such-host.invalid", "MLflow cannot be reached at http://no-such-host"),
         ("postgresql://me:word@127.0.0.1:9/x", "MLflow cannot be reached at postgresql://***@"),
         ("./mlruns", "sqlite:///mlflow.db"),
