@@ -1,6 +1,6 @@
-"""Train: images, manifest, splits, stats -> models/model.safetensors, reports/train/."""
+"""Train: images, features, manifest, splits, stats -> models/model.safetensors, reports/train/."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from phototag.base.files import file_digest, read_json, replace_file, write_json
 from phototag.base.params import Params, read_params
 from phototag.data import dataset
-from phototag.network import distributed, model
+from phototag.network import distributed, features, model
 from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
@@ -25,6 +25,7 @@ from . import run
 IMAGES, MANIFEST, SPLITS, STATS = INPUTS = tuple(
     map(Path, ("data/images.npy", "data/manifest.csv", "data/splits.csv", "data/stats.json"))
 )
+FEATURES = Path("data/features.npy")
 
 
 def main() -> None:
@@ -49,14 +50,19 @@ def train_network(params: Params) -> None:
     )
     model.initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
     network.to(device)
+    learner = network
+    if params.model.frozen:
+        kept = features.read_features(FEATURES, network[:2], train.images)
+        features.standardize_features(network.get_submodule("2"), kept, train.rows)
+        learner, train, val = network[2:], replace(train, images=kept), replace(val, images=kept)
 
-    inputs = [*INPUTS, Path(__file__)]
+    inputs = [*INPUTS, *[FEATURES] * params.model.frozen, Path(__file__)]
     key = distributed.from_first(
         partial(training_key, params.train_settings(), params.model, inputs, device)
     )
     checkpoint = checkpoint_path(project_root(), key)
     resumed = checkpoint.exists()
-    epochs = fit(network, train, val, params, checkpoint)
+    epochs = fit(learner, train, val, params, checkpoint)
     if distributed.rank():
         list(epochs)  # the first process records them
         return

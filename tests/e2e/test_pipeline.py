@@ -67,7 +67,7 @@ def test_second_repro_does_nothing(project: Project) -> None:
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("src/phototag/network/model.py", {"train", "evaluate", "register"}),
+        ("src/phototag/network/model.py", {"embed", "train", "evaluate", "register"}),
         ("src/phototag/evaluation/report.py", {"evaluate", "register"}),
         ("src/phototag/registry/versions.py", {"register"}),
         ("src/phototag/cli.py", set()),

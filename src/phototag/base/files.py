@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def project_root() -> Path:
+    """Return the main checkout, also from within a queued or --temp experiment's copy."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that becomes `path` when the block ends well.

@@ -92,6 +92,19 @@ def _read_weights(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+Weights = Annotated[str | tuple[str, ...] | None, BeforeValidator(_read_weights)]
+
+
+def pair_backbones(
+    name: str, weights: str | tuple[str, ...] | None
+) -> tuple[tuple[str, str | None], ...]:
+    """Return each backbone's name and its weights; none where the network is conv."""
+    names = () if name == "conv" else tuple(name.split("+"))
+    if isinstance(weights, tuple):
+        return tuple(zip(names, weights, strict=True))
+    return tuple((name, weights) for name in names)
+
+
 class ModelParams(_Group):
     """The network: conv blocks, then hidden linear layers; the output layer is implied.
 
@@ -101,7 +114,7 @@ class ModelParams(_Group):
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"
-    weights: Annotated[str | tuple[str, ...] | None, BeforeValidator(_read_weights)] = None
+    weights: Weights = None
     freeze: bool = False
     init: Literal["he", "pytorch"]
     batch_norm: bool = False
@@ -114,10 +127,7 @@ class ModelParams(_Group):
     @property
     def backbones(self) -> tuple[tuple[str, str | None], ...]:
         """Each backbone's name and its weights; none where the network is conv."""
-        names = () if self.name == "conv" else tuple(self.name.split("+"))
-        if isinstance(self.weights, tuple):
-            return tuple(zip(names, self.weights, strict=True))
-        return tuple((name, self.weights) for name in names)
+        return pair_backbones(self.name, self.weights)
 
     @property
     def frozen(self) -> bool:
@@ -203,6 +213,16 @@ class Params(_Group):
     train: TrainParams
     evaluate: EvaluateParams
     registry: RegistryParams = RegistryParams(experiments=False)
+
+    @model_validator(mode="after")
+    def _check_frozen(self) -> "Params":
+        drawn = [key for key, value in self.augment.model_dump().items() if value]
+        if self.model.frozen and drawn:
+            raise ValueError(
+                f"augment.{drawn[0]} changes photos, and model.freeze keeps their features: set "
+                "it to 0, or freeze to false"
+            )
+        return self
 
     def train_settings(self) -> dict[str, Any]:
         """Return the params on which the trained weights depend, as plain values."""

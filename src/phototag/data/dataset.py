@@ -23,7 +23,8 @@ class Dataset:
     """The photos of one split.
 
     Attributes:
-        images: uint8 [num_images, size, size, 3], the packed array of all splits, memory-mapped.
+        images: uint8 [num_images, size, size, 3], the packed array of all splits, memory-mapped;
+            or what stands for it, the photos' features, float32 [num_images, width].
         rows: The rows of `images` that belong to this split, int64 [num_photos].
         targets: 0/1, uint8 [num_photos, num_labels].
         labels: The labels' names, [num_labels].
@@ -117,7 +118,7 @@ def read_batch(
         device: Where the batch goes.
 
     Returns:
-        Images, uint8 [batch, 3, size, size] in channels_last memory, and targets,
+        Images, uint8 [batch, 3, size, size] in channels_last memory, or features, and targets,
         float32 [batch, num_labels].
     """
     targets = torch.from_numpy(dataset.targets[positions])
@@ -125,8 +126,10 @@ def read_batch(
         images = dataset.resident[torch.from_numpy(positions).to(device, non_blocking=True)]
     else:
         images = torch.from_numpy(dataset.images[dataset.rows[positions]])
-    # The packed array holds the channels last: the permuted view is channels_last already.
-    images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    images = images.to(device, non_blocking=True)
+    if images.ndim == 4:
+        # The packed array holds the channels last: the permuted view is channels_last already.
+        images = images.permute(0, 3, 1, 2)
     return images, targets.to(device, non_blocking=True).float()
 
 
@@ -138,7 +141,10 @@ def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
     num_bytes = len(dataset) * dataset.images[:1].nbytes
     if device.type != "cuda" or num_bytes > torch.cuda.mem_get_info(device)[0] / 2:
         return dataset
-    images = torch.empty((len(dataset), *dataset.images.shape[1:]), dtype=torch.uint8)
+    images = torch.empty(
+        (len(dataset), *dataset.images.shape[1:]),
+        dtype=torch.from_numpy(dataset.images[:1].copy()).dtype,
+    )
     for start in range(0, len(dataset), 1024):
         rows = dataset.rows[start : start + 1024]
         images[start : start + len(rows)] = torch.from_numpy(dataset.images[rows])

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
-from phototag.base.params import ModelParams
+from phototag.base.params import ModelParams, pair_backbones
 from phototag.network.backbones import Backbone, build_backbone
 from phototag.network.pretrained import read_pretrained
+
+Pairs = tuple[tuple[str, str | None], ...]  # of `ModelParams.backbones`
 
 
 class Normalize(nn.Module):
@@ -104,7 +106,7 @@ def build_model(
     if spec.backbones:
         backbones = [build_backbone(name, weights, size) for name, weights in spec.backbones]
         width = sum(backbone.width for backbone in backbones)
-        layers = _join_backbones(spec, backbones, mean, std)
+        layers = _join_backbones(spec.backbones, backbones, mean, std)
         if spec.frozen:
             layers += [Standardize(width), *_build_linear(spec, width, num_labels)]
         else:
@@ -115,13 +117,35 @@ def build_model(
     return model.to(memory_format=torch.channels_last)
 
 
+def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int) -> nn.Sequential:
+    """Build the frozen part of a network, with its weights: normalisation and backbones.
+
+    Args:
+        name: `model.name`.
+        weights: `model.weights`, for each backbone one.
+        size: Pixels a side of the photos.
+
+    Returns:
+        What `build_model(...)[:2]` is.
+
+    Raises:
+        InputError: There is no such network, it cannot take photos of this size, or its weights
+            are not there or belong to another network.
+    """
+    pairs = pair_backbones(name, weights)
+    backbones = [build_backbone(name, weights, size) for name, weights in pairs]
+    model = nn.Sequential(*_join_backbones(pairs, backbones, [0.5] * 3, [0.5] * 3))
+    load_weights(model, pairs)
+    return model.to(memory_format=torch.channels_last)
+
+
 def _join_backbones(
-    spec: ModelParams, backbones: list[Backbone], mean: list[float], std: list[float]
+    pairs: Pairs, backbones: list[Backbone], mean: list[float], std: list[float]
 ) -> list[nn.Module]:
     """Return normalisation and network; where there are several, each normalises by itself."""
     parts: list[list[nn.Module]] = [
         [Normalize(*((b.mean, b.std) if weights else (mean, std))), b.network]
-        for b, (_, weights) in zip(backbones, spec.backbones, strict=True)
+        for b, (_, weights) in zip(backbones, pairs, strict=True)
     ]
     if len(parts) == 1:
         return parts[0]
@@ -171,8 +195,8 @@ def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Mod
     return layers[:-1]  # the logits are not rectified
 
 
-def load_weights(model: nn.Sequential, spec: ModelParams) -> None:
-    """Load the weights that `spec.weights` names into the backbones; the head stays.
+def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
+    """Load the weights that are named for each backbone; the head stays.
 
     Raises:
         InputError: There are none of that name, or they belong to another network.
@@ -180,7 +204,7 @@ def load_weights(model: nn.Sequential, spec: ModelParams) -> None:
     joined = model[1]
     parts = joined.parts if isinstance(joined, SideBySide) else [model]
     networks = [part.get_submodule("1") for part in parts]  # behind each normalisation
-    for network, (name, weights) in zip(networks, spec.backbones, strict=True):
+    for network, (name, weights) in zip(networks, pairs, strict=True):
         if weights:
             network.load_state_dict(read_pretrained(name, network, weights), strict=False)
 
@@ -214,7 +238,7 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
             return
         _draw_weights(model)
     else:
-        load_weights(model, spec)
+        load_weights(model, spec.backbones)
         if spec.frozen:
             _draw_weights(model[2:])
             if not spec.linear:

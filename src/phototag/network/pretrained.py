@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import OrderedDict
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
-from phototag.base.params import ModelParams
 from phototag.network.backbones import TIMM, head_names, import_timm
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -43,9 +43,13 @@ def find_weights_file(weights: str) -> Path | None:
     return files[0]
 
 
-def list_weights_files(spec: ModelParams) -> list[Path]:
-    """List the files that the backbones' weights come from; downloads are none."""
-    files = [find_weights_file(weights) for _, weights in spec.backbones if weights]
+def list_weights_files(pairs: Iterable[tuple[str, str | None]]) -> list[Path]:
+    """List the files that backbones' weights come from; downloads are none.
+
+    Args:
+        pairs: Of `ModelParams.backbones`.
+    """
+    files = [find_weights_file(weights) for _, weights in pairs if weights]
     return [file for file in files if file]
 
 

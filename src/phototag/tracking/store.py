@@ -24,6 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from phototag.base.errors import InputError
+from phototag.base.files import project_root as project_root
 
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
@@ -173,11 +174,6 @@ class Store:
     ) -> None:
         if isinstance(error, FAILURES) and not isinstance(error, InputError):
             raise StoreError(explain(error, self.uri)) from error
-
-
-def project_root() -> Path:
-    """Return the main checkout, also from within a queued or --temp experiment's copy."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
 def embedded_uri() -> str:

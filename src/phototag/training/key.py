@@ -36,7 +36,7 @@ def training_key(
         device: On which it trains.
     """
     named = [weights for _, weights in spec.backbones if weights]
-    files = list_weights_files(spec)
+    files = list_weights_files(spec.backbones)
     model = {
         **settings["model"],
         "weights": ["a file" if find_weights_file(weights) else weights for weights in named],

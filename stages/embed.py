@@ -1,0 +1,38 @@
+"""Embed: data/images.npy -> data/features.npy, of frozen backbones; empty where none are frozen."""
+
+from pathlib import Path
+
+import numpy as np
+
+from phototag.base.files import project_root, replace_file
+from phototag.base.params import pair_backbones, read_params
+
+from . import run
+
+IMAGES, FEATURES = Path("data/images.npy"), Path("data/features.npy")
+
+
+def main() -> None:
+    """Run the stage."""
+    params = read_params()
+    name, weights = params.model.name, params.model.weights
+    if name == "conv" or not params.model.freeze:
+        print(f"{name} is trained as a whole: no features to keep")
+        with replace_file(FEATURES) as temporary:
+            np.save(temporary, np.zeros((0, 0), np.float32))
+        return
+    # PyTorch takes seconds, for which the report's network need not wait here.
+    from phototag.network.allocator import keep_freed_memory
+    from phototag.network.features import embed_photos, features_key
+    from phototag.network.model import build_backbones
+    from phototag.network.pretrained import list_weights_files
+
+    images = np.load(IMAGES, mmap_mode="r")
+    keep_freed_memory()
+    backbones = build_backbones(name, weights, images.shape[1])
+    key = features_key(name, list_weights_files(pair_backbones(name, weights)), IMAGES)
+    embed_photos(backbones, images, FEATURES, project_root() / ".phototag" / "features" / key)
+
+
+if __name__ == "__main__":
+    run(main)

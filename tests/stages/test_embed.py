@@ -1,0 +1,87 @@
+"""The stage of features, and the training on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torchvision import models
+
+from phototag.base.errors import InputError
+from phototag.data.dataset import read_datasets
+from phototag.network import features
+from phototag.network.inference import predict_logits
+from phototag.network.weights import load_model
+from stages import embed, train
+
+BACKBONE: dict[str, Any] = {"name": "mobilenet_v3_small", "freeze": True, "linear": []}
+
+
+@pytest.fixture
+def frozen(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose backbone is frozen, with weights of a file."""
+    torch.manual_seed(0)
+    torch.save(models.mobilenet_v3_small().state_dict(), project / "w.pth")
+    change(project, {**BACKBONE, "weights": "w.pth", "dropout": 0.0})
+    monkeypatch.setattr(features, "find_spec", lambda name: None)
+    monkeypatch.chdir(project)
+    return project
+
+
+def change(project: Path, model: dict[str, Any], **groups: Any) -> None:
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values["model"] |= model
+    values["augment"] = dict.fromkeys(values["augment"], 0)
+    values |= {"epochs": 3, "lr": 0.01} | groups
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.mark.parametrize("model", [{}, {"freeze": True}, {**BACKBONE, "freeze": False}])
+def test_without_frozen_backbones_there_is_nothing_to_keep(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: dict[str, Any],
+) -> None:
+    change(project, model)
+    monkeypatch.chdir(project)
+    (project / "data/images.npy").unlink()  # nothing is read
+    embed.main()
+    name = model.get("name", "conv")
+    assert capsys.readouterr().out == f"{name} is trained as a whole: no features to keep\n"
+    assert np.load("data/features.npy").size == 0
+
+
+def test_augmentations_of_kept_features_are_refused(frozen: Path) -> None:
+    values = yaml.safe_load((frozen / "params.yaml").read_text())
+    values["augment"]["flip_vertical"] = 0.5
+    (frozen / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=r"augment\.flip_vertical changes photos, .* set it to 0"):
+        embed.main()
+
+
+@pytest.mark.slow
+def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
+    embed.main()
+    assert np.load("data/features.npy").shape == (40, 1024)
+    assert not list((frozen / ".phototag/features").iterdir())
+    train.main()
+    network, metadata = load_model(frozen / "models/model.safetensors")
+    data = [frozen / "data" / name for name in ("images.npy", "manifest.csv", "splits.csv")]
+    val = read_datasets(*data)["val"]
+    logits = predict_logits(network, val, torch.device("cpu"))
+    # What the loop judged on kept features is what the file gives on photos.
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.from_numpy(logits), torch.from_numpy(val.targets).float()
+    )
+    assert float(loss) == pytest.approx(metadata.val_loss, rel=1e-4)
+    backbone = torch.load(frozen / "w.pth")
+    kept = network[1].state_dict()  # type: ignore[index]
+    assert all(torch.equal(value, backbone[key]) for key, value in kept.items())
+    # Other weights under the same name: DVC knows the name alone.
+    torch.manual_seed(1)
+    torch.save(models.mobilenet_v3_small().state_dict(), frozen / "w.pth")
+    with pytest.raises(InputError, match=r"features\.npy holds the features of other photos or of"):
+        train.main()
