@@ -19,7 +19,7 @@ from phototag.scenes.sample import LABELS, draw_photo
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 
 class Trained:
