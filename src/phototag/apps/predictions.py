@@ -1,6 +1,7 @@
 """Photos named on the command line, and what is said of them, written as it comes."""
 
 import codecs
+import hashlib
 import os
 import re
 import sys
@@ -158,7 +159,10 @@ def partial_of(
     output: Path, names: Sequence[str], format_: str, model_files: Sequence[Path]
 ) -> Path:
     """Name the file that an output grows in: another one for other photos, format or model."""
-    key = content_key([format_, *names], model_files)
+    digest = hashlib.sha256()
+    for name in names:  # one by one: a copy of all names would grow with the photos
+        digest.update(os.fsencode(name) + b"\0")
+    key = content_key([format_, digest.hexdigest()], model_files)
     return output.with_name(f"{output.name}.{key}.partial")
 
 
