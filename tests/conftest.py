@@ -156,6 +156,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
     base = shared_folder(tmp_path_factory)
 
     def make() -> str:
+        shutil.rmtree(base / "trained", ignore_errors=True)  # another worker may have failed
         # Of three labels, because there is a curve to draw for each.
         project = make_project(base / "trained", labels="[clouds, people, portrait]")
         project("dvc", "repro")

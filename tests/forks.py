@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["stages.train", "stages.evaluate", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(
+    [
+        "phototag.training.loop",
+        "phototag.tracking.runs",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "torch._dynamo",  # by an optimizer's first step
+    ]
+)
 
 
 def fork(work: Callable[..., Any], *arguments: Any) -> ForkServerProcess:

@@ -1,6 +1,5 @@
 """Some processes that PyTorch joins, for what several do together; they start in a moment."""
 
-import multiprocessing
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -9,8 +8,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["phototag.training.loop"])
+from tests.forks import CONTEXT
+
 PATIENCE = 60  # seconds, where a process waits for one that has left
 
 

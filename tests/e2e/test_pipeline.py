@@ -172,7 +172,6 @@ def test_sync_fills_a_clones_empty_store_from_what_git_and_dvc_track(
     assert run.data.tags["phototag.revision"] == commit
     history = pd.read_csv(folder / "reports/train/history.csv")
     assert run.data.metrics["best_val_loss"] == history["val_loss"].min()
-    assert clone("phototag", "sync") == "0 runs added to MLflow\n"
 
     # With the cache at hand, the reports come along.
     (clone.folder / "mlflow.db").unlink()

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from mlflow.tracking import MlflowClient
 from phototag.base.files import file_digest
 from tests.forks import fork_stage
 
-ROOT = Path(__file__).resolve().parents[2]
 OUTS = ("models/model.safetensors", "reports/train/history.csv")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 pytestmark = pytest.mark.slow
@@ -88,23 +85,21 @@ def test_kills_leave_the_same_bytes_and_one_run(
     assert not list(project.glob(".phototag/checkpoints/*.pt"))
 
 
-def test_other_params_do_not_go_on_from_a_foreign_state(project: Path) -> None:
-    def start() -> subprocess.Popen[bytes]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-        environment["PYTHONPATH"] = str(ROOT)
-        command = [sys.executable, "-m", "stages.train"]
-        return subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.DEVNULL)
-
-    process = start()
+def test_other_params_do_not_go_on_from_a_foreign_state(
+    project: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, project)
+    process = fork_stage("train", project, {})
     states = project / ".phototag/checkpoints"
-    deadline = time.monotonic() + 600
-    while not list(states.glob("*.pt")) and time.monotonic() < deadline:
-        assert process.poll() is None
+    while not list(states.glob("*.pt")):
+        assert process.is_alive()
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
     shorten(project, 2)
-    assert start().wait() == 0
+    process = fork_stage("train", project, {})
+    process.join()
+    assert process.exitcode == 0
     history = (project / OUTS[1]).read_text().splitlines()
     assert len(history) == 3
     assert sorted(status for status, _ in logged(project)) == ["FINISHED", "KILLED"]

@@ -22,6 +22,7 @@ from phototag.tracking.runs import (
     training_run,
 )
 from phototag.tracking.store import Store, connect
+from tests.forks import fork
 from tests.servers import WITHOUT_JOBS, Gate, free_port, wait_for
 
 DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
@@ -93,14 +94,14 @@ def test_recorded_training_tells_the_whole_story(
     assert "content_key" in note
 
 
-def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store) -> None:
-    code = (
-        "import os\n"
-        "from phototag.tracking.runs import training_run\n"
-        "from phototag.tracking.store import connect\n"
-        "with training_run(connect(), 'old', {}, {}): os._exit(9)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=False)
+def leave_a_run(root: Path) -> None:
+    os.environ |= {"DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": ""}
+    with training_run(connect(), "old", {}, {}):
+        os._exit(9)
+
+
+def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_path: Path) -> None:
+    fork(leave_a_run, tmp_path).join()
     other = create_run(store, "elsewhere", {}, {"phototag.process": "host:1:1"}, "")
     (dead,) = [run for run in running(store) if run != other]
     with training_run(store, "new", {}, {}) as own:
@@ -247,18 +248,19 @@ def test_scores_of_a_later_evaluation_replace_those_before(store: Store) -> None
     assert len(store.client.get_metric_history(run_id, "test_mAP")) == 1
 
 
+def write_experiment(root: Path, name: str) -> None:
+    os.environ |= {"DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": ""}
+    (root / name).write_text(connect().experiment_id)
+
+
 @pytest.mark.slow
 def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    code = "from phototag.tracking.store import connect; print(connect().experiment_id)"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
-    environment["DVC_ROOT"] = str(tmp_path)
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
-        for _ in range(4)
-    ]
-    answers = {process.communicate()[0] for process in started}
-    assert [process.returncode for process in started] == [0, 0, 0, 0]
-    assert len(answers) == 1
+    names = ["a", "b", "c", "d"]
+    started = [fork(write_experiment, tmp_path, name) for name in names]
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, 0, 0]
+    assert len({(tmp_path / name).read_text() for name in names}) == 1
 
 
 @pytest.fixture(scope="module")
