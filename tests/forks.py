@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import runpy
 import signal
-from collections.abc import Callable, Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -41,3 +43,26 @@ def _run_stage(name: str, folder: Path, variables: Mapping[str, str]) -> None:
         del os.environ[variable]
     os.environ.update(variables)
     runpy.run_module(f"stages.{name}", run_name="__main__")
+
+
+def run_forked(arguments: Sequence[str], encoding: str) -> tuple[int, bytes, bytes]:
+    """Run `phototag` here, its streams in an encoding; its exit code and what it wrote to them."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = fork(_run_command, arguments, Path.cwd(), encoding, out, err)
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode, out.read_bytes(), err.read_bytes()
+
+
+def _run_command(
+    arguments: Sequence[str], folder: Path, encoding: str, out: Path, err: Path
+) -> None:
+    from phototag.cli import app
+
+    os.chdir(folder)
+    # As Python opens them where PYTHONIOENCODING names one.
+    sys.stdout = out.open("w", encoding=encoding)
+    sys.stderr = err.open("w", encoding=encoding, errors="backslashreplace")
+    sys.argv = ["phototag", *arguments]
+    app()

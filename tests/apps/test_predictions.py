@@ -24,6 +24,7 @@ from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
 from phototag.network.weights import DRAWN
 from phototag.serving.tagger import BATCH, Tagger, Tags, load_tagger, read_photo, tag_photos
+from tests.forks import run_forked
 from tests.models import LABELS, make_model
 
 COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}
@@ -253,20 +254,18 @@ def test_odd_names_take_one_line_in_every_format(
 def test_odd_names_go_to_streams_of_any_encoding(
     model: tuple[Path, Path], odd: Path, encoding: str
 ) -> None:
-    code = "from phototag.cli import app; app()"
-    command = [sys.executable, "-c", code, "predict", ".", *options(model)]
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    def predict(photos: str, *more: str) -> tuple[int, bytes, bytes]:
+        return run_forked(["predict", photos, *options(model), *more], encoding)
+
     for format_ in ("table", "csv", "jsonl"):
-        run = subprocess.run([*command, "-f", format_], env=environment, capture_output=True)
-        assert run.returncode == 0
-        assert "Traceback" not in run.stderr.decode(encoding)
-        text = run.stdout.decode(encoding if format_ == "table" else "utf-8")
+        code, out, told = predict(".", "-f", format_)
+        assert code == 0
+        assert "Traceback" not in told.decode(encoding)
+        text = out.decode(encoding if format_ == "table" else "utf-8")
         assert len(text.removesuffix("\n").split("\n")) == 10 + (format_ == "csv")
-    refused = subprocess.run(
-        [*command[:4], b"\xff/*.png", *options(model)], env=environment, capture_output=True
-    )
-    assert refused.returncode == 1
-    assert refused.stderr.decode("ascii").startswith(r"error: \xff/*.png holds no photo")
+    code, _, told = predict(os.fsdecode(b"\xff/*.png"))
+    assert code == 1
+    assert told.decode("ascii").startswith(r"error: \xff/*.png holds no photo")
 
 
 def test_lists_of_any_make_are_read(tmp_path: Path) -> None:
@@ -380,7 +379,7 @@ def test_memory_does_not_grow_with_the_photos(
     monkeypatch.chdir(photos)
 
     def peak(count: int) -> int:
-        names = ["im1.png"] * count  # short: the names themselves are held, and weigh what they do
+        names = ["im1.png"] * count
         tracemalloc.start()
         output = tmp_path / f"{count}.csv"
         predictions.write_predictions(tagger, names, "csv", str, output, [], resume=False)
@@ -390,7 +389,7 @@ def test_memory_does_not_grow_with_the_photos(
 
     peak(10)
     # A place in a list is 8 bytes; what is said of a photo takes over 500.
-    assert peak(6000) - peak(600) < 5400 * 40
+    assert peak(2300) - peak(300) < 2000 * 40
 
 
 def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> None:
