@@ -12,9 +12,9 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Two stamps: `make repro` installs what the pipeline needs, `make test` adds its tools to the same
-# environment, and neither does so twice. Byte code is compiled when a module is first imported:
-# for all the modules that nobody imports it would take a minute.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+# environment, and neither does so twice. pip compiles byte code: where PYTHONDONTWRITEBYTECODE is
+# set, each process would otherwise compile all that it imports, a minute a stage.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint requirements.lock
 
 setup: $(VENV)/.pipeline ## Make .venv with what the pipeline needs, pinned in requirements.lock
