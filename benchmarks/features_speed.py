@@ -7,27 +7,18 @@ channels_last are printed. The stage `embed` takes the last way where ONNX Runti
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from benchmarks.machine import name_processor
+from benchmarks.rates import measure_rate
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.features import BATCH, pick_runtime
 from phototag.network.model import build_backbones
 
-SECONDS, TURNS = 2.0, 5
-
-
-def measure(run: Callable[[], object]) -> float:
-    """Return photos a second."""
-    done, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < SECONDS:
-        run()
-        done += BATCH
-    return done / elapsed
+TURNS = 5
 
 
 def main() -> None:
@@ -51,7 +42,7 @@ def main() -> None:
     }
     with torch.inference_mode():
         off = np.abs(fast(images) - last(batch).numpy()).max() / float(last(batch).abs().max())
-        turns = [{way: measure(run) for way, run in ways.items()} for _ in range(TURNS)]
+        turns = [{way: measure_rate(run, BATCH) for way, run in ways.items()} for _ in range(TURNS)]
     rates = {way: statistics.median(turn[way] for turn in turns) for way in ways}
     threads = torch.get_num_threads()
     print(f"{name} at {size} pixels, {threads} threads, {name_processor()}")

@@ -2,7 +2,6 @@
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,21 +9,13 @@ import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.rates import measure_rate
 from phototag.apps.export import export_onnx
 from phototag.cli import MODEL, THRESHOLDS
 from phototag.network.allocator import keep_freed_memory
 from phototag.serving.tagger import load_tagger
 
-SECONDS, TURNS = 2.0, 5
-
-
-def measure(run: Callable[[], object], batch: int) -> float:
-    """Return photos a second."""
-    done, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < SECONDS:
-        run()
-        done += batch
-    return done / elapsed
+TURNS = 5
 
 
 def main() -> None:
@@ -43,7 +34,10 @@ def main() -> None:
                 "ONNX Runtime": lambda images=images: session.run(None, {"images": images}),  # type: ignore[misc]
             }
             with torch.inference_mode():
-                turns = [{n: measure(run, batch) for n, run in ways.items()} for _ in range(TURNS)]
+                turns = [
+                    {name: measure_rate(run, batch) for name, run in ways.items()}
+                    for _ in range(TURNS)
+                ]
             rates = {name: statistics.median(turn[name] for turn in turns) for name in ways}
             ratio = rates["ONNX Runtime"] / rates["PyTorch"]
             told = ", ".join(f"{name} {rate:.0f} photos/s" for name, rate in rates.items())

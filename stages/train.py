@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from phototag.base.files import file_digest, read_json, replace_file, write_json
+from phototag.base.files import file_digest, project_root, read_json, replace_file, write_json
 from phototag.base.params import Params, read_params
 from phototag.data import dataset
 from phototag.network import distributed, features, model
@@ -15,7 +15,7 @@ from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import record_training
-from phototag.tracking.store import connect, project_root
+from phototag.tracking.store import connect
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
 from phototag.training.key import training_key
 from phototag.training.loop import fit

@@ -5,7 +5,9 @@ import subprocess
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 # Of an MLflow server; its processes for jobs, which nothing here asks for, take seconds to start.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -28,6 +30,36 @@ def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             raise AssertionError(f"the server ended with {server.wait(0.2)}")
     raise AssertionError(f"{address} did not answer in five minutes")
+
+
+@contextmanager
+def run_server(
+    command: Sequence[str],
+    health: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path | None = None,
+) -> Iterator[Path]:
+    """Run a server while the block lasts, and yield its log.
+
+    Args:
+        command: What starts it.
+        health: The address that answers as soon as it serves.
+        folder: Where it runs.
+        environment: Its variables.
+        log: The file; by default one in `folder`.
+    """
+    log = log or folder / "log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        wait_for(health, server)
+        yield log
+    finally:
+        server.terminate()
+        server.wait()
 
 
 class Gate:

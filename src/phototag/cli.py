@@ -131,8 +131,9 @@ def summary() -> None:
 @typer_app.command()
 def sync() -> None:
     """Give every DVC experiment and commit its MLflow run, also one taken from DVC's cache."""
+    from phototag.base.files import project_root
     from phototag.experiments.sync import sync_runs
-    from phototag.tracking.store import connect, project_root
+    from phototag.tracking.store import connect
 
     with connect() as store:
         added, tagged = sync_runs(store, project_root())
@@ -160,9 +161,9 @@ def experiments(
 
     What else waits in the queue runs too.
     """
+    from phototag.base.files import project_root
     from phototag.experiments.campaign import run_claims
     from phototag.experiments.claims import describe_claims, read_experiments
-    from phototag.tracking.store import project_root
 
     if not claims:
         typer.echo(describe_claims(read_experiments()))
@@ -182,8 +183,8 @@ def experiments(
 @typer_app.command("results")
 def results_() -> None:
     """Keep what DVC's experiments gave in docs/results/, and write docs/results.md of it."""
+    from phototag.base.files import project_root
     from phototag.experiments.campaign import update_results
-    from phototag.tracking.store import project_root
 
     update_results(project_root())
 

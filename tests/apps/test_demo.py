@@ -1,5 +1,4 @@
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.models import make_model
-from tests.servers import wait_for
+from tests.servers import run_server
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +18,9 @@ def address(tmp_path: Path, port: int) -> Iterator[str]:
     model, thresholds = make_model(tmp_path / "model")
     command = [sys.executable, "-c", "from phototag.cli import app; app()", "demo"]
     command += ["--port", str(port), "--model", str(model), "--thresholds", str(thresholds)]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, env=os.environ, stdout=log, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
+    health = f"http://127.0.0.1:{port}/_stcore/health"
+    with run_server(command, health, tmp_path, os.environ):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_a_dropped_photo_is_labelled(address: str, browser: Browser, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from phototag.base.errors import InputError
 from phototag.data import dataset
 from phototag.data.dataset import (
     Dataset,
+    count_labels,
     move_to_device,
     read_batch,
     read_datasets,
@@ -29,6 +30,19 @@ def test_splits_hold_their_own_rows(packed: Path, datasets: dict[str, Dataset]) 
         assert list(kept["file"].iloc[split.rows]) == split.files
         bright = split.images[split.rows].mean(axis=(1, 2)) > 100
         assert np.array_equal(bright, split.targets.astype(bool))
+
+
+def test_a_label_called_photos_counts_apart(datasets: dict[str, Dataset]) -> None:
+    named = {
+        split: replace(dataset, labels=["photos", "labels", "red"])
+        for split, dataset in datasets.items()
+    }
+    counts = count_labels(named)
+    assert [counts[split]["photos"] for split in ("train", "val", "test")] == [24, 8, 8]
+    expected = datasets["train"].targets.sum(axis=0).tolist()
+    assert list(counts["train"]["labels"].items()) == list(
+        zip(["photos", "labels", "red"], expected, strict=True)
+    )
 
 
 def test_a_batch_is_the_photos_asked_for(datasets: dict[str, Dataset]) -> None:

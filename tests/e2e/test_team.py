@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
 from tests.projects import Project
-from tests.servers import WITHOUT_JOBS, free_port, wait_for
+from tests.servers import WITHOUT_JOBS, free_port, run_server
 
 pytestmark = pytest.mark.slow
 
@@ -63,16 +63,8 @@ def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
     command += ["--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "kept")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     environment |= WITHOUT_JOBS
-    with (tmp_path / "log").open("w") as log:
-        started = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", started)
+    with run_server(command, f"http://127.0.0.1:{port}/health", tmp_path, environment):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        started.terminate()
-        started.wait()
 
 
 @pytest.mark.soak

@@ -84,6 +84,15 @@ def oriented(code: int) -> Image.Exif:
     return exif
 
 
+def tile_tiff(side: int) -> bytes:
+    """A TIFF of 10 x 10 pixels in one tile of side x side."""
+    entries = [(256, 10), (257, 10), (258, 8), (259, 8), (262, 1), (277, 1)]
+    entries += [(322, side), (323, side), (324, 200), (325, 100)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    head += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries) + bytes(4)
+    return head.ljust(200, b"\0") + zlib.compress(bytes(3000))
+
+
 def patch_jpeg_size(data: bytes, width: int, height: int) -> bytes:
     """Claim another size in the frame header."""
     place = data.index(b"\xff\xc0") + 5
@@ -201,6 +210,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(3) + b"," + bytes(4)
         + struct.pack("<HH", 65_535, 65_535) + bytes(9), "rejected", "over the pixel limit",
         ext="gif")  # fmt: skip
+    add(tile_tiff(40_000), "rejected", "over the pixel limit", ext="tif")
     flat = encode(picture(1), "BMP")
     add(flat[:18] + struct.pack("<ii", 100_000, 100_000) + flat[26:], "rejected",
         "over the pixel limit", ext="bmp")  # fmt: skip

@@ -110,3 +110,10 @@ def test_a_file_of_before_this_was_told_loads(tmp_path: Path) -> None:
     del values["num_photos"], values["source"]
     save_file(load_file(path), path, {"phototag": json.dumps(values)})
     assert describe_origin(load_model(path)[1]) == ""
+
+
+def test_a_file_of_a_later_version_is_told(tmp_path: Path) -> None:
+    entry = {"phototag": json.dumps({"labels": ["sea"], "colours": 3})}
+    save_file({"x": torch.zeros(1)}, tmp_path / "later", entry)
+    with pytest.raises(InputError, match="later is of another version of phototag"):
+        read_metadata(tmp_path / "later")

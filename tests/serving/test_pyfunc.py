@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -15,7 +14,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from struct import pack
 from typing import Any
 from urllib.parse import quote
 
@@ -30,13 +28,14 @@ from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.registry import versions
-from phototag.serving import decoder, pyfunc
+from phototag.serving import pool, pyfunc
 from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, ROOT, SIGNATURE
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import connect, embedded_uri
+from tests.intake.corpus import png, tile_tiff
 from tests.models import LABELS, make_model
-from tests.servers import free_port, wait_for
+from tests.servers import free_port, run_server
 
 
 def encode(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -59,15 +58,7 @@ NOISE = encode(
 
 def bomb(side: int) -> bytes:
     """A valid PNG of side x side black pixels in a few kilobytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return pack(">I", len(data)) + kind + data + pack(">I", zlib.crc32(kind + data))
-
-    header = pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    rows = zlib.compress(b"\0" * (side * (side + 1)), 9)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+    return png(side, side, 8, 0, zlib.compress(b"\0" * (side * (side + 1)), 9))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +206,7 @@ def test_what_a_decoder_raises_is_one_rows_error(
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decoder, "prepare_photo", fail)
+    monkeypatch.setattr(pool, "prepare_photo", fail)
     with pytest.raises(MlflowException, match="row 0: unreadable: MemoryError; row 1"):
         model(image=[BLUE, RED])
 
@@ -306,15 +297,6 @@ def palette_png(side: int) -> bytes:
     return file.getvalue()
 
 
-def tile_tiff(side: int) -> bytes:
-    """A TIFF of 10 x 10 pixels in one tile of side x side."""
-    entries = [(256, 10), (257, 10), (258, 8), (259, 8), (262, 1), (277, 1)]
-    entries += [(322, side), (323, side), (324, 200), (325, 100)]
-    head = b"II*\0" + pack("<IH", 8, len(entries))
-    head += b"".join(pack("<HHII", tag, 4, 1, value) for tag, value in entries) + bytes(4)
-    return head.ljust(200, b"\0") + zlib.compress(bytes(3000))
-
-
 def peak_of(clients: list[Callable[[], Any]]) -> int:
     """By how many bytes the process grows, at its highest, while clients ask at once."""
     gc.collect()
@@ -332,7 +314,7 @@ def peak_of(clients: list[Callable[[], Any]]) -> int:
 def test_large_photos_of_16_clients_wait_for_one_another(
     model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "ROOM", decoder.Room(2_000_000))
+    monkeypatch.setattr(pool, "BUDGET", pool.PixelBudget(2_000_000))
     large = palette_png(1400)  # 2 million pixels, 25 MB
     answers: list[Any] = []
     peak = peak_of([lambda: answers.append(model(image=[large]))] * 16)
@@ -378,17 +360,9 @@ def serve(folder: Path, uri: str) -> Iterator[tuple[str, Path]]:
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    with (folder / "log").open("w") as log:
-        # In a folder of its own: the model must bring its code along.
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/ping", server)
+    # In a folder of its own: the model must bring its code along.
+    with run_server(command, f"http://127.0.0.1:{port}/ping", folder, environment):
         yield f"http://127.0.0.1:{port}/invocations", folder
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def post(address: str, body: bytes) -> tuple[int, Any]:

@@ -23,7 +23,7 @@ from phototag.tracking.runs import (
 )
 from phototag.tracking.store import Store, connect
 from tests.forks import fork
-from tests.servers import WITHOUT_JOBS, Gate, free_port, wait_for
+from tests.servers import WITHOUT_JOBS, Gate, free_port, run_server
 
 DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
@@ -272,14 +272,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     command += ["--artifacts-destination", str(folder / "served")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     environment |= WITHOUT_JOBS
-    with (folder / "log").open("a") as log:
-        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", started)
+    with run_server(command, f"http://127.0.0.1:{port}/health", folder, environment):
         yield port
-    finally:
-        started.terminate()
-        started.wait()
 
 
 @pytest.mark.slow

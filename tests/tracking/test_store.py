@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
+from phototag.base.files import project_root
 from phototag.tracking.records import DataInput, log_folder
 from phototag.tracking.runs import create_run, record_evaluation, record_training
 from phototag.tracking.store import (
@@ -21,7 +22,6 @@ from phototag.tracking.store import (
     connect,
     embedded_uri,
     explain,
-    project_root,
     shown,
     store_uri,
 )

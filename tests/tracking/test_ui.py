@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 
 from tests.projects import Project
-from tests.servers import free_port, wait_for
+from tests.servers import free_port, run_server
 
 pytestmark = pytest.mark.slow
 PATIENCE = 60_000  # milliseconds: the server's first page takes long
@@ -36,16 +36,12 @@ def served(
     trained: Project, experiments: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     port = free_port()
-    log = tmp_path_factory.mktemp("ui") / "log"
-    with log.open("w") as out:
-        server = trained.start("phototag", "ui", "--port", str(port), stdout=out)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", server)
+    command = ["phototag", "ui", "--port", str(port)]
+    health = f"http://127.0.0.1:{port}/health"
+    place = tmp_path_factory.mktemp("ui") / "log"
+    with run_server(command, health, trained.folder, trained.environment, place) as log:
         view = log.read_text().split()[1]
         yield Served(f"http://127.0.0.1:{port}", view, trained.folder)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture

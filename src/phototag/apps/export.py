@@ -1,7 +1,6 @@
 """A trained model as ONNX, for runtimes without PyTorch."""
 
 import json
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
+from phototag.network.graph import export_graph
 from phototag.serving.tagger import Tagger
 
 
@@ -45,20 +45,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
     import onnx
 
     example = torch.zeros(2, 3, tagger.size, tagger.size, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
-            Probabilities(tagger).eval(),
-            (example,),
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
-    found = program.model_proto
+    found = export_graph(Probabilities(tagger), example, "images", "probabilities")
     thresholds = dict(zip(tagger.labels, tagger.thresholds.tolist(), strict=True))
     onnx.helper.set_model_props(found, {"thresholds": json.dumps(thresholds)})
     onnx.checker.check_model(found)

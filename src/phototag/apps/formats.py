@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from phototag.base.errors import InputError
+from phototag.pages.cells import guard_cell
 from phototag.serving.tagger import Tags
 
 COLUMNS = ["file", "labels", "error"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet begins to compute at
 Line = Callable[[str, Tags], str]
 
 
@@ -85,8 +85,7 @@ def as_csv(names: Sequence[str], labels: Sequence[str]) -> tuple[str, Line]:
 def _join(words: Sequence[str], numbers: Sequence[str] = ()) -> str:
     shown = [show_name(word) for word in words]
     text = io.StringIO()
-    guarded = [f"'{word}" if word.startswith(FORMULA) else word for word in shown]
-    csv.writer(text, lineterminator="\n").writerow([*guarded, *numbers])
+    csv.writer(text, lineterminator="\n").writerow([*map(guard_cell, shown), *numbers])
     return text.getvalue()
 
 

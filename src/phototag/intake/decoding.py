@@ -38,6 +38,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF's tags
 # TIFF 6.0's types of values -> bytes of each.
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
@@ -67,7 +68,7 @@ def prepare_photo(
         blank = replace(
             blank, format=image.format or "", width=width, height=height, mode=image.mode
         )
-        if width * height > max_pixels:
+        if count_pixels(image) > max_pixels:
             return replace(blank, reason="over the pixel limit")
         if min(width, height) < min_side:
             return replace(blank, reason="too small")
@@ -89,6 +90,13 @@ def prepare_photo(
         phash=perceptual_hash(rgb),
         pixels=np.asarray(rgb),
     )
+
+
+def count_pixels(image: Image.Image) -> int:
+    """Count the pixels that decoding holds: of a TIFF a whole tile, however small the photo."""
+    tags = getattr(image, "tag_v2", {})
+    tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
+    return max(image.width * image.height, tile)
 
 
 def find_extension(data: bytes) -> str:

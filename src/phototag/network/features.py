@@ -3,7 +3,6 @@
 import io
 import shutil
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
+from phototag.network.graph import export_graph
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize
 
@@ -125,24 +125,11 @@ def pick_runtime(backbones: nn.Module, examples: np.ndarray) -> Run:
 def _build_onnx(backbones: nn.Module, examples: np.ndarray) -> Run:
     import onnxruntime
 
-    # The exporter takes a batch of one for a fixed one.
     example = torch.from_numpy(np.resize(examples, (2, *examples.shape[1:])))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
-            _FromPixels(backbones).eval(),
-            (example,),
-            input_names=["images"],
-            output_names=["features"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+    graph = export_graph(_FromPixels(backbones), example, "images", "features")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
 
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {"images": np.ascontiguousarray(images)})[0])

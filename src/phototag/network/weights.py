@@ -77,7 +77,7 @@ def read_metadata(path: Path) -> Metadata:
     """Read what a model file says of itself.
 
     Raises:
-        InputError: The file is missing, or phototag did not write it.
+        InputError: The file is missing, or this version of phototag did not write it.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -86,7 +86,10 @@ def read_metadata(path: Path) -> Metadata:
         raise InputError(f"{path} is missing: `dvc repro train` makes it") from None
     except Exception as error:
         raise InputError(f"{path} is no phototag model: {error}") from None
-    return Metadata(**json.loads(entry))
+    try:
+        return Metadata(**json.loads(entry))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is of another version of phototag: {error}") from None
 
 
 def required_packages(metadata: Metadata) -> list[str]:

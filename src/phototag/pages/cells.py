@@ -18,13 +18,14 @@ def guard_cells(table: pd.DataFrame) -> pd.DataFrame:
     for column in table.columns:
         values = table[column]
         if isinstance(values.dtype, pd.CategoricalDtype):
-            guarded[column] = values.cat.rename_categories(_guard)
+            guarded[column] = values.cat.rename_categories(guard_cell)
         elif not pd.api.types.is_numeric_dtype(values.dtype):
-            guarded[column] = values.map(_guard)
+            guarded[column] = values.map(guard_cell)
     return guarded
 
 
-def _guard(value: object) -> object:
+def guard_cell(value: object) -> object:
+    """Put a ' in front of a word that begins like a formula; all else stays as it is."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 

@@ -15,7 +15,7 @@ from phototag.intake.decoding import MAX_PIXELS
 from phototag.intake.raw import read_file
 from phototag.network.metrics import sigmoid
 from phototag.network.weights import describe_origin, load_model
-from phototag.serving.decoder import decode_photos
+from phototag.serving.pool import decode_photos
 
 BATCH = 64  # photos whose pixels are held at once
 

@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from phototag.base.errors import InputError
-from phototag.base.files import project_root as project_root
+from phototag.base.files import project_root
 
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"

@@ -46,6 +46,7 @@ def training_key(
         libraries["torchvision"] = version("torchvision")
     if any(name.startswith(TIMM) for name, _ in spec.backbones):
         libraries["timm"] = version("timm")
+    code = _list_code()
     found = {
         **settings,
         "model": model,
@@ -53,9 +54,9 @@ def training_key(
         "libraries": libraries,
         "device": device.type,
         "processes": distributed.world_size(),
-        "code": [path.relative_to(folder).as_posix() for folder, path in _list_code()],
+        "code": [path.relative_to(folder).as_posix() for folder, path in code],
     }
-    return content_key(found, [*inputs, *files, *(path for _, path in _list_code())])
+    return content_key(found, [*inputs, *files, *(path for _, path in code)])
 
 
 def _list_code() -> list[tuple[Path, Path]]:

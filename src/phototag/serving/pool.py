@@ -15,12 +15,10 @@ from joblib import cpu_count
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.intake.decoding import FORMATS, MAX_PIXELS, prepare_photo
-
-TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF's tags
+from phototag.intake.decoding import FORMATS, MAX_PIXELS, count_pixels, prepare_photo
 
 
-class Room:
+class PixelBudget:
     """Pixels that may be held at once, by all threads together.
 
     Decoding takes up to 16 bytes a pixel for a moment (measured: 16 bits with transparency).
@@ -32,7 +30,7 @@ class Room:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room; one photo that is larger than all of it goes alone."""
+        """Wait until so many are free; one photo of more than all of them goes alone."""
         taken = min(pixels, self.pixels)
         with self.change:
             self.change.wait_for(lambda: self.free >= taken)
@@ -45,7 +43,7 @@ class Room:
                 self.change.notify_all()
 
 
-ROOM = Room(32_000_000)
+BUDGET = PixelBudget(32_000_000)
 # Pillow decodes outside Python's lock, so threads do, and need no copies. Single photos go here
 # too: each thread that ever decoded keeps what it freed.
 POOL = ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode")
@@ -75,7 +73,7 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Decoded:
         held = _count_held(photo, size)
         if held > max_pixels:
             return None, "over the pixel limit"
-        with ROOM.hold(held):
+        with BUDGET.hold(held):
             prepared = prepare_photo(photo, size, max_pixels=max_pixels)
     except Exception as error:  # decoders of hostile files raise anything at all
         return None, f"unreadable: {type(error).__name__}"
@@ -85,8 +83,7 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Decoded:
 def _count_held(photo: bytes, size: int) -> int:
     """Count the pixels that decoding will hold at once, from the file's header.
 
-    Of a JPEG that is decoded at an eighth of its size they are a 64th; a TIFF holds a whole tile,
-    however small the photo.
+    Of a JPEG that is decoded at an eighth of its size they are a 64th.
     """
     try:
         image = Image.open(io.BytesIO(photo), formats=FORMATS)
@@ -94,6 +91,4 @@ def _count_held(photo: bytes, size: int) -> int:
         return 0
     if not image.info.get("progressive"):  # whose coefficients are all held
         image.draft(None, (size, size))
-    tags = getattr(image, "tag_v2", {})
-    tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
-    return max(image.width * image.height, tile)
+    return count_pixels(image)
