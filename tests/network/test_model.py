@@ -132,6 +132,34 @@ def test_batch_norm_and_dropout_stand_where_they_should(shipped_params: Params) 
     assert names[-8:] == ["Dropout", "Linear", "ReLU"] * 2 + ["Dropout", "Linear"]
 
 
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("first", [(), ({"out": 7, "kernel": 3, "padding": 1},)])
+def test_a_strided_pointwise_convolution_trains(first: tuple[Any, ...], stride: int) -> None:
+    # oneDNN's own gradient of it ends the process, or is wrong: its reference is PyTorch's without.
+    conv = [*first, {"out": 48, "kernel": 1, "stride": stride}]
+    spec = ModelParams.model_validate({"init": "he", "conv": conv, "linear": []})
+    torch.manual_seed(0)
+    model = build_model(spec, 2, 64, [0.5] * 3, [0.2] * 3)
+    plain = nn.Sequential(Normalize([0.5] * 3, [0.2] * 3))
+    channels = 3
+    for block in spec.conv:
+        plain.append(
+            nn.Conv2d(channels, block.out, block.kernel, block.stride, padding=block.padding)
+        )
+        if block.pool > 1:
+            plain.append(nn.MaxPool2d(block.pool))
+        plain.append(nn.ReLU())
+        channels = block.out
+    plain.extend([nn.Flatten(), nn.Linear(*reversed(model[-1].weight.shape))])
+    plain.load_state_dict(model.state_dict())
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    model(images.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    with torch.backends.mkldnn.flags(enabled=False):
+        plain(images).square().sum().backward()
+    for ours, reference in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, reference.grad, rtol=1e-3, atol=1e-3)
+
+
 def test_normalize_equals_numpy() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8)
     expected = (pixels / 255 - np.reshape(MEAN, (1, 3, 1, 1))) / np.reshape(STD, (1, 3, 1, 1))

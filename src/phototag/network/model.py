@@ -1,5 +1,7 @@
 """The network: the report's, built from a declarative spec, or pretrained ones with a head."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -113,8 +115,7 @@ def build_model(
             layers.append(nn.Linear(width, num_labels))
     else:
         layers = [Normalize(mean, std), *_build_layers(spec, num_labels, size)]
-    model = nn.Sequential(*layers)
-    return model.to(memory_format=torch.channels_last)
+    return _put_channels_last(nn.Sequential(*layers))
 
 
 def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int) -> nn.Sequential:
@@ -136,7 +137,32 @@ def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int)
     backbones = [build_backbone(name, weights, size) for name, weights in pairs]
     model = nn.Sequential(*_join_backbones(pairs, backbones, [0.5] * 3, [0.5] * 3))
     load_weights(model, pairs)
+    return _put_channels_last(model)
+
+
+def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
+    """Lay weights out as the photos are, which is the faster way, around a fault of oneDNN.
+
+    With few channels in, the gradient of a 1 x 1 convolution with a stride writes past its buffer
+    and the process dies (uxlfoundation/oneDNN, issue 6035). Such a convolution reads only the
+    pixels at its stride: taking these beforehand, and no stride, is the same function.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _writes_past_its_buffer(module):
+            rows, columns = module.stride
+            module.stride = (1, 1)
+            module.register_forward_pre_hook(partial(_take_at_stride, rows=rows, columns=columns))
     return model.to(memory_format=torch.channels_last)
+
+
+def _writes_past_its_buffer(conv: nn.Conv2d) -> bool:
+    # A block has 8 channels with AVX2, 16 with AVX-512. With padding it takes another, right way.
+    pointwise = conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.padding == (0, 0)
+    return pointwise and conv.in_channels < 16
+
+
+def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int) -> tuple[Tensor]:
+    return (inputs[0][:, :, ::rows, ::columns],)
 
 
 def _join_backbones(
