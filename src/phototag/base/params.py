@@ -198,7 +198,7 @@ class Params(_Group):
     weight_decay: NonNegativeFloat
     batch_size: PositiveInt
     epochs: PositiveInt
-    optimizer: Literal["adam", "adamw", "adagrad", "sgd"]
+    optimizer: Literal["adam", "adamw", "adagrad", "sgd", "lbfgs"]
     momentum: Annotated[Float, Field(ge=0, lt=1)]
     schedule: Literal["constant", "cosine", "one-cycle"]
     warmup: NonNegativeFloat
@@ -222,6 +222,31 @@ class Params(_Group):
                 f"augment.{drawn[0]} changes photos, and model.freeze keeps their features: set "
                 "it to 0, or freeze to false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_solver(self) -> "Params":
+        if self.optimizer != "lbfgs":
+            return self
+        if not self.model.frozen:
+            raise ValueError(
+                "optimizer lbfgs solves a head over kept features: set model.freeze to true, or "
+                "take another optimizer"
+            )
+        others = {
+            "model.linear": self.model.linear,
+            "model.dropout": self.model.dropout,
+            "train.ema": self.train.ema,
+            "train.clip_norm": self.train.clip_norm,
+            "train.compile": self.train.compile,
+        }
+        for key, value in others.items():
+            if value:
+                off = {tuple: "[]", bool: "false"}.get(type(value), "0")
+                raise ValueError(
+                    f"optimizer lbfgs solves one linear layer at once: set {key} to {off}, or take "
+                    "another optimizer"
+                )
         return self
 
     def train_settings(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from phototag.training.batch_norm import freeze_biases, share_statistics
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
 from phototag.training.losses import Loss, build_loss
 from phototag.training.schedules import learning_rate
+from phototag.training.solver import build_solver, solve_epoch, strength_of
 
 MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 
@@ -101,7 +102,10 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
 
 
 def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off."""
+    """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off.
+
+    That of lbfgs is the first of a path of strengths, one an epoch.
+    """
     parameters = list(model.parameters())
     lr, weight_decay = params.lr, params.weight_decay
     match params.optimizer:
@@ -111,6 +115,8 @@ def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
             return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
         case "adagrad":
             return torch.optim.Adagrad(parameters, lr, weight_decay=weight_decay)
+        case "lbfgs":
+            return build_solver(model)
         case "sgd":
             return torch.optim.SGD(
                 parameters, lr, params.momentum, weight_decay=weight_decay, fused=True
@@ -132,6 +138,9 @@ def fit(
     Which is best, `score_epoch` says. Several processes train as one: what one of them finds out
     alone (a state to go on from, the photos' order, a score, a full disk) is the first's, and all
     go by it.
+
+    With lbfgs, an epoch solves the head for one strength of L2, from the epoch before; the best
+    epoch is then the strength that suits val.
 
     All that is drawn in an epoch (order, augmentations, dropout) comes from the seed and the
     epoch's number: a training that goes on from a checkpoint needs no generator's state, and ends
@@ -194,7 +203,12 @@ def fit(
         if _has_stalled(history, params.train.early_stopping):
             break
         start = time.perf_counter()
-        train_loss = train_one_epoch(training, train, epoch, bar)
+        if isinstance(training.optimizer, torch.optim.LBFGS):
+            strength = strength_of(params.weight_decay, epoch)
+            train_loss = solve_epoch(model, training.loss, training.optimizer, train, strength)
+            bar.update(len(train))
+        else:
+            train_loss = train_one_epoch(training, train, epoch, bar)
         elapsed = time.perf_counter() - start
 
         # Processors of different kinds round differently: what is judged is what is kept.
