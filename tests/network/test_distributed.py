@@ -1,11 +1,11 @@
 """Two real processes over gloo train as one does."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,28 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
+from phototag.base.params import Params
+from phototag.data.dataset import Dataset
 from phototag.network import distributed
+from phototag.network.model import build_model, initialize
+from phototag.training import loop
 from tests.processes import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SCRIPT = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-import torch
-from phototag.data import dataset
-from phototag.network import distributed
-from phototag.training import loop
-from phototag.network import model
-from phototag.base.params import read_params
 
-params = read_params(Path("params.yaml"))
-packed = Path(sys.argv[1])
-names = ("images.npy", "manifest.csv", "splits.csv")
-found = dataset.read_datasets(*(packed / name for name in names))
-distributed.join()
-torch.manual_seed(0)
-network = model.build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
-model.initialize(network, params.model, torch.full((3,), 0.4))
-records = [asdict(epoch) for epoch in loop.fit(network, found["train"], found["val"], params)]
-if distributed.rank() == 0:
-    Path("records.json").write_text(json.dumps([distributed.world_size(), records]))
-"""
+def train_alike(params: Params, datasets: dict[str, Dataset]) -> list[dict[str, Any]]:
+    torch.manual_seed(0)
+    network = build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
+    initialize(network, params.model, torch.full((3,), 0.4))
+    return [
+        asdict(epoch) for epoch in loop.fit(network, datasets["train"], datasets["val"], params)
+    ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [8, 7])
 def test_two_processes_give_the_losses_of_one(
-    packed: Path, tmp_path: Path, params_values: dict[str, Any], batch_size: int
+    datasets: dict[str, Dataset], tmp_path: Path, params_values: dict[str, Any], batch_size: int
 ) -> None:
     values = params_values | {
         "lr": 0.01,
@@ -62,19 +50,12 @@ def test_two_processes_give_the_losses_of_one(
     values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
     values["augment"] |= {"flip_horizontal": 0.5, "brightness": 0.3, "mixup": 0.3}
     values["train"] |= {"clip_norm": 1.0, "ema": 0.9}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "script.py").write_text(SCRIPT)
-    found = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]):
-        command = [sys.executable, *launcher, "script.py", str(packed)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-        found.append(json.loads((tmp_path / "records.json").read_text()))
-    (one, alone), (two, together) = found
-    assert (one, two) == (1, 2)
-    for name in ("train_loss", "val_loss", "f1_micro", "lr"):
-        expected = [record[name] for record in alone]
-        assert [record[name] for record in together] == pytest.approx(expected, abs=1e-5)
+    params = Params.model_validate(values)
+    alone = train_alike(params, datasets)
+    for together in run_together(tmp_path, train_alike, params, datasets):
+        for name in ("train_loss", "val_loss", "f1_micro", "lr"):
+            expected = [record[name] for record in alone]
+            assert [record[name] for record in together] == pytest.approx(expected, abs=1e-5)
 
 
 def train(

@@ -274,8 +274,12 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
-        raise InputError(f"{path}: " + "; ".join(lines)) from None
+        raise InputError(f"{path}: {describe_problems(error)}") from None
+
+
+def describe_problems(error: ValidationError) -> str:
+    """Tell what is wrong with params, key by key, in one line."""
+    return "; ".join(_describe(problem) for problem in error.errors())
 
 
 def _describe(problem: Any) -> str:

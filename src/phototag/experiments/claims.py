@@ -34,17 +34,33 @@ class Claim(BaseModel):
     note: str = ""
 
 
+class Recipe(BaseModel):
+    """A variant that people start from.
+
+    Attributes:
+        says: What it is, in a sentence.
+        model_extra: Dotted key of params.yaml -> value, that go with it besides the variant's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    says: str
+
+
 class Experiments(BaseModel):
     """All of experiments.yaml.
 
     Attributes:
+        base: Params that all variants start from.
+        recipes: Name of a variant -> what it is.
         photos: Name of a set of photos -> params that go with it.
-        variants: Name -> params that differ from params.yaml.
+        variants: Name -> params that differ from the base.
         claims: Name -> claim.
         note: What holds for all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    base: dict[str, Any] = {}
+    recipes: dict[str, Recipe] = {}
     photos: dict[str, dict[str, Any]]
     variants: dict[str, dict[str, Any]]
     claims: dict[str, Claim]
@@ -52,6 +68,9 @@ class Experiments(BaseModel):
 
     @model_validator(mode="after")
     def _know_all_names(self) -> "Experiments":
+        for name in self.recipes:
+            if name not in self.variants:
+                raise ValueError(f"recipe {name!r} is no variant")
         for name, claim in self.claims.items():
             for variant in claim.variants:
                 if variant not in self.variants:
@@ -149,7 +168,7 @@ def plan_runs(
             if variant in (variants or known):
                 own = experiments.photos.get(name, {}), experiments.variants[variant]
                 overrides = {"seed": seed}
-                for given in (data, *own):
+                for given in (experiments.base, data, *own):
                     overrides |= dict(flatten(given))
                 runs.append(Run(name, variant, seed, overrides))
     return runs

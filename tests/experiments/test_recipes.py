@@ -1,0 +1,125 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from phototag.base.errors import InputError
+from phototag.base.params import read_params
+from phototag.cli import typer_app
+from phototag.experiments.claims import FILE, Experiments, flatten, read_experiments
+from phototag.experiments.recipes import (
+    collect_settings,
+    describe_recipes,
+    name_missing,
+    write_recipe,
+)
+from tests.conftest import SHIPPED_PARAMS
+
+REPOSITORY = SHIPPED_PARAMS.parent
+SHIPPED = read_experiments(REPOSITORY / FILE)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return Path(shutil.copy(SHIPPED_PARAMS, tmp_path / "params.yaml"))
+
+
+def apply(path: Path, name: str, experiments: Experiments = SHIPPED) -> str:
+    return write_recipe(path, collect_settings(experiments, name))
+
+
+def test_the_base_is_params_yaml_and_has_all_that_a_variant_changes() -> None:
+    shipped = dict(flatten(yaml.safe_load(SHIPPED_PARAMS.read_text())))
+    base = dict(flatten(SHIPPED.base))
+    assert base == {key: shipped[key] for key in base}
+    for name in SHIPPED.variants:
+        assert set(dict(flatten(SHIPPED.variants[name]))) <= set(base), name
+    for recipe in SHIPPED.recipes.values():
+        assert set(recipe.model_extra or {}) <= set(base)
+
+
+@pytest.mark.parametrize("name", SHIPPED.recipes)
+def test_a_recipe_is_the_same_whatever_was_there(path: Path, name: str) -> None:
+    apply(path, name)
+    alone, params = yaml.safe_load(path.read_text()), read_params(path)
+    assert params.epochs == collect_settings(SHIPPED, name)["epochs"]
+    for other in SHIPPED.recipes:
+        apply(path, other)
+        apply(path, name)
+        assert yaml.safe_load(path.read_text()) == alone
+    assert apply(path, name) == ""
+    apply(path, "report")
+    assert path.read_bytes() == SHIPPED_PARAMS.read_bytes()
+
+
+def test_what_is_the_users_own_stays_and_the_rest_is_shown(path: Path) -> None:
+    text = path.read_text().replace("raw: data/sample ", "raw: 'my photos.zip' # mine\n ")
+    text = text.replace("seed: 0", "seed: 12").replace("rotate: 0", "rotate: 10")
+    path.write_text(text)
+    change = apply(path, "phototag")
+    now, lines = path.read_text(), [line for line in change.splitlines() if line[:1] in "+-"]
+    assert "raw: 'my photos.zip' # mine\n" in now
+    assert "seed: 12\n" in now
+    # Each line that changed is shown, and only these.
+    before, after = set(text.splitlines()), set(now.splitlines())
+    assert {line[1:] for line in lines[2:] if line[0] == "-"} == before - after
+    assert {line[1:] for line in lines[2:] if line[0] == "+"} == after - before
+    assert any(line.startswith("+  rotate: 0 ") for line in lines)
+    comments = [line.partition("#")[2] for line in text.splitlines()]
+    assert [line.partition("#")[2] for line in now.splitlines() if "#" in line] == [
+        comment for comment in comments if comment
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("split:  ", "splt:  ", "split is missing; splt is unknown"),
+        ("model:\n", "model: [\n", "not valid YAML"),
+        ("model:\n", "models:\n", "model.name is missing"),
+        ("seed: 0", "seed: -1", "seed: input should be greater"),
+    ],
+)
+def test_params_that_are_wrong_stay_as_they_are(path: Path, old: str, new: str, told: str) -> None:
+    path.write_text(path.read_text().replace(old, new, 1))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=told):
+        apply(path, "phototag")
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    path.unlink()
+    with pytest.raises(InputError, match="is missing: run from"):
+        apply(path, "phototag")
+
+
+def test_names_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no recipe 'best'; it has report, phototag, pretrained"):
+        collect_settings(SHIPPED, "best")
+    assert describe_recipes(SHIPPED).count("\n") == len(SHIPPED.recipes) - 1
+    broken = yaml.safe_load((REPOSITORY / FILE).read_text())
+    broken["recipes"]["fast"] = {"says": "It is fast."}
+    (tmp_path / FILE).write_text(yaml.safe_dump(broken))
+    with pytest.raises(InputError, match="recipe 'fast' is no variant"):
+        read_experiments(tmp_path / FILE)
+
+
+def test_packages_that_are_missing_are_told() -> None:
+    settings = {"model.name": "resnet18+resnet34", "model.weights": ["DEFAULT", "no_such_weights"]}
+    assert name_missing(settings) == ["no_such_weights"]
+    assert name_missing(settings | {"model.weights": None}) == []
+    assert name_missing(settings | {"model.weights": "tomllib"}) == []
+
+
+def test_the_command_lists_and_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(REPOSITORY / FILE, path.parent)
+    (path.parent / "dvc.yaml").touch()
+    monkeypatch.chdir(path.parent)
+    run = CliRunner().invoke
+    assert run(typer_app, ["recipe"]).output.startswith("report  ")
+    assert path.read_bytes() == SHIPPED_PARAMS.read_bytes()
+    told = run(typer_app, ["recipe", "pretrained"])
+    assert "+  freeze: true" in told.output
+    assert told.output.endswith("Next: dvc repro\n")
+    assert "params.yaml is pretrained already" in run(typer_app, ["recipe", "pretrained"]).output
