@@ -16,6 +16,8 @@ CONTEXT.set_forkserver_preload(
     [
         "phototag.training.loop",
         "phototag.tracking.runs",
+        "phototag.experiments.campaign",
+        "phototag.apps.predictions",
         "mlflow.store.tracking.sqlalchemy_store",
         "torch._dynamo",  # by an optimizer's first step
     ]
@@ -45,24 +47,47 @@ def _run_stage(name: str, folder: Path, variables: Mapping[str, str]) -> None:
     runpy.run_module(f"stages.{name}", run_name="__main__")
 
 
-def run_forked(arguments: Sequence[str], encoding: str) -> tuple[int, bytes, bytes]:
-    """Run `phototag` here, its streams in an encoding; its exit code and what it wrote to them."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = fork(_run_command, arguments, Path.cwd(), encoding, out, err)
+def run_forked(
+    arguments: Sequence[str],
+    encoding: str = "utf-8",
+    folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> tuple[int, bytes, bytes]:
+    """Run `phototag` in a folder; its exit code and what it wrote to its streams.
+
+    Args:
+        arguments: Of the command.
+        encoding: Of its streams.
+        folder: By default the present one.
+        variables: The environment; by default the present one.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        given = folder or Path.cwd(), dict(variables or os.environ)
+        process = fork(_run_command, arguments, *given, encoding, out, err)
         process.join()
         assert process.exitcode is not None
         return process.exitcode, out.read_bytes(), err.read_bytes()
 
 
 def _run_command(
-    arguments: Sequence[str], folder: Path, encoding: str, out: Path, err: Path
+    arguments: Sequence[str],
+    folder: Path,
+    variables: Mapping[str, str],
+    encoding: str,
+    out: Path,
+    err: Path,
 ) -> None:
     from phototag.cli import app
 
     os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
     # As Python opens them where PYTHONIOENCODING names one.
     sys.stdout = out.open("w", encoding=encoding)
     sys.stderr = err.open("w", encoding=encoding, errors="backslashreplace")
+    # What it starts writes there too.
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stderr.fileno(), 2)
     sys.argv = ["phototag", *arguments]
     app()
