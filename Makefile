@@ -42,8 +42,9 @@ repro: setup ## Run the whole pipeline and say what came of it
 	dvc repro
 	@phototag summary
 
-# Two workers; a file's tests stay with one, because they share what takes long to make.
-PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# A file's tests stay with one worker, because they share what takes long to make; of three, one
+# mostly waits for a server or a queue.
+PYTEST := pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev lint ## Run ruff, mypy, import-linter and the tests that decide whether the code is right
 	$(PYTEST) -m 'not soak'

@@ -23,7 +23,7 @@ def main() -> None:
         return
     # PyTorch takes seconds, for which the report's network need not wait here.
     from phototag.network.allocator import keep_freed_memory
-    from phototag.network.features import embed_photos, features_key
+    from phototag.network.features import embed_photos, features_key, note_pace
     from phototag.network.model import build_backbones
     from phototag.network.pretrained import list_weights_files
 
@@ -31,7 +31,9 @@ def main() -> None:
     keep_freed_memory()
     backbones = build_backbones(name, weights, images.shape[1])
     key = features_key(name, list_weights_files(pair_backbones(name, weights)), IMAGES)
-    embed_photos(backbones, images, FEATURES, project_root() / ".phototag" / "features" / key)
+    folder = project_root() / ".phototag" / "features"
+    pace = embed_photos(backbones, images, FEATURES, folder / key)
+    note_pace(folder, FEATURES, pace)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,13 @@ def train_network(params: Params) -> None:
         return
     data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
     history = record_training(
-        connect(), key, params.model_dump(), map(asdict, epochs), data, resumed
+        connect(),
+        key,
+        params.model_dump(),
+        map(asdict, epochs),
+        data,
+        resumed,
+        tag_features(params),
     )
 
     # A name to compare with, no file that is read here.
@@ -94,6 +100,15 @@ def train_network(params: Params) -> None:
         table = pd.DataFrame(history).drop(columns="images_per_second")
         table.to_csv(temporary, index=False, lineterminator="\n")
     discard_checkpoint(checkpoint)
+
+
+def tag_features(params: Params) -> dict[str, str]:
+    """Tell the run of what its features are, and how long they took where they were computed."""
+    if not params.model.frozen:
+        return {}
+    pace = features.read_pace(project_root() / ".phototag" / "features", FEATURES)
+    seconds = f"{pace.seconds:.1f}" if pace else "from DVC's cache"
+    return {"backbone": params.model.name, "features_seconds": seconds}
 
 
 if __name__ == "__main__":

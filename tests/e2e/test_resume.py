@@ -38,7 +38,7 @@ def logged(project: Path, experiment: str = "") -> list[tuple[str, list[int]]]:
     ]
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_kills_leave_the_same_bytes_and_one_run(
     project: Path, empty_database: Path, kills: int
 ) -> None:

@@ -134,7 +134,7 @@ def ssh(tmp_path: Path) -> Iterator[SSHServer]:
     server.close()
 
 
-@pytest.mark.parametrize("kind", ["folder", "ssh"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("ssh", marks=pytest.mark.soak)])
 def test_results_travel_through_a_remote(
     kind: str, tmp_path: Path, ssh: SSHServer, results: Project
 ) -> None:

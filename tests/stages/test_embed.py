@@ -1,5 +1,6 @@
 """The stage of features, and the training on them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mlflow.tracking import MlflowClient
 from torchvision import models
 
 from phototag.base.errors import InputError
+from phototag.base.params import read_params
 from phototag.data.dataset import read_datasets
 from phototag.network import features
 from phototag.network.inference import predict_logits
@@ -66,8 +69,17 @@ def test_augmentations_of_kept_features_are_refused(frozen: Path) -> None:
 def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
     embed.main()
     assert np.load("data/features.npy").shape == (40, 1024)
-    assert not list((frozen / ".phototag/features").iterdir())
+    (pace,) = (frozen / ".phototag/features").iterdir()
+    assert json.loads(pace.read_text())["photos"] == 40
     train.main()
+    client = MlflowClient(f"sqlite:///{frozen / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"])
+    assert run.data.tags["backbone"] == "mobilenet_v3_small"
+    assert float(run.data.tags["features_seconds"]) < 600
+    assert run.data.params["model.name"] == "mobilenet_v3_small"
+    pace.unlink()
+    tags = train.tag_features(read_params(frozen / "params.yaml"))
+    assert tags["features_seconds"] == "from DVC's cache"
     network, metadata = load_model(frozen / "models/model.safetensors")
     data = [frozen / "data" / name for name in ("images.npy", "manifest.csv", "splits.csv")]
     val = read_datasets(*data)["val"]

@@ -58,6 +58,11 @@ def relaunch(devices: int, num_nodes: int) -> bool:
     """
     if devices * num_nodes == 1 or was_launched():
         return False
+    if num_nodes > 1 and "PET_MASTER_ADDR" not in os.environ:
+        raise InputError(
+            f"train.num_nodes is {num_nodes}, but nothing says which machine is the first: set "
+            "PET_MASTER_ADDR to its address on all, and PET_NODE_RANK to 1, 2, ... on the others"
+        )
     # 2 s, for those alone who need it.
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -65,11 +70,6 @@ def relaunch(devices: int, num_nodes: int) -> bool:
 
     module = sys.modules["__main__"].__spec__
     assert module is not None
-    if num_nodes > 1 and "PET_MASTER_ADDR" not in os.environ:
-        raise InputError(
-            f"train.num_nodes is {num_nodes}, but nothing says which machine is the first: set "
-            "PET_MASTER_ADDR to its address on all, and PET_NODE_RANK to 1, 2, ... on the others"
-        )
     where = f"--nnodes={num_nodes}" if num_nodes > 1 else "--standalone"
     logging.disable(logging.ERROR)  # torchrun's own words; ours follow
     with tempfile.TemporaryDirectory() as logs:

@@ -3,7 +3,9 @@
 import io
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.files import content_key
+from phototag.base.files import content_key, file_digest, read_json, write_json
 from phototag.network.graph import export_graph
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize
@@ -25,6 +27,14 @@ CHUNK = 4096  # rows of features read at a time
 PROBES = 4  # photos whose features are computed anew before they are trained on
 
 Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many photos' features were computed, and in how many seconds."""
+
+    photos: int
+    seconds: float
 
 
 class _FromPixels(nn.Module):
@@ -40,7 +50,7 @@ class _FromPixels(nn.Module):
         return features
 
 
-def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinished: Path) -> None:
+def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinished: Path) -> Pace:
     """Compute every photo's features and write them to a .npy file, float32 [num_images, width].
 
     What a killed process had done is kept in `unfinished`, which grows batch by batch and becomes
@@ -51,6 +61,9 @@ def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinishe
         images: uint8 [num_images, size, size, 3].
         path: The file.
         unfinished: Another file, whose name stands for these backbones and photos.
+
+    Returns:
+        How long it took, of what was left to do.
     """
     run = pick_runtime(backbones.eval(), images[:2])
     width = run(images[:1]).shape[1]
@@ -68,6 +81,7 @@ def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinishe
         file.truncate(start + done * width * 4)
         file.seek(0, io.SEEK_END)
         bar = tqdm(total=len(images), initial=done, desc="embed", unit="image", disable=None)
+        began = time.perf_counter()
         for first in range(done, len(images), BATCH):
             features = run(images[first : first + BATCH])
             file.write(features.astype("<f4").tobytes())
@@ -76,6 +90,23 @@ def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinishe
         bar.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(unfinished, path)
+    return Pace(len(images) - done, time.perf_counter() - began)
+
+
+def note_pace(folder: Path, features: Path, pace: Pace) -> None:
+    """Note how long features took, for the runs that train on them."""
+    write_json(_pace_of(folder, features), asdict(pace))
+
+
+def read_pace(folder: Path, features: Path) -> Pace | None:
+    """Read how long features took; None where they were not computed in this project."""
+    path = _pace_of(folder, features)
+    return Pace(**read_json(path)) if path.exists() else None
+
+
+def _pace_of(folder: Path, features: Path) -> Path:
+    # Beside DVC's outputs: equal photos and weights give equal outputs, and never equal times.
+    return folder / f"{file_digest(features)[:32]}.json"
 
 
 def features_key(name: str, files: list[Path], images: Path) -> str:

@@ -82,6 +82,7 @@ def record_training(
     epochs: Iterable[Mapping[str, Any]],
     data: DataInput,
     resumed: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Go through a training and log every epoch; return all its records.
 
@@ -96,9 +97,10 @@ def record_training(
         epochs: The records, as training gives them.
         data: What is trained on.
         resumed: Whether training goes on from a checkpoint.
+        tags: What else the run is told.
     """
     history: list[dict[str, Any]] = []
-    tags = {"data_fingerprint": data.fingerprint}
+    tags = {"data_fingerprint": data.fingerprint} | dict(tags or {})
     with ExitStack() as ending:
         recording = _Recording(
             store,
