@@ -54,7 +54,7 @@ def solve_epoch(
     """
     model.train()
     optimizer.state.clear()
-    standardize, head = model.get_submodule("0"), list(model.children())[1:]
+    standardize, *head = model.children()
     device = next(model.parameters()).device
 
     def read() -> Iterator[Batch]:
