@@ -1,7 +1,8 @@
-"""Evaluate: model, images, manifest, splits, history -> reports/evaluate/."""
+"""Evaluate: model, out-of-fold logits, images, manifest, splits, history -> reports/evaluate/."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from phototag.base.files import write_json, write_table
@@ -48,7 +49,15 @@ def main() -> None:
     logits = {split: predict_logits(network, datasets[split], device) for split in held_out}
     laps.end("inference")
 
-    result = evaluate(datasets, logits, read_kept(MANIFEST), params.evaluate, params.seed)
+    out_of_fold = np.load("models/out_of_fold.npy")
+    result = evaluate(
+        datasets,
+        logits,
+        read_kept(MANIFEST),
+        params.evaluate,
+        params.seed,
+        out_of_fold if len(out_of_fold) else None,
+    )
     scores = headline(result.tables["scores"])
     write_json(REPORTS / "metrics.json", scores)
     write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate))

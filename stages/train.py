@@ -1,11 +1,14 @@
-"""Train: images, features, manifest, splits, stats -> models/model.safetensors, reports/train/."""
+"""Train: images, features, manifest, splits, stats -> models/, reports/train/."""
 
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from phototag.base.files import file_digest, project_root, read_json, replace_file, write_json
 from phototag.base.params import Params, read_params
@@ -16,6 +19,7 @@ from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import record_training
 from phototag.tracking.store import connect
+from phototag.training import solver
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
 from phototag.training.key import training_key
 from phototag.training.loop import fit
@@ -64,7 +68,7 @@ def train_network(params: Params) -> None:
     resumed = checkpoint.exists()
     epochs = fit(learner, train, val, params, checkpoint)
     if distributed.rank():
-        list(epochs)  # the first process records them
+        keep_out_of_fold(learner, train, params, list(epochs))  # the first process records them
         return
     data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
     history = record_training(
@@ -99,7 +103,21 @@ def train_network(params: Params) -> None:
         # Speed differs from run to run; without it, equal inputs give equal bytes.
         table = pd.DataFrame(history).drop(columns="images_per_second")
         table.to_csv(temporary, index=False, lineterminator="\n")
+    keep_out_of_fold(learner, train, params, history)
     discard_checkpoint(checkpoint)
+
+
+def keep_out_of_fold(
+    head: nn.Module, train: dataset.Dataset, params: Params, history: list[Any]
+) -> None:
+    """Keep what heads say of train's photos that had not seen them, where heads are solved."""
+    logits = np.zeros((0, 0), np.float32)
+    if params.optimizer == "lbfgs":
+        kept = distributed.broadcast(kept_epoch(history)["epoch"] if distributed.rank() == 0 else 0)
+        logits = solver.predict_out_of_fold(head, train, params, kept)
+    if distributed.rank() == 0:
+        with replace_file(Path("models/out_of_fold.npy")) as temporary:
+            np.save(temporary, logits)
 
 
 def tag_features(params: Params) -> dict[str, str]:

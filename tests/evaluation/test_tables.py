@@ -10,7 +10,7 @@ from phototag.data.dataset import Dataset
 from phototag.evaluation import tables
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.evaluation.scores import draw_weights
-from phototag.evaluation.thresholds import Thresholds
+from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
 from phototag.network.metrics import binary_cross_entropy, sigmoid
 
 RNG = np.random.default_rng(0)
@@ -259,3 +259,23 @@ def test_whole_albums_are_resampled_everywhere(
         if name == "slices":  # thirds by brightness fall elsewhere
             ours, theirs = (t[t["slice"] == "number of labels"] for t in (ours, theirs))
         np.testing.assert_allclose(ours[columns], theirs[columns], atol=1e-12, err_msg=name)
+
+
+def test_thresholds_are_chosen_on_train_too_where_it_was_judged_out_of_fold(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
+) -> None:
+    train, val = datasets["train"], datasets["val"]
+    logit = np.random.default_rng(2).normal(2.0 * train.targets - 1, 1.5)
+    plain = evaluate(datasets, logits, manifest, PARAMS, 0)
+    params = PARAMS.model_copy(update={"calibrate": True})
+    both = evaluate(datasets, logits, manifest, params, 0, logit)
+    targets = np.concatenate([train.targets, val.targets])
+    judged = np.concatenate([logit, logits["val"]]) / both.temperature
+    expected = choose_thresholds(
+        targets, sigmoid(judged), PARAMS.pooling, draw_weights(len(targets), RESAMPLES, 0)
+    )
+    assert both.thresholds.values.tolist() == expected.values.tolist()
+    assert plain.temperature == both.temperature, "fitted on val alone"
+    assert plain.chosen_on == "val"
+    assert both.chosen_on.startswith("val, and on train by heads that had not seen")
+    assert list(both.logits) == ["val", "test"], "what is tabulated stays held out"

@@ -89,9 +89,16 @@ def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
         torch.from_numpy(logits), torch.from_numpy(val.targets).float()
     )
     assert float(loss) == pytest.approx(metadata.val_loss, rel=1e-4)
+    assert np.load("models/out_of_fold.npy").shape == (0, 0)  # its head is stepped
     backbone = torch.load(frozen / "w.pth")
     kept = network[1].state_dict()  # type: ignore[index]
     assert all(torch.equal(value, backbone[key]) for key, value in kept.items())
+    change(frozen, {}, optimizer="lbfgs", weight_decay=0.1)
+    values = yaml.safe_load((frozen / "params.yaml").read_text())
+    values["train"]["ema"] = 0
+    (frozen / "params.yaml").write_text(yaml.safe_dump(values))
+    train.main()
+    assert np.load("models/out_of_fold.npy").shape == (24, 3)
     # Other weights under the same name: DVC knows the name alone.
     torch.manual_seed(1)
     torch.save(models.mobilenet_v3_small().state_dict(), frozen / "w.pth")

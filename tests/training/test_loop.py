@@ -19,7 +19,7 @@ from phototag.network.metrics import binary_cross_entropy, mean_average_precisio
 from phototag.network.model import build_model, initialize
 from phototag.training import loop
 from phototag.training.loop import DivergedError
-from phototag.training.losses import build_loss
+from phototag.training.losses import build_loss, positive_weights
 
 CPU = torch.device("cpu")
 TINY = {
@@ -264,7 +264,7 @@ def test_positive_weights_are_negatives_over_positives() -> None:
     targets = np.zeros((1000, 3), np.uint8)
     targets[:250, 0] = 1
     targets[:2, 1] = 1
-    assert loop.positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
+    assert positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(

@@ -15,7 +15,7 @@ from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.params import Params, read_params
-from phototag.data.dataset import Dataset
+from phototag.data.dataset import Dataset, take_photos
 from phototag.network.features import standardize_features
 from phototag.network.metrics import binary_cross_entropy
 from phototag.network.model import Standardize
@@ -119,18 +119,53 @@ def test_it_goes_on_to_the_same_bytes(params: Params, tmp_path: Path) -> None:
     assert [e.val_loss for e in records] == [e.val_loss for e in again]
 
 
+def test_out_of_fold_is_cross_validation(params: Params) -> None:
+    """Two photos of each group; scikit-learn solves each fold."""
+    groups = [str(index // 2) for index in range(len(TRAIN))]
+    train, model = replace(TRAIN, groups=groups), build()
+    before = copy.deepcopy(model.state_dict())
+    logits = solver.predict_out_of_fold(model, train, params, epoch=5)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert logits.dtype == np.float32
+    folds = np.random.default_rng([params.seed, 5]).permutation(75)
+    folds = folds[np.unique(groups, return_inverse=True)[1]] % 5
+    features, strength = model[0](torch.from_numpy(TRAIN.images)).numpy(), 10**-1
+    for fold in range(5):
+        seen = folds != fold
+        assert 110 < seen.sum() < 130
+        oracle = LogisticRegression(C=1 / (seen.sum() * LABELS * strength), tol=1e-8, max_iter=1000)
+        for label in range(LABELS):
+            oracle.fit(features[seen], TRAIN.targets[seen, label])
+            expected = oracle.decision_function(features[~seen])
+            np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)
+    again = solver.predict_out_of_fold(model, train, params, epoch=5)
+    assert np.array_equal(again, logits)
+
+
+def test_out_of_fold_works_where_there_is_next_to_nothing(params: Params) -> None:
+    few = take_photos(TRAIN, np.arange(2))
+    few.targets[:] = [[1, 0, 0], [1, 0, 1]]
+    logits = solver.predict_out_of_fold(build(), few, params, epoch=3)
+    assert np.isfinite(logits).all()
+    assert logits.shape == (2, LABELS)
+    one = take_photos(TRAIN, np.arange(1))
+    assert len(solver.predict_out_of_fold(build(), one, params, epoch=3)) == 0
+
+
 def solve(params: Params, train: Dataset) -> list[float]:
-    return [epoch.val_loss for epoch in loop.fit(build(), train, VAL, params)]
+    model = build()
+    losses = [epoch.val_loss for epoch in loop.fit(model, train, VAL, params)]
+    return [*losses, *solver.predict_out_of_fold(model, train, params, 2).ravel()[:30].tolist()]
 
 
 @pytest.mark.parametrize("count", [150, 1])
 def test_two_processes_solve_as_one(params: Params, tmp_path: Path, count: int) -> None:
     """Of one photo, the second process has none."""
-    few = replace(TRAIN, rows=TRAIN.rows[:count], targets=TRAIN.targets[:count])
+    few = take_photos(TRAIN, np.arange(count))
     params = params.model_copy(update={"epochs": 3})
     alone = solve(params, few)
     for together in run_together(tmp_path, solve, params, few):
-        assert together == pytest.approx(alone, abs=1e-4)
+        assert together == pytest.approx(alone, abs=1e-2)
 
 
 @pytest.mark.parametrize(

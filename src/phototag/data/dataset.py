@@ -107,6 +107,19 @@ def join_datasets(parts: Sequence[Dataset]) -> Dataset:
     )
 
 
+def take_photos(dataset: Dataset, positions: np.ndarray) -> Dataset:
+    """Take some photos of a split, by their positions in it."""
+    return replace(
+        dataset,
+        rows=dataset.rows[positions],
+        targets=dataset.targets[positions],
+        files=[dataset.files[position] for position in positions],
+        sha256=[dataset.sha256[position] for position in positions],
+        groups=[dataset.groups[position] for position in positions] if dataset.groups else (),
+        resident=None,
+    )
+
+
 def read_batch(
     dataset: Dataset, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:

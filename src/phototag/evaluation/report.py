@@ -123,6 +123,7 @@ def write_report(
         boxes=warn_of_boxes(per_label["label"]),
         slices=slices.to_dict("records"),
         temperature=result.temperature,
+        chosen_on=result.chosen_on,
         calibrated=result.applied != 1,
         num_label_errors=len(result.tables["label_errors"]),
         figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},

@@ -47,7 +47,8 @@ class Evaluation:
         split: The one that is judged: test, or val where there is no test split.
         temperature: That fits val best, whether it is applied or not.
         applied: By which the logits were divided: that one, or 1.
-        thresholds: Chosen on val.
+        thresholds: Chosen on val, and out of fold on train where there are such logits.
+        chosen_on: In words.
         tables: By the names under which they are written; see the `tabulate_` functions.
     """
 
@@ -57,6 +58,7 @@ class Evaluation:
     temperature: float
     applied: float
     thresholds: Thresholds
+    chosen_on: str
     tables: Mapping[str, pd.DataFrame]
 
 
@@ -66,8 +68,12 @@ def evaluate(
     manifest: pd.DataFrame,
     params: EvaluateParams,
     seed: int,
+    out_of_fold: np.ndarray | None = None,
 ) -> Evaluation:
     """Choose thresholds on val, and score and tabulate the judged split.
+
+    Where train's photos were each judged by a network that had not seen them, thresholds are chosen
+    on these too: rare labels have many times the positives there.
 
     Args:
         datasets: The splits.
@@ -75,16 +81,21 @@ def evaluate(
         manifest: The kept photos' rows, in the order of the packed array.
         params: Of the stage.
         seed: Of the resamples.
+        out_of_fold: Logits of train, of `solver.predict_out_of_fold`.
     """
     val = datasets["val"]
     temperature = fit_temperature(val.targets, logits["val"])
     used = temperature if params.calibrate else 1.0
     logits = {split: values / used for split, values in logits.items()}
+    chosen_on, seen = val, logits["val"]
+    if out_of_fold is not None:
+        chosen_on = join_datasets([datasets["train"], val])
+        seen = np.concatenate([out_of_fold / used, seen])
     thresholds = choose_thresholds(
-        val.targets,
-        sigmoid(logits["val"]),
+        chosen_on.targets,
+        sigmoid(seen),
         params.pooling,
-        scores.draw_weights(len(val), RESAMPLES, seed, val.groups),
+        scores.draw_weights(len(chosen_on), RESAMPLES, seed, chosen_on.groups),
     )
 
     split = "test" if "test" in logits else "val"
@@ -112,7 +123,10 @@ def evaluate(
         "pr_curve": tabulate_curve(judged.targets, logits[split]),
         "cooccurrence": tabulate_cooccurrence(judged.labels, judged.targets, predicted),
     }
-    return Evaluation(datasets, logits, split, temperature, used, thresholds, tables)
+    where = (
+        "val" if out_of_fold is None else "val, and on train by heads that had not seen the photo"
+    )
+    return Evaluation(datasets, logits, split, temperature, used, thresholds, where, tables)
 
 
 def operating_point(result: Evaluation, params: EvaluateParams) -> dict[str, Any]:

@@ -28,11 +28,9 @@ from phototag.network.metrics import binary_cross_entropy, f1_score, mean_averag
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
 from phototag.training.batch_norm import freeze_biases, share_statistics
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
-from phototag.training.losses import Loss, build_loss
+from phototag.training.losses import Loss, build_loss, positive_weights
 from phototag.training.schedules import learning_rate
 from phototag.training.solver import build_solver, solve_epoch, strength_of
-
-MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 
 
 class DivergedError(InputError, FloatingPointError):
@@ -121,13 +119,6 @@ def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
             return torch.optim.SGD(
                 parameters, lr, params.momentum, weight_decay=weight_decay, fused=True
             )
-
-
-def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return negatives over positives of each label, float32 [num_labels], at most 100."""
-    positives = targets.sum(axis=0)
-    ratio = (len(targets) - positives) / np.maximum(positives, 1)
-    return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
 
 
 def fit(

@@ -3,13 +3,23 @@
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from phototag.base.errors import InputError
 
+MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def positive_weights(targets: np.ndarray) -> Tensor:
+    """Return negatives over positives of each label, float32 [num_labels], at most 100."""
+    positives = targets.sum(axis=0)
+    ratio = (len(targets) - positives) / np.maximum(positives, 1)
+    return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
 
 
 def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> Loss:

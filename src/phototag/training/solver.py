@@ -1,18 +1,22 @@
 """The head over kept features, solved instead of stepped: so few weights need no learning rate."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phototag.data.dataset import Dataset, physical_memory, read_batch
+from phototag.base.params import Params
+from phototag.data.dataset import Dataset, physical_memory, read_batch, take_photos
 from phototag.network import distributed
-from phototag.training.losses import Loss
+from phototag.network.inference import predict_logits
+from phototag.training.losses import Loss, build_loss, positive_weights
 
 STRENGTHS_A_DECADE = 4  # of L2: an epoch's is 10^(-1/4) of the one before
 ITERATIONS = 100  # of L-BFGS an epoch, at most
 CHUNK = 4096  # photos at a time
+FOLDS = 5
 
 Batch = tuple[Tensor, Tensor]
 
@@ -31,6 +35,44 @@ def build_solver(model: nn.Module) -> torch.optim.LBFGS:
 def strength_of(weight_decay: float, epoch: int) -> float:
     """Return the L2 of an epoch, counted from 1: the first has the strongest."""
     return float(weight_decay * 10 ** (-(epoch - 1) / STRENGTHS_A_DECADE))
+
+
+def predict_out_of_fold(model: nn.Module, train: Dataset, params: Params, epoch: int) -> np.ndarray:
+    """Predict each photo of train by a head that has not seen it (cross-validation; Stone, 1974).
+
+    A group (an album, copies of one photo) is in one fold. Each head starts at the prior, as the
+    first one did, and is solved to the end: nothing of the left-out fold is in it.
+
+    Args:
+        model: Of `fit`; stays as it is.
+        train: Features and targets of the train split.
+        params: All of params.yaml.
+        epoch: The one whose strength was kept.
+
+    Returns:
+        Logits, float32 [num_photos, num_labels]; without rows, where all photos are one group.
+    """
+    names, of_photo = np.unique(np.asarray(train.groups or train.files), return_inverse=True)
+    folds = np.random.default_rng([params.seed, 5]).permutation(len(names))[of_photo] % FOLDS
+    logits = np.zeros(train.targets.shape if len(names) > 1 else (0, 0), np.float32)
+    for fold in range(min(FOLDS, len(names)) if len(logits) else 0):
+        head, left_out = copy.deepcopy(model), np.flatnonzero(folds == fold)
+        seen = take_photos(train, np.flatnonzero(folds != fold))
+        # A label on none or all of them counts as on half a photo more, or less.
+        rates = torch.from_numpy(seen.targets.mean(axis=0)).float()
+        edge = 1 / (2 * len(seen) + 2)
+        with torch.no_grad():
+            for weight in head.parameters():
+                prior = rates.clamp(edge, 1 - edge).logit()
+                weight.copy_(prior.to(weight.device) if weight.ndim == 1 else 0 * weight)
+        weights = positive_weights(seen.targets) if params.pos_weight else None
+        loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
+        strength = strength_of(params.weight_decay, epoch)
+        solve_epoch(head, loss, build_solver(head), seen, strength)
+        logits[left_out] = predict_logits(
+            head, take_photos(train, left_out), next(head.parameters()).device
+        )
+    return logits
 
 
 def solve_epoch(
