@@ -52,7 +52,8 @@ class Joined(nn.Module):
 
     def _answer(self, joined: list[tuple[Tensor, Future[Tensor]]]) -> None:
         try:
-            logits = self.network(torch.cat([images for images, _ in joined]))
+            asked = [images for images, _ in joined]
+            logits = self.network(asked[0] if len(asked) == 1 else torch.cat(asked))
         except Exception as error:  # all of them must hear of it
             for _, answer in joined:
                 answer.set_exception(error)
