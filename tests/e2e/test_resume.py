@@ -53,7 +53,8 @@ def test_kills_leave_the_same_bytes_and_one_run(
         if process.is_alive():
             assert process.pid is not None
             os.kill(process.pid, SIGNALS[killed % len(SIGNALS)])
-            process.join()
+            process.join(120)
+            assert not process.is_alive(), "it does not end"
         assert process.exitcode is not None
         return process.exitcode, time.perf_counter() - began
 

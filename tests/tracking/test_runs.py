@@ -18,6 +18,7 @@ from phototag.tracking.runs import (
     create_run,
     find_or_rebuild_run,
     find_run,
+    hold_signals,
     record_training,
     training_run,
 )
@@ -330,3 +331,35 @@ def test_a_server_that_goes_away_loses_nothing(
     assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
     assert run.info.status == "FINISHED"
     gate.shut()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_waits_for_the_end_of_a_call_to_the_store(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Where the tests run in the background, they ignore Ctrl-C.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    reached = []
+
+    def call_the_store(signals: int, what: str) -> None:
+        with hold_signals():
+            for _ in range(signals):
+                signal.raise_signal(number)
+            reached.append(what)
+
+    try:
+        with pytest.raises(error):
+            call_the_store(1, "the end")
+        assert reached == ["the end"]
+        # Whoever asks twice does not wait.
+        with pytest.raises(error):
+            call_the_store(2, "never")
+        assert reached == ["the end"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        call_the_store(0, "quiet")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, ctrl_c)

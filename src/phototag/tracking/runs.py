@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pandas as pd
@@ -41,6 +42,7 @@ REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 REBUILT_TAG = "phototag.rebuilt"
+PATIENCE = 60  # seconds for the system's last metrics
 
 
 def experiment_name() -> str:
@@ -132,17 +134,8 @@ class _Recording:
             return
         try:
             self.run_id = self.run_id or self.open_run()
-            if self.sent is None:
-                log_data(self.store, self.run_id, self.data)
-                text = describe_environment()
-                self.store.client.log_text(self.run_id, text, "environment.txt")
-                self.sent = _logged_epochs(self.store, self.run_id)
-            for record in history:
-                if record["epoch"] not in self.sent:
-                    log_epoch(self.store, self.run_id, record, time.time_ns() // 1_000_000)
-                    self.sent.add(record["epoch"])
-            if last:
-                log_best(self.store, self.run_id, history)
+            with hold_signals():
+                self._send(history, last)
         except FAILURES as error:
             # Asking a store that is away takes time: a twentieth of the training's, at most.
             self.next_try = time.monotonic() + 20 * (time.monotonic() - began)
@@ -153,6 +146,52 @@ class _Recording:
                     file=sys.stderr,
                 )
             self.warned = True
+
+    def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
+        if self.sent is None:
+            log_data(self.store, self.run_id, self.data)
+            text = describe_environment()
+            self.store.client.log_text(self.run_id, text, "environment.txt")
+            self.sent = _logged_epochs(self.store, self.run_id)
+        for record in history:
+            if record["epoch"] not in self.sent:
+                log_epoch(self.store, self.run_id, record, time.time_ns() // 1_000_000)
+                self.sent.add(record["epoch"])
+        if last:
+            log_best(self.store, self.run_id, history)
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of a call to the store.
+
+    Raised in the midst of one, they may leave a lock of its connections taken, and whoever asks
+    next, such as the thread of the system's metrics, waits for ever. A second signal is not held.
+    """
+    # Python gives signals to the main thread alone.
+    main = current_thread() is main_thread()
+    numbers = (signal.SIGTERM, signal.SIGINT) if main else ()
+    held: list[int] = []
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, _: Any) -> None:
+        if held:
+            restore()
+            signal.raise_signal(number)
+        held.append(number)
+
+    for number in numbers:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        restore()
+        if held:
+            signal.raise_signal(held[0])
 
 
 @contextmanager
@@ -224,8 +263,15 @@ def _system_metrics(run_id: str) -> Iterator[None]:
         yield
     finally:
         if monitor:
-            with suppress(Exception):
-                monitor.finish()
+            # Its thread may wait for a store that no longer answers.
+            closing = Thread(target=_finish, args=(monitor,), daemon=True)
+            closing.start()
+            closing.join(PATIENCE)
+
+
+def _finish(monitor: SystemMetricsMonitor) -> None:
+    with suppress(Exception):
+        monitor.finish()
 
 
 def close_dead_runs(store: Store) -> None:
