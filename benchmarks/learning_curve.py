@@ -3,8 +3,8 @@
 In a project whose features are there (`phototag recipe pretrained`, your photos, `dvc repro`),
 `python -m benchmarks.learning_curve 100 300 1000 2000` takes so many of the photos that are not in
 test, a ninth of them for val, and does what the pipeline does: the strength of L2 is chosen on val,
-thresholds on val and out of fold. Means over three splits, and what 1 photo in 10, the test split,
-then gives.
+thresholds on val and out of fold. Scores are means over three splits, each on its own tenth of all
+photos.
 """
 
 import sys

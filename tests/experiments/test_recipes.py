@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from phototag.base.errors import InputError
 from phototag.base.params import read_params
 from phototag.cli import typer_app
-from phototag.experiments.claims import FILE, Experiments, flatten, read_experiments
+from phototag.experiments.claims import FILE, flatten, read_experiments
 from phototag.experiments.recipes import (
     collect_settings,
     describe_recipes,
@@ -26,8 +26,8 @@ def path(tmp_path: Path) -> Path:
     return Path(shutil.copy(SHIPPED_PARAMS, tmp_path / "params.yaml"))
 
 
-def apply(path: Path, name: str, experiments: Experiments = SHIPPED) -> str:
-    return write_recipe(path, collect_settings(experiments, name))
+def apply(path: Path, name: str) -> str:
+    return write_recipe(path, collect_settings(SHIPPED, name))
 
 
 def test_the_base_is_params_yaml_and_has_all_that_a_variant_changes() -> None:
@@ -109,7 +109,8 @@ def test_packages_that_are_missing_are_told() -> None:
     settings = {"model.name": "resnet18+resnet34", "model.weights": ["DEFAULT", "no_such_weights"]}
     assert name_missing(settings) == ["no_such_weights"]
     assert name_missing(settings | {"model.weights": None}) == []
-    assert name_missing(settings | {"model.weights": "tomllib"}) == []
+    for there in ("tomllib", "weights/mine.pth", "mine.safetensors"):
+        assert name_missing(settings | {"model.weights": there}) == []
 
 
 def test_the_command_lists_and_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,9 @@ def test_out_of_fold_is_cross_validation(params: Params) -> None:
             np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)
     again = solver.predict_out_of_fold(model, train, params, epoch=5)
     assert np.array_equal(again, logits)
+    weighed = params.model_copy(update={"pos_weight": True})
+    higher = solver.predict_out_of_fold(model, train, weighed, epoch=5)
+    assert higher[:, 2].mean() > logits[:, 2].mean() + 1, "the rare label's positives weigh more"
 
 
 def test_out_of_fold_works_where_there_is_next_to_nothing(params: Params) -> None:
@@ -165,7 +168,8 @@ def test_two_processes_solve_as_one(params: Params, tmp_path: Path, count: int) 
     params = params.model_copy(update={"epochs": 3})
     alone = solve(params, few)
     for together in run_together(tmp_path, solve, params, few):
-        assert together == pytest.approx(alone, abs=1e-2)
+        assert together[:3] == pytest.approx(alone[:3], abs=1e-4)  # losses; then logits
+        assert together[3:] == pytest.approx(alone[3:], abs=1e-2)
 
 
 @pytest.mark.parametrize(

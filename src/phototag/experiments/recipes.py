@@ -106,7 +106,9 @@ def name_missing(settings: dict[str, Any]) -> list[str]:
     packages = ["timm"] if "timm/" in settings["model.name"] else []
     weights = settings["model.weights"] or []
     packages += [weights] if isinstance(weights, str) else weights
-    return [name for name in packages if name != "DEFAULT" and not find_spec(name)]
+    # A file is no package, and its name no identifier.
+    packages = [name for name in packages if name != "DEFAULT" and name.isidentifier()]
+    return [name for name in packages if not find_spec(name)]
 
 
 def _lay_out(value: Any) -> Any:

@@ -157,7 +157,8 @@ def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
 
 def _writes_past_its_buffer(conv: nn.Conv2d) -> bool:
     # A block has 8 channels with AVX2, 16 with AVX-512. With padding it takes another, right way.
-    pointwise = conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.padding == (0, 0)
+    pointwise = conv.kernel_size == (1, 1) and conv.stride != (1, 1)
+    pointwise = pointwise and conv.padding in ((0, 0), "valid")
     return pointwise and conv.in_channels < 16
 
 

@@ -11,6 +11,7 @@ from phototag.base.params import Params
 from phototag.data.dataset import Dataset, physical_memory, read_batch, take_photos
 from phototag.network import distributed
 from phototag.network.inference import predict_logits
+from phototag.network.model import find_head
 from phototag.training.losses import Loss, build_loss, positive_weights
 
 STRENGTHS_A_DECADE = 4  # of L2: an epoch's is 10^(-1/4) of the one before
@@ -58,20 +59,18 @@ def predict_out_of_fold(model: nn.Module, train: Dataset, params: Params, epoch:
     for fold in range(min(FOLDS, len(names)) if len(logits) else 0):
         head, left_out = copy.deepcopy(model), np.flatnonzero(folds == fold)
         seen = take_photos(train, np.flatnonzero(folds != fold))
-        # A label on none or all of them counts as on half a photo more, or less.
-        rates = torch.from_numpy(seen.targets.mean(axis=0)).float()
-        edge = 1 / (2 * len(seen) + 2)
+        linear = find_head(head)
+        device = linear.weight.device
+        rates = torch.from_numpy(seen.targets.mean(axis=0)).float().to(device)
         with torch.no_grad():
-            for weight in head.parameters():
-                prior = rates.clamp(edge, 1 - edge).logit()
-                weight.copy_(prior.to(weight.device) if weight.ndim == 1 else 0 * weight)
-        weights = positive_weights(seen.targets) if params.pos_weight else None
+            linear.weight.zero_()
+            # A label on none or all of them counts as on half a photo more, or less.
+            linear.bias.copy_(rates.logit(eps=1 / (2 * len(seen) + 2)))
+        weights = positive_weights(seen.targets).to(device) if params.pos_weight else None
         loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
         strength = strength_of(params.weight_decay, epoch)
         solve_epoch(head, loss, build_solver(head), seen, strength)
-        logits[left_out] = predict_logits(
-            head, take_photos(train, left_out), next(head.parameters()).device
-        )
+        logits[left_out] = predict_logits(head, take_photos(train, left_out), device)
     return logits
 
 
@@ -96,7 +95,8 @@ def solve_epoch(
     """
     model.train()
     optimizer.state.clear()
-    standardize, *head = model.children()
+    standardize, *layers = model.children()
+    head = nn.Sequential(*layers)
     device = next(model.parameters()).device
 
     def read() -> Iterator[Batch]:
@@ -111,10 +111,7 @@ def solve_epoch(
     def total_loss(backward: bool) -> Tensor:
         total = torch.zeros((), device=device)
         for features, targets in held or read():
-            logits = features
-            for layer in head:
-                logits = layer(logits)
-            part = loss(logits, targets).sum() / (len(train) * targets.shape[1])
+            part = loss(head(features), targets).sum() / (len(train) * targets.shape[1])
             if backward:
                 torch.autograd.backward(part)
             total += part.detach()
