@@ -22,17 +22,13 @@ def main() -> None:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
     # PyTorch takes seconds, for which the report's network need not wait here.
-    from phototag.network.allocator import keep_freed_memory
-    from phototag.network.features import embed_photos, features_key, note_pace
-    from phototag.network.model import build_backbones
+    from phototag.network.features import Frozen, embed_photos, features_key, note_pace
     from phototag.network.pretrained import list_weights_files
 
-    images = np.load(IMAGES, mmap_mode="r")
-    keep_freed_memory()
-    backbones = build_backbones(name, weights, images.shape[1])
     key = features_key(name, list_weights_files(pair_backbones(name, weights)), IMAGES)
     folder = project_root() / ".phototag" / "features"
-    pace = embed_photos(backbones, images, FEATURES, folder / key)
+    frozen = Frozen(name, weights, IMAGES.absolute())
+    pace = embed_photos(frozen, FEATURES, folder / key, params.embed.backend)
     note_pace(folder, FEATURES, pace)
 
 

@@ -1,5 +1,6 @@
-"""Evaluate: model, out-of-fold logits, images, manifest, splits, history -> reports/evaluate/."""
+"""Evaluate: model, out-of-fold logits, images, features, splits, history -> reports/evaluate/."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from phototag.evaluation.galleries import build_galleries
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.network.allocator import keep_freed_memory
+from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.weights import describe_origin, load_model
 from phototag.pages.cells import guard_cells
@@ -45,8 +47,14 @@ def main() -> None:
     device = pick_device()
     network.to(device)
     keep_freed_memory()
-    held_out = [split for split in ("val", "test") if len(datasets[split])]
-    logits = {split: predict_logits(network, datasets[split], device) for split in held_out}
+    held_out = {split: datasets[split] for split in ("val", "test") if len(datasets[split])}
+    judge = network
+    if metadata.is_frozen:
+        # As training judged the head: the same logits as from pixels, without the backbones' time.
+        features = read_features(Path("data/features.npy"), network[:2], datasets["val"].images)
+        judge = network[2:]
+        held_out = {split: replace(photos, images=features) for split, photos in held_out.items()}
+    logits = {split: predict_logits(judge, photos, device) for split, photos in held_out.items()}
     laps.end("inference")
 
     out_of_fold = np.load("models/out_of_fold.npy")

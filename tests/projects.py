@@ -10,6 +10,7 @@ from typing import IO
 
 from tests.forks import run_forked
 from tests.servers import WITHOUT_JOBS
+from tests.warm import warm_python
 
 ROOT = Path(__file__).parents[1]
 # Where the point is not learning.
@@ -17,12 +18,20 @@ SMALL = {"epochs": "1", "num_images": "60", "resamples": "50"}
 
 
 class Project:
-    """A git repository with the working tree, and what runs in it."""
+    """A git repository with the working tree, and what runs in it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where it is.
+        warm: Whether its stages may fork from a process that has PyTorch and MLflow imported.
+    """
+
+    def __init__(self, folder: Path, warm: bool = True) -> None:
         self.folder = folder
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        places = [str(Path(sys.executable).parent), environment["PATH"]]
+        if warm and sys.platform == "linux":
+            places.insert(0, warm_python())
+        environment["PATH"] = os.pathsep.join(places)
         for role in ("AUTHOR", "COMMITTER"):
             environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test"}
         self.environment = environment | {"DVC_NO_ANALYTICS": "1", **WITHOUT_JOBS}

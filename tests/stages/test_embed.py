@@ -14,7 +14,7 @@ from torchvision import models
 from phototag.base.errors import InputError
 from phototag.base.params import read_params
 from phototag.data.dataset import read_datasets
-from phototag.network import features
+from phototag.network import runtime
 from phototag.network.inference import predict_logits
 from phototag.network.weights import load_model
 from stages import embed, train
@@ -28,7 +28,7 @@ def frozen(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     torch.save(models.mobilenet_v3_small().state_dict(), project / "w.pth")
     change(project, {**BACKBONE, "weights": "w.pth", "dropout": 0.0})
-    monkeypatch.setattr(features, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
     monkeypatch.chdir(project)
     return project
 
@@ -91,7 +91,7 @@ def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
     assert float(loss) == pytest.approx(metadata.val_loss, rel=1e-4)
     assert np.load("models/out_of_fold.npy").shape == (0, 0)  # its head is stepped
     backbone = torch.load(frozen / "w.pth")
-    kept = network[1].state_dict()  # type: ignore[index]
+    kept = network[1].state_dict()
     assert all(torch.equal(value, backbone[key]) for key, value in kept.items())
     change(frozen, {}, optimizer="lbfgs", weight_decay=0.1)
     values = yaml.safe_load((frozen / "params.yaml").read_text())

@@ -187,6 +187,7 @@ def test_every_variant_trains_and_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # the compiler takes a minute
 def test_compiled_it_learns_the_same(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:

@@ -61,7 +61,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([!-+\-/:-@\[-`{-~])", r"\\\1", text)
 
 
-@st.cache_resource
+@st.cache_resource  # type: ignore[untyped-decorator]
 def _load(model: Path, thresholds: Path) -> Tagger:
     return load_tagger(model, thresholds)
 

@@ -44,6 +44,9 @@ class SampleParams(_Group):
     num_images: PositiveInt
 
 
+Backend = Literal["sequential", "loky", "threading", "dask", "ray"]  # of joblib
+
+
 class ResizeParams(_Group):
     """Photos become square arrays of `size` pixels a side, and what is wrong is told."""
 
@@ -54,7 +57,7 @@ class ResizeParams(_Group):
     on_problem: Literal["reject", "fail"]
     max_rejected: Annotated[Float, Field(ge=0, le=1)]
     duplicate_bits: Annotated[int, Field(ge=0, le=16)]
-    backend: Literal["loky", "threading", "dask", "ray"]
+    backend: Backend
 
 
 class SplitParams(_Group):
@@ -147,6 +150,12 @@ class ModelParams(_Group):
         return self
 
 
+class EmbedParams(_Group):
+    """Where features of frozen backbones are computed."""
+
+    backend: Backend
+
+
 class AugmentParams(_Group):
     """Changes drawn for each photo of a batch in training; 0 switches one off."""
 
@@ -208,6 +217,7 @@ class Params(_Group):
     sample: SampleParams
     resize: ResizeParams
     split: SplitParams
+    embed: EmbedParams = EmbedParams(backend="sequential")
     augment: AugmentParams
     model: ModelParams
     train: TrainParams

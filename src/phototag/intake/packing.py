@@ -3,21 +3,20 @@
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
+from phototag.base.parallel import run_in_order
 from phototag.data.manifest import Photo
 from phototag.intake.decoding import MAX_PIXELS, prepare_photo
 from phototag.intake.raw import read_file
 
 CHUNK = 32  # photos a task: large enough to hide the cost of sending a task to a worker
-SLAB = 256  # chunks of which all photos are held at once: 400 MB at 128 pixels a side
 
 
 def prepare_photos(
@@ -39,34 +38,16 @@ def prepare_photos(
         refused: File -> reason, for files that are rejected whatever they hold.
         min_side: As for `prepare_photo`.
         max_pixels: As for `prepare_photo`.
-        backend: Of joblib: loky or threading on this machine, dask or ray on a cluster, which
-            must see `source` under the same path. Dask's address is DASK_SCHEDULER_ADDRESS, Ray's
-            RAY_ADDRESS; without one, they start on this machine.
-        n_jobs: Workers of loky and threading; -1 for one a core.
+        backend: Of `run_in_order`; a cluster must see `source` under the same path.
+        n_jobs: As there.
     """
     tasks = [(name, (refused or {}).get(name, "")) for name in names]
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
-    with ExitStack() as stack:
-        if backend == "dask":
-            from distributed import Client
-
-            stack.enter_context(Client())  # type: ignore[no-untyped-call]
-        elif backend == "ray":
-            from ray.util.joblib import register_ray
-
-            register_ray()
-        stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
-        # Ray's backend only returns whole lists: it gets the work in slabs that memory can hold.
-        slab = SLAB if backend == "ray" else max(len(chunks), 1)
-        parallel = Parallel(
-            return_as="list" if backend == "ray" else "generator", pre_dispatch="4*n_jobs"
-        )
-        for start in range(0, len(chunks), slab):
-            for photos in parallel(
-                delayed(_prepare_chunk)(source.absolute(), chunk, size, min_side, max_pixels)
-                for chunk in chunks[start : start + slab]
-            ):
-                yield from photos
+    work = partial(
+        _prepare_chunk, source.absolute(), size=size, min_side=min_side, max_pixels=max_pixels
+    )
+    for photos in run_in_order(work, chunks, backend, n_jobs):
+        yield from photos
 
 
 def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:

@@ -75,7 +75,7 @@ def relaunch(devices: int, num_nodes: int) -> bool:
     with tempfile.TemporaryDirectory() as logs:
         options = [where, f"--nproc-per-node={devices}", f"--log-dir={logs}", "-m", module.name]
         try:
-            torchrun.run(torchrun.parse_args(options))  # type: ignore[no-untyped-call]
+            torchrun.run(torchrun.parse_args(options))
         except SignalException as ended:
             sys.exit(128 + ended.sigval)
         except ChildFailedError as failed:

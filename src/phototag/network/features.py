@@ -2,11 +2,9 @@
 
 import io
 import shutil
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +15,17 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, file_digest, read_json, write_json
-from phototag.network.graph import export_graph
+from phototag.base.parallel import run_in_order
+from phototag.base.params import pair_backbones
+from phototag.network.allocator import keep_freed_memory
+from phototag.network.backbones import sketch_backbone
 from phototag.network.inference import pick_device
-from phototag.network.model import Standardize
+from phototag.network.model import Standardize, build_backbones
+from phototag.network.runtime import accelerate
 
 BATCH = 32  # photos at a time; more are slower on a CPU, whose caches they outgrow
-PARITY = 1e-4  # of the largest feature, by which another runtime may differ from PyTorch
 CHUNK = 4096  # rows of features read at a time
 PROBES = 4  # photos whose features are computed anew before they are trained on
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,38 +36,47 @@ class Pace:
     seconds: float
 
 
-class _FromPixels(nn.Module):
-    """The backbones, fed with photos as the packed array has them."""
+@dataclass(frozen=True)
+class Frozen:
+    """Frozen backbones and photos: all that a worker needs to know.
 
-    def __init__(self, backbones: nn.Module) -> None:
-        super().__init__()
-        self.backbones = backbones
+    Attributes:
+        name: `model.name`.
+        weights: `model.weights`, for each backbone one.
+        images: The packed array's file, uint8 [num_images, size, size, 3].
+    """
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 [batch, size, size, 3] to features, float32 [batch, width]."""
-        features: Tensor = self.backbones(images.permute(0, 3, 1, 2))
-        return features
+    name: str
+    weights: str | tuple[str, ...] | None
+    images: Path
 
 
-def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinished: Path) -> Pace:
+def embed_photos(
+    frozen: Frozen, path: Path, unfinished: Path, backend: str = "sequential", n_jobs: int = -1
+) -> Pace:
     """Compute every photo's features and write them to a .npy file, float32 [num_images, width].
 
     What a killed process had done is kept in `unfinished`, which grows batch by batch and becomes
     `path` in the end: the next one goes on behind it, and ends with the same bytes.
 
     Args:
-        backbones: `model[:2]` of `build_model`, with their weights.
-        images: uint8 [num_images, size, size, 3].
+        frozen: The backbones and the photos.
         path: The file.
         unfinished: Another file, whose name stands for these backbones and photos.
+        backend: Of `run_in_order`; each worker loads the backbones once.
+        n_jobs: As there.
 
     Returns:
         How long it took, of what was left to do.
+
+    Raises:
+        InputError: Of `build_backbones`.
     """
-    run = pick_runtime(backbones.eval(), images[:2])
-    width = run(images[:1]).shape[1]
+    num_images, size = np.load(frozen.images, mmap_mode="r").shape[:2]
+    pairs = pair_backbones(frozen.name, frozen.weights)
+    width = sum(sketch_backbone(name, weights, size).width for name, weights in pairs)
     header = io.BytesIO()
-    described = {"descr": "<f4", "fortran_order": False, "shape": (len(images), width)}
+    described = {"descr": "<f4", "fortran_order": False, "shape": (num_images, width)}
     npy.write_array_header_1_0(header, described)
     start = len(header.getvalue())
     unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -80,17 +88,42 @@ def embed_photos(backbones: nn.Module, images: np.ndarray, path: Path, unfinishe
         done = (file.tell() - start) // (BATCH * width * 4) * BATCH
         file.truncate(start + done * width * 4)
         file.seek(0, io.SEEK_END)
-        bar = tqdm(total=len(images), initial=done, desc="embed", unit="image", disable=None)
+        bar = tqdm(total=num_images, initial=done, desc="embed", unit="image", disable=None)
         began = time.perf_counter()
-        for first in range(done, len(images), BATCH):
-            features = run(images[first : first + BATCH])
+        batches = range(done, num_images, BATCH)
+        for features in run_in_order(partial(_embed_batch, frozen), batches, backend, n_jobs):
             file.write(features.astype("<f4").tobytes())
             file.flush()
             bar.update(len(features))
         bar.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(unfinished, path)
-    return Pace(len(images) - done, time.perf_counter() - began)
+    return Pace(num_images - done, time.perf_counter() - began)
+
+
+def _embed_batch(frozen: Frozen, first: int) -> np.ndarray:
+    network, images = _load(frozen)
+    return _compute(network, images[first : first + BATCH])
+
+
+@cache
+def _load(frozen: Frozen) -> tuple[nn.Module, np.ndarray]:
+    """Load backbones and photos, once in each worker."""
+    keep_freed_memory()
+    images = np.load(frozen.images, mmap_mode="r")
+    backbones = build_backbones(frozen.name, frozen.weights, images.shape[1])
+    backbones.eval().to(pick_device())
+    return accelerate(backbones, _put(images[:2])), images
+
+
+def _put(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images.copy()).to(pick_device()).permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def _compute(backbones: nn.Module, images: np.ndarray) -> np.ndarray:
+    features: Tensor = backbones(_put(images))
+    return features.float().cpu().numpy()
 
 
 def note_pace(folder: Path, features: Path, pace: Pace) -> None:
@@ -121,53 +154,6 @@ def features_key(name: str, files: list[Path], images: Path) -> str:
     return content_key([name, state.st_size, state.st_mtime_ns, *versions], [*files, *code])
 
 
-def pick_runtime(backbones: nn.Module, examples: np.ndarray) -> Run:
-    """Return what computes features of uint8 [batch, size, size, 3] fastest here.
-
-    On a CPU that is ONNX Runtime, where it is installed, can run the network, and gives the same
-    features as PyTorch.
-    """
-    device = pick_device()
-    backbones.to(device)
-
-    @torch.inference_mode()
-    def run(images: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(images.copy()).to(device).permute(0, 3, 1, 2)
-        features: Tensor = backbones(batch)
-        return features.float().cpu().numpy()
-
-    if device.type == "cuda" or not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))):
-        return run
-    expected = run(examples)
-    try:
-        faster = _build_onnx(backbones, examples)
-        found = faster(examples)
-    except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        print(f"note: ONNX Runtime cannot run this network ({reason[:200]})", file=sys.stderr)
-        return run
-    off = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
-    if not off <= PARITY:
-        print(f"note: ONNX Runtime is off by {off:.1e}; PyTorch computes", file=sys.stderr)
-        return run
-    return faster
-
-
-def _build_onnx(backbones: nn.Module, examples: np.ndarray) -> Run:
-    import onnxruntime
-
-    example = torch.from_numpy(np.resize(examples, (2, *examples.shape[1:])))
-    graph = export_graph(_FromPixels(backbones), example, "images", "features")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {"images": np.ascontiguousarray(images)})[0])
-
-    return run
-
-
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:
     """Read the features of these photos, memory-mapped.
 
@@ -181,10 +167,7 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
     except (OSError, ValueError):
         raise InputError(f"{path} is missing or damaged: `dvc repro embed` makes it") from None
     rows = np.linspace(0, len(images) - 1, PROBES).astype(int)
-    device = next(backbones.buffers()).device
-    with torch.inference_mode():
-        batch = torch.from_numpy(images[rows]).to(device).permute(0, 3, 1, 2)
-        expected = backbones.eval()(batch).float().cpu().numpy()
+    expected = _compute(backbones.eval(), images[rows])
     if features.shape != (len(images), expected.shape[1]) or not np.allclose(
         features[rows], expected, rtol=0, atol=0.01 * float(np.abs(expected).max())
     ):

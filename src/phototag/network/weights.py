@@ -51,6 +51,11 @@ class Metadata:
         """Whether it never saw a real photo."""
         return self.source == DRAWN
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether what learnt was a head over kept features, `model[2:]`."""
+        return ModelParams.model_validate(self.model).frozen
+
 
 def describe_origin(metadata: Metadata) -> str:
     """Say in a sentence what a model was trained on; nothing where its file does not tell."""
@@ -99,7 +104,7 @@ def required_packages(metadata: Metadata) -> list[str]:
     return ["timm", "torchvision"] if timm else ["torchvision"] if names else []
 
 
-def load_model(path: Path) -> tuple[nn.Module, Metadata]:
+def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
     """Build the network from a model file, on the CPU, ready for inference.
 
     Raises:
@@ -107,8 +112,7 @@ def load_model(path: Path) -> tuple[nn.Module, Metadata]:
     """
     metadata = read_metadata(path)
     spec = ModelParams.model_validate(metadata.model)
-    model = build_model(
-        spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std
-    ).eval()
+    model = build_model(spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std)
+    model.eval()
     model.load_state_dict(load_file(path))
     return model, metadata

@@ -1,0 +1,154 @@
+"""A `python` whose `-m stages.NAME` starts at once: all that is not ours was imported before.
+
+It goes to a server that forks, and ends as the stage does; signals go along with it. It is this
+module run twice: as the server, and, without its imports, as the one who asks.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+MODULES = (
+    "filelock",
+    "jinja2",
+    "joblib.externals.loky",
+    "matplotlib.pyplot",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pydantic",
+    "safetensors.torch",
+    "scipy.optimize",
+    "sklearn.metrics",
+    "torch._dynamo",
+    "tqdm",
+)
+PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+SCRIPT = """#!/bin/sh
+case "$*" in
+"-m stages."*) exec "{python}" -I -S "{module}" ask "{address}" "$@" ;;
+*) exec "{python}" "$@" ;;
+esac
+"""
+
+
+@cache
+def warm_python() -> str:
+    """Start the server, which ends with this process, and return the folder of its `python`."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: a socket's name has 107 bytes
+    address, script = folder / "socket", folder / "python"
+    command = [sys.executable, __file__, "serve", str(address)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    # Its standard input is a pipe that ends with this process.
+    server = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert server.stdout
+    assert server.stdout.read(5) == b"ready"
+    script.write_text(
+        SCRIPT.format(python=sys.executable, module=Path(__file__).resolve(), address=address)
+    )
+    script.chmod(0o755)
+    return str(folder)
+
+
+def ask(address: str, arguments: list[str]) -> None:
+    """Have a stage run as if it were this process."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.connect(address)
+        request = json.dumps([arguments, str(Path.cwd()), dict(os.environ)]).encode()
+        socket.send_fds(server, [struct.pack("!I", len(request))], [0, 1, 2])
+        server.sendall(request)
+        for number in PASSED_ON:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: server.sendall(bytes([number])))
+        (code,) = struct.unpack("!i", server.recv(4))
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+def serve(address: str) -> None:
+    """Import, then fork for each who asks; returns in the process that is to run a stage."""
+    import gc
+    import importlib
+
+    del sys.path[0]  # the folder of this module
+    for name in MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # what is never looked through is shared by all
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.write(1, b"ready")
+    while listener.fileno() in select.select([listener.fileno(), 0], [], [])[0]:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            answer(connection)
+            return
+        connection.close()
+    Path(address).unlink()
+    sys.exit()
+
+
+def answer(connection: socket.socket) -> None:
+    """Fork once more: one process becomes the stage, the other tells how that ended."""
+    header, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    (left,) = struct.unpack("!I", header)
+    request = b""
+    while left > len(request):
+        request += connection.recv(left - len(request))
+    stage = os.fork()
+    if stage == 0:
+        connection.close()
+        become(streams, *json.loads(request))
+        return
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(stage)
+    while ended not in select.select([connection.fileno(), ended], [], [])[0]:
+        numbers = connection.recv(1)
+        os.kill(stage, numbers[0] if numbers else signal.SIGKILL)
+        if not numbers:
+            os._exit(1)
+    _, status = os.waitpid(stage, 0)
+    connection.sendall(struct.pack("!i", os.waitstatus_to_exitcode(status)))
+    os._exit(0)
+
+
+def become(
+    streams: list[int], arguments: list[str], folder: str, environment: dict[str, str]
+) -> None:
+    """Take the asker's streams, arguments, folder and environment."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = arguments[1:]
+    sys.path.insert(0, folder)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ask":
+        ask(sys.argv[2], sys.argv[3:])
+    else:
+        serve(sys.argv[2])
+        # As late as this, so that the stage ends as a process of its own does.
+        import runpy
+
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
