@@ -30,7 +30,7 @@ class Project:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
         places = [str(Path(sys.executable).parent), environment["PATH"]]
         if warm and sys.platform == "linux":
-            places.insert(0, warm_python())
+            places.insert(0, str(warm_python().parent))
         environment["PATH"] = os.pathsep.join(places)
         for role in ("AUTHOR", "COMMITTER"):
             environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test"}

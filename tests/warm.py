@@ -7,6 +7,7 @@ module run twice: as the server, and, without its imports, as the one who asks.
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -32,38 +33,58 @@ MODULES = (
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 SCRIPT = """#!/bin/sh
 case "$*" in
-"-m stages."*) exec "{python}" -I -S "{module}" ask "{address}" "$@" ;;
+"-m stages."* | "-u -m stages."*) exec "{python}" -I -S "{module}" ask "{address}" "$@" ;;
 *) exec "{python}" "$@" ;;
 esac
 """
 
 
 @cache
-def warm_python() -> str:
-    """Start the server, which ends with this process, and return the folder of its `python`."""
+def warm_python() -> Path:
+    """Return such a `python`, in a folder of its own; the workers of pytest share one."""
     import tempfile
 
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: a socket's name has 107 bytes
-    address, script = folder / "socket", folder / "python"
-    command = [sys.executable, __file__, "serve", str(address)]
+    from filelock import FileLock
+
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    # Short: a socket's name has 107 bytes.
+    folder = Path(tempfile.gettempdir(), f"phototag-{run[:16]}")
+    folder.mkdir(exist_ok=True)
+    script = folder / "python"
+    with FileLock(folder / "lock"):
+        if not script.exists():
+            _start_server(folder / "socket")
+            script.write_text(
+                SCRIPT.format(
+                    python=sys.executable,
+                    module=Path(__file__).resolve(),
+                    address=folder / "socket",
+                )
+            )
+            script.chmod(0o755)
+    return script
+
+
+def _start_server(address: Path) -> None:
+    """Start the server, which ends with this process."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    # Its standard input is a pipe that ends with this process.
     server = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, __file__, "serve", str(address)],
+        env=environment,
+        stdin=subprocess.PIPE,  # whose end tells it that this process has ended
+        stdout=subprocess.PIPE,
     )
     assert server.stdout
     assert server.stdout.read(5) == b"ready"
-    script.write_text(
-        SCRIPT.format(python=sys.executable, module=Path(__file__).resolve(), address=address)
-    )
-    script.chmod(0o755)
-    return str(folder)
 
 
 def ask(address: str, arguments: list[str]) -> None:
     """Have a stage run as if it were this process."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.connect(address)
+        try:
+            server.connect(address)
+        except OSError:  # it ended with the worker that started it
+            os.execv(sys.executable, [sys.executable, *arguments])
         request = json.dumps([arguments, str(Path.cwd()), dict(os.environ)]).encode()
         socket.send_fds(server, [struct.pack("!I", len(request))], [0, 1, 2])
         server.sendall(request)
@@ -99,7 +120,7 @@ def serve(address: str) -> None:
             answer(connection)
             return
         connection.close()
-    Path(address).unlink()
+    shutil.rmtree(Path(address).parent)
     sys.exit()
 
 
@@ -139,8 +160,9 @@ def become(
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = arguments[1:]
-    sys.path.insert(0, folder)
+    sys.argv = arguments[arguments.index("-m") + 1 :]
+    named = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [folder, *filter(None, named)]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from phototag.network.model import build_model, initialize
 from phototag.training import loop
 from tests.forks import fork_stage
 from tests.processes import run_together
+from tests.warm import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,13 +61,19 @@ def test_two_processes_give_the_losses_of_one(
 
 
 def train(
-    project: Path, changes: dict[str, int], knobs: Mapping[str, Any] | None = None, **variables: str
+    project: Path,
+    changes: dict[str, int],
+    knobs: Mapping[str, Any] | None = None,
+    variables: Mapping[str, str] | None = None,
+    warm: bool = sys.platform == "linux",
 ) -> subprocess.Popen[str]:
     """Start the train stage, with other params."""
     set_params(project, changes, knobs)
+    python = str(warm_python()) if warm else sys.executable
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, "-m", "stages.train"]
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(variables or {})}
+    environment["PYTHON_EXEC"] = python  # which torchrun starts
+    command = [python, "-m", "stages.train"]
     return subprocess.Popen(
         command,
         cwd=project,
@@ -105,7 +112,7 @@ def test_the_stage_trains_on_two_devices_and_on_two_machines(project: Path, port
     with pytest.raises(InputError, match=r"train.num_nodes is 2, but nothing says"):
         distributed.relaunch(1, 2)
     first = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
-    both = [train(project, machines, None, **first, PET_NODE_RANK=rank) for rank in ("0", "1")]
+    both = [train(project, machines, None, {**first, "PET_NODE_RANK": rank}) for rank in "01"]
     assert [process.wait() for process in both] == [0, 0]
     found.append(pd.read_csv(project / "reports/train/history.csv"))
 
@@ -132,7 +139,7 @@ def statuses(project: Path) -> list[str]:
 def test_no_process_outlives_the_stage_and_what_it_had_goes_on(project: Path) -> None:
     endless = {"epochs": 100_000}
     for number, expected in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)):
-        process = train(project, {"devices": 2}, endless)
+        process = train(project, {"devices": 2}, endless, warm=False)
         found = members(process)
         assert len(found) == 3
         process.send_signal(number)
