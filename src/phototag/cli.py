@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from phototag.base.errors import InputError
+from phototag.base.parallel import Backend
 
 MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
 PORT = typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)
@@ -94,6 +95,9 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an output whose writing was killed.")
     ] = False,
+    backend: Annotated[
+        Backend, typer.Option(help="Of joblib; dask and ray: a cluster that sees the same files.")
+    ] = "sequential",
     model: Annotated[Path, typer.Option(help="Weights, of `train`.")] = MODEL,
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
@@ -113,11 +117,9 @@ def predict(
     listed = predictions.read_list(sys.stdin.buffer)
     names = order_names(predictions.find_photos(sources, listed, tell), format_)
     if output:
-        predictions.write_predictions(
-            tagger, names, format_, tell, output, [model, thresholds], resume
-        )
+        predictions.write_predictions(tagger, names, format_, tell, output, resume, backend)
     else:
-        predictions.show_predictions(tagger, names, format_, tell)
+        predictions.show_predictions(tagger, names, format_, tell, backend)
 
 
 @typer_app.command()

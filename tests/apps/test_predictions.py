@@ -357,7 +357,7 @@ def test_another_model_or_other_photos_are_not_gone_on_with(
 ) -> None:
     def place(*names: str) -> Path:
         found = predictions.find_photos(names, [])
-        return predictions.partial_of(tmp_path / "out", found, "csv", model)
+        return predictions.unfinished_of(tmp_path / "out", found, "csv", model)
 
     before = place(str(photos))
     assert place(str(photos)) == before
@@ -383,7 +383,7 @@ def test_memory_does_not_grow_with_the_photos(
         names = ["im1.png"] * count
         tracemalloc.start()
         output = tmp_path / f"{count}.csv"
-        predictions.write_predictions(tagger, names, "csv", str, output, [], resume=False)
+        predictions.write_predictions(tagger, names, "csv", str, output, resume=False)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found

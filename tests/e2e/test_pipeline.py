@@ -91,13 +91,14 @@ def test_evaluate_params_rerun_evaluate_and_register_only(experiments: dict[str,
     assert ran in (["evaluate"], ["evaluate", "register"])
 
 
-def test_forced_repro_gives_the_same_bytes(folder: Path) -> None:
+@pytest.mark.parametrize("warm", [True, pytest.param(False, marks=pytest.mark.soak)])
+def test_forced_repro_gives_the_same_bytes(folder: Path, warm: bool) -> None:
     def digests() -> dict[str, str]:
         lock = yaml.safe_load((folder / "dvc.lock").read_text())
         return {out["path"]: out["md5"] for s in lock["stages"].values() for out in s["outs"]}
 
     before = digests()
-    Project(folder, warm=False)("dvc", "repro", "--force")
+    Project(folder, warm)("dvc", "repro", "--force")
     after = digests()
     assert {path for path in before if before[path] != after[path]} <= {"reports/register"}
 

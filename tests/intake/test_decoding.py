@@ -340,7 +340,7 @@ def test_backends_give_the_same_photos(tmp_path: Path) -> None:
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(encode(random_image(12, 10, number)))
 
-    def packed(backend: str) -> bytes:
+    def packed(backend: Backend) -> bytes:
         photos = prepare_photos(tmp_path, names, 8, backend=backend, n_jobs=2)
         write_images(tmp_path / f"{backend}.npy", photos, 8)
         return (tmp_path / f"{backend}.npy").read_bytes()

@@ -228,6 +228,7 @@ def fail(folder: Path, rank: int, error: Exception, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, str(rank))
     (folder / f"{rank}").mkdir()
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / f"{rank}/error.json"))
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit, match=r"^1$"), distributed.report_failure():
         raise error
 

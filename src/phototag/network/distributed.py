@@ -115,7 +115,10 @@ def report_failure() -> Iterator[None]:
         message = str(error) if mendable else traceback.format_exc()
         entry = {"message": message, "timestamp": int(time.time()), "mendable": mendable}
         Path(file).write_text(json.dumps(entry), encoding="utf-8")
-        sys.exit(1)
+        sys.stdout.flush()
+        # Not by way of the interpreter's end: gloo's threads, which still wait for the others,
+        # would end the process with words of their own.
+        os._exit(1)
 
 
 def join() -> torch.device:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, file_digest, read_json, write_json
-from phototag.base.parallel import run_in_order
+from phototag.base.parallel import Backend, run_in_order
 from phototag.base.params import pair_backbones
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.backbones import sketch_backbone
@@ -52,7 +52,7 @@ class Frozen:
 
 
 def embed_photos(
-    frozen: Frozen, path: Path, unfinished: Path, backend: str = "sequential", n_jobs: int = -1
+    frozen: Frozen, path: Path, unfinished: Path, backend: Backend = "sequential", n_jobs: int = -1
 ) -> Pace:
     """Compute every photo's features and write them to a .npy file, float32 [num_images, width].
 

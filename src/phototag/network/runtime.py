@@ -24,6 +24,7 @@ class Session(nn.Module):
         super().__init__()
         import onnxruntime
 
+        self.graph = graph
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(
@@ -50,6 +51,11 @@ class _FromPixels(nn.Module):
         return found
 
 
+def can_record() -> bool:
+    """Say whether what records a network, and runs it, is installed."""
+    return all(map(find_spec, PACKAGES))
+
+
 def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
     """Return what runs a network fastest here: itself on a GPU, else a `Session`, if that can be.
 
@@ -73,7 +79,7 @@ def record(network: nn.Module, examples: Tensor) -> bytes | None:
         None on a GPU; where the packages are not installed; and, with a note on the standard error,
         where ONNX Runtime cannot run the network, or does not give what PyTorch does.
     """
-    if examples.is_cuda or not all(map(find_spec, PACKAGES)):
+    if examples.is_cuda or not can_record():
         return None
     expected = network(examples).float()
     try:

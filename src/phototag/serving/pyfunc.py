@@ -32,9 +32,10 @@ from PIL import Image
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.network.allocator import keep_freed_memory
+from phototag.network.runtime import Session, can_record
 from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.queue import Joined
-from phototag.serving.tagger import load_tagger, tag_photos
+from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
 
 # What the version's code imports; its environment needs no more (no dvc, no matplotlib).
 REQUIREMENTS = (
@@ -80,10 +81,11 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
         """Load weights and thresholds from the model's own artifacts."""
         keep_freed_memory()
         self.root = read_root()
-        tagger = load_tagger(
-            Path(context.artifacts["model"]), Path(context.artifacts["thresholds"])
-        )
-        self.tagger = replace(tagger, network=Joined(tagger.network))
+        files = {name: Path(file) for name, file in context.artifacts.items()}
+        tagger = load_tagger(files["model"], files["thresholds"])
+        graph = files.get("graph")
+        network = Session(graph.read_bytes()) if graph else tagger.network
+        self.tagger = replace(tagger, network=Joined(network))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -215,12 +217,19 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
 def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
     """Log the model to the active run and register a version of it.
 
-    The version holds the weights, the thresholds and the code of `packaged_files`, no pickle.
+    The version holds the weights, the thresholds and the code of `packaged_files`, no pickle; of
+    backbones the recorded network as well, where ONNX Runtime is installed and runs it.
     """
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
+        network = accelerate_tagger(load_tagger(model_file, thresholds_file)).network
+        if isinstance(network, Session):
+            files["graph"] = Path(folder, "recorded.onnx")
+            files["graph"].write_bytes(network.graph)
         # MLflow refuses links that lead elsewhere, and DVC may have put one in a file's place.
-        copies = {key: str(shutil.copy(file, folder)) for key, file in files.items()}
+        place = Path(folder, "files")
+        place.mkdir()
+        copies = {key: str(shutil.copy(file, place)) for key, file in files.items()}
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("entry.py")),
@@ -259,7 +268,10 @@ def digest_model(model_file: Path, thresholds_file: Path) -> str:
 
 
 def _pin_requirements(model_file: Path) -> list[str]:
-    names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
+    metadata = read_metadata(model_file)
+    names = [*REQUIREMENTS, *required_packages(metadata)]
+    if metadata.has_backbones and can_record():
+        names.append("onnxruntime")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 

@@ -1,7 +1,7 @@
 """Photos' files to labels: what the command line, the registered model and the demo share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from phototag.base.files import read_json
 from phototag.intake.decoding import MAX_PIXELS
 from phototag.intake.raw import read_file
 from phototag.network.metrics import sigmoid
+from phototag.network.runtime import accelerate
 from phototag.network.weights import describe_origin, load_model
 from phototag.serving.pool import decode_photos
 
@@ -32,6 +33,8 @@ class Tagger:
         thresholds: 0..1 [num_labels].
         origin: What it was trained on, in a sentence; may be empty.
         is_drawn: Whether it never saw a real photo.
+        has_backbones: Whether the network is one of torchvision or timm, with a head.
+        files: Weights and thresholds, from which a worker loads it; none of one made in memory.
     """
 
     network: nn.Module
@@ -41,6 +44,8 @@ class Tagger:
     thresholds: np.ndarray
     origin: str = ""
     is_drawn: bool = False
+    has_backbones: bool = False
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,19 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         thresholds,
         _date_origin(model_file, describe_origin(metadata)),
         metadata.is_drawn,
+        metadata.has_backbones,
+        (model_file.absolute(), thresholds_file.absolute()),
     )
+
+
+def accelerate_tagger(tagger: Tagger) -> Tagger:
+    """Have backbones run by ONNX Runtime, where that gives the same; recording takes seconds."""
+    if not tagger.has_backbones:
+        return tagger
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 3, tagger.size, tagger.size)
+    examples = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return replace(tagger, network=accelerate(tagger.network, examples))
 
 
 def _date_origin(model_file: Path, origin: str) -> str:
