@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+from phototag.base.parallel import Backend
 from phototag.intake.decoding import crop_square, prepare_photo
 from phototag.intake.duplicates import perceptual_hash
 from phototag.intake.packing import prepare_photos, write_images
