@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from phototag.base.files import write_json
 from phototag.base.params import ModelParams
@@ -29,6 +30,29 @@ def make_model(folder: Path, known: int = 3, size: int = 16, source: str = "") -
             f"{last}.bias": torch.where(knows, -25.0, -3.0),
         }
     )
+    return _write(folder, network, spec, size, source)
+
+
+def make_backbone(folder: Path, size: int = 64) -> tuple[Path, Path]:
+    """Write a model file of a frozen backbone with drawn weights, and its thresholds."""
+    torch.manual_seed(0)
+    spec = ModelParams.model_validate(
+        {
+            "name": "squeezenet1_1",
+            "weights": "DEFAULT",
+            "freeze": True,
+            "init": "he",
+            "conv": [{"out": 1, "kernel": 1}],
+            "linear": [],
+        }
+    )
+    network = build_model(spec, len(LABELS), size, [0.5] * 3, [0.5] * 3)
+    return _write(folder, network, spec, size, "")
+
+
+def _write(
+    folder: Path, network: nn.Module, spec: ModelParams, size: int, source: str
+) -> tuple[Path, Path]:
     folder.mkdir(exist_ok=True)
     metadata = Metadata(
         LABELS,

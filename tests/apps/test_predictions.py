@@ -22,10 +22,19 @@ from phototag.data.dataset import Dataset
 from phototag.intake.decoding import prepare_photo
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
+from phototag.network.runtime import Session
 from phototag.network.weights import DRAWN
-from phototag.serving.tagger import BATCH, Tagger, Tags, load_tagger, read_photo, tag_photos
+from phototag.serving.tagger import (
+    BATCH,
+    Tagger,
+    Tags,
+    accelerate_tagger,
+    load_tagger,
+    read_photo,
+    tag_photos,
+)
 from tests.forks import run_forked
-from tests.models import LABELS, make_model
+from tests.models import LABELS, make_backbone, make_model
 
 COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}
 
@@ -350,6 +359,49 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert seen[3:] == [1] * (2 + cut)  # only what was missing
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_workers_say_the_same(
+    model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    monkeypatch.setattr(predictions, "BATCH", 1)
+    found = []
+    for backend in ("sequential", "loky"):
+        output = tmp_path / f"{backend}.csv"
+        more = ["-f", "csv", "--backend", backend, "-o", str(output)]
+        assert run(".", *options(model), *more)[0] == 0
+        found.append(output.read_text())
+    assert found[0] == found[1]
+    assert len(found[0].splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_many_photos_go_through_onnx_runtime(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    tagger = load_tagger(*make_backbone(tmp_path / "backbone"))
+    names = [str(photos / f"im{number}.png") for number in (1, 2, 10)]
+    few = list(predictions.predict(tagger, names))
+    ran: list[object] = []
+
+    def watch(tagger: Tagger, photos: list[bytes | InputError]) -> list[Tags]:
+        ran.append(tagger.network)
+        return tag_photos(tagger, photos)
+
+    fast = accelerate_tagger(tagger)
+    monkeypatch.setattr(predictions, "accelerate_tagger", lambda given: fast)
+    monkeypatch.setattr(predictions, "tag_photos", watch)
+    monkeypatch.setattr(predictions, "MANY", 3)
+    many = list(predictions.predict(tagger, names))
+    # Gone on with, it is the same runtime, though fewer are left.
+    assert [name for name, _ in predictions.predict(tagger, names, done=2)] == names[2:]
+    assert [type(network) for network in ran] == [Session, Session]
+    for (name, one), (other, two) in zip(few, many, strict=True):
+        assert name == other
+        assert two.scores == pytest.approx(one.scores, abs=1e-4)
 
 
 def test_another_model_or_other_photos_are_not_gone_on_with(

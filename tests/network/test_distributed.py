@@ -136,15 +136,20 @@ def statuses(project: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_process_outlives_the_stage_and_what_it_had_goes_on(project: Path) -> None:
-    endless = {"epochs": 100_000}
-    for number, expected in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)):
-        process = train(project, {"devices": 2}, endless, warm=False)
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGTERM], pytest.param([signal.SIGTERM, signal.SIGKILL], marks=pytest.mark.soak)],
+)
+def test_no_process_outlives_the_stage_and_what_it_had_goes_on(
+    project: Path, numbers: list[signal.Signals]
+) -> None:
+    for number in numbers:
+        process = train(project, {"devices": 2}, {"epochs": 100_000}, warm=False)
         found = members(process)
         assert len(found) == 3
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
-        assert process.returncode == expected
+        assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
         assert "Traceback" not in told
         _, alive = psutil.wait_procs(found[1:], timeout=40)
         assert not alive

@@ -6,11 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
+from phototag.network import runtime
 from phototag.serving import pyfunc
 from phototag.serving.pyfunc import copy_package, digest_model, packaged_files
-from tests.models import make_model
+from phototag.serving.tagger import load_tagger, tag_photos
+from phototag.tracking.runs import create_run
+from phototag.tracking.store import Store
+from tests.intake.corpus import encode
+from tests.models import make_backbone, make_model
 
 LOAD = """
 import sys
@@ -46,6 +55,30 @@ def test_the_packaged_code_needs_nothing_of_the_repository(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['blue']\n"
+
+
+@pytest.mark.slow
+def test_a_backbone_is_served_by_onnx_runtime(store: Store, tmp_path: Path) -> None:
+    """And says what the model file says."""
+    for package in runtime.PACKAGES:
+        pytest.importorskip(package)
+    files = make_backbone(tmp_path / "model")
+    with store.lock, mlflow.start_run(run_id=create_run(store, "key", {}, {}, "")):
+        info = pyfunc.log_model(*files, "phototag")
+    served = mlflow.pyfunc.load_model(info.model_uri)
+    joined = served.unwrap_python_model().tagger.network
+    assert isinstance(joined.network, runtime.Session)
+    drawn = np.random.default_rng(0).integers(0, 256, (3, 30, 40, 3), np.uint8)
+    photos = [encode(Image.fromarray(pixels)) for pixels in drawn]
+    expected = tag_photos(load_tagger(*files), photos)
+    for photo, tags in zip(photos, expected, strict=True):
+        (answer,) = served.predict(pd.DataFrame({"image": [photo]}))
+        assert answer["scores"] == pytest.approx(tags.scores, abs=1e-4)
+    assert len({str(tags.scores) for tags in expected}) == 3
+    needed = mlflow.pyfunc.get_model_dependencies(info.model_uri)
+    names = {line.partition("==")[0] for line in Path(needed).read_text().splitlines()}
+    assert {"onnxruntime", "torchvision"} < names
+    assert not {"onnx", "onnxscript", "timm"} & names
 
 
 def test_the_copy_has_the_packaged_files_and_no_leftovers(tmp_path: Path) -> None:
