@@ -53,7 +53,7 @@ def draw_photos(
     return datasets, logits
 
 
-def write_all(result: Evaluation, folder: Path) -> None:
+def write_all(result: Evaluation, folder: Path, laps: Laps) -> None:
     """Write tables, figures and page."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": []}
@@ -62,10 +62,14 @@ def write_all(result: Evaluation, folder: Path) -> None:
     network = build_model(spec, num_labels, SIDE, [0.5] * 3, [0.2] * 3)
     for name, table in result.tables.items():
         write_table(folder / f"{name}.csv", guard_cells(table))
+    laps.end("tables")
     galleries = build_galleries(network, torch.device("cpu"), result)
+    laps.end("galleries")
     history = pd.DataFrame(1.0, [0, 1], ["train_loss", "val_loss", "f1_micro", "f1_macro"])
     figures = draw_figures(result, history.assign(epoch=[1, 2]), folder / "figures")
+    laps.end("figures")
     write_report(folder / "report.html", result, figures, galleries)
+    laps.end("page")
 
 
 def main() -> None:
@@ -81,9 +85,8 @@ def main() -> None:
     result = evaluate(datasets, logits, manifest, params, seed=0)
     laps.end("scores")
     with TemporaryDirectory() as folder:
-        write_all(result, Path(folder))
+        write_all(result, Path(folder), laps)
         largest = max(Path(folder, "figures").iterdir(), key=lambda file: file.stat().st_size)
-        laps.end("tables, galleries, figures, page")
         print(f"{num_labels} labels, {num_photos} photos on test; {name_processor()}")
         megabytes = {
             name: Path(folder, name).stat().st_size / 2**20

@@ -3,8 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from phototag.base import files
 from phototag.base.files import (
     content_key,
     file_digest,
@@ -83,3 +86,25 @@ def test_what_a_killed_process_left_is_removed_and_a_running_ones_is_not(tmp_pat
         (tmp_path / name).write_text("other")
     write_text(tmp_path / "a.csv", "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "a.csv"])
+
+
+def test_a_table_is_written_as_pandas_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "ROWS", 3)
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((8, 3)) * 10.0 ** rng.integers(-12, 12, (8, 3))
+    wide[::3, 1] = np.nan
+    table = pd.DataFrame(wide, columns=["a", "b", "c,d"])
+    table["single"] = np.array([0.1, -0.0, np.inf, -np.inf, 1e-40, 1 / 3, 2.0, np.nan], np.float32)
+    table["text"] = ["a", 'b"c', "d,e", "f\ng", "", " h ", "é", "\rj"]
+    table["gaps"] = ["a", None, np.nan, "b", None, "c", "d", "e"]
+    table["mixed"] = [1, 2.5, "x", None, True, 0.1, np.nan, 10**20]
+    table["int"] = np.arange(8)
+    table["uint"] = np.arange(8, dtype=np.uint8)
+    table["bool"] = [True, False] * 4
+    table["category"] = pd.Categorical(["p", "q", None, "p"] * 2)
+    for part in (table, table[:0], table[["int"]], table[["text"]], table[2:3]):
+        files.write_table(tmp_path / "ours.csv", part)
+        part.to_csv(tmp_path / "theirs.csv", index=False, float_format="%.8g", lineterminator="\n")
+        assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()
