@@ -40,12 +40,13 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
     Raises:
         InputError: ONNX is not installed.
     """
-    if find_spec("onnx") is None or find_spec("onnxscript") is None:
+    if find_spec("onnx") is None:
         raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
     import onnx
 
     example = torch.zeros(2, 3, tagger.size, tagger.size, dtype=torch.uint8)
-    found = export_graph(Probabilities(tagger), example, "images", "probabilities")
+    recorded = export_graph(Probabilities(tagger), example, "images", "probabilities")
+    found = onnx.load_from_string(recorded)
     thresholds = dict(zip(tagger.labels, tagger.thresholds.tolist(), strict=True))
     onnx.helper.set_model_props(found, {"thresholds": json.dumps(thresholds)})
     onnx.checker.check_model(found)

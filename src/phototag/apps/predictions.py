@@ -32,7 +32,7 @@ from phototag.serving.tagger import (
 
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
 
-MANY = 1000  # photos from which on it pays to record a network for ONNX Runtime
+MANY = 200  # photos from which on it pays to record the network for ONNX Runtime
 
 
 def find_photos(

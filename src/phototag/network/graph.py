@@ -1,36 +1,36 @@
 """A network as an ONNX graph, for runtimes without PyTorch."""
 
+import io
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def export_graph(network: nn.Module, example: Tensor, takes: str, gives: str) -> Any:
+def export_graph(network: nn.Module, example: Tensor, takes: str, gives: str) -> bytes:
     """Record a network for batches of any size.
 
     Args:
         network: From one tensor, whose first dimension is the batch, to another.
-        example: What it takes, of at least two photos: the exporter takes a batch of one for a
-            fixed one.
+        example: What it takes, of at least two photos: a batch of one may pass for a fixed one.
         takes: Name of the graph's input.
         gives: Name of its output.
 
     Returns:
-        The graph, an onnx.ModelProto.
+        The graph, an ONNX file's bytes.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
+    file = io.BytesIO()
+    # Of the two exporters the older one: under a second where the other takes eight, the same
+    # graph to a runtime, and a package less.
+    with warnings.catch_warnings(), torch.inference_mode(False):
+        warnings.simplefilter("ignore")  # of its age, and of its own internals
+        torch.onnx.export(
             network.eval(),
-            (example,),
+            (example.clone(),),
+            file,
             input_names=[takes],
             output_names=[gives],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
+            dynamic_axes={takes: {0: "batch"}, gives: {0: "batch"}},
+            dynamo=False,
         )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
-    return program.model_proto
+    return file.getvalue()

@@ -1,4 +1,4 @@
-"""Networks run by ONNX Runtime, which on a CPU takes half of PyTorch's time for most backbones."""
+"""Networks run by ONNX Runtime, which on a CPU takes half of PyTorch's time."""
 
 import sys
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from phototag.network.graph import export_graph
 
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+PACKAGES = ("onnx", "onnxruntime")
 PARITY = 1e-4  # of the largest output, by which it may differ from PyTorch
 
 
@@ -83,10 +83,9 @@ def record(network: nn.Module, examples: Tensor) -> bytes | None:
         return None
     expected = network(examples).float()
     try:
-        # The exporter takes a batch of one for a fixed one.
+        # A batch of one may pass for a fixed one.
         pixels = examples.permute(0, 2, 3, 1).repeat(2, 1, 1, 1)
-        program = export_graph(_FromPixels(network), pixels, "images", "found")
-        graph: bytes = program.SerializeToString()
+        graph = export_graph(_FromPixels(network), pixels, "images", "found")
         found = Session(graph)(examples)
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -52,11 +52,6 @@ class Metadata:
         return self.source == DRAWN
 
     @property
-    def has_backbones(self) -> bool:
-        """Whether the network is one of torchvision or timm, with a head."""
-        return bool(ModelParams.model_validate(self.model).backbones)
-
-    @property
     def is_frozen(self) -> bool:
         """Whether what learnt was a head over kept features, `model[2:]`."""
         return ModelParams.model_validate(self.model).frozen

@@ -44,8 +44,10 @@ class PixelBudget:
 
 
 BUDGET = PixelBudget(32_000_000)
-# Pillow decodes outside Python's lock, so threads do, and need no copies. Single photos go here
-# too: each thread that ever decoded keeps what it freed.
+# A single photo of so few pixels is decoded by the thread that asks, which need not wait for
+# another to wake up. Larger ones go to the pool: each thread that ever decoded keeps what it freed.
+SMALL = 300_000
+# Pillow decodes outside Python's lock, so threads do, and need no copies.
 POOL = ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode")
 Decoded = tuple[np.ndarray | None, str | None]
 
@@ -63,7 +65,13 @@ def decode_photos(
     Returns:
         For each its pixels, uint8 [size, size, 3], or why there are none.
     """
-    return list(POOL.map(lambda photo: _decode(photo, size, max_pixels), photos))
+
+    def decode(photo: bytes | InputError) -> Decoded:
+        return _decode(photo, size, max_pixels)
+
+    if len(photos) == 1 and _count_held(photos[0], size) <= SMALL:
+        return [decode(photos[0])]
+    return list(POOL.map(decode, photos))
 
 
 def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Decoded:
@@ -80,11 +88,13 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Decoded:
     return prepared.pixels, None if prepared.pixels is not None else prepared.reason
 
 
-def _count_held(photo: bytes, size: int) -> int:
+def _count_held(photo: bytes | InputError, size: int) -> int:
     """Count the pixels that decoding will hold at once, from the file's header.
 
     Of a JPEG that is decoded at an eighth of its size they are a 64th.
     """
+    if isinstance(photo, InputError):
+        return 0
     try:
         image = Image.open(io.BytesIO(photo), formats=FORMATS)
     except Exception:  # it will be told when it is decoded

@@ -217,8 +217,8 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
 def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
     """Log the model to the active run and register a version of it.
 
-    The version holds the weights, the thresholds and the code of `packaged_files`, no pickle; of
-    backbones the recorded network as well, where ONNX Runtime is installed and runs it.
+    The version holds the weights, the thresholds and the code of `packaged_files`, no pickle; and
+    the recorded network, where ONNX Runtime is installed and runs it.
     """
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
@@ -268,9 +268,8 @@ def digest_model(model_file: Path, thresholds_file: Path) -> str:
 
 
 def _pin_requirements(model_file: Path) -> list[str]:
-    metadata = read_metadata(model_file)
-    names = [*REQUIREMENTS, *required_packages(metadata)]
-    if metadata.has_backbones and can_record():
+    names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
+    if can_record():
         names.append("onnxruntime")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 

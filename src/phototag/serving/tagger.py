@@ -33,7 +33,6 @@ class Tagger:
         thresholds: 0..1 [num_labels].
         origin: What it was trained on, in a sentence; may be empty.
         is_drawn: Whether it never saw a real photo.
-        has_backbones: Whether the network is one of torchvision or timm, with a head.
         files: Weights and thresholds, from which a worker loads it; none of one made in memory.
     """
 
@@ -44,7 +43,6 @@ class Tagger:
     thresholds: np.ndarray
     origin: str = ""
     is_drawn: bool = False
-    has_backbones: bool = False
     files: tuple[Path, ...] = ()
 
 
@@ -91,15 +89,12 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         thresholds,
         _date_origin(model_file, describe_origin(metadata)),
         metadata.is_drawn,
-        metadata.has_backbones,
         (model_file.absolute(), thresholds_file.absolute()),
     )
 
 
 def accelerate_tagger(tagger: Tagger) -> Tagger:
-    """Have backbones run by ONNX Runtime, where that gives the same; recording takes seconds."""
-    if not tagger.has_backbones:
-        return tagger
+    """Have the network run by ONNX Runtime, where that gives the same; recording takes a second."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, tagger.size, tagger.size)
     examples = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
