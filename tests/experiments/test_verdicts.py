@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phototag.experiments.verdicts import judge_losses, predict_range
+from phototag.experiments.claims import Claim
+from phototag.experiments.verdicts import Trial, judge_losses, judge_variants, predict_range
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,32 @@ def test_what_differs_clearly(
     found, told = judge_losses(losses)
     assert found == pytest.approx(mean)
     assert told == verdict
+
+
+def test_a_claim_may_be_judged_by_ranking() -> None:
+    """Where a loss moves away from cross entropy, a higher val loss says nothing."""
+    runs = pd.DataFrame(
+        {
+            "variant": ["plain", "weighted"] * 2,
+            "seed": [0, 0, 1, 1],
+            "prior_loss": 0.35,
+            "val_loss": [0.2, 0.3, 0.21, 0.32],
+            "prior_mAP": 0.1,
+            "val_mAP": [0.3, 0.4, 0.32, 0.41],
+        }
+    )
+    claims = {
+        judge: Claim(says="", variants=("plain", "weighted"), judged_by=judge)
+        for judge in ("val_loss", "val_mAP")
+    }
+    told = {
+        judge: judge_variants(Trial("weights", claim, "few", runs))["weighted"]
+        for judge, claim in claims.items()
+    }
+    assert [verdict for _, verdict in told.values()] == ["worse", "better"]
+    assert [mean for mean, _ in told.values()] == pytest.approx([0.105, 0.095])
+    old = runs.drop(columns=["prior_mAP", "val_mAP"])  # collected before there was a mAP
+    assert judge_variants(Trial("weights", claims["val_mAP"], "few", old))["weighted"][1] is None
 
 
 def test_one_more_run_is_expected_in_the_prediction_interval() -> None:

@@ -24,6 +24,8 @@ class Claim(BaseModel):
         says: The claim in a sentence.
         variants: The first is what the others are compared with.
         expect: Variant -> what the report says of it beside the first.
+        judged_by: What verdicts compare: val_loss, or val_mAP where a variant's loss is another
+            one than plain cross entropy, from which it moves away on purpose.
         note: What a reader of the results should know besides.
     """
 
@@ -31,6 +33,7 @@ class Claim(BaseModel):
     says: str
     variants: Annotated[tuple[str, ...], Field(min_length=1)]
     expect: dict[str, Expectation] = {}
+    judged_by: Literal["val_loss", "val_mAP"] = "val_loss"
     note: str = ""
 
 

@@ -91,6 +91,9 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
         "best_epoch": training["epoch"],
         "prior_loss": float((entr(rates) + entr(1 - rates)).mean()),
         "val_loss": training["val_loss"],
+        "prior_mAP": float(rates.mean()),  # of a label that is guessed: its rate
+        # None in experiments of before it was recorded.
+        "val_mAP": history.set_index("epoch").get("mAP", {}).get(training["epoch"]),
         "val_f1_micro_at_0.5": history["f1_micro"].max(),
         **{f"test_{key}": value for key, value in scores.items()},
         "num_parameters": sum(each.numel() for each in network.parameters()),

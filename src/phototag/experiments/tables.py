@@ -31,8 +31,10 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
         epoch_times: Variant -> what an epoch takes, of `match_epoch_times`. Where the first
             variant and another have it, a column tells how long trainings took.
     """
+    by_map = trial.claim.judged_by == "val_mAP"
     header = (
-        "| variant | parameters | seeds | best epoch | val loss | of the prior's | Δ val loss "
+        "| variant | parameters | seeds | best epoch | val loss | of the prior's "
+        f"{'| mAP on val | Δ mAP' if by_map else '| Δ val loss'} "
         "| last val loss | micro F1 | macro F1 | micro F1 at 0.5, val |"
     )
     runs = trial.runs
@@ -59,6 +61,7 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
             f"{format_spread(own['best_epoch'], 0)} of {own['epochs'].max()}",
             format_spread(own["val_loss"], 4),
             f"{(own['val_loss'] / own['prior_loss']).mean():.3f}",
+            *([format_spread(own["val_mAP"], 3)] if by_map else []),
             f"{difference:+.4f} {verdict or 'open'}" if variant in told else "",
             format_spread(ends[variant], 3),
             *f1.values(),

@@ -80,21 +80,26 @@ def _fits(expected: Expectation, verdict: str) -> bool:
 
 
 def judge_variants(trial: Trial) -> dict[str, tuple[float, str | None]]:
-    """Judge each variant that ran beside the first; see `judge_losses`."""
-    losses = trial.runs.pivot(index="seed", columns="variant", values="val_loss")
-    prior = trial.runs.groupby("seed")["prior_loss"].first()
+    """Judge each variant that ran beside the first, by val loss or mAP; see `judge_losses`."""
+    runs, by_map = trial.runs, trial.claim.judged_by == "val_mAP"
+    if by_map:  # runs of before it was collected have none
+        runs = runs.reindex(columns=list(runs.columns.union(["val_mAP", "prior_mAP"])))
+    sign = -1 if by_map else 1  # what is compared is best where it is smallest
+    values = sign * runs.pivot(index="seed", columns="variant", values=trial.claim.judged_by)
+    prior = sign * runs.groupby("seed")["prior_mAP" if by_map else "prior_loss"].first()
     first, *others = trial.claim.variants
-    return {
+    judged = {
         variant: judge_losses(
-            pd.DataFrame({"first": losses[first], "variant": losses[variant], "prior": prior})
+            pd.DataFrame({"first": values[first], "variant": values[variant], "prior": prior})
         )
         for variant in others
-        if variant in losses
+        if variant in values
     }
+    return {variant: (sign * mean, verdict) for variant, (mean, verdict) in judged.items()}
 
 
 def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
-    """Compare losses of two variants, seed by seed.
+    """Compare losses of two variants, seed by seed; or minus a score that is best when high.
 
     Better or worse is what differs in the same direction for every seed, by more on average than
     the differences spread (largest less smallest), and slightly so where that is less than
@@ -102,7 +107,7 @@ def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
     variant that gains less than `LITTLE` of that barely learns.
 
     Args:
-        losses: Row a seed; columns first, variant and prior, in nats.
+        losses: Row a seed; columns first, variant and prior.
 
     Returns:
         The mean difference, and the verdict; None where fewer than two seeds have both.
