@@ -12,12 +12,11 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 # Two stamps: `make repro` installs what the pipeline needs, `make test` adds its tools to the same
-# environment, and neither does so twice. Byte code is compiled at once and on all cores, where pip
-# takes one: where PYTHONDONTWRITEBYTECODE is set, each process would otherwise compile all that it
-# imports, a minute a stage. (Some packages carry files that are no Python of this version.)
+# environment, and neither does so twice. Byte code is not compiled here: a fifth of it is ever
+# needed, and who imports a module first keeps it, also where PYTHONDONTWRITEBYTECODE is set outside.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	--constraint requirements.lock
-COMPILE := $(BIN)/python -m compileall -qq --workers 0 $(VENV)/lib || true
 
 setup: $(VENV)/.pipeline ## Make .venv with what the pipeline needs, pinned in requirements.lock
 
@@ -26,21 +25,18 @@ $(VENV)/.pipeline: pyproject.toml requirements.lock
 	"phototag needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[pipeline]'
-	@$(COMPILE)
 	@touch $@
 
 setup-pretrained: $(VENV)/.pretrained ## Add pretrained backbones and what runs them
 
 $(VENV)/.pretrained: $(VENV)/.pipeline
 	$(INSTALL) --editable '.[pretrained]'
-	@$(COMPILE)
 	@touch $@
 
 setup-dev: $(VENV)/.dev ## Add what tests, linters and the demo need
 
 $(VENV)/.dev: $(VENV)/.pipeline
 	$(INSTALL) --editable '.[dev]'
-	@$(COMPILE)
 	@touch $@
 
 repro: setup ## Run the whole pipeline and say what came of it

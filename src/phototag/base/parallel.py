@@ -1,8 +1,12 @@
 """Many small tasks, spread over processes here or over a cluster by joblib."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Literal, TypeVar
+from importlib.util import find_spec
+from typing import Any, Literal, TypeVar
+
+from phototag.base.errors import InputError
 
 Backend = Literal["sequential", "loky", "threading", "dask", "ray"]
 Task = TypeVar("Task")
@@ -23,15 +27,17 @@ def run_in_order(
             paths. Dask's address is DASK_SCHEDULER_ADDRESS, Ray's RAY_ADDRESS; without one, they
             start on this machine.
         n_jobs: Workers of loky and threading; -1 for one a core.
+
+    Raises:
+        InputError: What the backend needs is not installed, or its cluster does not answer.
     """
     from joblib import Parallel, delayed, parallel_config
 
     with ExitStack() as stack:
         if backend == "dask":
-            from distributed import Client
-
-            stack.enter_context(Client())
+            stack.enter_context(_join_dask())
         elif backend == "ray":
+            _need("ray", "ray")
             from ray.util.joblib import register_ray
 
             register_ray()
@@ -43,3 +49,22 @@ def run_in_order(
         )
         for start in range(0, len(tasks), slab):
             yield from parallel(delayed(work)(task) for task in tasks[start : start + slab])
+
+
+def _join_dask() -> Any:
+    _need("distributed", "'phototag[dask]'")
+    from distributed import Client
+
+    try:
+        return Client()
+    except OSError as error:
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS", "here")
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({error}): start it, or set "
+            "DASK_SCHEDULER_ADDRESS to where it is"
+        ) from None
+
+
+def _need(module: str, package: str) -> None:
+    if find_spec(module) is None:
+        raise InputError(f"this backend needs {module}: pip install {package}")

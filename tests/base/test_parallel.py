@@ -1,0 +1,54 @@
+from functools import partial
+
+import pytest
+
+from phototag.base import parallel
+from phototag.base.errors import InputError
+from phototag.base.parallel import Backend, run_in_order
+
+
+def double(number: int, offset: int = 0) -> int:
+    return 2 * number + offset
+
+
+@pytest.mark.parametrize("backend", ["sequential", "threading", "loky"])
+def test_results_come_in_the_order_of_the_tasks(backend: Backend) -> None:
+    found = run_in_order(partial(double, offset=1), range(300), backend, n_jobs=2)
+    assert list(found) == [2 * number + 1 for number in range(300)]
+    assert list(run_in_order(double, [], backend)) == []
+
+
+def test_one_process_does_a_task_when_it_is_asked_for() -> None:
+    """What was done before a kill is then with the caller."""
+    done: list[int] = []
+    results = run_in_order(done.append, range(10), "sequential")
+    next(results)
+    next(results)
+    assert done == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("backend", "sentence"),
+    [
+        ("dask", r"needs distributed: pip install 'phototag\[dask\]'"),
+        ("ray", "needs ray: pip install ray"),
+    ],
+)
+def test_what_a_backend_needs_is_told(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend, sentence: str
+) -> None:
+    monkeypatch.setattr(parallel, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=sentence):
+        next(run_in_order(double, range(3), backend))
+
+
+def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+
+    def refuse() -> None:
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        next(run_in_order(double, range(3), "dask"))
