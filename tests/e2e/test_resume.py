@@ -17,6 +17,7 @@ from tests.forks import fork_stage
 OUTS = ("models/model.safetensors", "reports/train/history.csv")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 pytestmark = pytest.mark.slow
+EPOCHS = 24
 
 
 def shorten(project: Path, epochs: int) -> None:
@@ -43,7 +44,7 @@ def test_kills_leave_the_same_bytes_and_one_run(
     project: Path, empty_database: Path, kills: int
 ) -> None:
     shutil.copy(empty_database, project)
-    shorten(project, 40)
+    shorten(project, EPOCHS)
 
     def start(experiment: str, patience: float | None) -> tuple[int, float]:
         """Train until it ends or patience does, and return the exit code and the seconds."""
@@ -62,7 +63,7 @@ def test_kills_leave_the_same_bytes_and_one_run(
     assert start("warm-up", None)[0] == 0
     code, whole = start("whole", None)
     assert code == 0
-    expected, epochs = digests(project), list(range(1, 41))
+    expected, epochs = digests(project), list(range(1, EPOCHS + 1))
     assert logged(project, "whole") == [("FINISHED", epochs)]
 
     rng = np.random.default_rng()

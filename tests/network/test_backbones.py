@@ -89,6 +89,8 @@ def test_peculiar_networks_take_torchvisions_file(name: str) -> None:
 
 def is_large(name: str) -> bool:
     """Whether it takes long to build; it is built as the smaller ones of its family are."""
+    if name.startswith("timm/"):
+        return "_base_" in name
     return bool(models.get_model_weights(name).DEFAULT.meta["num_params"] > 45e6)
 
 
@@ -116,7 +118,14 @@ def test_tiny_networks_train(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALL if name not in REFUSED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.soak if is_large(name) else ())
+        for name in ALL
+        if name not in REFUSED
+    ],
+)
 def test_a_network_of_each_family_trains(name: str) -> None:
     take_step(name, SIZE)
 
