@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from phototag.base.params import EvaluateParams, ModelParams
-from phototag.data.dataset import Dataset
+from phototag.data.dataset import Dataset, read_datasets
 from phototag.evaluation import charts, report
 from phototag.evaluation.galleries import build_galleries, overlay_heat
 from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
@@ -29,10 +29,13 @@ HISTORY = pd.DataFrame(
     }
 )
 PARAMS = EvaluateParams(pooling=2.0, calibrate=False, resamples=50)
+Figures = tuple[Path, dict[str, str]]  # their folder, and what draw_figures returned
 
 
-@pytest.fixture
-def result(datasets: dict[str, Dataset]) -> Evaluation:
+@pytest.fixture(scope="module")
+def result(packed: Path) -> Evaluation:
+    names = ("images.npy", "manifest.csv", "splits.csv")
+    datasets = read_datasets(*(packed / name for name in names))
     rng = np.random.default_rng(0)
     logits = {
         split: rng.normal(2.0 * datasets[split].targets - 1, 1.5) for split in ("val", "test")
@@ -41,19 +44,25 @@ def result(datasets: dict[str, Dataset]) -> Evaluation:
     return evaluate(datasets, logits, manifest, PARAMS, seed=0)
 
 
+@pytest.fixture(scope="module")
+def figures(result: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Figures:
+    folder = tmp_path_factory.mktemp("figures")
+    return folder, draw_figures(result, HISTORY, folder)
+
+
 def test_report_is_one_page_with_all_its_pictures(
-    result: Evaluation, tiny_spec: ModelParams, tmp_path: Path
+    result: Evaluation, figures: Figures, tiny_spec: ModelParams, tmp_path: Path
 ) -> None:
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
     galleries = build_galleries(network, torch.device("cpu"), result)
-    figures = draw_figures(result, HISTORY, tmp_path / "figures")
+    folder, drawn = figures
     page = tmp_path / "report.html"
-    write_report(page, result, figures, galleries)
+    write_report(page, result, drawn, galleries)
 
     text = page.read_text()
     assert not re.search(r"""(src|href)=["']?(https?:|[\w./])""", text.replace("data:image", "#"))
     embedded = re.findall(r"data:image/png;base64,([^\"]+)", text)
-    files = sorted((tmp_path / "figures").glob("*.png"))
+    files = sorted(folder.glob("*.png"))
     assert sorted(base64.b64decode(data) for data in embedded) == sorted(
         file.read_bytes() for file in files
     )
@@ -85,12 +94,16 @@ def test_a_network_without_maps_is_told_on_the_page(
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_fits_a_phone_and_a_desktop(
-    result: Evaluation, tiny_spec: ModelParams, tmp_path: Path, browser: Browser, width: int
+    result: Evaluation,
+    figures: Figures,
+    tiny_spec: ModelParams,
+    tmp_path: Path,
+    browser: Browser,
+    width: int,
 ) -> None:
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
     galleries = build_galleries(network, torch.device("cpu"), result)
-    figures = draw_figures(result, HISTORY, tmp_path / "figures")
-    write_report(tmp_path / "report.html", result, figures, galleries)
+    write_report(tmp_path / "report.html", result, figures[1], galleries)
     page = browser.new_page(viewport={"width": width, "height": 800})
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
@@ -106,9 +119,10 @@ def test_page_fits_a_phone_and_a_desktop(
     page.close()
 
 
-def test_figures_are_the_same_bytes_each_time(result: Evaluation, tmp_path: Path) -> None:
-    first = draw_figures(result, HISTORY, tmp_path / "a")
-    assert draw_figures(result, HISTORY, tmp_path / "b") == first
+def test_figures_are_the_same_bytes_each_time(
+    result: Evaluation, figures: Figures, tmp_path: Path
+) -> None:
+    assert draw_figures(result, HISTORY, tmp_path) == figures[1]
 
 
 def test_galleries_show_what_they_say(result: Evaluation, tiny_spec: ModelParams) -> None:
