@@ -49,8 +49,11 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
     for variant in ran:
         own = runs[runs["variant"] == variant].set_index("seed")
         difference, verdict = told.get(variant, (0.0, None))
+        delta = "open" if np.isnan(difference) else f"{difference:+.4f} {verdict or 'open'}"
         f1 = {key: format_spread(own[key], 3) for key in ("test_f1_micro", "test_f1_macro")}
-        if variant in told:
+        if variant not in told:
+            delta = ""
+        else:
             f1 = {
                 key: f"{text} Δ {(own[key] - first[key]).mean():+.3f}" for key, text in f1.items()
             }
@@ -61,8 +64,8 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
             f"{format_spread(own['best_epoch'], 0)} of {own['epochs'].max()}",
             format_spread(own["val_loss"], 4),
             f"{(own['val_loss'] / own['prior_loss']).mean():.3f}",
-            *([format_spread(own["val_mAP"], 3)] if by_map else []),
-            f"{difference:+.4f} {verdict or 'open'}" if variant in told else "",
+            *([format_spread(own["val_mAP"], 3) if "val_mAP" in own else ""] if by_map else []),
+            delta,
             format_spread(ends[variant], 3),
             *f1.values(),
             format_spread(own["val_f1_micro_at_0.5"], 3),

@@ -57,7 +57,9 @@ def answer_claim(trial: Trial) -> str:
     alike: dict[str, list[str]] = {}
     for name, (difference, verdict) in told.items():
         variant = escape_markdown(name)
-        if verdict is None:
+        if np.isnan(difference):
+            alike.setdefault("not judged, its runs have no mAP", []).append(variant)
+        elif verdict is None:
             alike.setdefault("one seed, not judged", []).append(f"{variant} {difference:+.4f}")
         else:
             alike.setdefault(verdict, []).append(variant)
