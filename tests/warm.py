@@ -53,7 +53,7 @@ def warm_python() -> Path:
     script = folder / "python"
     with FileLock(folder / "lock"):
         if not script.exists():
-            _start_server(folder / "socket")
+            _servers.append(_start_server(folder / "socket"))
             script.write_text(
                 SCRIPT.format(
                     python=sys.executable,
@@ -65,7 +65,10 @@ def warm_python() -> Path:
     return script
 
 
-def _start_server(address: Path) -> None:
+_servers: list[subprocess.Popen[bytes]] = []  # a pipe that nobody holds any more would end it
+
+
+def _start_server(address: Path) -> subprocess.Popen[bytes]:
     """Start the server, which ends with this process."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     server = subprocess.Popen(
@@ -76,6 +79,7 @@ def _start_server(address: Path) -> None:
     )
     assert server.stdout
     assert server.stdout.read(5) == b"ready"
+    return server
 
 
 def ask(address: str, arguments: list[str]) -> None:

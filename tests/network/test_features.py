@@ -85,9 +85,9 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(
     computed: list[int] = []
     compute = features._compute
 
-    def count(backbones: nn.Module, images: np.ndarray) -> np.ndarray:
+    def count(backbones: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
         computed.append(len(images))
-        return compute(backbones, images)
+        return compute(backbones, images, device)
 
     monkeypatch.setattr(features, "_compute", count)
     embed_photos(frozen, path, state)
@@ -142,6 +142,15 @@ def test_features_are_standardised_as_numpy_does(monkeypatch: pytest.MonkeyPatch
     std = np.where(np.arange(6) == 3, 1, given.std(axis=0))
     expected = (given - given.mean(axis=0)) / std
     np.testing.assert_allclose(layer(torch.from_numpy(values[rows])), expected, atol=1e-2)
+
+
+def test_features_are_checked_on_the_backbones_own_device(
+    tmp_path: Path, frozen: Frozen, backbones: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several processes, each has another GPU than the first."""
+    embed_photos(frozen, tmp_path / "features.npy", tmp_path / "key")
+    monkeypatch.setattr(features, "pick_device", lambda: torch.device("meta"))
+    assert len(read_features(tmp_path / "features.npy", backbones, PHOTOS)) == len(PHOTOS)
 
 
 def test_threads_give_the_same_bytes(tmp_path: Path, frozen: Frozen) -> None:

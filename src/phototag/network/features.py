@@ -103,7 +103,7 @@ def embed_photos(
 
 def _embed_batch(frozen: Frozen, first: int) -> np.ndarray:
     network, images = _load(frozen)
-    return _compute(network, images[first : first + BATCH])
+    return _compute(network, images[first : first + BATCH], pick_device())
 
 
 @cache
@@ -112,17 +112,18 @@ def _load(frozen: Frozen) -> tuple[nn.Module, np.ndarray]:
     keep_freed_memory()
     images = np.load(frozen.images, mmap_mode="r")
     backbones = build_backbones(frozen.name, frozen.weights, images.shape[1])
-    backbones.eval().to(pick_device())
-    return accelerate(backbones, _put(images[:2])), images
+    device = pick_device()
+    backbones.eval().to(device)
+    return accelerate(backbones, _put(images[:2], device)), images
 
 
-def _put(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images.copy()).to(pick_device()).permute(0, 3, 1, 2)
+def _put(images: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(images.copy()).to(device).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
-def _compute(backbones: nn.Module, images: np.ndarray) -> np.ndarray:
-    features: Tensor = backbones(_put(images))
+def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
+    features: Tensor = backbones(_put(images, device))
     return features.float().cpu().numpy()
 
 
@@ -167,7 +168,9 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
     except (OSError, ValueError):
         raise InputError(f"{path} is missing or damaged: `dvc repro embed` makes it") from None
     rows = np.linspace(0, len(images) - 1, PROBES).astype(int)
-    expected = _compute(backbones.eval(), images[rows])
+    # Theirs: of several processes each has a GPU of its own.
+    device = next(backbones.buffers()).device
+    expected = _compute(backbones.eval(), images[rows], device)
     if features.shape != (len(images), expected.shape[1]) or not np.allclose(
         features[rows], expected, rtol=0, atol=0.01 * float(np.abs(expected).max())
     ):
