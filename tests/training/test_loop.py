@@ -20,6 +20,7 @@ from phototag.network.model import build_model, initialize
 from phototag.training import loop
 from phototag.training.loop import DivergedError
 from phototag.training.losses import build_loss, positive_weights
+from phototag.training.optimizers import build_optimizer
 
 CPU = torch.device("cpu")
 TINY = {
@@ -221,7 +222,7 @@ def test_a_gpu_never_waits_within_an_epoch(
         model=model,
         forward=loop.wrap(model, compiled),
         averaged=None,
-        optimizer=loop.build_optimizer(model, params),
+        optimizer=build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
         dtype=loop.pick_dtype("auto", cuda),
         params=params,

@@ -26,11 +26,15 @@ from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
-from phototag.training.batch_norm import freeze_biases, share_statistics
+from phototag.training.batch_norm import freeze_biases, hold_statistics, share_statistics
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
 from phototag.training.losses import Loss, build_loss, positive_weights
+from phototag.training.optimizers import build_optimizer
 from phototag.training.schedules import learning_rate
-from phototag.training.solver import build_solver, solve_epoch, strength_of
+from phototag.training.solver import solve_epoch, strength_of
+
+STRONGEST = 0.1  # L2 of a head that is solved before its backbones train on
+STRENGTHS = 16  # at most, each 10^(-1/4) of the one before
 
 
 class DivergedError(InputError, FloatingPointError):
@@ -97,28 +101,6 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
         features = torch.cpu.get_capabilities()
         native = any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if native else torch.float32
-
-
-def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off.
-
-    That of lbfgs is the first of a path of strengths, one an epoch.
-    """
-    parameters = list(model.parameters())
-    lr, weight_decay = params.lr, params.weight_decay
-    match params.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
-        case "adagrad":
-            return torch.optim.Adagrad(parameters, lr, weight_decay=weight_decay)
-        case "lbfgs":
-            return build_solver(model)
-        case "sgd":
-            return torch.optim.SGD(
-                parameters, lr, params.momentum, weight_decay=weight_decay, fused=True
-            )
 
 
 def fit(
@@ -214,7 +196,7 @@ def fit(
                 f1_micro=f1_score(val.targets, logits >= 0, "micro"),
                 f1_macro=f1_score(val.targets, logits >= 0, "macro"),
                 mAP=mean_average_precision(val.targets, logits),
-                lr=training.optimizer.param_groups[0]["lr"],
+                lr=training.optimizer.param_groups[-1]["lr"],  # the head's, where rates differ
                 kept=epoch,
                 images_per_second=len(train) / elapsed,
             )
@@ -238,6 +220,30 @@ def fit(
         yield record
     bar.close()
     model.load_state_dict(best_weights)
+
+
+def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> None:
+    """Give backbones that train on a head that fits them as they came (Kumar et al., 2022).
+
+    A head that starts from nothing sends gradients that mean nothing into the backbones, and so
+    spoils what they know. The strength of its L2 is the one that suits val.
+
+    Args:
+        head: Of `build_model(...)[2:]`, on its device.
+        train: Features to learn from.
+        val: Features to choose the strength by.
+        params: All of params.yaml.
+    """
+    plain = {"early_stopping": 3, "ema": 0.0, "clip_norm": 0.0, "compile": False}
+    changes = {
+        "optimizer": "lbfgs",
+        "weight_decay": STRONGEST,
+        "epochs": STRENGTHS,
+        "train": params.train.model_copy(update=plain),
+        "model": params.model.model_copy(update={"freeze": True}),
+    }
+    *_, last = fit(head, train, val, params.model_copy(update=changes))
+    tqdm.write(f"the head alone: kept strength {last.kept} of L2", file=sys.stderr)
 
 
 def score_epoch(record: Mapping[str, Any], params: Params) -> tuple[float, ...]:
@@ -285,6 +291,8 @@ def train_one_epoch(
     num_steps, num_labels = len(batches), train.targets.shape[1]
     losses = torch.zeros(num_steps, device=device)
     model.train()
+    if params.model.finetuned and params.finetune.freeze_batch_norm:
+        hold_statistics(model)
     for index, positions in enumerate(batches):
         step = (epoch - 1) * num_steps + index
         _set_learning_rate(training, step, num_steps)
@@ -295,13 +303,16 @@ def train_one_epoch(
             other = read_batch(train, distributed.own_share(positions[::-1].copy()), device)
             images, targets = mix_batches((images, targets), other, draws.mix)
         images = augment_batch(images, draws)
-        with torch.autocast(device.type, training.dtype, enabled=training.dtype != torch.float32):
-            logits = training.forward(images)
-        entries = training.loss(logits.float(), targets)
-        loss = entries.sum() / (len(positions) * num_labels)
         training.optimizer.zero_grad(set_to_none=True)
-        # DDP averages over the processes, while each holds a part of the batch's sum.
-        (loss * distributed.world_size()).backward()
+        loss = torch.zeros((), device=device)
+        for part, wanted in _split_batch(images, targets, len(positions), params.train.accumulate):
+            with torch.autocast(device.type, training.dtype, training.dtype != torch.float32):
+                logits = training.forward(part)
+            entries = training.loss(logits.float(), wanted)
+            share = entries.sum() / (len(positions) * num_labels)
+            # DDP averages over the processes, while each holds a part of the batch's sum.
+            (share * distributed.world_size()).backward()
+            loss += share.detach()
         if params.train.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)
         training.optimizer.step()
@@ -309,12 +320,20 @@ def train_one_epoch(
             _average(training.averaged, model, params.train.ema, step)
         # Kept on the device: reading a value every step would make a GPU wait for the host.
         # Summed at once: several processes then stop at the same step.
-        losses[index] = distributed.sum_over_processes(loss.detach() * len(positions))
+        losses[index] = distributed.sum_over_processes(loss * len(positions))
         if device.type == "cpu" and not math.isfinite(losses[index]):
             break
         if bar is not None:
             bar.update(len(positions))
     return _sum_losses(losses, epoch) / len(order)
+
+
+def _split_batch(
+    images: Tensor, targets: Tensor, together: int, parts: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split a process's share of a batch; each process gets as many parts as all others."""
+    parts = min(parts, max(together // distributed.world_size(), 1))
+    yield from zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
 
 
 def wrap(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
@@ -357,7 +376,7 @@ def _set_learning_rate(training: Training, step: int, steps_per_epoch: int) -> N
         params.lr,
     )
     for group in training.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_share"]
 
 
 @torch.no_grad()
