@@ -204,13 +204,9 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"):
         data = encode(picture(number, 200, 200), kind)
         # These decoders do not say what is wrong.
-        why = {"WEBP": "unreadable", "HEIF": "unreadable", "AVIF": "not an image"}.get(kind)
-        add(
-            data[: len(data) // 2],
-            "rejected",
-            why or "truncated",
-            ext=kind.lower().replace("jpeg", "jpg"),
-        )
+        why = {"WEBP": "unreadable", "HEIF": "unreadable", "AVIF": "not an image"}
+        ext = kind.lower().replace("jpeg", "jpg")
+        add(data[: len(data) // 2], "rejected", why.get(kind, "truncated"), ext=ext)
     good = encode(new(), "PNG")
     middle = good.index(b"IDAT") + 30
     add(good[:middle] + b"\0damaged\0" + good[middle + 9 :], "rejected", "unreadable", ext="png")
