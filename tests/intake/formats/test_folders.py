@@ -51,7 +51,7 @@ def test_a_zip_is_read_as_a_folder_is(source: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         for path in sorted(source.rglob("*.*")):
             archive.write(path, path.relative_to(source))
-            archive.writestr(f"__MACOSX/{path.name}", b"")
+            archive.writestr(f"__MACOSX/{path.parent.name}/{path.name}", b"")
     found = run_import(tmp_path / "in.zip", tmp_path / "b.zip")
     assert found.summary.label_counts == {"cats": 2, "dogs": 2}
     assert "4 files of operating systems and tools" in found.summary.notes[0]
@@ -93,7 +93,7 @@ def test_of_photos_beside_the_folders_nothing_is_known(source: Path, tmp_path: P
         ("im7/1.png", "in: the label 'im7' cannot name a file"),
         ("tags1/1.png", "in: the label 'tags1' cannot name a file"),
         ("a:b/1.png", "in: the label 'a:b' cannot name a file"),
-        (f"{'l' * 201}/1.png", "in: the label 'l* cannot name a file"),
+        (f"{'l' * 201}/1.png", "in: the label 'l*' cannot name a file"),
         ("a/b/c/1.png", "a/b/c/1.png lies in folders in folders: .* labels a and b and c, "),
         (os.fsdecode(b"\xff/1.png"), "is not UTF-8"),
     ],

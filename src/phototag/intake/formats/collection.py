@@ -244,22 +244,24 @@ def choose_images(source: Path, names: Sequence[str], images: Path | None) -> Pa
     split = source.stem.removeprefix("instances_")  # COCO's own layout
     folders = [*(here / part for part in ("", "images", "data", split)),
                *(above / part for part in ("", "images", "data", split))]  # fmt: skip
-    holding: dict[Path, Path] = {}  # a photo -> the folder in which its name was found
-    for folder in folders:
-        paths = (locate(folder, name) for name in names)
-        if first := next((path for path in paths if path.is_file()), None):
-            holding.setdefault(first.resolve(), folder)
-    found = list(holding.values())
-    if len(found) > 1:
-        raise InputError(
-            f"{source} may mean photos in {found[0]} or in {found[1]}: say which with --images"
-        )
-    if not found:
+    files = [
+        {path.resolve() for name in names if (path := locate(folder, name)).is_file()}
+        for folder in folders
+    ]
+    most = max(files, key=len)
+    if not most:
         raise InputError(
             f"{source}: {names[0] if names else 'no photo'} lies neither beside it nor in images/: "
             "name the folder of the photos with --images"
         )
-    return found[0]
+    ties = {frozenset(found): folder for found, folder in zip(files, folders, strict=True)
+            if len(found) == len(most)}  # fmt: skip
+    if len(ties) > 1:
+        first, second, *_ = ties.values()
+        raise InputError(
+            f"{source} may mean photos in {first} or in {second}: say which with --images"
+        )
+    return folders[files.index(most)]
 
 
 def read_source_file(source: Path, name: str) -> bytes:

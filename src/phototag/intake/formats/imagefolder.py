@@ -109,10 +109,10 @@ def read_json_lines(text: str, file: str, separator: str) -> Listing:
             raise InputError(f"{place}: {shorten_text(written)} is no object; one a line")
         cells = {}
         for title, value in values.items():
-            column = normalize(title).casefold()
-            titles.setdefault(column, normalize(title))
             if isinstance(value, dict):  # boxes and the like: no label of the photo
                 continue
+            column = normalize(title).casefold()
+            titles.setdefault(column, normalize(title))
             if column in FILES and not isinstance(value, str):
                 raise InputError(
                     f"{place}: {title} should be text, not {shorten_text(repr(value))}"

@@ -161,7 +161,7 @@ def _read_path(value: str) -> str:
 
 def _name_candidates(value: str) -> Sequence[str]:
     """Return what the photo may be called in the user's folder, the longest first."""
-    parts = [part for part in _read_path(value).split("/") if part]
+    parts = [part for part in _read_path(value).split("/") if part not in ("", "..")]
     names = ["/".join(parts[start:]) for start in range(len(parts))]
     if parts and (uploaded := _UPLOADED.fullmatch(parts[-1])):
         names.append(uploaded[1])

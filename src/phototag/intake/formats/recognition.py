@@ -112,14 +112,14 @@ def _read_list(source: Path, hints: Hints) -> Collection:
     data = read_source_file(real.parent, real.name)
     text = decode_text(data, str(source))
     if known := _recognize_json(text):
-        if hints.format not in (None, known):
+        if hints.format and hints.format != known:
             raise InputError(f"{source} is not {WORDS[hints.format]}, but {WORDS[known]}")
         _check_hints(hints, known)
         read = read_coco if known == "coco" else read_labelstudio
         return read(source, text, hints.images)
     if source.suffix.lower() == ".json":
         raise InputError(f"{source}: neither an object (COCO) nor a list (Label Studio) in JSON")
-    if hints.format not in (None, *TABLES):
+    if hints.format and hints.format not in TABLES:
         raise InputError(f"{source} is not {WORDS[hints.format]}, but a CSV")
     listing = read_listing(data, str(source))
     wanted = hints.format if hints.format in TABLES else None

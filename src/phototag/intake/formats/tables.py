@@ -127,7 +127,7 @@ def read_table(
         number = row.cells.get(ids[0], "") if ids else ""
         entries.append(Entry(name, root, carried, unknown, number, row.cells.get("group", "")))
     used = {file_column, "group", *columns, *ids}
-    others = [column for column in listing.columns if column not in used]
+    others = [column for column in listing.columns if column and column not in used]
     notes = [f"columns passed over: {', '.join(others)}"] if others else []
     offered = [listing.titles[listing.columns.index(column)] for column in flags]
     return entries, notes, offered if kind == "one-hot" else []
