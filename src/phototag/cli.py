@@ -16,9 +16,9 @@ from phototag.base.parallel import Backend
 
 MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
 PORT = typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)
-Format = Literal["table", "csv", "jsonl", "results"]
+Format = Literal["table", "csv", "jsonl", "results", "coco", "labelstudio"]
 SourceFormat = Literal[
-    "numbered", "folders", "imagefolder", "coco", "label-studio", "list", "tags", "one-hot"
+    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "tags", "one-hot"
 ]
 Nested = Literal["all", "outer", "inner"]
 

@@ -43,7 +43,7 @@ def test_a_list_is_found_in_its_folder(tmp_path: Path, place: str) -> None:
     [
         ("all.csv", "file,cat,dog\ncats/1.png,1,0\n", r"a one-hot CSV \(all\.csv\).* --as one-hot"),
         ("all.json", INSTANCES, r"COCO instances \(all\.json\): say which: .* or --as coco"),
-        ("all.json", EXPORT, r"a Label Studio export \(all\.json\).* or --as label-studio"),
+        ("all.json", EXPORT, r"a Label Studio export \(all\.json\).* or --as labelstudio"),
         ("metadata.jsonl", "{}", r"an imagefolder: .* --as folders or --as imagefolder"),
     ],
 )
@@ -101,7 +101,7 @@ def test_what_was_imported_can_be_imported_again(folder: Path, tmp_path: Path) -
         ("list.csv", {"separator": ";"}, "--separator says nothing of a one-hot CSV"),
         ("list.csv", {"format": "tags"}, r"list\.csv is no tags CSV: it looks like a one-hot CSV"),
         ("list.csv", {"format": "coco"}, r"list\.csv is not COCO instances, but a CSV"),
-        ("all.json", {"format": "label-studio"}, "is not a Label Studio export, but COCO inst"),
+        ("all.json", {"format": "labelstudio"}, "is not a Label Studio export, but COCO inst"),
         ("all.json", {"separator": ";"}, "--separator says nothing of COCO instances"),
         ("gone.json", {}, r"gone\.json is missing: give a CSV or JSON that exists"),
         ("cats/1.png", {}, r"1\.png is neither a folder nor a zip"),

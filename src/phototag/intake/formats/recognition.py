@@ -24,13 +24,13 @@ from phototag.intake.leftovers import describe_leftovers, split_leftovers
 from phototag.intake.listing import decode_text, read_listing
 from phototag.intake.raw import list_files
 
-Format = Literal["numbered", "folders", "imagefolder", "coco", "label-studio", Kind]
+Format = Literal["numbered", "folders", "imagefolder", "coco", "labelstudio", Kind]
 WORDS: dict[Format, str] = {
     "numbered": "numbered photos (imN.jpg) with label files",
     "folders": "a folder a class",
     "imagefolder": "an imagefolder",
     "coco": "COCO instances",
-    "label-studio": "a Label Studio export",
+    "labelstudio": "a Label Studio export",
     "list": f"a {NAMES['list']}",
     "tags": f"a {NAMES['tags']}",
     "one-hot": f"a {NAMES['one-hot']}",
@@ -41,7 +41,7 @@ USES: dict[str, tuple[Format, ...]] = {
     "annotations": ("numbered",),
     "potential": ("numbered",),
     "nested": ("folders",),
-    "images": ("coco", "label-studio", *TABLES),
+    "images": ("coco", "labelstudio", *TABLES),
     "separator": ("list", "tags", "imagefolder"),
 }
 LISTS = (".csv", ".tsv", ".json", ".jsonl")
@@ -130,10 +130,10 @@ def _read_list(source: Path, hints: Hints) -> Collection:
     return collect(source, f"{NAMES[kind]}: {count(len(entries), 'row')}", entries, notes, offered)
 
 
-def _recognize_json(text: str) -> Literal["coco", "label-studio"] | None:
+def _recognize_json(text: str) -> Literal["coco", "labelstudio"] | None:
     """Tell COCO's object from Label Studio's list; None where it is no JSON."""
     first = text[:1000].lstrip("\ufeff \t\r\n")[:1]
-    return "coco" if first == "{" else "label-studio" if first == "[" else None
+    return "coco" if first == "{" else "labelstudio" if first == "[" else None
 
 
 def _choose_way(source: Path, names: Sequence[str], hints: Hints) -> Way:
