@@ -73,7 +73,10 @@ def import_photos(source: Path, destination: Path, hints: Hints | None = None) -
     if destination.exists():
         raise InputError(f"{destination} exists: remove it, or choose another with --to")
     found = read_collection(source, hints or Hints())
-    numbers = [entry.number or row for row, entry in enumerate(found.entries, start=1)]
+    numbers = [
+        row if entry.number is None else entry.number
+        for row, entry in enumerate(found.entries, start=1)
+    ]
     carried = _list_numbers(found, numbers, [entry.labels for entry in found.entries])
     unknown = _list_numbers(found, numbers, [entry.unknown for entry in found.entries])
     unknown = {label: some for label, some in unknown.items() if some}

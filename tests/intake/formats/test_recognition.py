@@ -9,6 +9,8 @@ from phototag.base.errors import InputError
 from phototag.intake.formats.folders import Nested
 from phototag.intake.formats.recognition import WORDS
 from phototag.intake.importer import import_photos
+from phototag.intake.labels import read_labels
+from phototag.intake.raw import find_layout, list_files
 from tests.intake.formats.test_coco import INSTANCES, NAMES
 from tests.intake.formats.test_labelstudio import EXPORT
 from tests.intake.imports import paint, run_import, write
@@ -70,6 +72,11 @@ def test_numbered_photos_in_class_folders_with_label_files_are_numbered(tmp_path
     assert run_import(tmp_path / "in", tmp_path / "raw").summary.what.startswith("a folder a class")
     write(tmp_path / "in/cat.txt", "1\n")
     assert import_photos(tmp_path / "in", tmp_path / "new").label_counts == {"cat": 1}
+    assert list_files(tmp_path / "new") == [
+        "annotations/cat.txt",
+        "images/im0.png",
+        "images/im1.png",
+    ]
     paint(tmp_path / "in/b/other.png", 7)
     with pytest.raises(InputError, match=r"numbered photos .* or as a folder a class: say which"):
         import_photos(tmp_path / "in", tmp_path / "newer")
@@ -79,6 +86,13 @@ def test_what_was_imported_can_be_imported_again(folder: Path, tmp_path: Path) -
     table = "file,cat,dog\ncats/1.png,1,\ndogs/2.png,?,1\n"
     write(tmp_path / "in.csv", table)
     first = import_photos(write(folder / "list.csv", table), tmp_path / "raw")
+    layout = find_layout(tmp_path / "raw")  # as the pipeline reads it
+    labels = read_labels(tmp_path / "raw", layout.annotations, layout.images)
+    assert (labels.problems, layout.sources) == ([], "sources.csv")
+    assert {label: column.tolist() for label, column in labels.targets.items()} == {
+        "cat": [1, 0],
+        "dog": [0, 1],
+    }
     again = import_photos(tmp_path / "raw", tmp_path / "again")
     assert again.what == "numbered photos: 2, and 2 label files"
     assert again.label_counts == first.label_counts == {"cat": 1, "dog": 1}

@@ -102,6 +102,13 @@ def test_a_list_takes_another_separator(tmp_path: Path) -> None:
     assert found.summary.label_counts == {"cat": 1, "dog": 1}
 
 
+@pytest.mark.parametrize("title", ["label", "class"])
+def test_labels_may_be_numbers(tmp_path: Path, title: str) -> None:
+    rows = "".join(f"{name}.png,{number}\n" for name, number in zip("abcd", "0112", strict=True))
+    found = run_import(write(tmp_path / "list.csv", f"file,{title}\n{rows}"), tmp_path / "raw")
+    assert found.summary.label_counts == {"0": 1, "1": 2, "2": 1}
+
+
 def test_photos_may_lie_in_another_folder(tmp_path: Path) -> None:
     source = write(tmp_path / "lists/list.csv", ONE_HOT)
     found = run_import(source, tmp_path / "raw", images=tmp_path)

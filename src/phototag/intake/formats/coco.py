@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.intake.formats.collection import (
@@ -87,7 +88,8 @@ def read_coco(source: Path, text: str, images: Path | None) -> Collection:
     folder = choose_images(source, names[:20], images) if names else source.parent
     every = frozenset(labels.values())
     entries, seen = [], dict[str, Place]()
-    for row, (image, name) in enumerate(zip(found.images, names, strict=True)):
+    for row, name in enumerate(tqdm(names, "read", disable=None)):
+        image = found.images[row]
         place = Place(str(source), f"images[{row}]")
         path = find_photo(folder, name, place, seen)
         unknown = NONE

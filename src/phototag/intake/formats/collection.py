@@ -237,8 +237,6 @@ def choose_images(source: Path, names: Sequence[str], images: Path | None) -> Pa
         InputError: There is no such folder, or there are several.
     """
     if images is not None:
-        if not images.is_dir():
-            raise InputError(f"--images {images} is no folder")
         return images
     here, above = source.parent, source.parent.parent
     split = source.stem.removeprefix("instances_")  # COCO's own layout

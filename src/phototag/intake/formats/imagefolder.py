@@ -111,8 +111,9 @@ def read_json_lines(text: str, file: str, separator: str) -> Listing:
         for title, value in values.items():
             if isinstance(value, dict):  # boxes and the like: no label of the photo
                 continue
-            column = normalize(title).casefold()
-            titles.setdefault(column, normalize(title))
+            written_title = normalize(title).strip()
+            column = written_title.casefold()
+            titles.setdefault(column, written_title)
             if column in FILES and not isinstance(value, str):
                 raise InputError(
                     f"{place}: {title} should be text, not {shorten_text(repr(value))}"

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import TypeAdapter
+from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.intake.decoding import KNOWN
@@ -89,7 +90,8 @@ def read_labelstudio(source: Path, text: str, images: Path | None) -> Collection
     candidates = [_name_candidates(value) for value in values]
     folder = choose_images(source, [name for some in candidates[:20] for name in some], images)
     entries, seen = [], dict[str, Place]()
-    for task, value, names, given in zip(tasks, values, candidates, answers, strict=True):
+    progress = tqdm(tasks, "read", disable=None)
+    for task, value, names, given in zip(progress, values, candidates, answers, strict=True):
         place = Place(str(source), f"[{seen_ids[task.id]}] (task {task.id})")
         name = next((name for name in names if _is_file(folder, name)), None)
         if name is None:

@@ -82,6 +82,8 @@ def read_collection(source: Path, hints: Hints) -> Collection:
             decides, or the file and its line or key.
     """
     list_names.cache_clear()
+    if hints.images is not None and not hints.images.is_dir():
+        raise InputError(f"--images {hints.images} is no folder")
     if source.suffix.lower() in LISTS and not source.is_dir():
         return _read_list(source, hints)
     names, left = split_leftovers(list_files(source))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
+from tqdm import tqdm
+
 from phototag.base.errors import InputError
 from phototag.intake.formats.collection import (
     EVERY,
@@ -48,7 +50,8 @@ def recognize_table(listing: Listing, file: str) -> list[Kind]:
     tags = [] if named else _find_tags(listing, flags)
     kinds: list[Kind] = ["list"] if named else ["tags"] if tags else []
     # Beside labels in a cell, one column of 0 and 1 may say anything else of a photo.
-    if flags and (not kinds or set(flags) & {*named, *tags} or len(flags) > 1):
+    others = set(flags) - {*named, *tags}
+    if (flags and not kinds) or len(others) > 1 or _hold_flags_alone(listing, [*named, *tags]):
         kinds.append("one-hot")
     if not kinds:
         raise InputError(
@@ -118,7 +121,7 @@ def read_table(
     ids = [column for column in IDS if column in listing.columns]
     entries: list[Entry] = []
     seen: dict[str, Place] = {}
-    for row in listing.rows:
+    for row in tqdm(listing.rows, "read", disable=None):
         place = Place(file, row.line)
         _check_width(row, listing, file_column, columns, separator, place)
         path = find_photo(folder, row.cells.get(file_column, ""), place, seen)
@@ -157,6 +160,12 @@ def _find_flags(listing: Listing) -> list[str]:
         if known and 2 * (known + cells.count(UNKNOWN)) > len(cells):
             found.append(column)
     return found
+
+
+def _hold_flags_alone(listing: Listing, columns: list[str]) -> bool:
+    """Tell columns of labels that are called 0 and 1, or are no labels."""
+    cells = {row.cells.get(column, "").casefold() for row in listing.rows for column in columns}
+    return bool(cells & (YES | NO)) and cells <= YES | NO | {"", UNKNOWN}
 
 
 def _find_tags(listing: Listing, flags: list[str]) -> list[str]:
