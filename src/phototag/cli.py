@@ -73,7 +73,7 @@ def import_(
 
     hints = Hints(format_, annotations, potential, images, separator, nested)
     summary = import_photos(source, to, hints)
-    typer.echo(f"{source} is {summary.what}")
+    typer.echo(f"recognised as {summary.what}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
     counts = ", ".join(f"{label} {count}" for label, count in summary.label_counts.items())
