@@ -1,8 +1,8 @@
 """Raw photos and label files: a folder or one zip, read alike.
 
 The layout is `images/imN.jpg` and `annotations/CLASS.txt`, at the top or inside one folder
-(the course's own zip holds them in `train/`); `sources.csv`, which `phototag import` writes, may
-stand beside them.
+(the course's own zip holds them in `train/`); what `phototag import` writes, `sources.csv` and
+`unknown/CLASS.txt`, may stand beside them.
 """
 
 import os
