@@ -410,6 +410,7 @@ def test_decoding_leaves_the_filters_of_warnings_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_two_dask_workers_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
