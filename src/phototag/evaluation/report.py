@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phototag.data.targets import is_known
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Example
 from phototag.evaluation.result import Evaluation
@@ -104,17 +105,21 @@ def write_report(
         origin: Of `weights.describe_origin`: what the model was trained on.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
-    photos = len(result.datasets[result.split])
+    judged = result.datasets[result.split]
+    known, entries = np.count_nonzero(is_known(judged.targets)), judged.targets.size
+    partly = "" if judged.complete else f"{known} of {entries} entries"
+    photos = f"{len(judged)} {result.split} photos{f' ({partly} are known)' if partly else ''}"
     write_page(
         page,
         "phototag.evaluation",
         "report.html.j2",
         title="How good is the model?",
         headline=[
-            *summarize(f"{photos} {result.split} photos", scores, per_label, slices),
+            *summarize(photos, scores, per_label, slices),
             *([origin] if origin else []),
         ],
         split=result.split,
+        partly=partly,
         predictors=list(dict.fromkeys(scores["predictor"])),
         metrics=list(dict.fromkeys(scores["metric"])),
         cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
