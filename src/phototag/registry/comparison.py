@@ -145,7 +145,7 @@ def judge(comparison: pd.DataFrame, number: int = 1) -> tuple[bool, str]:
     row = comparison.set_index("metric").loc[DECIDES].to_dict()
     wins = bool(row["low"] > 0)
     verb = "beats" if wins else "does not clearly beat"
-    photos = f"photos, of {row['known']} known entries" if "known" in row else "photos"
+    photos = f"photos, of {row['known']:.0f} known entries" if "known" in row else "photos"
     if np.isnan(row["low"]):
         return False, (
             f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: these are too few "
