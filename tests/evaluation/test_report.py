@@ -381,6 +381,7 @@ def test_the_page_says_how_much_is_known(
     assert f"On 8 test photos ({known.sum()} of 24 entries are known) the model finds" in text
     assert f"every score here is over the known ones, {known.sum()} of 24 entries" in text
     assert text.count("<th>known</th>") == 2
+    assert "Of no photo here is it known that it has no label." in text
     assert re.search(r"true: [a-z, ]+ \([0-2] of 3 labels are known\)", text)
 
 

@@ -119,5 +119,6 @@ def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> No
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     write_intake(tmp_path, manifest, [], images)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "0 photos are known to carry no label" in page
     assert "2 of 12 entries (a photo and a label) are not known" in page
     assert "<th>label that is not known</th>" in page

@@ -171,7 +171,8 @@ def summarize(
         f"{value['most frequent label', 'f1_macro']:.2f}; its loss, {value['model', 'loss']:.3f}, "
         f"{learnt}.",
         _compare_labels(per_label),
-        f"{_describe_silence(value['model', 'unlabelled_coverage'])} {_compare_slices(slices)}",
+        f"{_describe_silence(value['model', 'unlabelled_coverage'], 'known' not in scores)} "
+        f"{_compare_slices(slices)}",
     ]
 
 
@@ -198,9 +199,13 @@ def _compare_labels(per_label: pd.DataFrame) -> str:
     return f"{sentence}."
 
 
-def _describe_silence(coverage: float) -> str:
+def _describe_silence(coverage: float, complete: bool) -> str:
     if np.isnan(coverage):
-        return "Every photo here has a label."
+        return (
+            "Every photo here has a label."
+            if complete
+            else "Of no photo here is it known that it has no label."
+        )
     return f"Of the photos without labels it rightly leaves {coverage:.0%} alone."
 
 

@@ -190,9 +190,10 @@ def _headline(summary: dict[str, Any]) -> list[str]:
         else "No photo is there twice."
     )
     times = sum(summary["label_problems"].values())
+    known = "are known to " if "unknown" in summary else ""
     sentences.append(
         f"{times} {'remark' if times == 1 else 'remarks'} on label files; "
-        f"{summary['unlabelled']} photos carry no label."
+        f"{summary['unlabelled']} photos {known}carry no label."
     )
     if "unknown" in summary:
         photos = summary["files"] - decisions.get("rejected", 0)
