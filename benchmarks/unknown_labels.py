@@ -1,10 +1,11 @@
-"""What a solved head loses where half of train's entries are unknown, and where they count as absent.
+"""What a solved head loses where half of train is unknown, and where that is taken for absent.
 
 In a project whose features are there (`phototag recipe pretrained`, your photos, `dvc repro`),
-`python -m benchmarks.unknown_labels` hides half of the entries of train at random, and does what the
-pipeline does: the strength of L2 is chosen on val, thresholds on val and out of fold. Val and test
-stay known. Beside it, a head that takes what is hidden for absent, one that sees half of the photos
-with all of their labels, and one that sees everything. Scores on test, means over three draws.
+`python -m benchmarks.unknown_labels` hides half of the entries of train at random, and does what
+the pipeline does: the strength of L2 is chosen on val, thresholds on val and out of fold. Val and
+test stay known. Beside it, a head that takes what is hidden for absent, one that sees half of the
+photos with all of their labels, and one that sees everything. Scores on test, means over three
+draws.
 """
 
 from collections.abc import Iterator
