@@ -13,6 +13,7 @@ from torch import nn
 from phototag.base.files import file_digest, project_root, read_json, replace_file, write_json
 from phototag.base.params import Params, keeps_features, read_params
 from phototag.data import dataset
+from phototag.data.targets import label_rates
 from phototag.network import distributed, features, model
 from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
@@ -52,7 +53,8 @@ def train_network(params: Params) -> None:
     network = model.build_model(
         params.model, len(train.labels), params.resize.size, stats["mean"], stats["std"]
     )
-    model.initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
+    prior = torch.from_numpy(label_rates(train.targets)).float()
+    model.initialize(network, params.model, prior)
     network.to(device)
     learner = network
     if on_features(params):

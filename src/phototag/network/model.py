@@ -259,7 +259,8 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
     Args:
         model: Of `build_model`.
         spec: From which it was built.
-        prior: Share of photos that carry each label, 0..1, float [num_labels].
+        prior: Share of photos that carry each label, of those for which that is known, 0..1, float
+            [num_labels].
 
     Raises:
         InputError: The weights are not there, or belong to another network.

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.data.targets import is_known
 from phototag.network import distributed
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
@@ -28,7 +29,7 @@ from phototag.network.metrics import binary_cross_entropy, f1_score, mean_averag
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
 from phototag.training.batch_norm import freeze_biases, hold_statistics, share_statistics
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
-from phototag.training.losses import Loss, build_loss, positive_weights
+from phototag.training.losses import Loss, build_loss, positive_weights, skip_unknown
 from phototag.training.optimizers import build_optimizer
 from phototag.training.schedules import learning_rate
 from phototag.training.solver import solve_epoch, strength_of
@@ -140,6 +141,7 @@ def fit(
     if device.type == "cpu":
         keep_freed_memory()
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
+    loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
     share_statistics(model)
     freeze_biases(model)
     training = Training(
@@ -147,7 +149,7 @@ def fit(
         forward=wrap(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
-        loss=build_loss(params.train.loss, params.train.label_smoothing, weights),
+        loss=loss if train.complete else skip_unknown(loss),
         dtype=distributed.broadcast(pick_dtype(params.precision, device)),
         params=params,
     )
@@ -266,7 +268,7 @@ def score_epoch(record: Mapping[str, Any], params: Params) -> tuple[float, ...]:
 def train_one_epoch(
     training: Training, train: Dataset, epoch: int, bar: "tqdm[Any] | None" = None
 ) -> float:
-    """Train on every photo once and return the mean loss over photos and labels.
+    """Train on every photo once and return the mean loss over photos and labels that are known.
 
     Args:
         training: The network and all that trains it.
@@ -288,7 +290,7 @@ def train_one_epoch(
         shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
     )
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
-    num_steps, num_labels = len(batches), train.targets.shape[1]
+    num_steps, num_labels, num_known = len(batches), train.targets.shape[1], 0
     losses = torch.zeros(num_steps, device=device)
     model.train()
     if params.model.finetuned and params.finetune.freeze_batch_norm:
@@ -303,13 +305,15 @@ def train_one_epoch(
             other = read_batch(train, distributed.own_share(positions[::-1].copy()), device)
             images, targets = mix_batches((images, targets), other, draws.mix)
         images = augment_batch(images, draws)
+        known = _count_known(train, positions, mixed=draws.mix is not None)
+        num_known += known
         training.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=device)
         for part, wanted in _split_batch(images, targets, len(positions), params.train.accumulate):
             with torch.autocast(device.type, training.dtype, training.dtype != torch.float32):
                 logits = training.forward(part)
             entries = training.loss(logits.float(), wanted)
-            share = entries.sum() / (len(positions) * num_labels)
+            share = entries.sum() / max(known, 1)
             # DDP averages over the processes, while each holds a part of the batch's sum.
             (share * distributed.world_size()).backward()
             loss += share.detach()
@@ -320,12 +324,20 @@ def train_one_epoch(
             _average(training.averaged, model, params.train.ema, step)
         # Kept on the device: reading a value every step would make a GPU wait for the host.
         # Summed at once: several processes then stop at the same step.
-        losses[index] = distributed.sum_over_processes(loss * len(positions))
+        losses[index] = distributed.sum_over_processes(loss * (known / num_labels))
         if device.type == "cpu" and not math.isfinite(losses[index]):
             break
         if bar is not None:
             bar.update(len(positions))
-    return _sum_losses(losses, epoch) / len(order)
+    return _sum_losses(losses, epoch) / (max(num_known, 1) / num_labels)
+
+
+def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
+    """Count a batch's targets that are known; of mixed photos, those that are known of both."""
+    if train.complete:
+        return len(positions) * train.targets.shape[1]
+    known = is_known(train.targets[positions])
+    return int((known & known[::-1] if mixed else known).sum())
 
 
 def _split_batch(
