@@ -1,4 +1,4 @@
-"""Verify and resize: data.raw -> data/{images.npy,manifest.csv}, reports/resize/."""
+"""Verify and resize: data.raw, corrections -> data/{images.npy,manifest.csv}, reports/resize/."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from phototag.base.params import read_params
 from phototag.data.manifest import build_manifest, check_labels, keep, write_manifest
+from phototag.intake.corrections import apply_answers, read_answers, remark_changes
 from phototag.intake.duplicates import group_duplicates
 from phototag.intake.labels import image_number, read_labels, refuse_names
 from phototag.intake.packing import prepare_photos, write_images
@@ -17,6 +18,8 @@ from phototag.intake.report import list_rejected, write_intake
 from phototag.intake.sources import read_source_groups
 
 from . import run
+
+CORRECTIONS = Path("data/corrections.csv")
 
 
 def main() -> None:
@@ -30,6 +33,7 @@ def main() -> None:
     wanted = params.data.labels
     labels = read_labels(source, layout.annotations, names, wanted, layout.unknown)
     check_labels(labels.targets)
+    answers = read_answers(CORRECTIONS)
     source_groups, missing = read_source_groups(source, layout.sources, names)
 
     prepared = prepare_photos(
@@ -45,6 +49,8 @@ def main() -> None:
     photos = write_images(Path("data/images.npy"), progress, resize.size)
     images = np.load("data/images.npy", mmap_mode="r")
 
+    changes, untaken = apply_answers(labels.targets, names, photos, answers, str(CORRECTIONS))
+    photos = remark_changes(photos, changes)
     manifest = build_manifest(names, photos, labels.targets, source_groups)
     kept = keep(manifest)
     manifest.loc[manifest["decision"] != "rejected", "duplicate_group"] = group_duplicates(
@@ -52,8 +58,8 @@ def main() -> None:
     )
     write_manifest(Path("data/manifest.csv"), manifest)
 
-    problems = [*list_rejected(manifest), *labels.problems, *missing]
-    write_intake(Path("reports/resize"), manifest, problems, images, layout.leftovers)
+    problems = [*list_rejected(manifest), *labels.problems, *missing, *untaken]
+    write_intake(Path("reports/resize"), manifest, problems, images, layout.leftovers, changes)
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

@@ -177,7 +177,9 @@ def test_guard_fails_when_any_source_is_removed(stage: str) -> None:
         assert problems(changed) == [f"{stage}: deps omit {dep}"]
 
 
-@pytest.mark.parametrize("stage", ["split", "normalize-stats", "train", "evaluate", "register"])
+@pytest.mark.parametrize(
+    "stage", ["resize", "split", "normalize-stats", "train", "evaluate", "register"]
+)
 def test_guard_fails_when_any_data_file_is_removed(stage: str) -> None:
     stages = read_stages()
     for dep in [d for d in stages[stage]["deps"] if d.startswith(("data/", "models/", "reports/"))]:

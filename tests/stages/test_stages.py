@@ -13,6 +13,7 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.data.manifest import read_kept
 from phototag.data.targets import UNKNOWN
+from phototag.intake.corrections import COLUMNS, Answer, append_answer
 from phototag.intake.importer import import_photos
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
@@ -187,3 +188,40 @@ def test_what_is_not_known_reaches_splits_and_counts(
     assert stats["known_counts"] == known
     rates = pd.read_csv(tmp_path / "reports/split/rates.csv").set_index(["label", "split"])
     assert rates["known"]["cat", "train"] == stats["known_counts"]["cat"]
+
+
+def test_answers_reach_manifest_splits_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    run(tmp_path, monkeypatch, resize.main)
+    plain = read_kept(tmp_path / "data/manifest.csv")
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    (tmp_path / "data/corrections.csv").write_text(",".join(COLUMNS) + "\n")
+    resize.main()
+    assert {path: path.read_bytes() for path in written} == written
+
+    path = tmp_path / "data/corrections.csv"
+    wrong = [plain.index[plain["cat"] == value][5] for value in (0, 1)]
+    for row, answer in zip([*wrong, 9], ["yes", "no", "unsure"], strict=True):
+        file, sha256 = plain.loc[row, ["file", "sha256"]]
+        append_answer(path, Answer(file, sha256, "cat", answer, "?", "ann", "2025-01-01", "errors"))
+    append_answer(path, Answer("im99.jpg", "?", "cat", "yes", "no", "ann", "2025-01-01", "errors"))
+    resize.main()
+    split.main()
+    manifest = read_kept(tmp_path / "data/manifest.csv")
+    expected = plain["cat"].copy()
+    expected[[*wrong, 9]] = [1, 0, UNKNOWN]
+    assert manifest["cat"].tolist() == expected.tolist()
+    assert manifest["reason"][wrong[0]] == "corrected: cat yes"
+    assert (manifest[["bird", "dog"]] == plain[["bird", "dog"]]).all(axis=None)
+    summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
+    assert summary["corrected"] == {"cat": 3}
+    assert (
+        summary["unknown"]["cat"]
+        == summary["label_problems"]["a correction of a photo that is gone"]
+        == 1
+    )
+    page = (tmp_path / "reports/resize/report.html").read_text()
+    assert "3 entries of 3 photos were corrected by people (1 yes, 1 no, 1 unsure)" in page
+    assert "data/corrections.csv:5" in page

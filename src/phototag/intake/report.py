@@ -14,6 +14,7 @@ from PIL import Image
 from phototag.base.files import replace_file, write_json
 from phototag.data.manifest import escape_name, keep, label_names, label_targets
 from phototag.data.targets import UNKNOWN, all_known, is_known
+from phototag.intake.corrections import Change
 from phototag.intake.leftovers import describe_leftovers
 from phototag.intake.problems import Problem
 from phototag.pages.cells import guard_cells
@@ -48,6 +49,7 @@ def write_intake(
     problems: Sequence[Problem],
     images: np.ndarray,
     leftovers: Sequence[str] = (),
+    changes: Sequence[Change] = (),
 ) -> None:
     """Write summary.json, problems.csv, duplicates.csv, sizes.png and report.html.
 
@@ -57,9 +59,12 @@ def write_intake(
         problems: Of photos and label files.
         images: uint8 [num_images, size, size, 3], of the photos that were not rejected.
         leftovers: Files of systems and tools, which were passed over; they are counted apart.
+        changes: Entries that people corrected.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"leftovers": len(leftovers)}
+    if changes:
+        summary["corrected"] = _count(change.label for change in changes)
     write_json(folder / "summary.json", summary)
     columns = ["file", "line", "kind", "detail", "action"]
     problems = [replace(problem, file=escape_name(problem.file)) for problem in problems]
@@ -81,6 +86,7 @@ def write_intake(
         "mode": summary["modes"],
         "label": summary["labels"],
         "label that is not known": unknown,
+        "corrected label": summary.get("corrected", {}),
         "problem in label files": summary["label_problems"],
     }
     write_page(
@@ -88,7 +94,7 @@ def write_intake(
         "phototag.intake",
         "report.html.j2",
         title="What came in?",
-        headline=[*_headline(summary), *describe_leftovers(leftovers)],
+        headline=[*_headline(summary), *_describe_changes(changes), *describe_leftovers(leftovers)],
         tables={name: counts for name, counts in tables.items() if counts},
         sizes=sizes,
         problems=about_labels[:LINES],
@@ -203,6 +209,19 @@ def _headline(summary: dict[str, Any]) -> list[str]:
             "learnt from them, or judged by them."
         )
     return sentences
+
+
+def _describe_changes(changes: Sequence[Change]) -> list[str]:
+    if not changes:
+        return []
+    answers = _count(change.answer for change in changes)
+    told = ", ".join(f"{count} {answer}" for answer, count in answers.items())
+    number, photos = len(changes), len({change.photo for change in changes})
+    return [
+        f"{number} {'entry' if number == 1 else 'entries'} of {photos} "
+        f"{'photo' if photos == 1 else 'photos'} were corrected by people ({told}): there the "
+        "manifest says something else than the label files."
+    ]
 
 
 def _show_kinds(
