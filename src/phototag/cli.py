@@ -20,6 +20,7 @@ Format = Literal["table", "csv", "jsonl", "results", "coco", "labelstudio"]
 SourceFormat = Literal[
     "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "tags", "one-hot"
 ]
+Ranking = Literal["errors", "next", "duplicates"]
 Nested = Literal["all", "outer", "inner"]
 
 typer_app = typer.Typer(
@@ -335,10 +336,40 @@ def demo(
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Serve a page on which one drops a photo and sees labels, scores and where they come from."""
-    from phototag.apps.demo import serve_demo
+    from phototag.apps.server import serve_page
 
     _refuse_busy(port)
-    serve_demo(model, thresholds, port)
+    serve_page("demo_page", port, str(model.resolve()), str(thresholds.resolve()))
+
+
+@typer_app.command()
+def review(
+    ranking: Annotated[
+        Ranking,
+        typer.Option(
+            help="What to ask: likely label errors, what to label next, copies that differ."
+        ),
+    ] = "errors",
+    who: Annotated[
+        str | None, typer.Option(help="Written beside each answer; by default git's user.name.")
+    ] = None,
+    effect: Annotated[
+        str | None,
+        typer.Option(metavar="REVISION", help="No page: tell what the answers since then changed."),
+    ] = None,
+    port: Annotated[int, PORT] = 8502,
+) -> None:
+    """Serve a page on which one judges labels by keyboard; answers go to data/corrections.csv.
+
+    `dvc repro` trains on them.
+    """
+    from phototag.apps import effects, server
+
+    if effect is not None:
+        typer.echo(effects.describe_effect(Path(), effect))
+        return
+    _refuse_busy(port)
+    server.serve_page("review_page", port, str(Path.cwd()), ranking, who or effects.name_user())
 
 
 @typer_app.command()

@@ -1,6 +1,5 @@
 """The page of `phototag demo`, which Streamlit runs: drop a photo, see what the model sees."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import streamlit as st
 import torch
 
 from phototag.apps.formats import show_name
+from phototag.apps.markup import show_plain
 from phototag.base.errors import InputError
 from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
@@ -25,25 +25,25 @@ def main() -> None:
     try:
         tagger = _load(model, thresholds)
     except InputError as error:
-        st.error(_plain(str(error)))
+        st.error(show_plain(str(error)))
         return
     if tagger.origin:
-        (st.warning if tagger.is_drawn else st.caption)(_plain(tagger.origin))
+        (st.warning if tagger.is_drawn else st.caption)(show_plain(tagger.origin))
     file = st.file_uploader("Drop a photo here; it stays on this machine.")
     if file is None:
         return
     (tags,) = tag_photos(tagger, [file.getvalue()])
     if tags.pixels is None:
-        st.error(_plain(f"{show_name(file.name)}: {tags.error}"))
+        st.error(show_plain(f"{show_name(file.name)}: {tags.error}"))
         return
-    st.subheader(_plain(", ".join(tags.labels)) or "no label")
+    st.subheader(show_plain(", ".join(tags.labels)) or "no label")
     left, right = st.columns(2)
     ranked = sorted(tags.scores, key=lambda label: -tags.scores[label])
     with left:
         for label in ranked:
             threshold = float(tagger.thresholds[tagger.labels.index(label)])
             mark = "**yes**" if label in tags.labels else "no"
-            text = f"{_plain(label)}: {tags.scores[label]:.2f} against {threshold:.2f}, {mark}"
+            text = f"{show_plain(label)}: {tags.scores[label]:.2f} against {threshold:.2f}, {mark}"
             st.progress(tags.scores[label], text=text)
     with right:
         shown = st.selectbox("Where did it see", ranked)
@@ -52,13 +52,8 @@ def main() -> None:
             st.image(tags.pixels, caption="what the network saw", width=WIDTH)
             st.caption("No heat map: this network's attention mixes the places of a photo.")
         else:
-            captions = ["what the network saw", _plain(shown)]
+            captions = ["what the network saw", show_plain(shown)]
             st.image([tags.pixels, seen], caption=captions, width=WIDTH)
-
-
-def _plain(text: str) -> str:
-    """Write the user's words so that Markdown shows them as they are."""
-    return re.sub(r"([!-+\-/:-@\[-`{-~])", r"\\\1", text)
 
 
 @st.cache_resource  # type: ignore[untyped-decorator]

@@ -79,9 +79,12 @@ def read_answers(path: Path) -> dict[int, Answer]:
     Raises:
         InputError: The file is no such CSV; the message names the line.
     """
-    if not path.exists():
-        return {}
-    table = read_listing(path.read_bytes(), str(path))
+    return parse_answers(path.read_bytes(), str(path)) if path.exists() else {}
+
+
+def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
+    """Read the file's bytes, as `read_answers` does; `path` is for messages."""
+    table = read_listing(data, path)
     if table.rows and not set(COLUMNS) <= set(table.columns):
         raise InputError(
             f"{path}:{table.header_line}: the first line must name the columns {','.join(COLUMNS)}"

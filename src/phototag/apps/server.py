@@ -1,4 +1,4 @@
-"""The server of the demo page."""
+"""Streamlit's server of a page."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ from pathlib import Path
 from phototag.base.errors import InputError
 
 
-def serve_demo(model: Path, thresholds: Path, port: int) -> None:
-    """Become Streamlit's server of `demo_page.py`, on 127.0.0.1.
+def serve_page(name: str, port: int, *arguments: str) -> None:
+    """Become Streamlit's server of a page of this room, on 127.0.0.1.
 
     Args:
-        model: The weights.
-        thresholds: The thresholds that go with them.
+        name: The page's module.
         port: Of the server.
+        arguments: What the page finds in `sys.argv`.
 
     Raises:
         InputError: Streamlit is not installed.
@@ -30,7 +30,7 @@ def serve_demo(model: Path, thresholds: Path, port: int) -> None:
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     }
-    page = Path(__file__).with_name("demo_page.py")
+    page = Path(__file__).with_name(f"{name}.py")
     command = [sys.executable, "-m", "streamlit", "run", str(page)]
     command += [f"--{name}={value}" for name, value in options.items()]
-    os.execv(sys.executable, [*command, "--", str(model.resolve()), str(thresholds.resolve())])
+    os.execv(sys.executable, [*command, "--", *arguments])

@@ -1,0 +1,51 @@
+"""A project of the packed photos after `dvc repro`, some of whose labels are wrong or not known."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phototag.data.manifest import read_kept, write_manifest
+from phototag.data.targets import UNKNOWN
+from phototag.intake.corrections import COLUMNS
+from tests.models import make_model
+
+# Rows of images.npy and labels whose entry is flipped, or taken out. The model knows better.
+WRONG = [(row, ("blue", "green", "red")[row % 3]) for row in range(0, 40, 3)]
+DOUBTFUL = [(row, label) for row in (1, 4, 7) for label in ("blue", "green", "red")]
+COPIES = (10, 11)  # one group; their labels of green differ
+
+
+def make_review(folder: Path, packed: Path) -> Path:
+    """Write the project.
+
+    Args:
+        folder: Where; new.
+        packed: The fixture's folder, whose labels are all right.
+    """
+    shutil.copytree(packed, folder / "data")
+    manifest = read_kept(packed / "manifest.csv")
+    for row, label in WRONG:
+        manifest.loc[row, label] = 1 - manifest.loc[row, label]
+    for row, label in DOUBTFUL:
+        manifest.loc[row, label] = UNKNOWN
+    manifest.loc[COPIES[1], "green"] = 1 - manifest.loc[COPIES[0], "green"]
+    manifest.loc[list(COPIES), "duplicate_group"] = "aa"
+    write_manifest(folder / "data/manifest.csv", manifest)
+    (folder / "data/corrections.csv").write_text(",".join(COLUMNS) + "\n")
+    np.save(folder / "data/features.npy", np.zeros((0, 0), np.float32))
+    model, thresholds = make_model(folder / "models")
+    np.save(model.with_name("out_of_fold.npy"), np.zeros((0, 0), np.float32))
+    (folder / "reports/evaluate").mkdir(parents=True)
+    thresholds.rename(folder / "reports/evaluate" / thresholds.name)
+    return folder
+
+
+def read_rows(project: Path) -> list[list[str]]:
+    """Read the answers' file, whatever wrote it: file, label, answer, old, who, ranking."""
+    table = pd.read_csv(project / "data/corrections.csv", dtype=str, keep_default_na=False)
+    rows: list[list[str]] = (
+        table[["file", "label", "answer", "old", "who", "ranking"]].to_numpy().tolist()
+    )
+    return rows
