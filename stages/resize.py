@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.data.manifest import build_manifest, check_labels, keep, write_manifest
 from phototag.intake.corrections import apply_answers, read_answers, remark_changes
 from phototag.intake.duplicates import group_duplicates
 from phototag.intake.labels import image_number, read_labels, refuse_names
+from phototag.intake.memory import decoding_key, recall_photos, remember_photos
 from phototag.intake.packing import prepare_photos, write_images
 from phototag.intake.problems import check_problems
 from phototag.intake.raw import find_layout
@@ -36,6 +38,8 @@ def main() -> None:
     answers = read_answers(CORRECTIONS)
     source_groups, missing = read_source_groups(source, layout.sources, names)
 
+    memory = project_root() / ".phototag" / "resize"
+    key = decoding_key(resize.size, resize.min_side, resize.max_pixels)
     prepared = prepare_photos(
         source,
         names,
@@ -44,9 +48,11 @@ def main() -> None:
         resize.min_side,
         resize.max_pixels,
         resize.backend,
+        known=recall_photos(memory, key),
     )
     progress = tqdm(prepared, "resize", len(names), disable=None)
     photos = write_images(Path("data/images.npy"), progress, resize.size)
+    remember_photos(memory, key, names, photos, Path("data/images.npy"))
     images = np.load("data/images.npy", mmap_mode="r")
 
     changes, untaken = apply_answers(labels.targets, names, photos, answers, str(CORRECTIONS))

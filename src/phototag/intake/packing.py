@@ -28,6 +28,7 @@ def prepare_photos(
     max_pixels: int = MAX_PIXELS,
     backend: Backend = "loky",
     n_jobs: int = -1,
+    known: Mapping[str, Photo] | None = None,
 ) -> Iterator[Photo]:
     """Prepare many photos in parallel and yield them in the order of `names`.
 
@@ -40,14 +41,19 @@ def prepare_photos(
         max_pixels: As for `prepare_photo`.
         backend: Of `run_in_order`; a cluster must see `source` under the same path.
         n_jobs: As there.
+        known: Of `memory.recall_photos`; a file of these bytes is not decoded again.
     """
-    tasks = [(name, (refused or {}).get(name, "")) for name in names]
+    refused, known = refused or {}, known or {}
+    tasks = [
+        (name, refused.get(name, ""), known[name].sha256 if name in known else "") for name in names
+    ]
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     work = partial(
         _prepare_chunk, source.absolute(), size=size, min_side=min_side, max_pixels=max_pixels
     )
-    for photos in run_in_order(work, chunks, backend, n_jobs):
-        yield from photos
+    for chunk, photos in zip(chunks, run_in_order(work, chunks, backend, n_jobs), strict=True):
+        for (name, *_), photo in zip(chunk, photos, strict=True):
+            yield photo or known[name]
 
 
 def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
@@ -74,20 +80,29 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
 
 
 def _prepare_chunk(
-    source: Path, tasks: Sequence[tuple[str, str]], size: int, min_side: int, max_pixels: int
-) -> list[Photo]:
+    source: Path, tasks: Sequence[tuple[str, str, str]], size: int, min_side: int, max_pixels: int
+) -> list[Photo | None]:
     return [_prepare_file(source, *task, size, min_side, max_pixels) for task in tasks]
 
 
 def _prepare_file(
-    source: Path, name: str, refusal: str, size: int, min_side: int, max_pixels: int
-) -> Photo:
+    source: Path,
+    name: str,
+    refusal: str,
+    known: str,
+    size: int,
+    min_side: int,
+    max_pixels: int,
+) -> Photo | None:
+    """Prepare a file; None where its SHA-256 is the known one."""
     try:
         data = read_file(source, name)
     except InputError as error:
         return Photo("rejected", refusal or str(error))
     if refusal:
         return Photo("rejected", refusal, sha256=hashlib.sha256(data).hexdigest())
+    if known and hashlib.sha256(data).hexdigest() == known:
+        return None
     return prepare_photo(data, size, PurePosixPath(name).suffix.lower(), min_side, max_pixels)
 
 

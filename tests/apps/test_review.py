@@ -1,0 +1,127 @@
+"""The page of `phototag review` in a browser, judged by keyboard."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.reviews import DOUBTFUL, make_review, read_rows
+from tests.servers import run_server
+
+pytestmark = pytest.mark.slow
+
+SLOW = 60_000  # milliseconds that a loaded machine may take for a page
+
+
+@pytest.fixture
+def project(tmp_path: Path, packed: Path) -> Path:
+    return make_review(tmp_path / "project", packed)
+
+
+@contextmanager
+def serve(project: Path, port: int, ranking: str, who: str = "ann") -> Iterator[str]:
+    command = [sys.executable, "-c", "from phototag.cli import app; app()", "review"]
+    command += ["--port", str(port), "--ranking", ranking, "--who", who]
+    health = f"http://127.0.0.1:{port}/_stcore/health"
+    with run_server(command, health, project, os.environ, project.parent / "log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+def judge(page: Page, key: str, then: str) -> None:
+    """Press a key and wait for what the progress then says."""
+    page.keyboard.press(key)
+    expect(page.get_by_text(then)).to_be_visible(timeout=SLOW)
+
+
+def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
+    project: Path, port: int, browser: Browser
+) -> None:
+    keys = {"yes": "y", "no": "n", "unsure": "u"}
+    answers = ["yes", "no", "unsure", "yes", "no", "yes", "yes", "no", "unsure"]
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with serve(project, port, "next") as address:
+        page.goto(address)
+        expect(page.get_by_text("0 of 9 judged")).to_be_visible(timeout=SLOW)
+        expect(page.get_by_text("The labels do not know, the model gives it")).to_be_visible()
+        for number, answer in enumerate(answers[:4], start=1):
+            judge(page, keys[answer], f"{number} of 9 judged")
+        # The last one is taken back, and given again.
+        judge(page, "z", "3 of 9 judged")
+        judge(page, keys[answers[3]], "4 of 9 judged")
+        # Looked at once more, and passed over; no answer comes of it.
+        question = page.get_by_role("heading", name="Does this photo show")
+        shown = question.inner_text()
+        page.keyboard.press("b")
+        expect(page.get_by_text("Answered: yes, by ann.")).to_be_visible(timeout=SLOW)
+        page.keyboard.press("s")
+        expect(page.get_by_text("Answered: yes, by ann.")).to_have_count(0, timeout=SLOW)
+        expect(question).to_have_text(shown)
+        [server] = [
+            int(line.split()[0])
+            for line in subprocess.check_output(["ps", "-eo", "pid,args"], text=True).splitlines()
+            if f"--server.port={port}" in line
+        ]
+        os.kill(server, signal.SIGKILL)
+    with serve(project, port, "next") as address:
+        page.goto(address)
+        expect(page.get_by_text("4 of 9 judged")).to_be_visible(timeout=SLOW)
+        for number, answer in enumerate(answers[4:], start=5):
+            judge(page, keys[answer], f"{number} of 9 judged")
+        expect(page.get_by_text("Nothing is left to judge.")).to_be_visible(timeout=SLOW)
+    page.close()
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+
+    rows = read_rows(project)
+    assert [row[2] for row in rows] == [*answers[:4], "unsure", *answers[3:]]
+    assert [row[3] for row in rows] == ["unsure"] * 4 + ["yes"] + ["unsure"] * 6
+    assert {row[4] for row in rows} == {"ann"}
+    assert [row[5] for row in rows] == ["next"] * 4 + ["undo"] + ["next"] * 6
+    photos = [int(m[1]) for row in rows if (m := re.search(r"im(\d+)\.jpg", row[0]))]
+    assert len(set(zip(photos, [row[1] for row in rows], strict=True))) == len(DOUBTFUL)
+
+
+def test_two_pages_at_once_ask_nobody_twice(project: Path, port: int, browser: Browser) -> None:
+    with serve(project, port, "next") as address:
+        pages = [browser.new_page() for _ in range(2)]
+        for page in pages:
+            page.goto(address)
+            expect(page.get_by_text("0 of 9 judged")).to_be_visible(timeout=SLOW)
+        judge(pages[0], "y", "1 of 9 judged")
+        judge(pages[0], "n", "2 of 9 judged")
+        # The other page still shows the first question, and its answer is the later one.
+        judge(pages[1], "u", "2 of 9 judged")
+        judge(pages[1], "y", "3 of 9 judged")
+        for page in pages:
+            page.close()
+    rows = read_rows(project)
+    assert [row[2] for row in rows] == ["yes", "no", "unsure", "yes"]
+    assert rows[0][:2] == rows[2][:2]
+    assert rows[2][3] == "yes"
+    assert rows[3][:2] not in [row[:2] for row in rows[:3]]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_question_and_keys_are_in_sight_on_a_desktop_and_on_a_phone(
+    project: Path, port: int, browser: Browser, width: int, height: int
+) -> None:
+    with serve(project, port, "errors") as address:
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(address)
+        for name in ("Yes", "No", "Unsure", "Back", "Skip", "Undo"):
+            button = page.get_by_role("button", name=re.compile(f"^{name}"))
+            expect(button).to_be_visible(timeout=SLOW)
+            expect(button).to_be_in_viewport(ratio=1)
+        # Photo and heat map in one picture, six that look like it.
+        expect(page.locator("img")).to_have_count(7)
+        expect(page.locator("img").first).to_be_in_viewport(ratio=0.5)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.close()
