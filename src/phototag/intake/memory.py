@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phototag.base.files import content_key, read_json, write_json
+from phototag.base.files import content_key, read_json, replace_file, write_json
 from phototag.data.manifest import DECIDED, Photo
 
 NOTE = "photos.json"
@@ -44,12 +44,11 @@ def remember_photos(
     ]
     # The array's name follows from what it holds: a note never goes with another array.
     array = folder / f"{content_key([key, decided], [])}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not array.exists():
-        try:
-            os.link(images, array)
-        except OSError:
-            return
+    try:
+        with replace_file(array) as temporary:
+            os.link(images, temporary)
+    except OSError:
+        return
     write_json(folder / NOTE, {"key": key, "array": array.name, "photos": decided})
     for other in folder.glob("*.npy"):
         if other != array:
