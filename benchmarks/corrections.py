@@ -15,7 +15,7 @@ next` does. Test is the tenth that was set aside; means over three seeds.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning_curve import CPU, SEEDS, score, score_head
+from benchmarks.learning_curve import CPU, SEEDS, judge, score, score_head, solve
 from phototag.base.params import Params, read_params
 from phototag.data.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.data.splits import split_groups
 from phototag.data.targets import UNKNOWN
 from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 from phototag.evaluation.label_errors import find_label_errors
-from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import sigmoid
-from phototag.network.model import Standardize
-from phototag.training.loop import fit
 from phototag.training.solver import predict_out_of_fold
 
 NOISE = 0.05  # share of the entries that are turned over
@@ -42,7 +39,8 @@ LOST = 0.8  # share of these that are positives which are lost, but never more t
 FIRST = (200, 1000, 5000)
 CORRECTED = 1000
 START, STEP, END = 200, 100, 1000
-SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")  # of cleanlab
+MENDED = ("phototag", "cleanlab, self confidence")
 
 Ranking = tuple[np.ndarray, np.ndarray]  # photos and labels, the likeliest error first
 
@@ -58,14 +56,6 @@ def add_noise(targets: np.ndarray, seed: int) -> np.ndarray:
     )
     noisy[turned] = 1 - noisy[turned]
     return noisy.reshape(targets.shape)
-
-
-def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Module, int]:
-    """Solve a head as `train` does; return it with the epoch whose strength of L2 is kept."""
-    width, num_labels = train.images.shape[1], len(train.labels)
-    head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
-    standardize_features(head[0], train.images, train.rows)
-    return head, list(fit(head, train, val, params))[-1].kept
 
 
 def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[str, Ranking]]:
@@ -89,31 +79,35 @@ def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tu
         yield f"cleanlab, {method.replace('_', ' ')}", (photos, labels)
 
 
-def compare_errors(parts: dict[str, Dataset], params: Params) -> None:
+def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
     """Print how well suspects are ranked, and what putting them right is worth."""
     train, val, test = (parts[split] for split in ("train", "val", "test"))
     ranked: dict[str, list[list[float]]] = {}
     scored: dict[str, list[tuple[float, float, float]]] = {}
-    for seed in SEEDS:
+    for seed in seeds:
         seeded = params.model_copy(update={"seed": seed})
         noisy = replace(train, targets=add_noise(train.targets, seed))
         wrong = noisy.targets != train.targets
         head, kept = solve(noisy, val, seeded)
-        probabilities = sigmoid(predict_out_of_fold(head, noisy, seeded, kept))
-        settings = {"with the noise": noisy.targets, "without noise": train.targets}
-        for name, (photos, labels) in rank_suspects(noisy.targets, probabilities):
+        logits = predict_out_of_fold(head, noisy, seeded, kept)
+        scores = judge(head, logits, noisy, val, test, seeded)
+        scored.setdefault("with the noise", []).append(scores)
+        settings = {"without noise": train.targets}
+        for name, (photos, labels) in rank_suspects(noisy.targets, sigmoid(logits)):
             hits = wrong[photos, labels].cumsum()
             row = [float(len(photos))]
             for first in FIRST:
                 found = hits[min(first, len(hits)) - 1]
                 row += [found / min(first, len(hits)), found / wrong.sum()]
             ranked.setdefault(name, []).append(row)
-            mended, chosen = noisy.targets.copy(), (photos[:CORRECTED], labels[:CORRECTED])
-            mended[chosen] = train.targets[chosen]
-            settings[f"first {CORRECTED} put right, {name}"] = mended
+            if name in MENDED:
+                chosen = photos[:CORRECTED], labels[:CORRECTED]
+                mended = noisy.targets.copy()
+                mended[chosen] = train.targets[chosen]
+                settings[f"the first {CORRECTED} put right: {name}"] = mended
         for name, targets in settings.items():
-            seen = replace(train, targets=targets)
-            scored.setdefault(name, []).append(score_head(seen, val, test, seeded))
+            scores = score_head(replace(train, targets=targets), val, test, seeded)
+            scored.setdefault(name, []).append(scores)
     heads = [f"{what} of {first}" for first in FIRST for what in ("precision", "recall")]
     print_table(["ranking", "suspects", *heads], ranked)
     print_table(["train", "micro F1", "macro F1", "mAP"], scored)
@@ -136,17 +130,16 @@ def choose_photos(
     uncertainty = measure_uncertainty(hidden, probabilities)
     if way == "by uncertainty":
         return rest[np.argsort(-uncertainty, kind="stable")[:STEP]]
-    standardize = head[0]  # type: ignore[index]
-    features = standardize(torch.from_numpy(pool.images[unlabelled.rows])).numpy()
+    features = head[0](torch.from_numpy(pool.images[unlabelled.rows])).numpy()
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     return rest[order_photos(uncertainty, features, STEP)]
 
 
-def compare_acquisitions(parts: dict[str, Dataset], params: Params) -> None:
+def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
     """Print the learning curve of each way to choose."""
     photos = join_datasets(list(parts.values()))
     curves: dict[str, list[list[tuple[float, float, float]]]] = {}
-    for seed in SEEDS:
+    for seed in seeds:
         side = split_groups(photos.targets, list(photos.groups), (0.9, 0.1), seed)
         pool, test = (take_photos(photos, np.flatnonzero(side == part)) for part in (0, 1))
         for way in ("by chance", "by uncertainty", "phototag"):
@@ -175,13 +168,14 @@ def print_table(heads: list[str], rows: Mapping[str, Any]) -> None:
 def main() -> None:
     """Run one of the two comparisons."""
     compare = {"errors": compare_errors, "next": compare_acquisitions}
-    if len(sys.argv) != 2 or sys.argv[1] not in compare:
-        sys.exit("usage: python -m benchmarks.corrections errors|next")
+    if len(sys.argv) < 2 or sys.argv[1] not in compare:
+        sys.exit("usage: python -m benchmarks.corrections errors|next [SEED...]")
     names = ("images.npy", "manifest.csv", "splits.csv")
     features = np.load("data/features.npy")
     parts = read_datasets(*(Path("data", name) for name in names))
     parts = {split: replace(photos, images=features) for split, photos in parts.items()}
-    compare[sys.argv[1]](parts, read_params())
+    seeds = [int(seed) for seed in sys.argv[2:]] or list(SEEDS)
+    compare[sys.argv[1]](parts, read_params(), seeds)
 
 
 if __name__ == "__main__":

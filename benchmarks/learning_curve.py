@@ -41,15 +41,29 @@ def score_head(
     train: Dataset, val: Dataset, test: Dataset, params: Params
 ) -> tuple[float, float, float]:
     """Return micro F1, macro F1 and mAP on test, of a head that is solved on these splits."""
+    head, kept = solve(train, val, params)
+    return judge(head, predict_out_of_fold(head, train, params, kept), train, val, test, params)
+
+
+def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequential, int]:
+    """Solve a head as `train` does; return it with the epoch whose strength of L2 is kept."""
     width, num_labels = train.images.shape[1], len(train.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], train.images, train.rows)
-    history = list(fit(head, train, val, params))
-    kept = history[-1].kept
+    return head, list(fit(head, train, val, params))[-1].kept
+
+
+def judge(
+    head: torch.nn.Module,
+    out_of_fold: np.ndarray,
+    train: Dataset,
+    val: Dataset,
+    test: Dataset,
+    params: Params,
+) -> tuple[float, float, float]:
+    """Return micro F1, macro F1 and mAP on test, with thresholds as `evaluate` chooses them."""
     seen = join_datasets([train, val])
-    logits = np.concatenate(
-        [predict_out_of_fold(head, train, params, kept), predict_logits(head, val, CPU)]
-    )
+    logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
     cuts = choose_thresholds(
         seen.targets,
         sigmoid(logits),

@@ -69,7 +69,6 @@ def test_what_was_taken_back_counts_for_nothing(project: Path) -> None:
 
 
 def test_changed_labels_of_judged_photos_are_told(project: Path) -> None:
-    answer(project, make(project, 3))  # of test; nothing new, as it stands in git
     answer(project, make(project, 8, "unsure"), make(project, 2))
     told = describe_effect(project, "HEAD")
     assert told.endswith(

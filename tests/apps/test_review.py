@@ -2,13 +2,12 @@
 
 import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -35,9 +34,16 @@ def serve(project: Path, port: int, ranking: str, who: str = "ann") -> Iterator[
 
 
 def judge(page: Page, key: str, then: str) -> None:
-    """Press a key and wait for what the progress then says."""
+    """Press a key, and wait for what the progress then says and for the next question."""
     page.keyboard.press(key)
     expect(page.get_by_text(then)).to_be_visible(timeout=SLOW)
+    await_page(page)
+
+
+def await_page(page: Page) -> None:
+    """Wait until all is drawn: what is pressed before counts for nothing."""
+    done = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    expect(done).to_be_visible(timeout=SLOW)
 
 
 def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
@@ -52,6 +58,7 @@ def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
         page.goto(address)
         expect(page.get_by_text("0 of 9 judged")).to_be_visible(timeout=SLOW)
         expect(page.get_by_text("The labels do not know, the model gives it")).to_be_visible()
+        await_page(page)
         for number, answer in enumerate(answers[:4], start=1):
             judge(page, keys[answer], f"{number} of 9 judged")
         # The last one is taken back, and given again.
@@ -62,18 +69,20 @@ def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
         shown = question.inner_text()
         page.keyboard.press("b")
         expect(page.get_by_text("Answered: yes, by ann.")).to_be_visible(timeout=SLOW)
+        await_page(page)
         page.keyboard.press("s")
         expect(page.get_by_text("Answered: yes, by ann.")).to_have_count(0, timeout=SLOW)
         expect(question).to_have_text(shown)
         [server] = [
-            int(line.split()[0])
-            for line in subprocess.check_output(["ps", "-eo", "pid,args"], text=True).splitlines()
-            if f"--server.port={port}" in line
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if f"--server.port={port}" in (process.info["cmdline"] or ())
         ]
-        os.kill(server, signal.SIGKILL)
+        server.kill()
     with serve(project, port, "next") as address:
         page.goto(address)
         expect(page.get_by_text("4 of 9 judged")).to_be_visible(timeout=SLOW)
+        await_page(page)
         for number, answer in enumerate(answers[4:], start=5):
             judge(page, keys[answer], f"{number} of 9 judged")
         expect(page.get_by_text("Nothing is left to judge.")).to_be_visible(timeout=SLOW)
@@ -95,6 +104,7 @@ def test_two_pages_at_once_ask_nobody_twice(project: Path, port: int, browser: B
         for page in pages:
             page.goto(address)
             expect(page.get_by_text("0 of 9 judged")).to_be_visible(timeout=SLOW)
+            await_page(page)
         judge(pages[0], "y", "1 of 9 judged")
         judge(pages[0], "n", "2 of 9 judged")
         # The other page still shows the first question, and its answer is the later one.

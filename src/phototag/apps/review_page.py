@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,7 @@ def _ask(sheet: Sheet) -> None:
     at = st.session_state.get("at")
     if at is None or at >= total:
         at = next(iter(open_), None)
+    st.session_state["at"] = at
     if at is None:
         st.success(
             "Nothing is left to judge. `dvc repro` trains on the answers, and then "
@@ -64,13 +66,13 @@ def _ask(sheet: Sheet) -> None:
             if total
             else f"There are no {ASKED[sheet.ranking]}."
         )
-        _draw_keys(sheet, None, open_)
+        _draw_keys(sheet, None)
         return
     question = sheet.questions[at]
     left, right = st.columns([3, 2])
     with left:
         _draw_question(sheet, question)
-        _draw_keys(sheet, at, open_)
+        _draw_keys(sheet, at)
         _draw_photo(sheet.evidence, question)
     with right:
         _draw_scores(sheet.evidence, question)
@@ -90,11 +92,11 @@ def _draw_question(sheet: Sheet, question: Question) -> None:
     st.caption(f"{told}{answered} ({file})")
 
 
-def _draw_keys(sheet: Sheet, at: int | None, open_: list[int]) -> None:
+def _draw_keys(sheet: Sheet, at: int | None) -> None:
     with st.container(horizontal=True, gap="small"):
         for name, answer in (("Yes", "yes"), ("No", "no"), ("Unsure", "unsure")):
             if at is not None:
-                _draw_key(name, at, _answer, (sheet, at, answer, open_), primary=True)
+                _draw_key(name, at, _answer, (sheet, at, answer), primary=True)
         if at is not None:
             _draw_key("Back", at, _move, (at - 1,), disabled=at == 0)
             _draw_key("Skip", at, _move, (at + 1,), disabled=at + 1 >= len(sheet.questions))
@@ -110,7 +112,7 @@ def _draw_key(
     disabled: bool = False,
     key: str = "",
 ) -> None:
-    # A key of its own for each question: what is pressed twice must not answer the next one.
+    # A button of its own for each question: what is pressed twice must not answer the next one.
     st.button(
         name,
         key=f"{name} {at}",
@@ -122,9 +124,13 @@ def _draw_key(
     )
 
 
-def _answer(sheet: Sheet, at: int, answer: str, open_: list[int]) -> None:
+def _answer(sheet: Sheet, at: int, answer: str) -> None:
+    if st.session_state["at"] != at:
+        return  # pressed while the next question was on its way
     sheet.answer(sheet.questions[at], answer)
-    st.session_state["at"] = next((position for position in open_ if position > at), None)
+    # Anew: meanwhile another page may have answered the next ones.
+    still_open = replace(sheet).list_open()
+    st.session_state["at"] = next((position for position in still_open if position > at), None)
 
 
 def _move(at: int) -> None:
