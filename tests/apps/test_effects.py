@@ -43,8 +43,10 @@ def make(folder: Path, row: int, answer: str = "yes", old: str = "no") -> Answer
 def train(folder: Path) -> None:
     """Leave what `dvc repro` would."""
     md5 = hashlib.md5((folder / "data/corrections.csv").read_bytes()).hexdigest()
-    deps = [{"path": "data/corrections.csv", "md5": md5}]
-    (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": {"resize": {"deps": deps}}}))
+    answers, manifest = ({"path": f"data/{name}.csv"} for name in ("corrections", "manifest"))
+    resize = {"deps": [answers | {"md5": md5}], "outs": [manifest | {"md5": "m"}]}
+    stages = {"resize": resize, "evaluate": {"deps": [manifest | {"md5": "m"}]}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     write_json(folder / "reports/evaluate/metrics.json", AFTER)
 
 
@@ -85,6 +87,13 @@ def test_answers_that_were_not_trained_on_are_told(project: Path) -> None:
     train(project)
     append_answer(project / "data/corrections.csv", make(project, 0))
     with pytest.raises(InputError, match="not in the model yet: run `dvc repro` first"):
+        describe_effect(project, "HEAD")
+    train(project)
+    describe_effect(project, "HEAD")
+    # Or `dvc repro resize` alone has run.
+    lock = project / "dvc.lock"
+    lock.write_text(lock.read_text().replace("md5: m\n", "md5: n\n", 1))
+    with pytest.raises(InputError, match="not in the model yet"):
         describe_effect(project, "HEAD")
 
 

@@ -1,6 +1,7 @@
 """What a team shares: an MLflow server on PostgreSQL, and DVC remotes."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
+from phototag.data.manifest import read_kept
+from phototag.intake.corrections import Answer, append_answer, read_answers
 from tests.projects import Project
 from tests.servers import WITHOUT_JOBS, free_port, run_server
 
@@ -157,3 +160,25 @@ def test_results_travel_through_a_remote(
     # With everything pulled, nothing is left to compute.
     mate("dvc", "pull")
     assert "Running stage" not in mate("dvc", "repro")
+
+
+def test_answers_of_two_people_travel_by_git(tmp_path: Path, results: Project) -> None:
+    project = results.clone(tmp_path / "project", cache=True)
+    mate = project.clone(tmp_path / "mate", cache=True)
+    path, images = "data/corrections.csv", file_digest(project.folder / "data/images.npy")
+    before = read_kept(project.folder / "data/manifest.csv")
+    for row, (one, who) in enumerate(((project, "ann"), (mate, "bob"))):
+        file, sha256, given = before.loc[row, ["file", "sha256", "people"]]
+        words = ("yes", "no") if given == 0 else ("no", "yes")
+        answer = Answer(file, sha256, "people", *words, who, f"2025-01-0{2 - row}", "errors")
+        append_answer(one.folder / path, answer)
+        one.commit(who)
+    project("git", "pull", "-q", "--no-rebase", "--no-edit", str(mate.folder), "main")
+    assert {answer.who for answer in read_answers(project.folder / path).values()} == {"ann", "bob"}
+    ran = project("dvc", "repro", "resize")
+    assert "Running stage 'resize'" in ran
+    after = read_kept(project.folder / "data/manifest.csv")
+    assert after["people"].tolist() == [*(1 - before["people"][:2]), *before["people"][2:]]
+    assert after["reason"].str.startswith("corrected: people").sum() == 2
+    assert file_digest(project.folder / "data/images.npy") == images
+    assert "embed" not in json.loads(project("dvc", "status", "--json"))  # no feature is computed

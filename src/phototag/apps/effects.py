@@ -90,13 +90,20 @@ def _show(root: Path, revision: str, path: str, missing: bytes | None = None) ->
 
 
 def _refuse_untrained(root: Path) -> None:
-    """Ask dvc.lock whether the answers that stand there are those that were trained on."""
-    lock: dict[str, Any] = {}
+    """Ask dvc.lock whether the scores are those of the answers that stand there."""
+    stages: dict[str, Any] = {}
     if (root / "dvc.lock").is_file():
-        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    known = {dep["path"]: dep.get("md5") for dep in lock.get("resize", {}).get("deps", ())}
-    digest = hashlib.md5((root / CORRECTIONS).read_bytes(), usedforsecurity=False).hexdigest()
-    if known.get(CORRECTIONS) != digest:
+        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+
+    def digest(stage: str, kind: str, path: str) -> str | None:
+        listed = stages.get(stage, {}).get(kind, ())
+        return next((entry.get("md5") for entry in listed if entry["path"] == path), None)
+
+    answers = hashlib.md5((root / CORRECTIONS).read_bytes(), usedforsecurity=False).hexdigest()
+    judged = digest("evaluate", "deps", MANIFEST)
+    if digest("resize", "deps", CORRECTIONS) != answers or (
+        digest("resize", "outs", MANIFEST) != judged
+    ):
         raise InputError("the last answers are not in the model yet: run `dvc repro` first")
 
 

@@ -20,8 +20,10 @@ from phototag.evaluation.gradcam import locate_labels
 from phototag.network.inference import pick_device
 
 NEIGHBOURS = 6
-SCORES = 8  # labels whose scores are shown
+SCORES = 6  # labels whose scores are shown, and the one that is asked about
 SMALL, GAP = 104, 4  # of a neighbour, and between photo and heat map, pixels
+# Streamlit leaves room for a menu that this page does not have: on a phone, a sixth of it.
+STYLE = "<style>.stMainBlockContainer { padding-top: 2.5rem }</style>"
 ASKED = {
     "errors": "likely label errors",
     "next": "photos worth labelling next",
@@ -32,6 +34,7 @@ ASKED = {
 def main() -> None:
     """Draw the page; Streamlit calls this again at every key."""
     st.set_page_config(page_title="phototag review", layout="wide")
+    st.html(STYLE)
     path, ranking, who = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     try:
         state = tuple((path / name).stat().st_mtime_ns for name in READ if (path / name).exists())
@@ -93,10 +96,11 @@ def _draw_question(sheet: Sheet, question: Question) -> None:
 
 
 def _draw_keys(sheet: Sheet, at: int | None) -> None:
+    if at is not None:
+        with st.container(horizontal=True, gap="small"):
+            for name in ("Yes", "No", "Unsure"):
+                _draw_key(name, at, _answer, (sheet, at, name.lower()), primary=True)
     with st.container(horizontal=True, gap="small"):
-        for name, answer in (("Yes", "yes"), ("No", "no"), ("Unsure", "unsure")):
-            if at is not None:
-                _draw_key(name, at, _answer, (sheet, at, answer), primary=True)
         if at is not None:
             _draw_key("Back", at, _move, (at - 1,), disabled=at == 0)
             _draw_key("Skip", at, _move, (at + 1,), disabled=at + 1 >= len(sheet.questions))
@@ -161,8 +165,9 @@ def _draw_photo(evidence: Evidence, question: Question) -> None:
 def _draw_scores(evidence: Evidence, question: Question) -> None:
     scores, thresholds = evidence.probabilities[question.photo], evidence.thresholds
     given = evidence.photos.targets[question.photo]
-    lines = ["| label | score | from | labels |", "|---|---|---|---|"]
-    for label in np.argsort(-scores, kind="stable")[:SCORES]:
+    lines = ["| label | score | threshold | labels say |", "|---|---|---|---|"]
+    highest = np.argsort(-scores, kind="stable")[:SCORES].tolist()
+    for label in dict.fromkeys([*highest, question.label]):
         name = show_plain(evidence.photos.labels[label])
         name = f"**{name}**" if scores[label] >= thresholds[label] else name
         said = {1: "yes", 0: "no", -1: "?"}[int(given[label])]
@@ -181,7 +186,9 @@ def _draw_others(sheet: Sheet, question: Question) -> None:
     )
     states = [sheet.state(Question(other, question.label)) for other in others]
     captions = ["not known" if state == "unsure" else state for state in states]
-    st.image([evidence.photos.images[other] for other in others], caption=captions, width=SMALL)
+    with st.container(horizontal=True, gap="small"):
+        for other, caption in zip(others, captions, strict=True):
+            st.image(evidence.photos.images[other], caption=caption, width=SMALL)
 
 
 if __name__ == "__main__":
