@@ -30,6 +30,7 @@ def project(tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         monkeypatch.setenv(f"GIT_{role}_NAME", "test")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "test")
     append_answer(folder / "data/corrections.csv", make(folder, 3))
+    lock(folder, "s")
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
     return folder
@@ -40,13 +41,18 @@ def make(folder: Path, row: int, answer: str = "yes", old: str = "no") -> Answer
     return Answer("im.jpg", sha256, "blue", answer, old, "ann", "2025-01-01", "errors")
 
 
-def train(folder: Path) -> None:
-    """Leave what `dvc repro` would."""
+def lock(folder: Path, splits: str) -> None:
+    """Leave the dvc.lock that `dvc repro` would."""
     md5 = hashlib.md5((folder / "data/corrections.csv").read_bytes()).hexdigest()
     answers, manifest = ({"path": f"data/{name}.csv"} for name in ("corrections", "manifest"))
     resize = {"deps": [answers | {"md5": md5}], "outs": [manifest | {"md5": "m"}]}
-    stages = {"resize": resize, "evaluate": {"deps": [manifest | {"md5": "m"}]}}
+    split = {"outs": [{"path": "data/splits.csv", "md5": splits}]}
+    stages = {"resize": resize, "split": split, "evaluate": {"deps": [manifest | {"md5": "m"}]}}
     (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+
+
+def train(folder: Path) -> None:
+    lock(folder, "s")
     write_json(folder / "reports/evaluate/metrics.json", AFTER)
 
 
@@ -78,6 +84,14 @@ def test_changed_labels_of_judged_photos_are_told(project: Path) -> None:
     )
 
 
+def test_another_split_is_told(project: Path) -> None:
+    answer(project, make(project, 2))
+    lock(project, "other")
+    assert describe_effect(project, "HEAD").endswith(
+        "(+0.000). The split is another too: photos changed sides, as labels balance it."
+    )
+
+
 def test_without_new_answers_there_is_nothing_to_tell(project: Path) -> None:
     train(project)
     assert describe_effect(project, "HEAD") == "There are no answers since HEAD."
@@ -91,8 +105,8 @@ def test_answers_that_were_not_trained_on_are_told(project: Path) -> None:
     train(project)
     describe_effect(project, "HEAD")
     # Or `dvc repro resize` alone has run.
-    lock = project / "dvc.lock"
-    lock.write_text(lock.read_text().replace("md5: m\n", "md5: n\n", 1))
+    written = project / "dvc.lock"
+    written.write_text(written.read_text().replace("md5: m\n", "md5: n\n", 1))
     with pytest.raises(InputError, match="not in the model yet"):
         describe_effect(project, "HEAD")
 

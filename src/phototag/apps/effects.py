@@ -5,9 +5,8 @@ import hashlib
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -44,7 +43,9 @@ def describe_effect(root: Path, revision: str) -> str:
     before = _show(root, revision, METRICS)
     if not (root / METRICS).is_file():
         raise InputError(f"{METRICS} is missing: `dvc repro` makes it")
-    _refuse_untrained(root)
+    lock = root / "dvc.lock"
+    digests = _read_digests(lock.read_bytes() if lock.is_file() else b"")
+    _refuse_untrained(root, digests)
     then = parse_answers(_show(root, revision, CORRECTIONS, missing=b""), CORRECTIONS)
     answers = read_answers(root / CORRECTIONS)
     new = list((Counter(answers.values()) - Counter(then.values())).elements())
@@ -76,6 +77,9 @@ def describe_effect(root: Path, revision: str) -> str:
             f" {judged} of them {'is' if judged == 1 else 'are'} on judged photos: a part of the "
             "difference is the labels', not the model's."
         )
+    before_them = _read_digests(_show(root, revision, "dvc.lock", missing=b""))
+    if before_them.get(("split", SPLITS)) != digests.get(("split", SPLITS)):
+        sentence += " The split is another too: photos changed sides, as labels balance it."
     return sentence
 
 
@@ -89,21 +93,21 @@ def _show(root: Path, revision: str, path: str, missing: bytes | None = None) ->
     raise InputError(f"git has no {path} of {revision}: name a commit that has its results")
 
 
-def _refuse_untrained(root: Path) -> None:
-    """Ask dvc.lock whether the scores are those of the answers that stand there."""
-    stages: dict[str, Any] = {}
-    if (root / "dvc.lock").is_file():
-        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+def _read_digests(lock: bytes) -> dict[tuple[str, str], str]:
+    """Read a dvc.lock: stage and path of what it read or wrote -> MD5."""
+    stages = (yaml.safe_load(lock) or {}).get("stages", {})
+    return {
+        (name, entry["path"]): entry.get("md5", "")
+        for name, stage in stages.items()
+        for entry in [*stage.get("deps", ()), *stage.get("outs", ())]
+    }
 
-    def digest(stage: str, kind: str, path: str) -> str | None:
-        listed = stages.get(stage, {}).get(kind, ())
-        return next((entry.get("md5") for entry in listed if entry["path"] == path), None)
 
+def _refuse_untrained(root: Path, digests: Mapping[tuple[str, str], str]) -> None:
+    """Make sure that the scores are those of the answers that stand there."""
     answers = hashlib.md5((root / CORRECTIONS).read_bytes(), usedforsecurity=False).hexdigest()
-    judged = digest("evaluate", "deps", MANIFEST)
-    if digest("resize", "deps", CORRECTIONS) != answers or (
-        digest("resize", "outs", MANIFEST) != judged
-    ):
+    judged = digests.get(("evaluate", MANIFEST))
+    if digests.get(("resize", CORRECTIONS)) != answers or (digests["resize", MANIFEST] != judged):
         raise InputError("the last answers are not in the model yet: run `dvc repro` first")
 
 
