@@ -5,7 +5,7 @@ In a project whose features are there (`phototag recipe pretrained`, your photos
 `python -m benchmarks.corrections errors` turns 5 % of train's entries over, most of them positives
 that are lost, as people forget labels rather than invent them. A head is solved on that, as the
 pipeline does, and out-of-fold probabilities rank the suspects: by phototag's rule, and by cleanlab
-(`pip install cleanlab`), for each of its scores. The table has precision and recall among the first
+(`pip install cleanlab`). The table has precision and recall among the first
 suspects; then scores on test with the noise, with the first `CORRECTED` suspects put right as
 somebody who knows would, and without noise.
 
@@ -39,8 +39,6 @@ LOST = 0.8  # share of these that are positives which are lost, but never more t
 FIRST = (200, 1000, 5000)
 CORRECTED = 1000
 START, STEP, END = 200, 100, 1000
-SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")  # of cleanlab
-MENDED = ("phototag", "cleanlab, self confidence")
 
 Ranking = tuple[np.ndarray, np.ndarray]  # photos and labels, the likeliest error first
 
@@ -67,16 +65,16 @@ def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tu
 
     lists = [np.flatnonzero(row).tolist() for row in targets]
     issues = find_multilabel_issues_per_class(lists, probabilities, n_jobs=1)
-    for method in SCORES:
-        quality = np.column_stack(
-            [
-                get_label_quality_scores(given, np.column_stack([1 - p, p]), method=method)
-                for given, p in zip(targets.T.astype(int), probabilities.T, strict=True)
-            ]
-        )
-        order = np.argsort(np.where(issues, quality, np.inf), axis=None, kind="stable")
-        photos, labels = np.unravel_index(order[: issues.sum()], issues.shape)
-        yield f"cleanlab, {method.replace('_', ' ')}", (photos, labels)
+    # Of two classes, all of its scores of an entry's quality put entries in the same order.
+    quality = np.column_stack(
+        [
+            get_label_quality_scores(given, np.column_stack([1 - p, p]), method="self_confidence")
+            for given, p in zip(targets.T.astype(int), probabilities.T, strict=True)
+        ]
+    )
+    order = np.argsort(np.where(issues, quality, np.inf), axis=None, kind="stable")
+    photos, labels = np.unravel_index(order[: issues.sum()], issues.shape)
+    yield "cleanlab", (photos, labels)
 
 
 def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
@@ -100,11 +98,10 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
                 found = hits[min(first, len(hits)) - 1]
                 row += [found / min(first, len(hits)), found / wrong.sum()]
             ranked.setdefault(name, []).append(row)
-            if name in MENDED:
-                chosen = photos[:CORRECTED], labels[:CORRECTED]
-                mended = noisy.targets.copy()
-                mended[chosen] = train.targets[chosen]
-                settings[f"the first {CORRECTED} put right: {name}"] = mended
+            chosen = photos[:CORRECTED], labels[:CORRECTED]
+            mended = noisy.targets.copy()
+            mended[chosen] = train.targets[chosen]
+            settings[f"the first {CORRECTED} of {name} put right"] = mended
         for name, targets in settings.items():
             scores = score_head(replace(train, targets=targets), val, test, seeded)
             scored.setdefault(name, []).append(scores)
@@ -132,7 +129,8 @@ def choose_photos(
         return rest[np.argsort(-uncertainty, kind="stable")[:STEP]]
     features = head[0](torch.from_numpy(pool.images[unlabelled.rows])).numpy()
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    return rest[order_photos(uncertainty, features, STEP)]
+    chosen: np.ndarray = rest[order_photos(uncertainty, features, STEP)]
+    return chosen
 
 
 def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:

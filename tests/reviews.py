@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.data.manifest import read_kept, write_manifest
+from phototag.data.manifest import label_targets, read_kept, write_manifest
 from phototag.data.targets import UNKNOWN
 from phototag.intake.corrections import COLUMNS
-from tests.models import make_model
+from tests.models import LABELS, make_model
 
 # Rows of images.npy and labels whose entry is flipped, or taken out. The model knows better.
-WRONG = [(row, ("blue", "green", "red")[row % 3]) for row in range(0, 40, 3)]
-DOUBTFUL = [(row, label) for row in (1, 4, 7) for label in ("blue", "green", "red")]
+WRONG = [(row, LABELS[row // 3 % 3]) for row in range(0, 40, 3)]
+DOUBTFUL = [(row, label) for row in (1, 4, 7) for label in LABELS]
 COPIES = (10, 11)  # one group; their labels of green differ
 
 
@@ -26,11 +26,13 @@ def make_review(folder: Path, packed: Path) -> Path:
     """
     shutil.copytree(packed, folder / "data")
     manifest = read_kept(packed / "manifest.csv")
+    targets = label_targets(manifest)
     for row, label in WRONG:
-        manifest.loc[row, label] = 1 - manifest.loc[row, label]
+        targets[row, LABELS.index(label)] ^= 1
     for row, label in DOUBTFUL:
-        manifest.loc[row, label] = UNKNOWN
-    manifest.loc[COPIES[1], "green"] = 1 - manifest.loc[COPIES[0], "green"]
+        targets[row, LABELS.index(label)] = UNKNOWN
+    targets[COPIES[1], LABELS.index("green")] = 1 - targets[COPIES[0], LABELS.index("green")]
+    manifest[LABELS] = targets
     manifest.loc[list(COPIES), "duplicate_group"] = "aa"
     write_manifest(folder / "data/manifest.csv", manifest)
     (folder / "data/corrections.csv").write_text(",".join(COLUMNS) + "\n")

@@ -168,8 +168,8 @@ def test_answers_of_two_people_travel_by_git(tmp_path: Path, results: Project) -
     path, images = "data/corrections.csv", file_digest(project.folder / "data/images.npy")
     before = read_kept(project.folder / "data/manifest.csv")
     for row, (one, who) in enumerate(((project, "ann"), (mate, "bob"))):
-        file, sha256, given = before.loc[row, ["file", "sha256", "people"]]
-        words = ("yes", "no") if given == 0 else ("no", "yes")
+        file, sha256 = before["file"][row], before["sha256"][row]
+        words = ("yes", "no") if before["people"][row] == 0 else ("no", "yes")
         answer = Answer(file, sha256, "people", *words, who, f"2025-01-0{2 - row}", "errors")
         append_answer(one.folder / path, answer)
         one.commit(who)

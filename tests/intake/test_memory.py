@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from phototag.data.manifest import Photo
 from phototag.intake import packing
+from phototag.intake.decoding import prepare_photo
 from phototag.intake.memory import decoding_key, recall_photos, remember_photos
 from phototag.intake.packing import prepare_photos, write_images
 from tests.intake.corpus import encode, picture
@@ -34,11 +36,10 @@ def decode(source: Path, folder: Path, key: str, names: list[str] = NAMES) -> li
 
 def note_decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     decoded: list[bytes] = []
-    prepare = packing.prepare_photo
 
-    def note(data: bytes, *rest: object) -> Photo:
+    def note(data: bytes, *rest: Any) -> Photo:
         decoded.append(data)
-        return prepare(data, *rest)  # type: ignore[arg-type]
+        return prepare_photo(data, *rest)
 
     monkeypatch.setattr(packing, "prepare_photo", note)
     return decoded

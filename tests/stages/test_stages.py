@@ -211,7 +211,7 @@ def test_answers_reach_manifest_splits_and_report(
     split.main()
     manifest = read_kept(tmp_path / "data/manifest.csv")
     expected = plain["cat"].copy()
-    expected[[*wrong, 9]] = [1, 0, UNKNOWN]
+    expected[[*wrong, 9]] = np.array([1, 0, UNKNOWN], np.int8)
     assert manifest["cat"].tolist() == expected.tolist()
     assert manifest["reason"][wrong[0]] == "corrected: cat yes"
     assert (manifest[["bird", "dog"]] == plain[["bird", "dog"]]).all(axis=None)

@@ -36,7 +36,7 @@ def order_photos(uncertainty: np.ndarray, features: np.ndarray, count: int) -> n
     """
     distance = np.ones(len(features))
     chosen: list[int] = []
-    for _ in range(min(count, np.count_nonzero(uncertainty > 0))):
+    for _ in range(min(count, int((uncertainty > 0).sum()))):
         worth = uncertainty * distance
         worth[chosen] = -1
         chosen.append(int(np.argmax(worth)))

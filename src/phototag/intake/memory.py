@@ -65,7 +65,7 @@ def recall_photos(folder: Path, key: str) -> dict[str, Photo]:
     if note["key"] != key or len(array) != len(note["photos"]):
         return {}
     return {
-        name: Photo(*decided, pixels=pixels)
+        name: Photo(**dict(zip(DECIDED, decided, strict=True)), pixels=pixels)
         for (name, *decided), pixels in zip(note["photos"], array, strict=True)
     }
 

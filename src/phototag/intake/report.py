@@ -14,7 +14,7 @@ from PIL import Image
 from phototag.base.files import replace_file, write_json
 from phototag.data.manifest import escape_name, keep, label_names, label_targets
 from phototag.data.targets import UNKNOWN, all_known, is_known
-from phototag.intake.corrections import Change
+from phototag.intake.corrections import ANSWERS, Change
 from phototag.intake.leftovers import describe_leftovers
 from phototag.intake.problems import Problem
 from phototag.pages.cells import guard_cells
@@ -214,8 +214,8 @@ def _headline(summary: dict[str, Any]) -> list[str]:
 def _describe_changes(changes: Sequence[Change]) -> list[str]:
     if not changes:
         return []
-    answers = _count(change.answer for change in changes)
-    told = ", ".join(f"{count} {answer}" for answer, count in answers.items())
+    answers = Counter(change.answer for change in changes)
+    told = ", ".join(f"{answers[answer]} {answer}" for answer in ANSWERS if answers[answer])
     number, photos = len(changes), len({change.photo for change in changes})
     return [
         f"{number} {'entry' if number == 1 else 'entries'} of {photos} "
