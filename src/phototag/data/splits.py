@@ -61,8 +61,8 @@ def split_groups(
         if size == 0 and fraction > 0:
             photos = f"{len(targets)} photos in {len(names)} groups"
             if not told.all():
-                groups = len(np.unique(members[told]))
-                photos = f"{told.sum()} photos of known labels, in {groups} groups,"
+                number = len(np.unique(members[told]))
+                photos = f"{told.sum()} photos of known labels, in {number} groups,"
             raise InputError(f"{photos} are too few: {name} ({fraction:g} of them) stays empty")
     return assigned[members]
 

@@ -284,7 +284,7 @@ def train_one_epoch(
         shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
     )
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
-    num_steps, num_labels, num_known = len(batches), train.targets.shape[1], 0
+    num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)
     model.train()
     for index, positions in enumerate(batches):
@@ -305,7 +305,7 @@ def train_one_epoch(
         loss = entries.sum() / max(known, 1)
         training.optimizer.zero_grad(set_to_none=True)
         # DDP averages over the processes, while each holds a part of the batch's sum.
-        (loss * distributed.world_size()).backward()
+        torch.autograd.backward(loss * distributed.world_size())
         if params.train.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)
         training.optimizer.step()
@@ -324,7 +324,7 @@ def train_one_epoch(
 def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
     """Count a batch's targets that are known; of mixed photos, those that are known of both."""
     if train.complete:
-        return len(positions) * train.targets.shape[1]
+        return len(positions) * len(train.labels)
     known = is_known(train.targets[positions])
     return int((known & known[::-1] if mixed else known).sum())
 
