@@ -152,9 +152,9 @@ def _balance(
     np.add.at(population, (assigned, kind_of), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
+    # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
+    square = weight @ (kinds**2).T
     while True:
-        # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
-        square = weight @ (kinds**2).T
         linear = 2 * (weight * (have - quota)) @ kinds.T
         change = (square - linear)[:, None, :] + (square + linear)[None, :, :]
         change[same | (population == 0)[:, None, :]] = np.inf
