@@ -290,7 +290,7 @@ def train_one_epoch(
         shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
     )
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
-    num_steps, num_labels, num_known = len(batches), train.targets.shape[1], 0
+    num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)
     model.train()
     if params.model.finetuned and params.finetune.freeze_batch_norm:
@@ -315,7 +315,7 @@ def train_one_epoch(
             entries = training.loss(logits.float(), wanted)
             share = entries.sum() / max(known, 1)
             # DDP averages over the processes, while each holds a part of the batch's sum.
-            (share * distributed.world_size()).backward()
+            torch.autograd.backward(share * distributed.world_size())
             loss += share.detach()
         if params.train.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)
@@ -335,7 +335,7 @@ def train_one_epoch(
 def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
     """Count a batch's targets that are known; of mixed photos, those that are known of both."""
     if train.complete:
-        return len(positions) * train.targets.shape[1]
+        return len(positions) * len(train.labels)
     known = is_known(train.targets[positions])
     return int((known & known[::-1] if mixed else known).sum())
 
