@@ -43,8 +43,8 @@ def tabulate_trials(trials: Sequence[FrozenTrial], study: Any) -> pd.DataFrame:
         study: Of search.yaml.
 
     Returns:
-        Columns trial, state, score (of a pruned one, the last), ran (epochs), seconds, told (why not),
-        and one a searched key; lists as text.
+        Columns trial, state, score (of a pruned one, the last), ran (epochs), seconds, told (why
+        not), and one a searched key; lists as text.
     """
     rows = []
     for trial in trials:

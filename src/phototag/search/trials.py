@@ -74,7 +74,7 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
             if left:
                 return left
             trials = study.get_trials(deepcopy=False)
-            if _is_spent(trials, plan):
+            if is_spent(trials, plan):
                 return None
             study.sampler = journal.build_sampler(plan.study, len(trials))
             trial = study.ask()
@@ -118,7 +118,8 @@ def _find_left(study: "optuna.Study") -> Trial | None:
     return None
 
 
-def _is_spent(trials: list[FrozenTrial], plan: Plan) -> bool:
+def is_spent(trials: list[FrozenTrial], plan: Plan) -> bool:
+    """Say whether no new trial may begin: so many ran or run, or for so many hours."""
     own = [trial for trial in trials if journal.is_own(trial)]
     seconds = sum(trial.user_attrs.get(journal.SECONDS, 0) for trial in own)
     hours = plan.study.hours

@@ -26,6 +26,7 @@ from phototag.search.journal import FrozenTrial, Plan, TrialState, optuna
 from phototag.search.optimism import Judged, Optimism, estimate_optimism
 from phototag.search.report import write_report
 from phototag.search.studies import FILE, check_study, find_study, read_search
+from phototag.search.trials import is_spent
 from phototag.search.winner import hold_contest
 from phototag.tracking.store import FAILURES, connect, explain
 from phototag.tracking.studies import close_parent, open_parent, read_arrays
@@ -57,13 +58,22 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any], tell: Tell) 
     tell(f"{plan.name}: {_tell_progress(study, plan)}")
     plan = plan.model_copy(update={"parent": _open_parent(plan)})
     try:
-        run_workers(plan, jobs)
+        # What runs may have been killed.
+        if _list_running(study) or not is_spent(study.get_trials(deepcopy=False), plan):
+            run_workers(plan, jobs)
     except KeyboardInterrupt:
         raise InputError(
             f"{plan.name} was stopped: {_tell_progress(study, plan)}; the same command goes on"
         ) from None
     finally:
         bound_checkpoints(root)
+    if running := _list_running(study):
+        tell(
+            f"{plan.name}: {_tell_progress(study, plan)}; trials of others are at work "
+            f"({', '.join(str(trial.number) for trial in running)}): whoever ends last evaluates "
+            "the winner"
+        )
+        return
     best = journal.pick_best(study.get_trials(deepcopy=False), plan.study)
     if best is None:
         reasons = [t.user_attrs.get(journal.ERROR) for t in study.get_trials(deepcopy=False)]
@@ -71,6 +81,10 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any], tell: Tell) 
         raise InputError(f"{plan.name}: no trial came to its end ({last})")
     tell(f"{plan.name}: {_tell_progress(study, plan)}; now test, for the winner and the start")
     finish(root, plan, study, best, tell)
+
+
+def _list_running(study: "optuna.Study") -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
@@ -269,7 +283,7 @@ def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:
     """Tell how far a study is, who works at it, and what room it takes."""
     plan, study = _look_up(root, name, changes)
     lines = [f"{plan.name}: {_tell_progress(study, plan)}"]
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in _list_running(study):
         epoch = f"epoch {trial.last_step}" if trial.last_step else "no epoch yet"
         process = trial.user_attrs.get(journal.PROCESS, "somebody")
         lines.append(f"  trial {trial.number} runs ({process}; {epoch})")
