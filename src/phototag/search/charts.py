@@ -70,15 +70,18 @@ def draw_slices(table: pd.DataFrame, keys: Sequence[str], objective: str) -> Fig
     rows = -(-len(keys) // COLUMNS)
     figure = Figure(figsize=(3.6 * COLUMNS, 2.9 * rows), layout="constrained")
     done = table[table["state"] == "complete"]
+    order = done["trial"].to_numpy()
     for position, key in enumerate(keys):
         axes = figure.add_subplot(rows, COLUMNS, position + 1)
-        own = done[done[key].notna()]
+        known = done[key].notna().to_numpy()
+        own = done[known]
         places, labels = place_values(own[key])
-        axes.scatter(places, own["score"], s=12, c=own["trial"], cmap="viridis")
+        axes.scatter(places, own["score"], s=12, c=order[known], cmap="viridis")
         if labels:
             axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", fontsize=8)
         elif spans_decades(own[key]):
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")  # by default these are formulas
         axes.set_xlabel(write_name(key))
         axes.set_ylabel(objective if position % COLUMNS == 0 else "")
     return figure
@@ -111,8 +114,8 @@ def draw_parallel(table: pd.DataFrame, keys: Sequence[str], objective: str, rise
 
 def place_values(values: pd.Series) -> tuple[Sequence[float], list[str]]:
     """Return where values stand on an axis; of words, in the alphabet's order, also the ticks."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return values.tolist(), []
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return [float(value) for value in values], []
     words = values.map(str)
     names = sorted(set(words))
     return [names.index(word) for word in words], [write_name(name) for name in names]
@@ -120,7 +123,7 @@ def place_values(values: pd.Series) -> tuple[Sequence[float], list[str]]:
 
 def spans_decades(values: pd.Series) -> bool:
     """Say whether numbers reach over so much that they want a logarithmic axis."""
-    return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 30
+    return len(values) > 0 and values.min() > 0 and bool(values.max() / values.min() > 30)
 
 
 def _scale(values: pd.Series) -> np.ndarray:

@@ -162,7 +162,7 @@ def build_pruner(study: Study) -> "optuna.pruners.BasePruner":
         case "none":
             return optuna.pruners.NopPruner()
         case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
         case "hyperband":
             return optuna.pruners.HyperbandPruner(min_resource=2)
 

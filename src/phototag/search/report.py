@@ -10,6 +10,7 @@ import pandas as pd
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from phototag.base.files import write_json, write_table
+from phototag.experiments.claims import flatten
 from phototag.pages.cells import guard_cells
 from phototag.pages.figures import Figure, figure_style, save_figure
 from phototag.pages.html import write_page
@@ -70,8 +71,9 @@ def tabulate_trials(trials: Sequence[FrozenTrial], study: Any) -> pd.DataFrame:
             }
         )
     fixed = ["trial", "state", "score", "ran", "seconds", "told"]
-    table = pd.DataFrame(rows, columns=[*fixed, *study.space])
-    return table.astype({"score": float, "seconds": float})
+    # Whole numbers stay whole where some trials have none.
+    table = pd.DataFrame(rows, columns=[*fixed, *study.space], dtype=object)
+    return table.astype({"trial": int, "score": float, "seconds": float})
 
 
 def _write_value(value: Any) -> Any:
@@ -81,20 +83,50 @@ def _write_value(value: Any) -> Any:
     return json.dumps(value).replace('"', "")
 
 
-def weigh_keys(study: "optuna.Study", seed: int) -> dict[str, float]:
+def weigh_keys(trials: Sequence[FrozenTrial], plan: Plan) -> dict[str, float]:
     """Compute how much each key matters, by fANOVA (Hutter et al., 2014).
 
-    Keys that only some trials have are left out: a forest of all needs them all.
+    Its forest needs every key of every trial. One that was not proposed was as trials start; what a
+    shorter list lacks counts as a value of its own.
+
+    Args:
+        trials: Of Optuna.
+        plan: The study.
 
     Returns:
-        Key -> share of the variance, largest first; nothing of too few trials.
+        Name of what was proposed -> share of the variance of scores, largest first; nothing of too
+        few trials.
     """
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
         return {}
-    evaluator = FanovaImportanceEvaluator(seed=seed)
-    found = get_param_importances(study, evaluator=evaluator)
-    return {key: share for key, share in found.items() if not math.isnan(share)}
+    start = dict(flatten(plan.base))
+    names = dict.fromkeys(name for trial in done for name in trial.params)
+    columns, kinds = {}, {}
+    for name in names:
+        # Of several knobs of one key the name ends with a condition.
+        values = [trial.params.get(name, start.get(name.partition(" (")[0])) for trial in done]
+        if all(isinstance(value, int | float) for value in values) and not any(
+            isinstance(value, bool) for value in values
+        ):
+            low, high = min(values), max(values)
+            logarithmic = low > 0 and charts.spans_decades(pd.Series(values))
+            kind = optuna.distributions.FloatDistribution(low, high, log=logarithmic)
+        else:
+            values = [str(value) for value in values]
+            kind = optuna.distributions.CategoricalDistribution(sorted(set(values)))
+        if len(set(values)) > 1:
+            columns[name], kinds[name] = values, kind
+    filled = optuna.create_study()
+    for number, trial in enumerate(done):
+        row = {name: values[number] for name, values in columns.items()}
+        made = optuna.trial.create_trial(params=row, distributions=kinds, value=trial.value)
+        filled.add_trial(made)
+    if not columns:
+        return {}
+    evaluator = FanovaImportanceEvaluator(seed=plan.study.seed)
+    found = get_param_importances(filled, evaluator=evaluator)
+    return {name: share for name, share in found.items() if not math.isnan(share)}
 
 
 def draw_figures(
@@ -104,7 +136,10 @@ def draw_figures(
     study = plan.study
     done = table[table["state"] == "complete"]
     # Those that matter first; what never varied says nothing.
-    order = sorted(study.space, key=lambda key: -importance.get(key, 0))
+    weights = dict.fromkeys(study.space, 0.0)
+    for name, share in importance.items():
+        weights[next(key for key in weights if name.startswith(key))] += share
+    order = sorted(weights, key=lambda key: -weights[key])
     keys = [key for key in order if done[key].map(str).nunique() > 1][: charts.SHOWN]
     names = [str(value) for key in keys for value in done[key]] + list(study.space)
     figures: dict[str, Figure] = {}
@@ -142,8 +177,8 @@ def write_report(
         contest: Of `hold_contest`.
         change: To params.yaml, as a unified diff.
     """
-    table = tabulate_trials(study.get_trials(deepcopy=False), plan.study)
-    importance = weigh_keys(study, plan.study.seed)
+    trials = study.get_trials(deepcopy=False)
+    table, importance = tabulate_trials(trials, plan.study), weigh_keys(trials, plan)
     write_table(folder / "trials.csv", guard_cells(table))
     write_table(folder / "contest.csv", contest.table)
     write_json(
@@ -170,7 +205,7 @@ def write_report(
         rows=done.sort_values("score", ascending=not plan.study.rises)
         .head(ROWS)
         .astype(object)
-        .where(lambda cells: cells.notna(), "")
+        .fillna("")
         .to_dict("records"),
         keys=list(plan.study.space),
         told=table[(table["told"] != "") & (table["state"] != "repeated")]["told"]
@@ -178,8 +213,6 @@ def write_report(
         .head(5)
         .to_dict(),
         seconds=table["seconds"].sum(),
-        unweighed=[key for key in plan.study.space if not _is_weighed(key, importance)],
-        weighed=bool(importance),
         figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},
     )
     first = contest.table[contest.table["seed"] == plan.study.seeds[0]].set_index("metric")
@@ -189,10 +222,6 @@ def write_report(
     for metric, row in first.iterrows():
         found |= {f"test_{metric}": row["winner"], f"test_{metric}_difference": row["difference"]}
     return found
-
-
-def _is_weighed(key: str, importance: Mapping[str, float]) -> bool:
-    return any(name == key or name.startswith((f"{key}.", f"{key} (")) for name in importance)
 
 
 def summarize(

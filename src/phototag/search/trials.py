@@ -120,7 +120,7 @@ def _find_left(study: "optuna.Study") -> Trial | None:
 
 def is_spent(trials: list[FrozenTrial], plan: Plan) -> bool:
     """Say whether no new trial may begin: so many ran or run, or for so many hours."""
-    own = [trial for trial in trials if journal.is_own(trial)]
+    own = [t for t in trials if journal.is_own(t) and t.state != TrialState.WAITING]
     seconds = sum(trial.user_attrs.get(journal.SECONDS, 0) for trial in own)
     hours = plan.study.hours
     return len(own) >= plan.study.trials or (hours is not None and seconds >= 3600 * hours)
