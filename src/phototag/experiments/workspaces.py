@@ -66,7 +66,7 @@ def _share_cache(root: Path, place: Path) -> None:
     if local.exists():
         shutil.copy(local, place / ".dvc")
     with Repo(str(root)) as repo:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir
     run_dvc(place, "cache", "dir", "--local", str(cache))
 
 

@@ -59,10 +59,10 @@ def _turn(trial: Proposer, name: str, knob: Knob) -> Any:
         return plain[trial.suggest_categorical(name, list(plain))]
     if knob.each is not None:
         assert knob.count is not None
-        low, high = knob.count
-        count = (
-            low if low == high else trial.suggest_int(f"{name}.count", low, high, step=1, log=False)
-        )
+        fewest, most = knob.count
+        count = fewest
+        if most > fewest:
+            count = trial.suggest_int(f"{name}.count", fewest, most, step=1, log=False)
         return [
             join_fields(
                 {
