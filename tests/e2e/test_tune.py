@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, expect
 from tests.projects import Project
 from tests.search.files import write_search
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 TRIALS = 4
 SMALL_NETWORK = [{"out": 4, "kernel": 5, "stride": 4, "pool": 4}]
 SPACE = {"lr": {"low": 0.0005, "high": 0.05, "log": True}, "batch_size": {"choices": [8, 16]}}

@@ -6,6 +6,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +39,8 @@ def make_plan(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(project)
     monkeypatch.setenv("DVC_ROOT", str(project))
     monkeypatch.setenv("DVC_EXP_NAME", "")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_database}")
+    shutil.copy(empty_database, project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.delenv("PHOTOTAG_STUDIES", raising=False)
     text = (project / "params.yaml").read_text()
 
