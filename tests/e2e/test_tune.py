@@ -120,7 +120,9 @@ def test_every_trial_is_a_nested_run_and_an_experiment_without_test_scores(tuned
     winner = f"{tuned.name}-best{best.number}-s0"
     assert set(scored.index) == {winner, f"{tuned.name}-start-s0"}
     assert scored.loc[winner, "val_loss"] == best.value
-    assert winner not in runs  # its run is the trial's, and `phototag sync` gives it its own
+    # DVC had it in its cache, and nothing was trained for it.
+    assert runs[winner].data.tags["phototag.rebuilt"] == "true"
+    assert runs[winner].data.tags["mlflow.parentRunId"] == parent.info.run_id
     again = tuned.project("phototag", "tune", "small")
     assert "trial " not in again.replace(f"trial {best.number}", "").replace("trials", "")
     assert set(tuned.shown().index) == set(shown.index)

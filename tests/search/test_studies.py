@@ -80,6 +80,7 @@ def test_what_is_wrong_in_itself_is_one_sentence(
         (None, "is missing: run from the repository's root"),
         ("studies: [\n", "is not valid YAML"),
         ("studies: {}\n", "studies: dictionary should have at least 1 item"),
+        ("studies: {my head: {}}\n", "studies.my head.[key]: string should match pattern"),
         ("- head\n", "the file: input should be a valid dictionary"),
         ("", "the file: input should be a valid dictionary or instance of Search, not None"),
     ],

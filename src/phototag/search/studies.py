@@ -16,6 +16,7 @@ from phototag.experiments.claims import apply_overrides, flatten
 FILE = Path("search.yaml")
 Objective = Literal["val_loss", "mAP", "f1_macro"]
 Number = int | Float
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
 # Besides what training depends on: it decides how photos look, and not which ones are judged.
 SEARCHED_TOO = ("resize.size",)
 # Of what training depends on: these are given in other ways, or say how to compute.
@@ -177,7 +178,8 @@ class Study(_Group):
 class Search(_Group):
     """All of search.yaml."""
 
-    studies: Annotated[dict[str, Study], Field(min_length=1)]
+    # Experiments are named by it, which git and MLflow must take.
+    studies: Annotated[dict[Name, Study], Field(min_length=1)]
 
 
 def read_search(path: Path = FILE) -> Search:

@@ -218,7 +218,7 @@ def finish(root: Path, plan: Plan, study: "optuna.Study", best: FrozenTrial, tel
     try:
         with connect() as store:
             run_id = plan.parent or open_parent(store, plan.name, {})
-            close_parent(store, run_id, found, folder)
+            close_parent(store, run_id, found, folder, contest.experiments)
     except FAILURES as error:
         print(f"warning: {explain(error, connect().uri)}; all is in {folder}", file=sys.stderr)
     tell(f"winner: trial {best.number}, as {contest.experiment}")

@@ -13,7 +13,7 @@ import yaml
 from phototag.evaluation import scores
 from phototag.experiments.claims import Run, apply_overrides, flatten
 from phototag.experiments.queue import run_queued
-from phototag.experiments.sync import list_experiments, open_revision, read_revision
+from phototag.experiments.sync import list_experiments, open_revision
 from phototag.pages.cells import guard_cell
 from phototag.registry.comparison import bound_difference
 from phototag.search.journal import SETTINGS, FrozenTrial, Plan
@@ -29,12 +29,17 @@ class Contest:
     Attributes:
         table: Columns seed, metric, winner, start, difference, low and high (of its 95% interval).
         winners: How many winners of this study were evaluated on test so far.
-        experiment: Of the winner, with the first seed.
+        experiments: Those evaluated; the start and the winner, seed by seed.
     """
 
     table: pd.DataFrame
     winners: int
-    experiment: str
+    experiments: tuple[str, ...]
+
+    @property
+    def experiment(self) -> str:
+        """Of the winner, with the first seed."""
+        return self.experiments[1]
 
 
 def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
@@ -65,7 +70,9 @@ def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
     winners = {
         name.rpartition("-s")[0] for name in revisions if name.startswith(f"{plan.name}-best")
     }
-    return Contest(pd.concat(parts, ignore_index=True), len(winners), runs[1].name)
+    return Contest(
+        pd.concat(parts, ignore_index=True), len(winners), tuple(run.name for run in runs)
+    )
 
 
 def _find_changes(root: Path, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,13 +139,3 @@ def compare_predictions(
         for name in METRICS
     ]
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])
-
-
-def find_scored(root: Path, study: str) -> list[str]:
-    """List the experiments of a study that have scores of test: none but winners and the start."""
-    return [
-        name
-        for name, revision in list_experiments(root)
-        if name.startswith(f"{study}-")
-        and read_revision(root, revision, "reports/evaluate/metrics.json")
-    ]

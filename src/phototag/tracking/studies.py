@@ -1,7 +1,7 @@
 """Runs of searches: one parent for all trials of a study, and what trials leave in theirs."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from mlflow.artifacts import download_artifacts
 
 from phototag.tracking.records import log_folder
-from phototag.tracking.runs import create_run, find_runs
+from phototag.tracking.runs import EXP_TAG, create_run, find_runs
 from phototag.tracking.store import Store
 
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's pages nest runs by it
@@ -32,11 +32,22 @@ def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
 
 
 def close_parent(
-    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path | None
+    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, others: Sequence[str]
 ) -> None:
-    """End a study's run; with a folder of reports, and figures."""
-    if folder:
-        log_folder(store, run_id, folder)
+    """End a study's run with its figures and reports.
+
+    Args:
+        store: Where.
+        run_id: Of the study's run.
+        metrics: Name -> figure.
+        folder: Of the reports.
+        others: DVC experiments that belong to the study, and were no trials.
+    """
+    for name in others:
+        query = f"tags.`{EXP_TAG}` = '{name}'"
+        for run in store.client.search_runs([store.experiment_id], query):
+            store.client.set_tag(run.info.run_id, PARENT_TAG, run_id)
+    log_folder(store, run_id, folder)
     for name, value in metrics.items():
         store.client.log_metric(run_id, name, value)
     store.client.set_terminated(run_id, "FINISHED")
