@@ -32,7 +32,7 @@ def hide(train: Dataset, seed: int) -> Iterator[tuple[str, Dataset]]:
     yield "half of the entries", replace(train, targets=np.where(hidden, UNKNOWN, train.targets))
     yield "half of the photos", take_photos(train, np.sort(half))
     yield (
-        "half, the rest taken for absent",
+        "half of the entries, the rest taken for absent",
         replace(train, targets=np.where(hidden, 0, train.targets)),
     )
 
@@ -46,14 +46,14 @@ def main() -> None:
         split: replace(photos, images=features)
         for split, photos in read_datasets(*(Path("data", name) for name in names)).items()
     }
-    params, rows = read_params(), dict[str, list[tuple[float, float, float]]]()
+    params, rows = read_params(), dict[str, list[tuple[float, float, float, float]]]()
     for seed in range(draws):
         seeded = params.model_copy(update={"seed": seed})
         for told, train in hide(parts["train"], seed):
             found = score_head(train, parts["val"], parts["test"], seeded)
             print(seed, told, *(f"{value:.4f}" for value in found), file=sys.stderr)
             rows.setdefault(told, []).append(found)
-    print("| known of train | micro F1 | macro F1 | mAP |\n|---|---|---|---|")
+    print("| known of train | micro F1 | macro F1 | mAP | loss |\n|---|---|---|---|---|")
     for told, scores in rows.items():
         print(f"| {told} | {' | '.join(f'{value:.3f}' for value in np.mean(scores, axis=0))} |")
 
