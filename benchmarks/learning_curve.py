@@ -21,7 +21,12 @@ from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import f1_score, mean_average_precision, sigmoid
+from phototag.network.metrics import (
+    binary_cross_entropy,
+    f1_score,
+    mean_average_precision,
+    sigmoid,
+)
 from phototag.network.model import Standardize
 from phototag.training.loop import fit
 from phototag.training.solver import predict_out_of_fold
@@ -34,13 +39,14 @@ def score(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, fl
     """Return micro F1, macro F1 and mAP on test, of a head that learns from these photos."""
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
-    return score_head(train, val, test, read_params().model_copy(update={"seed": seed}))
+    scores = score_head(train, val, test, read_params().model_copy(update={"seed": seed}))
+    return scores[:3]
 
 
 def score_head(
     train: Dataset, val: Dataset, test: Dataset, params: Params
-) -> tuple[float, float, float]:
-    """Return micro F1, macro F1 and mAP on test, of a head that is solved on these splits."""
+) -> tuple[float, float, float, float]:
+    """Return micro F1, macro F1, mAP and loss on test, of a head that is solved on these splits."""
     head, kept = solve(train, val, params)
     return judge(head, predict_out_of_fold(head, train, params, kept), train, val, test, params)
 
@@ -60,8 +66,8 @@ def judge(
     val: Dataset,
     test: Dataset,
     params: Params,
-) -> tuple[float, float, float]:
-    """Return micro F1, macro F1 and mAP on test, with thresholds as `evaluate` chooses them."""
+) -> tuple[float, float, float, float]:
+    """Return micro F1, macro F1, mAP and loss on test, with thresholds as `evaluate` chooses them."""
     seen = join_datasets([train, val])
     logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
     cuts = choose_thresholds(
@@ -76,6 +82,7 @@ def judge(
         f1_score(test.targets, predicted, "micro"),
         f1_score(test.targets, predicted, "macro"),
         mean_average_precision(test.targets, found),
+        binary_cross_entropy(test.targets, found),
     )
 
 

@@ -1,7 +1,7 @@
 """Train: images, features, manifest, splits, stats -> models/, reports/train/."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from phototag.tracking.runs import record_training
 from phototag.tracking.store import connect
 from phototag.training import solver
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
-from phototag.training.key import training_key
-from phototag.training.loop import fit, solve_head
+from phototag.training.key import state_key, training_key
+from phototag.training.loop import Trained, Watch, fit, solve_head
 
 from . import run
 
@@ -39,11 +39,21 @@ def main() -> None:
     if distributed.relaunch(params.train.devices, params.train.num_nodes):
         return
     with distributed.report_failure():
-        train_network(params)
+        trained = train_network(params)
+        if distributed.rank() == 0:
+            discard_checkpoint(trained.checkpoint)
 
 
-def train_network(params: Params) -> None:
-    """Train in this process, alone or as one of several."""
+def train_network(
+    params: Params, watch: Watch = iter, tags: Mapping[str, str] | None = None
+) -> Trained:
+    """Train in this process, alone or as one of several, and write the outputs.
+
+    Args:
+        params: All of params.yaml.
+        watch: Is given the epochs, and passes them on; what it raises ends the training.
+        tags: What else the MLflow run is told.
+    """
     datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)
     train, val = datasets["train"], datasets["val"]
     stats = read_json(STATS)
@@ -67,15 +77,15 @@ def train_network(params: Params) -> None:
             solve_head(head, *known, params)
 
     inputs = [*INPUTS, *[FEATURES] * on_features(params), Path(__file__)]
-    key = distributed.from_first(
-        partial(training_key, params.train_settings(), params.model, inputs, device)
-    )
-    checkpoint = checkpoint_path(project_root(), key)
+    described = params.train_settings(), params.model, inputs, device
+    key, state = distributed.from_first(lambda: (training_key(*described), state_key(*described)))
+    checkpoint = checkpoint_path(project_root(), state)
+    trained = Trained(learner, val, key, checkpoint)
     resumed = checkpoint.exists()
-    epochs = fit(learner, train, val, params, checkpoint)
+    epochs = watch(fit(learner, train, val, params, checkpoint))
     if distributed.rank():
         keep_out_of_fold(learner, train, params, list(epochs))  # the first process records them
-        return
+        return trained
     data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
     history = record_training(
         connect(),
@@ -84,7 +94,7 @@ def train_network(params: Params) -> None:
         map(asdict, epochs),
         data,
         resumed,
-        tag_features(params),
+        tag_features(params) | dict(tags or {}),
     )
 
     # A name to compare with, no file that is read here.
@@ -103,14 +113,15 @@ def train_network(params: Params) -> None:
         source=DRAWN if is_drawn else params.data.raw,
     )
     save_model(Path("models/model.safetensors"), network, metadata)
-    trained = {"content_key": key, "epoch": best["epoch"], "val_loss": best["val_loss"]}
-    write_json(Path("reports/train/training.json"), trained)
+    judged = {"val_mAP": best["mAP"], "val_f1_macro": best["f1_macro"]}
+    result = {"content_key": key, "epoch": best["epoch"], "val_loss": best["val_loss"]} | judged
+    write_json(Path("reports/train/training.json"), result)
     with replace_file(Path("reports/train/history.csv")) as temporary:
         # Speed differs from run to run; without it, equal inputs give equal bytes.
         table = pd.DataFrame(history).drop(columns="images_per_second")
         table.to_csv(temporary, index=False, lineterminator="\n")
     keep_out_of_fold(learner, train, params, history)
-    discard_checkpoint(checkpoint)
+    return trained
 
 
 def on_features(params: Params) -> bool:

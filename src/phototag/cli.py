@@ -237,6 +237,45 @@ def recipe(
     typer.echo("\nNext: dvc repro")
 
 
+@typer_app.command()
+def tune(
+    study: Annotated[str | None, typer.Argument(help="Of search.yaml; none lists them.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Trials at a time.", min=1)] = 1,
+    trials: Annotated[
+        int | None, typer.Option(help="In all, instead of search.yaml's.", min=1)
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Of trials, instead of its.", min=0.01)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of what is proposed, instead of its.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only tell how far it is.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the best trial's settings into params.yaml.")
+    ] = False,
+) -> None:
+    """Search settings: every trial is a DVC experiment and an MLflow run.
+
+    What was killed goes on; what was tried is not tried again.
+    """
+    from phototag.base.files import project_root
+    from phototag.search import studies, tuning
+
+    root = project_root()
+    if study is None:
+        typer.echo(studies.describe_studies(studies.read_search(root / studies.FILE)))
+        return
+    given = {"trials": trials, "hours": hours, "seed": seed}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if status:
+        typer.echo(tuning.describe_status(root, study, changes))
+    elif apply:
+        change = tuning.apply_winner(root, study, changes)
+        typer.echo(change.rstrip() or "params.yaml has these settings already")
+        typer.echo("\nNext: dvc repro")
+    else:
+        tuning.tune(root, study, jobs, changes, tell=typer.echo)
+
+
 @typer_app.command("results")
 def results_() -> None:
     """Keep what DVC's experiments gave in docs/results/, and write docs/results.md of it."""

@@ -392,9 +392,9 @@ def test_figures_are_of_what_is_known() -> None:
     targets, predicted = np.where(known, truth, UNKNOWN), probabilities > 0.5
     panels = charts.draw_cooccurrence(list("abc"), targets, predicted).axes
     for axes, values in zip(panels, (truth, predicted), strict=True):
-        shown = axes.images[0].get_array()
+        shown = np.asarray(axes.images[0].get_array())
         for row, column in ((0, 1), (1, 0), (2, 1)):
-            both = known[:, row] & known[:, column] & (values[:, row] > 0)
+            both = known[:, row] & known[:, column] & values[:, row].astype(bool)
             assert shown[row, column] == pytest.approx(values[both, column].mean())
     curve = charts.draw_pr_curves(targets, probabilities).axes[0].get_lines()
     for line, (t, p) in (
@@ -403,5 +403,5 @@ def test_figures_are_of_what_is_known() -> None:
           for at, n in enumerate(sort_labels(targets))),
     ):  # fmt: skip
         precision, recall, _ = precision_recall_curve(t, p)
-        np.testing.assert_allclose(line.get_xdata(), recall)
-        np.testing.assert_allclose(line.get_ydata(), precision)
+        drawn = np.asarray(line.get_xydata())
+        np.testing.assert_allclose(drawn, np.column_stack([recall, precision]))

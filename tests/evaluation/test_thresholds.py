@@ -110,3 +110,12 @@ def test_what_is_not_known_counts_for_nothing(pooling: float) -> None:
         np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high])
     nothing = np.full((3, 2), UNKNOWN)
     assert choose(nothing, np.ones((3, 2)), 5).tolist() == [0.5, 0.5]
+
+
+def test_a_label_of_which_nothing_is_known_goes_with_the_others() -> None:
+    rng = np.random.default_rng(5)
+    targets = (rng.random((200, 2)) < 0.4).astype(np.int8)
+    probabilities = 0.3 + 0.2 * targets + 0.3 * rng.random(targets.shape)
+    targets[:, 1] = UNKNOWN
+    found = choose(targets, probabilities, pooling=10)
+    assert found[1] == pytest.approx(found[0], abs=0.01)

@@ -12,7 +12,7 @@ import torch
 from phototag.base.params import Params
 from phototag.network import distributed
 from phototag.training import key
-from phototag.training.key import ROOMS, training_key
+from phototag.training.key import ROOMS, state_key, training_key
 
 CPU = torch.device("cpu")
 MakeKey = Callable[..., str]
@@ -61,6 +61,25 @@ def test_it_changes_with_each_input(make_key: MakeKey, inputs: list[Path]) -> No
         path.write_text("other")
         keys.add(make_key())
     assert len(keys) == 1 + len(inputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({"schedule": "constant"}, True),
+        ({"schedule": "cosine"}, False),
+        ({"schedule": "one-cycle"}, False),
+    ],
+)
+def test_a_longer_training_passes_through_the_states_of_a_shorter_one(
+    params_values: dict[str, Any], inputs: list[Path], changes: dict[str, Any], passes: bool
+) -> None:
+    keys = []
+    for more in ({"epochs": 4}, {"epochs": 9}, {"epochs": 9, "lr": 0.1}):
+        params = Params.model_validate(params_values | changes | more)
+        keys.append(state_key(params.train_settings(), params.model, inputs, CPU))
+    assert (keys[0] == keys[1]) == passes
+    assert keys[1] != keys[2]
 
 
 def test_it_changes_with_all_code_that_training_runs(make_key: MakeKey, rooms: Path) -> None:

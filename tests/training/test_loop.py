@@ -241,6 +241,25 @@ def test_a_gpu_never_waits_within_an_epoch(
     assert loop.train_one_epoch(training, resident, 3) < first
 
 
+def test_a_longer_training_goes_on_from_a_shorter_one(
+    datasets: dict[str, Dataset], make_params: MakeParams, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "state.pt"
+    shorter, _ = train(make_params(epochs=2), datasets, checkpoint)
+    written = checkpoint.stat().st_mtime_ns
+    longer, records = train(make_params(epochs=4), datasets, checkpoint)
+    alone, expected = train(make_params(epochs=4), datasets)
+    assert [record.val_loss for record in records] == [record.val_loss for record in expected]
+    for name, weight in alone.state_dict().items():
+        assert torch.equal(longer.state_dict()[name], weight), name
+    # What went further than is wanted is of no use.
+    assert checkpoint.stat().st_mtime_ns > written
+    again, records = train(make_params(epochs=2), datasets, checkpoint)
+    assert [record.epoch for record in records] == [1, 2]
+    for name, weight in shorter.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+
+
 def test_a_damaged_checkpoint_is_told(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
@@ -384,7 +403,7 @@ def test_a_step_is_of_what_is_known(
             expected(images)[chosen], targets[chosen], reduction="none"
         )
         optimizer.zero_grad()
-        entries.mean().backward()
+        torch.autograd.backward(entries.mean())
         optimizer.step()
         losses += entries.tolist()
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):

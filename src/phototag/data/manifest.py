@@ -101,7 +101,7 @@ def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
     """Write the manifest as CSV; the cell of a label that is not known stays empty."""
     labels = label_names(manifest)
     partly = [label for label in labels if (manifest[label] == UNKNOWN).any()]
-    manifest = manifest.replace({label: {UNKNOWN: None} for label in partly})
+    manifest = manifest.replace(dict.fromkeys(partly, UNKNOWN), "")
     with replace_file(path) as temporary:
         manifest.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -61,8 +61,8 @@ def split_groups(
         if size == 0 and fraction > 0:
             photos = f"{len(targets)} photos in {len(names)} groups"
             if not told.all():
-                groups = len(np.unique(members[told]))
-                photos = f"{told.sum()} photos of known labels, in {groups} groups,"
+                number = len(np.unique(members[told]))
+                photos = f"{told.sum()} photos of known labels, in {number} groups,"
             raise InputError(f"{photos} are too few: {name} ({fraction:g} of them) stays empty")
     return assigned[members]
 
@@ -152,9 +152,9 @@ def _balance(
     np.add.at(population, (assigned, kind_of), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
+    # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
+    square = weight @ (kinds**2).T
     while True:
-        # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
-        square = weight @ (kinds**2).T
         linear = 2 * (weight * (have - quota)) @ kinds.T
         change = (square - linear)[:, None, :] + (square + linear)[None, :, :]
         change[same | (population == 0)[:, None, :]] = np.inf

@@ -100,7 +100,7 @@ def score_decisions(
     pooled = [part.sum(axis=1) for part in counts]
     per_photo = [part.sum(axis=1, dtype=np.float64) for part in (right, said, truth)]
     support = _ratio(counts[2], pooled[2][:, None])
-    some = known.any(axis=1)
+    some = np.asarray(known.any(axis=1))
     for position, name in enumerate(("f1", "precision", "recall")):
         each = _rates(*counts)[position]
         found[f"{name}_micro"] = _rates(*pooled)[position]

@@ -97,7 +97,8 @@ def _maximize(
     best = candidates[f1.argmax(axis=0)]
     # Halfway to the label's next lower probability: a photo a little off those seen then falls on
     # the side of the nearer one. Below the lowest probability the neighbour is 0.
-    rising = np.append(0, np.sort(probabilities[is_known(targets)]))
+    seen = probabilities[is_known(targets)]
+    rising = np.append(0, np.sort(seen if len(seen) else probabilities))
     return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)
 
 

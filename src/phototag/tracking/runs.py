@@ -45,6 +45,10 @@ REBUILT_TAG = "phototag.rebuilt"
 PATIENCE = 60  # seconds for the system's last metrics
 
 
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """Raised where somebody who watches a training needs no more of it; its run is KILLED."""
+
+
 def experiment_name() -> str:
     """Return the DVC experiment's name, or nothing for a plain `dvc repro`."""
     return os.environ.get("DVC_EXP_NAME", "")
@@ -209,7 +213,7 @@ def training_run(
     draws another one each time. The run of a process that may still be at work is left alone: two
     experiments that train the same, or two machines, have one each.
 
-    The run ends as FINISHED, KILLED (signals) or FAILED (errors).
+    The run ends as FINISHED, KILLED (signals, `Stopped`) or FAILED (errors).
     """
     close_dead_runs(store)
     name = experiment_name()
@@ -233,7 +237,7 @@ def training_run(
         with _system_metrics(run_id):
             yield run_id
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Stopped):
         status = "KILLED"
         raise
     except BaseException as error:

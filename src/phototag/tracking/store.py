@@ -178,7 +178,7 @@ class Store:
 
 def embedded_uri() -> str:
     """Return the address of the store in the repository's root."""
-    return _sqlite_uri(project_root() / "mlflow.db")
+    return sqlite_uri(project_root() / "mlflow.db")
 
 
 def store_uri() -> str:
@@ -199,7 +199,7 @@ def store_uri() -> str:
         database = make_url(uri).database
         if not database or database == ":memory:" or database.startswith(("/", "file:")):
             return uri
-        return _sqlite_uri(root / database) + mark + query
+        return sqlite_uri(root / database) + mark + query
     if uri.startswith("file:") and not uri.startswith("file:/"):
         return (root / uri.removeprefix("file:")).as_uri()
     if re.match(r"\w[\w+.-]*:", uri) or uri in ("databricks", "databricks-uc", "uc"):
@@ -207,7 +207,7 @@ def store_uri() -> str:
     return str(root / Path(uri).expanduser())
 
 
-def _sqlite_uri(path: Path) -> str:
+def sqlite_uri(path: Path) -> str:
     """Write the address of a file, whatever its name holds: `?` and % mean something there."""
     uri = f"sqlite:///{path}"
     if make_url(uri).database == str(path):

@@ -59,6 +59,21 @@ def training_key(
     return content_key(found, [*inputs, *files, *(path for _, path in code)])
 
 
+def state_key(
+    settings: Mapping[str, Any], spec: ModelParams, inputs: Sequence[Path], device: torch.device
+) -> str:
+    """Return the key of the states that a training passes through, by which it is taken up again.
+
+    As `training_key`, but where the learning rate does not hang on how many epochs there are in
+    all (a constant schedule, or heads that are solved), a longer training passes through the states
+    of a shorter one: then `epochs` does not count, and the longer one goes on from them. Cosine and
+    one-cycle are stretched over all epochs, and begin anew.
+    """
+    if settings["schedule"] == "constant" or settings["optimizer"] == "lbfgs":
+        settings = {key: value for key, value in settings.items() if key != "epochs"}
+    return training_key(settings, spec, inputs, device)
+
+
 def _list_code() -> list[tuple[Path, Path]]:
     """List every Python file of the rooms, each with the folder that holds the rooms."""
     rooms = [Path(str(room.__file__)).parent for room in ROOMS]

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +59,26 @@ class Epoch:
     lr: float
     kept: int
     images_per_second: float
+
+
+Watch = Callable[[Iterator[Epoch]], Iterator[Epoch]]  # passes epochs on, or raises to end them
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the train stage leaves besides its outputs.
+
+    Attributes:
+        learner: What learnt, with the best epoch's weights: the network, or its head.
+        val: What it was judged by.
+        key: The content key.
+        checkpoint: The file of its last state.
+    """
+
+    learner: nn.Module
+    val: Dataset
+    key: str
+    checkpoint: Path
 
 
 @dataclass(frozen=True)
@@ -126,7 +146,8 @@ def fit(
         val: Photos to choose the best epoch by.
         params: All of params.yaml.
         checkpoint: Where the state is kept after each epoch. Where it is there already, its
-            epochs are yielded from it, and training goes on behind them.
+            epochs are yielded from it, and training goes on behind them; but not where these are
+            more than `params.epochs`.
 
     Raises:
         DivergedError: The loss is not finite; names epoch, step and likely cause.
@@ -157,7 +178,8 @@ def fit(
     best_weights = copy.deepcopy(model.state_dict())
     # The first process keeps the state; on another machine there may be none.
     state = distributed.from_first(lambda: load_checkpoint(checkpoint) if checkpoint else None)
-    if state:
+    # That of a longer training may be past this one's end.
+    if state and len(state["history"]) <= params.epochs:
         history, best_weights = state["history"], state["best"]
         _restore(training, state)
         yield from (Epoch(**record) for record in history)
@@ -172,8 +194,7 @@ def fit(
         disable=None if first else True,
     )
     if first:
-        seconds = time.time() - psutil.Process().create_time()
-        print(f"the first step comes {seconds:.1f} s after the start", file=sys.stderr)
+        _tell_start()
     for epoch in range(len(history) + 1, params.epochs + 1):
         if _has_stalled(history, params.train.early_stopping):
             break
@@ -248,6 +269,13 @@ def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) ->
     tqdm.write(f"the head alone: kept strength {last.kept} of L2", file=sys.stderr)
 
 
+@cache
+def _tell_start() -> None:
+    """Tell, of the first training of a process, how long it took to begin."""
+    seconds = time.time() - psutil.Process().create_time()
+    print(f"the first step comes {seconds:.1f} s after the start", file=sys.stderr)
+
+
 def score_epoch(record: Mapping[str, Any], params: Params) -> tuple[float, ...]:
     """Return what the best epoch has the most of.
 
@@ -290,7 +318,7 @@ def train_one_epoch(
         shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
     )
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
-    num_steps, num_labels, num_known = len(batches), train.targets.shape[1], 0
+    num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)
     model.train()
     if params.model.finetuned and params.finetune.freeze_batch_norm:
@@ -315,7 +343,7 @@ def train_one_epoch(
             entries = training.loss(logits.float(), wanted)
             share = entries.sum() / max(known, 1)
             # DDP averages over the processes, while each holds a part of the batch's sum.
-            (share * distributed.world_size()).backward()
+            torch.autograd.backward(share * distributed.world_size())
             loss += share.detach()
         if params.train.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)
@@ -335,7 +363,7 @@ def train_one_epoch(
 def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
     """Count a batch's targets that are known; of mixed photos, those that are known of both."""
     if train.complete:
-        return len(positions) * train.targets.shape[1]
+        return len(positions) * len(train.labels)
     known = is_known(train.targets[positions])
     return int((known & known[::-1] if mixed else known).sum())
 

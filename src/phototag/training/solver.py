@@ -101,7 +101,7 @@ def solve_epoch(
     standardize, *layers = model.children()
     head = nn.Sequential(*layers)
     device = next(model.parameters()).device
-    num_known = max(np.count_nonzero(is_known(train.targets)), 1)
+    num_known = max(int(is_known(train.targets).sum()), 1)
 
     def read() -> Iterator[Batch]:
         own = distributed.own_share(np.arange(len(train)))

@@ -1,0 +1,1 @@
+"""Searches: settings that learn from trials which to try next."""

@@ -1,0 +1,76 @@
+"""Networks that cannot be trained, told without training them."""
+
+import psutil
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from phototag.base.errors import InputError
+from phototag.base.params import Params, describe_problems
+from phototag.experiments.claims import apply_overrides
+from phototag.network.model import build_model
+
+COPIES = {"sgd": 3, "adagrad": 3, "adam": 4, "adamw": 4, "lbfgs": 4}  # weights, gradient, state
+LABELS = 20  # about; the last layer is small
+
+
+def why_infeasible(base: dict[str, object], settings: dict[str, object]) -> str:
+    """Say why settings cannot be trained with; nothing where they can.
+
+    Takes milliseconds: the network is built without memory.
+
+    Args:
+        base: The values of params.yaml with which trials start.
+        settings: Dotted key -> value.
+    """
+    try:
+        params = Params.model_validate(apply_overrides(base, settings))
+    except ValidationError as error:
+        return describe_problems(error)
+    if params.model.name != "conv":
+        return ""  # backbones are not searched, and a head has a few weights
+    try:
+        with torch.device("meta"):
+            size = params.resize.size
+            model = build_model(params.model, LABELS, size, [0.5] * 3, [0.25] * 3)
+    except InputError as error:
+        return str(error)
+    needed, there = estimate_memory(model, params), _memory()
+    if needed > there:
+        return (
+            f"training needs about {needed / 2**30:.1f} GiB of memory, and there are "
+            f"{there / 2**30:.1f}"
+        )
+    return ""
+
+
+def _memory() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+@torch.no_grad()
+def estimate_memory(model: nn.Module, params: Params) -> int:
+    """Estimate the bytes that a training takes: weights in several copies, and a batch's maps.
+
+    Each layer's output is kept until its gradient is known, and so is that gradient.
+
+    Args:
+        model: Of `build_model`, without memory.
+        params: Of the trial.
+    """
+    values = 0
+
+    def count(_: nn.Module, __: object, output: Tensor) -> None:
+        nonlocal values
+        values += output.numel()
+
+    layers = [module for module in model.modules() if not list(module.children())]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    side = params.resize.size
+    model(torch.empty(params.batch_size, 3, side, side, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    weights = sum(weight.numel() for weight in model.parameters())
+    return 4 * (weights * (COPIES[params.optimizer] + 1) + 2 * values)

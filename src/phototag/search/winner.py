@@ -1,0 +1,141 @@
+"""The winner of a study beside the settings from which it started, on test, once."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from phototag.evaluation import scores
+from phototag.experiments.claims import Run, apply_overrides, flatten
+from phototag.experiments.queue import run_queued
+from phototag.experiments.sync import list_experiments, open_revision
+from phototag.pages.cells import guard_cell
+from phototag.registry.comparison import bound_difference
+from phototag.search.journal import SETTINGS, FrozenTrial, Plan
+
+METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
+FARTHEST = 1e-8  # of a probability from 0 and 1, which tables write with 8 digits
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The winner beside the start.
+
+    Attributes:
+        table: Columns seed, metric, winner, start, difference, low and high (of its 95% interval).
+        winners: How many winners of this study were evaluated on test so far.
+        experiments: Those evaluated; the start and the winner, seed by seed.
+    """
+
+    table: pd.DataFrame
+    winners: int
+    experiments: tuple[str, ...]
+
+    @property
+    def experiment(self) -> str:
+        """Of the winner, with the first seed."""
+        return self.experiments[1]
+
+
+def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
+    """Evaluate the winner and the start on test, in DVC's queue, and compare them.
+
+    Both are experiments down to `evaluate`, the only ones of a study that are. What was evaluated
+    before is not evaluated again; the winner's training is taken from DVC's cache.
+
+    Raises:
+        InputError: One failed.
+    """
+    won = f"best{best.number}"
+    runs = []
+    for seed in plan.study.seeds:
+        for variant, settings in (("start", {}), (won, best.user_attrs[SETTINGS])):
+            values = apply_overrides(plan.base, settings | {"seed": seed})
+            runs.append(Run(plan.name, variant, seed, _find_changes(root, values)))
+    run_queued(root, runs, jobs=1)
+    revisions = dict(list_experiments(root))
+    parts = []
+    for start, winner in zip(runs[::2], runs[1::2], strict=True):
+        won_by, begun = (_read_predictions(root, revisions[run.name]) for run in (winner, start))
+        resamples = plan.base["evaluate"]["resamples"]
+        table = compare_predictions(won_by, begun, resamples, start.seed)
+        table.insert(0, "seed", start.seed)
+        parts.append(table)
+    # Names end in -sSEED.
+    winners = {
+        name.rpartition("-s")[0] for name in revisions if name.startswith(f"{plan.name}-best")
+    }
+    return Contest(
+        pd.concat(parts, ignore_index=True), len(winners), tuple(run.name for run in runs)
+    )
+
+
+def _find_changes(root: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs from params.yaml, and the seed."""
+    present = dict(flatten(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))))
+    wanted = dict(flatten(values))
+    return {k: v for k, v in wanted.items() if k == "seed" or k not in present or present[k] != v}
+
+
+def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
+    """Read what a model says of the judged photos, and each photo's group."""
+    files, project = open_revision(root, revision)
+    tables = []
+    for path in ("reports/evaluate/predictions.csv", "data/splits.csv"):
+        with files.open(f"{project}{path}") as file:
+            tables.append(pd.read_csv(io.BytesIO(file.read()), keep_default_na=False))
+    predictions, splits = tables
+    judged = "test" if (splits["split"] == "test").any() else "val"
+    groups = dict(zip(splits["image"].map(guard_cell), splits["group"], strict=True))
+    own = predictions[predictions["split"] == judged]
+    return own.assign(group=own["image"].map(groups).astype(str))
+
+
+def compare_predictions(
+    winner: pd.DataFrame, start: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Compare two models on the same photos, by a paired bootstrap over photos, albums whole.
+
+    Args:
+        winner: Columns image, label, target, probability, predicted and group.
+        start: The same photos and labels.
+        resamples: Of the bootstrap.
+        seed: Of the resamples.
+
+    Returns:
+        Columns metric, winner, start, difference, low and high.
+    """
+    count = winner["label"].nunique()
+    both = []
+    groups = winner["group"].tolist()[::count]
+    weights = scores.draw_weights(len(groups), resamples, seed, groups)
+    for table in (winner, start.set_index(["image", "label"])):
+        if table is not winner:  # in the same order
+            table = table.loc[pd.MultiIndex.from_frame(winner[["image", "label"]])]
+        targets, probabilities, predicted = (
+            table[column].to_numpy().reshape(-1, count)
+            for column in ("target", "probability", "predicted")
+        )
+        near = np.clip(probabilities.astype(float), FARTHEST, 1 - FARTHEST)
+        both.append(
+            scores.score_decisions(targets, predicted, weights)
+            | scores.score_rankings(targets, near, weights)
+            | {"loss": scores.score_losses(targets, np.log(near / (1 - near)), weights)}
+        )
+    new, old = both
+    rows = [
+        (
+            name,
+            new[name][0],
+            old[name][0],
+            new[name][0] - old[name][0],
+            *bound_difference(new[name] - old[name], len(set(groups)), 1),
+        )
+        for name in METRICS
+    ]
+    return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])

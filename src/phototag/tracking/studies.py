@@ -1,0 +1,71 @@
+"""Runs of searches: one parent for all trials of a study, and what trials leave in theirs."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.artifacts import download_artifacts
+
+from phototag.tracking.records import log_folder
+from phototag.tracking.runs import EXP_TAG, create_run, find_runs
+from phototag.tracking.store import Store
+
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's pages nest runs by it
+ARRAYS = "val.npz"
+
+
+def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
+    """Return the id of a study's own run, which is made where there is none.
+
+    Args:
+        store: Where.
+        name: Of the study; no two have the same.
+        params: What it searches.
+    """
+    runs = find_runs(store, name)
+    if runs:
+        store.client.update_run(runs[-1].info.run_id, "RUNNING")
+        return str(runs[-1].info.run_id)
+    return create_run(store, name, params, {}, name)
+
+
+def close_parent(
+    store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, others: Sequence[str]
+) -> None:
+    """End a study's run with its figures and reports.
+
+    Args:
+        store: Where.
+        run_id: Of the study's run.
+        metrics: Name -> figure.
+        folder: Of the reports.
+        others: DVC experiments that belong to the study, and were no trials.
+    """
+    for name in others:
+        query = f"tags.`{EXP_TAG}` = '{name}'"
+        for run in store.client.search_runs([store.experiment_id], query):
+            store.client.set_tag(run.info.run_id, PARENT_TAG, run_id)
+    log_folder(store, run_id, folder)
+    for name, value in metrics.items():
+        store.client.log_metric(run_id, name, value)
+    store.client.set_terminated(run_id, "FINISHED")
+
+
+def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
+    """Keep arrays in a run, such as what a trial says of val's photos."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, ARRAYS)
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+        store.client.log_artifact(run_id, str(path))
+
+
+def read_arrays(store: Store, run_id: str) -> dict[str, np.ndarray]:
+    """Read what `log_arrays` kept, by the names it was given."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = download_artifacts(
+            run_id=run_id, artifact_path=ARRAYS, dst_path=folder, tracking_uri=store.uri
+        )
+        with np.load(path) as kept:
+            return dict(kept)

@@ -1,0 +1,295 @@
+"""Trials that really train, and Optuna's own storage; what DVC has to do with them is not here.
+
+`tests/e2e/test_tune.py` has that.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from phototag.base.errors import InputError
+from phototag.base.params import Params
+from phototag.search import journal, trials
+from phototag.search.journal import Plan, name_study, open_study, pick_best
+from phototag.search.trials import next_trial, run_trial, work
+from phototag.tracking.provenance import name_process
+from phototag.tracking.store import connect
+from phototag.training.loop import Trained, Watch
+from stages.train import train_network
+from tests.search.files import make_study
+
+SPACE = {"lr": {"choices": [0.0001, 0.001, 0.01]}}
+MakePlan = Callable[..., Plan]
+
+
+@pytest.fixture
+def make_plan(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlan:
+    """Plans of studies in a folder in which the train stage finds its inputs."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setenv("DVC_EXP_NAME", "")
+    shutil.copy(empty_database, project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.delenv("PHOTOTAG_STUDIES", raising=False)
+    text = (project / "params.yaml").read_text()
+
+    def make(**changes: Any) -> Plan:
+        given = {"space": SPACE, "settings": {}} | changes
+        study, base = make_study(**given), yaml.safe_load(text)
+        base |= {"epochs": 2, "schedule": "constant"} | given["settings"]
+        name = name_study("small", study, base)
+        return Plan(name=name, study=study, base=base, text=text, root=project, began=time.time())
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """The experiments that would be made."""
+    made: list[tuple[str, bool]] = []
+    monkeypatch.setattr(trials, "make_ground", lambda root, place: None)
+    monkeypatch.setattr(
+        trials, "save_experiment", lambda root, place, name, whole: made.append((name, whole))
+    )
+    return made
+
+
+def listed(plan: Plan) -> list[optuna.trial.FrozenTrial]:
+    return list(open_study(plan.root, plan.name, plan.study).get_trials())
+
+
+def test_a_study_ends_and_each_choice_is_trained_once(
+    make_plan: MakePlan, saved: list[tuple[str, bool]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan(trials=3, seeds=[0, 1])
+    work(plan, train_network)
+    found = listed(plan)
+    own = [trial for trial in found if journal.is_own(trial)]
+    assert sorted(trial.user_attrs["settings"]["lr"] for trial in own) == [0.0001, 0.001, 0.01]
+    assert sorted(saved) == sorted(
+        (f"{plan.name}-t{trial.number}-s{seed}", True) for trial in own for seed in (0, 1)
+    )
+    for trial in own:
+        results = [trial.user_attrs[f"result {seed}"] for seed in (0, 1)]
+        assert trial.value == pytest.approx(sum(result["score"] for result in results) / 2)
+        # What the run says, as the stage logged it.
+        run = connect().client.get_run(results[1]["run"])
+        assert run.data.metrics["best_val_loss"] == results[1]["score"]
+        assert run.data.tags["phototag.trial"] == str(trial.number)
+        assert run.info.run_name == f"{plan.name}-t{trial.number}-s1"
+    best = pick_best(own, plan.study)
+    assert best
+    assert best.value == min(trial.value or 9 for trial in own)
+    assert f"trial {best.number}: val_loss {best.value:.4f}" in capsys.readouterr().out
+    assert not list((plan.root / ".phototag/checkpoints").glob("*.pt"))
+    repeated = [trial for trial in found if "same as" in trial.user_attrs]
+    assert all(trial.value == found[trial.user_attrs["same as"]].value for trial in repeated)
+
+    # Asked for more than there are, it says so.
+    with pytest.raises(InputError, match="the space is exhausted"):
+        work(plan.model_copy(update={"study": make_study(space=SPACE, trials=4)}), train_network)
+    assert len(saved) == 6
+
+
+def test_infeasible_trials_take_no_training(make_plan: MakePlan) -> None:
+    space = {"model.conv": {"choices": [[{"out": 4, "kernel": 3}], [{"out": 4, "kernel": 99}]]}}
+    plan = make_plan(space=space, trials=1, sampler="random")
+    study = open_study(plan.root, plan.name, plan.study)
+    study.enqueue_trial({"model.conv": json.dumps([{"out": 4, "kernel": 99}])})
+    trial = next_trial(study, plan)
+    assert trial
+    assert trial.user_attrs["settings"] == {"model.conv": [{"out": 4, "kernel": 3}]}
+    first = listed(plan)[0]
+    assert first.state == TrialState.PRUNED
+    assert first.constraints == {"feasible": 1.0}
+    assert "leaves nothing of a map" in first.user_attrs["infeasible"]
+    assert first.duration
+    assert first.duration.total_seconds() < 1
+    assert journal.SECONDS not in first.user_attrs
+
+
+def test_a_pruned_trial_keeps_its_state_and_a_longer_one_goes_on_from_it(
+    make_plan: MakePlan, saved: list[tuple[str, bool]]
+) -> None:
+    plan = make_plan(
+        trials=7,
+        pruner="median",
+        sampler="random",
+        settings={"epochs": 4},
+        space={"lr": {"low": 0.00001, "high": 0.01}},
+    )
+    study = open_study(plan.root, plan.name, plan.study)
+    for lr in (0.01, 0.009, 0.008, 0.007, 0.0065, 0.00001):
+        study.enqueue_trial({"lr": lr})
+        trial = next_trial(study, plan)
+        assert trial
+        run_trial(study, trial, plan, train_network, "")
+    pruned = listed(plan)[-1]
+    assert pruned.state == TrialState.PRUNED
+    stopped = pruned.last_step
+    assert stopped
+    assert stopped < 4
+    name = f"{plan.name}-t{pruned.number}-s0"
+    assert saved[-1] == (name, False)
+    assert len(pd.read_csv("reports/train/history.csv")) == stopped
+    assert not Path("reports/train/training.json").exists()
+    runs = connect().client.search_runs(["1"], f"attributes.run_name = '{name}'")
+    assert [run.info.status for run in runs] == ["KILLED"]
+    (state,) = Path(plan.root, ".phototag/checkpoints").glob("*.pt")
+
+    # The same settings, with more epochs: only what is missing is trained.
+    trained: list[int] = []
+
+    def watched(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
+        before = state.stat().st_mtime_ns
+
+        def note(epochs: Any) -> Any:
+            for epoch in watch(epochs):
+                trained.append(epoch.epoch)
+                assert (state.stat().st_mtime_ns > before) == (epoch.epoch > stopped)
+                yield epoch
+
+        return train_network(params, note, tags)
+
+    longer = make_plan(trials=1, settings={"epochs": 6}, space={"lr": {"choices": [0.00001, 1.0]}})
+    study = open_study(longer.root, longer.name, longer.study)
+    study.enqueue_trial({"lr": 0.00001})
+    trial = next_trial(study, longer)
+    assert trial
+    run_trial(study, trial, longer, watched, "")
+    assert trained == [1, 2, 3, 4, 5, 6]
+    assert listed(longer)[0].state == TrialState.COMPLETE
+
+
+def test_a_failed_trial_is_told_and_ten_in_a_row_stop_the_study(make_plan: MakePlan) -> None:
+    plan = make_plan(trials=20, space={"lr": {"low": 0.001, "high": 0.1}})
+
+    def fail(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
+        if params.lr < 0.05:
+            raise RuntimeError("the disk\nis full")
+        return train_network(params, watch, tags)
+
+    study = open_study(plan.root, plan.name, plan.study)
+    for lr in (0.01, 0.09):
+        study.enqueue_trial({"lr": lr})
+        trial = next_trial(study, plan)
+        assert trial
+        run_trial(study, trial, plan, fail, "")
+    first, second = listed(plan)
+    assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert first.user_attrs["error"] == "the disk is full"
+
+    for number in range(10):
+        study.enqueue_trial({"lr": 0.001 * (number + 1)})
+    # Of one that failed, the same is not tried again: one more is needed.
+    study.enqueue_trial({"lr": 0.0201})
+    with pytest.raises(InputError, match=r"10 trials in a row failed; .*: the disk is full"):
+        work(plan, fail)
+    assert (
+        sum(trial.state == TrialState.FAIL for trial in listed(plan) if journal.is_own(trial)) == 11
+    )
+
+
+def _train_until_killed(plan: Plan, folder: Path, epoch: int) -> None:
+    """Die as kill -9 has it, in the midst of the second trial."""
+    for name in ("make_ground", "save_experiment"):
+        setattr(trials, name, lambda *_, **__: None)
+    os.chdir(folder)
+
+    def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
+        def die(epochs: Any) -> Any:
+            for each in watch(epochs):
+                yield each
+                if tags["phototag.trial"] == "1" and each.epoch == epoch:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        return train_network(params, die, tags)
+
+    work(plan, train)
+
+
+def test_what_was_killed_goes_on_and_no_trial_is_lost_or_run_twice(make_plan: MakePlan) -> None:
+    plan = make_plan(trials=3, settings={"epochs": 3}, space={"lr": {"low": 0.001, "high": 0.01}})
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_train_until_killed, args=(plan, plan.root, 2))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [trial.state for trial in listed(plan)] == [TrialState.COMPLETE, TrialState.RUNNING]
+    proposed = listed(plan)[1].params
+
+    ran: list[tuple[str, list[int]]] = []
+
+    def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
+        (state,) = [*Path(plan.root, ".phototag/checkpoints").glob("*.pt"), None][:1]
+        ran.append((tags["phototag.trial"], [state.stat().st_size] if state else []))
+        return train_network(params, watch, tags)
+
+    work(plan, train)
+    found = listed(plan)
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
+    assert found[1].params == proposed
+    assert [number for number, _ in ran] == ["1", "2"]
+    assert ran[0][1]  # it had a state to go on from
+    assert list(found[1].intermediate_values) == [1, 2, 3]
+    assert len({trial.user_attrs["settings"]["lr"] for trial in found}) == 3
+    # One run a trial, each whole.
+    for trial in found:
+        name = f"{plan.name}-t{trial.number}-s0"
+        runs = connect().client.search_runs(["1"], f"attributes.run_name = '{name}'")
+        assert [run.info.status for run in runs] == ["FINISHED"]
+        history = connect().client.get_metric_history(runs[0].info.run_id, "val_loss")
+        assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_a_trial_that_kills_its_process_is_given_up(make_plan: MakePlan) -> None:
+    plan = make_plan(trials=1)
+    study = open_study(plan.root, plan.name, plan.study)
+    trial = next_trial(study, plan)
+    assert trial
+    trial.set_user_attr("process", name_process().rpartition(":")[0] + ":1")
+    trial.set_user_attr("attempts", 3)
+    assert next_trial(study, plan) is None
+    assert listed(plan)[0].state == TrialState.FAIL
+    assert "died 3 times" in listed(plan)[0].user_attrs["error"]
+
+
+def test_a_database_that_is_away_is_one_sentence(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan()
+    for uri, told in (
+        ("nonsense", r"let PHOTOTAG_STUDIES name a database, such as postgresql"),
+        ("postgresql://me:secret@127.0.0.1:9/no", r"\*\*\*@127.0.0.1:9/no cannot be used"),
+    ):
+        monkeypatch.setenv("PHOTOTAG_STUDIES", uri)
+        with pytest.raises(InputError, match=told) as raised:
+            open_study(plan.root, plan.name, plan.study)
+        assert "secret" not in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def test_names_of_studies_follow_what_makes_trials_comparable(make_plan: MakePlan) -> None:
+    name = make_plan().name
+    assert make_plan(trials=99, hours=1.0, says="Other words.").name == name
+    assert make_plan(settings={"lr": 0.5}).name == name  # it is searched
+    others = [
+        make_plan(settings={"weight_decay": 0.5}),
+        make_plan(seeds=[1]),
+        make_plan(objective="mAP"),
+        make_plan(seed=1),
+        make_plan(space={"lr": {"choices": [0.1, 0.2]}}),
+    ]
+    assert len({name, *(plan.name for plan in others)}) == 6

@@ -1,0 +1,65 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, log_loss
+
+from phototag.search.winner import compare_predictions
+
+PHOTOS, LABELS = 200, ["cat", "dog", "=sofa"]
+
+
+def predict(skill: float, albums: int = PHOTOS) -> pd.DataFrame:
+    """Return the rows of predictions.csv of a model of some skill, and each photo's album."""
+    rng = np.random.default_rng(3)
+    targets = (rng.random((PHOTOS, 3)) < 0.3).astype(int)
+    logits = skill * (2 * targets - 1) + rng.normal(size=targets.shape)
+    probabilities = 1 / (1 + np.exp(-logits))
+    names = [f"im{number}.jpg" for number in range(PHOTOS)]
+    return pd.DataFrame(
+        {
+            "image": np.repeat(names, 3),
+            "label": LABELS * PHOTOS,
+            "target": targets.ravel(),
+            "probability": probabilities.ravel(),
+            "predicted": (probabilities >= 0.5).astype(int).ravel(),
+            "group": np.repeat([str(number % albums) for number in range(PHOTOS)], 3),
+        }
+    )
+
+
+def test_scores_are_scikit_learns_whatever_the_order_of_photos() -> None:
+    winner, start = predict(1.5), predict(0.5)
+    shuffled = start.sample(frac=1, random_state=0)
+    table = compare_predictions(winner, shuffled, 200, 0).set_index("metric")
+    for column, told in (("winner", winner), ("start", start)):
+        targets, probabilities, predicted = (
+            told[name].to_numpy().reshape(-1, 3) for name in ("target", "probability", "predicted")
+        )
+        expected = {
+            "f1_micro": f1_score(targets, predicted, average="micro"),
+            "f1_macro": f1_score(targets, predicted, average="macro"),
+            "mAP_macro": average_precision_score(targets, probabilities, average="macro"),
+            "loss": log_loss(targets.ravel(), probabilities.ravel()),
+        }
+        assert table[column].to_dict() == pytest.approx(expected)
+    assert (table["difference"] == table["winner"] - table["start"]).all()
+    assert table["low"].to_dict()["f1_micro"] > 0
+    assert table["high"].to_dict()["loss"] < 0
+
+
+def test_equal_models_are_told_to_be_equal_and_few_albums_tell_nothing() -> None:
+    same = compare_predictions(predict(1), predict(1), 100, 0)
+    assert (same[["difference", "low", "high"]] == 0).all(axis=None)
+    few = compare_predictions(predict(2, albums=3), predict(1, albums=3), 100, 0)
+    assert few["low"].isna().all()
+    many = compare_predictions(predict(2), predict(1), 100, 0)
+    assert many["low"].notna().all()
+
+
+def test_probabilities_of_one_have_a_finite_loss() -> None:
+    sure = predict(1)
+    sure["probability"] = sure["predicted"].astype(float)
+    table = compare_predictions(sure, predict(1), 50, 0).set_index("metric")
+    loss = table["winner"].to_dict()["loss"]
+    assert np.isfinite(loss)
+    assert loss > 1
