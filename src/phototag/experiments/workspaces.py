@@ -1,7 +1,7 @@
 """Workspaces: copies of the repository, in which experiments are made one after the other.
 
 DVC makes a copy for each experiment. Here one serves many: what lies before the training is made
-once, and an experiment takes half a second besides its training.
+once, and no process starts for an experiment.
 """
 
 import os
@@ -17,8 +17,8 @@ from phototag.base.errors import InputError
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC looks for no stages there
 GROUND = ("normalize-stats", "embed")  # what is made before a training
-# Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them stays,
-# because `dvc exp apply` wants every output of every stage; DVC sees that these are older.
+# Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them
+# stays, because `dvc exp apply` wants all outputs of all stages; DVC sees that these are older.
 LEFT = ("reports/train/history.csv", "reports/train/training.json", "reports/evaluate/metrics.json")
 
 
