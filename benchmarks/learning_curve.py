@@ -14,14 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from phototag.base.params import read_params
+from phototag.base.params import Params, read_params
 from phototag.data.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.data.splits import split_groups
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import f1_score, mean_average_precision, sigmoid
+from phototag.network.metrics import (
+    binary_cross_entropy,
+    f1_score,
+    mean_average_precision,
+    sigmoid,
+)
 from phototag.network.model import Standardize
 from phototag.training.loop import fit
 from phototag.training.solver import predict_out_of_fold
@@ -32,11 +37,17 @@ CPU = torch.device("cpu")
 
 def score(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, float]:
     """Return micro F1, macro F1 and mAP on test, of a head that learns from these photos."""
-    params = read_params()
-    params = params.model_copy(update={"seed": seed})
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
-    width, num_labels = labelled.images.shape[1], len(labelled.labels)
+    scores = score_head(train, val, test, read_params().model_copy(update={"seed": seed}))
+    return scores[:3]
+
+
+def score_head(
+    train: Dataset, val: Dataset, test: Dataset, params: Params
+) -> tuple[float, float, float, float]:
+    """Return micro F1, macro F1, mAP and loss on test, of a head that is solved on these splits."""
+    width, num_labels = train.images.shape[1], len(train.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], train.images, train.rows)
     history = list(fit(head, train, val, params))
@@ -49,7 +60,7 @@ def score(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, fl
         seen.targets,
         sigmoid(logits),
         params.evaluate.pooling,
-        draw_weights(len(seen), RESAMPLES, seed, seen.groups),
+        draw_weights(len(seen), RESAMPLES, params.seed, seen.groups),
     )
     found = predict_logits(head, test, CPU)
     predicted = sigmoid(found) >= cuts.values
@@ -57,6 +68,7 @@ def score(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, fl
         f1_score(test.targets, predicted, "micro"),
         f1_score(test.targets, predicted, "macro"),
         mean_average_precision(test.targets, found),
+        binary_cross_entropy(test.targets, found),
     )
 
 

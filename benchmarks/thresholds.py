@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.params import read_params
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
 from phototag.network.metrics import f1_score
@@ -21,7 +22,8 @@ def read_predictions(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Return targets and probabilities, [num_photos, num_labels] each."""
     table = pd.read_csv(path)
     shape = (-1, table["label"].nunique())
-    return table["target"].to_numpy().reshape(shape), table["probability"].to_numpy().reshape(shape)
+    targets = table["target"].fillna(UNKNOWN).to_numpy()
+    return targets.reshape(shape), table["probability"].to_numpy().reshape(shape)
 
 
 def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> pd.DataFrame:

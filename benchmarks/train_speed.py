@@ -31,6 +31,7 @@ from phototag.network.allocator import keep_freed_memory
 from phototag.network.model import build_model, initialize
 from phototag.training import loop
 from phototag.training.losses import build_loss
+from phototag.training.optimizers import build_optimizer
 
 COUNT = 1024
 LABELS = 14
@@ -96,7 +97,7 @@ def build_training(params: Params, precision: str) -> loop.Training:
         model=model,
         forward=loop.wrap(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
-        optimizer=loop.build_optimizer(model, params),
+        optimizer=build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
         dtype=loop.pick_dtype(precision, device),  # type: ignore[arg-type]
         params=params,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.files import project_root, replace_file
-from phototag.base.params import pair_backbones, read_params
+from phototag.base.params import keeps_features, pair_backbones, read_params
 
 from . import run
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Run the stage."""
     params = read_params()
     name, weights = params.model.name, params.model.weights
-    if name == "conv" or not params.model.freeze:
+    if not keeps_features(name, weights, params.model.freeze, params.finetune.head_first):
         print(f"{name} is trained as a whole: no features to keep")
         with replace_file(FEATURES) as temporary:
             np.save(temporary, np.zeros((0, 0), np.float32))

@@ -8,6 +8,7 @@ import pandas as pd
 from phototag.base.files import write_json
 from phototag.data.manifest import label_names, label_targets, read_kept
 from phototag.data.stats import channel_stats
+from phototag.data.targets import all_known, is_known
 
 from . import run
 
@@ -19,12 +20,13 @@ def main() -> None:
     train = np.flatnonzero(splits["split"] == "train")
 
     mean, std = channel_stats(Path("data/images.npy"), train)
-    counts = label_targets(manifest)[train].sum(axis=0, dtype=np.int64).tolist()
-    stats = {
-        "num_images": len(train),
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-        "label_counts": dict(zip(label_names(manifest), counts, strict=True)),
+    targets = label_targets(manifest)[train]
+    counts = {"label_counts": targets > 0}
+    if not all_known(targets):
+        counts["known_counts"] = is_known(targets)
+    stats = {"num_images": len(train), "mean": mean.tolist(), "std": std.tolist()} | {
+        name: dict(zip(label_names(manifest), part.sum(axis=0).tolist(), strict=True))
+        for name, part in counts.items()
     }
     write_json(Path("data/stats.json"), stats)
 

@@ -27,9 +27,10 @@ def main() -> None:
     source, resize = Path(params.data.raw), params.resize
     layout = find_layout(source)
     names = sorted(layout.images, key=lambda name: (image_number(name) or 0, name))
-    labels = read_labels(source, layout.annotations, names, params.data.labels)
+    wanted = params.data.labels
+    labels = read_labels(source, layout.annotations, names, wanted, layout.unknown)
     check_labels(labels.targets)
-    source_groups, unknown = read_source_groups(source, layout.sources, names)
+    source_groups, missing = read_source_groups(source, layout.sources, names)
 
     prepared = prepare_photos(
         source,
@@ -51,7 +52,7 @@ def main() -> None:
     )
     write_manifest(Path("data/manifest.csv"), manifest)
 
-    problems = [*list_rejected(manifest), *labels.problems, *unknown]
+    problems = [*list_rejected(manifest), *labels.problems, *missing]
     write_intake(Path("reports/resize"), manifest, problems, images, layout.leftovers)
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 

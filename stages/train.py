@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from phototag.base.files import file_digest, project_root, read_json, replace_file, write_json
-from phototag.base.params import Params, read_params
+from phototag.base.params import Params, keeps_features, read_params
 from phototag.data import dataset
+from phototag.data.targets import label_rates
 from phototag.network import distributed, features, model
 from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
@@ -22,7 +23,7 @@ from phototag.tracking.store import connect
 from phototag.training import solver
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
 from phototag.training.key import state_key, training_key
-from phototag.training.loop import Trained, Watch, fit
+from phototag.training.loop import Trained, Watch, fit, solve_head
 
 from . import run
 
@@ -62,15 +63,20 @@ def train_network(
     network = model.build_model(
         params.model, len(train.labels), params.resize.size, stats["mean"], stats["std"]
     )
-    model.initialize(network, params.model, torch.from_numpy(train.targets).float().mean(dim=0))
+    prior = torch.from_numpy(label_rates(train.targets)).float()
+    model.initialize(network, params.model, prior)
     network.to(device)
     learner = network
-    if params.model.frozen:
+    if on_features(params):
         kept = features.read_features(FEATURES, network[:2], train.images)
         features.standardize_features(network.get_submodule("2"), kept, train.rows)
-        learner, train, val = network[2:], replace(train, images=kept), replace(val, images=kept)
+        head, known = network[2:], (replace(train, images=kept), replace(val, images=kept))
+        if params.model.frozen:
+            learner, (train, val) = head, known
+        else:
+            solve_head(head, *known, params)
 
-    inputs = [*INPUTS, *[FEATURES] * params.model.frozen, Path(__file__)]
+    inputs = [*INPUTS, *[FEATURES] * on_features(params), Path(__file__)]
     described = params.train_settings(), params.model, inputs, device
     key, state = distributed.from_first(lambda: (training_key(*described), state_key(*described)))
     checkpoint = checkpoint_path(project_root(), state)
@@ -118,6 +124,12 @@ def train_network(
     return trained
 
 
+def on_features(params: Params) -> bool:
+    """Whether the head learns from kept features, at first or throughout."""
+    model = params.model
+    return keeps_features(model.name, model.weights, model.freeze, params.finetune.head_first)
+
+
 def keep_out_of_fold(
     head: nn.Module, train: dataset.Dataset, params: Params, history: list[Any]
 ) -> None:
@@ -133,7 +145,7 @@ def keep_out_of_fold(
 
 def tag_features(params: Params) -> dict[str, str]:
     """Tell the run of what its features are, and how long they took where they were computed."""
-    if not params.model.frozen:
+    if not on_features(params):
         return {}
     pace = features.read_pace(project_root() / ".phototag" / "features", FEATURES)
     seconds = f"{pace.seconds:.1f}" if pace else "from DVC's cache"

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from phototag.base.files import write_json
 from phototag.base.params import ModelParams, Params, read_params
 from phototag.data.dataset import Dataset, read_datasets
 from phototag.data.manifest import Photo, build_manifest, write_manifest
+from phototag.data.targets import UNKNOWN
 from phototag.intake.packing import write_images
 from tests.projects import Project, make_project
 from tests.servers import free_port
@@ -103,6 +105,19 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def datasets(packed: Path) -> dict[str, Dataset]:
     """Its splits: 24 photos to train on, 8 of val and 8 of test."""
     return read_datasets(packed / "images.npy", packed / "manifest.csv", packed / "splits.csv")
+
+
+@pytest.fixture
+def partly(datasets: dict[str, Dataset]) -> dict[str, Dataset]:
+    """The same, a third of the targets not known."""
+    rng = np.random.default_rng(0)
+    return {
+        split: replace(
+            dataset,
+            targets=np.where(rng.random(dataset.targets.shape) < 1 / 3, UNKNOWN, dataset.targets),
+        )
+        for split, dataset in datasets.items()
+    }
 
 
 @pytest.fixture

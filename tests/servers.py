@@ -1,5 +1,7 @@
 """Servers that tests start on this machine."""
 
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -11,6 +13,9 @@ from pathlib import Path
 
 # Of an MLflow server; its processes for jobs, which nothing here asks for, take seconds to start.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+PATIENCE = 30  # seconds that a server has to end
 
 
 def free_port() -> int:
@@ -59,6 +64,11 @@ def run_server(
         yield log
     finally:
         server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(PATIENCE)
+        # One that waits for its clients would wait for as long as a browser is open.
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

@@ -74,9 +74,20 @@ def import_photos(to: str) -> str:
 def test_import_says_what_to_run_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shown = import_photos("data/raw.zip")
+    assert "recognised as numbered photos: 1, and 1 label file\n" in shown
     assert "1 photos in data/raw.zip: cat 1" in shown
     assert "dvc add data/raw.zip" in shown
     assert "`data.raw: data/raw.zip`" in shown
+
+
+def test_import_says_what_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value, name in enumerate("ab"):
+        Image.new("L", (4, 4), value).save(f"{name}.png")
+    Path("list.csv").write_text("file,cat,dog\na.png,1,\nb.png,?,1\n")
+    shown = CliRunner().invoke(typer_app, ["import", "list.csv", "--as", "one-hot"]).output
+    assert "recognised as one-hot CSV: 2 rows\n" in shown
+    assert "\nnot known: cat 1, dog 1\n" in shown
 
 
 @pytest.mark.parametrize("to", ["data/my photos.zip", "it's: #1 [x]/$raw.zip", "raw", "../raw.zip"])

@@ -16,7 +16,11 @@ from phototag.base.parallel import Backend
 
 MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
 PORT = typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)
-Format = Literal["table", "csv", "jsonl", "results"]
+Format = Literal["table", "csv", "jsonl", "results", "coco", "labelstudio"]
+SourceFormat = Literal[
+    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "tags", "one-hot"
+]
+Nested = Literal["all", "outer", "inner"]
 
 typer_app = typer.Typer(
     help="Multi-label photo classification.", no_args_is_help=True, add_completion=False
@@ -33,25 +37,50 @@ def app() -> None:
 
 @typer_app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A folder, a zip, or a CSV (file,label;label).")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder or zip of photos, or a CSV or JSON that lists them.")
+    ],
     to: Annotated[
         Path, typer.Option(help="A new zip or folder; a zip is one dependency for DVC.")
     ] = Path("data/raw.zip"),
+    format_: Annotated[
+        SourceFormat | None, typer.Option("--as", help="What SOURCE is, where it may be several.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A list: the folder of its photos, if not beside it.")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="A list: what separates labels in a cell.")
+    ] = None,
+    nested: Annotated[
+        Nested | None, typer.Option(help="Folders in folders: which of them are labels.")
+    ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="Where the label files are, if not in SOURCE.")
+        Path | None, typer.Option(help="imN.jpg: where the label files are, if not in SOURCE.")
     ] = None,
     potential: Annotated[
         bool, typer.Option(help="MIRFLICKR: take CLASS.txt, not the stricter CLASS_r1.txt.")
     ] = False,
 ) -> None:
-    """Bring your own photos into the layout that the pipeline reads."""
+    """Bring your own photos into the layout that the pipeline reads.
+
+    SOURCE is recognised by its content: numbered photos with label files, a folder a class, COCO
+    instances, a Label Studio export, Hugging Face's imagefolder, or a CSV of labels, of tags, or
+    of 0 and 1.
+    """
+    from phototag.intake.formats.recognition import Hints
     from phototag.intake.importer import import_photos
 
-    summary = import_photos(source, to, annotations, potential)
+    hints = Hints(format_, annotations, potential, images, separator, nested)
+    summary = import_photos(source, to, hints)
+    typer.echo(f"recognised as {summary.what}")
     for note in summary.notes:
         typer.echo(f"note: {note}")
     counts = ", ".join(f"{label} {count}" for label, count in summary.label_counts.items())
     typer.echo(f"{summary.num_images} photos in {summary.destination}: {counts}")
+    if summary.unknown_counts:
+        counts = ", ".join(f"{label} {count}" for label, count in summary.unknown_counts.items())
+        typer.echo(f"not known: {counts}")
     typer.echo(_tell_next_steps(summary.destination))
 
 

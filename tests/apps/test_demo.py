@@ -11,6 +11,7 @@ from tests.models import make_model
 from tests.servers import run_server
 
 pytestmark = pytest.mark.slow
+PATIENCE = 180_000  # milliseconds: the server loads the model when the page asks first
 
 
 @pytest.fixture
@@ -29,15 +30,16 @@ def test_a_dropped_photo_is_labelled(address: str, browser: Browser, tmp_path: P
     text = tmp_path / "text.jpg"
     text.write_text("no photo")
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
     page.locator("input[type=file]").set_input_files(blue)
-    expect(page.get_by_role("heading", name="blue")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name="blue")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("blue: 1.00 against 0.50")).to_be_visible()
     expect(page.get_by_text("red: 0.00 against 0.50")).to_be_visible()
     expect(page.locator("img")).to_have_count(2)
     page.locator("input[type=file]").set_input_files(text)
-    expect(page.get_by_text("text.jpg: not an image")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("text.jpg: not an image")).to_be_visible(timeout=PATIENCE)
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
     page.close()

@@ -320,7 +320,7 @@ def test_labels_named_like_columns_keep_their_own() -> None:
     }
 
 
-@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results"])
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results", "coco", "labelstudio"])
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     model: tuple[Path, Path],

@@ -17,6 +17,7 @@ from phototag.data.dataset import (
     shuffle_positions,
 )
 from phototag.data.manifest import fingerprint, label_targets, read_kept
+from phototag.data.targets import UNKNOWN
 
 CPU = torch.device("cpu")
 
@@ -104,3 +105,30 @@ def test_fingerprint_is_of_contents_and_labels_alone(packed: Path) -> None:
     relabelled = kept.assign(blue=1 - kept["blue"])
     assert fingerprint(relabelled) != fingerprint(kept)
     assert fingerprint(kept[1:]) != fingerprint(kept)
+
+
+def test_a_batch_says_what_is_not_known(partly: dict[str, Dataset]) -> None:
+    train = partly["train"]
+    positions = np.array([5, 0, 23])
+    _, targets = read_batch(train, positions, CPU)
+    assert np.array_equal(targets.isnan().numpy(), train.targets[positions] == UNKNOWN)
+    known = ~torch.isnan(targets)
+    assert torch.equal(targets[known], torch.from_numpy(train.targets[positions]).float()[known])
+
+
+def test_what_is_not_known_is_counted_apart(partly: dict[str, Dataset]) -> None:
+    counts = count_labels(partly)
+    for split, photos in partly.items():
+        columns = list(zip(photos.labels, photos.targets.T, strict=True))
+        assert counts[split]["known"] == {n: (column != UNKNOWN).sum() for n, column in columns}
+        assert counts[split]["labels"] == {n: (column == 1).sum() for n, column in columns}
+    complete = {split: replace(d, targets=abs(d.targets)) for split, d in partly.items()}
+    assert "known" not in count_labels(complete)["train"]
+    some = count_labels(complete | {"val": partly["val"]})
+    assert some["train"]["known"] == dict.fromkeys(partly["train"].labels, 24)
+
+
+def test_what_becomes_known_is_another_question(packed: Path) -> None:
+    kept = read_kept(packed / "manifest.csv")
+    unsure = kept.assign(blue=UNKNOWN)
+    assert fingerprint(unsure) != fingerprint(kept)

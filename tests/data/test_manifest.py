@@ -13,6 +13,7 @@ from phototag.data.manifest import (
     read_kept,
     write_manifest,
 )
+from phototag.data.targets import UNKNOWN
 
 GOOD = Photo("kept", "", "JPEG", 5, 5, "RGB", "aa", "0012")
 BAD = Photo("rejected", "zero bytes", sha256="bb")
@@ -60,3 +61,21 @@ def test_a_reason_that_names_a_file_in_another_encoding_is_written(tmp_path: Pat
 def test_a_label_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(InputError, match=r"the label 'd.+udcffg' is not UTF-8"):
         check_labels(["d\udcffg"])
+
+
+def test_what_is_not_known_is_an_empty_cell(tmp_path: Path) -> None:
+    """Also of a label whose name reads like a missing value."""
+    targets = {
+        "NA": np.array([1, UNKNOWN, 0], np.int8),
+        "cat": np.array([0, 1, 1], np.int8),
+        "self": np.array([UNKNOWN, UNKNOWN, UNKNOWN], np.int8),
+    }
+    manifest = build_manifest(["a", "b", "c"], [GOOD] * 3, targets)
+    write_manifest(tmp_path / "manifest.csv", manifest)
+    rows = (tmp_path / "manifest.csv").read_text().splitlines()
+    assert [row.rsplit(",", 3)[1:] for row in rows] == [
+        ["NA", "cat", "self"], ["1", "0", ""], ["", "1", ""], ["0", "1", ""]]  # fmt: skip
+    kept = read_kept(tmp_path / "manifest.csv")
+    assert label_targets(kept).tolist() == np.stack(list(targets.values()), axis=1).tolist()
+    assert label_targets(kept).dtype == np.int8
+    assert label_targets(manifest).tolist() == label_targets(kept).tolist()

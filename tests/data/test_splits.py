@@ -3,6 +3,7 @@ import pytest
 
 from phototag.base.errors import InputError
 from phototag.data.splits import check_whole, split_groups, tabulate_rates, warn_rare
+from phototag.data.targets import UNKNOWN
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -111,3 +112,32 @@ def test_a_group_on_two_sides_stops(targets: np.ndarray) -> None:
     assigned[0] = (assigned[0] + 1) % 3
     with pytest.raises(InputError, match="group group-0 stands in"):
         check_whole(groups, assigned)
+
+
+def test_every_label_is_as_frequent_in_each_split_among_what_is_known(
+    targets: np.ndarray,
+) -> None:
+    """Of half of the labels a third is not known, of one nearly nothing is."""
+    rng = np.random.default_rng(1)
+    hidden = rng.random(targets.shape) < [*[0.0] * 7, *[0.33] * 6, 0.98]
+    partly = np.where(hidden, UNKNOWN, targets).astype(np.int8)
+    assigned = split_groups(partly, names(5000), FRACTIONS, seed=0)
+    assert np.bincount(assigned) / 5000 == pytest.approx(FRACTIONS, rel=0.02)
+    for split, fraction in enumerate(FRACTIONS):
+        part = partly[assigned == split]
+        for value in (0, 1):
+            quota = fraction * (partly == value).sum(axis=0)
+            assert (part == value).sum(axis=0) == pytest.approx(quota, abs=1.5, rel=0.02)
+    rates = tabulate_rates(partly, [str(label) for label in range(14)], assigned)
+    for place, (_, row) in enumerate(rates.iterrows()):
+        column = partly[assigned == place % 3, place // 3]
+        known = column[column != UNKNOWN]
+        counts = [len(column), len(known), known.sum()]
+        assert row[["photos", "known", "positives"]].tolist() == counts
+        assert row["rate"] == pytest.approx(known.mean(), abs=1e-6)
+
+
+def test_a_split_in_which_nothing_is_known_is_refused(targets: np.ndarray) -> None:
+    partly = np.where(np.arange(5000)[:, None] < 2, targets.astype(np.int8), UNKNOWN)
+    with pytest.raises(InputError, match="2 photos of known labels, in 2 groups, are too few"):
+        split_groups(partly, names(5000), FRACTIONS, seed=0)

@@ -103,10 +103,11 @@ def test_forced_repro_gives_the_same_bytes(folder: Path, warm: bool) -> None:
     assert {path for path in before if before[path] != after[path]} <= {"reports/register"}
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.soak)])
+@pytest.mark.soak
 def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
-    project: Project, folder: Path, kills: int
+    project: Project, folder: Path
 ) -> None:
+    kills = 8
     outs = ["data/images.npy", "data/manifest.csv"]
     before = {name: file_digest(folder / name) for name in outs}
     cold = Project(folder, warm=False)  # whose stages are killed with it

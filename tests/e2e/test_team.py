@@ -61,7 +61,9 @@ def database() -> Iterator[str]:
 @pytest.fixture
 def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
     """An MLflow server on it, through which artifacts go too."""
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
+    # Of several, uvicorn ends each that does not answer within 5 s, as while it is imported on a
+    # busy machine, and starts it anew, for ever.
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "kept")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     environment |= WITHOUT_JOBS

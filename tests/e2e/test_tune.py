@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, expect
 from tests.projects import Project
 from tests.search.files import write_search
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 TRIALS = 4
 SMALL_NETWORK = [{"out": 4, "kernel": 5, "stride": 4, "pool": 4}]
 SPACE = {"lr": {"low": 0.0005, "high": 0.05, "log": True}, "batch_size": {"choices": [8, 16]}}
@@ -61,7 +61,7 @@ class Tuned:
 
 def read_trials(project: Project, name: str) -> list[optuna.trial.FrozenTrial]:
     uri = f"sqlite:///{project.folder / 'studies.db'}"
-    return optuna.load_study(study_name=name, storage=uri).get_trials()
+    return list(optuna.load_study(study_name=name, storage=uri).get_trials())
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,10 @@ def test_every_trial_is_a_nested_run_and_an_experiment_without_test_scores(tuned
         assert runs[name].info.status == "FINISHED"
         assert float(runs[name].data.params["lr"]) == settings["lr"]
         assert not any(metric.startswith("test_") for metric in runs[name].data.metrics)
-        assert shown.loc[name, "val_loss"] == trial.value
-        assert float(shown.loc[name, "lr"]) == settings["lr"]
-        assert pd.isna(shown.loc[name, "loss"])
+        row = shown.loc[name].to_dict()
+        assert row["val_loss"] == trial.value
+        assert float(row["lr"]) == settings["lr"]
+        assert pd.isna(row["loss"])
     # Test was read for two: the winner, whose training was not run again, and the start.
     scored = shown[shown["loss"].notna()]
     best = min(tuned.trials(), key=lambda trial: trial.value or 9)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation.calibration import (
     BINS,
     calibration_error,
@@ -40,3 +41,20 @@ def test_perfectly_calibrated_probabilities_have_no_error() -> None:
     probabilities = np.array([0.25, 0.25, 0.25, 0.25, 0.75, 0.75, 0.75, 0.75])
     assert calibration_error(targets, probabilities) == pytest.approx(0, abs=1e-12)
     assert calibration_error(1 - targets, probabilities) == pytest.approx(0.5)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(-1, 2, (500, 3))
+    truth = (rng.random(logits.shape) < sigmoid(logits / 2)).astype(np.int8)
+    known = rng.random(logits.shape) < 0.6
+    targets, probabilities = np.where(known, truth, UNKNOWN), sigmoid(logits)
+    expected = fit_temperature(truth[known][:, None], logits[known][:, None])
+    assert fit_temperature(targets, logits) == pytest.approx(expected)
+    table = tabulate_reliability(targets.ravel(), probabilities.ravel())
+    observed, predicted = calibration_curve(truth[known], probabilities[known], n_bins=BINS)
+    np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
+    np.testing.assert_allclose(table["predicted"], predicted, atol=1e-12)
+    assert table["decisions"].sum() == known.sum()
+    nothing = np.full(4, UNKNOWN)
+    assert calibration_error(nothing, probabilities[:4, 0]) == 0

@@ -1,5 +1,6 @@
 import numpy as np
 
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation.label_errors import find_label_errors
 
 
@@ -35,3 +36,21 @@ def test_labels_without_both_answers_are_left_out() -> None:
     found = find_label_errors(given, np.array([[0.9, 0.1]] * 3))
     assert found.empty
     assert list(found.columns) == ["photo", "label", "given", "probability", "margin"]
+
+
+def test_what_is_not_known_is_no_error_and_moves_no_mean() -> None:
+    rng = np.random.default_rng(3)
+    given = (rng.random((200, 2)) < 0.4).astype(np.int8)
+    probabilities = rng.random(given.shape)
+    known = rng.random(given.shape) < 0.5
+    found = find_label_errors(np.where(known, given, UNKNOWN), probabilities)
+    expected = []
+    for label in range(2):
+        rows = np.flatnonzero(known[:, label])
+        alone = find_label_errors(given[rows, label, None], probabilities[rows, label, None])
+        photos = zip(rows[alone["photo"]], alone["margin"], strict=True)
+        expected += [(photo, label, margin) for photo, margin in photos]
+    assert len(expected) > 20
+    expected.sort(key=lambda row: -row[2])
+    assert list(zip(found["photo"], found["label"], strict=True)) == [e[:2] for e in expected]
+    np.testing.assert_allclose(found["margin"], [margin for *_, margin in expected])

@@ -9,13 +9,16 @@ import pytest
 import torch
 from PIL import Image
 from playwright.sync_api import Browser
+from sklearn.metrics import precision_recall_curve
 
 from phototag.base.params import EvaluateParams, ModelParams
 from phototag.data.dataset import Dataset, read_datasets
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation import charts, report
 from phototag.evaluation.galleries import build_galleries, overlay_heat
 from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
+from phototag.evaluation.tables import sort_labels
 from phototag.network.metrics import sigmoid
 from phototag.network.model import build_model
 
@@ -354,3 +357,51 @@ def test_the_fitted_curve_divides_by_the_temperature_once(
     (other,) = set(drawn) - {"fitted"}
     np.testing.assert_allclose(drawn[other], sigmoid(raw))
     assert ("It is applied" in page) == calibrate
+
+
+def test_the_page_says_how_much_is_known(
+    partly: dict[str, Dataset], tiny_spec: ModelParams, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    logits = {split: rng.normal(size=partly[split].targets.shape) for split in ("val", "test")}
+    manifest = pd.DataFrame({"width": [16] * 40, "height": [16, 20] * 20})
+    found = evaluate(partly, logits, manifest, PARAMS, seed=0)
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
+    galleries = build_galleries(network, torch.device("cpu"), found)
+    test = partly["test"]
+    probabilities = sigmoid(found.logits["test"])
+    known = test.targets != UNKNOWN
+    for label, kinds in galleries.items():
+        column = test.labels.index(label)
+        for kind, value in (("most confident and right", 1), ("most confident and wrong", 0)):
+            said = probabilities[:, column] >= found.thresholds.values[column]
+            assert len(kinds[kind]) == min((said & (test.targets[:, column] == value)).sum(), 6)
+    write_report(tmp_path / "report.html", found, dict.fromkeys(CAPTIONS, ""), galleries)
+    text = (tmp_path / "report.html").read_text()
+    assert f"On 8 test photos ({known.sum()} of 24 entries are known) the model finds" in text
+    assert f"every score here is over the known ones, {known.sum()} of 24 entries" in text
+    assert text.count("<th>known</th>") == 2
+    assert "Of no photo here is it known that it has no label." in text
+    assert re.search(r"true: [a-z, ]+ \([0-2] of 3 labels are known\)", text)
+
+
+def test_figures_are_of_what_is_known() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((80, 3)) < 0.5).astype(np.int8)
+    probabilities, known = rng.random((80, 3)), rng.random((80, 3)) < 0.6
+    targets, predicted = np.where(known, truth, UNKNOWN), probabilities > 0.5
+    panels = charts.draw_cooccurrence(list("abc"), targets, predicted).axes
+    for axes, values in zip(panels, (truth, predicted), strict=True):
+        shown = np.asarray(axes.images[0].get_array())
+        for row, column in ((0, 1), (1, 0), (2, 1)):
+            both = known[:, row] & known[:, column] & values[:, row].astype(bool)
+            assert shown[row, column] == pytest.approx(values[both, column].mean())
+    curve = charts.draw_pr_curves(targets, probabilities).axes[0].get_lines()
+    for line, (t, p) in (
+        (curve[3], (truth[known], probabilities[known])),
+        *((curve[at], (truth[known[:, n], n], probabilities[known[:, n], n]))
+          for at, n in enumerate(sort_labels(targets))),
+    ):  # fmt: skip
+        precision, recall, _ = precision_recall_curve(t, p)
+        drawn = np.asarray(line.get_xydata())
+        np.testing.assert_allclose(drawn, np.column_stack([recall, precision]))

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation import scores
 from phototag.network.metrics import sigmoid
 
 NUM_PHOTOS, NUM_LABELS = 60, 7
+Case = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(params=range(3))
-def case(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def case(request: pytest.FixtureRequest) -> Case:
     """Targets, logits with many ties, and weights of five resamples."""
     rng = np.random.default_rng(request.param)
     targets = (rng.random((NUM_PHOTOS, NUM_LABELS)) < 0.3).astype(np.uint8)
@@ -26,7 +28,7 @@ def drawn(weights: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
     return [table[rows] for table in tables]
 
 
-def test_decisions_equal_scikit_learn(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_decisions_equal_scikit_learn(case: Case) -> None:
     targets, logits, weights = case
     predicted = logits >= 0.5
     found = scores.score_decisions(targets, predicted, weights)
@@ -52,9 +54,7 @@ def test_decisions_equal_scikit_learn(case: tuple[np.ndarray, np.ndarray, np.nda
             np.testing.assert_allclose(values[resample], wanted, atol=1e-12)
 
 
-def test_rankings_and_losses_equal_scikit_learn(
-    case: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> None:
+def test_rankings_and_losses_equal_scikit_learn(case: Case) -> None:
     targets, logits, weights = case
     probabilities = sigmoid(logits)
     found = scores.score_rankings(targets, probabilities, weights)
@@ -153,3 +153,82 @@ def test_from_one_group_nothing_can_be_drawn() -> None:
     found = scores.score_decisions(np.ones((5, 2)), np.ones((5, 2)), weights)
     low, high = scores.interval(found["f1_micro"])
     assert np.isnan([low, high]).all()
+
+
+@pytest.fixture
+def partly(case: Case) -> Case:
+    """The same, two fifths of the targets not known."""
+    truth, logits, weights = case
+    known = np.random.default_rng(9).random(truth.shape) < 0.6
+    known[7] = False  # of a photo nothing is
+    known[:3] = True
+    return np.where(known, truth, UNKNOWN).astype(np.int8), logits, weights
+
+
+def test_decisions_on_what_is_known_equal_scikit_learn(partly: Case) -> None:
+    targets, logits, weights = partly
+    predicted = logits >= 0.5
+    found = scores.score_decisions(targets, predicted, weights)
+    pooled = scores.score_pooled(targets, predicted, weights)
+    each = scores.rate_labels(targets, predicted, weights)
+    functions = {"f1": oracle.f1_score, "precision": oracle.precision_score}
+    functions["recall"] = oracle.recall_score
+    for resample, row in enumerate(weights):
+        truth, said = drawn(row, targets, predicted)
+        known = truth != UNKNOWN
+        labels = [(t[k], s[k]) for t, s, k in zip(truth.T, said.T, known.T, strict=True)]
+        photos = [(t[k], s[k]) for t, s, k in zip(truth, said, known, strict=True) if k.any()]
+        support = np.array([t.sum() for t, _ in labels])
+        expected = {
+            "subset_accuracy": np.mean([(t == s).all() for t, s in photos]),
+            "hamming_loss": oracle.zero_one_loss(truth[known], said[known]),
+            "unlabelled_coverage": np.mean(
+                [not s.any() for t, s in zip(truth, said, strict=True) if (t == 0).all()]
+            ),
+        }
+        for place, (name, function) in enumerate(functions.items()):
+            by_label = [function(t, s, zero_division=0) for t, s in labels]
+            by_photo = [function(t, s, zero_division=0) for t, s in photos]
+            expected |= {
+                f"{name}_micro": function(truth[known], said[known]),
+                f"{name}_macro": np.mean(by_label),
+                f"{name}_weighted": by_label @ support / support.sum(),
+                f"{name}_samples": np.mean(by_photo),
+            }
+            np.testing.assert_allclose(each[place][resample], by_label, atol=1e-12)
+            assert pooled[f"{name}_micro"][resample] == pytest.approx(expected[f"{name}_micro"])
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(
+            expected, abs=1e-12
+        )
+
+
+def test_rankings_and_losses_of_what_is_known_equal_scikit_learn(partly: Case) -> None:
+    targets, logits, weights = partly
+    probabilities = sigmoid(logits)
+    found = scores.score_rankings(targets, probabilities, weights)
+    found["loss"] = scores.score_losses(targets, logits, weights)
+    for resample, row in enumerate(weights):
+        truth, given = drawn(row, targets, probabilities)
+        known = truth != UNKNOWN
+        labels = [(t[k], g[k]) for t, g, k in zip(truth.T, given.T, known.T, strict=True)]
+        expected = {"loss": oracle.log_loss(truth[known], given[known])}
+        for name, function in (
+            ("mAP", oracle.average_precision_score),
+            ("AUROC", oracle.roc_auc_score),
+        ):
+            expected[f"{name}_micro"] = function(truth[known], given[known])
+            expected[f"{name}_macro"] = np.mean([function(t, g) for t, g in labels if t.any()])
+        assert {name: values[resample] for name, values in found.items()} == pytest.approx(
+            expected, abs=1e-12
+        )
+
+
+def test_what_is_said_where_nobody_knows_changes_no_score(partly: Case) -> None:
+    targets, logits, weights = partly
+    other = np.where(targets == UNKNOWN, -logits, logits)
+    for score in (scores.score_losses, scores.score_decisions, scores.score_rankings):
+        first, second = (
+            score(targets, values >= 0.5 if score is scores.score_decisions else values, weights)
+            for values in (logits, other)
+        )
+        np.testing.assert_equal(first, second)

@@ -1,11 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss
 
 from phototag.data.dataset import Dataset
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.slices import slice_photos, tabulate_slices
+from phototag.network.metrics import sigmoid
 
 
 def make_dataset(images: np.ndarray, targets: np.ndarray) -> Dataset:
@@ -76,3 +78,31 @@ def test_without_groups_the_table_is_empty_and_has_its_columns() -> None:
     table = tabulate_slices({}, nothing, nothing, nothing, np.ones((1, 3)))
     assert table.empty
     assert "f1_micro_low" in table
+
+
+def test_groups_are_scored_by_what_is_known() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((40, 3)) < 0.4).astype(np.int8)
+    logits = rng.normal(size=truth.shape) + truth
+    known = rng.random(truth.shape) < 0.6
+    groups = np.repeat(["dark", "bright", "medium"], [15, 20, 5])
+    known[groups == "medium"] = False  # nothing can be said of these
+    targets, predicted = np.where(known, truth, UNKNOWN), logits > 0
+    weights = draw_weights(40, 200, seed=0)
+    table = tabulate_slices({"brightness": groups}, targets, logits, predicted, weights)
+    assert table["group"].tolist() == ["dark", "bright"]
+    for row, photos in zip(table.to_dict("records"), (15, 20), strict=True):
+        chosen = known & (groups == row["group"])[:, None]
+        assert (row["photos"], row["known"]) == (photos, chosen.sum())
+        assert row["f1_micro"] == pytest.approx(f1_score(truth[chosen], predicted[chosen]))
+        assert row["loss"] == pytest.approx(log_loss(truth[chosen], sigmoid(logits[chosen])))
+        wrong = (truth[chosen] != predicted[chosen]).sum() / photos
+        assert row["wrong_per_photo"] == pytest.approx(wrong)
+
+
+def test_photos_are_not_sorted_by_a_number_of_labels_that_nobody_knows() -> None:
+    images = np.full((3, 8, 8, 3), 7, np.uint8)
+    targets = np.array([[1, 0, 1, 0, 0], [1, UNKNOWN, 0, 0, 0], [0, 0, 0, 0, 0]], np.int8)
+    manifest = pd.DataFrame({"width": [128] * 3, "height": [128] * 3})
+    found = slice_photos(make_dataset(images, targets), manifest)
+    assert found["number of labels"].tolist() == ["2", "not all are known", "none"]

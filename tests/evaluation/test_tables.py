@@ -1,12 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from phototag.base.files import write_table
 from phototag.base.params import EvaluateParams
 from phototag.data.dataset import Dataset
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation import tables
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.evaluation.scores import draw_weights
@@ -279,3 +282,51 @@ def test_thresholds_are_chosen_on_train_too_where_it_was_judged_out_of_fold(
     assert plain.chosen_on == "val"
     assert both.chosen_on.startswith("val, and on train by heads that had not seen")
     assert list(both.logits) == ["val", "test"], "what is tabulated stays held out"
+
+
+def test_tables_say_over_how_many_known_entries_they_count(
+    partly: dict[str, Dataset],
+    logits: dict[str, np.ndarray],
+    manifest: pd.DataFrame,
+    tmp_path: Path,
+) -> None:
+    result = evaluate(partly, logits, manifest, PARAMS, seed=0)
+    targets = partly["test"].targets
+    known, probabilities = targets != UNKNOWN, sigmoid(result.logits["test"])
+    predicted = probabilities >= result.thresholds.values
+    assert (result.tables["scores"]["known"] == known.sum()).all()
+    assert headline(result.tables["scores"])["f1_micro"] == pytest.approx(
+        sk.f1_score(targets[known], predicted[known]), rel=1e-7
+    )
+    labels = result.tables["per_label"]
+    assert labels["known"].tolist() == known.sum(axis=0).tolist()
+    assert labels["support"].tolist() == (targets == 1).sum(axis=0).tolist()
+    for row, column, chosen in zip(labels.itertuples(), targets.T, known.T, strict=True):
+        assert row.prevalence == pytest.approx(column[chosen].mean())
+    slices = result.tables["slices"].query("slice == 'brightness'")
+    assert slices["known"].sum() == known.sum()
+
+    write_table(tmp_path / "predictions.csv", result.tables["predictions"])
+    read = pd.read_csv(tmp_path / "predictions.csv", dtype=str, keep_default_na=False)
+    cells = read.loc[read["split"] == "test", "target"].to_numpy().reshape(targets.shape)
+    assert np.array_equal(cells, np.where(known, targets.astype(str), ""))
+    curve = result.tables["pr_curve"].iloc[0]
+    cut = probabilities[known] >= curve["threshold"]
+    assert curve["recall"] == pytest.approx(sk.recall_score(targets[known], cut))
+    assert curve["precision"] == pytest.approx(sk.precision_score(targets[known], cut))
+
+
+def test_the_prior_is_the_share_of_what_is_known() -> None:
+    hidden = np.random.default_rng(3).random(TRAIN.shape) < 0.4
+    train = np.where(hidden, UNKNOWN, TRAIN.astype(np.int8))
+    shares = [column[column != UNKNOWN].mean() for column in train.T]
+    logits = np.log(shares) - np.log1p(-np.array(shares))
+    expected = binary_cross_entropy(TARGETS, np.broadcast_to(logits, TARGETS.shape))
+    assert tables.prior_loss(train, TARGETS) == pytest.approx(expected)
+
+
+def test_cooccurrence_is_of_what_is_known() -> None:
+    targets = np.array([[1, UNKNOWN, 0], [UNKNOWN] * 3, [0, 0, UNKNOWN], [0, UNKNOWN, 1]], np.int8)
+    predicted = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 0]], np.uint8)
+    table = tables.tabulate_cooccurrence(list("abc"), targets, predicted)
+    assert table.to_numpy().tolist() == [["a", "a"], ["(none)", "b"], ["c", "(none)"]]

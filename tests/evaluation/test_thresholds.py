@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import choose_thresholds
 from phototag.network.metrics import f1_score
@@ -91,3 +92,30 @@ def test_bagged_threshold_is_the_mean_over_resamples() -> None:
 
 def test_half_where_nothing_is_positive() -> None:
     assert choose(np.zeros((3, 2), np.uint8), np.ones((3, 2)), 5).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("pooling", [0, 5])
+def test_what_is_not_known_counts_for_nothing(pooling: float) -> None:
+    """Photos of which nothing is known might as well not be there."""
+    rng = np.random.default_rng(4)
+    truth = (rng.random((80, 2)) < 0.4).astype(np.int8)
+    probabilities, weights = rng.random((80, 2)), draw_weights(80, 40, seed=0)
+    known = rng.random(80) < 0.7
+    for labels in ([0], [0, 1]):
+        targets, given = truth[:, labels], probabilities[:, labels]
+        partly = np.where(known[:, None], targets, UNKNOWN)
+        found = choose_thresholds(partly, given, pooling, weights)
+        expected = choose_thresholds(targets[known], given[known], pooling, weights[:, known])
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-12)
+        np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high])
+    nothing = np.full((3, 2), UNKNOWN)
+    assert choose(nothing, np.ones((3, 2)), 5).tolist() == [0.5, 0.5]
+
+
+def test_a_label_of_which_nothing_is_known_goes_with_the_others() -> None:
+    rng = np.random.default_rng(5)
+    targets = (rng.random((200, 2)) < 0.4).astype(np.int8)
+    probabilities = 0.3 + 0.2 * targets + 0.3 * rng.random(targets.shape)
+    targets[:, 1] = UNKNOWN
+    found = choose(targets, probabilities, pooling=10)
+    assert found[1] == pytest.approx(found[0], abs=0.01)

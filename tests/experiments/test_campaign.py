@@ -77,6 +77,7 @@ def test_what_has_a_row_is_not_run_again(project: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # DVC's queue itself: tests/e2e/test_pipeline.py
 def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results: Project) -> None:
     project = results.clone(tmp_path / "project", cache=True)
     for path in ("docs/results/runs.csv", "docs/results/curves.csv", "docs/results.md"):

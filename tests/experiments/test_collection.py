@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -37,8 +39,9 @@ def test_finished_runs_are_told_by_their_params(
     ]
 
 
+@pytest.mark.parametrize("known", [{}, {"known_counts": {"sea": 20, "tree": 40}}])
 def test_figures_are_kept_as_they_were_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]
 ) -> None:
     loss = 0.16324963  # rounded to 5 digits first, it would be shown as 0.1633
     history = f"epoch,train_loss,val_loss,f1_micro,f1_macro,lr\n1,0.2,{loss},0.33333333,0.2,0.001\n"
@@ -48,7 +51,7 @@ def test_figures_are_kept_as_they_were_measured(
         "reports/evaluate/metrics.json": json.dumps({"f1_micro": 0.4}),
         "params.yaml": (ROOT / "params.yaml").read_text(),
     }
-    stats = json.dumps({"label_counts": {"sea": 10, "tree": 30}, "num_images": 90})
+    stats = json.dumps({"label_counts": {"sea": 10, "tree": 30}, "num_images": 90} | known)
     files = SimpleNamespace(read_text=lambda path: stats)
     monkeypatch.setattr(collection, "list_experiments", lambda root: [("few-report-s0", "abc")])
     monkeypatch.setattr(collection, "read_revision", lambda root, revision, path: texts[path])
@@ -59,7 +62,8 @@ def test_figures_are_kept_as_they_were_measured(
     curve = pd.read_csv(tmp_path / RESULTS / "curves.csv").iloc[0]
     assert row["val_loss"] == kept["val_loss"] == curve["val_loss"] == loss
     assert kept["val_f1_micro_at_0.5"] == curve["f1_micro"] == 0.33333333
-    prior = (entropy([1 / 9, 8 / 9]) + entropy([1 / 3, 2 / 3])) / 2
+    rates = (1 / 2, 3 / 4) if known else (1 / 9, 1 / 3)
+    prior = np.mean([entropy([rate, 1 - rate]) for rate in rates])
     assert kept["prior_loss"] == pytest.approx(prior, rel=1e-7)
 
 

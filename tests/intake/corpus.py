@@ -180,17 +180,33 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new(), "TIFF", tiffinfo={0x0112: 6}), "converted", "oriented by EXIF", ext="tif")
     add(encode(new(), icc_profile=wide), "converted", "ICC profile")
     add(encode(new(), "PNG", icc_profile=wide), "converted", "ICC profile", ext="png")
+    # Of phones.
+    add(encode(new(), "HEIF"), "kept", ext="heic")
+    add(encode(new(), "HEIF"), "kept", ext="HEIF")
+    add(encode(new(), "HEIF"), "kept", "wrong extension")
+    add(encode(new(), "HEIF", exif=oriented(6).tobytes()), "kept", ext="heic")
+    add(encode(new(), "HEIF", icc_profile=wide), "converted", "ICC profile", ext="heic")
+    add(encode(rgba, "HEIF"), "converted", "alpha", ext="heic")
+    add(encode(new().convert("L"), "HEIF"), "converted", "grayscale", ext="heic")
+    add(encode(new(), "AVIF"), "kept", ext="avif")
+    add(encode(new(), "AVIF", exif=oriented(6)), "converted", "oriented by EXIF", ext="avif")
+    add(encode(new(), "AVIF", icc_profile=wide), "converted", "ICC profile", ext="avif")
+    add(encode(rgba, "AVIF"), "converted", "alpha", ext="avif")
+    add(encode(frames[0], "AVIF", save_all=True, append_images=frames[1:]), "kept",
+        "animated", ext="avif")  # fmt: skip
+    add(encode(new(), "HEIF")[:40], "rejected", "not an image", ext="heic")
     # Nothing to see in them.
     add(b"", "rejected", "zero bytes")
     for data in (b"no picture", b"<html></html>", b"%PDF-1.7\n", b"<svg xmlns=''/>", b"\xff\xd8",
                  bytes(4096), b"8BPS\0\1" + bytes(60), encode(new(), "ICO"),
                  encode(new(), "PPM")):  # fmt: skip
         add(data, "rejected", "not an image")
-    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"):
         data = encode(picture(number, 200, 200), kind)
-        # The WebP decoder does not say what is wrong.
-        why = "unreadable" if kind == "WEBP" else "truncated"
-        add(data[: len(data) // 2], "rejected", why, ext=kind.lower().replace("jpeg", "jpg"))
+        # These decoders do not say what is wrong.
+        why = {"WEBP": "unreadable", "HEIF": "unreadable", "AVIF": "not an image"}
+        ext = kind.lower().replace("jpeg", "jpg")
+        add(data[: len(data) // 2], "rejected", why.get(kind, "truncated"), ext=ext)
     good = encode(new(), "PNG")
     middle = good.index(b"IDAT") + 30
     add(good[:middle] + b"\0damaged\0" + good[middle + 9 :], "rejected", "unreadable", ext="png")

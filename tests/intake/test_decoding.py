@@ -15,7 +15,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from phototag.base.parallel import Backend
-from phototag.intake.decoding import crop_square, prepare_photo
+from phototag.intake import decoding
+from phototag.intake.decoding import FORMATS, crop_square, prepare_photo
 from phototag.intake.duplicates import perceptual_hash
 from phototag.intake.packing import prepare_photos, write_images
 from tests.intake.corpus import chunk, png, wide_gamut_profile
@@ -71,8 +72,11 @@ def test_cmyk_is_converted() -> None:
     assert photo.pixels[8, 8, 0] > 150 > 100 > photo.pixels[8, 8, 2]
 
 
-def test_a_wide_gamut_is_brought_to_srgb() -> None:
-    data = encode(Image.new("RGB", (40, 40), (200, 60, 60)), icc_profile=wide_gamut_profile())
+@pytest.mark.parametrize("kind", ["PNG", "AVIF", "HEIF"])
+def test_a_wide_gamut_is_brought_to_srgb(kind: str) -> None:
+    options = {} if kind == "PNG" else {"quality": 95}
+    image = Image.new("RGB", (40, 40), (200, 60, 60))
+    data = encode(image, kind, icc_profile=wide_gamut_profile(), **options)
     photo = prepare_photo(data, 32)
     assert (photo.decision, photo.reason) == ("converted", "ICC profile: Wide test gamut to sRGB")
     assert photo.pixels is not None
@@ -96,17 +100,49 @@ def test_sixteen_bits_keep_their_upper_eight() -> None:
     assert (photo.pixels == 0x80).all()
 
 
+# The transpose that each orientation reverses.
+UNDO = {
+    code: Image.Transpose(value)
+    for code, value in {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.items()
+}
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_every_orientation_comes_out_upright(orientation: int) -> None:
     upright = random_image(24, 24)
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's transpose that each code reverses
-    stored = upright.transpose(Image.Transpose(undo[orientation]))
+    stored = upright.transpose(UNDO[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo = prepare_photo(encode(stored, "PNG", exif=exif), 24)
     assert (photo.decision, photo.reason) == ("converted", "oriented by EXIF")
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, np.asarray(upright))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_photos_of_phones_come_out_upright(kind: str, orientation: int) -> None:
+    """Their container turns the picture; EXIF says the same, and must not turn it again."""
+    upright = random_image(6, 4).resize((96, 64), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(UNDO[orientation])
+    photo = prepare_photo(encode(stored, kind, exif=exif.tobytes(), quality=95), 32)
+    assert photo.format == kind
+    assert photo.pixels is not None
+    expected = np.asarray(crop_square(upright, 32), np.int16)
+    assert np.abs(photo.pixels - expected).mean() < 3
+
+
+def test_heic_without_its_decoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(random_image(40, 40), "HEIF")
+    assert prepare_photo(data, 32, ".heic").decision == "kept"
+    monkeypatch.setattr(decoding, "FORMATS", [name for name in FORMATS if name != "HEIF"])
+    for brand in (b"heic", b"mif1"):
+        photo = prepare_photo(data[:8] + brand + data[12:], 32, ".heic")
+        assert photo.decision == "rejected"
+        assert photo.reason == "HEIC needs a decoder: pip install 'phototag[heic]'"
+    assert prepare_photo(b"\0\0\0\x14ftypqt  ", 32).reason.startswith("not an image")
 
 
 def exif_block(
@@ -374,6 +410,7 @@ def test_decoding_leaves_the_filters_of_warnings_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_two_dask_workers_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

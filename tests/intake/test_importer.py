@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
+from phototag.intake.formats.recognition import Hints
 from phototag.intake.importer import import_photos
 from phototag.intake.labels import read_labels, refuse_names
 from phototag.intake.packing import prepare_photos
@@ -99,13 +100,16 @@ def test_mirflickr_takes_strict_labels_unless_told(tmp_path: Path) -> None:
     text(tmp_path / "labels/sea.txt", "1\n2\n25000\n")
     text(tmp_path / "labels/sea_r1.txt", "2\n25000\n")
     text(tmp_path / "labels/README.txt", "See the paper.\n")
-    summary = import_photos(tmp_path / "mirflickr", tmp_path / "a", tmp_path / "labels")
+    summary = import_photos(
+        tmp_path / "mirflickr", tmp_path / "a", Hints(annotations=tmp_path / "labels")
+    )
     assert read_back(tmp_path / "a")[1] == {"sea": [0, 1]}
     notes = " ".join(summary.notes)
     assert "README.txt was passed over" in notes
     assert "left out sea;" in notes
     assert "1 of 2 images are not in" in notes
-    import_photos(tmp_path / "mirflickr", tmp_path / "b", tmp_path / "labels", potential=True)
+    hints = Hints(annotations=tmp_path / "labels", potential=True)
+    import_photos(tmp_path / "mirflickr", tmp_path / "b", hints)
     assert read_back(tmp_path / "b")[1] == {"sea": [1, 1]}
 
 
@@ -128,13 +132,13 @@ def test_csv_numbers_the_photos_and_keeps_the_way_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("photo,label\na.png,x\n", "csv:1: no column 'file'"),
-        ("file,tag\na.png,x\n", "csv:1: no column 'label'"),
+        ("picture,label\na.png,x\n", "csv:1: no column 'file'"),
+        ("file\na.png\n", "csv:1: no column 'label'"),
         ("file,label\nb.png,x\n", r"csv:2: .*b\.png is missing"),
         ("file,label\na.png,x\na.png,y\n", "csv:3: a.png stands on line 2 already"),
         ("file,label\n,x\n", "csv:2: no file"),
         ("file,label\na.png,x/y\n", "csv:2: the label 'x/y' cannot name a file"),
-        ("file,label\na.png,\n", "has no label in any row"),
+        ("file,label\na.png,\n", "csv: no photo carries a label"),
         ("", "csv:1: no column 'file'"),
         ("a.png,cat\n", "csv:1: no column 'file'"),
         ("file,label,Label\na.png,x,y\n", "csv:1: the column 'label' stands twice"),
@@ -221,7 +225,7 @@ def test_csv_as_spreadsheets_leave_it(tmp_path: Path) -> None:
     assert summary.label_counts == {"Cat": 1, "cat": 1, "dog": 1}
     assert summary.notes == [
         "columns passed over: note",
-        "the labels 'cat' and 'Cat' differ in capitals only",
+        "the labels 'Cat' and 'cat' differ in capitals only",
     ]
 
 

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from phototag.base.errors import InputError
+from phototag.data.targets import UNKNOWN
 from phototag.intake.labels import image_number, parse_annotation, read_labels, refuse_names
 from phototag.intake.problems import Problem
 
 
-def write_labels(folder: Path, files: dict[str, bytes]) -> list[str]:
-    (folder / "annotations").mkdir(exist_ok=True)
+def write_labels(folder: Path, files: dict[str, bytes], place: str = "annotations") -> list[str]:
+    (folder / place).mkdir(exist_ok=True)
     for name, data in files.items():
-        (folder / "annotations" / name).write_bytes(data)
-    return [f"annotations/{name}" for name in files]
+        (folder / place / name).write_bytes(data)
+    return [f"{place}/{name}" for name in files]
 
 
 def told(problems: list[Problem]) -> list[str]:
@@ -84,10 +85,11 @@ def test_a_line_that_is_no_number_is_told_by_file_and_line(entry: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbf"])
-def test_an_empty_file_is_a_label_without_a_photo(data: bytes) -> None:
-    lines, problems = parse_annotation(data, "cat.txt")
-    assert lines == {}
-    assert problems[-1].kind == "a label without a photo"
+def test_an_empty_file_is_a_label_without_a_photo(data: bytes, tmp_path: Path) -> None:
+    assert parse_annotation(data, "cat.txt")[0] == {}
+    labels = read_labels(tmp_path, write_labels(tmp_path, {"cat.txt": data}), ["im1.jpg"])
+    assert labels.problems[-1].kind == "a label without a photo"
+    assert labels.targets["cat"].tolist() == [0]
 
 
 def test_utf16_is_no_text_of_ours() -> None:
@@ -100,7 +102,7 @@ def test_columns_are_sorted_and_photos_without_a_number_carry_nothing(tmp_path: 
     files = write_labels(tmp_path, {"tree.txt": b"3\n1\n", "empty.txt": b"", "baby.txt": b"2\n3"})
     labels = read_labels(tmp_path, files, ["im3.jpg", "cat.jpg", "im1.jpg", "im2.jpg"])
     assert list(labels.targets) == ["baby", "empty", "tree"]
-    assert {column.dtype for column in labels.targets.values()} == {np.dtype(np.uint8)}
+    assert {column.dtype for column in labels.targets.values()} == {np.dtype(np.int8)}
     assert labels.targets["baby"].tolist() == [1, 0, 0, 1]
     assert labels.targets["empty"].tolist() == [0, 0, 0, 0]
     assert labels.targets["tree"].tolist() == [1, 0, 1, 0]
@@ -177,3 +179,45 @@ def test_texts_about_single_photos_are_no_classes(tmp_path: Path) -> None:
     assert list(labels.targets) == ["exif", "tags"]
     assert told(labels.problems)[0].endswith("texts about single photos: 8 passed over (noted)")
     assert list(read_labels(tmp_path, files, ["im1.jpg"], ["tags1"]).targets) == ["tags1"]
+
+
+PHOTOS = ["im1.jpg", "im2.jpg", "im3.jpg"]
+
+
+def test_what_is_not_known_is_a_third_value(tmp_path: Path) -> None:
+    files = write_labels(tmp_path, {"cat.txt": b"1\n", "dog.txt": b"", "sea.txt": b"2\n"})
+    unknown = {"cat.txt": b"3\n", "dog.txt": b"2\n3\n9\nx\n", "sea.txt": b"", "cow.txt": b"1\n"}
+    doubts = write_labels(tmp_path, unknown, "unknown")
+    wanted = ["cat", "dog", "sea"]
+    labels = read_labels(tmp_path, files, PHOTOS, wanted, doubts)
+    assert {label: column.tolist() for label, column in labels.targets.items()} == {
+        "cat": [1, 0, UNKNOWN],
+        "dog": [0, UNKNOWN, UNKNOWN],
+        "sea": [0, 1, 0],
+    }
+    assert labels.num_lines == 1 + 1 + 1 + 4
+    assert told(labels.problems) == [
+        "unknown/cow.txt an unknown class: not in data.labels (noted)",
+        "annotations/dog.txt a label without a photo (noted)",
+        "unknown/dog.txt:4 not an image number: 'x' (rejected)",
+        "unknown/dog.txt:3 no such image: im9 (rejected)",
+    ]
+    assert "im9" not in str(read_labels(tmp_path, files, PHOTOS, wanted).problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("cat.txt", b"3\n\n2\n", r"unknown/cat\.txt:3: im2 stands in annotations/cat\.txt too, on "
+         r"line 1: either it is known to carry 'cat' or it is not; take it out of one of them"),
+        ("dog.txt", b"1\n", r"unknown/dog\.txt has no annotations/dog\.txt beside it: add that"),
+        ("sea.txt", b"1\n2\n3\n", r"unknown/sea\.txt names every photo, so that 'sea' is known"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_may_not_contradict_what_is(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    files = write_labels(tmp_path, {"cat.txt": b"2\n", "sea.txt": b""})
+    doubts = write_labels(tmp_path, {name: data}, "unknown")
+    with pytest.raises(InputError, match=message):
+        read_labels(tmp_path, files, PHOTOS, unknown=doubts)

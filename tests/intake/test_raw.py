@@ -334,3 +334,19 @@ def test_a_linked_images_folder_is_told_and_shadows_of_macos_are_not_a_layout(
     (source / "images").symlink_to(tmp_path / "photos")
     with pytest.raises(InputError, match="images is a link to a folder, which is not followed"):
         find_layout(source)
+
+
+def test_what_is_not_known_lies_beside_the_annotations(source: Path) -> None:
+    beside = {"train/Unknown/cat.txt": b"1", "unknown/dog.txt": b"1", "train/unknowns/a.txt": b""}
+    write_source(source, {f"train/{name}": data for name, data in FILES.items()} | beside)
+    layout = find_layout(source)
+    assert layout.unknown == ["train/Unknown/cat.txt"]
+    assert len(layout.annotations) == 2
+
+
+def test_a_link_to_what_is_not_known_is_not_passed_over(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "raw", FILES)
+    (tmp_path / "doubts").mkdir()
+    (source / "unknown").symlink_to(tmp_path / "doubts")
+    with pytest.raises(InputError, match="unknown is a link to a folder, which is not followed"):
+        find_layout(source)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from phototag.data.manifest import Photo, build_manifest
+from phototag.data.targets import UNKNOWN
 from phototag.intake.problems import Problem
 from phototag.intake.report import list_rejected, summarize, tabulate_duplicates, write_intake
 
@@ -98,3 +99,26 @@ def test_a_clean_data_set_has_a_short_page(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No photo is there twice." in page
     assert "Photos with a remark" not in page
+
+
+def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> None:
+    targets = {
+        "cat": np.array([1, 0, 0, 1, UNKNOWN], np.int8),
+        "dog": np.array([0, UNKNOWN, 1, 0, 1], np.int8),
+        "sea": np.array([0, 0, 0, UNKNOWN, 0], np.int8),
+    }
+    manifest = build_manifest(NAMES, PHOTOS, targets)
+    manifest["duplicate_group"] = ["aa", "cc", "cc", "", "aa"]
+    duplicates = tabulate_duplicates(manifest)
+    assert duplicates[["labels", "conflict"]].to_numpy().tolist() == [
+        ["cat", "dog"], ["dog;?cat", "dog"], ["?dog", ""], ["dog", ""]]  # fmt: skip
+    summary = summarize(manifest, [], duplicates)
+    assert summary["labels"] == {"cat": 1, "dog": 2, "sea": 0}
+    assert summary["unknown"] == {"cat": 1, "dog": 1, "sea": 0}, "im4 was rejected"
+    assert (summary["unlabelled"], summary["conflicting_groups"]) == (0, 1)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    write_intake(tmp_path, manifest, [], images)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "0 photos are known to carry no label" in page
+    assert "2 of 12 entries (a photo and a label) are not known" in page
+    assert "<th>label that is not known</th>" in page

@@ -95,13 +95,10 @@ def is_large(name: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # one of each family trains below
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.soak if is_large(name) else ())
-        for name in models.list_models(models)
-        if name != "regnet_y_128gf"  # 2.6 GB
-    ],
+    [name for name in models.list_models(models) if name != "regnet_y_128gf"],  # 2.6 GB
 )
 def test_every_network_of_torchvision_is_built_or_refused(name: str) -> None:
     check_torchvision(name)

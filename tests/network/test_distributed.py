@@ -136,14 +136,9 @@ def statuses(project: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "numbers",
-    [[signal.SIGTERM], pytest.param([signal.SIGTERM, signal.SIGKILL], marks=pytest.mark.soak)],
-)
-def test_no_process_outlives_the_stage_and_what_it_had_goes_on(
-    project: Path, numbers: list[signal.Signals]
-) -> None:
-    for number in numbers:
+@pytest.mark.soak
+def test_no_process_outlives_the_stage_and_what_it_had_goes_on(project: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
         process = train(project, {"devices": 2}, {"epochs": 100_000}, warm=False)
         found = members(process)
         assert len(found) == 3

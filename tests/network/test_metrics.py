@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
+from phototag.data.targets import UNKNOWN
 from phototag.network import metrics
 
 
@@ -65,3 +66,31 @@ def test_cross_entropy_equals_torch_and_stays_finite() -> None:
         torch.from_numpy(logits).double(), torch.from_numpy(targets).double()
     )
     assert metrics.binary_cross_entropy(targets, logits) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_not_known_counts_for_nothing(seed: int) -> None:
+    """scikit-learn has the known entries alone."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((60, 7)) < 0.3).astype(np.int8)
+    logits = rng.normal(size=truth.shape).round(1)
+    known = rng.random(truth.shape) < 0.6
+    truth[known[:, 2], 2] = 0  # what is not known may well be there
+    known[:, 4] = False
+    targets, predicted = np.where(known, truth, UNKNOWN), logits > 0.5
+    pairs = [(truth[k, label], logits[k, label]) for label, k in enumerate(known.T)]
+    f1 = [oracle.f1_score(t, x > 0.5, zero_division=0) if len(t) else 0 for t, x in pairs]
+    ap = [oracle.average_precision_score(t, x) for t, x in pairs if t.any()]
+    assert metrics.f1_score(targets, predicted, "macro") == pytest.approx(np.mean(f1))
+    assert metrics.f1_score(targets, predicted, "micro") == pytest.approx(
+        oracle.f1_score(truth[known], predicted[known])
+    )
+    assert metrics.mean_average_precision(targets, logits) == pytest.approx(np.mean(ap))
+    assert metrics.binary_cross_entropy(targets, logits) == pytest.approx(
+        oracle.log_loss(truth[known], metrics.sigmoid(logits[known]))
+    )
+
+
+def test_where_nothing_is_known_there_is_no_loss() -> None:
+    nothing = np.full((3, 2), UNKNOWN)
+    assert np.isnan(metrics.binary_cross_entropy(nothing, np.zeros((3, 2))))

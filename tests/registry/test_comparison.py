@@ -1,12 +1,26 @@
 """The rule by which a challenger wins, by simulation."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 from scipy.stats import t as student
+from sklearn.metrics import f1_score
 
+from phototag.data.dataset import Dataset, take_photos
+from phototag.data.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
-from phototag.registry.comparison import ALPHA, bound_difference, coverage, level
+from phototag.registry.comparison import (
+    ALPHA,
+    bound_difference,
+    compare_models,
+    coverage,
+    judge,
+    level,
+)
+from tests.models import make_model
 
 REPETITIONS, CHALLENGERS, PHOTOS, LABELS = 30, 200, 100, 5
 
@@ -71,3 +85,26 @@ def test_few_photos_tell_nothing() -> None:
     assert np.isnan(bound_difference(sure, 6, 1)).all()
     assert bound_difference(sure, 7, 1) == (0.5, 0.5)
     assert np.isnan(bound_difference(sure[:1], 400, 1)).all()
+
+
+def test_only_what_is_known_decides(datasets: dict[str, Dataset], tmp_path: Path) -> None:
+    """Of five photos nothing is known; scikit-learn has the known entries of the others."""
+    judged, rng = datasets["train"], np.random.default_rng(0)
+    known = rng.random(judged.targets.shape) < 0.6
+    known[:5] = False
+    partly = replace(judged, targets=np.where(known, judged.targets, UNKNOWN))
+    rest = take_photos(partly, np.arange(5, 24))
+    files = make_model(tmp_path / "new", 3), make_model(tmp_path / "old", 1)
+    found = compare_models(partly, *files, resamples=50, seed=0)
+    assert found.equals(compare_models(rest, *files, resamples=50, seed=0))
+    assert (found["known"] == known.sum()).all()
+    row = found.set_index("metric").loc["f1_micro"]
+    truth = judged.targets[known]
+    for name, labels in (("challenger", 3), ("champion", 1)):
+        # A model gives what is true of the labels that it knows.
+        given = (judged.targets * (np.arange(3) < labels))[known]
+        assert row[name] == pytest.approx(f1_score(truth, given))
+    wins, reason = judge(found)
+    assert wins
+    assert f"on the same photos, of {known.sum()} known entries (challenge 1" in reason
+    assert "known" not in compare_models(judged, *files, resamples=2, seed=0)

@@ -6,6 +6,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from phototag.base.params import Params
 from phototag.search import journal, trials
 from phototag.search.journal import Plan, name_study, open_study, pick_best
 from phototag.search.trials import next_trial, run_trial, work
+from phototag.tracking.provenance import name_process
 from phototag.tracking.store import connect
 from phototag.training.loop import Trained, Watch
 from stages.train import train_network
@@ -38,7 +40,8 @@ def make_plan(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(project)
     monkeypatch.setenv("DVC_ROOT", str(project))
     monkeypatch.setenv("DVC_EXP_NAME", "")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_database}")
+    shutil.copy(empty_database, project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.delenv("PHOTOTAG_STUDIES", raising=False)
     text = (project / "params.yaml").read_text()
 
@@ -64,7 +67,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
 
 def listed(plan: Plan) -> list[optuna.trial.FrozenTrial]:
-    return open_study(plan.root, plan.name, plan.study).get_trials()
+    return list(open_study(plan.root, plan.name, plan.study).get_trials())
 
 
 def test_a_study_ends_and_each_choice_is_trained_once(
@@ -201,8 +204,8 @@ def test_a_failed_trial_is_told_and_ten_in_a_row_stop_the_study(make_plan: MakeP
 
 def _train_until_killed(plan: Plan, folder: Path, epoch: int) -> None:
     """Die as kill -9 has it, in the midst of the second trial."""
-    trials.make_ground = lambda root, place: None  # type: ignore[assignment]
-    trials.save_experiment = lambda root, place, name, whole: None  # type: ignore[assignment]
+    for name in ("make_ground", "save_experiment"):
+        setattr(trials, name, lambda *_, **__: None)
     os.chdir(folder)
 
     def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
@@ -256,7 +259,7 @@ def test_a_trial_that_kills_its_process_is_given_up(make_plan: MakePlan) -> None
     study = open_study(plan.root, plan.name, plan.study)
     trial = next_trial(study, plan)
     assert trial
-    trial.set_user_attr("process", journal.name_process().rpartition(":")[0] + ":1")
+    trial.set_user_attr("process", name_process().rpartition(":")[0] + ":1")
     trial.set_user_attr("attempts", 3)
     assert next_trial(study, plan) is None
     assert listed(plan)[0].state == TrialState.FAIL

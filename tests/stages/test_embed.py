@@ -29,6 +29,8 @@ def frozen(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(models.mobilenet_v3_small().state_dict(), project / "w.pth")
     change(project, {**BACKBONE, "weights": "w.pth", "dropout": 0.0})
     monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    # An earlier test's store would stay in the environment.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.chdir(project)
     return project
 
@@ -41,14 +43,26 @@ def change(project: Path, model: dict[str, Any], **groups: Any) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(values))
 
 
-@pytest.mark.parametrize("model", [{}, {"freeze": True}, {**BACKBONE, "freeze": False}])
+@pytest.mark.parametrize(
+    ("model", "head_first"),
+    [
+        ({}, True),
+        ({"freeze": True}, True),
+        ({**BACKBONE, "freeze": False}, True),
+        ({**BACKBONE, "freeze": False, "weights": "DEFAULT"}, False),
+    ],
+)
 def test_without_frozen_backbones_there_is_nothing_to_keep(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     model: dict[str, Any],
+    head_first: bool,
 ) -> None:
     change(project, model)
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values["finetune"]["head_first"] = head_first
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.chdir(project)
     (project / "data/images.npy").unlink()  # nothing is read
     embed.main()
@@ -104,3 +118,22 @@ def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
     torch.save(models.mobilenet_v3_small().state_dict(), frozen / "w.pth")
     with pytest.raises(InputError, match=r"features\.npy holds the features of other photos or of"):
         train.main()
+
+
+@pytest.mark.slow
+def test_a_backbone_trains_on_from_a_head_that_fits_it(
+    frozen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(frozen, {"freeze": False}, optimizer="adamw", lr=1e-5, batch_size=8, epochs=2)
+    embed.main()
+    assert np.load("data/features.npy").shape == (40, 1024)
+    train.main()
+    assert "the head alone: kept strength" in capsys.readouterr().err
+    network, metadata = load_model(frozen / "models/model.safetensors")
+    assert not metadata.is_frozen
+    backbone = torch.load(frozen / "w.pth")
+    kept = dict(network[1].named_parameters())
+    assert not all(torch.equal(value, backbone[key]) for key, value in kept.items())
+    client = MlflowClient(f"sqlite:///{frozen / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"])
+    assert run.data.tags["backbone"] == "mobilenet_v3_small"

@@ -12,6 +12,7 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.data.manifest import read_kept
+from phototag.data.targets import UNKNOWN
 from phototag.intake.importer import import_photos
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
@@ -160,3 +161,29 @@ def test_a_network_that_cannot_be_built_stops_before_photos_are_read(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=r"model\.name: torchvision has no classifier 'resnet19'"):
         resize.main()
+
+
+def test_what_is_not_known_reaches_splits_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    carried = set((tmp_path / "raw/annotations/cat.txt").read_text().split())
+    doubts = [str(number) for number in range(1, COUNT + 1, 3) if str(number) not in carried]
+    (tmp_path / "raw/unknown").mkdir()
+    (tmp_path / "raw/unknown/cat.txt").write_text("\n".join(doubts))
+    run(tmp_path, monkeypatch, resize.main, split.main, normalize_stats.main)
+    manifest = read_kept(tmp_path / "data/manifest.csv")
+    numbers = manifest["file"].str.extract(r"im(\d+)")[0]
+    assert set(numbers[manifest["cat"] == UNKNOWN]) == set(doubts)
+    assert set(numbers[manifest["cat"] == 1]) == carried
+    assert (manifest[["bird", "dog"]] != UNKNOWN).all(axis=None)
+    summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
+    assert summary["unknown"] == {"bird": 0, "cat": len(doubts), "dog": 0}
+
+    train = manifest[pd.read_csv(tmp_path / "data/splits.csv")["split"] == "train"]
+    stats = json.loads((tmp_path / "data/stats.json").read_text())
+    assert stats["label_counts"]["cat"] == (train["cat"] == 1).sum()
+    known = {label: (train[label] != UNKNOWN).sum() for label in ("bird", "cat", "dog")}
+    assert stats["known_counts"] == known
+    rates = pd.read_csv(tmp_path / "reports/split/rates.csv").set_index(["label", "split"])
+    assert rates["known"]["cat", "train"] == stats["known_counts"]["cat"]

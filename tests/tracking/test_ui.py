@@ -17,7 +17,7 @@ from tests.projects import Project
 from tests.servers import free_port, run_server
 
 pytestmark = pytest.mark.slow
-PATIENCE = 60_000  # milliseconds: the server's first page takes long
+PATIENCE = 180_000  # milliseconds: the server's first page takes long
 
 
 class Served:

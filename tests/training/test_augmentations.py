@@ -188,3 +188,17 @@ def test_no_photos_go_through_every_augmentation(images: Tensor) -> None:
     assert targets.shape == (0, 3)
     for empty in (images[:0], mixed):
         assert augment_batch(empty, none).shape == (0, 3, 24, 24)
+
+
+def test_of_mixed_photos_a_label_is_known_where_it_is_of_both(images: Tensor) -> None:
+    draws = draw_augmentation(params(mixup=0.4), 8, 24, torch.Generator())
+    assert draws.mix is not None
+    targets = torch.arange(16.0).view(8, 2) % 2
+    partly = targets.clone()
+    partly[0, 0] = partly[3, 1] = torch.nan
+    batch, other = (images, partly), (images.flip(0), partly.flip(0))
+    _, mixed = mix_batches(batch, other, draws.mix)
+    _, plain = mix_batches((images, targets), (images.flip(0), targets.flip(0)), draws.mix)
+    known = ~(partly.isnan() | partly.flip(0).isnan())
+    assert torch.equal(mixed.isnan(), ~known)
+    assert torch.equal(mixed[known], plain[known])

@@ -14,12 +14,14 @@ from torch import nn
 from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, move_to_device
+from phototag.data.targets import UNKNOWN
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import binary_cross_entropy, mean_average_precision
 from phototag.network.model import build_model, initialize
 from phototag.training import loop
 from phototag.training.loop import DivergedError
 from phototag.training.losses import build_loss, positive_weights
+from phototag.training.optimizers import build_optimizer
 
 CPU = torch.device("cpu")
 TINY = {
@@ -221,7 +223,7 @@ def test_a_gpu_never_waits_within_an_epoch(
         model=model,
         forward=loop.wrap(model, compiled),
         averaged=None,
-        optimizer=loop.build_optimizer(model, params),
+        optimizer=build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
         dtype=loop.pick_dtype("auto", cuda),
         params=params,
@@ -369,3 +371,57 @@ def test_averaged_weights_bring_averaged_statistics() -> None:
     assert averaged.weight.tolist() == [2, 2]
     assert averaged.running_mean is not None
     assert averaged.running_mean.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_step_is_of_what_is_known(
+    make_params: MakeParams, partly: dict[str, Dataset], mixup: float
+) -> None:
+    """Batches of 10 and one of 4: PyTorch's mean over the known entries of each."""
+    params = make_params(optimizer="sgd", momentum=0.0, lr=0.1, batch_size=10, augment__mixup=mixup)
+    params = params.model_copy(update={"epochs": 1})
+    given = partly["train"]
+    given.targets[:3] = UNKNOWN  # photos of which nothing is known
+    model, records = train(params, partly)
+
+    expected, losses = build(params), []
+    order = np.random.default_rng([params.seed, 1]).permutation(len(given))
+    generator = torch.Generator().manual_seed(params.seed * 1_000_003 + 1)
+    optimizer = torch.optim.SGD(expected.parameters(), 0.1)
+    for positions in (order[:10], order[10:20], order[20:]):
+        images = torch.from_numpy(given.images[given.rows[positions]]).permute(0, 3, 1, 2)
+        targets, known = (
+            torch.from_numpy(part[positions]).float()
+            for part in (given.targets, given.targets != UNKNOWN)
+        )
+        if mixup:
+            share = torch.rand(len(positions), generator=generator)[:, None] * mixup
+            images = torch.lerp(images.float(), images.flip(0).float(), share[..., None, None])
+            targets, known = torch.lerp(targets, targets.flip(0), share), known * known.flip(0)
+        chosen = known.bool()
+        entries = nn.functional.binary_cross_entropy_with_logits(
+            expected(images)[chosen], targets[chosen], reduction="none"
+        )
+        optimizer.zero_grad()
+        torch.autograd.backward(entries.mean())
+        optimizer.step()
+        losses += entries.tolist()
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert records[0].train_loss == pytest.approx(np.mean(losses), abs=1e-5)
+    val = partly["val"]
+    logits = predict_logits(model, val, CPU)
+    assert records[0].val_loss == pytest.approx(binary_cross_entropy(val.targets, logits))
+
+
+def test_a_batch_of_which_nothing_is_known_teaches_nothing(
+    make_params: MakeParams, datasets: dict[str, Dataset]
+) -> None:
+    params = make_params(epochs=1, batch_size=1)
+    first = int(np.random.default_rng([params.seed, 1]).permutation(24)[0])
+    targets = datasets["train"].targets.copy()
+    targets[first] = UNKNOWN
+    given = replace(datasets["train"], targets=targets)
+    model, records = train(params, datasets | {"train": given})
+    assert np.isfinite(records[0].train_loss)
+    assert all(weight.isfinite().all() for weight in model.parameters())

@@ -66,9 +66,13 @@ def train_and_go_on(params: Params, datasets: Datasets, checkpoint: Path) -> tup
 
 
 def test_with_batch_norm_and_average_they_train_as_one(
-    params: Params, datasets: Datasets, tmp_path: Path
+    params: Params, partly: Datasets, tmp_path: Path
 ) -> None:
-    """24 photos in batches of 23: of the last batch, the first process has no photo."""
+    """24 photos in batches of 23: of the last batch, the first process has no photo.
+
+    Of each photo other labels are known: the mean is over what all processes know.
+    """
+    datasets = partly
     alone, weights, _ = train(params, datasets)
     both = run_together(tmp_path, train_and_go_on, params, datasets, tmp_path / "state.pt")
     for whole, resumed in both:

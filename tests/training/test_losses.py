@@ -1,9 +1,16 @@
+import numpy as np
 import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
 from phototag.base.errors import InputError
-from phototag.training.losses import asymmetric_loss, build_loss, focal_loss
+from phototag.training.losses import (
+    asymmetric_loss,
+    build_loss,
+    focal_loss,
+    positive_weights,
+    skip_unknown,
+)
 
 LOGITS = torch.linspace(-6, 6, 24).view(8, 3)
 TARGETS = (torch.arange(24).view(8, 3) % 3 == 0).float()
@@ -78,3 +85,26 @@ def test_smoothing_does_not_go_with_asymmetric() -> None:
 def test_weights_go_with_bce_alone() -> None:
     with pytest.raises(InputError, match="pos_weight goes with loss bce, not with focal"):
         build_loss("focal", 0.0, torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "smoothing", "weight"),
+    [("bce", 0.0, None), ("bce", 0.1, 3.0), ("focal", 0.1, None), ("asymmetric", 0.0, None)],
+)
+def test_what_is_not_known_has_neither_loss_nor_gradient(
+    name: str, smoothing: float, weight: float | None
+) -> None:
+    loss = build_loss(name, smoothing, None if weight is None else torch.full((3,), weight))
+    known = torch.arange(24).view(8, 3) % 5 > 1
+    logits = LOGITS.clone().requires_grad_()
+    entries = skip_unknown(loss)(logits, TARGETS.where(known, torch.nan))
+    (gradient,) = torch.autograd.grad(entries.sum(), logits)
+    plain = loss(logits, TARGETS)
+    (expected,) = torch.autograd.grad(plain[known].sum(), logits)
+    assert torch.equal(entries, plain.where(known, 0.0))
+    assert torch.equal(gradient, expected)
+
+
+def test_weights_of_positives_are_of_what_is_known() -> None:
+    targets = np.array([[1, 0, -1], [0, -1, -1], [0, -1, -1], [-1, 0, -1]], np.int8)
+    assert positive_weights(targets).tolist() == [2.0, 2.0, 0.0]

@@ -16,11 +16,12 @@ from torch import nn
 from phototag.base.errors import InputError
 from phototag.base.params import Params, read_params
 from phototag.data.dataset import Dataset, take_photos
+from phototag.data.targets import UNKNOWN
 from phototag.network.features import standardize_features
 from phototag.network.metrics import binary_cross_entropy
 from phototag.network.model import Standardize
 from phototag.training import loop, solver
-from phototag.training.losses import build_loss
+from phototag.training.losses import build_loss, skip_unknown
 from tests.processes import run_together
 
 WIDTH, LABELS = 24, 3
@@ -193,3 +194,34 @@ def test_what_cannot_be_solved_is_told(
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=told):
         read_params(path)
+
+
+def test_what_is_not_known_is_left_out(params: Params) -> None:
+    """Of each label scikit-learn has the photos for which it is known."""
+    known = np.random.default_rng(5).random(TRAIN.targets.shape) < [0.5, 0.7, 1.0]
+    train = replace(TRAIN, targets=np.where(known, TRAIN.targets.astype(np.int8), UNKNOWN))
+    model, strength = build(), 10**-1
+    loss = skip_unknown(build_loss("bce", 0, None))
+    ended = solver.solve_epoch(model, loss, solver.build_solver(model), train, strength)
+    features = model[0](torch.from_numpy(TRAIN.images)).numpy()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(TRAIN.images)).numpy()
+    assert ended == pytest.approx(binary_cross_entropy(train.targets, logits), rel=1e-5)
+    oracle = LogisticRegression(C=1 / (known.sum() * strength), tol=1e-8, max_iter=1000)
+    for label, rows in enumerate(known.T):
+        oracle.fit(features[rows], TRAIN.targets[rows, label])
+        expected = oracle.decision_function(features)
+        np.testing.assert_allclose(logits[:, label], expected, atol=0.03)
+
+    logits = solver.predict_out_of_fold(model, train, params, epoch=5)
+    folds = np.random.default_rng([params.seed, 5]).permutation(len(TRAIN)) % 5
+    order = np.argsort(np.array(TRAIN.files))  # groups are numbered by name
+    of_photo = np.empty(len(TRAIN), int)
+    of_photo[order] = folds
+    for fold in range(5):
+        seen = of_photo != fold
+        oracle = LogisticRegression(C=1 / (known[seen].sum() * strength), tol=1e-8, max_iter=1000)
+        for label, rows in enumerate(known.T):
+            oracle.fit(features[seen & rows], TRAIN.targets[seen & rows, label])
+            expected = oracle.decision_function(features[~seen])
+            np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)

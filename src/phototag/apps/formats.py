@@ -121,4 +121,7 @@ FORMATS: dict[str, Callable[[Sequence[str], Sequence[str]], tuple[str, Line]]] =
     "csv": as_csv,
     "jsonl": as_jsonl,
     "results": as_results,
+    # Documents are made of these lines when the last one is there.
+    "coco": as_jsonl,
+    "labelstudio": as_jsonl,
 }

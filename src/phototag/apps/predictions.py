@@ -14,9 +14,10 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from phototag.apps.documents import DOCUMENTS
 from phototag.apps.formats import FORMATS, show_name
 from phototag.base.errors import InputError
-from phototag.base.files import content_key
+from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
 from phototag.intake.decoding import EXTENSIONS
 from phototag.intake.leftovers import describe_leftovers, split_leftovers
@@ -138,7 +139,7 @@ def show_predictions(
     tell: Callable[[str], object],
     backend: Backend = "sequential",
 ) -> None:
-    """Write what is said of photos to the standard output, each as it comes.
+    """Write what is said of photos to the standard output, each as it comes, or one document.
 
     A table is in the terminal's encoding, what programs read is UTF-8.
 
@@ -159,7 +160,13 @@ def show_predictions(
         sys.stdout.flush()
 
     told = tell if format_ != "table" else lambda text: None
-    _check_readable(_write_lines(tagger, names, format_, write, told, backend))
+    lines: list[str] = []
+    keep = lines.append if format_ in DOCUMENTS else write
+    readable = _write_lines(tagger, names, format_, keep, told, backend)
+    if format_ in DOCUMENTS:
+        for part in DOCUMENTS[format_](names, tagger.labels, lines):
+            write(part)
+    _check_readable(readable)
 
 
 def write_predictions(
@@ -173,7 +180,8 @@ def write_predictions(
 ) -> None:
     """Write what is said of photos to a file, so that a killed run can go on.
 
-    They are written as they come, beside `output`, to a file that is renamed at the end.
+    They are written as they come, beside `output`, to a file that is renamed at the end, or of
+    which a document is made.
 
     Args:
         tagger: The model.
@@ -203,7 +211,16 @@ def write_predictions(
         readable = _write_lines(
             tagger, names, format_, lambda text: file.write(text.encode()), tell, backend, done
         )
-    unfinished.replace(output)
+    if format_ in DOCUMENTS:
+        with (
+            unfinished.open(encoding="utf-8", newline="\n") as lines,
+            replace_file(output) as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n") as document,
+        ):
+            document.writelines(DOCUMENTS[format_](names, tagger.labels, lines))
+        unfinished.unlink()
+    else:
+        unfinished.replace(output)
     _check_readable(readable)
 
 

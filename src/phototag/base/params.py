@@ -106,6 +106,20 @@ def pair_backbones(
     return tuple((name, weights) for name in names)
 
 
+def keeps_features(
+    name: str, weights: str | tuple[str, ...] | None, freeze: bool, head_first: bool
+) -> bool:
+    """Return whether features of backbones, as they came, are computed once for all photos.
+
+    Args:
+        name: `model.name`.
+        weights: `model.weights`.
+        freeze: `model.freeze`.
+        head_first: `finetune.head_first`.
+    """
+    return name != "conv" and weights is not None and (freeze or head_first)
+
+
 class ModelParams(_Group):
     """The network: conv blocks, then hidden linear layers; the output layer is implied.
 
@@ -131,9 +145,19 @@ class ModelParams(_Group):
         return pair_backbones(self.name, self.weights)
 
     @property
+    def pretrained(self) -> bool:
+        """Whether there are backbones that bring weights."""
+        return self.weights is not None and self.name != "conv"
+
+    @property
     def frozen(self) -> bool:
         """Whether backbones are kept as they came, so that features are computed once."""
         return self.freeze and self.name != "conv"
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether backbones bring weights, and train on."""
+        return self.pretrained and not self.freeze
 
     @model_validator(mode="after")
     def _check_backbones(self) -> "ModelParams":
@@ -178,9 +202,18 @@ class TrainParams(_Group):
     ema: Annotated[Float, Field(ge=0, lt=1)]
     clip_norm: NonNegativeFloat
     early_stopping: NonNegativeInt
+    accumulate: PositiveInt = 1
     compile: bool
     devices: PositiveInt
     num_nodes: PositiveInt
+
+
+class FinetuneParams(_Group):
+    """How weights that backbones bring are kept from being lost, where they train on."""
+
+    head_first: bool
+    first_lr: Annotated[Float, Field(gt=0, le=1)]
+    freeze_batch_norm: bool
 
 
 class EvaluateParams(_Group):
@@ -218,6 +251,7 @@ class Params(_Group):
     embed: EmbedParams = EmbedParams(backend="sequential")
     augment: AugmentParams
     model: ModelParams
+    finetune: FinetuneParams = FinetuneParams(head_first=True, first_lr=0.1, freeze_batch_norm=True)
     train: TrainParams
     evaluate: EvaluateParams
     registry: RegistryParams = RegistryParams(experiments=False)
@@ -261,7 +295,7 @@ class Params(_Group):
         """Return the params on which the trained weights depend, as plain values."""
         knobs = {"seed", "lr", "weight_decay", "batch_size", "epochs", "optimizer", "momentum"}
         knobs |= {"schedule", "warmup", "pos_weight", "precision"}
-        settings = self.model_dump(include=knobs | {"augment", "model", "train"})
+        settings = self.model_dump(include=knobs | {"augment", "model", "finetune", "train"})
         # How many processes there are together counts, not how they are spread over machines.
         del settings["train"]["devices"], settings["train"]["num_nodes"]
         return settings

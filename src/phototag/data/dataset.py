@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from phototag.base.errors import InputError
 from phototag.data.manifest import SPLITS, label_names, label_targets, read_kept
+from phototag.data.targets import UNKNOWN, all_known, is_known
 
 BLOCK = 64  # neighbouring photos that are read together: 3 MB at 128 pixels a side
 POOL = 64  # blocks whose photos are shuffled together: 200 MB
@@ -26,7 +28,7 @@ class Dataset:
         images: uint8 [num_images, size, size, 3], the packed array of all splits, memory-mapped;
             or what stands for it, the photos' features, float32 [num_images, width].
         rows: The rows of `images` that belong to this split, int64 [num_photos].
-        targets: 0/1, uint8 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, int8 [num_photos, num_labels].
         labels: The labels' names, [num_labels].
         files: The source file of each photo, [num_photos].
         sha256: The content hash of each photo's source file, [num_photos].
@@ -47,6 +49,11 @@ class Dataset:
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self.rows)
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether all targets are known."""
+        return all_known(self.targets)
 
 
 def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Dataset]:
@@ -83,16 +90,21 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
 
 
 def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
-    """Count the photos of each split (`photos`), and those of each label (`labels`)."""
-    return {
-        split: {
-            "photos": len(dataset),
-            "labels": dict(
-                zip(dataset.labels, dataset.targets.sum(axis=0, dtype=int).tolist(), strict=True)
-            ),
+    """Count the photos of each split (`photos`), and those of each label (`labels`).
+
+    Where some targets are not known, also the photos of which each label is known (`known`).
+    """
+    complete = all(dataset.complete for dataset in datasets.values())
+    counts: dict[str, dict[str, Any]] = {}
+    for split, dataset in datasets.items():
+        parts = {"labels": dataset.targets > 0}
+        if not complete:
+            parts["known"] = is_known(dataset.targets)
+        counts[split] = {"photos": len(dataset)} | {
+            name: dict(zip(dataset.labels, part.sum(axis=0).tolist(), strict=True))
+            for name, part in parts.items()
         }
-        for split, dataset in datasets.items()
-    }
+    return counts
 
 
 def join_datasets(parts: Sequence[Dataset]) -> Dataset:
@@ -132,7 +144,8 @@ def read_batch(
 
     Returns:
         Images, uint8 [batch, 3, size, size] in channels_last memory, or features, and targets,
-        float32 [batch, num_labels].
+        float32 [batch, num_labels], NaN where they are not known: what is computed of them is then
+        not known either.
     """
     targets = torch.from_numpy(dataset.targets[positions])
     if dataset.resident is not None:
@@ -143,7 +156,10 @@ def read_batch(
     if images.ndim == 4:
         # The packed array holds the channels last: the permuted view is channels_last already.
         images = images.permute(0, 3, 1, 2)
-    return images, targets.to(device, non_blocking=True).float()
+    targets = targets.to(device, non_blocking=True).float()
+    if not dataset.complete:
+        targets[targets == UNKNOWN] = torch.nan
+    return images, targets
 
 
 def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
+from phototag.data.targets import UNKNOWN
 
 SPLITS = ("train", "val", "test")
 DECIDED = ("decision", "reason", "format", "width", "height", "mode", "sha256", "phash")
@@ -55,11 +56,11 @@ def build_manifest(
     Args:
         names: Source files, [num_files].
         photos: What was decided about each, [num_files].
-        targets: Label -> 0/1 of each file, uint8 [num_files].
+        targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
         source_groups: The user's own group of each (photographer, album), [num_files].
 
     Returns:
-        `COLUMNS`, then one 0/1 column a label. The rows that are not rejected are, in order, the
+        `COLUMNS`, then one column a label. The rows that are not rejected are, in order, the
         rows of images.npy. No duplicates are filled in yet.
 
     Raises:
@@ -97,7 +98,10 @@ def escape_name(name: str) -> str:
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
-    """Write the manifest as CSV."""
+    """Write the manifest as CSV; the cell of a label that is not known stays empty."""
+    labels = label_names(manifest)
+    partly = [label for label in labels if (manifest[label] == UNKNOWN).any()]
+    manifest = manifest.replace(dict.fromkeys(partly, UNKNOWN), "")
     with replace_file(path) as temporary:
         manifest.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -107,8 +111,11 @@ def read_kept(path: Path) -> pd.DataFrame:
     # A file called "NA.jpg" or an empty reason is text, not a missing value; a hash of digits
     # alone is no number.
     text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
-    manifest = pd.read_csv(path, keep_default_na=False, dtype=text)
-    return keep(manifest)
+    labels = label_names(pd.read_csv(path, nrows=0))
+    empty = dict.fromkeys(labels, "")
+    manifest = keep(pd.read_csv(path, keep_default_na=False, dtype=text, na_values=empty))
+    targets = manifest[labels].fillna(UNKNOWN).astype(np.int8)
+    return pd.concat([manifest.drop(columns=labels), targets], axis=1)
 
 
 def keep(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -122,8 +129,8 @@ def label_names(manifest: pd.DataFrame) -> list[str]:
 
 
 def label_targets(manifest: pd.DataFrame) -> np.ndarray:
-    """Return the labels as uint8 [num_images, num_labels]."""
-    return manifest[label_names(manifest)].to_numpy(np.uint8)
+    """Return the labels as 1, 0 or `UNKNOWN`, int8 [num_images, num_labels]."""
+    return manifest[label_names(manifest)].to_numpy(np.int8)
 
 
 def fingerprint(manifest: pd.DataFrame) -> str:

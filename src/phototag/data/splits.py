@@ -13,6 +13,7 @@ import pandas as pd
 
 from phototag.base.errors import InputError
 from phototag.data.manifest import SPLITS
+from phototag.data.targets import all_known, is_known, label_rates
 
 
 def split_groups(
@@ -22,11 +23,13 @@ def split_groups(
 
     The cost of a split is the sum, over splits and labels, of the squared relative deviation of
     the number of positives from its quota; the number of photos and of unlabelled photos count as
-    two labels more. Groups move one at a time, always the move that lowers the cost most, until
-    none does. This is greedy descent on the aim of iterative stratification (Sechidis et al. 2011).
+    two labels more. So do, of a label that is not known for all photos, those for which it is
+    known: its rate among them is then the same everywhere. Groups move one at a time, always the
+    move that lowers the cost most, until none does. This is greedy descent on the aim of iterative
+    stratification (Sechidis et al. 2011).
 
     Args:
-        targets: 0/1, uint8 [num_images, num_labels].
+        targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
         groups: The group of each photo, [num_images]; a group is never divided. Its name must
             follow from the content, since it decides where the group falls.
         fractions: Share of each split, [num_splits], sum 1.
@@ -36,11 +39,14 @@ def split_groups(
         The index of each photo's split, int64 [num_images].
 
     Raises:
-        InputError: A split would be empty.
+        InputError: A split would be empty, or nothing be known in it.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
-    unlabelled = targets.sum(axis=1) == 0
-    columns = np.column_stack([np.ones(len(targets)), unlabelled, targets])
+    known = is_known(targets)
+    unlabelled = (targets == 0).all(axis=1)
+    columns = np.column_stack(
+        [np.ones(len(targets)), unlabelled, targets > 0, known[:, ~known.all(axis=0)]]
+    )
     counts = np.zeros((len(names), columns.shape[1]))
     np.add.at(counts, members, columns)
 
@@ -49,13 +55,15 @@ def split_groups(
     assigned = np.searchsorted(bounds, draws, side="right")
     _balance(assigned, counts, draws, np.concatenate([[0.0], bounds, [1.0]]))
 
-    sizes = np.bincount(assigned[members], minlength=len(fractions))
+    told = known.any(axis=1)
+    sizes = np.bincount(assigned[members][told], minlength=len(fractions))
     for name, size, fraction in zip(SPLITS, sizes, fractions, strict=False):
         if size == 0 and fraction > 0:
-            raise InputError(
-                f"{len(targets)} photos in {len(names)} groups are too few: "
-                f"{name} ({fraction:g} of them) stays empty"
-            )
+            photos = f"{len(targets)} photos in {len(names)} groups"
+            if not told.all():
+                number = len(np.unique(members[told]))
+                photos = f"{told.sum()} photos of known labels, in {number} groups,"
+            raise InputError(f"{photos} are too few: {name} ({fraction:g} of them) stays empty")
     return assigned[members]
 
 
@@ -80,24 +88,27 @@ def tabulate_rates(
     """Count each label in each split.
 
     Args:
-        targets: 0/1, uint8 [num_images, num_labels].
+        targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
         labels: Their names, [num_labels].
         assigned: The index of each photo's split, [num_images].
 
     Returns:
-        label, split, photos (in the split), positives, rate (0..1), and deviation: of the rate
-        from that of all photos, relative to it; empty for a label without positives.
+        label, split, photos (in the split), known (of them; only where some are not), positives,
+        rate (of those that are known, 0..1; empty where none is), and deviation: of the rate from
+        that of all photos, relative to it; empty for a label without positives.
     """
-    overall = targets.mean(axis=0)
+    overall = label_rates(targets)
     rows = []
     for index, label in enumerate(labels):
         for split in np.unique(assigned):
             column = targets[assigned == split, index]
-            rate = column.mean()
+            known, positives = is_known(column).sum(), (column > 0).sum()
+            rate = positives / known if known else np.nan
             deviation = rate / overall[index] - 1 if overall[index] else np.nan
-            rows.append([label, SPLITS[split], len(column), column.sum(), rate, deviation])
-    columns = ["label", "split", "photos", "positives", "rate", "deviation"]
-    return pd.DataFrame(rows, columns=columns).round({"rate": 6, "deviation": 6})
+            rows.append([label, SPLITS[split], len(column), known, positives, rate, deviation])
+    columns = ["label", "split", "photos", "known", "positives", "rate", "deviation"]
+    table = pd.DataFrame(rows, columns=columns).round({"rate": 6, "deviation": 6})
+    return table.drop(columns="known") if all_known(targets) else table
 
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
@@ -141,9 +152,9 @@ def _balance(
     np.add.at(population, (assigned, kind_of), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
+    # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
+    square = weight @ (kinds**2).T
     while True:
-        # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
-        square = weight @ (kinds**2).T
         linear = 2 * (weight * (have - quota)) @ kinds.T
         change = (square - linear)[:, None, :] + (square + linear)[None, :, :]
         change[same | (population == 0)[:, None, :]] = np.inf

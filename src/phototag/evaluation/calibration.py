@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
+from phototag.data.targets import is_known
 from phototag.network.metrics import binary_cross_entropy
 
 BINS = 10  # of equal width over 0..1
@@ -18,7 +19,7 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
     all labels changes no ranking.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
         logits: float [num_photos, num_labels].
     """
     step = -(-targets.size // ENOUGH) or 1
@@ -35,13 +36,15 @@ def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.D
     """Compare predicted with observed frequency, bin by bin.
 
     Args:
-        targets: 0/1 [n].
+        targets: 1, 0 or `UNKNOWN`, which is left out, [n].
         probabilities: 0..1 [n].
 
     Returns:
         One row a bin that has decisions: decisions (how many), predicted (their mean probability)
         and observed (their share of positives).
     """
+    known = is_known(targets)
+    targets, probabilities = targets[known], probabilities[known]
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, minlength=BINS)
     filled = count > 0

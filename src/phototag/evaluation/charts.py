@@ -1,6 +1,7 @@
 """The figures of an evaluation.
 
-Of many labels, a figure shows the most frequent ones and says so; the tables have all.
+Of many labels, a figure shows the most frequent ones and says so; the tables have all. Targets are
+1, 0 or `UNKNOWN`, and figures are of those that are known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
+from phototag.data.targets import is_known
 from phototag.evaluation.calibration import tabulate_reliability
 from phototag.evaluation.tables import sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
@@ -80,15 +82,17 @@ def draw_per_label(per_label: pd.DataFrame) -> Figure:
 def draw_pr_curves(targets: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Draw the precision-recall curve of all decisions pooled and, faint, of every label."""
     figure, axes = new_figure("Precision against recall", "recall", "precision")
-    known = [label for label in sort_labels(targets) if targets[:, label].any()]
-    for label in known[:SHOWN]:
-        curve = _thin_curve(targets[:, label], probabilities[:, label])
+    known = is_known(targets)
+    there = [label for label in sort_labels(targets) if (targets[:, label] > 0).any()]
+    for label in there[:SHOWN]:
+        chosen = known[:, label]
+        curve = _thin_curve(targets[chosen, label], probabilities[chosen, label])
         axes.plot(*curve, color=GREY, alpha=0.35, linewidth=0.8)
-    if known:
-        curve = _thin_curve(targets.ravel(), probabilities.ravel())
+    if there:
+        curve = _thin_curve(targets[known], probabilities[known])
         axes.plot(*curve, color=BLUE, linewidth=2, label="all labels pooled (micro)")
-    axes.axhline(targets.mean(), color=GREY, linestyle=":", label="guessing, pooled")
-    axes.plot([], [], color=GREY, alpha=0.6, label=f"each label{_tell_shown(len(known), SHOWN)}")
+    axes.axhline(targets[known].mean(), color=GREY, linestyle=":", label="guessing, pooled")
+    axes.plot([], [], color=GREY, alpha=0.6, label=f"each label{_tell_shown(len(there), SHOWN)}")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="best", frameon=True)
@@ -172,7 +176,10 @@ def draw_score_distributions(
 
 
 def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Draw how often a photo with one label carries another: in truth, and as predicted."""
+    """Draw how often a photo with one label carries another: in truth, and as predicted.
+
+    Both are of photos for which both labels are known.
+    """
     shown = np.sort(sort_labels(targets)[:SHOWN])
     names = [write_name(labels[label]) for label in shown]
     figure = Figure(figsize=(7 + 0.3 * len(shown), 2.2 + 0.22 * len(shown)), layout="constrained")
@@ -181,11 +188,11 @@ def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.
         f"{_tell_shown(len(labels), SHOWN)}"
     )
     panels = figure.subplots(1, 2, sharey=True)
+    known = is_known(targets[:, shown])
     parts = (("true labels", targets), ("predicted labels", predicted))
     for axes, (name, values) in zip(panels, parts, strict=True):
-        chosen = values[:, shown].astype(float)
-        together = chosen.T @ chosen
-        share = together / np.maximum(np.diag(together), 1)[:, None]
+        chosen = ((values[:, shown] > 0) & known).astype(float)
+        share = chosen.T @ chosen / np.maximum(chosen.T @ known, 1)
         np.fill_diagonal(share, np.nan)
         axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(share):
@@ -206,7 +213,7 @@ def draw_calibration(
     """Draw observed over predicted frequency, all labels pooled, and each label's error.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
         logits_to_probabilities: Name of the curve -> probabilities, the model's own first.
         per_label: With label and calibration_error.
     """
@@ -258,7 +265,7 @@ def _new_panels(
     title: str, labels: Sequence[str], targets: np.ndarray, xlabel: str, ylabel: str
 ) -> tuple[Figure, Iterator[tuple[Axes, int]]]:
     """Return a figure of one panel a label, and the panels with their labels' positions."""
-    support = targets.sum(axis=0, dtype=np.int64)
+    support = (targets > 0).sum(axis=0)
     shown = np.sort(sort_labels(targets)[:PANELS])
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from phototag.data.dataset import Dataset, join_datasets, read_batch
+from phototag.data.targets import is_known
 from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
@@ -32,7 +33,7 @@ class Example:
         heat: Data URI of the photo with what spoke for the label (Grad-CAM) laid over it; empty
             where the network has no such maps.
         file: The source file.
-        truth: True labels.
+        truth: True labels, and how many are known where not all are.
         scores: The highest probabilities.
         probability: Of the gallery's label, 0..1.
     """
@@ -67,7 +68,7 @@ def build_galleries(
     frequent = sort_labels(held_out.targets)[:LABELS]
     picks = {
         label: _pick(
-            held_out.targets[:, label] > 0,
+            held_out.targets[:, label],
             probabilities[:, label],
             predicted[:, label],
             judged,
@@ -90,7 +91,7 @@ def build_galleries(
 
 
 def _pick(
-    truth: np.ndarray,
+    targets: np.ndarray,
     probabilities: np.ndarray,
     predicted: np.ndarray,
     judged: np.ndarray,
@@ -102,9 +103,9 @@ def _pick(
         return [int(photo) for photo in order if chosen[photo]][:PER_GROUP]
 
     return {
-        "most confident and right": first(highest, judged & truth & predicted),
-        "most confident and wrong": first(highest, judged & ~truth & predicted),
-        "missed by most": first(highest[::-1], judged & truth & ~predicted),
+        "most confident and right": first(highest, judged & (targets > 0) & predicted),
+        "most confident and wrong": first(highest, judged & (targets == 0) & predicted),
+        "missed by most": first(highest[::-1], judged & (targets > 0) & ~predicted),
         "likely label errors": suspects.tolist()[:PER_GROUP],
     }
 
@@ -157,10 +158,14 @@ def _describe(
     pictures: tuple[str, str],
 ) -> Example:
     highest = np.argsort(-probabilities[photo], kind="stable")[:3]
+    truth = ", ".join(np.array(dataset.labels)[dataset.targets[photo] > 0]) or "none"
+    known, number = is_known(dataset.targets[photo]), len(dataset.labels)
+    if not known.all():
+        truth += f" ({known.sum()} of {number} labels are known)"
     return Example(
         *pictures,
         file=dataset.files[photo],
-        truth=", ".join(np.array(dataset.labels)[dataset.targets[photo] > 0]) or "none",
+        truth=truth,
         scores=", ".join(f"{dataset.labels[i]} {probabilities[photo, i]:.2f}" for i in highest),
         probability=float(probabilities[photo, label]),
     )

@@ -13,7 +13,7 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
     confident of the other answer, not of this one, and holds the other for the likelier.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, which no model contradicts, [num_photos, num_labels].
         probabilities: Out-of-sample, 0..1, of the same shape.
 
     Returns:
@@ -21,13 +21,13 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
         (how far the other answer's probability passes its mean), the widest margin first. A label
         that every photo carries, or none, has no such means and is left out.
     """
-    given = targets.astype(bool)
-    positives, negatives = given.sum(axis=0), (~given).sum(axis=0)
-    known = (positives > 0) & (negatives > 0)
+    given, absent = targets > 0, targets == 0
+    positives, negatives = given.sum(axis=0), absent.sum(axis=0)
     sure_yes = (probabilities * given).sum(axis=0) / np.maximum(positives, 1)
-    sure_no = ((1 - probabilities) * ~given).sum(axis=0) / np.maximum(negatives, 1)
+    sure_no = ((1 - probabilities) * absent).sum(axis=0) / np.maximum(negatives, 1)
     yes, no = probabilities - sure_yes, (1 - probabilities) - sure_no
-    wrong = np.where(given, (no >= 0) & (yes < 0), (yes >= 0) & (no < 0)) & known
+    wrong = (given & (no >= 0) & (yes < 0)) | (absent & (yes >= 0) & (no < 0))
+    wrong &= (positives > 0) & (negatives > 0)
     wrong &= (probabilities > 0.5) != given
     photo, label = np.nonzero(wrong)
     table = pd.DataFrame(

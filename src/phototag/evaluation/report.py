@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phototag.data.targets import is_known
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Example
 from phototag.evaluation.result import Evaluation
@@ -104,17 +105,21 @@ def write_report(
         origin: Of `weights.describe_origin`: what the model was trained on.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
-    photos = len(result.datasets[result.split])
+    judged = result.datasets[result.split]
+    known, entries = np.count_nonzero(is_known(judged.targets)), judged.targets.size
+    partly = "" if judged.complete else f"{known} of {entries} entries"
+    photos = f"{len(judged)} {result.split} photos{f' ({partly} are known)' if partly else ''}"
     write_page(
         page,
         "phototag.evaluation",
         "report.html.j2",
         title="How good is the model?",
         headline=[
-            *summarize(f"{photos} {result.split} photos", scores, per_label, slices),
+            *summarize(photos, scores, per_label, slices),
             *([origin] if origin else []),
         ],
         split=result.split,
+        partly=partly,
         predictors=list(dict.fromkeys(scores["predictor"])),
         metrics=list(dict.fromkeys(scores["metric"])),
         cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
@@ -166,7 +171,8 @@ def summarize(
         f"{value['most frequent label', 'f1_macro']:.2f}; its loss, {value['model', 'loss']:.3f}, "
         f"{learnt}.",
         _compare_labels(per_label),
-        f"{_describe_silence(value['model', 'unlabelled_coverage'])} {_compare_slices(slices)}",
+        f"{_describe_silence(value['model', 'unlabelled_coverage'], 'known' not in scores)} "
+        f"{_compare_slices(slices)}",
     ]
 
 
@@ -193,9 +199,13 @@ def _compare_labels(per_label: pd.DataFrame) -> str:
     return f"{sentence}."
 
 
-def _describe_silence(coverage: float) -> str:
+def _describe_silence(coverage: float, complete: bool) -> str:
     if np.isnan(coverage):
-        return "Every photo here has a label."
+        return (
+            "Every photo here has a label."
+            if complete
+            else "Of no photo here is it known that it has no label."
+        )
     return f"Of the photos without labels it rightly leaves {coverage:.0%} alone."
 
 

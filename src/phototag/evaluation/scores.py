@@ -5,8 +5,10 @@ value a resample: one row of ones is the plain score, rows of a bootstrap (Efron
 distribution. A thousand resamples then cost a few matrix products. scikit-learn is the oracle in
 the tests.
 
-A label without positives has F1, precision and recall 0 and counts in their macro means, as
-scikit-learn has it with zero_division=0; it has no AP and no AUROC, and is left out of theirs.
+Targets are 1, 0 or `UNKNOWN`, and what is not known counts for nothing: each score is that of the
+known entries alone. A label without positives has F1, precision and recall 0 and counts in their
+macro means, as scikit-learn has it with zero_division=0; it has no AP and no AUROC, and is left out
+of theirs.
 """
 
 import warnings
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
+from phototag.data.targets import is_known
 from phototag.network.metrics import binary_cross_entropies
 
 BLOCK = 2**22  # values of a table that are worked on at once: bounds the memory
@@ -78,32 +81,35 @@ def score_decisions(
     """Score 0/1 decisions.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
         predicted: 0/1 of the same shape.
         weights: [resamples, num_photos].
 
     Returns:
         Each [resamples]: f1, precision and recall as `f1_micro` and so on for the averages micro,
         macro, weighted (by support) and samples; `subset_accuracy` (all labels of a photo right);
-        `hamming_loss` (share of wrong decisions); `unlabelled_coverage` (share of the photos
-        without labels of which none is predicted; NaN where there is no such photo).
+        `hamming_loss` (share of wrong decisions); `unlabelled_coverage` (share of the photos that
+        are known to carry no label of which none is predicted; NaN where there is no such photo).
+        A photo of which nothing is known is no sample.
     """
-    truth, said = targets.astype(bool), predicted.astype(bool)
+    known = is_known(targets)
+    truth, said = targets > 0, predicted.astype(bool) & known
     right = truth & said
     counts = [_count(weights, part) for part in (right, said, truth)]
     found: dict[str, np.ndarray] = {}
     pooled = [part.sum(axis=1) for part in counts]
     per_photo = [part.sum(axis=1, dtype=np.float64) for part in (right, said, truth)]
     support = _ratio(counts[2], pooled[2][:, None])
+    some = np.asarray(known.any(axis=1))
     for position, name in enumerate(("f1", "precision", "recall")):
         each = _rates(*counts)[position]
         found[f"{name}_micro"] = _rates(*pooled)[position]
         found[f"{name}_macro"] = each.mean(axis=1)
         found[f"{name}_weighted"] = (each * support).sum(axis=1)
-        found[f"{name}_samples"] = _mean(_rates(*per_photo)[position], weights)
-    found["subset_accuracy"] = _mean((truth == said).all(axis=1), weights)
-    found["hamming_loss"] = _mean((truth != said).mean(axis=1), weights)
-    empty = ~truth.any(axis=1)
+        found[f"{name}_samples"] = _mean(_rates(*per_photo)[position], weights, some)
+    found["subset_accuracy"] = _mean((truth == said).all(axis=1) & some, weights, some)
+    found["hamming_loss"] = _mean((truth != said).mean(axis=1), weights, known.mean(axis=1))
+    empty = (targets == 0).all(axis=1)
     silent = weights @ (empty & ~said.any(axis=1)).astype(np.float64)
     found["unlabelled_coverage"] = _or_nan(silent, weights @ empty.astype(np.float64))
     return found
@@ -113,7 +119,7 @@ def score_pooled(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Score 0/1 decisions, all labels pooled: `f1_micro`, `precision_micro` and `recall_micro`."""
-    truth, said = targets.astype(bool), predicted.astype(bool)
+    truth, said = targets > 0, predicted.astype(bool) & is_known(targets)
     per_photo = [part.sum(axis=1, dtype=np.float64) for part in (truth & said, said, truth)]
     rates = _rates(*(weights @ part for part in per_photo))
     return dict(zip(("f1_micro", "precision_micro", "recall_micro"), rates, strict=True))
@@ -125,7 +131,7 @@ def score_rankings(
     """Score probabilities without thresholds.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
         probabilities: 0..1, of the same shape.
         weights: [resamples, num_photos].
 
@@ -139,9 +145,9 @@ def score_rankings(
     photos = np.repeat(np.arange(len(targets), dtype=np.int32), targets.shape[1])
     pooled = _rank(targets.ravel(), probabilities.ravel(), _by_photo(weights), photos)
     return {
-        "mAP_macro": _mean_known(precision),
+        "mAP_macro": _mean_finite(precision),
         "mAP_micro": pooled[0],
-        "AUROC_macro": _mean_known(area),
+        "AUROC_macro": _mean_finite(area),
         "AUROC_micro": pooled[1],
     }
 
@@ -171,7 +177,7 @@ def rate_labels(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute F1, precision and recall of each label, float64 [resamples, num_labels] each."""
-    truth, said = targets.astype(bool), predicted.astype(bool)
+    truth, said = targets > 0, predicted.astype(bool) & is_known(targets)
     right, predictions, positives = (_count(weights, part) for part in (truth & said, said, truth))
     return _rates(right, predictions, positives)
 
@@ -183,7 +189,8 @@ def score_losses(targets: np.ndarray, logits: np.ndarray, weights: np.ndarray) -
         binary_cross_entropies(targets[i : i + rows], logits[i : i + rows]).mean(axis=1)
         for i in range(0, len(targets), rows)
     ]
-    return _mean(np.concatenate([*parts, np.zeros(0)]), weights)
+    shares = is_known(targets).mean(axis=1)
+    return _mean(np.concatenate([*parts, np.zeros(0)]), weights, shares)
 
 
 def _count(weights: np.ndarray, decisions: np.ndarray) -> np.ndarray:
@@ -207,12 +214,13 @@ def _rank(
     at once, by a product with a sparse matrix.
 
     Args:
-        targets: 0/1 [num_decisions].
+        targets: 1, 0 or `UNKNOWN`, [num_decisions].
         probabilities: 0..1 [num_decisions].
         by_photo: The weights, [num_photos, resamples].
         photos: Whose each decision is, [num_decisions].
     """
     order = np.argsort(-probabilities, kind="stable")
+    order = order[is_known(targets[order])]
     falling, ranked = -probabilities[order], photos[order]
     places = np.flatnonzero(targets[order] > 0)
     # Decisions of equal probability enter together: those above, and up to the last beside it.
@@ -288,13 +296,14 @@ def _rates(
     )
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return _or_nan(weights @ values.astype(np.float64), weights.sum(axis=1))
+def _mean(values: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Divide by how much of each photo there is: 1, less of one that is known in part."""
+    return _or_nan(weights @ values.astype(np.float64), weights @ shares.astype(np.float64))
 
 
-def _mean_known(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    return _or_nan(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
+def _mean_finite(values: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(values)
+    return _or_nan(np.where(finite, values, 0).sum(axis=1), finite.sum(axis=1))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 
 from phototag.data.dataset import Dataset
+from phototag.data.targets import all_known, is_known
 from phototag.evaluation.scores import interval, score_pooled
-from phototag.network.metrics import binary_cross_entropies
+from phototag.network.metrics import binary_cross_entropy
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 COLUMNS = [
     "slice",
     "group",
     "photos",
+    "known",
     "loss",
     "f1_micro",
     "f1_micro_low",
@@ -22,6 +24,7 @@ COLUMNS = [
     "recall_micro",
     "wrong_per_photo",
 ]
+PARTLY = "not all are known"
 GRAY = 2.0  # mean difference between the channels, of 255, up to which a photo counts as gray
 
 
@@ -34,15 +37,17 @@ def slice_photos(dataset: Dataset, manifest: pd.DataFrame) -> dict[str, np.ndarr
 
     Returns:
         Name of the slicing -> each photo's group, strings [num_photos]: brightness and short side
-        of the source (terciles), number of labels, colour, orientation of the source as stored.
+        of the source (terciles), number of labels (of photos whose every label is known), colour,
+        orientation of the source as stored.
         Where all photos are of one group, the slicing is left out.
     """
     brightness, colourful = _look(dataset)
     width, height = manifest["width"].to_numpy(), manifest["height"].to_numpy()
-    count = np.minimum(dataset.targets.sum(axis=1), 4)
+    count = np.minimum((dataset.targets > 0).sum(axis=1), 4)
+    count[~is_known(dataset.targets).all(axis=1)] = 5
     slices = {
         "brightness": _terciles(brightness, ("dark", "medium", "bright")),
-        "number of labels": np.array(["none", "1", "2", "3", "4 or more"])[count],
+        "number of labels": np.array(["none", "1", "2", "3", "4 or more", PARTLY])[count],
         "colour": np.where(colourful > GRAY, "colour", "gray"),
         "orientation": np.select([width > height, width < height], ["wide", "tall"], "square"),
         "short side": _terciles(np.minimum(width, height), ("small", "medium", "large")),
@@ -61,18 +66,22 @@ def tabulate_slices(
 
     Args:
         slices: Of `slice_photos`.
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
         logits: float [num_photos, num_labels].
         predicted: 0/1 [num_photos, num_labels].
         weights: Of `scores.draw_weights`.
 
     Returns:
-        Columns slice, group, photos, loss, f1_micro, f1_micro_low and f1_micro_high (95 %
-        interval; none where nothing in the group can be resampled), precision_micro, recall_micro
-        and wrong_per_photo (decisions).
+        Columns slice, group, photos, known (of their entries; only where some are not),
+        loss, f1_micro, f1_micro_low and f1_micro_high (95 % interval; none where nothing in the
+        group can be resampled), precision_micro, recall_micro and wrong_per_photo (decisions).
     """
     rows = []
+    known = is_known(targets)
+    wrong = ((targets != predicted) & known).sum(axis=1)
     for name, group, chosen in _groups(slices):
+        if not known[chosen].any():  # nor anything to score
+            continue
         drawn = weights[:, chosen]
         drawn = drawn[drawn.any(axis=1)]  # a resample without these photos has no score
         found = score_pooled(targets[chosen], predicted[chosen], drawn)
@@ -83,16 +92,18 @@ def tabulate_slices(
                 "slice": name,
                 "group": group,
                 "photos": int(chosen.sum()),
-                "loss": binary_cross_entropies(targets[chosen], logits[chosen]).mean(),
+                "known": int(known[chosen].sum()),
+                "loss": binary_cross_entropy(targets[chosen], logits[chosen]),
                 "f1_micro": found["f1_micro"][0],
                 "f1_micro_low": low,
                 "f1_micro_high": high,
                 "precision_micro": found["precision_micro"][0],
                 "recall_micro": found["recall_micro"][0],
-                "wrong_per_photo": (targets[chosen] != predicted[chosen]).sum(axis=1).mean(),
+                "wrong_per_photo": wrong[chosen].mean(),
             }
         )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.drop(columns="known") if all_known(targets) else table
 
 
 def _groups(slices: dict[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray]]:

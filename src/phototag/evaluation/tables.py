@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
 from phototag.data.dataset import Dataset, join_datasets
+from phototag.data.targets import all_known, is_known, label_rates
 from phototag.evaluation import scores
 from phototag.evaluation.calibration import calibration_error
 from phototag.evaluation.thresholds import Thresholds
@@ -21,13 +22,12 @@ def sort_labels(targets: np.ndarray) -> np.ndarray:
     """Sort labels by frequency, the most frequent first, and equally frequent ones as they stand.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
 
     Returns:
         Positions, int64 [num_labels].
     """
-    # Of unsigned numbers the negative of 0 would be the least.
-    return np.asarray(np.argsort(-targets.sum(axis=0, dtype=np.int64), kind="stable"))
+    return np.asarray(np.argsort(-(targets > 0).sum(axis=0), kind="stable"))
 
 
 def take_frequent(per_label: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -46,14 +46,16 @@ def tabulate_scores(
     """Score the model, at its thresholds and at 0.5, and two predictors that see no photo.
 
     Args:
-        train_targets: 0/1 [num_train_photos, num_labels], from which the two others are made.
-        targets: 0/1 [num_photos, num_labels].
+        train_targets: 1, 0 or `UNKNOWN`, [num_train_photos, num_labels], from which the two others
+            are made.
+        targets: The same, [num_photos, num_labels].
         logits: float [num_photos, num_labels].
         thresholds: 0..1 [num_labels].
         weights: Of `scores.draw_weights`, [1 + resamples, num_photos].
 
     Returns:
-        Columns predictor, metric, value, low and high (a 95 % interval). The predictors: `model`,
+        Columns predictor, metric, value, low and high (a 95 % interval); and known, how many
+        entries these count over, only where some are not known. The predictors: `model`,
         `model at 0.5`, `prior` (each label's frequency on train, which at 0.5 is mostly silence)
         and `most frequent label` (that one for every photo; it has no probabilities). The model's
         loss_skill is the share of the prior's loss that it saves.
@@ -61,7 +63,7 @@ def tabulate_scores(
     probabilities = sigmoid(logits)
     prior_logits = _prior_logits(train_targets, targets)
     common = np.zeros(targets.shape, bool)
-    common[:, np.argmax(train_targets.sum(axis=0))] = True
+    common[:, sort_labels(train_targets)[0]] = True
     ranked = _score_probabilities(targets, logits, weights)
     found = {
         "model": ranked | scores.score_decisions(targets, probabilities >= thresholds, weights),
@@ -77,7 +79,8 @@ def tabulate_scores(
         for predictor, metrics in found.items()
         for metric, values in metrics.items()
     ]
-    return pd.DataFrame(rows, columns=["predictor", "metric", "value", "low", "high"])
+    table = pd.DataFrame(rows, columns=["predictor", "metric", "value", "low", "high"])
+    return table if all_known(targets) else table.assign(known=is_known(targets).sum())
 
 
 def _score_probabilities(
@@ -93,14 +96,14 @@ def prior_loss(train_targets: np.ndarray, targets: np.ndarray) -> float:
     A network whose loss is near it has learnt nothing.
 
     Args:
-        train_targets: 0/1 [num_train_photos, num_labels].
-        targets: 0/1 [num_photos, num_labels].
+        train_targets: 1, 0 or `UNKNOWN`, [num_train_photos, num_labels].
+        targets: The same, [num_photos, num_labels].
     """
     return binary_cross_entropy(targets, _prior_logits(train_targets, targets))
 
 
 def _prior_logits(train_targets: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    frequency = train_targets.mean(axis=0, dtype=np.float64).clip(1e-6, 1 - 1e-6)
+    frequency = label_rates(train_targets).clip(1e-6, 1 - 1e-6)
     return np.broadcast_to(np.log(frequency / (1 - frequency)), targets.shape)
 
 
@@ -117,9 +120,10 @@ def tabulate_labels(
     no average_precision and no auroc.
 
     Returns:
-        Columns label, support (positives), prevalence, threshold, threshold_low and threshold_high
-        (its 95 % spread over resamples of val), precision, recall, f1, f1_low and f1_high (95 %
-        interval), average_precision, auroc, calibration_error and f1_at_0.5.
+        Columns label, support (positives), known (photos for which it is; only where some entries
+        are not), prevalence, threshold, threshold_low and threshold_high (its 95 % spread over
+        resamples of val), precision, recall, f1, f1_low and f1_high (95 % interval),
+        average_precision, auroc, calibration_error and f1_at_0.5.
     """
     probabilities = sigmoid(logits)
     as_they_are = weights[:1]
@@ -127,11 +131,12 @@ def tabulate_labels(
     f1_low, f1_high = scores.interval(f1)
     average_precision, auroc = scores.rank_labels(targets, probabilities, as_they_are)
     half = scores.rate_labels(targets, probabilities >= 0.5, as_they_are)[0]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "label": list(labels),
-            "support": targets.sum(axis=0, dtype=np.int64),
-            "prevalence": targets.mean(axis=0, dtype=np.float64),
+            "support": (targets > 0).sum(axis=0),
+            "known": is_known(targets).sum(axis=0),
+            "prevalence": label_rates(targets),
             "threshold": thresholds.values,
             "threshold_low": thresholds.low,
             "threshold_high": thresholds.high,
@@ -149,6 +154,7 @@ def tabulate_labels(
             "f1_at_0.5": half[0],
         }
     )
+    return table.drop(columns="known") if all_known(targets) else table
 
 
 def tabulate_predictions(
@@ -157,12 +163,16 @@ def tabulate_predictions(
     """Tabulate every decision, one row a photo and label.
 
     Returns:
-        Columns image, split, label, target (0/1), probability (0..1), predicted (0/1).
+        Columns image, split, label, target (0/1; empty where it is not known), probability (0..1),
+        predicted (0/1).
     """
     held_out = join_datasets([datasets[split] for split in logits])
     probabilities = sigmoid(np.concatenate([*logits.values()]))
     num_photos, num_labels = probabilities.shape
     # Names as categories: millions of rows share a few thousand strings.
+    targets = held_out.targets
+    if not held_out.complete:
+        targets = np.where(is_known(targets), targets, np.float32(np.nan))
     photo = np.repeat(np.arange(num_photos, dtype=np.int32), num_labels)
     label = np.tile(np.arange(num_labels, dtype=np.int32), num_photos)
     split = np.repeat(np.arange(len(logits)), [len(values) for values in logits.values()])
@@ -171,7 +181,7 @@ def tabulate_predictions(
             "image": _name(photo, held_out.files),
             "split": _name(split[photo], list(logits)),
             "label": _name(label, held_out.labels),
-            "target": held_out.targets.ravel(),
+            "target": targets.ravel(),
             "probability": probabilities.ravel(),
             "predicted": (probabilities >= thresholds).astype(np.uint8).ravel(),
         }
@@ -210,7 +220,7 @@ def tabulate_label_errors(
 
 
 def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
-    """Tabulate the precision-recall curve of all decisions pooled (micro).
+    """Tabulate the precision-recall curve of all decisions on known targets pooled (micro).
 
     Returns:
         Columns recall, precision and threshold, at most `CURVE_POINTS` rows by rising recall; where
@@ -218,8 +228,9 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No positive class", UserWarning)
+        known = is_known(targets)
         precision, recall, threshold = precision_recall_curve(
-            targets.ravel(), sigmoid(logits).ravel()
+            targets[known], sigmoid(logits[known])
         )
     # scikit-learn ends with the point (recall 0, precision 1), which has no threshold.
     table = pd.DataFrame(
@@ -234,7 +245,9 @@ def tabulate_cooccurrence(
 ) -> pd.DataFrame:
     """Pair each photo's true labels with its predicted ones, for a confusion matrix.
 
-    A photo without labels, or without predicted ones, stands under `(none)`.
+    A photo without labels, or without predicted ones, stands under `(none)`. Only targets that are
+    known take part, on both sides: a label that is predicted where nobody knows is neither right
+    nor wrong.
 
     Where that is more than `PAIRS` rows, only the most frequent labels take part, as many as fit:
     a matrix of more is no picture.
@@ -245,6 +258,9 @@ def tabulate_cooccurrence(
     nobody = "(none)"
     while nobody in labels:
         nobody = f"({nobody})"
+    known = is_known(targets)
+    some = known.any(axis=1)
+    targets, predicted = targets[some] > 0, (predicted & known)[some]
     chosen = _choose_pairs(targets, predicted)
     names = [*(labels[label] for label in chosen), nobody]
     truth, said = (

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from phototag.data.targets import is_known
 from phototag.evaluation.scores import sum_first
 
 RESAMPLES = 200  # enough for a mean and a spread
@@ -44,7 +45,7 @@ def choose_thresholds(
     1996), because the maximum of one ragged curve jumps.
 
     Args:
-        targets: 0/1 [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, which counts for nothing, [num_photos, num_labels].
         probabilities: 0..1, of the same shape.
         pooling: How many positives the pool is worth; 0 lets each label go alone.
         weights: Of `scores.draw_weights`, [1 + resamples, num_photos]; with one row, the photos as
@@ -54,13 +55,13 @@ def choose_thresholds(
         The thresholds; 0.5 everywhere where nothing is positive.
     """
     num_labels = targets.shape[1]
-    if not targets.any():
+    if not (targets > 0).any():
         half = np.full(num_labels, 0.5)
         return Thresholds(half, half, half)
     drawn = weights[1:] if len(weights) > 1 else weights
     by_photo = np.ascontiguousarray(drawn.T)
     # Only where a positive is gained can F(t) have its maximum.
-    gained = np.unique(probabilities[targets.astype(bool)])
+    gained = np.unique(probabilities[targets > 0])
     tried = (gained if len(gained) <= CANDIDATES else _thin(gained, FEWER))[::-1]
     photos = np.repeat(np.arange(len(targets), dtype=np.int32), num_labels)
     pool = _count(targets.ravel(), probabilities.ravel(), photos, tried, by_photo)
@@ -96,7 +97,8 @@ def _maximize(
     best = candidates[f1.argmax(axis=0)]
     # Halfway to the label's next lower probability: a photo a little off those seen then falls on
     # the side of the nearer one. Below the lowest probability the neighbour is 0.
-    rising = np.append(0, np.sort(probabilities))
+    seen = probabilities[is_known(targets)]
+    rising = np.append(0, np.sort(seen if len(seen) else probabilities))
     return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)
 
 
@@ -113,6 +115,7 @@ def _count(
         [num_candidates, resamples] twice, and [resamples].
     """
     order = np.argsort(-probabilities, kind="stable")
+    order = order[is_known(targets[order])]
     taken = np.searchsorted(-probabilities[order], -candidates, side="right")
     places = np.flatnonzero(targets[order] > 0)
     ends = np.append(np.searchsorted(places, taken), len(places))

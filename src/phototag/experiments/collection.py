@@ -83,7 +83,9 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
     spec = ModelParams.model_validate(values["model"])
     files, project = open_revision(root, revision)
     stats = json.loads(files.read_text(f"{project}data/stats.json"))
-    rates = np.array(list(stats["label_counts"].values())) / stats["num_images"]
+    # Of the photos for which the label is known; where there is nothing else, that is not written.
+    known = [*stats.get("known_counts", {}).values()] or stats["num_images"]
+    rates = np.array(list(stats["label_counts"].values())) / np.maximum(known, 1)
     with torch.device("meta"):
         network = build_model(spec, len(rates), values["resize"]["size"], [0.5] * 3, [1.0] * 3)
     return {

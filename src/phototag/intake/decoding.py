@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import struct
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,10 +25,19 @@ EXTENSIONS = {
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    # After AVIF, whose files may bear the same mark (mif1): each takes what the other cannot read.
+    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
 }
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
+with suppress(ImportError):  # an extra
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 # Pillow opens an MPO as JPEG and finds out afterwards.
-FORMATS = [name for name in EXTENSIONS if name != "MPO"]
+FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
+# The brands of ISO/IEC 23008-12 (after `ftyp`, at byte 8) whose pictures are coded as HEVC.
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1"}
 # What brings each EXIF orientation upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,6 +84,8 @@ def prepare_photo(
             return replace(blank, reason="too small")
         rgb, changes, notes = _make_square(image, size, data)
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and "HEIF" not in FORMATS:
+            return replace(blank, reason="HEIC needs a decoder: pip install 'phototag[heic]'")
         return replace(blank, reason="not an image: none of " + ", ".join(FORMATS))
     except Image.DecompressionBombError:
         return replace(blank, reason="over the pixel limit: refused unread")
@@ -162,7 +174,7 @@ def _make_square(
             del image.info[key]
     flat = _flatten(image, changes, packing, data)
     orientation = _read_orientation(image)
-    if stored is None or orientation is None or not _is_whole(image.info.get("exif", b"")):
+    if stored is None or orientation is None or not _is_whole(image.info.get("exif") or b""):
         notes.append("broken EXIF: ignored")
     if stored in UPRIGHT or orientation in UPRIGHT:
         changes.append("oriented by EXIF")

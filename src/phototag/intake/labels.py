@@ -1,4 +1,8 @@
-"""Label files: one file a class, one image number a line."""
+"""Label files: one file a class, one image number a line.
+
+`annotations/CLASS.txt` names the photos that carry CLASS, `unknown/CLASS.txt`, where there is one,
+those of which nobody has said whether they do. All others do not.
+"""
 
 import re
 import unicodedata
@@ -10,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from phototag.base.errors import InputError
+from phototag.data.targets import UNKNOWN
 from phototag.intake.leftovers import is_leftover
 from phototag.intake.problems import Problem
 from phototag.intake.raw import read_file
@@ -26,7 +31,8 @@ class Labels:
     """All label files together.
 
     Attributes:
-        targets: Label, in NFC -> 0/1 of each photo, uint8 [num_photos]; in alphabetical order.
+        targets: Label, in NFC -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]; in
+            alphabetical order.
         problems: What the user should know.
         num_lines: Lines with an entry, in all files.
     """
@@ -83,8 +89,8 @@ def parse_annotation(data: bytes, name: str) -> tuple[dict[int, int], list[Probl
 
     Returns:
         Image number -> line number, from 1; and the problems: lines that are no image number are
-        rejected, a number that stands twice counts once, and a byte order mark, Windows line ends,
-        blank lines and an empty file are noted.
+        rejected, a number that stands twice counts once, and a byte order mark, Windows line ends
+        and blank lines are noted.
     """
     problems = []
     if data.startswith(b"\xef\xbb\xbf"):
@@ -107,34 +113,91 @@ def parse_annotation(data: bytes, name: str) -> tuple[dict[int, int], list[Probl
             lines[int(entry)] = line_number
     if blank:
         problems.append(Problem(name, 0, "blank lines", str(blank), "noted"))
-    if not lines:
-        problems.append(Problem(name, 0, "a label without a photo", "", "noted"))
     return lines, problems
 
 
 def read_labels(
-    source: Path, files: Sequence[str], names: Sequence[str], expected: Sequence[str] = ()
+    source: Path,
+    files: Sequence[str],
+    names: Sequence[str],
+    expected: Sequence[str] = (),
+    unknown: Sequence[str] = (),
 ) -> Labels:
-    """Read the label files as columns of 0 and 1.
+    """Read the label files as columns of 1, 0 and `UNKNOWN`.
 
     Args:
         source: A folder or zip.
         files: The files in its annotations/ folder.
         names: The photos; one whose name holds no number carries no label.
         expected: The labels to read; empty for those of all files.
+        unknown: The files in its unknown/ folder.
 
     Raises:
         InputError: There is no label file, an expected one is missing, one is unreadable, or two
-            have one name.
+            have one name; a photo both carries a label and is not known to, or a label is known
+            for no photo.
     """
-    problems = []
+    wanted = {normalize(label) for label in expected}
+    paths, problems = _find_label_files(source, files, "annotations", wanted)
+    doubtful, more = _find_label_files(source, unknown, "unknown", wanted)
+    problems += more
+    if not paths:
+        raise InputError(f"{source} has no label file (annotations/CLASS.txt)")
+    if missing := [label for label in expected if normalize(label) not in paths]:
+        raise InputError(
+            f"{source} has no annotations/{missing[0]}.txt: add it, or take {missing[0]!r} out of "
+            "data.labels"
+        )
+    if alone := sorted(doubtful.keys() - paths.keys()):
+        raise InputError(
+            f"{source / doubtful[alone[0]]} has no annotations/{alone[0]}.txt beside it: add that, "
+            f"empty where no photo is known to carry {alone[0]!r}"
+        )
+
+    rows: dict[int, list[int]] = {}
+    for row, name in enumerate(names):
+        number = image_number(name)
+        if number is not None:
+            rows.setdefault(number, []).append(row)
+    targets, num_lines = {}, 0
+    for label, name in paths.items():
+        column = targets[label] = np.zeros(len(names), np.int8)
+        lines, found = _read_numbers(source, name)
+        if not lines:
+            found.append(Problem(name, 0, "a label without a photo", "", "noted"))
+        problems += [*found, *_mark(column, 1, rows, lines, name)]
+        num_lines += len(lines) + sum(problem.line > 0 for problem in found)
+        if label not in doubtful:
+            continue
+        doubts, found = _read_numbers(source, doubtful[label])
+        problems += [*found, *_mark(column, UNKNOWN, rows, doubts, doubtful[label])]
+        num_lines += len(doubts) + sum(problem.line > 0 for problem in found)
+        for number in sorted(doubts.keys() & lines.keys())[:1]:
+            raise InputError(
+                f"{source / doubtful[label]}:{doubts[number]}: im{number} stands in {name} too, on "
+                f"line {lines[number]}: either it is known to carry {label!r} or it is not; take "
+                "it out of one of them"
+            )
+        if rows and rows.keys() <= doubts.keys():
+            raise InputError(
+                f"{source / doubtful[label]} names every photo, so that {label!r} is known for "
+                "none: take it out and the label with it (data.labels names those to learn), or "
+                "label some photos"
+            )
+    return Labels(targets, problems, num_lines)
+
+
+def _find_label_files(
+    source: Path, files: Sequence[str], folder: str, wanted: set[str]
+) -> tuple[dict[str, str], list[Problem]]:
+    """Return label -> file of what lies in a folder, and what was passed over."""
+    problems: list[Problem] = []
     about: list[str] = []
     paths: dict[str, str] = {}
-    wanted = {normalize(label) for label in expected}
     for name in sorted(files, key=normalize):
         path = PurePosixPath(name)
         label = normalize(path.stem)
-        in_place = path.parent.name.casefold() == "annotations"
+        in_place = path.parent.name.casefold() == folder
         if is_about_photo(name) and label not in wanted:
             about.append(name)
         elif path.suffix.lower() != ".txt" or not in_place or is_leftover(name):
@@ -150,36 +213,28 @@ def read_labels(
     if about:
         passed = f"{len(about)} passed over"
         problems.append(Problem(about[0], 0, "texts about single photos", passed, "noted"))
-    if not paths:
-        raise InputError(f"{source} has no label file (annotations/CLASS.txt)")
-    if missing := [label for label in expected if normalize(label) not in paths]:
-        raise InputError(
-            f"{source} has no annotations/{missing[0]}.txt: add it, or take {missing[0]!r} out of "
-            "data.labels"
-        )
+    return paths, problems
 
-    rows: dict[int, list[int]] = {}
-    for row, name in enumerate(names):
-        number = image_number(name)
-        if number is not None:
-            rows.setdefault(number, []).append(row)
-    targets, num_lines = {}, 0
-    for label, name in paths.items():
-        column = np.zeros(len(names), np.uint8)
-        try:
-            data = read_file(source, name)
-        except InputError as error:
-            raise InputError(f"{source / name}: {error}") from None
-        lines, found = parse_annotation(data, name)
-        num_lines += len(lines) + sum(problem.line > 0 for problem in found)
-        for number, line in lines.items():
-            if number in rows:
-                column[rows[number]] = 1
-            else:
-                found.append(Problem(name, line, "no such image", f"im{number}", "rejected"))
-        targets[label] = column
-        problems += found
-    return Labels(targets, problems, num_lines)
+
+def _read_numbers(source: Path, name: str) -> tuple[dict[int, int], list[Problem]]:
+    try:
+        data = read_file(source, name)
+    except InputError as error:
+        raise InputError(f"{source / name}: {error}") from None
+    return parse_annotation(data, name)
+
+
+def _mark(
+    column: np.ndarray, value: int, rows: dict[int, list[int]], lines: dict[int, int], name: str
+) -> list[Problem]:
+    """Write a value for the photos that a file names; those that are not there are told."""
+    problems = []
+    for number, line in lines.items():
+        if number in rows:
+            column[rows[number]] = value
+        else:
+            problems.append(Problem(name, line, "no such image", f"im{number}", "rejected"))
+    return problems
 
 
 def _split_lines(data: bytes) -> list[str]:

@@ -41,12 +41,14 @@ class Listing:
 
     Attributes:
         columns: Their names, in small letters.
+        titles: Their names as written.
         rows: Without empty ones.
         separator: Between cells.
         header_line: The line of the columns' names, from 1.
     """
 
     columns: list[str]
+    titles: list[str]
     rows: list[Row]
     separator: str
     header_line: int
@@ -98,6 +100,7 @@ def read_listing(data: bytes, place: str) -> Listing:
     separator = named[1] if named else _find_separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns: list[str] = []
+    titles: list[str] = []
     rows: list[Row] = []
     header_line = line = skipped + 1
     while True:
@@ -118,13 +121,14 @@ def read_listing(data: bytes, place: str) -> Listing:
             continue
         while not cells[-1]:
             cells.pop()
-        columns, header_line = [cell.casefold() for cell in cells], begin
+        titles, header_line = cells, begin
+        columns = [title.casefold() for title in titles]
         for column in columns:
             if columns.count(column) > 1:
                 raise InputError(f"{place}:{begin}: the column {column!r} stands twice")
     if data and not columns:
         raise InputError(f"{place}: no line names the columns")
-    return Listing(columns, rows, separator, header_line)
+    return Listing(columns, titles, rows, separator, header_line)
 
 
 def _find_separator(text: str) -> str:

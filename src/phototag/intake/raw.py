@@ -1,8 +1,8 @@
 """Raw photos and label files: a folder or one zip, read alike.
 
 The layout is `images/imN.jpg` and `annotations/CLASS.txt`, at the top or inside one folder
-(the course's own zip holds them in `train/`); `sources.csv`, which `phototag import` writes, may
-stand beside them.
+(the course's own zip holds them in `train/`); what `phototag import` writes, `sources.csv` and
+`unknown/CLASS.txt`, may stand beside them.
 """
 
 import os
@@ -29,6 +29,7 @@ class Layout(NamedTuple):
 
     images: list[str]
     annotations: list[str]
+    unknown: list[str]
     sources: str | None
     leftovers: list[str]
 
@@ -109,25 +110,34 @@ def find_layout(source: Path) -> Layout:
         if _split(images)[0] == _split(annotations)[0]
     ]
     if len(pairs) != 1:
-        for name in names if source.is_dir() else []:
-            if _split(name)[1].casefold() in found and (source / name).is_dir():
-                raise InputError(
-                    f"{source / name} is a link to a folder, which is not followed: move the "
-                    "folder itself there"
-                )
+        _refuse_links(source, [name for name in names if _split(name)[1].casefold() in found])
         number = "several of them" if pairs else "none"
         raise InputError(
             f"{source} must hold images/ with annotations/ beside it, once; it holds {number} "
             "(`phototag import` brings other layouts into this one)"
         )
     images, annotations = pairs[0]
-    listing = f"{_split(images)[0]}sources.csv"
+    folder = _split(images)[0]
+    inside = {name: name.removeprefix(folder) for name in names if name.startswith(folder)}
+    unknown = [name for name, path in inside.items() if path.casefold().startswith("unknown/")]
+    _refuse_links(source, [name for name, path in inside.items() if path.casefold() == "unknown"])
+    listing = f"{folder}sources.csv"
     return Layout(
         images=[name for name in names if name.startswith(f"{images}/")],
         annotations=[name for name in names if name.startswith(f"{annotations}/")],
+        unknown=unknown,
         sources=listing if listing in names else None,
         leftovers=leftovers,
     )
+
+
+def _refuse_links(source: Path, names: list[str]) -> None:
+    for name in names if source.is_dir() else []:
+        if (source / name).is_dir():
+            raise InputError(
+                f"{source / name} is a link to a folder, which is not followed: move the folder "
+                "itself there"
+            )
 
 
 def _walk(source: Path) -> list[str]:

@@ -12,7 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from phototag.base.files import replace_file, write_json
-from phototag.data.manifest import escape_name, keep, label_names
+from phototag.data.manifest import escape_name, keep, label_names, label_targets
+from phototag.data.targets import UNKNOWN, all_known, is_known
 from phototag.intake.leftovers import describe_leftovers
 from phototag.intake.problems import Problem
 from phototag.pages.cells import guard_cells
@@ -72,12 +73,14 @@ def write_intake(
     kept = keep(manifest)
     row_of = {file: row for row, file in enumerate(kept["file"])}
     groups = _show_groups(kept, duplicates, images)
+    unknown = {label: count for label, count in summary.get("unknown", {}).items() if count}
     tables = {
         "decision": summary["decisions"],
         "remark": summary["reasons"],
         "format": summary["formats"],
         "mode": summary["modes"],
         "label": summary["labels"],
+        "label that is not known": unknown,
         "problem in label files": summary["label_problems"],
     }
     write_page(
@@ -101,10 +104,13 @@ def summarize(
 ) -> dict[str, Any]:
     """Count files by decision, reason, format, mode and label, and duplicates.
 
-    Labels are counted on the photos that were not rejected.
+    Labels are counted on the photos that were not rejected: `labels` has those that carry each,
+    `unlabelled` counts those that are known to carry none, and `unknown`, which is there only where
+    something is not known, has those of which each label is not.
     """
     kept = keep(manifest)
-    labels = label_names(manifest)
+    labels, targets = label_names(manifest), label_targets(kept)
+    unknown = dict(zip(labels, (~is_known(targets)).sum(axis=0).tolist(), strict=True))
     kinds = [kind for reason in manifest["reason"] for kind in _kinds(reason)]
     shorter = kept[["width", "height"]].min(axis=1)
     return {
@@ -113,8 +119,9 @@ def summarize(
         "reasons": _count(kinds),
         "formats": _count(kept["format"]),
         "modes": _count(kept["mode"]),
-        "labels": {label: int(kept[label].sum()) for label in labels},
-        "unlabelled": int((kept[labels].sum(axis=1) == 0).sum()),
+        "labels": dict(zip(labels, (targets > 0).sum(axis=0).tolist(), strict=True)),
+        "unlabelled": int((targets == 0).all(axis=1).sum()),
+        **({} if all_known(targets) else {"unknown": unknown}),
         "shorter_side": {name: int(getattr(shorter, name)()) for name in ("min", "median", "max")},
         "label_problems": _count(
             problem.kind for problem in problems if problem.action == "noted" or problem.line
@@ -129,17 +136,19 @@ def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
     """List the photos that have a duplicate.
 
     Returns:
-        group, file, kind (exact where all bytes of the group are equal, else near), labels, and
-        conflict (the labels on which the group does not agree); labels are separated by `;`.
+        group, file, kind (exact where all bytes of the group are equal, else near), labels (one
+        that is not known as `?label`), and conflict (the labels on which those photos of the group
+        do not agree for which they are known); labels are separated by `;`.
     """
     labels = label_names(manifest)
     rows: list[list[str]] = []
     found = manifest[manifest["duplicate_group"] != ""]
     for name, group in found.groupby("duplicate_group", sort=True):
-        differ = [label for label in labels if group[label].nunique() > 1]
+        differ = [label for label in labels if {0, 1} <= set(group[label])]
         kind = "exact" if group["sha256"].nunique() == 1 else "near"
         for row in _records(group):
-            carried = [label for label in labels if row[label]]
+            carried = [label for label in labels if row[label] == 1]
+            carried += [f"?{label}" for label in labels if row[label] == UNKNOWN]
             rows.append([str(name), row["file"], kind, ";".join(carried), ";".join(differ)])
     return pd.DataFrame(rows, columns=["group", "file", "kind", "labels", "conflict"], dtype=str)
 
@@ -181,10 +190,18 @@ def _headline(summary: dict[str, Any]) -> list[str]:
         else "No photo is there twice."
     )
     times = sum(summary["label_problems"].values())
+    known = "are known to " if "unknown" in summary else ""
     sentences.append(
         f"{times} {'remark' if times == 1 else 'remarks'} on label files; "
-        f"{summary['unlabelled']} photos carry no label."
+        f"{summary['unlabelled']} photos {known}carry no label."
     )
+    if "unknown" in summary:
+        photos = summary["files"] - decisions.get("rejected", 0)
+        unknown, entries = sum(summary["unknown"].values()), photos * len(summary["labels"])
+        sentences.append(
+            f"{unknown} of {entries} entries (a photo and a label) are not known: nothing is "
+            "learnt from them, or judged by them."
+        )
     return sentences
 
 

@@ -1,4 +1,4 @@
-"""The list of sources that `phototag import` leaves beside the photos: file, source, group."""
+"""The list of sources that an import leaves beside the photos: file, source, group, maybe id."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath

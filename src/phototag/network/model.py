@@ -87,8 +87,9 @@ def build_model(
     A block is convolution, batch norm if wanted, max pool, ReLU, residual units. ReLU is monotonic,
     so pooling first gives the same function and leaves the ReLU a quarter of the values.
 
-    With backbones, `model[:2]` gives their features, and `model[2:]` is the head: one linear layer;
-    for frozen ones the features are standardised first, and `spec.linear` are hidden layers.
+    With backbones, `model[:2]` gives their features, and `model[2:]` is the head: one linear layer.
+    Where weights come with them, the features are standardised first; where these stay frozen,
+    `spec.linear` are hidden layers.
 
     Args:
         spec: The blocks and the hidden linear layers, or the names of backbones.
@@ -109,10 +110,10 @@ def build_model(
         backbones = [build_backbone(name, weights, size) for name, weights in spec.backbones]
         width = sum(backbone.width for backbone in backbones)
         layers = _join_backbones(spec.backbones, backbones, mean, std)
-        if spec.frozen:
-            layers += [Standardize(width), *_build_linear(spec, width, num_labels)]
-        else:
-            layers.append(nn.Linear(width, num_labels))
+        if spec.pretrained:
+            layers.append(Standardize(width))
+        hidden = spec if spec.frozen else spec.model_copy(update={"linear": (), "dropout": 0.0})
+        layers += _build_linear(hidden, width, num_labels)
     else:
         layers = [Normalize(mean, std), *_build_layers(spec, num_labels, size)]
     return _put_channels_last(nn.Sequential(*layers))
@@ -228,12 +229,16 @@ def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
     Raises:
         InputError: There are none of that name, or they belong to another network.
     """
-    joined = model[1]
-    parts = joined.parts if isinstance(joined, SideBySide) else [model]
-    networks = [part.get_submodule("1") for part in parts]  # behind each normalisation
-    for network, (name, weights) in zip(networks, pairs, strict=True):
+    for network, (name, weights) in zip(list_backbones(model), pairs, strict=True):
         if weights:
             network.load_state_dict(read_pretrained(name, network, weights), strict=False)
+
+
+def list_backbones(model: nn.Sequential) -> list[nn.Module]:
+    """Return each backbone of a network that has some."""
+    joined = model[1]
+    parts = joined.parts if isinstance(joined, SideBySide) else [model]
+    return [part.get_submodule("1") for part in parts]  # behind each normalisation
 
 
 def find_head(model: nn.Module) -> nn.Linear:
@@ -249,12 +254,13 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
     the label prior, so that the first loss is small; with pytorch, as it is. PyTorch's default
     shrinks the signal layer by layer, so that this network, which has no normalisation layers,
     predicts the prior for thousands of steps. Backbones: their own initialisation or
-    `spec.weights`, and the same bias; over frozen ones the head starts at the prior alone.
+    `spec.weights`, and the same bias; over such weights the head starts at the prior alone.
 
     Args:
         model: Of `build_model`.
         spec: From which it was built.
-        prior: Share of photos that carry each label, 0..1, float [num_labels].
+        prior: Share of photos that carry each label, of those for which that is known, 0..1, float
+            [num_labels].
 
     Raises:
         InputError: The weights are not there, or belong to another network.
@@ -266,9 +272,9 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
         _draw_weights(model)
     else:
         load_weights(model, spec.backbones)
-        if spec.frozen:
+        if spec.pretrained:
             _draw_weights(model[2:])
-            if not spec.linear:
+            if not (spec.frozen and spec.linear):
                 nn.init.zeros_(head.weight)  # what is sought has one minimum: nothing to break
     head.bias.copy_(torch.logit(prior, eps=1e-4))
 

@@ -14,7 +14,8 @@ from scipy.stats import t as student
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.data.dataset import Dataset
+from phototag.data.dataset import Dataset, take_photos
+from phototag.data.targets import is_known
 from phototag.evaluation import scores
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
@@ -51,7 +52,8 @@ def compare_models(
     """Score two models on the same photos, each at its own thresholds.
 
     The interval of the difference is a paired bootstrap: in each resample both are judged on the
-    same photos (whole albums), so that what is hard for both cancels out.
+    same photos (whole albums), so that what is hard for both cancels out. Photos of which nothing
+    is known say nothing, and are none of those that are drawn from.
 
     Args:
         judged: The photos.
@@ -63,8 +65,9 @@ def compare_models(
 
     Returns:
         `COLUMNS`; difference is the challenger minus the champion, low and high its interval, of
-        `bound_difference`.
+        `bound_difference`. And known, how many entries these count over, only where some are not.
     """
+    judged = take_photos(judged, np.flatnonzero(is_known(judged.targets).any(axis=1)))
     weights = scores.draw_weights(len(judged), resamples, seed, judged.groups)
     groups = len(set(judged.groups)) or len(judged)
     new, old = (_score(judged, *files, weights) for files in (challenger, champion))
@@ -78,7 +81,9 @@ def compare_models(
         )
         for name in METRICS
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    known = np.count_nonzero(is_known(judged.targets))
+    return table if judged.complete else table.assign(known=known)
 
 
 def level(number: int) -> float:
@@ -140,6 +145,7 @@ def judge(comparison: pd.DataFrame, number: int = 1) -> tuple[bool, str]:
     row = comparison.set_index("metric").loc[DECIDES].to_dict()
     wins = bool(row["low"] > 0)
     verb = "beats" if wins else "does not clearly beat"
+    photos = f"photos, of {row['known']:.0f} known entries" if "known" in row else "photos"
     if np.isnan(row["low"]):
         return False, (
             f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: these are too few "
@@ -148,5 +154,5 @@ def judge(comparison: pd.DataFrame, number: int = 1) -> tuple[bool, str]:
     return wins, (
         f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: the difference, "
         f"{row['difference']:+.4f}, is {row['low']:+.4f} to {row['high']:+.4f} at "
-        f"{coverage(number)} on the same photos (challenge {number} of this champion)"
+        f"{coverage(number)} on the same {photos} (challenge {number} of this champion)"
     )

@@ -182,7 +182,7 @@ def pick_best(trials: list[FrozenTrial], study: Study) -> FrozenTrial | None:
 def score_of(trial: FrozenTrial) -> float:
     """Return what a trial that came to its end is worth."""
     assert trial.value is not None
-    return trial.value
+    return float(trial.value)
 
 
 def note_process(trial: Trial) -> None:

@@ -187,7 +187,7 @@ def write_report(
         | {"settings": best.user_attrs[journal.SETTINGS], "experiment": contest.experiment},
     )
     figures = draw_figures(table, importance, plan, folder / "figures")
-    counts = table["state"].value_counts().to_dict()
+    counts = {str(state): int(n) for state, n in table["state"].value_counts().items()}
     done = table[table["state"] == "complete"]
     write_page(
         folder / "report.html",
@@ -246,8 +246,8 @@ def summarize(
             f"part in choosing it, {study.objective} is expected to be "
             f"{optimism.difference:.4f} {worse}."
         )
-    rows = contest.table.set_index(["seed", "metric"])
-    f1 = rows.loc[(study.seeds[0], "f1_micro")]
+    first = contest.table[contest.table["seed"] == study.seeds[0]].set_index("metric")
+    f1 = first.loc["f1_micro"].to_dict()
     if math.isnan(f1["low"]):
         verdict = "these are too few photos to tell them apart"
     elif f1["low"] > 0:

@@ -273,7 +273,8 @@ def name_experiment(study: str, number: int, seed: int) -> str:
 def describe_ground(values: Mapping[str, Any]) -> str:
     """Return all of params.yaml on which the stages before the training depend, as text."""
     model = {key: values["model"][key] for key in GROUND_OF_MODEL}
-    return json.dumps([{key: values[key] for key in GROUND if key in values}, model])
+    head_first = values.get("finetune", {}).get("head_first")
+    return json.dumps([{key: values[key] for key in GROUND if key in values}, model, head_first])
 
 
 def _keep_logits(trained: Trained, name: str) -> str:

@@ -84,7 +84,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any], tell: Tell) 
 
 
 def _list_running(study: "optuna.Study") -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return list(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
 def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:

@@ -61,9 +61,9 @@ def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
     revisions = dict(list_experiments(root))
     parts = []
     for start, winner in zip(runs[::2], runs[1::2], strict=True):
-        told = [_read_predictions(root, revisions[run.name]) for run in (winner, start)]
+        won_by, begun = (_read_predictions(root, revisions[run.name]) for run in (winner, start))
         resamples = plan.base["evaluate"]["resamples"]
-        table = compare_predictions(*told, resamples=resamples, seed=start.seed)
+        table = compare_predictions(won_by, begun, resamples, start.seed)
         table.insert(0, "seed", start.seed)
         parts.append(table)
     # Names end in -sSEED.

@@ -31,6 +31,7 @@ from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
+from phototag.intake.decoding import FORMATS
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.runtime import Session, can_record
 from phototag.network.weights import read_metadata, required_packages
@@ -271,6 +272,8 @@ def _pin_requirements(model_file: Path) -> list[str]:
     names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
     if can_record():
         names.append("onnxruntime")
+    if "HEIF" in FORMATS:  # what it was trained on, it reads where it is served
+        names.append("pillow-heif")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 

@@ -20,7 +20,8 @@ class DataInput:
     Attributes:
         source: Where the photos come from.
         fingerprint: Hash of files, decisions and labels.
-        counts: Split -> `photos`, how many there are, and `labels`, how many have each.
+        counts: Split -> `photos`, how many there are, and `labels`, how many have each; and
+            `known`, for how many each is known, where some are not.
     """
 
     source: str

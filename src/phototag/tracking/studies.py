@@ -57,7 +57,7 @@ def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
     """Keep arrays in a run, such as what a trial says of val's photos."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ARRAYS)
-        np.savez_compressed(path, **arrays)
+        np.savez_compressed(path, allow_pickle=False, **arrays)
         store.client.log_artifact(run_id, str(path))
 
 

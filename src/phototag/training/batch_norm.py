@@ -79,6 +79,13 @@ def freeze_biases(model: nn.Module) -> None:
                     layer.bias.requires_grad_(False)
 
 
+def hold_statistics(model: nn.Module) -> None:
+    """Have batch norm normalise by the statistics that it has, and leave them; until `train()`."""
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()
+
+
 def _has_variance(maps: Tensor) -> bool:
     return maps.numel() > maps.shape[1]
 

@@ -21,16 +21,21 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.data.targets import is_known
 from phototag.network import distributed
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
-from phototag.training.batch_norm import freeze_biases, share_statistics
+from phototag.training.batch_norm import freeze_biases, hold_statistics, share_statistics
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
-from phototag.training.losses import Loss, build_loss, positive_weights
+from phototag.training.losses import Loss, build_loss, positive_weights, skip_unknown
+from phototag.training.optimizers import build_optimizer
 from phototag.training.schedules import learning_rate
-from phototag.training.solver import build_solver, solve_epoch, strength_of
+from phototag.training.solver import solve_epoch, strength_of
+
+STRONGEST = 0.1  # L2 of a head that is solved before its backbones train on
+STRENGTHS = 16  # at most, each 10^(-1/4) of the one before
 
 
 class DivergedError(InputError, FloatingPointError):
@@ -119,28 +124,6 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
     return torch.bfloat16 if native else torch.float32
 
 
-def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off.
-
-    That of lbfgs is the first of a path of strengths, one an epoch.
-    """
-    parameters = list(model.parameters())
-    lr, weight_decay = params.lr, params.weight_decay
-    match params.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
-        case "adagrad":
-            return torch.optim.Adagrad(parameters, lr, weight_decay=weight_decay)
-        case "lbfgs":
-            return build_solver(model)
-        case "sgd":
-            return torch.optim.SGD(
-                parameters, lr, params.momentum, weight_decay=weight_decay, fused=True
-            )
-
-
 def fit(
     model: nn.Module, train: Dataset, val: Dataset, params: Params, checkpoint: Path | None = None
 ) -> Iterator[Epoch]:
@@ -179,6 +162,7 @@ def fit(
     if device.type == "cpu":
         keep_freed_memory()
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
+    loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
     share_statistics(model)
     freeze_biases(model)
     training = Training(
@@ -186,7 +170,7 @@ def fit(
         forward=wrap(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
-        loss=build_loss(params.train.loss, params.train.label_smoothing, weights),
+        loss=loss if train.complete else skip_unknown(loss),
         dtype=distributed.broadcast(pick_dtype(params.precision, device)),
         params=params,
     )
@@ -235,7 +219,7 @@ def fit(
                 f1_micro=f1_score(val.targets, logits >= 0, "micro"),
                 f1_macro=f1_score(val.targets, logits >= 0, "macro"),
                 mAP=mean_average_precision(val.targets, logits),
-                lr=training.optimizer.param_groups[0]["lr"],
+                lr=training.optimizer.param_groups[-1]["lr"],  # the head's, where rates differ
                 kept=epoch,
                 images_per_second=len(train) / elapsed,
             )
@@ -259,6 +243,30 @@ def fit(
         yield record
     bar.close()
     model.load_state_dict(best_weights)
+
+
+def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> None:
+    """Give backbones that train on a head that fits them as they came (Kumar et al., 2022).
+
+    A head that starts from nothing sends gradients that mean nothing into the backbones, and so
+    spoils what they know. The strength of its L2 is the one that suits val.
+
+    Args:
+        head: Of `build_model(...)[2:]`, on its device.
+        train: Features to learn from.
+        val: Features to choose the strength by.
+        params: All of params.yaml.
+    """
+    plain = {"early_stopping": 3, "ema": 0.0, "clip_norm": 0.0, "compile": False}
+    changes = {
+        "optimizer": "lbfgs",
+        "weight_decay": STRONGEST,
+        "epochs": STRENGTHS,
+        "train": params.train.model_copy(update=plain),
+        "model": params.model.model_copy(update={"freeze": True}),
+    }
+    *_, last = fit(head, train, val, params.model_copy(update=changes))
+    tqdm.write(f"the head alone: kept strength {last.kept} of L2", file=sys.stderr)
 
 
 @cache
@@ -288,7 +296,7 @@ def score_epoch(record: Mapping[str, Any], params: Params) -> tuple[float, ...]:
 def train_one_epoch(
     training: Training, train: Dataset, epoch: int, bar: "tqdm[Any] | None" = None
 ) -> float:
-    """Train on every photo once and return the mean loss over photos and labels.
+    """Train on every photo once and return the mean loss over photos and labels that are known.
 
     Args:
         training: The network and all that trains it.
@@ -310,9 +318,11 @@ def train_one_epoch(
         shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
     )
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
-    num_steps, num_labels = len(batches), train.targets.shape[1]
+    num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)
     model.train()
+    if params.model.finetuned and params.finetune.freeze_batch_norm:
+        hold_statistics(model)
     for index, positions in enumerate(batches):
         step = (epoch - 1) * num_steps + index
         _set_learning_rate(training, step, num_steps)
@@ -323,13 +333,18 @@ def train_one_epoch(
             other = read_batch(train, distributed.own_share(positions[::-1].copy()), device)
             images, targets = mix_batches((images, targets), other, draws.mix)
         images = augment_batch(images, draws)
-        with torch.autocast(device.type, training.dtype, enabled=training.dtype != torch.float32):
-            logits = training.forward(images)
-        entries = training.loss(logits.float(), targets)
-        loss = entries.sum() / (len(positions) * num_labels)
+        known = _count_known(train, positions, mixed=draws.mix is not None)
+        num_known += known
         training.optimizer.zero_grad(set_to_none=True)
-        # DDP averages over the processes, while each holds a part of the batch's sum.
-        (loss * distributed.world_size()).backward()
+        loss = torch.zeros((), device=device)
+        for part, wanted in _split_batch(images, targets, len(positions), params.train.accumulate):
+            with torch.autocast(device.type, training.dtype, training.dtype != torch.float32):
+                logits = training.forward(part)
+            entries = training.loss(logits.float(), wanted)
+            share = entries.sum() / max(known, 1)
+            # DDP averages over the processes, while each holds a part of the batch's sum.
+            torch.autograd.backward(share * distributed.world_size())
+            loss += share.detach()
         if params.train.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)
         training.optimizer.step()
@@ -337,12 +352,28 @@ def train_one_epoch(
             _average(training.averaged, model, params.train.ema, step)
         # Kept on the device: reading a value every step would make a GPU wait for the host.
         # Summed at once: several processes then stop at the same step.
-        losses[index] = distributed.sum_over_processes(loss.detach() * len(positions))
+        losses[index] = distributed.sum_over_processes(loss * (known / num_labels))
         if device.type == "cpu" and not math.isfinite(losses[index]):
             break
         if bar is not None:
             bar.update(len(positions))
-    return _sum_losses(losses, epoch) / len(order)
+    return _sum_losses(losses, epoch) / (max(num_known, 1) / num_labels)
+
+
+def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
+    """Count a batch's targets that are known; of mixed photos, those that are known of both."""
+    if train.complete:
+        return len(positions) * len(train.labels)
+    known = is_known(train.targets[positions])
+    return int((known & known[::-1] if mixed else known).sum())
+
+
+def _split_batch(
+    images: Tensor, targets: Tensor, together: int, parts: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split a process's share of a batch; each process gets as many parts as all others."""
+    parts = min(parts, max(together // distributed.world_size(), 1))
+    yield from zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
 
 
 def wrap(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
@@ -385,7 +416,7 @@ def _set_learning_rate(training: Training, step: int, steps_per_epoch: int) -> N
         params.lr,
     )
     for group in training.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_share"]
 
 
 @torch.no_grad()

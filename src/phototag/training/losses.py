@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phototag.base.errors import InputError
+from phototag.data.targets import is_known
 
 MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 
@@ -16,9 +17,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return negatives over positives of each label, float32 [num_labels], at most 100."""
-    positives = targets.sum(axis=0)
-    ratio = (len(targets) - positives) / np.maximum(positives, 1)
+    """Return negatives over positives of each label, float32 [num_labels], at most 100.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, which is neither, [num_photos, num_labels].
+    """
+    positives = (targets > 0).sum(axis=0)
+    ratio = (is_known(targets).sum(axis=0) - positives) / np.maximum(positives, 1)
     return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
 
 
@@ -69,6 +74,15 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
         return (1 - targets) * negative + targets * pos_weight * positive
 
     return smoothed
+
+
+def skip_unknown(loss: Loss) -> Loss:
+    """Return the loss that is 0, and so is its gradient, where a target is not known (NaN)."""
+
+    def known_alone(logits: Tensor, targets: Tensor) -> Tensor:
+        return torch.where(targets.isnan(), 0.0, loss(logits, targets.nan_to_num()))
+
+    return known_alone
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:

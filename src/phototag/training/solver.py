@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from phototag.base.params import Params
 from phototag.data.dataset import Dataset, physical_memory, read_batch, take_photos
+from phototag.data.targets import is_known, label_rates
 from phototag.network import distributed
 from phototag.network.inference import predict_logits
 from phototag.network.model import find_head
-from phototag.training.losses import Loss, build_loss, positive_weights
+from phototag.training.losses import Loss, build_loss, positive_weights, skip_unknown
 
 STRENGTHS_A_DECADE = 4  # of L2: an epoch's is 10^(-1/4) of the one before
 ITERATIONS = 100  # of L-BFGS an epoch, at most
@@ -61,13 +62,15 @@ def predict_out_of_fold(model: nn.Module, train: Dataset, params: Params, epoch:
         seen = take_photos(train, np.flatnonzero(folds != fold))
         linear = find_head(head)
         device = linear.weight.device
-        rates = torch.from_numpy(seen.targets.mean(axis=0)).float().to(device)
+        rates = torch.from_numpy(label_rates(seen.targets)).float().to(device)
+        # A label on none or all of them counts as on half a photo more, or less.
+        half = torch.from_numpy(1 / (2 * is_known(seen.targets).sum(axis=0) + 2)).to(rates)
         with torch.no_grad():
             linear.weight.zero_()
-            # A label on none or all of them counts as on half a photo more, or less.
-            linear.bias.copy_(rates.logit(eps=1 / (2 * len(seen) + 2)))
+            linear.bias.copy_(rates.clamp(half, 1 - half).logit())
         weights = positive_weights(seen.targets).to(device) if params.pos_weight else None
         loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
+        loss = loss if seen.complete else skip_unknown(loss)
         strength = strength_of(params.weight_decay, epoch)
         solve_epoch(head, loss, build_solver(head), seen, strength)
         logits[left_out] = predict_logits(head, take_photos(train, left_out), device)
@@ -91,13 +94,14 @@ def solve_epoch(
         strength: Of L2, on the loss's scale.
 
     Returns:
-        The mean loss over photos and labels where it ends, without L2.
+        The mean loss over photos and labels that are known, where it ends, without L2.
     """
     model.train()
     optimizer.state.clear()
     standardize, *layers = model.children()
     head = nn.Sequential(*layers)
     device = next(model.parameters()).device
+    num_known = max(int(is_known(train.targets).sum()), 1)
 
     def read() -> Iterator[Batch]:
         own = distributed.own_share(np.arange(len(train)))
@@ -111,7 +115,7 @@ def solve_epoch(
     def total_loss(backward: bool) -> Tensor:
         total = torch.zeros((), device=device)
         for features, targets in held or read():
-            part = loss(head(features), targets).sum() / (len(train) * targets.shape[1])
+            part = loss(head(features), targets).sum() / num_known
             if backward:
                 torch.autograd.backward(part)
             total += part.detach()

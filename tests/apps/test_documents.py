@@ -1,0 +1,114 @@
+"""Predictions that other tools load, and that an import reads back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from phototag.cli import typer_app
+from phototag.serving.tagger import load_tagger, read_photo, tag_photos
+from tests.intake.imports import run_import
+from tests.models import LABELS, make_model
+
+COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Path, Path]:
+    return make_model(tmp_path / "model")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current one, with a photo of each colour and a file that is none."""
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    for name, color in COLORS.items():
+        (tmp_path / "my photos").mkdir(exist_ok=True)
+        Image.new("RGB", (30, 20), color).save(tmp_path / f"my photos/{name} ö.png", exif=lying)
+    (tmp_path / "my photos/broken.jpg").write_text("no photo")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def predict(model: tuple[Path, Path], format_: str, *more: str) -> str:
+    paths = ["--model", str(model[0]), "--thresholds", str(model[1])]
+    shown = CliRunner().invoke(typer_app, ["predict", "my photos", "-f", format_, *paths, *more])
+    assert shown.exit_code == 0, shown.output
+    return shown.stdout
+
+
+def read_scores(model: tuple[Path, Path], name: str) -> dict[str, float]:
+    (tags,) = tag_photos(load_tagger(*model), [read_photo(name)])
+    return tags.scores
+
+
+@pytest.mark.parametrize("format_", ["coco", "labelstudio"])
+def test_a_file_is_what_is_shown(model: tuple[Path, Path], folder: Path, format_: str) -> None:
+    predict(model, format_, "-o", "out.json")
+    text = Path("out.json").read_text(encoding="utf-8")
+    assert predict(model, format_) == text
+    assert not list(folder.glob("*.partial"))
+
+
+def test_coco_s_own_tools_read_the_predictions(
+    model: tuple[Path, Path], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(model, "coco", "-o", "out.json")
+    coco = COCO("out.json")
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == LABELS
+    images = {image["file_name"]: image for image in coco.loadImgs(coco.getImgIds())}
+    assert sorted(images) == sorted(f"my photos/{name} ö.png" for name in COLORS)
+    for label in LABELS:
+        name = f"my photos/{label} ö.png"
+        assert (images[name]["width"], images[name]["height"]) == (20, 30)
+        (found,) = coco.loadAnns(coco.getAnnIds(images[name]["id"]))
+        assert coco.cats[found["category_id"]]["name"] == label
+        assert (found["bbox"], found["area"]) == ([0, 0, 20, 30], 600)
+        assert found["score"] == pytest.approx(read_scores(model, name)[label])
+    assert coco.getAnnIds(images["my photos/none ö.png"]["id"]) == []
+
+
+def test_label_studio_gets_tasks_with_choices(model: tuple[Path, Path], folder: Path) -> None:
+    tasks: list[dict[str, Any]] = json.loads(predict(model, "labelstudio"))
+    assert len(tasks) == len(COLORS)
+    found = {task["data"]["image"]: task["predictions"] for task in tasks}
+    for name in COLORS:
+        (prediction,) = found[f"/data/local-files/?d=my%20photos/{name}%20%C3%B6.png"]
+        scores = read_scores(model, f"my photos/{name} ö.png").values()
+        assert prediction["score"] == pytest.approx(min(max(s, 1 - s) for s in scores))
+        if name == "none":
+            assert prediction["result"] == []
+            continue
+        (result,) = prediction["result"]
+        assert result["value"] == {"choices": [name]}
+        assert (result["type"], result["from_name"], result["to_name"]) == (
+            "choices",
+            "labels",
+            "image",
+        )
+
+
+def test_what_was_predicted_can_be_imported(model: tuple[Path, Path], folder: Path) -> None:
+    carried = {f"my photos/{name} ö.png": name if name in LABELS else "" for name in COLORS}
+    predict(model, "coco", "-o", "coco.json")
+    assert run_import(Path("coco.json"), Path("a")).carried == carried
+    predict(model, "labelstudio", "-o", "tasks.json")
+    # As Label Studio exports them when a person has accepted every prediction.
+    tasks = json.loads(Path("tasks.json").read_text(encoding="utf-8"))
+    for number, task in enumerate(tasks):
+        results = [one["result"] for one in task["predictions"]]
+        task |= {"id": number, "annotations": [{"result": results[0], "was_cancelled": False}]}
+    Path("export.json").write_text(json.dumps(tasks), encoding="utf-8")
+    assert run_import(Path("export.json"), Path("b")).carried == carried
+
+
+def test_nothing_predicted_is_an_empty_list(model: tuple[Path, Path], folder: Path) -> None:
+    for name in LABELS:
+        Path(f"my photos/{name} ö.png").unlink()
+    found = json.loads(predict(model, "coco"))
+    assert (len(found["images"]), found["annotations"]) == (1, [])
