@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncssh
+import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -19,6 +20,7 @@ from phototag.base.files import file_digest
 from phototag.data.manifest import read_kept
 from phototag.intake.corrections import Answer, append_answer, read_answers
 from tests.projects import Project
+from tests.search.files import write_search
 from tests.servers import WITHOUT_JOBS, free_port, run_server
 
 pytestmark = pytest.mark.slow
@@ -101,6 +103,38 @@ def test_four_queue_workers_at_once_lose_nothing(
     assert {version.run_id for version in versions} == {run.info.run_id for run in runs.values()}
     assert client.get_model_version_by_alias("phototag", "champion")
     assert list((tmp_path / "kept").rglob("report.html"))
+
+
+@pytest.mark.soak
+def test_four_workers_of_two_clones_share_a_study(
+    database: str, tmp_path: Path, results: Project
+) -> None:
+    """Optuna's storage on PostgreSQL; each clone has its own MLflow store and DVC experiments."""
+    clones = [results.clone(tmp_path / name, cache=True) for name in ("mine", "yours")]
+    settings = {"model.conv": [{"out": 4, "kernel": 5, "stride": 4, "pool": 4}], "model.linear": []}
+    space = {"lr": {"low": 0.0005, "high": 0.05, "log": True}}
+    started = []
+    for clone in clones:
+        clone.environment["PHOTOTAG_STUDIES"] = database
+        write_search(clone.folder / "search.yaml", trials=12, settings=settings, space=space)
+        started.append(clone.start("phototag", "tune", "small", "-j", "2"))
+    assert [process.wait() for process in started] == [0, 0]
+
+    storage = optuna.storages.RDBStorage(database)
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 12
+    assert len({trial.user_attrs["settings"]["lr"] for trial in trials}) == 12
+    assert len({trial.user_attrs["process"] for trial in trials}) == 4
+    # Each trial is an experiment of the clone that made it, and of no other.
+    listed = [set(clone("dvc", "exp", "list", "--name-only").split()) for clone in clones]
+    made = [{each for each in names if "-t" in each} for names in listed]
+    assert made[0].isdisjoint(made[1])
+    assert made[0] | made[1] == {f"{name}-t{number}-s0" for number in range(12)}
+    assert min(map(len, made)) > 0
+    # Whoever ended last evaluated the winner.
+    assert any((clone.folder / "reports/tune/small/report.html").exists() for clone in clones)
+    assert not any((clone.folder / "studies.db").exists() for clone in clones)
 
 
 class SSHServer:

@@ -1,7 +1,7 @@
 """Workspaces: copies of the repository, in which experiments are made one after the other.
 
 DVC makes a copy for each experiment. Here one serves many: what lies before the training is made
-once, and an experiment takes half a second besides its training.
+once, and no process starts for an experiment.
 """
 
 import os
@@ -9,16 +9,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
 from phototag.base.errors import InputError
-from phototag.base.files import write_text
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC looks for no stages there
 GROUND = ("normalize-stats", "embed")  # what is made before a training
+# Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them
+# stays, because `dvc exp apply` wants all outputs of all stages; DVC sees that these are older.
 LEFT = ("reports/train/history.csv", "reports/train/training.json", "reports/evaluate/metrics.json")
 
 
@@ -49,13 +49,6 @@ def make_workspace(root: Path, name: str) -> Path:
         _git(folder, "restore", f"--source={changed}", "--staged", "--worktree", ".")
     place = folder / project
     _share_cache(root, place)
-    lock = place / "dvc.lock"
-    if lock.exists():
-        locked = yaml.safe_load(lock.read_text(encoding="utf-8"))
-        # The training will be the experiment's own. What comes after it stays as it was, and is
-        # out of date: `dvc exp apply` fails where an output has no hash at all.
-        locked["stages"].pop("train", None)
-        write_text(lock, yaml.safe_dump(locked, sort_keys=False, width=4096))
     clear_results(place)
     return place
 
