@@ -67,7 +67,7 @@ def judge(
     test: Dataset,
     params: Params,
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test, with thresholds as `evaluate` chooses them."""
+    """Return micro F1, macro F1, mAP and loss on test; thresholds as `evaluate` chooses them."""
     seen = join_datasets([train, val])
     logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
     cuts = choose_thresholds(
