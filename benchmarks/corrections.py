@@ -81,7 +81,7 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
     """Print how well suspects are ranked, and what putting them right is worth."""
     train, val, test = (parts[split] for split in ("train", "val", "test"))
     ranked: dict[str, list[list[float]]] = {}
-    scored: dict[str, list[tuple[float, float, float]]] = {}
+    scored: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in seeds:
         seeded = params.model_copy(update={"seed": seed})
         noisy = replace(train, targets=add_noise(train.targets, seed))
@@ -107,7 +107,7 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
             scored.setdefault(name, []).append(scores)
     heads = [f"{what} of {first}" for first in FIRST for what in ("precision", "recall")]
     print_table(["ranking", "suspects", *heads], ranked)
-    print_table(["train", "micro F1", "macro F1", "mAP"], scored)
+    print_table(["train", "micro F1", "macro F1", "mAP", "loss"], scored)
 
 
 def choose_photos(
