@@ -21,13 +21,15 @@ def test_summary_shows_scores_report_and_next_steps(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports/evaluate").mkdir(parents=True)
-    (tmp_path / "reports/evaluate/metrics.json").write_text(json.dumps({"f1_micro": 0.71234}))
+    (tmp_path / "reports/evaluate/metrics.json").write_text(
+        json.dumps({"f1_micro": 0.71234, "known": 72})
+    )
     decision = {"name": "phototag", "version": 3, "champion": False, "reason": "micro F1 too low"}
     (tmp_path / "reports/register").mkdir()
     (tmp_path / "reports/register/decision.json").write_text(json.dumps(decision))
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert shown.exit_code == 0
-    assert "0.7123" in shown.output
+    assert "  f1_micro  0.7123\n  known     72\n" in shown.output
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert str(tmp_path / "reports/evaluate/report.html") in shown.output
     assert "make ui" in shown.output
