@@ -15,13 +15,12 @@ from phototag.base.files import read_json
 from phototag.data.manifest import label_names, label_targets, read_kept
 from phototag.data.targets import UNKNOWN
 from phototag.experiments.recipes import write_recipe
-from phototag.intake.formats.recognition import Format
+from phototag.intake.formats.recognition import WORDS, Format
 from phototag.intake.raw import list_files, read_file
 from phototag.network.weights import load_model
 from tests.e2e.sources import WRITERS, Source
 from tests.projects import Project, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak]
 # Channels' means, and a line through them: enough for what the sources show.
 SMALL = {
     "resize.size": 32,
@@ -48,6 +47,8 @@ def test_every_format_has_a_source(tmp_path: Path) -> None:
     assert kinds == set(get_args(Format))
 
 
+@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_source_becomes_a_model(project: Project, tmp_path: Path, name: str) -> None:
     source, raw = WRITERS[name](tmp_path / "meine Fotos"), f"data/{name}.zip"
@@ -57,6 +58,7 @@ def test_a_source_becomes_a_model(project: Project, tmp_path: Path, name: str) -
     ran = project("dvc", "repro")
     project.commit(name)
     print(told, ran, sep="\n")  # by `pytest -s`: what a user sees
+    assert told.removeprefix("recognised as ").partition(":")[0] in WORDS[source.kind]
 
     # What the pipeline has of each photo is what its tool said.
     manifest = read_kept(project.folder / "data/manifest.csv")
