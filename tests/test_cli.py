@@ -1,18 +1,19 @@
 import json
-import re
 import shlex
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dvc.utils.hydra import to_hydra_overrides
 from PIL import Image
 from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
+from phototag.base.params import read_params
 from phototag.cli import app, typer_app
+from tests.conftest import SHIPPED_PARAMS
 from tests.projects import make_project
 
 
@@ -21,13 +22,15 @@ def test_summary_shows_scores_report_and_next_steps(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports/evaluate").mkdir(parents=True)
-    (tmp_path / "reports/evaluate/metrics.json").write_text(json.dumps({"f1_micro": 0.71234}))
+    (tmp_path / "reports/evaluate/metrics.json").write_text(
+        json.dumps({"f1_micro": 0.71234, "known": 72})
+    )
     decision = {"name": "phototag", "version": 3, "champion": False, "reason": "micro F1 too low"}
     (tmp_path / "reports/register").mkdir()
     (tmp_path / "reports/register/decision.json").write_text(json.dumps(decision))
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert shown.exit_code == 0
-    assert "0.7123" in shown.output
+    assert "  f1_micro  0.7123\n  known     72\n" in shown.output
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert str(tmp_path / "reports/evaluate/report.html") in shown.output
     assert "make ui" in shown.output
@@ -73,11 +76,35 @@ def import_photos(to: str) -> str:
 
 def test_import_says_what_to_run_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(SHIPPED_PARAMS, "params.yaml")
     shown = import_photos("data/raw.zip")
     assert "recognised as numbered photos: 1, and 1 label file\n" in shown
     assert "1 photos in data/raw.zip: cat 1" in shown
     assert "dvc add data/raw.zip" in shown
-    assert "`data.raw: data/raw.zip`" in shown
+    assert "params.yaml says `data.raw: data/raw.zip` now. Next, so that DVC and git" in shown
+    assert shown.endswith("and `dvc repro`.\n")
+    before, after = SHIPPED_PARAMS.read_text(), Path("params.yaml").read_text()
+    assert after == before.replace("  raw: data/sample   ", "  raw: data/raw.zip  ", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "params.yaml is missing: run from the repository's root; then write"),
+        ("data: {raw: [", "params.yaml is not valid YAML: "),
+        ("seed: 0\n", "params.yaml: data.raw is missing; then write"),
+    ],
+)
+def test_import_tells_the_key_that_it_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("params.yaml").write_text(content)
+    shown = import_photos("data/raw.zip")
+    assert message in shown
+    assert "; then write `data.raw: data/raw.zip` into it. Next, so that" in shown
+    assert (Path("params.yaml").read_text() if content is not None else None) == content
 
 
 def test_import_says_what_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,19 +123,17 @@ def test_what_to_run_next_may_be_pasted(
 ) -> None:
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
+    shutil.copy(SHIPPED_PARAMS, "params.yaml")
     steps = [shlex.split(line) for line in import_photos(to).splitlines() if line.startswith("  ")]
-    assert steps[-1] == ["dvc", "repro"]
-    (override,) = to_hydra_overrides([steps[-2][-1]])
-    assert override.key_or_group == "data.raw"
-    raw = str(override.value())
+    raw = read_params(Path("params.yaml")).data.raw
     if to.startswith(".."):  # DVC refuses to keep it, and in a copy `..` is elsewhere
         assert raw == str(tmp_path / "raw.zip")
-        assert len(steps) == 2
+        assert steps == []
     else:
         assert raw == to
-        assert steps[0] == ["dvc", "add", to]
         files = [f"{to}.dvc", str(Path(to).with_name(".gitignore"))]
-        assert steps[1:3] == [
+        assert steps == [
+            ["dvc", "add", to],
             ["git", "add", *files],
             ["git", "commit", "-m", "Add photos", *files],
         ]
@@ -124,8 +149,9 @@ def test_pasted_steps_bring_photos_into_an_experiments_copy(tmp_path: Path) -> N
     (tmp_path / "a b/cat.txt").write_text("".join(f"{n}\n" for n in range(0, 40, 2)))
     told = project("phototag", "import", "../a b", "--to", "own/of me/raw.zip")
     steps = "\n".join(line for line in told.splitlines() if line.startswith("  "))
+    project("bash", "-e", "-c", steps)
     # Only as far as the photos go.
-    project("bash", "-e", "-c", re.sub("(dvc exp run .*|dvc repro)", r"\1 resize", steps))
+    project("dvc", "repro", "resize")
     project("dvc", "exp", "run", "--temp", "-S", "resize.min_side=40", "resize")
     assert not project("git", "status", "--porcelain", "--", "own")
 

@@ -1,6 +1,5 @@
 """The command line: `phototag --help`."""
 
-import re
 import shlex
 import socket
 import subprocess
@@ -63,7 +62,7 @@ def import_(
         bool, typer.Option(help="MIRFLICKR: take CLASS.txt, not the stricter CLASS_r1.txt.")
     ] = False,
 ) -> None:
-    """Bring your own photos into the layout that the pipeline reads.
+    """Bring your own photos into the layout that the pipeline reads, and name them in params.yaml.
 
     SOURCE is recognised by its content: numbered photos with label files, a folder a class, COCO
     instances, a Label Studio export, Hugging Face's imagefolder, or a CSV of labels, of tags, or
@@ -82,21 +81,24 @@ def import_(
     if summary.unknown_counts:
         counts = ", ".join(f"{label} {count}" for label, count in summary.unknown_counts.items())
         typer.echo(f"not known: {counts}")
-    typer.echo(_tell_next_steps(summary.destination))
+    typer.echo(_name_photos(summary.destination))
 
 
-def _tell_next_steps(photos: Path) -> str:
-    """Tell the commands, to be pasted as they are, that make the pipeline read new photos."""
+def _name_photos(photos: Path) -> str:
+    """Write new photos' place into params.yaml, and tell the commands by which they are kept."""
     import yaml
 
-    from phototag.experiments.queue import to_hydra
+    from phototag.experiments.recipes import write_recipe
 
     folder = Path.cwd()
     inside = photos.resolve().is_relative_to(folder)
     raw = str(photos.resolve().relative_to(folder) if inside else photos.resolve())
     key = yaml.safe_dump({"data.raw": raw}, allow_unicode=True, width=10_000).strip()
-    plain = re.fullmatch(r"[\w .-]*(/[\w .-]+)+", raw, re.ASCII)
-    commands = []
+    try:
+        write_recipe(Path("params.yaml"), {"data.raw": raw})
+        lines = [f"params.yaml says `{key}` now."]
+    except InputError as error:  # the photos are there all the same
+        lines = [f"{error}; then write `{key}` into it."]
     if inside:  # DVC keeps only what lies in the project
         tracked = [f"{raw}.dvc"]
         ignored = subprocess.run(["git", "check-ignore", "-q", raw], check=False).returncode == 0
@@ -105,10 +107,10 @@ def _tell_next_steps(photos: Path) -> str:
         # The copies that experiments run in hold what is committed; DVC empties git's index.
         commands = [["dvc", "add", raw], ["git", "add", *tracked]]
         commands.append(["git", "commit", "-m", "Add photos", *tracked])
-    commands.append(["dvc", "exp", "run", "-S", f"data.raw={raw if plain else to_hydra(raw)}"])
-    commands.append(["dvc", "repro"])
-    lines = [f"Next; `-S` writes `{key}` into params.yaml:", *map(shlex.join, commands)]
-    return "\n  ".join(lines)
+        lines[0] += " Next, so that DVC and git keep the photos:"
+        lines += [f"  {shlex.join(command)}" for command in commands]
+    lines.append("Then `phototag recipe`, which lists settings to start from, and `dvc repro`.")
+    return "\n".join(lines)
 
 
 @typer_app.command()

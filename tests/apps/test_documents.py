@@ -1,8 +1,11 @@
 """Predictions that other tools load, and that an import reads back."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -91,6 +94,33 @@ def test_label_studio_gets_tasks_with_choices(model: tuple[Path, Path], folder: 
             "labels",
             "image",
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        (["my photos/red ö.png", "./my photos/../my photos/blue ö.png"], "."),
+        (["my photos/red ö.png", "../beside.png"], "/"),
+        (["my photos/red ö.png", "{folder}/my photos/blue ö.png"], "/"),
+    ],
+)
+def test_label_studio_finds_all_photos_in_one_root(
+    model: tuple[Path, Path], folder: Path, given: list[str], root: str
+) -> None:
+    Path("inner").mkdir()
+    (folder / "my photos").rename("inner/my photos")
+    shutil.copy("inner/my photos/red ö.png", "beside.png")
+    os.chdir("inner")
+    names = [name.format(folder=Path.cwd()) for name in given]
+    paths = ["--model", str(model[0]), "--thresholds", str(model[1])]
+    shown = CliRunner().invoke(typer_app, ["predict", *names, "-f", "labelstudio", *paths])
+    images = [task["data"]["image"] for task in json.loads(shown.stdout)]
+    parts = [unquote(image.removeprefix("/data/local-files/?d=")) for image in images]
+    assert [Path(root, part).resolve() for part in parts] == [
+        Path(name).resolve() for name in names
+    ]
+    # Out of it Label Studio serves nothing, and it takes no path from the top.
+    assert not any(part.startswith("/") or ".." in part for part in parts)
 
 
 def test_what_was_predicted_can_be_imported(model: tuple[Path, Path], folder: Path) -> None:

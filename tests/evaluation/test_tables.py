@@ -295,6 +295,7 @@ def test_tables_say_over_how_many_known_entries_they_count(
     known, probabilities = targets != UNKNOWN, sigmoid(result.logits["test"])
     predicted = probabilities >= result.thresholds.values
     assert (result.tables["scores"]["known"] == known.sum()).all()
+    assert headline(result.tables["scores"])["known"] == known.sum()
     assert headline(result.tables["scores"])["f1_micro"] == pytest.approx(
         sk.f1_score(targets[known], predicted[known]), rel=1e-7
     )

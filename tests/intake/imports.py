@@ -43,6 +43,43 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
+def annotate(*choices: str, **more: Any) -> dict[str, Any]:
+    """Write an annotation as Label Studio 1.x exports it."""
+    chosen = {
+        "value": {"choices": list(choices)},
+        "id": "Dx_aB91ISN",
+        "from_name": "labels",
+        "to_name": "image",
+        "type": "choices",
+        "origin": "manual",
+    }
+    return {
+        "id": 12,
+        "completed_by": 1,
+        "result": [chosen] if choices else [],
+        "was_cancelled": False,
+        "ground_truth": False,
+        "created_at": "2026-01-09T21:52:49.513742Z",
+        "lead_time": 4.288,
+        "task": 1,
+    } | more
+
+
+def make_task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str, Any]:
+    """Write a task as the same exports it."""
+    return {
+        "id": number,
+        "annotations": list(annotations),
+        "file_upload": image.rpartition("/")[2],
+        "drafts": [],
+        "predictions": [{"model_version": "m", "result": annotate("wrong")["result"]}],
+        "data": {"image": image},
+        "meta": {},
+        "total_annotations": len(annotations),
+        "project": 3,
+    }
+
+
 def run_import(source: Path, to: Path, **hints: Any) -> Imported:
     """Import a source and read the result back through its own list of sources."""
     summary = import_photos(source, to, Hints(**hints))

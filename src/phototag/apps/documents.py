@@ -69,12 +69,14 @@ def as_labelstudio(
     that cannot be read are left out.
 
     Args:
-        names: The files, relative to what Label Studio calls LOCAL_FILES_DOCUMENT_ROOT.
+        names: The files. What Label Studio calls LOCAL_FILES_DOCUMENT_ROOT, out of which it serves
+            nothing, is the current folder; or `/`, where a name is absolute or leads out of that.
         labels: All of them.
         rows: Each photo's JSON line.
     """
+    root = Path("/" if any(map(_leads_out, names)) else Path.cwd())
     tasks = (
-        _describe_task(name, row)
+        _describe_task(os.path.relpath(name, root), row)
         for name, row in zip(names, map(json.loads, rows), strict=True)
         if not row["error"]
     )
@@ -87,6 +89,11 @@ DOCUMENTS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[str]], Ite
     "coco": as_coco,
     "labelstudio": as_labelstudio,
 }
+
+
+def _leads_out(name: str) -> bool:
+    path = Path(os.path.normpath(name))
+    return path.is_absolute() or path.parts[:1] == ("..",)
 
 
 def _describe_task(name: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _describe_task(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "score": min(max(score, 1 - score) for score in row["scores"].values()),
         "result": [result] if row["labels"] else [],
     }
-    path = quote(os.fsencode(Path(name).as_posix().lstrip("/")))
+    path = quote(os.fsencode(Path(name).as_posix()))
     return {"data": {"image": f"/data/local-files/?d={path}"}, "predictions": [prediction]}
 
 

@@ -26,9 +26,9 @@ def summarize(root: Path) -> str:
     tracked = _read_tracked(root)
     width = max(map(len, scores))
     for name, value in scores.items():
-        told = f"  {name:<{width}}  {value:.4f}"
+        told = f"  {name:<{width}}  {_show(value)}"
         if tracked.get(name, value) != value:
-            told += f"   (in git: {tracked[name]:.4f})"
+            told += f"   (in git: {_show(tracked[name])})"
         lines.append(told)
     if any(tracked.get(name, value) != value for name, value in scores.items()):
         lines += [
@@ -58,6 +58,11 @@ def summarize(root: Path) -> str:
         "  make ui",
     ]
     return "\n".join(lines)
+
+
+def _show(value: float) -> str:
+    """Write a score; a count, of known entries, has no digits to round."""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _read_tracked(root: Path) -> dict[str, Any]:

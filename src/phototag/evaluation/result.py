@@ -142,7 +142,9 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
     """Pick the few metrics that stand in metrics.json, with 8 digits, as tables have.
 
     To round what was rounded may be off by one in the last digit, so who shows them rounds them.
+    Where some entries are not known, `known` is how many are, as in the table.
     """
     values = table.set_index(["predictor", "metric"])["value"]
     # A value that does not exist (no label has positives) is 0 here: JSON knows no NaN.
-    return {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
+    found = {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
+    return found | ({"known": int(table["known"].iloc[0])} if "known" in table else {})

@@ -5,44 +5,7 @@ from typing import Any
 import pytest
 
 from phototag.base.errors import InputError
-from tests.intake.imports import paint, run_import, write
-
-
-def annotate(*choices: str, **more: Any) -> dict[str, Any]:
-    """Write an annotation as Label Studio 1.x exports it."""
-    chosen = {
-        "value": {"choices": list(choices)},
-        "id": "Dx_aB91ISN",
-        "from_name": "labels",
-        "to_name": "image",
-        "type": "choices",
-        "origin": "manual",
-    }
-    return {
-        "id": 12,
-        "completed_by": 1,
-        "result": [chosen] if choices else [],
-        "was_cancelled": False,
-        "ground_truth": False,
-        "created_at": "2026-01-09T21:52:49.513742Z",
-        "lead_time": 4.288,
-        "task": 1,
-    } | more
-
-
-def make_task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": number,
-        "annotations": list(annotations),
-        "file_upload": image.rpartition("/")[2],
-        "drafts": [],
-        "predictions": [{"model_version": "m", "result": annotate("wrong")["result"]}],
-        "data": {"image": image},
-        "meta": {},
-        "total_annotations": len(annotations),
-        "project": 3,
-    }
-
+from tests.intake.imports import annotate, make_task, paint, run_import, write
 
 EXPORT = [
     make_task(41, "/data/upload/3/8a1b2c3d-one.png", annotate("cat", "red sofa")),

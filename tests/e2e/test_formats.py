@@ -1,0 +1,133 @@
+"""Every format that `phototag import` reads, from its tool's files to a registered model."""
+
+import csv
+import io
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from pycocotools.coco import COCO
+
+from phototag.base.files import read_json
+from phototag.data.manifest import label_names, label_targets, read_kept
+from phototag.data.targets import UNKNOWN
+from phototag.experiments.recipes import write_recipe
+from phototag.intake.formats.recognition import WORDS, Format
+from phototag.intake.raw import list_files, read_file
+from phototag.network.weights import load_model
+from tests.e2e.sources import WRITERS, Source
+from tests.projects import Project, make_project
+
+# Channels' means, and a line through them: enough for what the sources show.
+SMALL = {
+    "resize.size": 32,
+    "split.val": 0.25,
+    "split.test": 0.25,
+    "lr": 0.02,
+    "batch_size": 4,
+    "model.conv": [{"out": 8, "kernel": 1, "pool": 32}],
+    "model.linear": [],
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """All formats' own: one after the other is imported into it."""
+    made = make_project(tmp_path_factory.mktemp("formats") / "project", epochs="12")
+    write_recipe(made.folder / "params.yaml", SMALL)
+    made.commit("A small network")
+    return made
+
+
+def test_every_format_has_a_source(tmp_path: Path) -> None:
+    kinds = {write(tmp_path / name).kind for name, write in WRITERS.items()}
+    assert kinds == set(get_args(Format))
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_source_becomes_a_model(project: Project, tmp_path: Path, name: str) -> None:
+    source, raw = WRITERS[name](tmp_path / "meine Fotos"), f"data/{name}.zip"
+    told = project("phototag", "import", str(source.path), *source.options, "--to", raw)
+    steps = [line for line in told.splitlines() if line.startswith("  ")]
+    project("bash", "-e", "-c", "\n".join(steps))
+    ran = project("dvc", "repro")
+    project.commit(name)
+    print(told, ran, sep="\n")  # by `pytest -s`: what a user sees
+    assert told.removeprefix("recognised as ").partition(":")[0] in WORDS[source.kind]
+
+    # What the pipeline has of each photo is what its tool said.
+    manifest = read_kept(project.folder / "data/manifest.csv")
+    labels = sorted(source.labels)
+    assert label_names(manifest) == labels
+    origins = read_origins(project.folder / raw, source)
+    rows = [source.photos.index(origins[file].path) for file in manifest["file"]]
+    assert sorted(rows) == list(range(len(source.photos)))
+    targets = source.targets[:, [source.labels.index(label) for label in labels]]
+    assert np.array_equal(label_targets(manifest), targets[rows])
+    for given, found in (
+        (source.ids, [origins[file].id for file in manifest["file"]]),
+        (source.groups, list(manifest["source_group"])),
+    ):
+        assert found == [str(given[row]) if given else "" for row in rows]
+
+    splits = pd.read_csv(project.folder / "data/splits.csv")["split"]
+    scores = read_json(project.folder / "reports/evaluate/metrics.json")
+    known = targets[rows][splits == "test"] != UNKNOWN
+    assert scores.get("known", known.size) == np.count_nonzero(known)
+    assert ("known" in scores) == (not known.all())
+    check_registered(project, raw, labels)
+    check_predictions(project, tmp_path, source, labels, targets)
+
+
+class Origin(NamedTuple):
+    """Where a photo of the pipeline came from: its file, and its id there."""
+
+    path: Path
+    id: str
+
+
+def read_origins(raw: Path, source: Source) -> dict[str, Origin]:
+    """Go the way back from each photo's new name, by sources.csv or by its number."""
+    if "sources.csv" not in list_files(raw):
+        return {f"images/{photo.name}": Origin(photo, "") for photo in source.photos}
+    folder = source.path if source.path.is_dir() else source.path.parent
+    rows = csv.DictReader(io.StringIO(read_file(raw, "sources.csv").decode()))
+    return {
+        f"images/{row['file']}": Origin((folder / row["source"]).resolve(), row.get("id", ""))
+        for row in rows
+    }
+
+
+def check_registered(project: Project, raw: str, labels: list[str]) -> None:
+    """Make sure that the registry has the model, of a run on these photos."""
+    assert load_model(project.folder / "models/model.safetensors")[1].labels == labels
+    decision = read_json(project.folder / "reports/register/decision.json")
+    client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    version = client.get_model_version(decision["name"], decision["version"])
+    run = client.get_run(version.run_id)
+    assert (run.info.status, run.data.params["data.raw"]) == ("FINISHED", raw)
+
+
+def check_predictions(
+    project: Project, folder: Path, source: Source, labels: list[str], targets: np.ndarray
+) -> None:
+    """Make sure that other tools load what the model says of two photos, and that it is right."""
+    chosen = np.flatnonzero((targets == (1, 1, 0)).all(axis=1))[:2]
+    names, truth = [str(source.photos[row]) for row in chosen], labels[:2]
+    for format_ in ("coco", "labelstudio"):
+        output = str(folder / f"{format_}.json")
+        project("phototag", "predict", *names, "-f", format_, "-o", output)
+    coco = COCO(str(folder / "coco.json"))
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == labels
+    assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == names
+    for image in coco.getImgIds():
+        annotations = coco.loadAnns(coco.getAnnIds(image))
+        assert [labels[annotation["category_id"] - 1] for annotation in annotations] == truth
+    tasks = read_json(folder / "labelstudio.json")
+    results = [task["predictions"][0]["result"] for task in tasks]
+    assert [result["value"]["choices"] for (result,) in results] == [truth, truth]
