@@ -18,6 +18,7 @@ CONTEXT.set_forkserver_preload(
         "phototag.tracking.runs",
         "phototag.experiments.campaign",
         "phototag.apps.predictions",
+        "timm",
         "mlflow.store.tracking.sqlalchemy_store",
         "torch._dynamo",  # by an optimizer's first step
     ]

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +95,25 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(
     assert path.read_bytes() == whole.read_bytes()
     whole_batches = max(cut - 128, 0) // (32 * 48)
     assert sum(computed) == len(PHOTOS) - 32 * whole_batches
+
+
+def test_a_kill_while_they_move_to_another_disk_leaves_no_part_of_them(
+    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
+    embed_photos(frozen, whole, state)
+
+    def copy_half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "move", copy_half)
+        with pytest.raises(KeyboardInterrupt):
+            embed_photos(frozen, path, state)
+    assert not path.exists()
+    assert embed_photos(frozen, path, state).photos == 75 % 32  # the last batch is no whole one
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_features_of_others_are_refused(

@@ -83,7 +83,7 @@ def test_augmentations_of_kept_features_are_refused(frozen: Path) -> None:
 def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
     embed.main()
     assert np.load("data/features.npy").shape == (40, 1024)
-    (pace,) = (frozen / ".phototag/features").iterdir()
+    (pace,) = (frozen / ".phototag/features").glob("*.json")
     assert json.loads(pace.read_text())["photos"] == 40
     train.main()
     client = MlflowClient(f"sqlite:///{frozen / 'mlflow.db'}")

@@ -2,19 +2,22 @@
 
 import io
 import shutil
+import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.files import content_key, file_digest, read_json, write_json
+from phototag.base.files import content_key, file_digest, read_json, replace_file, write_json
 from phototag.base.parallel import Backend, run_in_order
 from phototag.base.params import pair_backbones
 from phototag.network.allocator import keep_freed_memory
@@ -57,7 +60,8 @@ def embed_photos(
     """Compute every photo's features and write them to a .npy file, float32 [num_images, width].
 
     What a killed process had done is kept in `unfinished`, which grows batch by batch and becomes
-    `path` in the end: the next one goes on behind it, and ends with the same bytes.
+    `path` in the end: the next one goes on behind it, and ends with the same bytes. Processes that
+    share it must `take_turn`.
 
     Args:
         frozen: The backbones and the photos.
@@ -96,9 +100,27 @@ def embed_photos(
             file.flush()
             bar.update(len(features))
         bar.close()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(unfinished, path)
+    # On another disk, moving is copying, which a kill may cut short.
+    with replace_file(path) as temporary:
+        shutil.move(unfinished, temporary)
     return Pace(num_images - done, time.perf_counter() - began)
+
+
+def take_turn(folder: Path) -> AbstractContextManager[object]:
+    """Wait until no other process of this project computes features; a context that holds the turn.
+
+    A `dvc repro` that is killed leaves its stage at work. Side by side with the next one's, both
+    would append to one unfinished file, and the older, of other weights maybe, could end last.
+
+    Args:
+        folder: Of unfinished features.
+    """
+    lock = FileLock(folder / "lock")
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        print("another process is computing features here: waiting for its end", file=sys.stderr)
+        return lock.acquire()
 
 
 def _embed_batch(frozen: Frozen, first: int) -> np.ndarray:
