@@ -174,8 +174,10 @@ def test_kills_leave_the_same_bytes_and_one_run(
         assert logged(project, experiment) == [("FINISHED", list(range(1, EPOCHS + 1)))]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("case", RECIPES)
+@pytest.mark.parametrize(
+    ("case", "kills"),
+    [("solved", 3), *(pytest.param(case, 10, marks=pytest.mark.soak) for case in RECIPES)],
+)
 def test_so_they_do_over_a_backbone(
     project: Path, empty_database: Path, features: Path, case: str, kills: int
 ) -> None:
