@@ -114,6 +114,7 @@ def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
     assert len(set(zip(photos, [row[1] for row in rows], strict=True))) == len(DOUBTFUL)
 
 
+@pytest.mark.soak
 def test_two_pages_at_once_ask_nobody_twice(errors: tuple[Path, str], browser: Browser) -> None:
     project, address = errors
     pages = [browser.new_page() for _ in range(2)]

@@ -174,18 +174,16 @@ def test_kills_leave_the_same_bytes_and_one_run(
         assert logged(project, experiment) == [("FINISHED", list(range(1, EPOCHS + 1)))]
 
 
-@pytest.mark.parametrize(
-    ("case", "kills"),
-    [("solved", 3), *(pytest.param(case, 10, marks=pytest.mark.soak) for case in RECIPES)],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("case", RECIPES)
 def test_so_they_do_over_a_backbone(
-    project: Path, empty_database: Path, features: Path, case: str, kills: int
+    project: Path, empty_database: Path, features: Path, case: str
 ) -> None:
     shutil.copy(empty_database, project)
     recipe, changes = RECIPES[case]
     write_params(project, recipe, changes)
     shutil.copy(features, project / "data")
-    for experiment, _ in make_train(project).survive(kills):
+    for experiment, _ in make_train(project).survive(10):
         epochs = list(range(1, changes["epochs"] + 1))
         assert logged(project, experiment) == [("FINISHED", epochs)]
 
