@@ -102,7 +102,7 @@ def ask_and_tell(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterat
         search.sampler = build_sampler(study, len(search.trials))
         trial = search.ask()
         settings = propose(trial, study, base)
-        if why_infeasible(base, settings):
+        if why_infeasible(base, settings, study.compute):
             trial.set_constraint("feasible", 1.0)
             search.tell(trial, state=optuna.trial.TrialState.PRUNED)
             continue

@@ -84,3 +84,15 @@ def test_networks_that_need_more_memory_than_there_is_are_told(
     reason = why_infeasible(params_values, {"batch_size": batch_size})
     assert (reason == "") == fits
     assert fits or "GiB of memory, and there are" in reason
+
+
+def test_networks_that_cost_too_much_are_told(params_values: dict[str, Any]) -> None:
+    one = {"model.conv": [{"out": 8, "kernel": 3, "pool": 4}], "model.linear": []}
+    base = apply_overrides(params_values, one)
+    twice = {"model.conv": [{"out": 16, "kernel": 3, "pool": 4}]}  # of all layers but none else
+    assert not why_infeasible(base, twice, 2)
+    reason = why_infeasible(base, twice, 1.99)
+    assert "a photo takes 2.0 times the operations" in reason
+    assert "the study allows 1.99 (compute)" in reason
+    # Beside a batch, whose size costs nothing.
+    assert not why_infeasible(base, {"batch_size": 128}, 1)

@@ -1,9 +1,12 @@
 """Networks that cannot be trained, told without training them."""
 
+from typing import Any
+
 import psutil
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from phototag.base.errors import InputError
 from phototag.base.params import Params, describe_problems
@@ -14,7 +17,9 @@ COPIES = {"sgd": 3, "adagrad": 3, "adam": 4, "adamw": 4, "lbfgs": 4}  # weights,
 LABELS = 20  # about; the last layer is small
 
 
-def why_infeasible(base: dict[str, object], settings: dict[str, object]) -> str:
+def why_infeasible(
+    base: dict[str, Any], settings: dict[str, Any], compute: float | None = None
+) -> str:
     """Say why settings cannot be trained with; nothing where they can.
 
     Takes milliseconds: the network is built without memory.
@@ -22,6 +27,7 @@ def why_infeasible(base: dict[str, object], settings: dict[str, object]) -> str:
     Args:
         base: The values of params.yaml with which trials start.
         settings: Dotted key -> value.
+        compute: As in `Study`.
     """
     try:
         params = Params.model_validate(apply_overrides(base, settings))
@@ -30,9 +36,7 @@ def why_infeasible(base: dict[str, object], settings: dict[str, object]) -> str:
     if params.model.name != "conv":
         return ""  # backbones are not searched, and a head has a few weights
     try:
-        with torch.device("meta"):
-            size = params.resize.size
-            model = build_model(params.model, LABELS, size, [0.5] * 3, [0.25] * 3)
+        model = _build_empty(params)
     except InputError as error:
         return str(error)
     needed, there = estimate_memory(model, params), _memory()
@@ -41,7 +45,35 @@ def why_infeasible(base: dict[str, object], settings: dict[str, object]) -> str:
             f"training needs about {needed / 2**30:.1f} GiB of memory, and there are "
             f"{there / 2**30:.1f}"
         )
+    if compute is not None:
+        start = Params.model_validate(base)
+        ratio = count_operations(model, params) / count_operations(_build_empty(start), start)
+        if ratio > compute:
+            return (
+                f"a photo takes {ratio:.1f} times the operations of the network from which trials "
+                f"start, and the study allows {compute:g} (compute)"
+            )
     return ""
+
+
+def _build_empty(params: Params) -> nn.Module:
+    """Build a network without memory."""
+    with torch.device("meta"):
+        return build_model(params.model, LABELS, params.resize.size, [0.5] * 3, [0.25] * 3)
+
+
+@torch.no_grad()
+def count_operations(model: nn.Module, params: Params) -> int:
+    """Count a photo's floating point operations, forward, of convolutions and linear layers.
+
+    Args:
+        model: Of `build_model`, without memory.
+        params: Of the trial.
+    """
+    side = params.resize.size
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, side, side, device="meta"))
+    return int(counter.get_total_flops())
 
 
 def _memory() -> int:

@@ -126,6 +126,9 @@ class Study(_Group):
         hours: Of all trials together, after which none begins.
         seeds: Each trial trains once with each of them, and is worth the mean.
         sampler: tpe learns from earlier trials, random does not.
+        compute: A network that takes more operations a photo than so many times those of the one
+            from which trials start is not trained. It keeps the few that cost most from taking most
+            of the time.
         pruner: Which trials end early: none; those below the median of earlier ones at the same
             epoch; or Hyperband's.
         seed: Of what the search itself draws.
@@ -138,6 +141,7 @@ class Study(_Group):
     objective: Objective = "val_loss"
     trials: PositiveInt
     hours: PositiveFloat | None = None
+    compute: PositiveFloat | None = None
     seeds: Annotated[
         tuple[NonNegativeInt, ...], Field(min_length=1), BeforeValidator(_as_tuple)
     ] = (0,)

@@ -81,7 +81,7 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
             journal.note_process(trial)
             settings = propose(trial, plan.study, plan.base)
             trial.set_user_attr(journal.SETTINGS, settings)
-            reason = why_infeasible(plan.base, settings)
+            reason = why_infeasible(plan.base, settings, plan.study.compute)
             if reason:
                 _tell_infeasible(study, trial, reason)
                 continue
