@@ -5,16 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from phototag.base.files import file_digest, read_json
-from phototag.base.params import read_params
-from phototag.data.dataset import read_datasets
+from phototag.base.params import Params, read_params
 from phototag.data.manifest import fingerprint, read_kept
-from phototag.network.weights import read_metadata
-from phototag.registry import versions
-from phototag.registry.report import write_decision
-from phototag.serving.pyfunc import digest_model
-from phototag.tracking.records import log_folder
-from phototag.tracking.runs import experiment_name, find_or_rebuild_run
-from phototag.tracking.store import connect
+from phototag.registry.decision import stand_aside, write_decision
+from phototag.tracking.provenance import experiment_name
 
 from . import run
 
@@ -25,8 +19,22 @@ def main() -> None:
     """Run the stage."""
     params = read_params()
     if experiment_name() and not params.registry.experiments:
-        write_decision(REPORTS, *versions.stand_aside(experiment_name()))
-        return
+        write_decision(REPORTS, *stand_aside(experiment_name()))
+    else:
+        register(params)
+
+
+def register(params: Params) -> None:
+    """Put the model into the registry, and let it challenge the champion."""
+    # PyTorch and MLflow take seconds, which an experiment that stands aside does not need.
+    from phototag.data.dataset import read_datasets
+    from phototag.network.weights import read_metadata
+    from phototag.registry import versions
+    from phototag.serving.pyfunc import digest_model
+    from phototag.tracking.records import log_folder
+    from phototag.tracking.runs import find_or_rebuild_run
+    from phototag.tracking.store import connect
+
     model, thresholds = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
     scores = read_json(Path("reports/evaluate/metrics.json"))
     history = pd.read_csv("reports/train/history.csv")

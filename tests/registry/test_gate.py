@@ -18,6 +18,7 @@ from phototag.base.errors import InputError
 from phototag.data.dataset import Dataset
 from phototag.network.weights import Metadata
 from phototag.registry import comparison, versions
+from phototag.registry.decision import stand_aside
 from phototag.tracking.store import Store, connect
 from tests.models import make_model
 
@@ -243,7 +244,7 @@ def test_a_champion_without_its_files_does_not_compare(
 
 
 def test_an_experiment_stands_aside() -> None:
-    decision, table = versions.stand_aside("my-try")
+    decision, table = stand_aside("my-try")
     assert decision["version"] is None
     assert not decision["champion"]
     assert "dvc exp apply my-try" in decision["reason"]

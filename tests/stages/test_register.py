@@ -1,13 +1,15 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from phototag.apps.summary import summarize
-from phototag.registry.comparison import COLUMNS
-from phototag.registry.report import write_decision
+from phototag.registry.decision import COLUMNS, write_decision
 from stages import register
 from tests.conftest import SHIPPED_PARAMS
 
@@ -64,3 +66,21 @@ def test_an_old_decision_is_told_with_its_time(tmp_path: Path) -> None:
     told = summarize(tmp_path)
     assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in told
     assert "`phototag history` tells what came since" in told
+
+
+def test_standing_aside_imports_neither_pytorch_nor_mlflow(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED_PARAMS, tmp_path / "params.yaml")
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from stages import register; register.main();"
+            "print({'torch', 'mlflow'} & set(sys.modules))",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"DVC_EXP_NAME": "my-try", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "set()"

@@ -225,3 +225,25 @@ def test_what_is_not_known_is_left_out(params: Params) -> None:
             oracle.fit(features[seen & rows], TRAIN.targets[seen & rows, label])
             expected = oracle.decision_function(features[~seen])
             np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)
+
+
+def test_a_small_head_leaves_threads_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    bce = build_loss("bce", 0.0, None)
+
+    def watched(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return bce(logits, targets)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for small, expected in ((solver.SMALL, 2), (1, 4)):
+            monkeypatch.setattr(solver, "SMALL", small)
+            seen.clear()
+            head = build()
+            solver.solve_epoch(head, watched, solver.build_solver(head), TRAIN, 0.1)
+            assert set(seen) == {expected}
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)

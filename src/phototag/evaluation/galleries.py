@@ -21,7 +21,7 @@ from phototag.pages.figures import colormaps, embed
 PER_GROUP = 6  # photos of each kind that a label shows
 LABELS = 30  # with a gallery: the most frequent ones
 SIDE = 128  # of a picture, pixels
-BATCH = 64
+BATCH = 32
 
 
 @dataclass(frozen=True)

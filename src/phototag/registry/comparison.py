@@ -6,6 +6,7 @@ chance that a model that is no better ever wins is at most ALPHA, however many a
 inequality, whatever the models have in common).
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from phototag.evaluation import scores
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
 from phototag.network.weights import load_model, read_metadata
+from phototag.registry.decision import COLUMNS
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDES = "f1_micro"
 ALPHA = 0.025  # of all challenges of one champion together; one-sided
-COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 
 
 def why_incomparable(judged: Dataset, model_file: Path, thresholds_file: Path) -> str:
@@ -71,19 +72,40 @@ def compare_models(
     weights = scores.draw_weights(len(judged), resamples, seed, judged.groups)
     groups = len(set(judged.groups)) or len(judged)
     new, old = (_score(judged, *files, weights) for files in (challenger, champion))
-    rows = [
-        (
-            name,
-            new[name][0],
-            old[name][0],
-            new[name][0] - old[name][0],
-            *bound_difference(new[name] - old[name], groups, number),
-        )
-        for name in METRICS
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(list_differences(new, old, METRICS, groups, number), columns=COLUMNS)
     known = np.count_nonzero(is_known(judged.targets))
     return table if judged.complete else table.assign(known=known)
+
+
+def list_differences(
+    new: Mapping[str, np.ndarray],
+    old: Mapping[str, np.ndarray],
+    metrics: Iterable[str],
+    groups: int,
+    number: int = 1,
+) -> list[tuple[str, float, float, float, float, float]]:
+    """List what two models score, and how far apart they are.
+
+    Args:
+        new: Metric -> its value on the photos as they are, and on each resample, [1 + resamples].
+        old: The same of the other, on the same resamples.
+        metrics: Which ones.
+        groups: As of `bound_difference`, and so is `number`.
+        number: Which challenge it is, from 1.
+
+    Returns:
+        A row a metric: its name, the new value, the old one, their difference, and its interval.
+    """
+    return [
+        (
+            name,
+            float(new[name][0]),
+            float(old[name][0]),
+            float(new[name][0] - old[name][0]),
+            *bound_difference(new[name] - old[name], groups, number),
+        )
+        for name in metrics
+    ]
 
 
 def level(number: int) -> float:

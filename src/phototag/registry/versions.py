@@ -6,7 +6,6 @@ about the champion stands in the tags of the version it was about, before the al
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,17 +20,11 @@ from phototag.base.files import content_key
 from phototag.data.dataset import Dataset
 from phototag.network.weights import Metadata, describe_origin
 from phototag.pages.cells import escape_markdown
-from phototag.registry.comparison import (
-    COLUMNS,
-    compare_models,
-    coverage,
-    judge,
-    why_incomparable,
-)
+from phototag.registry.comparison import compare_models, coverage, judge, why_incomparable
+from phototag.registry.decision import COLUMNS, MODEL_NAME, write_time
 from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
-MODEL_NAME = "phototag"
 DECISION_TAG = "decision."  # and the time; the value is JSON
 PHOTOS_TAG, WEIGHTS_TAG = "test_fingerprint", "weights_digest"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no model, or no such alias
@@ -264,29 +257,8 @@ def _decision(
         "previous_champion": int(champion.version) if champion else None,
         "kind": kind,
         "reason": reason,
-        "time": _now(),
+        "time": write_time(),
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def stand_aside(experiment: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return the decision on an experiment that was not asked to register, and no comparison."""
-    decision = {
-        "name": MODEL_NAME,
-        "version": None,
-        "champion": False,
-        "previous_champion": None,
-        "kind": "experiment",
-        "reason": (
-            f"the experiment {experiment} is not registered: `dvc exp apply {experiment}` and "
-            "`dvc repro --force --single-item register` do it, or -S registry.experiments=true"
-        ),
-        "time": _now(),
-    }
-    return decision, pd.DataFrame(columns=COLUMNS)
 
 
 def _record(client: MlflowClient, decision: dict[str, Any], **more: Any) -> dict[str, Any]:

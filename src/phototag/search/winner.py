@@ -15,7 +15,7 @@ from phototag.experiments.claims import Run, apply_overrides, flatten
 from phototag.experiments.queue import run_queued
 from phototag.experiments.sync import list_experiments, open_revision
 from phototag.pages.cells import guard_cell
-from phototag.registry.comparison import bound_difference
+from phototag.registry.comparison import list_differences
 from phototag.search.journal import SETTINGS, FrozenTrial, Plan
 
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
@@ -128,14 +128,5 @@ def compare_predictions(
             | {"loss": scores.score_losses(targets, np.log(near / (1 - near)), weights)}
         )
     new, old = both
-    rows = [
-        (
-            name,
-            new[name][0],
-            old[name][0],
-            new[name][0] - old[name][0],
-            *bound_difference(new[name] - old[name], len(set(groups)), 1),
-        )
-        for name in METRICS
-    ]
+    rows = list_differences(new, old, METRICS, len(set(groups)))
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])

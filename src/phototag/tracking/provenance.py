@@ -10,11 +10,15 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
-import torch
 
 COMMIT_TAG = "mlflow.source.git.commit"
 DIRTY_TAG = "phototag.git_dirty"
 CLOCK_SHIFT = 30  # seconds by which a process's start may seem to move
+
+
+def experiment_name() -> str:
+    """Return the DVC experiment's name, or nothing for a plain `dvc repro`."""
+    return os.environ.get("DVC_EXP_NAME", "")
 
 
 def name_machine() -> str:
@@ -69,6 +73,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def describe_environment() -> str:
     """Tell Python, machine and every installed package, one a line."""
+    import torch  # takes seconds, which an experiment that does not register has no need of
+
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     packages = {f"{each.name}=={each.version}" for each in distributions()}
     lines = [

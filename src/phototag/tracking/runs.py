@@ -4,7 +4,6 @@ It is found by its content key, the hash of what its training depended on, so th
 pass a run's id to the next.
 """
 
-import os
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from phototag.tracking.provenance import (
     describe_environment,
+    experiment_name,
     has_died,
     is_of_this_machine,
     name_process,
@@ -47,11 +47,6 @@ PATIENCE = 60  # seconds for the system's last metrics
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """Raised where somebody who watches a training needs no more of it; its run is KILLED."""
-
-
-def experiment_name() -> str:
-    """Return the DVC experiment's name, or nothing for a plain `dvc repro`."""
-    return os.environ.get("DVC_EXP_NAME", "")
 
 
 def create_run(

@@ -31,7 +31,6 @@ class BatchNorm(nn.BatchNorm2d):
         together: Tensor = self._normalize_together(maps)
         return together
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _normalize_together(self, maps: Tensor) -> Tensor:
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -63,6 +62,15 @@ def share_statistics(model: nn.Module) -> None:
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = BatchNorm
+
+
+def hide_from_compiler() -> None:
+    """Keep what several processes do together out of the graphs of torch.compile.
+
+    Not by a decorator: with it, each process that trains would import the compiler, for seconds.
+    """
+    hidden = torch.compiler.disable(BatchNorm._normalize_together)  # type: ignore[no-untyped-call]
+    BatchNorm._normalize_together = hidden  # type: ignore[method-assign]
 
 
 def freeze_biases(model: nn.Module) -> None:

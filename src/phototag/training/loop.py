@@ -27,7 +27,12 @@ from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
-from phototag.training.batch_norm import freeze_biases, hold_statistics, share_statistics
+from phototag.training.batch_norm import (
+    freeze_biases,
+    hide_from_compiler,
+    hold_statistics,
+    share_statistics,
+)
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
 from phototag.training.losses import Loss, build_loss, positive_weights, skip_unknown
 from phototag.training.optimizers import build_optimizer
@@ -386,6 +391,7 @@ def wrap(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
     forward = DistributedDataParallel(model) if distributed.world_size() > 1 else model
     if not compiled:
         return forward
+    hide_from_compiler()
     # Records forward and backward as CUDA graphs: a step of a small network is then no longer
     # bound by the time to launch its kernels. The last, smaller batch is a recording of its own.
     return torch.compile(forward, mode="reduce-overhead", dynamic=False)

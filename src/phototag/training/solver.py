@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ STRENGTHS_A_DECADE = 4  # of L2: an epoch's is 10^(-1/4) of the one before
 ITERATIONS = 100  # of L-BFGS an epoch, at most
 CHUNK = 4096  # photos at a time
 FOLDS = 5
+# Photos times weights, up to which an evaluation takes milliseconds, and half the threads are used.
+# All threads wait for each other after every product: one that shares its core with another program
+# holds up the rest, and these waits, a few in a millisecond, made a solve ten times as long. In
+# larger products they do not count.
+SMALL = 100_000_000
 
 Batch = tuple[Tensor, Tensor]
 
@@ -133,6 +139,19 @@ def solve_epoch(
                 total += strength / 2 * weight.detach().square().sum()
         return total
 
-    optimizer.step(evaluate)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return float(total_loss(backward=False))
+    with _spare_threads(len(train) * sum(weight.numel() for weight in model.parameters())):
+        optimizer.step(evaluate)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            return float(total_loss(backward=False))
+
+
+@contextmanager
+def _spare_threads(work: int) -> Iterator[None]:
+    """Compute with half of the threads where there is little to do, see `SMALL`."""
+    threads = torch.get_num_threads()
+    if work <= SMALL:
+        torch.set_num_threads(max(threads // 2, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
