@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning_curve import CPU, SEEDS, judge, score, score_head, solve
+from benchmarks.learning_curve import CPU, SEEDS, judge, score_head, solve, solve_on_features
 from phototag.base.params import Params, read_params
 from phototag.data.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.data.splits import split_groups
@@ -143,10 +143,12 @@ def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Seque
         for way in ("by chance", "by uncertainty", "phototag"):
             known = np.zeros(len(pool), bool)
             known[np.random.default_rng(seed).permutation(len(pool))[:START]] = True
-            curve = [score(take_photos(pool, np.flatnonzero(known)), test, seed)]
+            curve = [solve_on_features(take_photos(pool, np.flatnonzero(known)), test, seed)[:3]]
             while known.sum() < END:
                 known[choose_photos(way, pool, known, seed, params)] = True
-                curve.append(score(take_photos(pool, np.flatnonzero(known)), test, seed))
+                curve.append(
+                    solve_on_features(take_photos(pool, np.flatnonzero(known)), test, seed)[:3]
+                )
             curves.setdefault(way, []).append(curve)
     counts = [str(count) for count in range(START, END + 1, STEP)]
     for index, metric in enumerate(("micro F1", "macro F1", "mAP")):

@@ -1,10 +1,14 @@
-"""What a solved head scores on test, by how many labelled photos it had.
+"""What a model scores on test, by how many labelled photos it had.
 
-In a project whose features are there (`phototag recipe pretrained`, your photos, `dvc repro`),
-`python -m benchmarks.learning_curve 100 300 1000 2000` takes so many of the photos that are not in
-test, a ninth of them for val, and does what the pipeline does: the strength of L2 is chosen on val,
-thresholds on val and out of fold. Scores are means over three splits, each on its own tenth of all
-photos.
+In a project whose photos are there (`phototag recipe NAME`, your photos, `dvc repro embed`),
+`python -m benchmarks.learning_curve CURVE 100 300 1000 2000` takes so many of the photos that are
+not in test, a ninth of them for val, and does with them what the pipeline does, by params.yaml: a
+frozen backbone's head is solved on the kept features, and its thresholds are chosen on val and out
+of fold; other networks are trained from scratch, with thresholds chosen on val. Three splits, each
+judged on its own tenth of all photos.
+
+It writes docs/results/learning_curve.csv, a row a training, where other curves stay as they are,
+and learning_curve.png.
 """
 
 import sys
@@ -12,13 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
+from phototag.base.files import write_table
 from phototag.base.params import Params, read_params
 from phototag.data.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.data.splits import split_groups
+from phototag.data.stats import channel_stats
+from phototag.data.targets import label_rates
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
+from phototag.experiments.collection import RESULTS
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.network.metrics import (
@@ -27,20 +36,23 @@ from phototag.network.metrics import (
     mean_average_precision,
     sigmoid,
 )
-from phototag.network.model import Standardize
+from phototag.network.model import Standardize, build_model, initialize
+from phototag.pages.figures import BLUE, GREEN, ORANGE, figure_style, new_figure, save_figure
 from phototag.training.loop import fit
 from phototag.training.solver import predict_out_of_fold
 
 SEEDS = (0, 1, 2)
+SCORES = ("f1_micro", "f1_macro", "mAP", "loss")
 CPU = torch.device("cpu")
 
 
-def score(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, float]:
-    """Return micro F1, macro F1 and mAP on test, of a head that learns from these photos."""
+def solve_on_features(
+    labelled: Dataset, test: Dataset, seed: int
+) -> tuple[float, float, float, float]:
+    """Return micro F1, macro F1, mAP and loss on test, of a head that learns from these photos."""
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
-    scores = score_head(train, val, test, read_params().model_copy(update={"seed": seed}))
-    return scores[:3]
+    return score_head(train, val, test, read_params().model_copy(update={"seed": seed}))
 
 
 def score_head(
@@ -68,7 +80,7 @@ def judge(
     params: Params,
 ) -> tuple[float, float, float, float]:
     """Return micro F1, macro F1, mAP and loss on test; thresholds as `evaluate` chooses them."""
-    seen = join_datasets([train, val])
+    seen = join_datasets([train, val]) if len(out_of_fold) else val
     logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
     cuts = choose_thresholds(
         seen.targets,
@@ -86,22 +98,68 @@ def judge(
     )
 
 
+def train_from_scratch(
+    labelled: Dataset, test: Dataset, seed: int
+) -> tuple[float, float, float, float]:
+    """Return micro F1, macro F1, mAP and loss on test, of a network that learns from these."""
+    params = read_params().model_copy(update={"seed": seed})
+    side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
+    train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
+    mean, std = (values.tolist() for values in channel_stats(Path("data/images.npy"), train.rows))
+    torch.manual_seed(seed)
+    network = build_model(params.model, len(train.labels), params.resize.size, mean, std)
+    initialize(network, params.model, torch.from_numpy(label_rates(train.targets)).float())
+    list(fit(network, train, val, params))
+    return judge(network, np.zeros((0, len(train.labels))), train, val, test, params)
+
+
+def draw_curves(table: pd.DataFrame, path: Path) -> None:
+    """Draw micro F1 (full) and macro F1 (dashed) by the number of photos, a colour a curve."""
+    figure, axes = new_figure("What so many labelled photos give", "labelled photos", "F1 on test")
+    for number, (curve, rows) in enumerate(table.groupby("curve", sort=False)):
+        for metric, style in (("f1_micro", "-"), ("f1_macro", "--")):
+            means = rows.groupby("photos")[metric].mean()
+            color = (BLUE, ORANGE, GREEN)[number % 3]
+            name = f"{curve}, {metric.removeprefix('f1_')}"
+            axes.plot(means.index, means, style, color=color, marker="o", label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(table["photos"].unique()))
+    axes.set_xticklabels(f"{count:,}".replace(",", " ") for count in sorted(set(table["photos"])))
+    axes.minorticks_off()
+    axes.set_ylim(0, 1)
+    axes.legend()
+    save_figure(figure, path)
+
+
 def main() -> None:
-    """Print a row for each number of photos."""
+    """Print a row for each number of photos, and keep each training."""
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    curve, counts = sys.argv[1], [*map(int, sys.argv[2:])]
     names = ("images.npy", "manifest.csv", "splits.csv")
     parts = read_datasets(*(Path("data", name) for name in names))
-    features = np.load("data/features.npy", mmap_mode="r")
-    photos = replace(join_datasets(list(parts.values())), images=features)
-    print("| labelled photos | micro F1 | macro F1 | mAP |\n|---|---|---|---|")
-    for count in map(int, sys.argv[1:]):
-        rows = []
+    photos = join_datasets(list(parts.values()))
+    learn = train_from_scratch
+    if read_params().model.frozen:
+        photos = replace(photos, images=np.load("data/features.npy", mmap_mode="r"))
+        learn = solve_on_features
+    rows = []
+    for count in counts:
         for seed in SEEDS:
             side = split_groups(photos.targets, list(photos.groups), (0.9, 0.1), seed)
-            rest = np.flatnonzero(side == 0)
-            rest = np.random.default_rng(seed).permutation(rest)[:count]
+            rest = np.random.default_rng(seed).permutation(np.flatnonzero(side == 0))[:count]
             test = take_photos(photos, np.flatnonzero(side == 1))
-            rows.append(score(take_photos(photos, rest), test, seed))
-        print(f"| {count} | {' | '.join(f'{value:.3f}' for value in np.mean(rows, axis=0))} |")
+            found = dict(zip(SCORES, learn(take_photos(photos, rest), test, seed), strict=True))
+            rows.append({"curve": curve, "photos": count, "seed": seed} | found)
+            print(rows[-1], flush=True)
+    table, path = pd.DataFrame(rows), RESULTS / "learning_curve.csv"
+    if path.exists():
+        known = pd.read_csv(path)
+        table = pd.concat([known[known["curve"] != curve], table], ignore_index=True)
+    write_table(path, table)
+    with figure_style():
+        draw_curves(table, path.with_suffix(".png"))
+    print(table.groupby(["curve", "photos"], sort=False)[list(SCORES)].mean().round(3))
 
 
 if __name__ == "__main__":
