@@ -22,14 +22,21 @@ def main() -> None:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
     # PyTorch takes seconds, for which the report's network need not wait here.
-    from phototag.network.features import Frozen, embed_photos, features_key, note_pace, take_turn
+    from phototag.network.features import (
+        PART,
+        Frozen,
+        embed_photos,
+        features_key,
+        note_pace,
+        take_turn,
+    )
     from phototag.network.pretrained import list_weights_files
 
     key = features_key(name, list_weights_files(pair_backbones(name, weights)), IMAGES)
     folder = project_root() / ".phototag" / "features"
     frozen = Frozen(name, weights, IMAGES.absolute())
     with take_turn(folder):
-        pace = embed_photos(frozen, FEATURES, folder / key, params.embed.backend)
+        pace = embed_photos(frozen, FEATURES, folder / f"{key}{PART}", params.embed.backend)
         note_pace(folder, FEATURES, pace)
 
 

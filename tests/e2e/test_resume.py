@@ -126,7 +126,7 @@ def make_embed(project: Path) -> Stage:
     """It computes more photos' features than the project has, which take longer."""
     photos = np.load(project / "data/images.npy")
     np.save(project / "data/images.npy", np.resize(photos, (ROWS, *photos.shape[1:])))
-    return Stage("embed", project, ("data/features.npy",), f".phototag/features/{'[0-9a-f]' * 16}")
+    return Stage("embed", project, ("data/features.npy",), ".phototag/features/*.part")
 
 
 def write_params(project: Path, recipe: str, changes: dict[str, Any]) -> None:

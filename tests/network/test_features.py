@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from phototag.base.errors import InputError
+from phototag.base.files import MAX_AGE
 from phototag.base.parallel import Backend
 from phototag.network import features, runtime
 from phototag.network.features import (
@@ -114,6 +115,16 @@ def test_a_kill_while_they_move_to_another_disk_leaves_no_part_of_them(
     assert not path.exists()
     assert embed_photos(frozen, path, state).photos == 75 % 32  # the last batch is no whole one
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_what_nobody_goes_on_with_is_removed(tmp_path: Path, frozen: Frozen) -> None:
+    old, new, other = (tmp_path / name for name in ("a.part", "b.part", "c.json"))
+    for path in (old, new, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, path.stat().st_mtime - MAX_AGE - 60))
+    embed_photos(frozen, tmp_path / "features.npy", tmp_path / "key.part")
+    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["b.part", "c.json"]
 
 
 def test_features_of_others_are_refused(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from phototag.base.errors import InputError
+from phototag.base.files import MAX_AGE
 from phototag.training.checkpoint import (
-    MAX_AGE,
     checkpoint_path,
     discard_checkpoint,
     load_checkpoint,

@@ -5,14 +5,16 @@ import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_AGE = 14 * 24 * 3600  # seconds after which unfinished work is removed
 ROWS = 2**15  # of a table that are formatted at once
 
 
@@ -49,6 +51,14 @@ def _is_running(pid: str) -> bool:
     except (PermissionError, ValueError):  # somebody else's process, or no file of ours
         return True
     return True
+
+
+def remove_stale(paths: Iterable[Path]) -> None:
+    """Remove those of these files that nobody wrote to for two weeks, such as unfinished work."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > MAX_AGE:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

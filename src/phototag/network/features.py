@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.files import content_key, file_digest, read_json, replace_file, write_json
+from phototag.base.files import (
+    content_key,
+    file_digest,
+    read_json,
+    remove_stale,
+    replace_file,
+    write_json,
+)
 from phototag.base.parallel import Backend, run_in_order
 from phototag.base.params import pair_backbones
 from phototag.network.allocator import keep_freed_memory
@@ -28,6 +35,7 @@ from phototag.network.runtime import accelerate
 
 BATCH = 32  # photos at a time; more are slower on a CPU, whose caches they outgrow
 CHUNK = 4096  # rows of features read at a time
+PART = ".part"  # how the names of unfinished features end
 PROBES = 4  # photos whose features are computed anew before they are trained on
 
 
@@ -103,6 +111,7 @@ def embed_photos(
     # On another disk, moving is copying, which a kill may cut short.
     with replace_file(path) as temporary:
         shutil.move(unfinished, temporary)
+    remove_stale(unfinished.parent.glob(f"*{PART}"))  # what was begun for others, and given up
     return Pace(num_images - done, time.perf_counter() - began)
 
 

@@ -4,16 +4,13 @@ It lives under the project's root, outside DVC's outputs: as an output that pers
 carry one experiment's weights into the next.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from phototag.base.errors import InputError
-from phototag.base.files import replace_file
-
-MAX_AGE = 14 * 24 * 3600  # seconds after which a state that nobody took up again is removed
+from phototag.base.files import remove_stale, replace_file
 
 
 def checkpoint_path(root: Path, key: str) -> Path:
@@ -57,6 +54,4 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 def discard_checkpoint(path: Path) -> None:
     """Remove a state that is no longer needed, and those that nobody took up for two weeks."""
     path.unlink(missing_ok=True)
-    for other in path.parent.glob("*.pt"):
-        if time.time() - other.stat().st_mtime > MAX_AGE:
-            other.unlink(missing_ok=True)
+    remove_stale(path.parent.glob("*.pt"))
