@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +254,70 @@ def test_what_was_killed_goes_on_and_no_trial_is_lost_or_run_twice(make_plan: Ma
         assert [run.info.status for run in runs] == ["FINISHED"]
         history = connect().client.get_metric_history(runs[0].info.run_id, "val_loss")
         assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def let_pass(plan: Plan, seconds: float) -> None:
+    """Set each trial's last sign of life back."""
+    with closing(sqlite3.connect(plan.root / "studies.db")) as database, database:
+        database.execute(
+            "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, ?)",
+            [f"-{seconds} seconds"],
+        )
+
+
+def test_a_trial_of_a_machine_that_is_gone_is_taken_up(make_plan: MakePlan) -> None:
+    plan = make_plan(trials=1)
+    study = open_study(plan.root, plan.name, plan.study)
+    trial = next_trial(study, plan)
+    assert trial
+    for process in (name_process(), "elsewhere:1:1"):
+        trial.set_user_attr("process", process)
+        let_pass(plan, journal.SILENCE - 30)
+        assert next_trial(study, plan) is None
+        # Only of its own machine's processes it is known whether they live.
+        let_pass(plan, 60)
+        taken = next_trial(study, plan)
+        assert (taken is None) == (process == name_process())
+        if taken is None:
+            trial.storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    assert listed(plan)[0].user_attrs["process"] == name_process()
+    assert listed(plan)[0].user_attrs["attempts"] == 2
+    assert not journal.list_silent(study)
+
+
+def test_a_machine_that_slept_finds_its_trial_ended_and_goes_on(
+    make_plan: MakePlan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan(trials=2, space={"lr": {"low": 0.001, "high": 0.01}})
+
+    def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
+        trained = train_network(params, watch, tags)
+        if tags["phototag.trial"] == "0":
+            study = open_study(plan.root, plan.name, plan.study)
+            study.tell(0, 0.5)
+        return trained
+
+    work(plan, train)
+    assert "trial 0: another machine has taken it up" in capsys.readouterr().out
+    assert [trial.state for trial in listed(plan)] == [TrialState.COMPLETE] * 2
+    assert listed(plan)[0].value == 0.5
+
+
+def test_a_process_tells_that_it_lives(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "BEAT", 0.01)
+    plan = make_plan(trials=1)
+    study = open_study(plan.root, plan.name, plan.study)
+    trial = next_trial(study, plan)
+    assert trial
+    let_pass(plan, journal.SILENCE + 60)
+    assert journal.list_silent(study) == {0}
+    until = time.monotonic() + 60
+    with journal.beat(trial):
+        while journal.list_silent(study) and time.monotonic() < until:
+            pass
+    assert not journal.list_silent(study)
 
 
 def test_a_trial_that_kills_its_process_is_given_up(make_plan: MakePlan) -> None:

@@ -7,9 +7,10 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, cast
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -24,15 +25,17 @@ from phototag.tracking.store import WAIT, shown, sqlite_uri
 
 try:
     import optuna
-    from optuna.exceptions import StorageInternalError
+    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, Trial, TrialState
 except ModuleNotFoundError as error:
     raise InputError("`phototag tune` needs Optuna: pip install 'phototag[tune]'") from error
 
-__all__ = ["FrozenTrial", "Trial", "TrialState", "optuna"]
+__all__ = ["FrozenTrial", "Trial", "TrialState", "UpdateFinishedTrialError", "optuna"]
 
 VARIABLE = "PHOTOTAG_STUDIES"
+BEAT = 30  # seconds between the signs of life of a trial's process
+SILENCE = 300  # seconds without one, after which other machines take the trial up
 # What is noted of a trial besides what Optuna knows of it.
 SETTINGS = "settings"  # dotted key of params.yaml -> value
 PROCESS = "process"  # who trains it
@@ -114,7 +117,9 @@ def open_study(root: Path, name: str, study: Study) -> "optuna.Study":
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
     with lock_study("journal"), explain_failures(uri):
         return optuna.create_study(
-            storage=RDBStorage(uri, engine_kwargs=options),
+            storage=RDBStorage(
+                uri, engine_kwargs=options, heartbeat_interval=BEAT, grace_period=SILENCE
+            ),
             study_name=name,
             direction="maximize" if study.rises else "minimize",
             pruner=build_pruner(study),
@@ -189,3 +194,34 @@ def note_process(trial: Trial) -> None:
     """Note that this process takes a trial up."""
     trial.set_user_attr(PROCESS, name_process())
     trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
+    _beat_once(trial)
+
+
+@contextmanager
+def beat(trial: Trial) -> Iterator[None]:
+    """Tell the journal meanwhile, twice a minute, that a trial's process lives."""
+    ended = Event()
+
+    def tell() -> None:
+        while not ended.wait(BEAT):
+            with suppress(SQLAlchemyError, StorageInternalError):  # it may come back
+                _beat_once(trial)
+
+    thread = Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _beat_once(trial: Trial) -> None:
+    cast("RDBStorage", trial.storage).record_heartbeat(trial._trial_id)
+
+
+def list_silent(study: "optuna.Study") -> set[int]:
+    """List the numbers of running trials whose process was not heard of for `SILENCE`."""
+    silent = set(cast("RDBStorage", study._storage)._get_stale_trial_ids(study._study_id))
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return {trial.number for trial in running if trial._trial_id in silent}

@@ -22,9 +22,16 @@ from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import kept_epoch
 from phototag.search import journal
 from phototag.search.feasibility import why_infeasible
-from phototag.search.journal import FrozenTrial, Plan, Trial, TrialState, optuna
+from phototag.search.journal import (
+    FrozenTrial,
+    Plan,
+    Trial,
+    TrialState,
+    UpdateFinishedTrialError,
+    optuna,
+)
 from phototag.search.space import propose
-from phototag.tracking.provenance import has_died
+from phototag.tracking.provenance import has_died, is_of_this_machine
 from phototag.tracking.runs import Stopped, find_runs
 from phototag.tracking.store import FAILURES, connect
 from phototag.tracking.studies import PARENT_TAG, log_arrays
@@ -56,7 +63,12 @@ def work(plan: Plan, train: Train) -> None:
     study = journal.open_study(plan.root, plan.name, plan.study)
     ground = ""
     while (trial := next_trial(study, plan)) is not None:
-        ground = run_trial(study, trial, plan, train, ground)
+        try:
+            with journal.beat(trial):
+                ground = run_trial(study, trial, plan, train, ground)
+        except UpdateFinishedTrialError:  # this machine slept, and was given up
+            print(f"trial {trial.number}: another machine has taken it up, and ended it")
+            ground = ""
         _stop_after_failures(study, plan)
 
 
@@ -96,13 +108,15 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
 
 
 def _find_left(study: "optuna.Study") -> Trial | None:
-    """Take up a trial of a process of this machine that is gone."""
+    """Take up a trial of a process that is gone; of another machine's that is silent."""
+    silent = journal.list_silent(study)
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         process, started = frozen.user_attrs.get(journal.PROCESS), frozen.datetime_start
         unnamed = process is None and (
             started is None or (datetime.now() - started).total_seconds() > UNNAMED
         )
-        if not unnamed and not has_died(process or ""):
+        lost = frozen.number in silent and not is_of_this_machine(process or "")
+        if not (unnamed or lost or has_died(process or "")):
             continue
         trial = Trial(study, frozen._trial_id)
         if journal.SETTINGS not in frozen.user_attrs:  # killed while it was proposed
