@@ -279,7 +279,7 @@ def test_a_trial_of_a_machine_that_is_gone_is_taken_up(make_plan: MakePlan) -> N
         taken = next_trial(study, plan)
         assert (taken is None) == (process == name_process())
         if taken is None:
-            trial.storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+            trial.storage.record_heartbeat(trial._trial_id)
     assert listed(plan)[0].user_attrs["process"] == name_process()
     assert listed(plan)[0].user_attrs["attempts"] == 2
     assert not journal.list_silent(study)

@@ -114,6 +114,8 @@ def open_study(root: Path, name: str, study: Study) -> "optuna.Study":
     uri = journal_uri(root)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # `beat` does what `Study.optimize` would.
+    warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
     with lock_study("journal"), explain_failures(uri):
         return optuna.create_study(
