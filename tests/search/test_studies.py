@@ -59,6 +59,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         },
         "space.lr: when waits for optimizer 'adamw', which is none of its choices",
     ),
+    ({"compute": 0}, "compute: input should be greater than 0, not 0"),
 ]
 
 
@@ -135,10 +136,16 @@ def test_what_params_yaml_would_refuse_is_one_sentence(
     assert "\n" not in str(raised.value)
 
 
-def test_processes_and_names_are_told(params_values: dict[str, Any], tmp_path: Path) -> None:
+def test_processes_networks_and_names_are_told(
+    params_values: dict[str, Any], tmp_path: Path
+) -> None:
     params_values["train"]["devices"] = 2
     with pytest.raises(InputError, match=r"set train.devices and train.num_nodes to 1"):
         check_study("small", make_study(), params_values)
+    params_values["train"]["devices"] = 1
+    params_values["model"]["name"] = "resnet18"
+    with pytest.raises(InputError, match=r"small.compute bounds .* resnet18 is not searched"):
+        check_study("small", make_study(compute=2.0), params_values)
     search = read_search(write_search(tmp_path / "search.yaml"))
     with pytest.raises(InputError, match="no study 'large'; it has small"):
         find_study(search, "large")

@@ -62,7 +62,7 @@ def _load(model: Path, thresholds: Path) -> Tagger:
 
 
 def _draw_heat(tagger: Tagger, pixels: np.ndarray, label: int) -> np.ndarray | None:
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    image = torch.tensor(pixels).permute(2, 0, 1)[None]
     maps = locate_labels(tagger.network, image, torch.tensor([label]))
     return None if maps is None else overlay_heat(pixels, maps[0])
 
