@@ -35,7 +35,7 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
     header = (
         "| variant | parameters | seeds | best epoch | val loss | of the prior's "
         f"{'| mAP on val | Δ mAP' if by_map else '| Δ val loss'} "
-        "| last val loss | micro F1 | macro F1 | micro F1 at 0.5, val |"
+        "| last val loss | micro F1 | macro F1 | mAP | micro F1 at 0.5, val |"
     )
     runs = trial.runs
     ran = [variant for variant in trial.claim.variants if variant in set(runs["variant"])]
@@ -68,6 +68,7 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
             delta,
             format_spread(ends[variant], 3),
             *f1.values(),
+            format_spread(own["test_mAP"], 3),
             format_spread(own["val_f1_micro_at_0.5"], 3),
         ]
         if timed:

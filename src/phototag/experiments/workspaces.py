@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
@@ -16,6 +17,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 from phototag.base.errors import InputError
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC looks for no stages there
+DRAWN = Path("data/sample")  # photos that a stage makes
 GROUND = ("normalize-stats", "embed")  # what is made before a training
 # Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them
 # stays, because `dvc exp apply` wants all outputs of all stages; DVC sees that these are older.
@@ -28,7 +30,8 @@ def make_workspace(root: Path, name: str) -> Path:
     Data comes from DVC's cache, which is shared. What a workspace of that name held is removed.
 
     Raises:
-        InputError: There is no commit yet, from which experiments could differ.
+        InputError: There is no commit yet, from which experiments could differ; or the photos are
+            tracked neither by DVC nor by git.
     """
     folder = root / FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,6 +52,7 @@ def make_workspace(root: Path, name: str) -> Path:
         _git(folder, "restore", f"--source={changed}", "--staged", "--worktree", ".")
     place = folder / project
     _share_cache(root, place)
+    _take_data(root, place)
     clear_results(place)
     return place
 
@@ -60,6 +64,17 @@ def _share_cache(root: Path, place: Path) -> None:
     with Repo(str(root)) as repo:
         cache = repo.cache.local_cache_dir
     run_dvc(place, "cache", "dir", "--local", str(cache))
+
+
+def _take_data(root: Path, place: Path) -> None:
+    """Take from DVC's cache what lies before a training; `make_ground` makes what is missing."""
+    run_dvc(place, "checkout", "--with-deps", "--allow-missing", *GROUND)
+    raw = Path(yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))["data"]["raw"])
+    if raw != DRAWN and (root / raw).exists() and not (place / raw).exists():
+        raise InputError(
+            f"data.raw: {raw} is tracked neither by DVC nor by git, from where experiments take "
+            f"their photos: run `dvc add {raw}` and `git add {raw}.dvc`"
+        )
 
 
 def remove_workspaces(root: Path, prefix: str) -> None:
