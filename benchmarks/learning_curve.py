@@ -98,9 +98,7 @@ def judge(
     )
 
 
-def train_from_scratch(
-    labelled: Dataset, test: Dataset, seed: int
-) -> tuple[float, float, float, float]:
+def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, float, float]:
     """Return micro F1, macro F1, mAP and loss on test, of a network that learns from these."""
     params = read_params().model_copy(update={"seed": seed})
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
@@ -133,14 +131,16 @@ def draw_curves(table: pd.DataFrame, path: Path) -> None:
 
 def main() -> None:
     """Print a row for each number of photos, and keep each training."""
-    if len(sys.argv) < 3:
+    if len(sys.argv) < 3 or sys.argv[1].isdecimal():
         sys.exit(__doc__)
     curve, counts = sys.argv[1], [*map(int, sys.argv[2:])]
     names = ("images.npy", "manifest.csv", "splits.csv")
     parts = read_datasets(*(Path("data", name) for name in names))
     photos = join_datasets(list(parts.values()))
-    learn = train_from_scratch
-    if read_params().model.frozen:
+    learn, model = train_network, read_params().model
+    if model.pretrained and not model.frozen:
+        sys.exit("a backbone that trains on starts from a solved head, which this does not do")
+    if model.frozen:
         photos = replace(photos, images=np.load("data/features.npy", mmap_mode="r"))
         learn = solve_on_features
     rows = []

@@ -1,5 +1,6 @@
 """Copies of a repository that git and DVC really track."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from phototag.base.errors import InputError
 from phototag.experiments.workspaces import make_workspace, remove_workspaces
 
+pytestmark = pytest.mark.slow
 STAGES = """stages:
   normalize-stats: {cmd: wc -c < data/own/a > stats, deps: [data/own], outs: [stats]}
   embed: {cmd: touch features, outs: [features]}
@@ -35,11 +37,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_workspace_has_the_users_own_photos(root: Path) -> None:
-    with pytest.raises(InputError, match=r"data/own is tracked neither .* `dvc add data/own`"):
+    with pytest.raises(InputError, match=r"knows neither data/own nor data/own.dvc.*`dvc add data"):
         make_workspace(root, "1-0")
     run(root, "dvc", "add", "--quiet", "data/own")
-    # Known to git, and no commit is needed.
-    run(root, "git", "add", "data/own.dvc", "data/.gitignore")
+    run(root, "git", "add", "data/own.dvc")
+    with pytest.raises(InputError, match=r"would take data/own .* `git add data/.gitignore`"):
+        make_workspace(root, "1-0")
+    run(root, "git", "add", "data/.gitignore")  # no commit is needed
     place = make_workspace(root, "1-0")
     assert (place / "data/own/a").read_text() == "photo"
     assert not (place / "stats").exists()  # nothing made it yet
@@ -49,3 +53,10 @@ def test_a_workspace_has_the_users_own_photos(root: Path) -> None:
     assert (place / "stats").read_text().strip() == "5"
     remove_workspaces(root, "1-")
     assert not list((root / ".dvc/tmp/workspaces").iterdir())
+
+    shutil.rmtree(root / ".dvc/cache")
+    with pytest.raises(InputError, match=r"cache does not have data/own: .*`dvc commit data/own"):
+        make_workspace(root, "1-0")
+    (root / "params.yaml").write_text("data: {raw: ../own}\n")
+    with pytest.raises(InputError, match=r"\.\./own is outside .*: write its whole path"):
+        make_workspace(root, "1-0")

@@ -89,10 +89,13 @@ def test_networks_that_need_more_memory_than_there_is_are_told(
 def test_networks_that_cost_too_much_are_told(params_values: dict[str, Any]) -> None:
     one = {"model.conv": [{"out": 8, "kernel": 3, "pool": 4}], "model.linear": []}
     base = apply_overrides(params_values, one)
-    twice = {"model.conv": [{"out": 16, "kernel": 3, "pool": 4}]}  # of all layers but none else
+    twice = {"model.conv": [{"out": 16, "kernel": 3, "pool": 4}]}  # each layer's operations double
     assert not why_infeasible(base, twice, 2)
     reason = why_infeasible(base, twice, 1.99)
     assert "a photo takes 2.0 times the operations" in reason
     assert "the study allows 1.99 (compute)" in reason
-    # Beside a batch, whose size costs nothing.
-    assert not why_infeasible(base, {"batch_size": 128}, 1)
+    assert not why_infeasible(base, {"batch_size": 128}, 1)  # counted for one photo
+    # Where batch norm gets a single value a channel, training could not take its variance.
+    single = [{"out": 8, "kernel": 32, "residual": 1}]
+    small = {"model.batch_norm": True, "batch_size": 1, "resize.size": 32}
+    assert not why_infeasible(base, small | {"model.conv": single}, 2)

@@ -144,8 +144,12 @@ def test_processes_networks_and_names_are_told(
         check_study("small", make_study(), params_values)
     params_values["train"]["devices"] = 1
     params_values["model"]["name"] = "resnet18"
-    with pytest.raises(InputError, match=r"small.compute bounds .* resnet18 is not searched"):
+    with pytest.raises(InputError, match=r"small.compute is for networks of model.conv"):
         check_study("small", make_study(compute=2.0), params_values)
+    params_values["model"]["name"] = "conv"
+    names = {"model.name": {"choices": ["conv", "resnet18"]}}
+    with pytest.raises(InputError, match=r"small.compute is for networks of model.conv"):
+        check_study("small", make_study(compute=2.0, space=names), params_values)
     search = read_search(write_search(tmp_path / "search.yaml"))
     with pytest.raises(InputError, match="no study 'large'; it has small"):
         find_study(search, "large")

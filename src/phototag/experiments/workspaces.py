@@ -30,8 +30,8 @@ def make_workspace(root: Path, name: str) -> Path:
     Data comes from DVC's cache, which is shared. What a workspace of that name held is removed.
 
     Raises:
-        InputError: There is no commit yet, from which experiments could differ; or the photos are
-            tracked neither by DVC nor by git.
+        InputError: There is no commit yet, from which experiments could differ; or the user's
+            photos are not where experiments find them.
     """
     folder = root / FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -70,11 +70,32 @@ def _take_data(root: Path, place: Path) -> None:
     """Take from DVC's cache what lies before a training; `make_ground` makes what is missing."""
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *GROUND)
     raw = Path(yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))["data"]["raw"])
-    if raw != DRAWN and (root / raw).exists() and not (place / raw).exists():
+    if raw.is_absolute() or raw == DRAWN:
+        return
+    if not (root / raw).resolve().is_relative_to(root.resolve()):
         raise InputError(
-            f"data.raw: {raw} is tracked neither by DVC nor by git, from where experiments take "
-            f"their photos: run `dvc add {raw}` and `git add {raw}.dvc`"
+            f"data.raw: {raw} is outside the project, and experiments run in copies of that: write "
+            "its whole path"
         )
+    pointer, ignoring = f"{raw}.dvc", raw.with_name(".gitignore")
+    if not (place / raw).exists():
+        raise InputError(
+            f"data.raw: DVC's cache does not have {raw}: run `dvc pull {pointer}` where a remote "
+            f"has it, or else `dvc commit {pointer}`"
+            if (place / pointer).exists()
+            else f"data.raw: git knows neither {raw} nor {pointer}, from which experiments take "
+            f"their photos: run `dvc add {raw}` and `git add {pointer} {ignoring}`"
+        )
+    # An experiment is all that git does not ignore.
+    if (place / pointer).exists() and not _is_ignored(place, raw):
+        raise InputError(
+            f"data.raw: git would take {raw} into each experiment: run `git add {ignoring}`"
+        )
+
+
+def _is_ignored(place: Path, path: Path) -> bool:
+    command = ["git", "-C", str(place), "check-ignore", "--quiet", str(path)]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def remove_workspaces(root: Path, prefix: str) -> None:

@@ -6,7 +6,6 @@ import psutil
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from phototag.base.errors import InputError
 from phototag.base.params import Params, describe_problems
@@ -57,23 +56,10 @@ def why_infeasible(
 
 
 def _build_empty(params: Params) -> nn.Module:
-    """Build a network without memory."""
+    """Build a network without memory; batch norm takes single values as in evaluation."""
     with torch.device("meta"):
-        return build_model(params.model, LABELS, params.resize.size, [0.5] * 3, [0.25] * 3)
-
-
-@torch.no_grad()
-def count_operations(model: nn.Module, params: Params) -> int:
-    """Count a photo's floating point operations, forward, of convolutions and linear layers.
-
-    Args:
-        model: Of `build_model`, without memory.
-        params: Of the trial.
-    """
-    side = params.resize.size
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, side, side, device="meta"))
-    return int(counter.get_total_flops())
+        size = params.resize.size
+        return build_model(params.model, LABELS, size, [0.5] * 3, [0.25] * 3).eval()
 
 
 def _memory() -> int:
@@ -82,7 +68,6 @@ def _memory() -> int:
     return int(psutil.virtual_memory().total)
 
 
-@torch.no_grad()
 def estimate_memory(model: nn.Module, params: Params) -> int:
     """Estimate the bytes that a training takes: weights in several copies, and a batch's maps.
 
@@ -92,17 +77,36 @@ def estimate_memory(model: nn.Module, params: Params) -> int:
         model: Of `build_model`, without memory.
         params: Of the trial.
     """
-    values = 0
-
-    def count(_: nn.Module, __: object, output: Tensor) -> None:
-        nonlocal values
-        values += output.numel()
-
-    layers = [module for module in model.modules() if not list(module.children())]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    side = params.resize.size
-    model(torch.empty(params.batch_size, 3, side, side, device="meta"))
-    for hook in hooks:
-        hook.remove()
+    outputs = _list_outputs(model, params.batch_size, params.resize.size)
+    values = sum(output.numel() for _, output in outputs)
     weights = sum(weight.numel() for weight in model.parameters())
     return 4 * (weights * (COPIES[params.optimizer] + 1) + 2 * values)
+
+
+def count_operations(model: nn.Module, params: Params) -> int:
+    """Count a photo's multiplications, forward, of convolutions and linear layers.
+
+    Args:
+        model: Of `build_model`, without memory.
+        params: Of the trial.
+    """
+    return sum(
+        output.numel() * layer.weight[0].numel()
+        for layer, output in _list_outputs(model, 1, params.resize.size)
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    )
+
+
+@torch.no_grad()
+def _list_outputs(model: nn.Module, batch: int, side: int) -> list[tuple[nn.Module, Tensor]]:
+    """List each layer and its output, on the device meta, for a batch of photos."""
+    found: list[tuple[nn.Module, Tensor]] = []
+    layers = [module for module in model.modules() if not list(module.children())]
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output: found.append((layer, output)))
+        for layer in layers
+    ]
+    model(torch.empty(batch, 3, side, side, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return found

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +30,9 @@ try:
     from optuna.trial import FrozenTrial, Trial, TrialState
 except ModuleNotFoundError as error:
     raise InputError("`phototag tune` needs Optuna: pip install 'phototag[tune]'") from error
+
+if TYPE_CHECKING:
+    from optuna.storages._heartbeat import BaseHeartbeat
 
 __all__ = ["FrozenTrial", "Trial", "TrialState", "UpdateFinishedTrialError", "optuna"]
 
@@ -86,7 +89,8 @@ def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
         for key, value in flatten(base)
         if key not in study.space and key.partition(".")[0] not in ASIDE
     }
-    own = study.model_dump(mode="json", exclude={"says", "recipe", "settings", "trials", "hours"})
+    aside = {"says", "recipe", "settings", "trials", "hours", "compute"}
+    own = study.model_dump(mode="json", exclude=aside)
     return f"{name}-{content_key([own, settings], [])[:8]}"
 
 
@@ -194,9 +198,9 @@ def score_of(trial: FrozenTrial) -> float:
 
 def note_process(trial: Trial) -> None:
     """Note that this process takes a trial up."""
+    _beat_once(trial)  # first: who looks meanwhile must not find it silent
     trial.set_user_attr(PROCESS, name_process())
     trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
-    _beat_once(trial)
 
 
 @contextmanager
@@ -219,11 +223,9 @@ def beat(trial: Trial) -> Iterator[None]:
 
 
 def _beat_once(trial: Trial) -> None:
-    cast("RDBStorage", trial.storage).record_heartbeat(trial._trial_id)
+    cast("BaseHeartbeat", trial.storage).record_heartbeat(trial._trial_id)
 
 
 def list_silent(study: "optuna.Study") -> set[int]:
-    """List the numbers of running trials whose process was not heard of for `SILENCE`."""
-    silent = set(cast("RDBStorage", study._storage)._get_stale_trial_ids(study._study_id))
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return {trial.number for trial in running if trial._trial_id in silent}
+    """List the ids of running trials whose process was not heard of for `SILENCE`."""
+    return set(cast("BaseHeartbeat", study._storage)._get_stale_trial_ids(study._study_id))

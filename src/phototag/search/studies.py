@@ -260,11 +260,10 @@ def check_study(name: str, study: Study, base: dict[str, Any]) -> None:
             f"{place}: a trial trains in one process, and params.yaml asks for several: set "
             "train.devices and train.num_nodes to 1"
         )
-    if study.compute is not None and base["model"]["name"] != "conv":
-        raise InputError(
-            f"{place}.compute bounds what a searched network costs, and {base['model']['name']} is "
-            "not searched: leave it out"
-        )
+    if study.compute is not None and (
+        base["model"]["name"] != "conv" or "model.name" in study.space
+    ):
+        raise InputError(f"{place}.compute is for networks of model.conv alone: leave it out")
     allowed = [*flatten(Params.model_validate(base).train_settings())]
     searchable = {key for key, _ in allowed} - set(NEVER) | set(SEARCHED_TOO)
     for key, knobs in study.space.items():

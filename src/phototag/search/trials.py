@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -66,8 +67,8 @@ def work(plan: Plan, train: Train) -> None:
         try:
             with journal.beat(trial):
                 ground = run_trial(study, trial, plan, train, ground)
-        except UpdateFinishedTrialError:  # this machine slept, and was given up
-            print(f"trial {trial.number}: another machine has taken it up, and ended it")
+        except UpdateFinishedTrialError:  # two machines had it, as one of them slept
+            print(f"trial {trial.number}: another machine had it too, and ended it first")
             ground = ""
         _stop_after_failures(study, plan)
 
@@ -115,21 +116,27 @@ def _find_left(study: "optuna.Study") -> Trial | None:
         unnamed = process is None and (
             started is None or (datetime.now() - started).total_seconds() > UNNAMED
         )
-        lost = frozen.number in silent and not is_of_this_machine(process or "")
+        lost = frozen._trial_id in silent and not is_of_this_machine(process or "")
         if not (unnamed or lost or has_died(process or "")):
             continue
-        trial = Trial(study, frozen._trial_id)
-        if journal.SETTINGS not in frozen.user_attrs:  # killed while it was proposed
-            trial.set_user_attr(journal.SAME_AS, frozen.number)
-            study.tell(trial, state=TrialState.FAIL)
-        elif frozen.user_attrs.get(journal.ATTEMPTS, 0) >= ATTEMPTS:
-            reason = f"its process died {ATTEMPTS} times: killed, or out of memory"
-            trial.set_user_attr(journal.ERROR, reason)
-            study.tell(trial, state=TrialState.FAIL)
-        else:
-            journal.note_process(trial)
-            return trial
+        with suppress(UpdateFinishedTrialError):  # its machine lives, or another was first
+            if _take_up(study, Trial(study, frozen._trial_id)):
+                return Trial(study, frozen._trial_id)
     return None
+
+
+def _take_up(study: "optuna.Study", trial: Trial) -> bool:
+    """Take up a trial whose process is gone, or fail it; return whether it is to be run."""
+    if journal.SETTINGS not in trial.user_attrs:  # killed while it was proposed
+        trial.set_user_attr(journal.SAME_AS, trial.number)
+    elif trial.user_attrs.get(journal.ATTEMPTS, 0) >= ATTEMPTS:
+        reason = f"its process was lost {ATTEMPTS} times: killed, or out of memory"
+        trial.set_user_attr(journal.ERROR, reason)
+    else:
+        journal.note_process(trial)
+        return True
+    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+    return False
 
 
 def is_spent(trials: list[FrozenTrial], plan: Plan) -> bool:
@@ -221,7 +228,7 @@ def run_trial(study: "optuna.Study", trial: Trial, plan: Plan, train: Train, gro
     seconds = time.monotonic() - began
     trial.set_user_attr(journal.SECONDS, spent + seconds)
     value = float(np.mean(scores)) if state == TrialState.COMPLETE else None
-    study.tell(trial, value, state=state)
+    study.tell(trial, value, state=state, skip_if_finished=True)
     settings = ", ".join(
         f"{key} {json.dumps(value)}" for key, value in trial.user_attrs[journal.SETTINGS].items()
     )

@@ -71,7 +71,8 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any], tell: Tell) 
         tell(
             f"{plan.name}: {_tell_progress(study, plan)}; trials of others are at work "
             f"({', '.join(str(trial.number) for trial in running)}): whoever ends last evaluates "
-            "the winner"
+            f"the winner; of a machine that is gone, the same command takes them up "
+            f"{journal.SILENCE // 60} minutes after its last sign of life"
         )
         return
     best = journal.pick_best(study.get_trials(deepcopy=False), plan.study)
