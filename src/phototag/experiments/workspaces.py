@@ -17,7 +17,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 from phototag.base.errors import InputError
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC looks for no stages there
-DRAWN = Path("data/sample")  # photos that a stage makes
+SAMPLE = Path("data/sample")  # photos that a stage makes
 GROUND = ("normalize-stats", "embed")  # what is made before a training
 # Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them
 # stays, because `dvc exp apply` wants all outputs of all stages; DVC sees that these are older.
@@ -70,7 +70,7 @@ def _take_data(root: Path, place: Path) -> None:
     """Take from DVC's cache what lies before a training; `make_ground` makes what is missing."""
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *GROUND)
     raw = Path(yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))["data"]["raw"])
-    if raw.is_absolute() or raw == DRAWN:
+    if raw.is_absolute() or raw == SAMPLE:
         return
     if not (root / raw).resolve().is_relative_to(root.resolve()):
         raise InputError(

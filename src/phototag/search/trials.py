@@ -120,8 +120,9 @@ def _find_left(study: "optuna.Study") -> Trial | None:
         if not (unnamed or lost or has_died(process or "")):
             continue
         with suppress(UpdateFinishedTrialError):  # its machine lives, or another was first
-            if _take_up(study, Trial(study, frozen._trial_id)):
-                return Trial(study, frozen._trial_id)
+            trial = Trial(study, frozen._trial_id)
+            if _take_up(study, trial):
+                return trial
     return None
 
 
