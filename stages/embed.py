@@ -22,6 +22,7 @@ def main() -> None:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
     # PyTorch takes seconds, for which the report's network need not wait here.
+    from phototag.data.dataset import check_size
     from phototag.network.features import (
         PART,
         Frozen,
@@ -32,6 +33,7 @@ def main() -> None:
     )
     from phototag.network.pretrained import list_weights_files
 
+    check_size(IMAGES, params.resize.size)
     key = features_key(name, list_weights_files(pair_backbones(name, weights)), IMAGES)
     folder = project_root() / ".phototag" / "features"
     frozen = Frozen(name, weights, IMAGES.absolute())

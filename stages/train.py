@@ -54,6 +54,7 @@ def train_network(
         watch: Is given the epochs, and passes them on; what it raises ends the training.
         tags: What else the MLflow run is told.
     """
+    dataset.check_size(IMAGES, params.resize.size)
     datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)
     train, val = datasets["train"], datasets["val"]
     stats = read_json(STATS)

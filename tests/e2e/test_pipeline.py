@@ -84,6 +84,19 @@ def test_a_changed_comment_reruns_what_runs_it(
         (folder / file).write_text(before)
 
 
+def test_photos_of_another_size_are_packed_anew(results: Project, tmp_path: Path) -> None:
+    project = results.clone(tmp_path / "clone", cache=True)
+    params, images = project.folder / "params.yaml", project.folder / "data/images.npy"
+    start = params.read_text()
+    packed = images.read_bytes()
+    params.write_text(start.replace(f"size: {np.load(images).shape[1]}", "size: 48"))
+    assert "Running stage 'resize'" in project("dvc", "repro", "resize")
+    assert np.load(images).shape[1:] == (48, 48, 3)
+    params.write_text(start)
+    project("dvc", "repro", "resize")  # from the cache, and the right ones
+    assert images.read_bytes() == packed
+
+
 def test_evaluate_params_rerun_evaluate_and_register_only(experiments: dict[str, str]) -> None:
     lines = experiments["pooled"].splitlines()
     ran = [line.split("'")[1] for line in lines if line.startswith("Running stage")]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_augmentations_of_kept_features_are_refused(frozen: Path) -> None:
     (frozen / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=r"augment\.flip_vertical changes photos, .* set it to 0"):
         embed.main()
+
+
+@pytest.mark.parametrize("stage", [embed, train])
+def test_photos_of_another_size_are_refused(frozen: Path, stage: ModuleType) -> None:
+    photos = np.load("data/images.npy")
+    np.save("data/images.npy", photos[:, :8, :8])
+    with pytest.raises(InputError, match=r"8 pixels a side, and resize\.size is 16:"):
+        stage.main()
+    (frozen / "data/images.npy").write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"images\.npy is missing or damaged: `dvc repro resize`"):
+        stage.main()
 
 
 @pytest.mark.slow

@@ -56,6 +56,29 @@ class Dataset:
         return all_known(self.targets)
 
 
+def check_size(images: Path, size: int) -> None:
+    """Make sure that the packed photos are those of `resize.size`.
+
+    Many a network takes photos of any size, and what it learned from others would go unseen.
+
+    Args:
+        images: The packed array's file.
+        size: Of a photo's side, in pixels.
+
+    Raises:
+        InputError: The file is missing or damaged, or its photos have another size.
+    """
+    try:
+        found = np.load(images, mmap_mode="r").shape[1]
+    except (OSError, ValueError):
+        raise InputError(f"{images} is missing or damaged: `dvc repro resize` makes it") from None
+    if found != size:
+        raise InputError(
+            f"{images} holds photos of {found} pixels a side, and resize.size is {size}: "
+            "`dvc repro --force resize` packs them anew"
+        )
+
+
 def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Dataset]:
     """Read all splits; the pixels stay on disk until a batch asks for them.
 
