@@ -77,6 +77,8 @@ def train_network(
         else:
             solve_head(head, *known, params)
 
+    if params.optimizer == "lbfgs" and distributed.rank() == 0:
+        print("the head is solved: lr, momentum, batch_size, schedule and warmup do not count")
     inputs = [*INPUTS, *[FEATURES] * on_features(params), Path(__file__)]
     described = params.train_settings(), params.model, inputs, device
     key, state = distributed.from_first(lambda: (training_key(*described), state_key(*described)))

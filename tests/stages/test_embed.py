@@ -92,7 +92,9 @@ def test_photos_of_another_size_are_refused(frozen: Path, stage: ModuleType) -> 
 
 
 @pytest.mark.slow
-def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
+def test_the_trained_model_takes_photos_again(
+    frozen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     embed.main()
     assert np.load("data/features.npy").shape == (40, 1024)
     (pace,) = (frozen / ".phototag/features").glob("*.json")
@@ -123,8 +125,18 @@ def test_the_trained_model_takes_photos_again(frozen: Path) -> None:
     values = yaml.safe_load((frozen / "params.yaml").read_text())
     values["train"]["ema"] = 0
     (frozen / "params.yaml").write_text(yaml.safe_dump(values))
+    capsys.readouterr()
     train.main()
+    assert "lr, momentum, batch_size, schedule and warmup do not count" in capsys.readouterr().out
     assert np.load("models/out_of_fold.npy").shape == (24, 3)
+    solved, metadata = load_model(frozen / "models/model.safetensors")
+    values |= {"lr": 0.5, "momentum": 0.1, "batch_size": 3, "schedule": "one-cycle", "warmup": 0.4}
+    (frozen / "params.yaml").write_text(yaml.safe_dump(values))
+    train.main()
+    again, other = load_model(frozen / "models/model.safetensors")
+    assert other.content_key != metadata.content_key  # they are told apart all the same
+    state = again.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in solved.state_dict().items())
     # Other weights under the same name: DVC knows the name alone.
     torch.manual_seed(1)
     torch.save(models.mobilenet_v3_small().state_dict(), frozen / "w.pth")
