@@ -34,7 +34,8 @@ def main() -> None:
     from phototag.network.pretrained import list_weights_files
 
     check_size(IMAGES, params.resize.size)
-    key = features_key(name, list_weights_files(pair_backbones(name, weights)), IMAGES)
+    pairs = pair_backbones(name, weights)
+    key = features_key(pairs, list_weights_files(pairs), IMAGES)
     folder = project_root() / ".phototag" / "features"
     frozen = Frozen(name, weights, IMAGES.absolute())
     with take_turn(folder):

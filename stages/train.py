@@ -18,7 +18,7 @@ from phototag.network import distributed, features, model
 from phototag.network.metrics import kept_epoch
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
-from phototag.tracking.runs import record_training
+from phototag.tracking.runs import Stopped, record_training
 from phototag.tracking.store import connect
 from phototag.training import solver
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
@@ -90,15 +90,14 @@ def train_network(
         keep_out_of_fold(learner, train, params, list(epochs))  # the first process records them
         return trained
     data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
-    history = record_training(
-        connect(),
-        key,
-        params.model_dump(),
-        map(asdict, epochs),
-        data,
-        resumed,
-        tag_features(params) | dict(tags or {}),
-    )
+    told = tag_features(params) | dict(tags or {})
+    try:
+        history = record_training(
+            connect(), key, params.model_dump(), map(asdict, epochs), data, resumed, told
+        )
+    except Stopped as stopped:
+        stopped.checkpoint = checkpoint
+        raise
 
     # A name to compare with, no file that is read here.
     is_drawn = Path(params.data.raw) == Path("data", "sample")

@@ -249,7 +249,9 @@ def tune(
     hours: Annotated[
         float | None, typer.Option(help="Of trials, instead of its.", min=0.01)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of what is proposed, instead of its.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of what is proposed, instead of its.", min=0)
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Only tell how far it is.")] = False,
     apply: Annotated[
         bool, typer.Option("--apply", help="Write the best trial's settings into params.yaml.")

@@ -152,13 +152,14 @@ def test_the_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
     images, weights = tmp_path / "images.npy", tmp_path / "w.pth"
     np.save(images, PHOTOS)
     weights.write_bytes(b"a")
-    keys = {features_key("a", [weights], images), features_key("b", [weights], images)}
+    a, b = [("a", "DEFAULT")], [("b", "DEFAULT")]
+    keys = {features_key(pairs, [weights], images) for pairs in (a, b, [("a", "OTHERS")])}
     weights.write_bytes(b"b")
-    keys.add(features_key("a", [weights], images))
+    keys.add(features_key(a, [weights], images))
     os.utime(images, (1, 1))
-    keys.add(features_key("a", [weights], images))
-    assert len(keys) == 4
-    assert features_key("a", [weights], images) in keys
+    keys.add(features_key(a, [weights], images))
+    assert len(keys) == 5
+    assert features_key(a, [weights], images) in keys
 
 
 def test_features_are_standardised_as_numpy_does(monkeypatch: pytest.MonkeyPatch) -> None:

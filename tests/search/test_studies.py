@@ -136,6 +136,23 @@ def test_what_params_yaml_would_refuse_is_one_sentence(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"epochs": 0}, "over params.yaml, epochs: input should be greater than 0, not 0"),
+        ({"train": 3}, "over params.yaml, train: input should be a valid dictionary"),
+        ({"optimizer": "lbfgs"}, "over params.yaml, the file: optimizer lbfgs solves a head"),
+    ],
+)
+def test_a_start_that_params_yaml_would_refuse_is_one_sentence(
+    settings: dict[str, Any], told: str, params_values: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as raised:
+        check_study("small", make_study(), apply_overrides(params_values, settings))
+    assert str(raised.value).startswith("search.yaml: studies.small: with its recipe and settings")
+    assert told in str(raised.value)
+
+
 def test_processes_networks_and_names_are_told(
     params_values: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 `tests/e2e/test_tune.py` has that.
 """
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -22,13 +24,14 @@ import yaml
 from optuna.trial import TrialState
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
-from phototag.search import journal, trials
+from phototag.base.params import Params, read_params
+from phototag.search import journal, trials, tuning
 from phototag.search.journal import Plan, name_study, open_study, pick_best
 from phototag.search.trials import next_trial, run_trial, work
 from phototag.tracking.provenance import name_process
+from phototag.tracking.runs import Stopped
 from phototag.tracking.store import connect
-from phototag.training.loop import Trained, Watch
+from phototag.training.loop import Epoch, Trained, Watch
 from stages.train import train_network
 from tests.search.files import make_study
 
@@ -99,10 +102,114 @@ def test_a_study_ends_and_each_choice_is_trained_once(
     repeated = [trial for trial in found if "same as" in trial.user_attrs]
     assert all(trial.value == found[trial.user_attrs["same as"]].value for trial in repeated)
 
-    # Asked for more than there are, it says so.
-    with pytest.raises(InputError, match="the space is exhausted"):
-        work(plan.model_copy(update={"study": make_study(space=SPACE, trials=4)}), train_network)
+    # Asked for more than there are, it ends with those.
+    work(plan.model_copy(update={"study": make_study(space=SPACE, trials=4)}), train_network)
+    assert "proposals had all been tried before, or cannot be trained" in capsys.readouterr().out
     assert len(saved) == 6
+
+
+def test_all_of_a_small_space_is_found(make_plan: MakePlan) -> None:
+    """What learns proposes the best over and over."""
+    space = {"lr": {"choices": [0.001, 0.002, 0.003]}, "batch_size": {"choices": [8, 16, 24, 32]}}
+    plan = make_plan(space=space, trials=20)
+    study = open_study(plan.root, plan.name, plan.study)
+    found = []
+    while (trial := next_trial(study, plan)) is not None:
+        found.append(tuple(trial.user_attrs["settings"].values()))
+        study.tell(trial, sum(found[-1]))
+    assert sorted(found) == sorted(itertools.product([0.001, 0.002, 0.003], [8, 16, 24, 32]))
+
+
+def test_a_space_of_which_nothing_can_be_trained_is_told(make_plan: MakePlan) -> None:
+    kernels = [[{"out": 4, "kernel": kernel}] for kernel in (98, 99)]
+    plan = make_plan(space={"model.conv": {"choices": kernels}}, trials=1)
+    study = open_study(plan.root, plan.name, plan.study)
+    with pytest.raises(InputError, match=r"none of 100 proposals can be trained, .* of a map"):
+        next_trial(study, plan)
+
+
+def test_photos_and_split_are_the_trials_own(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a trial that was pruned, whose own are then in the workspace."""
+    made, trained = [], []
+    epoch = Epoch(1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 1, 9.0)
+
+    def make_ground(root: Path, place: Path) -> None:
+        params = read_params(place / "params.yaml")
+        made.append((params.seed, params.resize.size))
+
+    def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Any:
+        assert made[-1] == (params.seed, params.resize.size)
+        trained.append(made[-1])
+        list(watch(iter([epoch])))
+        if params.resize.size == 24:
+            raise Stopped
+        return SimpleNamespace(checkpoint=Path("none.pt"))
+
+    monkeypatch.setattr(trials, "make_ground", make_ground)
+    monkeypatch.setattr(trials, "_keep_logits", lambda trained, name: "")
+    plan = make_plan(space={"resize.size": {"choices": [16, 24]}}, seeds=[0, 1])
+    study = open_study(plan.root, plan.name, plan.study)
+    ground = ""
+    # The last one's process was killed when its first seed was done.
+    for size, results in ((16, {}), (24, {"epochs": 1}), (16, {"result 0": {"score": 0.5}})):
+        study.enqueue_trial({"resize.size": size})
+        trial = study.ask()
+        trial.suggest_categorical("resize.size", [16, 24])
+        for key, value in ({"settings": {"resize.size": size}} | results).items():
+            trial.set_user_attr(key, value)
+        ground = run_trial(study, trial, plan, train, ground)
+    assert trained == [(0, 16), (1, 16), (0, 24), (1, 16)]
+    assert [trial.state.name for trial in listed(plan)] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_only_states_of_pruned_trials_are_bounded(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan()
+    study = open_study(plan.root, plan.name, plan.study)
+    folder = plan.root / ".phototag/checkpoints"
+    folder.mkdir(parents=True)
+    places = [folder / f"{name}.pt" for name in ("old", "middle", "new", "users", "at-work")]
+    elsewhere = plan.root / "of-another-clone.pt"
+    for age, path in enumerate([*places, elsewhere]):
+        path.write_bytes(bytes(100))
+        os.utime(path, (1000 + age, 1000 + age))
+    for path in (*places[:3], elsewhere):
+        trial = study.ask()
+        trial.set_user_attr("checkpoint", str(path))
+        study.tell(trial, state=TrialState.PRUNED)
+    study.ask().set_user_attr("checkpoint", str(places[4]))
+    monkeypatch.setattr(tuning, "KEPT", 250)
+    tuning.bound_states(tuning.list_states(plan.root, study))
+    assert [path.exists() for path in places] == [False, True, True, True, True]
+    monkeypatch.setattr(tuning, "KEPT", 50)  # a single one is larger
+    tuning.bound_states(tuning.list_states(plan.root, study))
+    assert [path.exists() for path in places] == [False, False, True, True, True]
+    assert elsewhere.exists()
+
+
+def test_a_relative_address_is_the_roots(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan()
+    monkeypatch.setenv("PHOTOTAG_STUDIES", "sqlite:///team.db")
+    open_study(plan.root, plan.name, plan.study).ask()
+    (tmp_path / "workspace").mkdir()
+    monkeypatch.chdir(tmp_path / "workspace")
+    assert len(open_study(plan.root, plan.name, plan.study).trials) == 1
+    assert (plan.root / "team.db").exists()
+
+
+def test_the_winner_leaves_alone_what_no_trial_depends_on(make_plan: MakePlan) -> None:
+    plan = make_plan(trials=1)
+    work(plan, train_network)
+    (best,) = listed(plan)
+    won = tuning.winning_settings(plan, best)
+    assert won["lr"] == best.user_attrs["settings"]["lr"]
+    assert won["epochs"] == 2
+    assert not [key for key in won if key.startswith(("seed", "evaluate", "registry", "embed"))]
 
 
 def test_infeasible_trials_take_no_training(make_plan: MakePlan) -> None:
@@ -150,6 +257,7 @@ def test_a_pruned_trial_keeps_its_state_and_a_longer_one_goes_on_from_it(
     runs = connect().client.search_runs(["1"], f"attributes.run_name = '{name}'")
     assert [run.info.status for run in runs] == ["KILLED"]
     (state,) = Path(plan.root, ".phototag/checkpoints").glob("*.pt")
+    assert pruned.user_attrs["checkpoint"] == str(state)
 
     # The same settings, with more epochs: only what is missing is trained.
     trained: list[int] = []
@@ -339,11 +447,13 @@ def test_a_database_that_is_away_is_one_sentence(
     for uri, told in (
         ("nonsense", r"let PHOTOTAG_STUDIES name a database, such as postgresql"),
         ("postgresql://me:secret@127.0.0.1:9/no", r"\*\*\*@127.0.0.1:9/no cannot be used"),
+        ("postgresql://me:sec/ret@127.0.0.1:9/no", r"\*\*\*@127.0.0.1:9/no cannot be used"),
+        ("postgresql://127.0.0.1:port/no", r"let PHOTOTAG_STUDIES name a database, such as"),
     ):
         monkeypatch.setenv("PHOTOTAG_STUDIES", uri)
         with pytest.raises(InputError, match=told) as raised:
             open_study(plan.root, plan.name, plan.study)
-        assert "secret" not in str(raised.value)
+        assert "sec" not in str(raised.value)
         assert "\n" not in str(raised.value)
 
 

@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
+from phototag.base.errors import InputError
+from phototag.data.targets import UNKNOWN
 from phototag.search.winner import compare_predictions
 
 PHOTOS, LABELS = 200, ["cat", "dog", "=sofa"]
@@ -54,6 +56,23 @@ def test_equal_models_are_told_to_be_equal_and_few_albums_tell_nothing() -> None
     assert few["low"].isna().all()
     many = compare_predictions(predict(2), predict(1), 100, 0)
     assert many["low"].notna().all()
+
+
+def test_what_is_not_known_and_what_only_one_was_judged_by_is_left_out() -> None:
+    winner, start = predict(1.5), predict(0.5)
+    hidden = np.random.default_rng(0).random(len(winner)) < 0.3
+    hidden[:3] = True  # nothing of the first photo is known
+    for table in (winner, start):
+        table.loc[hidden, "target"] = UNKNOWN
+    table = compare_predictions(winner[:-3], start[30:], 50, 0).set_index("metric")
+    both = winner[30:-3][~hidden[30:-3]]
+    expected = {
+        "f1_micro": f1_score(both["target"], both["predicted"]),
+        "loss": log_loss(both["target"], both["probability"]),
+    }
+    assert table["winner"][list(expected)].to_dict() == pytest.approx(expected)
+    with pytest.raises(InputError, match="no photo in common"):
+        compare_predictions(winner[:30], start[30:], 50, 0)
 
 
 def test_probabilities_of_one_have_a_finite_loss() -> None:

@@ -353,6 +353,7 @@ def test_failures_are_told_with_their_mend(error: Exception, said: str) -> None:
 
 def test_passwords_are_not_shown() -> None:
     assert shown("postgresql://me:word@host/name") == "postgresql://***@host/name"
+    assert shown("postgresql://me:w/o@rd@host/name") == "postgresql://***@host/name"
     assert shown("https://me:word@host") == "https://***@host"
     assert shown("sqlite:////home/me@work/mlflow.db") == "sqlite:////home/me@work/mlflow.db"
     error = RuntimeError("no https://me:word@host")

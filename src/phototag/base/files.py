@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phototag.base.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -102,6 +104,22 @@ def _format_cells(column: "tuple[Hashable, pd.Series]") -> list[Any]:
     for row in series.isna().to_numpy().nonzero()[0]:
         values[row] = ""
     return values
+
+
+def read_source(path: Path) -> str:
+    """Read a text file of the repository, such as params.yaml.
+
+    Raises:
+        InputError: It is missing, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run from the repository's root") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 (byte {error.start}): save it in that encoding"
+        ) from None
 
 
 def read_json(path: Path) -> Any:

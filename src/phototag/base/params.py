@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from phototag.base.errors import InputError
+from phototag.base.files import read_source
 from phototag.base.parallel import Backend
 
 
@@ -100,7 +101,9 @@ def pair_backbones(
     name: str, weights: str | tuple[str, ...] | None
 ) -> tuple[tuple[str, str | None], ...]:
     """Return each backbone's name and its weights; none where the network is conv."""
-    names = () if name == "conv" else tuple(name.split("+"))
+    if name == "conv":
+        return ()
+    names = tuple(name.split("+"))
     if isinstance(weights, tuple):
         return tuple(zip(names, weights, strict=True))
     return tuple((name, weights) for name in names)
@@ -271,9 +274,12 @@ class Params(_Group):
         if self.optimizer != "lbfgs":
             return self
         if not self.model.frozen:
+            mend = (
+                "name a backbone in model.name" if self.model.freeze else "set model.freeze to true"
+            )
             raise ValueError(
-                "optimizer lbfgs solves a head over kept features: set model.freeze to true, or "
-                "take another optimizer"
+                f"optimizer lbfgs solves a head over kept features: {mend}, or take another "
+                "optimizer"
             )
         others = {
             "model.linear": self.model.linear,
@@ -305,12 +311,11 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        InputError: The file is missing or is no YAML, or a key is unknown, missing or out of range.
+        InputError: The file is missing, not UTF-8 or no YAML, or a key is unknown, missing or out
+            of range.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the repository's root") from None
+        values = yaml.safe_load(read_source(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     try:

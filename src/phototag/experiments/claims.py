@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from phototag.base.errors import InputError
+from phototag.base.files import read_source
 
 FILE = Path("experiments.yaml")
 SAMPLE, DRAWN = Path("data/sample"), "drawn"  # the photos that the repository draws, their name
@@ -110,12 +111,10 @@ def read_experiments(path: Path = FILE) -> Experiments:
     """Read and check experiments.yaml.
 
     Raises:
-        InputError: The file is missing or is no YAML, or something in it is unknown.
+        InputError: The file is missing, not UTF-8 or no YAML, or something in it is unknown.
     """
     try:
-        return Experiments.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the repository's root") from None
+        return Experiments.model_validate(yaml.safe_load(read_source(path)))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     except ValidationError as error:
@@ -204,10 +203,10 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dic
     changed = deepcopy(values)
     for key, value in overrides.items():
         *groups, last = key.split(".")
-        place = changed
+        place: Any = changed
         for group in groups:
-            place = place[group]
-        if last not in place:
+            place = place.get(group) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place:
             raise KeyError(key)
         place[last] = value
     return changed

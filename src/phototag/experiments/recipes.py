@@ -2,6 +2,7 @@
 
 import difflib
 import io
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import CommentMark, YAMLError
+from ruamel.yaml.tokens import CommentToken
+from yaml import safe_load
 
 from phototag.base.errors import InputError
-from phototag.base.files import replace_file
+from phototag.base.files import read_source, replace_file
 from phototag.base.params import Params, describe_problems
 from phototag.experiments.claims import FILE, Experiments, flatten
 
@@ -58,8 +61,8 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
         The difference, as a unified diff; empty where there is none.
 
     Raises:
-        InputError: The file is missing or no YAML, or what would come of it is refused: nothing
-            is written then.
+        InputError: The file is missing, not UTF-8 or no YAML, or what would come of it is refused:
+            nothing is written then.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -69,10 +72,8 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     try:
-        before = path.read_text(encoding="utf-8")
+        before = read_source(path)
         values = yaml.load(before)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the repository's root") from None
     except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     for key, value in settings.items():
@@ -83,12 +84,12 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
         if not isinstance(place, CommentedMap):
             raise InputError(f"{path}: {key} is missing")
         if place.get(last) != value:
-            place[last] = _lay_out(value)
+            _replace(place, last, _lay_out(value))
     stream = io.StringIO()
     yaml.dump(values, stream)
     after = stream.getvalue()
     try:
-        Params.model_validate(YAML(typ="safe", pure=True).load(after))
+        Params.model_validate(safe_load(after))  # as `read_params` will
     except ValidationError as error:
         raise InputError(f"{path}: {describe_problems(error)}") from None
     if after != before:
@@ -99,6 +100,53 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
             before.splitlines(True), after.splitlines(True), "before", "after", n=0
         )
     )
+
+
+def _replace(place: CommentedMap, key: str, value: Any) -> None:
+    """Put another value in the place of one; comments within a list come to stand above the new."""
+    comments = _list_comments(place[key])
+    place[key] = value
+    if not comments:  # those of a value on one line are the key's
+        return
+    # What follows the last item on lines of its own belongs to the next key.
+    *within, (own, below) = comments
+    lines = [line for pair in within for part in pair for line in part.split("\n")] + [own]
+    told = [line.strip().removeprefix("#").removeprefix(" ") for line in lines if line.strip()]
+    if told:
+        place.yaml_set_comment_before_after_key(key, "\n".join(told), indent=place.lc.col)
+    if not below:
+        return
+    in_lines = isinstance(value, CommentedSeq) and not value.fa.flow_style()
+    holder, index, slot = (value, len(value) - 1, 0) if in_lines else (place, key, 2)
+    slots = holder.ca.items.setdefault(index, [None] * 4)
+    before, mark = (
+        (slots[slot].value.rstrip("\n"), slots[slot].start_mark)
+        if slots[slot]
+        else ("", CommentMark(0))
+    )
+    indent = " " * place.lc.col
+    after = [line and indent + line for line in map(str.strip, below.split("\n"))]
+    slots[slot] = CommentToken("\n".join([before, *after]), mark)
+
+
+def _list_comments(node: Any) -> list[tuple[str, str]]:
+    """List the comments behind the items of a list or a block: on its line, on those below."""
+    if not isinstance(node, CommentedSeq | CommentedMap):
+        return []
+    found = []
+    for child in node.values() if isinstance(node, CommentedMap) else node:
+        found += _list_comments(child)
+    for token in _flatten([node.ca.items[key] for key in sorted(node.ca.items)]):
+        own, _, below = token.value.partition("\n")
+        found.append((own, below))
+    return found + [("", token.value) for token in _flatten(node.ca.end)]
+
+
+def _flatten(tokens: Any) -> Iterator[CommentToken]:
+    if isinstance(tokens, CommentToken):
+        yield tokens
+    for token in tokens if isinstance(tokens, list) else ():
+        yield from _flatten(token)
 
 
 def name_missing(settings: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -174,7 +175,7 @@ def _pace_of(folder: Path, features: Path) -> Path:
     return folder / f"{file_digest(features)[:32]}.json"
 
 
-def features_key(name: str, files: list[Path], images: Path) -> str:
+def features_key(pairs: Iterable[tuple[str, str | None]], files: list[Path], images: Path) -> str:
     """Return the key of unfinished features: of which backbones, weights, code and photos.
 
     The photos go by their file's size and time, because reading all would take long; where these
@@ -183,7 +184,7 @@ def features_key(name: str, files: list[Path], images: Path) -> str:
     state = images.stat()
     code = sorted(Path(__file__).parent.glob("*.py"))
     versions = [torch.__version__, torch.get_num_threads()]
-    return content_key([name, state.st_size, state.st_mtime_ns, *versions], [*files, *code])
+    return content_key([*pairs, state.st_size, state.st_mtime_ns, *versions], [*files, *code])
 
 
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:

@@ -87,7 +87,9 @@ def _read_file(path: Path) -> State:
     for wrapper in ("state_dict", "model"):  # as training scripts keep them
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
+    ):
         raise InputError(f"model.weights: {path} holds no tensors, each under its name")
     state = OrderedDict((key.removeprefix("module."), v) for key, v in found.items())
     _copy_versions(found, state)

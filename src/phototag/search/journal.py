@@ -21,7 +21,7 @@ from phototag.base.files import content_key
 from phototag.experiments.claims import flatten
 from phototag.search.studies import Study
 from phototag.tracking.provenance import name_process
-from phototag.tracking.store import WAIT, shown, sqlite_uri
+from phototag.tracking.store import WAIT, root_sqlite, shown, sqlite_uri
 
 try:
     import optuna
@@ -47,6 +47,7 @@ SECONDS = "seconds"  # that it took, of all who took it up
 SAME_AS = "same as"  # number of the trial that was proposed before
 INFEASIBLE = "infeasible"  # why
 ERROR = "error"
+CHECKPOINT = "checkpoint"  # where a pruned one's state is
 RESULT = "result"  # + seed -> epoch, score and run of a training
 BASE = "base"  # of a study: values of params.yaml with which trials start
 # Params that decide nothing of what trials have in common.
@@ -95,17 +96,22 @@ def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
 
 
 def journal_uri(root: Path) -> str:
-    """Return the address of the database: `PHOTOTAG_STUDIES`, or the file in the root."""
-    return os.environ.get(VARIABLE, "").strip() or sqlite_uri(root / "studies.db")
+    """Return the address of the database: `PHOTOTAG_STUDIES`, or the file in the root.
+
+    A relative path counts from the root, also in a worker's copy of the repository.
+    """
+    given = os.environ.get(VARIABLE, "").strip()
+    return root_sqlite(given, root) if given else sqlite_uri(root / "studies.db")
 
 
 @contextmanager
 def lock_study(name: str) -> Iterator[None]:
     """Let one process of this machine at a time choose what is tried next.
 
-    It is the machine's, not the project's: several clones may share a study.
+    It is the machine's, not the project's: several clones may share a study. Each user has an own,
+    because /tmp lets nobody lock another's files.
     """
-    with FileLock(Path(tempfile.gettempdir(), f"phototag-{name}.lock")):
+    with FileLock(Path(tempfile.gettempdir(), f"phototag-{os.getuid()}-{name}.lock")):
         yield
 
 
@@ -138,10 +144,10 @@ def explain_failures(uri: str) -> Iterator[None]:
     """Tell in one sentence what fails in the journal."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = " ".join(str(cause or error).split())[:200]
-        known = isinstance(error, ArgumentError | ImportError)
+        known = isinstance(error, ArgumentError | ImportError | ValueError)
         raise InputError(
             f"the studies in {shown(uri)} cannot be used ({shown(reason)}): "
             + (
@@ -152,16 +158,19 @@ def explain_failures(uri: str) -> Iterator[None]:
         ) from error
 
 
-def build_sampler(study: Study, drawn: int) -> "optuna.samplers.BaseSampler":
+def build_sampler(
+    study: Study, drawn: int, by_chance: bool = False
+) -> "optuna.samplers.BaseSampler":
     """Build what proposes settings.
 
     Args:
         study: The study.
         drawn: With the study's seed, it decides what is drawn: a worker that starts anew must not
             propose again what was proposed at first.
+        by_chance: Whatever the study says.
     """
     seed = int(content_key([study.seed, drawn], [])[:8], 16)
-    if study.sampler == "random":
+    if by_chance or study.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     # group: keys that are proposed together are modelled together, and some only stand with others.
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phototag.evaluation.scores import draw_weights, interval
-from phototag.network.metrics import binary_cross_entropies, f1_score, mean_average_precision
+from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.search.studies import Objective
 
 RESAMPLES = 200
@@ -18,7 +18,7 @@ class Judged:
 
     Attributes:
         logits: float [num_photos, num_labels].
-        targets: 0/1, the same for all trials of a seed.
+        targets: 1, 0 or `UNKNOWN`, the same for all trials of a seed.
         groups: Each photo's album or file, [num_photos].
     """
 
@@ -104,7 +104,7 @@ def estimate_optimism(
 
 
 def _loss(judged: Judged, photos: np.ndarray) -> float:
-    return float(binary_cross_entropies(judged.targets[photos], judged.logits[photos]).mean())
+    return binary_cross_entropy(judged.targets[photos], judged.logits[photos])
 
 
 def _precision(judged: Judged, photos: np.ndarray) -> float:

@@ -199,6 +199,7 @@ def write_report(
         counts=counts,
         optimism=optimism,
         contest=contest.table.to_dict("records"),
+        judged=contest.judged,
         several=len(plan.study.seeds) > 1,
         winners=contest.winners,
         change=change,
@@ -220,7 +221,8 @@ def write_report(
     if optimism:
         found["optimism"] = optimism.difference
     for metric, row in first.iterrows():
-        found |= {f"test_{metric}": row["winner"], f"test_{metric}_difference": row["difference"]}
+        key = f"{contest.judged}_{metric}"
+        found |= {key: row["winner"], f"{key}_difference": row["difference"]}
     return found
 
 
@@ -259,8 +261,12 @@ def summarize(
     spread = (
         "" if math.isnan(f1["low"]) else f" (95% interval {f1['low']:+.4f} to {f1['high']:+.4f})"
     )
+    if contest.judged == "test":
+        place = "On test, looked at once,"
+    else:
+        place, verdict = "On val, by which it was chosen,", "which proves nothing: split.test is 0"
     told.append(
-        f"On test, looked at once, micro F1 is {f1['winner']:.4f} where the settings that trials "
+        f"{place} micro F1 is {f1['winner']:.4f} where the settings that trials "
         f"started from have {f1['start']:.4f}: {f1['difference']:+.4f}{spread}, {verdict}."
     )
     return told

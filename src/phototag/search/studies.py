@@ -10,14 +10,22 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from phototag.base.errors import InputError
-from phototag.base.params import Float, NonNegativeInt, Params, PositiveFloat, PositiveInt
+from phototag.base.files import read_source
+from phototag.base.params import (
+    Float,
+    NonNegativeInt,
+    Params,
+    PositiveFloat,
+    PositiveInt,
+    describe_problems,
+)
 from phototag.experiments.claims import apply_overrides, flatten
 
 FILE = Path("search.yaml")
 Objective = Literal["val_loss", "mAP", "f1_macro"]
 Number = int | Float
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
-# Besides what training depends on: it decides how photos look, and not which ones are judged.
+# Besides what training depends on: how photos look.
 SEARCHED_TOO = ("resize.size",)
 # Of what training depends on: these are given in other ways, or say how to compute.
 NEVER = ("seed", "precision", "train.compile", "train.devices", "train.num_nodes")
@@ -190,12 +198,10 @@ def read_search(path: Path = FILE) -> Search:
     """Read search.yaml, and check it by itself; `check_study` holds it against params.yaml.
 
     Raises:
-        InputError: The file is missing or is no YAML, or something in it is wrong.
+        InputError: The file is missing, not UTF-8 or no YAML, or something in it is wrong.
     """
     try:
-        return Search.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the repository's root") from None
+        return Search.model_validate(yaml.safe_load(read_source(path)))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
@@ -254,6 +260,12 @@ def check_study(name: str, study: Study, base: dict[str, Any]) -> None:
         InputError: A key is unknown or must not be searched, or params.yaml would refuse a value.
     """
     place = f"{FILE}: studies.{name}"
+    try:
+        start = Params.model_validate(base)
+    except ValidationError as error:
+        raise InputError(
+            f"{place}: with its recipe and settings over params.yaml, {describe_problems(error)}"
+        ) from None
     known = dict(flatten(base))
     if base["train"]["devices"] * base["train"]["num_nodes"] > 1:
         raise InputError(
@@ -264,7 +276,7 @@ def check_study(name: str, study: Study, base: dict[str, Any]) -> None:
         base["model"]["name"] != "conv" or "model.name" in study.space
     ):
         raise InputError(f"{place}.compute is for networks of model.conv alone: leave it out")
-    allowed = [*flatten(Params.model_validate(base).train_settings())]
+    allowed = [*flatten(start.train_settings())]
     searchable = {key for key, _ in allowed} - set(NEVER) | set(SEARCHED_TOO)
     for key, knobs in study.space.items():
         if key not in known:

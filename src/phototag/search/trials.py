@@ -45,6 +45,7 @@ TRIAL_TAG = "phototag.trial"
 FAILURES_IN_A_ROW = 10  # after which a study stops
 ATTEMPTS = 3  # times that a trial's process may die
 IDLE = 100  # proposals in a row that were tried before, or cannot be trained
+INSISTING = 10  # such proposals, after which they are drawn by chance
 UNNAMED = 60  # seconds in which a process that asked for a trial puts its name to it
 # What the stages before the training read: another value, and they run.
 GROUND = ("seed", "data", "sample", "resize", "split", "embed")
@@ -59,7 +60,7 @@ def work(plan: Plan, train: Train) -> None:
         train: The train stage in this process, for given params, watched.
 
     Raises:
-        InputError: Ten trials in a row failed; or nothing is left to be proposed.
+        InputError: Ten trials in a row failed; or nothing can be trained.
     """
     study = journal.open_study(plan.root, plan.name, plan.study)
     ground = ""
@@ -76,12 +77,13 @@ def work(plan: Plan, train: Train) -> None:
 def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
     """Return a trial to run: one whose process was killed, or a new one; None after the last.
 
-    What cannot be trained, and what was tried before, is told to Optuna here, at once.
+    What cannot be trained, and what was tried before, is told to Optuna here, at once. Where only
+    such are proposed any more, a study with trials has ended.
 
     Raises:
-        InputError: Only such are proposed any more.
+        InputError: Nothing that is proposed can be trained.
     """
-    for _ in range(IDLE):
+    for attempt in range(IDLE):
         with journal.lock_study(plan.name):
             left = _find_left(study)
             if left:
@@ -89,7 +91,9 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
             trials = study.get_trials(deepcopy=False)
             if is_spent(trials, plan):
                 return None
-            study.sampler = journal.build_sampler(plan.study, len(trials))
+            # What learns insists on what was good; chance finds what is left of a small space.
+            by_chance = attempt >= INSISTING
+            study.sampler = journal.build_sampler(plan.study, len(trials), by_chance)
             trial = study.ask()
             journal.note_process(trial)
             settings = propose(trial, plan.study, plan.base)
@@ -102,9 +106,12 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
             if twin is None:
                 return trial
             _tell_twin(study, trial, twin)
+    if any(journal.is_own(trial) for trial in study.get_trials(deepcopy=False)):
+        print(f"the last {IDLE} proposals had all been tried before, or cannot be trained: the end")
+        return None
     raise InputError(
-        f"{plan.name}: the last {IDLE} proposals had all been tried before, or cannot be trained: "
-        "the space is exhausted, so widen it in search.yaml, or ask for fewer trials"
+        f"{plan.name}: none of {IDLE} proposals can be trained, the last one's reason: {reason}; "
+        "mend the space in search.yaml"
     )
 
 
@@ -213,12 +220,16 @@ def run_trial(study: "optuna.Study", trial: Trial, plan: Plan, train: Train, gro
         for seed in plan.study.seeds:
             known = trial.user_attrs.get(f"{journal.RESULT} {seed}")
             if known is None:
-                ground, known = _train_seed(trial, plan, train, seed, ground)
+                values = apply_overrides(plan.base, trial.user_attrs[journal.SETTINGS])
+                values["seed"] = seed
+                ground = _prepare(plan, values, ground)
+                known = _train_seed(trial, plan, train, values)
                 trial.set_user_attr(f"{journal.RESULT} {seed}", known)
                 discard_checkpoint(Path(known["checkpoint"]))
             scores.append(known["score"])
         state, told = TrialState.COMPLETE, f"{plan.study.objective} {np.mean(scores):.4f}"
-    except Stopped:
+    except Stopped as stopped:
+        trial.set_user_attr(journal.CHECKPOINT, str(stopped.checkpoint))
         state, told = TrialState.PRUNED, f"pruned: {trial.user_attrs['epochs']} epochs"
     except Exception as error:  # whatever it is, other settings may do
         state = TrialState.FAIL
@@ -237,14 +248,18 @@ def run_trial(study: "optuna.Study", trial: Trial, plan: Plan, train: Train, gro
     return ground
 
 
-def _train_seed(
-    trial: Trial, plan: Plan, train: Train, seed: int, ground: str
-) -> tuple[str, dict[str, Any]]:
-    """Train once, as `dvc exp run` would, and make a DVC experiment and an MLflow run of it."""
+def _prepare(plan: Plan, values: Mapping[str, Any], ground: str) -> str:
+    """Write params.yaml, and make what lies before the training where it is not as it must be.
+
+    Args:
+        plan: The study.
+        values: Of params.yaml.
+        ground: What lies there so far.
+
+    Returns:
+        What lies there now.
+    """
     place = Path.cwd()
-    name = name_experiment(plan.name, trial.number, seed)
-    settings = trial.user_attrs[journal.SETTINGS]
-    values = apply_overrides(plan.base, settings | {"seed": seed})
     path = place / "params.yaml"
     path.write_text(plan.text, encoding="utf-8")
     write_recipe(path, dict(flatten(values)))
@@ -252,7 +267,15 @@ def _train_seed(
     if needed != ground:
         make_ground(plan.root, place)
     clear_results(place)
+    return needed
 
+
+def _train_seed(
+    trial: Trial, plan: Plan, train: Train, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train once, as `dvc exp run` would, and make a DVC experiment and an MLflow run of it."""
+    place, seed = Path.cwd(), values["seed"]
+    name = name_experiment(plan.name, trial.number, seed)
     records: list[dict[str, Any]] = []
     objective = plan.study.objective
     # Of a trial that was killed, Optuna knows the first epochs already.
@@ -284,7 +307,7 @@ def _train_seed(
     best = kept_epoch(records)
     result = {"score": best[objective], "epoch": best["epoch"], "epochs": len(records)}
     result["checkpoint"] = str(trained.checkpoint)
-    return needed, result | {"run": _keep_logits(trained, name)}
+    return result | {"run": _keep_logits(trained, name)}
 
 
 def name_experiment(study: str, number: int, seed: int) -> str:

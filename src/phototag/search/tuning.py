@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import yaml
 
@@ -30,9 +31,10 @@ from phototag.search.trials import is_spent
 from phototag.search.winner import hold_contest
 from phototag.tracking.store import FAILURES, connect, explain
 from phototag.tracking.studies import close_parent, open_parent, read_arrays
+from phototag.training.checkpoint import checkpoint_path
 
 REPORTS = Path("reports/tune")
-KEPT = 2 * 2**30  # bytes of checkpoints of trials that ended early
+KEPT = 2 * 2**30  # bytes of pruned trials' states
 Tell = Callable[[str], None]
 
 
@@ -66,7 +68,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any], tell: Tell) 
             f"{plan.name} was stopped: {_tell_progress(study, plan)}; the same command goes on"
         ) from None
     finally:
-        bound_checkpoints(root)
+        bound_states(list_states(root, study))
     if running := _list_running(study):
         tell(
             f"{plan.name}: {_tell_progress(study, plan)}; trials of others are at work "
@@ -80,7 +82,8 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any], tell: Tell) 
         reasons = [t.user_attrs.get(journal.ERROR) for t in study.get_trials(deepcopy=False)]
         last = next((reason for reason in reversed(reasons) if reason), "all were pruned")
         raise InputError(f"{plan.name}: no trial came to its end ({last})")
-    tell(f"{plan.name}: {_tell_progress(study, plan)}; now test, for the winner and the start")
+    judged = "test" if plan.base["split"]["test"] else "val"
+    tell(f"{plan.name}: {_tell_progress(study, plan)}; now {judged}, for the winner and the start")
     finish(root, plan, study, best, tell)
 
 
@@ -96,8 +99,8 @@ def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
     """
     study = find_study(read_search(root / FILE), name)
     study = study.model_copy(update=changes)
-    text = (root / "params.yaml").read_text(encoding="utf-8")
     read_params(root / "params.yaml")
+    text = (root / "params.yaml").read_text(encoding="utf-8")
     place = f"{FILE}: studies.{name}"
     settings: dict[str, Any] = {}
     if study.recipe:
@@ -108,7 +111,7 @@ def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
     settings |= dict(flatten(study.settings))
     try:
         base = apply_overrides(yaml.safe_load(text), settings)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise InputError(f"{place}.settings: {error} is no key of params.yaml") from None
     check_study(name, study, base)
     return Plan(
@@ -196,15 +199,21 @@ def _start_worker(plan: Plan, number: int, name: str, jobs: int) -> subprocess.P
     )
 
 
-def bound_checkpoints(root: Path) -> None:
-    """Remove the oldest states of trials that ended early, beyond `KEPT`."""
-    states = sorted(
-        (root / ".phototag" / "checkpoints").glob("*.pt"), key=lambda path: -path.stat().st_mtime
-    )
+def list_states(root: Path, study: "optuna.Study") -> list[Path]:
+    """List the states of this project's trials that were pruned, the newest first."""
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    paths = {Path(trial.user_attrs.get(journal.CHECKPOINT, "")) for trial in pruned}
+    # Another clone, or another machine, may have the same study.
+    own = [path for path in paths if path == checkpoint_path(root, path.stem) and path.exists()]
+    return sorted(own, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def bound_states(states: Sequence[Path]) -> None:
+    """Remove the oldest states beyond `KEPT`; the newest stays, however large."""
     total = 0
-    for path in states:
+    for number, path in enumerate(states):
         total += path.stat().st_size
-        if total > KEPT:
+        if number and total > KEPT:
             path.unlink(missing_ok=True)
 
 
@@ -250,13 +259,25 @@ def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> Optimism | 
             results = [trial.user_attrs[f"{journal.RESULT} {seed}"] for seed in plan.study.seeds]
             with suppress(*FAILURES):
                 judged.append([Judged(**read_arrays(store, result["run"])) for result in results])
-    return estimate_optimism(judged, plan.study.objective, plan.study.seed)
+    # At another size, other photos may look like copies, and val is not the same.
+    same = [
+        trial
+        for trial in judged
+        if all(
+            np.array_equal(own.groups, first.groups)
+            for own, first in zip(trial, judged[0], strict=True)
+        )
+    ]
+    return estimate_optimism(same, plan.study.objective, plan.study.seed)
 
 
 def winning_settings(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
-    """Return what the winner decides: the recipe, the study's settings, and what was searched."""
+    """Return what the winner decides: the recipe, the study's settings, and what was searched.
+
+    What no trial depends on (how models are judged and registered) stays as it is by now.
+    """
     values = dict(flatten(apply_overrides(plan.base, best.user_attrs[journal.SETTINGS])))
-    return {key: value for key, value in values.items() if key != "seed"}
+    return {k: v for k, v in values.items() if k.partition(".")[0] not in journal.ASIDE}
 
 
 def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
@@ -292,10 +313,11 @@ def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:
     if best:
         for key, value in best.user_attrs[journal.SETTINGS].items():
             lines.append(f"  {key}: {value}")
-    room = [(root / ".phototag" / "checkpoints").glob("*.pt"), (root / FOLDER).rglob("*")]
+    room = [list_states(root, study), (root / FOLDER).rglob("*")]
     states, copies = (sum(p.lstat().st_size for p in found if p.is_file()) for found in room)
     lines.append(
-        f"  room: {states / 2**20:.0f} MiB of checkpoints (at most {KEPT / 2**20:.0f}), "
+        f"  room: {states / 2**20:.0f} MiB of pruned trials' states (at most "
+        f"{KEPT / 2**20:.0f}), "
         f"{copies / 2**20:.0f} MiB of workspaces, most of it shared with DVC's cache"
     )
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""The winner of a study beside the settings from which it started, on test, once."""
+"""The winner of a study beside the settings from which it started, on test, once.
+
+Without a test split it is val, by which the winner was chosen: then the lead is flattered.
+"""
 
 import io
 from collections.abc import Mapping
@@ -10,6 +13,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from phototag.base.errors import InputError
+from phototag.data.targets import UNKNOWN, is_known
 from phototag.evaluation import scores
 from phototag.experiments.claims import Run, apply_overrides, flatten
 from phototag.experiments.queue import run_queued
@@ -28,11 +33,13 @@ class Contest:
 
     Attributes:
         table: Columns seed, metric, winner, start, difference, low and high (of its 95% interval).
-        winners: How many winners of this study were evaluated on test so far.
+        judged: The split: test, or val where there is none.
+        winners: How many winners of this study were evaluated so far.
         experiments: Those evaluated; the start and the winner, seed by seed.
     """
 
     table: pd.DataFrame
+    judged: str
     winners: int
     experiments: tuple[str, ...]
 
@@ -43,13 +50,13 @@ class Contest:
 
 
 def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
-    """Evaluate the winner and the start on test, in DVC's queue, and compare them.
+    """Evaluate the winner and the start, in DVC's queue, and compare them on test.
 
     Both are experiments down to `evaluate`, the only ones of a study that are. What was evaluated
     before is not evaluated again; the winner's training is taken from DVC's cache.
 
     Raises:
-        InputError: One failed.
+        InputError: One failed; or no photo is in test of both.
     """
     won = f"best{best.number}"
     runs = []
@@ -62,6 +69,7 @@ def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
     parts = []
     for start, winner in zip(runs[::2], runs[1::2], strict=True):
         won_by, begun = (_read_predictions(root, revisions[run.name]) for run in (winner, start))
+        judged = won_by["split"].iloc[0]
         resamples = plan.base["evaluate"]["resamples"]
         table = compare_predictions(won_by, begun, resamples, start.seed)
         table.insert(0, "seed", start.seed)
@@ -71,7 +79,7 @@ def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
         name.rpartition("-s")[0] for name in revisions if name.startswith(f"{plan.name}-best")
     }
     return Contest(
-        pd.concat(parts, ignore_index=True), len(winners), tuple(run.name for run in runs)
+        pd.concat(parts, ignore_index=True), judged, len(winners), tuple(run.name for run in runs)
     )
 
 
@@ -93,7 +101,9 @@ def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
     judged = "test" if (splits["split"] == "test").any() else "val"
     groups = dict(zip(splits["image"].map(guard_cell), splits["group"], strict=True))
     own = predictions[predictions["split"] == judged]
-    return own.assign(group=own["image"].map(groups).astype(str))
+    # The cell of what is not known is empty.
+    targets = pd.to_numeric(own["target"]).fillna(UNKNOWN).astype(int)
+    return own.assign(target=targets, group=own["image"].map(groups).astype(str))
 
 
 def compare_predictions(
@@ -101,16 +111,30 @@ def compare_predictions(
 ) -> pd.DataFrame:
     """Compare two models on the same photos, by a paired bootstrap over photos, albums whole.
 
+    Photos that only one of them was judged by are left out: at another size, others may look like
+    copies, which are split together. So are those of which nothing is known.
+
     Args:
-        winner: Columns image, label, target, probability, predicted and group.
-        start: The same photos and labels.
+        winner: Columns image, label, target (1, 0 or `UNKNOWN`), probability, predicted and group;
+            a photo's labels in a row, in the same order.
+        start: The same of the other.
         resamples: Of the bootstrap.
         seed: Of the resamples.
 
     Returns:
         Columns metric, winner, start, difference, low and high.
+
+    Raises:
+        InputError: There is no photo that both were judged by.
     """
     count = winner["label"].nunique()
+    known = winner.loc[is_known(winner["target"].to_numpy()), "image"]
+    winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
+    if winner.empty:
+        raise InputError(
+            "the winner and the start have no photo in common by which both were judged: do not "
+            "search resize.size"
+        )
     both = []
     groups = winner["group"].tolist()[::count]
     weights = scores.draw_weights(len(groups), resamples, seed, groups)

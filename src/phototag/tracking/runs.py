@@ -46,7 +46,13 @@ PATIENCE = 60  # seconds for the system's last metrics
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
-    """Raised where somebody who watches a training needs no more of it; its run is KILLED."""
+    """Raised where somebody who watches a training needs no more of it; its run is KILLED.
+
+    Attributes:
+        checkpoint: Where the state is, from which a longer training may go on.
+    """
+
+    checkpoint: Path | None = None
 
 
 def create_run(

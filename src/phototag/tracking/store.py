@@ -28,6 +28,7 @@ from phototag.base.files import project_root
 
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
+SQLITE = r"sqlite(\+\w+)?:"  # how such addresses begin
 WAIT = 20  # seconds for a database that another process has locked; so long does MLflow, too
 NOTE_TAG = "mlflow.note.content"
 VIEW = "phototag"
@@ -191,20 +192,32 @@ def store_uri() -> str:
     if not uri:
         return embedded_uri()
     root = project_root()
-    if re.match(r"sqlite(\+\w+)?:", uri):
-        head, mark, query = uri.partition("?")
-        scheme, slashes, path = head.partition(":///")
-        if path.startswith("file:") and not path.startswith("file:/"):
-            return f"{scheme}{slashes}file:{quote(str(root / path[5:]))}{mark}{query}"
-        database = make_url(uri).database
-        if not database or database == ":memory:" or database.startswith(("/", "file:")):
-            return uri
-        return sqlite_uri(root / database) + mark + query
+    if re.match(SQLITE, uri):
+        return root_sqlite(uri, root)
     if uri.startswith("file:") and not uri.startswith("file:/"):
         return (root / uri.removeprefix("file:")).as_uri()
     if re.match(r"\w[\w+.-]*:", uri) or uri in ("databricks", "databricks-uc", "uc"):
         return uri
     return str(root / Path(uri).expanduser())
+
+
+def root_sqlite(uri: str, root: Path) -> str:
+    """Return the address of a database, of SQLite with a whole path: a relative one is the root's.
+
+    Args:
+        uri: Of any database.
+        root: The repository.
+    """
+    if not re.match(SQLITE, uri):
+        return uri
+    head, mark, query = uri.partition("?")
+    scheme, slashes, path = head.partition(":///")
+    if path.startswith("file:") and not path.startswith("file:/"):
+        return f"{scheme}{slashes}file:{quote(str(root / path[5:]))}{mark}{query}"
+    database = make_url(uri).database
+    if not database or database == ":memory:" or database.startswith(("/", "file:")):
+        return uri
+    return sqlite_uri(root / database) + mark + query
 
 
 def sqlite_uri(path: Path) -> str:
@@ -298,7 +311,8 @@ def _local_path(uri: str) -> Path:
 
 def shown(uri: str) -> str:
     """Return an address without its password."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
+    # Up to the last @, because a password may hold one; what begins with three / is a file.
+    return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", uri)
 
 
 def explain(error: BaseException, uri: str) -> str:
