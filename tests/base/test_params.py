@@ -99,6 +99,22 @@ def test_a_bad_value_is_told_by_its_dotted_name(
         read_values(tmp_path / "params.yaml", params_values)
 
 
+def test_a_list_of_weights_beside_conv_is_left_aside(params_values: Values, tmp_path: Path) -> None:
+    """As after `pretrained-best`, with `-S model.name=conv`."""
+    params_values["model"] |= {"name": "conv", "weights": ["a", "b"], "freeze": True}
+    params = read_values(tmp_path / "params.yaml", params_values)
+    assert params.model.backbones == ()
+    assert not params.model.frozen
+    with pytest.raises(InputError, match=r"name a backbone in model\.name, or take another"):
+        read_values(tmp_path / "params.yaml", params_values | {"optimizer": "lbfgs"})
+
+
+def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("data: {raw: Fotos fürs Album}".encode("latin-1"))
+    with pytest.raises(InputError, match=r"params\.yaml is not UTF-8 \(byte 19\): save it"):
+        read_params(tmp_path / "params.yaml")
+
+
 def test_every_problem_is_told_at_once(params_values: Values, tmp_path: Path) -> None:
     params_values["lr"] = -1
     params_values["split"]["val"] = 2

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,55 @@ def test_what_is_the_users_own_stays_and_the_rest_is_shown(path: Path) -> None:
     assert [line.partition("#")[2] for line in now.splitlines() if "#" in line] == [
         comment for comment in comments if comment
     ]
+
+
+BLOCKS = """\
+    # before the first
+    - out: 20   # of the first
+      kernel: 3  # its kernel
+      # within it
+      pool: 2
+    # between
+    - out: 40  # of the second
+      kernel: 3  # its kernel, too
+  # below the list
+
+  # above linear
+  linear:  # of linear
+    - 2048   # wide
+    # narrower
+    - 512  # narrow
+  # below linear
+
+"""
+
+
+@pytest.mark.parametrize("names", [["phototag", "report"], ["pretrained-best", "phototag"]])
+def test_comments_in_and_around_lists_stay(path: Path, names: list[str]) -> None:
+    text = path.read_text()
+    head, tail = text[: text.index("    - {out: 20")], text[text.index("finetune:  ") :]
+    text = f"{head}{BLOCKS}{tail}"
+    path.write_text(text)
+    for name in names:
+        apply(path, name)
+        before, after = (sorted(re.findall("#.*", each)) for each in (text, path.read_text()))
+        assert after == before
+        now = dict(flatten(yaml.safe_load(path.read_text())))
+        assert all(now[key] == value for key, value in collect_settings(SHIPPED, name).items())
+    lines = path.read_text().splitlines()
+    conv, linear = (
+        next(number for number, line in enumerate(lines) if line.startswith(f"  {key}:"))
+        for key in ("conv", "linear")
+    )
+    assert conv < lines.index("  # below the list") < lines.index("  # above linear") < linear
+    assert linear < lines.index("  # below linear")
+
+
+def test_yes_and_no_are_read_as_the_stages_read_them(path: Path) -> None:
+    path.write_text(path.read_text().replace("calibrate: false", "calibrate: yes"))
+    apply(path, "phototag")
+    assert "calibrate: yes" in path.read_text()
+    assert read_params(path).evaluate.calibrate
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def test_another_networks_file_is_refused(tmp_path: Path, name: str, other: str)
         read_pretrained(name, network, str(path))
 
 
-@pytest.mark.parametrize("content", [{"a": 1}, [torch.zeros(1)], {"state_dict": {"a": "b"}}])
+@pytest.mark.parametrize(
+    "content", [{"a": 1}, [torch.zeros(1)], {"state_dict": {"a": "b"}}, {1: torch.zeros(1)}]
+)
 def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None:
     path = save(content, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"w\.pt holds no tensors, each under its name"):

@@ -1,3 +1,6 @@
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +8,9 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from phototag.base.errors import InputError
 from phototag.data.targets import UNKNOWN
-from phototag.search.winner import compare_predictions
+from phototag.search.report import summarize
+from phototag.search.winner import Contest, compare_predictions
+from tests.search.files import make_study
 
 PHOTOS, LABELS = 200, ["cat", "dog", "=sofa"]
 
@@ -73,6 +78,23 @@ def test_what_is_not_known_and_what_only_one_was_judged_by_is_left_out() -> None
     assert table["winner"][list(expected)].to_dict() == pytest.approx(expected)
     with pytest.raises(InputError, match="no photo in common"):
         compare_predictions(winner[:30], start[30:], 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("judged", "told"),
+    [
+        ("test", "On test, looked at once, micro F1 is 0.9000 .*, the winner is better"),
+        ("val", "On val, by which it was chosen, .*, which proves nothing: split.test is 0"),
+    ],
+)
+def test_a_lead_on_the_photos_that_chose_is_said_to_prove_nothing(judged: str, told: str) -> None:
+    row = {"seed": 0, "metric": "f1_micro", "winner": 0.9, "start": 0.8, "difference": 0.1}
+    table = pd.DataFrame([row | {"low": 0.05, "high": 0.15}])
+    plan = SimpleNamespace(study=make_study())
+    best = SimpleNamespace(number=3, value=0.2)
+    contest = Contest(table, judged, 1, ("start", "best"))
+    *_, last = summarize(plan, best, {"complete": 4}, None, contest)  # type: ignore[arg-type]
+    assert re.match(told, last)
 
 
 def test_probabilities_of_one_have_a_finite_loss() -> None:

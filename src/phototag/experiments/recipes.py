@@ -134,12 +134,15 @@ def _list_comments(node: Any) -> list[tuple[str, str]]:
     if not isinstance(node, CommentedSeq | CommentedMap):
         return []
     found = []
-    for child in node.values() if isinstance(node, CommentedMap) else node:
+    for key, child in node.items() if isinstance(node, CommentedMap) else enumerate(node):
         found += _list_comments(child)
-    for token in _flatten([node.ca.items[key] for key in sorted(node.ca.items)]):
-        own, _, below = token.value.partition("\n")
-        found.append((own, below))
-    return found + [("", token.value) for token in _flatten(node.ca.end)]
+        for token in _flatten(node.ca.items.get(key)):
+            own, _, below = token.value.partition("\n")
+            found.append((own, below))
+    for token in _flatten(node.ca.end):
+        own, below = found.pop() if found else ("", "")
+        found.append((own, f"{below}{token.value}"))
+    return found
 
 
 def _flatten(tokens: Any) -> Iterator[CommentToken]:
