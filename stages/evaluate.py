@@ -68,7 +68,8 @@ def main() -> None:
     )
     scores = headline(result.tables["scores"])
     write_json(REPORTS / "metrics.json", scores)
-    write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate))
+    key = metadata.content_key
+    write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate, key))
     for name in TABLES:
         write_table(REPORTS / f"{name}.csv", guard_cells(result.tables[name]))
     laps.end("scores")
@@ -79,7 +80,6 @@ def main() -> None:
     write_report(REPORTS / "report.html", result, figures, galleries, describe_origin(metadata))
     laps.end("figures")
 
-    key = metadata.content_key
     record_evaluation(connect(), key, params.model_dump(), history, scores, REPORTS)
     laps.end("MLflow")
     print(f"evaluated in {laps}")

@@ -21,7 +21,7 @@ from phototag.tracking.records import DataInput
 from phototag.tracking.runs import Stopped, record_training
 from phototag.tracking.store import connect
 from phototag.training import solver
-from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
+from phototag.training.checkpoint import avoid_longer, checkpoint_path, discard_checkpoint
 from phototag.training.key import state_key, training_key
 from phototag.training.loop import Trained, Watch, fit, solve_head
 
@@ -67,7 +67,7 @@ def train_network(
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
-    learner = network
+    learner, start = network, float("inf")
     if on_features(params):
         kept = features.read_features(FEATURES, network[:2], train.images)
         features.standardize_features(network.get_submodule("2"), kept, train.rows)
@@ -75,7 +75,7 @@ def train_network(
         if params.model.frozen:
             learner, (train, val) = head, known
         else:
-            solve_head(head, *known, params)
+            start = solve_head(head, *known, params)
 
     if params.optimizer == "lbfgs" and distributed.rank() == 0:
         print("the head is solved: lr, momentum, batch_size, schedule and warmup do not count")
@@ -83,6 +83,8 @@ def train_network(
     described = params.train_settings(), params.model, inputs, device
     key, state = distributed.from_first(lambda: (training_key(*described), state_key(*described)))
     checkpoint = checkpoint_path(project_root(), state)
+    if distributed.rank() == 0:
+        checkpoint = avoid_longer(checkpoint, params.epochs)
     trained = Trained(learner, val, key, checkpoint)
     resumed = checkpoint.exists()
     epochs = watch(fit(learner, train, val, params, checkpoint))
@@ -102,6 +104,12 @@ def train_network(
     # A name to compare with, no file that is read here.
     is_drawn = Path(params.data.raw) == Path("data", "sample")
     best = kept_epoch(history)
+    if best["val_loss"] > start:
+        print(
+            f"note: the head alone, over the backbone as it came, had a val loss of {start:.4f}; "
+            f"the epoch that is kept has {best['val_loss']:.4f}: train more gently (a lower lr, "
+            "train.ema, augment.mixup), or freeze the backbone (model.freeze, optimizer lbfgs)"
+        )
     metadata = Metadata(
         labels=train.labels,
         size=params.resize.size,

@@ -67,6 +67,6 @@ def _write(
         source=source,
     )
     save_model(folder / "model.safetensors", network, metadata)
-    point = {"temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}
+    point = {"content_key": "key", "temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}
     write_json(folder / "thresholds.json", point)
     return folder / "model.safetensors", folder / "thresholds.json"

@@ -34,6 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "my photos").mkdir(exist_ok=True)
         Image.new("RGB", (30, 20), color).save(tmp_path / f"my photos/{name} ö.png", exif=lying)
     (tmp_path / "my photos/broken.jpg").write_text("no photo")
+    half = tmp_path / "my photos/half.jpg"  # whose size can be read
+    Image.radial_gradient("L").save(half)
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,18 +1,24 @@
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from phototag.apps.export import export_onnx
+from phototag.apps import export
+from phototag.apps.export import Probabilities, export_onnx
+from phototag.base.errors import InputError
 from phototag.base.params import Params
 from phototag.cli import typer_app
+from phototag.network.graph import export_graph
 from phototag.network.metrics import sigmoid
-from phototag.network.model import build_model
-from phototag.serving.tagger import Tagger
+from phototag.network.model import build_model, find_head
+from phototag.serving.tagger import Tagger, accelerate_tagger
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +42,48 @@ def test_onnx_gives_the_same_probabilities_for_any_batch(
         assert np.ptp(expected) > 0.05  # they differ, so that the comparison says something
     thresholds = session.get_modelmeta().custom_metadata_map["thresholds"]
     assert list(json.loads(thresholds)) == labels
+
+
+class Odd(nn.Module):
+    """Of 7 x 7 places of a map, which are no share of 16: an older ONNX cannot say that."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = nn.functional.adaptive_avg_pool2d(images.float(), 7)
+        return pooled.flatten(1)[:, :3]
+
+
+def test_networks_that_onnx_cannot_express_are_told_in_a_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tagger = Tagger(Odd().eval(), ["a", "b", "c"], 16, 1.0, np.full(3, 0.5))
+    with pytest.raises(InputError, match="cannot be written as ONNX") as raised:
+        export_onnx(tagger, tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value)
+    # What predict does with it: PyTorch computes, and nothing comes between the predictions.
+    accelerate_tagger(tagger)
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert "note: ONNX Runtime cannot run this network" in found.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_gives_something_else_is_not_written(
+    shipped_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_model(shipped_params.model, 3, 128, [0.4] * 3, [0.2] * 3).eval()
+    tagger = Tagger(network, ["a", "b", "c"], 128, 1.0, np.full(3, 0.5))
+
+    def forget(network: Probabilities, *given: Any) -> bytes:
+        return export_graph(replace_last(copy.deepcopy(network)), *given)
+
+    def replace_last(network: Probabilities) -> Probabilities:
+        nn.init.constant_(find_head(network.network).bias, 1.0)
+        return network
+
+    monkeypatch.setattr(export, "export_graph", forget)
+    with pytest.raises(InputError, match=r"ONNX Runtime is off by .*: nothing is written"):
+        export_onnx(tagger, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_writes_a_new_file_only(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -361,6 +362,48 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_two_runs_do_not_write_the_same(
+    model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(photos), "-f", "csv", *options(model), "-o", str(tmp_path / "out.csv")]
+    told: list[str] = []
+
+    def other(tagger: Tagger, data: list[bytes | InputError]) -> list[Tags]:
+        told.extend(run(*arguments, *more)[2] for more in ([], ["--resume"]))
+        return tag_photos(tagger, data)
+
+    monkeypatch.setattr(predictions, "tag_photos", other)
+    assert run(*arguments)[0] == 0
+    assert len(told) == 2
+    assert all(re.search(r"another process writes .*partial: wait for its end", t) for t in told)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_threads_load_one_network(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(predictions, "MANY", 3)
+    monkeypatch.setattr(predictions, "BATCH", 1)
+    ran: list[object] = []
+
+    def watch(tagger: Tagger, photos: list[bytes | InputError]) -> list[Tags]:
+        ran.append(tagger.network)
+        return tag_photos(tagger, photos)
+
+    monkeypatch.setattr(predictions, "tag_photos", watch)
+    tagger = load_tagger(*make_backbone(tmp_path / "backbone"))
+    names = [str(photos / f"im{number}.png") for number in (1, 2, 10)]
+    list(predictions.predict(tagger, names, "threading"))
+    assert len(set(map(id, ran))) == 1
+    assert isinstance(ran[0], Session)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.slow
 def test_workers_say_the_same(
     model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -459,10 +502,19 @@ def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> 
 
 
 def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> None:
+    point = json.loads(model[1].read_text())
+    del point["content_key"]
+    model[1].write_text(json.dumps(point))
+    load_tagger(*model)  # of before the file told
+    with pytest.raises(InputError, match="cannot be read"):
+        load_tagger(model[0], model[0].parent)
     for text, problem in (
         ('{"temperature": 1, "thresholds": {"cat": 0.5}}', "blue"),
         ("[]", "holds no thresholds"),
         ("no json", "holds no thresholds"),
+        (json.dumps(point | {"thresholds": dict.fromkeys(LABELS)}), "holds no thresholds"),
+        (json.dumps(point | {"temperature": math.nan}), "no numbers"),
+        (json.dumps(point | {"content_key": "other"}), "are of two trainings"),
     ):
         model[1].write_text(text)
         with pytest.raises(InputError, match=problem):

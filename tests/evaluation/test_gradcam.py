@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,17 @@ def test_heat_lies_where_the_label_is() -> None:
     assert np.argwhere(maps[0] > 0.5).tolist() == [[2, 5]]
     assert maps[0].max() == pytest.approx(1)
     assert not maps[1].any()
+
+
+def test_threads_do_not_see_each_others_photos(tiny_spec: ModelParams) -> None:
+    torch.manual_seed(0)
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
+    photos = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
+    expected = [locate(network, photo[None], [1]) for photo in photos]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda photo: locate(network, photo[None], [1]), photos))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

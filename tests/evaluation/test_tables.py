@@ -110,7 +110,8 @@ def test_thresholds_come_from_val_and_scores_from_test(
     assert result.thresholds.values.tolist() == again.thresholds.values.tolist()
     assert result.split == "test"
     assert headline(result.tables["scores"]) != headline(again.tables["scores"])
-    point = operating_point(result, PARAMS)
+    point = operating_point(result, PARAMS, "key")
+    assert point["content_key"] == "key"
     assert point["temperature"] == 1
     assert list(point["thresholds"]) == ["blue", "green", "red"]
 
@@ -132,7 +133,7 @@ def test_calibration_divides_the_logits(
     result = evaluate(datasets, logits, manifest, params, seed=0)
     temperature = plain.temperature
     assert result.temperature == temperature != 1
-    assert operating_point(result, params)["temperature"] == temperature
+    assert operating_point(result, params, "key")["temperature"] == temperature
     np.testing.assert_allclose(result.logits["test"], logits["test"] / temperature)
     losses = [
         binary_cross_entropy(datasets["val"].targets, r.logits["val"]) for r in (plain, result)

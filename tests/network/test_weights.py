@@ -119,6 +119,18 @@ def test_a_file_of_before_this_was_told_loads(tmp_path: Path) -> None:
     assert describe_origin(load_model(path)[1]) == ""
 
 
+def test_a_network_that_is_built_otherwise_by_now_is_told(tmp_path: Path) -> None:
+    path, _ = make_model(tmp_path)
+    tensors, values = load_file(path), asdict(read_metadata(path))
+    later = values | {"model": values["model"] | {"attention": 8}}
+    save_file(tensors, path, {"phototag": json.dumps(later)})
+    with pytest.raises(InputError, match=r"does not fit this version of phototag: .*attention"):
+        load_model(path)
+    save_file({"x": torch.zeros(1)}, path, {"phototag": json.dumps(values)})
+    with pytest.raises(InputError, match=r"does not fit this version of phototag: .*state_dict"):
+        load_model(path)
+
+
 def test_a_file_of_a_later_version_is_told(tmp_path: Path) -> None:
     entry = {"phototag": json.dumps({"labels": ["sea"], "colours": 3})}
     save_file({"x": torch.zeros(1)}, tmp_path / "later", entry)

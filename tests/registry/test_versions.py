@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 from PIL import Image
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
@@ -123,6 +124,26 @@ def test_a_lead_within_the_noise_does_not_count() -> None:
     assert "+0.0200, is -0.0100 to +0.0500" in reason
     wins, _ = judge(pd.DataFrame([{"metric": "f1_micro", **values, "low": 0.001}]))
     assert wins
+
+
+def test_a_version_whose_tags_were_not_all_written_is_made_anew(
+    register: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(known=1)
+    written, told = MlflowClient.set_model_version_tag, []
+
+    def die(client: MlflowClient, name: str, version: str, key: str, value: str) -> None:
+        told.append(key)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        written(client, name, version, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_model_version_tag", die)
+        with pytest.raises(KeyboardInterrupt):
+            register(known=3)
+    assert register(known=3)["champion"]
+    assert register.aliases() == (3, 3)
 
 
 def test_a_champion_that_takes_other_sizes_stays(register: Registered) -> None:

@@ -94,6 +94,20 @@ def test_a_single_value_is_normalised_as_in_evaluation() -> None:
     assert maps.grad.abs().min() > 0
 
 
+def test_timms_has_its_activation_behind_it() -> None:
+    norm_act = pytest.importorskip("timm.layers").BatchNormAct2d
+    ours, theirs = (norm_act(4, act_layer=nn.SiLU) for _ in range(2))
+    share_statistics(ours)
+    assert isinstance(ours, BatchNorm)
+    assert torch.equal(
+        ours(photos(6)[:, :1].expand(6, 4, 5, 5)), theirs(photos(6)[:, :1].expand(6, 4, 5, 5))
+    )
+    for name in STATE:
+        assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
+    lone = torch.full((1, 4, 1, 1), 7.0)
+    torch.testing.assert_close(ours(lone), theirs.eval()(lone))
+
+
 def single(values: float) -> tuple[Tensor, dict[str, Tensor]]:
     layer = nn.BatchNorm2d(4)
     share_statistics(layer)

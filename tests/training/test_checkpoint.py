@@ -9,6 +9,7 @@ import torch
 from phototag.base.errors import InputError
 from phototag.base.files import MAX_AGE
 from phototag.training.checkpoint import (
+    avoid_longer,
     checkpoint_path,
     discard_checkpoint,
     load_checkpoint,
@@ -34,6 +35,15 @@ def test_state_comes_back(tmp_path: Path) -> None:
     assert torch.equal(loaded["model"]["w"], torch.arange(3.0))
     discard_checkpoint(path)
     assert not path.exists()
+
+
+def test_a_longer_training_keeps_its_state(tmp_path: Path) -> None:
+    path = checkpoint_path(tmp_path, "key")
+    assert avoid_longer(path, 3) == path
+    save_checkpoint(path, {"history": [{}] * 5})
+    assert avoid_longer(path, 5) == path
+    assert avoid_longer(path, 8) == path  # it goes on from there
+    assert avoid_longer(path, 4) == path.with_name("key-4.pt")
 
 
 def test_a_full_disk_is_told_and_leaves_the_former_state(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_two_processes_solve_as_one(params: Params, tmp_path: Path, count: int) 
     ("group", "key", "value", "told"),
     [
         ("model", "freeze", False, "set model.freeze to true"),
-        ("model", "name", "conv", "set model.freeze to true"),
+        ("model", "name", "conv", "name a backbone in model.name"),
         ("model", "linear", [64], "set model.linear to \\[\\]"),
         ("model", "dropout", 0.5, "set model.dropout to 0"),
         ("train", "ema", 0.9, "set train.ema to 0"),

@@ -31,32 +31,34 @@ def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[str]) ->
     measured = tqdm(names, "measure", disable=None)
     sizes = {name: size for name in measured if (size := _measure(name))}
     numbers = {name: number for number, name in enumerate(sizes, start=1)}
-    images = (
-        {"id": numbers[name], "file_name": show_bytes(name), "width": width, "height": height}
-        for name, (width, height) in sizes.items()
-    )
     categories = ({"id": n, "name": label} for n, label in enumerate(labels, start=1))
-    boxes = (
-        {
-            "image_id": numbers[name],
-            "category_id": labels.index(label) + 1,
-            "bbox": [0, 0, *sizes[name]],
-            "area": sizes[name][0] * sizes[name][1],
-            "segmentation": [],
-            "iscrowd": 0,
-            "score": row["scores"][label],
-        }
-        for name, row in zip(names, map(json.loads, rows), strict=True)
-        if name in sizes
-        for label in row["labels"]
-    )
-    annotations = ({"id": number, **box} for number, box in enumerate(boxes, start=1))
-    yield '{"info": {"description": "Predictions of phototag"}, "licenses": [],\n"images": '
-    yield from _write_list(images)
-    yield ',\n"categories": '
+
+    def box_labels() -> Iterator[dict[str, Any]]:
+        for name, row in zip(names, map(json.loads, rows), strict=True):
+            if row["error"]:
+                sizes.pop(name, None)  # its header could be read
+            for label in row["labels"] if name in sizes else ():
+                yield {
+                    "image_id": numbers[name],
+                    "category_id": labels.index(label) + 1,
+                    "bbox": [0, 0, *sizes[name]],
+                    "area": sizes[name][0] * sizes[name][1],
+                    "segmentation": [],
+                    "iscrowd": 0,
+                    "score": row["scores"][label],
+                }
+
+    annotations = ({"id": number, **box} for number, box in enumerate(box_labels(), start=1))
+    # The images last: by then it is known which could be read.
+    yield '{"info": {"description": "Predictions of phototag"}, "licenses": [],\n"categories": '
     yield from _write_list(categories)
     yield ',\n"annotations": '
     yield from _write_list(annotations)
+    yield ',\n"images": '
+    yield from _write_list(
+        {"id": numbers[name], "file_name": show_bytes(name), "width": width, "height": height}
+        for name, (width, height) in sizes.items()
+    )
     yield "}\n"
 
 

@@ -4,12 +4,14 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.network.graph import export_graph
+from phototag.network.runtime import PARITY
 from phototag.serving.tagger import Tagger
 
 
@@ -38,17 +40,38 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
         path: The file.
 
     Raises:
-        InputError: ONNX is not installed.
+        InputError: ONNX is not installed, or cannot express the network; or ONNX Runtime, where it
+            is installed, does not give what PyTorch does.
     """
     if find_spec("onnx") is None:
         raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
     import onnx
 
-    example = torch.zeros(2, 3, tagger.size, tagger.size, dtype=torch.uint8)
-    recorded = export_graph(Probabilities(tagger), example, "images", "probabilities")
+    shape, generator = (2, 3, tagger.size, tagger.size), torch.Generator().manual_seed(0)
+    example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    network = Probabilities(tagger)
+    try:
+        recorded = export_graph(network, example, "images", "probabilities")
+    except Exception as error:  # its exporter raises anything at all
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise InputError(f"this network cannot be written as ONNX ({reason})") from None
+    _check_parity(recorded, network, example)
     found = onnx.load_from_string(recorded)
     thresholds = dict(zip(tagger.labels, tagger.thresholds.tolist(), strict=True))
     onnx.helper.set_model_props(found, {"thresholds": json.dumps(thresholds)})
     onnx.checker.check_model(found)
     with replace_file(path) as temporary:
         onnx.save(found, str(temporary))
+
+
+@torch.inference_mode()
+def _check_parity(recorded: bytes, network: nn.Module, example: Tensor) -> None:
+    if find_spec("onnxruntime") is None:
+        return
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(recorded, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": example.numpy()})
+    off = float(np.abs(found - network(example).numpy()).max())
+    if not off <= PARITY:  # nor where it is NaN
+        raise InputError(f"ONNX Runtime is off by {off:.1e} with this network: nothing is written")

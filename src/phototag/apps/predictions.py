@@ -1,6 +1,7 @@
 """Photos named on the command line, and what is said of them, written as it comes."""
 
 import codecs
+import fcntl
 import hashlib
 import os
 import re
@@ -10,6 +11,7 @@ from dataclasses import replace
 from functools import cache, partial
 from glob import glob, has_magic
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from tqdm import tqdm
@@ -33,6 +35,7 @@ from phototag.serving.tagger import (
 
 KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
 
+LOADING = Lock()  # of threads, one loads and records the network
 MANY = 200  # photos from which on it pays to record the network for ONNX Runtime
 
 
@@ -120,7 +123,9 @@ def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Tags]:
 def _tag_in_worker(
     files: tuple[Path, ...], many: bool, folder: Path, names: Sequence[str]
 ) -> list[Tags]:
-    found = _tag_files(_load(files, many), [str(folder / name) for name in names])
+    with LOADING:
+        tagger = _load(files, many)
+    found = _tag_files(tagger, [str(folder / name) for name in names])
     # The pixels would be most of what is sent back.
     return [replace(tags, pixels=None) for tags in found]
 
@@ -193,24 +198,47 @@ def write_predictions(
         backend: Of `predict`.
 
     Raises:
-        InputError: There is something to go on with, but `resume` is not set; or not one photo
-            could be read.
+        InputError: There is something to go on with, but `resume` is not set; another process
+            writes the same; or not one photo could be read.
     """
     unfinished = unfinished_of(output, names, format_, tagger.files)
-    if unfinished.exists() and not resume:
-        raise InputError(
-            f"{unfinished} is left of a killed run: add --resume to go on, or remove it"
-        )
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished.open("ab+", buffering=0) as file:
+    left = unfinished.exists()
+    with unfinished.open("ab+") as file:
+        _take(file, unfinished)
+        if left and not resume:
+            raise InputError(
+                f"{unfinished} is left of a killed run: add --resume to go on, or remove it"
+            )
         done = _cut(file)
         if resume:
             tell(
                 f"going on after {done} lines" if done else "nothing to go on with: from the start"
             )
-        readable = _write_lines(
-            tagger, names, format_, lambda text: file.write(text.encode()), tell, backend, done
-        )
+
+        def write(text: str) -> None:
+            file.write(text.encode())
+            file.flush()
+
+        readable = _write_lines(tagger, names, format_, write, tell, backend, done)
+        _finish(tagger, names, format_, unfinished, output)
+    _check_readable(readable)
+
+
+def _take(file: BinaryIO, path: Path) -> None:
+    """Hold an unfinished file until it is closed; one that another process holds is refused."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        mine = False
+    if not mine:  # or it has become the output meanwhile
+        raise InputError(f"another process writes {path}: wait for its end")
+
+
+def _finish(
+    tagger: Tagger, names: Sequence[str], format_: str, unfinished: Path, output: Path
+) -> None:
     if format_ in DOCUMENTS:
         with (
             unfinished.open(encoding="utf-8", newline="\n") as lines,
@@ -221,7 +249,6 @@ def write_predictions(
         unfinished.unlink()
     else:
         unfinished.replace(output)
-    _check_readable(readable)
 
 
 def unfinished_of(
@@ -243,6 +270,7 @@ def _cut(file: BinaryIO) -> int:
         if line.endswith(b"\n"):
             lines, whole = lines + 1, whole + len(line)
     file.truncate(whole)
+    file.seek(whole)
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from phototag.network.model import Residual, SideBySide
 
+WATCHING = Lock()  # what watches a layer would see another thread's photos too
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
@@ -30,7 +32,11 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
         float32 [batch, size, size]; each map's highest value is 1, or all of it is 0. None where
         a backbone has no maps of its own places, as transformers, whose attention mixes them.
     """
-    model.eval()
+    with WATCHING:
+        return _locate(model.eval(), images, labels)
+
+
+def _locate(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray | None:
     backbones = _list_backbones(model)
     layers = [_find_pooled_maps(backbone, model, images[:1]) for backbone in backbones]
     layers = layers or [_find_last_maps(model)]

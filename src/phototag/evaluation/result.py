@@ -129,10 +129,20 @@ def evaluate(
     return Evaluation(datasets, logits, split, temperature, used, thresholds, where, tables)
 
 
-def operating_point(result: Evaluation, params: EvaluateParams) -> dict[str, Any]:
-    """Return what turns logits into labels: the temperature, 1 if not wanted, and thresholds."""
+def operating_point(result: Evaluation, params: EvaluateParams, content_key: str) -> dict[str, Any]:
+    """Return what turns a model's logits into labels.
+
+    Args:
+        result: Of `evaluate`.
+        params: What is wanted.
+        content_key: Of the model.
+
+    Returns:
+        content_key, temperature (1 if not wanted) and thresholds (label -> 0..1).
+    """
     labels = result.datasets[result.split].labels
     return {
+        "content_key": content_key,
         "temperature": result.temperature if params.calibrate else 1.0,
         "thresholds": dict(zip(labels, result.thresholds.values.tolist(), strict=True)),
     }

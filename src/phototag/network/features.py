@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from phototag.network.runtime import accelerate
 BATCH = 32  # photos at a time; more are slower on a CPU, whose caches they outgrow
 CHUNK = 4096  # rows of features read at a time
 PART = ".part"  # how the names of unfinished features end
+LOADING = Lock()  # of threads, one loads and records the backbones
 PROBES = 4  # photos whose features are computed anew before they are trained on
 
 
@@ -134,7 +136,8 @@ def take_turn(folder: Path) -> AbstractContextManager[object]:
 
 
 def _embed_batch(frozen: Frozen, first: int) -> np.ndarray:
-    network, images = _load(frozen)
+    with LOADING:
+        network, images = _load(frozen)
     return _compute(network, images[first : first + BATCH], pick_device())
 
 

@@ -1,7 +1,12 @@
 """A network as an ONNX graph, for runtimes without PyTorch."""
 
 import io
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +27,7 @@ def export_graph(network: nn.Module, example: Tensor, takes: str, gives: str) ->
     file = io.BytesIO()
     # Of the two exporters the older one: under a second where the other takes eight, the same
     # graph to a runtime, and a package less.
-    with warnings.catch_warnings(), torch.inference_mode(False):
+    with warnings.catch_warnings(), torch.inference_mode(False), _quiet():
         warnings.simplefilter("ignore")  # of its age, and of its own internals
         torch.onnx.export(
             network.eval(),
@@ -34,3 +39,20 @@ def export_graph(network: nn.Module, example: Tensor, takes: str, gives: str) ->
             dynamo=False,
         )
     return file.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter prints of a network that it cannot record out of standard output.
+
+    It does so below Python, and there may be somebody's predictions.
+    """
+    sys.stdout.flush()
+    own = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(own, 1)
+        os.close(own)

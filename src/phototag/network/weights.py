@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -108,11 +109,16 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
     """Build the network from a model file, on the CPU, ready for inference.
 
     Raises:
-        InputError: The file is missing, or phototag did not write it.
+        InputError: The file is missing, or this version of phototag, or of what brings its
+            backbones, did not write it.
     """
     metadata = read_metadata(path)
-    spec = ModelParams.model_validate(metadata.model)
-    model = build_model(spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std)
+    try:
+        spec = ModelParams.model_validate(metadata.model)
+        model = build_model(spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std)
+        model.load_state_dict(load_file(path))
+    except (ValidationError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not fit this version of phototag: {reason}") from None
     model.eval()
-    model.load_state_dict(load_file(path))
     return model, metadata

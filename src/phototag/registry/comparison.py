@@ -20,7 +20,7 @@ from phototag.data.targets import is_known
 from phototag.evaluation import scores
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.metrics import sigmoid
-from phototag.network.weights import load_model, read_metadata
+from phototag.network.weights import load_model
 from phototag.registry.decision import COLUMNS
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
@@ -31,7 +31,7 @@ ALPHA = 0.025  # of all challenges of one champion together; one-sided
 def why_incomparable(judged: Dataset, model_file: Path, thresholds_file: Path) -> str:
     """Say why a model cannot be judged on these photos; nothing where it can."""
     try:
-        metadata, size = read_metadata(model_file), judged.images.shape[1]
+        (_, metadata), size = load_model(model_file), judged.images.shape[1]
         known = set(read_json(thresholds_file)["thresholds"])
     except (InputError, OSError, KeyError, TypeError, ValueError) as error:
         return f"its files cannot be read ({error})"

@@ -52,8 +52,10 @@ def register_model(
         description: Markdown, which MLflow shows.
     """
     client = store.client
+    all_tags = {**tags, WEIGHTS_TAG: _digest(model_file, thresholds_file)}
+    digest = all_tags.pop("model_digest")
+    all_tags["model_digest"] = digest  # last: what was killed before is registered anew
     with store.lock:
-        digest = tags["model_digest"]
         found = client.search_model_versions(
             f"name = '{MODEL_NAME}' and tags.model_digest = '{digest}'"
         )
@@ -64,7 +66,7 @@ def register_model(
                 info = log_model(model_file, thresholds_file, MODEL_NAME)
             version = str(info.registered_model_version)
             client.update_model_version(MODEL_NAME, version, description)
-            for name, value in {**tags, WEIGHTS_TAG: _digest(model_file, thresholds_file)}.items():
+            for name, value in all_tags.items():
                 client.set_model_version_tag(MODEL_NAME, version, name, value)
         client.set_registered_model_alias(MODEL_NAME, "challenger", version)
     return version

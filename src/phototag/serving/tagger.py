@@ -72,15 +72,25 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
     network, metadata = load_model(model_file)
     try:
         point = read_json(thresholds_file)
-        thresholds = np.array([point["thresholds"][label] for label in metadata.labels])
-        temperature = float(point["temperature"])
+        thresholds = np.array([float(point["thresholds"][label]) for label in metadata.labels])
+        temperature, key = float(point["temperature"]), point.get("content_key")
     except FileNotFoundError:
         raise InputError(f"{thresholds_file} is missing: `dvc repro evaluate` makes it") from None
+    except OSError as error:
+        raise InputError(f"{thresholds_file} cannot be read ({error.strerror})") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{thresholds_file} holds no thresholds for the labels of {model_file} "
             f"({type(error).__name__}: {error})"
         ) from None
+    if not np.isfinite([temperature, *thresholds]).all():
+        raise InputError(f"{thresholds_file} holds thresholds that are no numbers")
+    # Older files do not tell.
+    if key not in (None, metadata.content_key):
+        raise InputError(
+            f"{thresholds_file} and {model_file} are of two trainings: `dvc repro evaluate` makes "
+            "the thresholds of the model that is here"
+        )
     return Tagger(
         network,
         metadata.labels,

@@ -57,11 +57,25 @@ class BatchNorm(nn.BatchNorm2d):
         return normal.to(maps.dtype)
 
 
+class BatchNormAct(BatchNorm):
+    """timm's BatchNormAct2d, which has an activation behind it."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise and activate maps, float [batch, channels, side, side]."""
+        activated: Tensor = self.act(self.drop(super().forward(maps)))
+        return activated
+
+
 def share_statistics(model: nn.Module) -> None:
     """Let every batch norm of a network count the photos of all processes; its state stays."""
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = BatchNorm
+        elif type(layer).__name__ == "BatchNormAct2d":  # timm need not be installed
+            layer.__class__ = BatchNormAct
 
 
 def hide_from_compiler() -> None:

@@ -18,6 +18,17 @@ def checkpoint_path(root: Path, key: str) -> Path:
     return root / ".phototag" / "checkpoints" / f"{key}.pt"
 
 
+def avoid_longer(path: Path, epochs: int) -> Path:
+    """Return where a training of so many epochs keeps its state: never over that of a longer one.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    state = load_checkpoint(path)
+    longer = state is not None and len(state["history"]) > epochs
+    return path.with_name(f"{path.stem}-{epochs}.pt") if longer else path
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values.
 

@@ -250,7 +250,7 @@ def fit(
     model.load_state_dict(best_weights)
 
 
-def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> None:
+def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> float:
     """Give backbones that train on a head that fits them as they came (Kumar et al., 2022).
 
     A head that starts from nothing sends gradients that mean nothing into the backbones, and so
@@ -261,6 +261,9 @@ def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) ->
         train: Features to learn from.
         val: Features to choose the strength by.
         params: All of params.yaml.
+
+    Returns:
+        The val loss from which the whole network starts.
     """
     plain = {"early_stopping": 3, "ema": 0.0, "clip_norm": 0.0, "compile": False}
     changes = {
@@ -270,8 +273,10 @@ def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) ->
         "train": params.train.model_copy(update=plain),
         "model": params.model.model_copy(update={"freeze": True}),
     }
-    *_, last = fit(head, train, val, params.model_copy(update=changes))
-    tqdm.write(f"the head alone: kept strength {last.kept} of L2", file=sys.stderr)
+    epochs = list(fit(head, train, val, params.model_copy(update=changes)))
+    kept = epochs[-1].kept
+    tqdm.write(f"the head alone: kept strength {kept} of L2", file=sys.stderr)
+    return epochs[kept - 1].val_loss
 
 
 @cache
