@@ -23,7 +23,7 @@ from phototag.tracking.store import connect
 from phototag.training import solver
 from phototag.training.checkpoint import avoid_longer, checkpoint_path, discard_checkpoint
 from phototag.training.key import state_key, training_key
-from phototag.training.loop import Trained, Watch, fit, solve_head
+from phototag.training.loop import Trained, Watch, fit, score_epoch, solve_head
 
 from . import run
 
@@ -67,7 +67,7 @@ def train_network(
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
-    learner, start = network, float("inf")
+    learner, start = network, None
     if on_features(params):
         kept = features.read_features(FEATURES, network[:2], train.images)
         features.standardize_features(network.get_submodule("2"), kept, train.rows)
@@ -82,9 +82,8 @@ def train_network(
     inputs = [*INPUTS, *[FEATURES] * on_features(params), Path(__file__)]
     described = params.train_settings(), params.model, inputs, device
     key, state = distributed.from_first(lambda: (training_key(*described), state_key(*described)))
-    checkpoint = checkpoint_path(project_root(), state)
-    if distributed.rank() == 0:
-        checkpoint = avoid_longer(checkpoint, params.epochs)
+    place = checkpoint_path(project_root(), state)
+    checkpoint = distributed.from_first(lambda: avoid_longer(place, params.epochs))
     trained = Trained(learner, val, key, checkpoint)
     resumed = checkpoint.exists()
     epochs = watch(fit(learner, train, val, params, checkpoint))
@@ -104,10 +103,11 @@ def train_network(
     # A name to compare with, no file that is read here.
     is_drawn = Path(params.data.raw) == Path("data", "sample")
     best = kept_epoch(history)
-    if best["val_loss"] > start:
+    if start and score_epoch(best, params) < score_epoch(asdict(start), params):
         print(
-            f"note: the head alone, over the backbone as it came, had a val loss of {start:.4f}; "
-            f"the epoch that is kept has {best['val_loss']:.4f}: train more gently (a lower lr, "
+            "note: the head alone, over the backbone as it came, had a val loss of "
+            f"{start.val_loss:.4f} and a mAP of {start.mAP:.4f}; the epoch that is kept is worse, "
+            f"{best['val_loss']:.4f} and {best['mAP']:.4f}: train more gently (a lower lr, "
             "train.ema, augment.mixup), or freeze the backbone (model.freeze, optimizer lbfgs)"
         )
     metadata = Metadata(

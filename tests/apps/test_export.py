@@ -67,6 +67,16 @@ def test_networks_that_onnx_cannot_express_are_told_in_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_that_onnx_runtime_refuses_is_told(
+    shipped_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_model(shipped_params.model, 3, 128, [0.4] * 3, [0.2] * 3).eval()
+    tagger = Tagger(network, ["a", "b", "c"], 128, 1.0, np.full(3, 0.5))
+    monkeypatch.setattr(export, "export_graph", lambda *given: b"no graph")
+    with pytest.raises(InputError, match="ONNX Runtime cannot run this network"):
+        export_onnx(tagger, tmp_path / "model.onnx")
+
+
 def test_a_graph_that_gives_something_else_is_not_written(
     shipped_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,6 @@
 import csv
+import errno
+import fcntl
 import io
 import json
 import math
@@ -377,6 +379,18 @@ def test_two_runs_do_not_write_the_same(
     assert len(told) == 2
     assert all(re.search(r"another process writes .*partial: wait for its end", t) for t in told)
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
+
+
+def test_a_file_system_without_locks_will_do(
+    model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    output = tmp_path / "out.csv"
+    assert run(str(photos), "-f", "csv", *options(model), "-o", str(output))[0] == 0
+    assert len(output.read_text().splitlines()) == 5
 
 
 @pytest.mark.slow

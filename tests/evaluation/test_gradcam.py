@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -39,8 +40,17 @@ def test_threads_do_not_see_each_others_photos(tiny_spec: ModelParams) -> None:
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
     photos = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
     expected = [locate(network, photo[None], [1]) for photo in photos]
+    ended = Event()
+
+    def tag() -> None:  # as the demo does with another visitor's photo
+        with torch.inference_mode():
+            while not ended.is_set():
+                network(photos[:1])
+
     with ThreadPoolExecutor(4) as pool:
+        pool.submit(tag)
         found = list(pool.map(lambda photo: locate(network, photo[None], [1]), photos))
+        ended.set()
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

@@ -87,6 +87,7 @@ BLOCKS = """\
 
   # above linear
   linear:  # of linear
+    # above the first
     - 2048   # wide
     # narrower
     - 512  # narrow
@@ -114,6 +115,24 @@ def test_comments_in_and_around_lists_stay(path: Path, names: list[str]) -> None
     )
     assert conv < lines.index("  # below the list") < lines.index("  # above linear") < linear
     assert linear < lines.index("  # below linear")
+
+
+def test_a_key_that_has_a_default_may_be_missing(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "accumulate:" not in line))
+    assert read_params(path).train.accumulate == 1
+    apply(path, "phototag")
+    assert yaml.safe_load(path.read_text())["train"]["accumulate"] == 1
+
+
+@pytest.mark.parametrize("name", SHIPPED.recipes)
+def test_a_comment_between_a_key_and_its_list_stays(path: Path, name: str) -> None:
+    lists = "  linear:\n    # hidden layers, the widest first\n    - 2048\n    - 512\n"
+    path.write_text(re.sub("(?m)^  linear: .*\n", lists, path.read_text()))
+    apply(path, name)
+    assert path.read_text().count("# hidden layers, the widest first\n") == 1
+    now = dict(flatten(yaml.safe_load(path.read_text())))
+    assert all(now[key] == value for key, value in collect_settings(SHIPPED, name).items())
 
 
 def test_yes_and_no_are_read_as_the_stages_read_them(path: Path) -> None:

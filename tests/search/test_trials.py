@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from phototag.base.errors import InputError
 from phototag.base.params import Params, read_params
+from phototag.experiments.claims import apply_overrides
 from phototag.search import journal, trials, tuning
 from phototag.search.journal import Plan, name_study, open_study, pick_best
 from phototag.search.trials import next_trial, run_trial, work
@@ -206,10 +207,19 @@ def test_the_winner_leaves_alone_what_no_trial_depends_on(make_plan: MakePlan) -
     plan = make_plan(trials=1)
     work(plan, train_network)
     (best,) = listed(plan)
-    won = tuning.winning_settings(plan, best)
+    study = open_study(plan.root, plan.name, plan.study)
+    tuning._fix_base(study, plan)
+    # Meanwhile the user has changed how models are judged, and taken the winner over.
+    by_now = apply_overrides(plan.base, {"evaluate.calibrate": True, "lr": 0.7, "seed": 9})
+    later = plan.model_copy(update={"base": by_now})
+    base = tuning._fix_base(study, later)  # of the contest, too
+    assert base["evaluate"]["calibrate"]
+    assert base["lr"] == plan.base["lr"]
+    won = tuning.winning_settings(later.model_copy(update={"base": base}), best)
     assert won["lr"] == best.user_attrs["settings"]["lr"]
     assert won["epochs"] == 2
-    assert not [key for key in won if key.startswith(("seed", "evaluate", "registry", "embed"))]
+    assert won["evaluate.calibrate"]
+    assert "seed" not in won
 
 
 def test_infeasible_trials_take_no_training(make_plan: MakePlan) -> None:
@@ -445,6 +455,8 @@ def test_a_database_that_is_away_is_one_sentence(
 ) -> None:
     plan = make_plan()
     for uri, told in (
+        ("sqlite:team.db", r"let PHOTOTAG_STUDIES name a database, such as postgresql"),
+        ("sqlite:/team.db", r"let PHOTOTAG_STUDIES name a database, such as postgresql"),
         ("nonsense", r"let PHOTOTAG_STUDIES name a database, such as postgresql"),
         ("postgresql://me:secret@127.0.0.1:9/no", r"\*\*\*@127.0.0.1:9/no cannot be used"),
         ("postgresql://me:sec/ret@127.0.0.1:9/no", r"\*\*\*@127.0.0.1:9/no cannot be used"),

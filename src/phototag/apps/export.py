@@ -70,8 +70,12 @@ def _check_parity(recorded: bytes, network: nn.Module, example: Tensor) -> None:
         return
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(recorded, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": example.numpy()})
+    try:
+        session = onnxruntime.InferenceSession(recorded, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"images": example.numpy()})
+    except Exception as error:  # of its own kinds
+        reason = str(error).partition("\n")[0][:200]
+        raise InputError(f"ONNX Runtime cannot run this network ({reason})") from None
     off = float(np.abs(found - network(example).numpy()).max())
     if not off <= PARITY:  # nor where it is NaN
         raise InputError(f"ONNX Runtime is off by {off:.1e} with this network: nothing is written")

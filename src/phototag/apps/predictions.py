@@ -1,6 +1,7 @@
 """Photos named on the command line, and what is said of them, written as it comes."""
 
 import codecs
+import errno
 import fcntl
 import hashlib
 import os
@@ -228,12 +229,20 @@ def write_predictions(
 def _take(file: BinaryIO, path: Path) -> None:
     """Hold an unfinished file until it is closed; one that another process holds is refused."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
         mine = os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):
         mine = False
     if not mine:  # or it has become the output meanwhile
         raise InputError(f"another process writes {path}: wait for its end")
+
+
+def _lock(file: BinaryIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # some network file systems have no locks
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def _finish(

@@ -70,7 +70,7 @@ def check_size(images: Path, size: int) -> None:
     """
     try:
         found = np.load(images, mmap_mode="r").shape[1]
-    except (OSError, ValueError):
+    except (OSError, EOFError, ValueError, IndexError):
         raise InputError(f"{images} is missing or damaged: `dvc repro resize` makes it") from None
     if found != size:
         raise InputError(

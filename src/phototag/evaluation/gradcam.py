@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from phototag.network.model import Residual, SideBySide
 
-WATCHING = Lock()  # what watches a layer would see another thread's photos too
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
@@ -32,11 +31,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
         float32 [batch, size, size]; each map's highest value is 1, or all of it is 0. None where
         a backbone has no maps of its own places, as transformers, whose attention mixes them.
     """
-    with WATCHING:
-        return _locate(model.eval(), images, labels)
-
-
-def _locate(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray | None:
+    model.eval()
     backbones = _list_backbones(model)
     layers = [_find_pooled_maps(backbone, model, images[:1]) for backbone in backbones]
     layers = layers or [_find_last_maps(model)]
@@ -99,10 +94,11 @@ def _find_last_maps(model: nn.Module) -> nn.Module:
 def _watch(
     layers: Sequence[nn.Module], tell: Callable[[nn.Module, Tensor], object]
 ) -> Iterator[None]:
-    """Tell each output of these layers while the model runs."""
+    """Tell each output of these layers while the model runs in this thread."""
+    own = get_ident()  # the demo's other visitors have the same network
 
     def hook(layer: nn.Module, given: object, output: object) -> None:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and get_ident() == own:
             tell(layer, output)
 
     hooks = [layer.register_forward_hook(hook) for layer in layers]

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, YAMLError
 from ruamel.yaml.tokens import CommentToken
-from yaml import safe_load
+from yaml import MarkedYAMLError, safe_load
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_source, replace_file
@@ -92,6 +92,11 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
         Params.model_validate(safe_load(after))  # as `read_params` will
     except ValidationError as error:
         raise InputError(f"{path}: {describe_problems(error)}") from None
+    except MarkedYAMLError as error:
+        raise InputError(
+            f"{path}: its comments are in the way of {', '.join(settings)} ({error.problem}): move "
+            "those within lists above them"
+        ) from None
     if after != before:
         with replace_file(path) as temporary:
             temporary.write_text(after, encoding="utf-8")
@@ -104,13 +109,17 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
 
 def _replace(place: CommentedMap, key: str, value: Any) -> None:
     """Put another value in the place of one; comments within a list come to stand above the new."""
-    comments = _list_comments(place[key])
+    comments = _list_comments(place.get(key))
+    slots = place.ca.items.get(key) or [None] * 4
+    first = [token.value for token in _flatten(slots[3])]  # between the key and the first item
+    slots[3] = None
     place[key] = value
-    if not comments:  # those of a value on one line are the key's
+    if not comments and not first:  # those of a value on one line are the key's
         return
     # What follows the last item on lines of its own belongs to the next key.
-    *within, (own, below) = comments
-    lines = [line for pair in within for part in pair for line in part.split("\n")] + [own]
+    *within, (own, below) = comments or [("", "")]
+    parts = first + [part for pair in within for part in pair] + [own]
+    lines = [line for part in parts for line in part.split("\n")]
     told = [line.strip().removeprefix("#").removeprefix(" ") for line in lines if line.strip()]
     if told:
         place.yaml_set_comment_before_after_key(key, "\n".join(told), indent=place.lc.col)

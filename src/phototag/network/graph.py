@@ -47,8 +47,13 @@ def _quiet() -> Iterator[None]:
 
     It does so below Python, and there may be somebody's predictions.
     """
-    sys.stdout.flush()
-    own = os.dup(1)
+    try:
+        own = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    if sys.stdout:
+        sys.stdout.flush()
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)

@@ -127,14 +127,20 @@ def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
 def _fix_base(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
     """Return the values from which the study's first trial started; those count until its end.
 
-    Of params that no trial changes they are the present ones. What is searched may have been
-    changed in params.yaml since, as `--apply` does.
+    What is searched may have been changed in params.yaml since, as `--apply` does.
     """
-    known = study.user_attrs.get(journal.BASE)
-    if known is None:
+    if journal.BASE not in study.user_attrs:
         study.set_user_attr(journal.BASE, plan.base)
-        return plan.base
-    return dict(known)
+    return _start_of(study, plan)
+
+
+def _start_of(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
+    """Return the values from which the first trial started; the present ones before there is one.
+
+    How models are judged and registered decides nothing of what trials are: it is as by now.
+    """
+    own = {group: plan.base[group] for group in journal.ASIDE if group in plan.base}
+    return dict(study.user_attrs.get(journal.BASE, plan.base)) | own
 
 
 def _open_parent(plan: Plan) -> str:
@@ -274,10 +280,10 @@ def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> Optimism | 
 def winning_settings(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
     """Return what the winner decides: the recipe, the study's settings, and what was searched.
 
-    What no trial depends on (how models are judged and registered) stays as it is by now.
+    Its base has what no trial depends on (how models are judged and registered) as it is by now.
     """
     values = dict(flatten(apply_overrides(plan.base, best.user_attrs[journal.SETTINGS])))
-    return {k: v for k, v in values.items() if k.partition(".")[0] not in journal.ASIDE}
+    return {key: value for key, value in values.items() if key != "seed"}
 
 
 def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
@@ -298,7 +304,7 @@ def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
 def _look_up(root: Path, name: str, changes: dict[str, Any]) -> "tuple[Plan, optuna.Study]":
     plan = make_plan(root, name, changes)
     study = journal.open_study(root, plan.name, plan.study)
-    return plan.model_copy(update={"base": study.user_attrs.get(journal.BASE, plan.base)}), study
+    return plan.model_copy(update={"base": _start_of(study, plan)}), study
 
 
 def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from mlflow.store.db import utils as database_utils
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from phototag.base.errors import InputError
 from phototag.base.files import project_root
@@ -214,7 +214,10 @@ def root_sqlite(uri: str, root: Path) -> str:
     scheme, slashes, path = head.partition(":///")
     if path.startswith("file:") and not path.startswith("file:/"):
         return f"{scheme}{slashes}file:{quote(str(root / path[5:]))}{mark}{query}"
-    database = make_url(uri).database
+    try:
+        database = make_url(uri).database
+    except ArgumentError:  # who uses it tells what is wrong with it
+        return uri
     if not database or database == ":memory:" or database.startswith(("/", "file:")):
         return uri
     return sqlite_uri(root / database) + mark + query

@@ -250,7 +250,7 @@ def fit(
     model.load_state_dict(best_weights)
 
 
-def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> float:
+def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> Epoch:
     """Give backbones that train on a head that fits them as they came (Kumar et al., 2022).
 
     A head that starts from nothing sends gradients that mean nothing into the backbones, and so
@@ -263,7 +263,7 @@ def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) ->
         params: All of params.yaml.
 
     Returns:
-        The val loss from which the whole network starts.
+        What the network is worth with which the training starts.
     """
     plain = {"early_stopping": 3, "ema": 0.0, "clip_norm": 0.0, "compile": False}
     changes = {
@@ -276,7 +276,7 @@ def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) ->
     epochs = list(fit(head, train, val, params.model_copy(update=changes)))
     kept = epochs[-1].kept
     tqdm.write(f"the head alone: kept strength {kept} of L2", file=sys.stderr)
-    return epochs[kept - 1].val_loss
+    return epochs[kept - 1]
 
 
 @cache
