@@ -49,8 +49,10 @@ def test_threads_do_not_see_each_others_photos(tiny_spec: ModelParams) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         pool.submit(tag)
-        found = list(pool.map(lambda photo: locate(network, photo[None], [1]), photos))
-        ended.set()
+        try:
+            found = list(pool.map(lambda photo: locate(network, photo[None], [1]), photos))
+        finally:
+            ended.set()
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

@@ -1,4 +1,6 @@
+import io
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss
 from phototag.base.errors import InputError
 from phototag.data.targets import UNKNOWN
 from phototag.search.report import summarize
-from phototag.search.winner import Contest, compare_predictions
+from phototag.search.winner import Contest, _read_predictions, compare_predictions
 from tests.search.files import make_study
 
 PHOTOS, LABELS = 200, ["cat", "dog", "=sofa"]
@@ -61,6 +63,27 @@ def test_equal_models_are_told_to_be_equal_and_few_albums_tell_nothing() -> None
     assert few["low"].isna().all()
     many = compare_predictions(predict(2), predict(1), 100, 0)
     assert many["low"].notna().all()
+
+
+def test_cells_of_what_is_not_known_are_read_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, text in (
+        ("data/splits.csv", "image,split,group\na.jpg,val,1\nb.jpg,test,2\n"),
+        (
+            "reports/evaluate/predictions.csv",
+            "image,split,label,target,probability,predicted\n"
+            "a.jpg,val,cat,1,0.9,1\nb.jpg,test,cat,,0.4,0\nb.jpg,test,dog,1,0.7,1\n",
+        ),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    files = SimpleNamespace(open=lambda path: io.BytesIO(Path(path).read_bytes()))
+    opened = files, f"{tmp_path}/"
+    monkeypatch.setattr("phototag.search.winner.open_revision", lambda root, revision: opened)
+    found = _read_predictions(tmp_path, "revision")
+    assert found["target"].tolist() == [UNKNOWN, 1]
+    assert found["group"].tolist() == ["2", "2"]
 
 
 def test_what_is_not_known_and_what_only_one_was_judged_by_is_left_out() -> None:

@@ -12,7 +12,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.network.graph import export_graph
 from phototag.network.runtime import PARITY
-from phototag.serving.tagger import Tagger
+from phototag.serving.tagger import Tagger, draw_examples
 
 
 class Probabilities(nn.Module):
@@ -47,9 +47,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
         raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
     import onnx
 
-    shape, generator = (2, 3, tagger.size, tagger.size), torch.Generator().manual_seed(0)
-    example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    network = Probabilities(tagger)
+    network, example = Probabilities(tagger), draw_examples(tagger)
     try:
         recorded = export_graph(network, example, "images", "probabilities")
     except Exception as error:  # its exporter raises anything at all

@@ -15,9 +15,9 @@ from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
 from phototag.base.errors import InputError
+from phototag.experiments.claims import SAMPLE
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC looks for no stages there
-SAMPLE = Path("data/sample")  # photos that a stage makes
 GROUND = ("normalize-stats", "embed")  # what is made before a training
 # Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them
 # stays, because `dvc exp apply` wants all outputs of all stages; DVC sees that these are older.

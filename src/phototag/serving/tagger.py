@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
@@ -105,10 +105,14 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
 
 def accelerate_tagger(tagger: Tagger) -> Tagger:
     """Have the network run by ONNX Runtime, where that gives the same; recording takes a second."""
+    return replace(tagger, network=accelerate(tagger.network, draw_examples(tagger)))
+
+
+def draw_examples(tagger: Tagger) -> Tensor:
+    """Draw what a network is recorded and compared with: noise, uint8 [2, 3, size, size]."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, tagger.size, tagger.size)
-    examples = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return replace(tagger, network=accelerate(tagger.network, examples))
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
 def _date_origin(model_file: Path, origin: str) -> str:
