@@ -110,7 +110,7 @@ def test_a_study_ends_and_each_choice_is_trained_once(
 
 
 def test_all_of_a_small_space_is_found(make_plan: MakePlan) -> None:
-    """What learns proposes the best over and over."""
+    """And then the study ends, though it may have more trials."""
     space = {"lr": {"choices": [0.001, 0.002, 0.003]}, "batch_size": {"choices": [8, 16, 24, 32]}}
     plan = make_plan(space=space, trials=20)
     study = open_study(plan.root, plan.name, plan.study)

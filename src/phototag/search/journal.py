@@ -158,19 +158,16 @@ def explain_failures(uri: str) -> Iterator[None]:
         ) from error
 
 
-def build_sampler(
-    study: Study, drawn: int, by_chance: bool = False
-) -> "optuna.samplers.BaseSampler":
+def build_sampler(study: Study, drawn: int) -> "optuna.samplers.BaseSampler":
     """Build what proposes settings.
 
     Args:
         study: The study.
         drawn: With the study's seed, it decides what is drawn: a worker that starts anew must not
             propose again what was proposed at first.
-        by_chance: Whatever the study says.
     """
     seed = int(content_key([study.seed, drawn], [])[:8], 16)
-    if by_chance or study.sampler == "random":
+    if study.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     # group: keys that are proposed together are modelled together, and some only stand with others.
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

@@ -45,7 +45,6 @@ TRIAL_TAG = "phototag.trial"
 FAILURES_IN_A_ROW = 10  # after which a study stops
 ATTEMPTS = 3  # times that a trial's process may die
 IDLE = 100  # proposals in a row that were tried before, or cannot be trained
-INSISTING = 10  # such proposals, after which they are drawn by chance
 UNNAMED = 60  # seconds in which a process that asked for a trial puts its name to it
 # What the stages before the training read: another value, and they run.
 GROUND = ("seed", "data", "sample", "resize", "split", "embed")
@@ -83,7 +82,7 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
     Raises:
         InputError: Nothing that is proposed can be trained.
     """
-    for attempt in range(IDLE):
+    for _ in range(IDLE):
         with journal.lock_study(plan.name):
             left = _find_left(study)
             if left:
@@ -91,9 +90,7 @@ def next_trial(study: "optuna.Study", plan: Plan) -> Trial | None:
             trials = study.get_trials(deepcopy=False)
             if is_spent(trials, plan):
                 return None
-            # What learns insists on what was good; chance finds what is left of a small space.
-            by_chance = attempt >= INSISTING
-            study.sampler = journal.build_sampler(plan.study, len(trials), by_chance)
+            study.sampler = journal.build_sampler(plan.study, len(trials))
             trial = study.ask()
             journal.note_process(trial)
             settings = propose(trial, plan.study, plan.base)
