@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,9 +23,23 @@ SourceFormat = Literal[
 Ranking = Literal["errors", "next", "duplicates"]
 Nested = Literal["all", "outer", "inner"]
 
-typer_app = typer.Typer(
-    help="Multi-label photo classification.", no_args_is_help=True, add_completion=False
-)
+typer_app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"phototag {metadata.version('phototag')}")
+        raise typer.Exit
+
+
+@typer_app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Classify photos with several labels per photo."""
 
 
 def app() -> None:

@@ -30,8 +30,8 @@ def test_one_process_does_a_task_when_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [
-        ("dask", r"needs distributed: pip install 'phototag\[dask\]'"),
-        ("ray", "needs ray: pip install ray"),
+        ("dask", "needs distributed: run `make setup-dask`"),
+        ("ray", "needs ray: run `make setup-ray`"),
     ],
 )
 def test_what_a_backend_needs_is_told(

@@ -141,7 +141,7 @@ def test_heic_without_its_decoder_says_what_to_install(monkeypatch: pytest.Monke
     for brand in (b"heic", b"mif1"):
         photo = prepare_photo(data[:8] + brand + data[12:], 32, ".heic")
         assert photo.decision == "rejected"
-        assert photo.reason == "HEIC needs a decoder: pip install 'phototag[heic]'"
+        assert photo.reason == "HEIC needs pillow-heif: run `make setup-heic`"
     assert prepare_photo(b"\0\0\0\x14ftypqt  ", 32).reason.startswith("not an image")
 
 

@@ -180,5 +180,5 @@ def test_a_network_of_no_name_is_told_what_is_near() -> None:
 
 def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"need timm: pip install 'phototag\[pretrained\]'"):
+    with pytest.raises(InputError, match=r"need timm: run `make setup-pretrained`"):
         build_backbone("timm/resnet18", None, 64)

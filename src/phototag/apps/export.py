@@ -44,7 +44,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
             is installed, does not give what PyTorch does.
     """
     if find_spec("onnx") is None:
-        raise InputError("the export needs ONNX: pip install 'phototag[onnx]'")
+        raise InputError("`phototag export` needs ONNX: run `make setup-onnx`")
     import onnx
 
     network, example = Probabilities(tagger), draw_examples(tagger)

@@ -20,7 +20,7 @@ def serve_page(name: str, port: int, *arguments: str) -> None:
         InputError: Streamlit is not installed.
     """
     if find_spec("streamlit") is None:
-        raise InputError("the page needs Streamlit: pip install 'phototag[demo]'")
+        raise InputError("this page needs Streamlit: run `make setup-demo`")
     print(f"Open http://127.0.0.1:{port}\nCtrl-C stops the server.", flush=True)
     options = {
         "server.address": "127.0.0.1",

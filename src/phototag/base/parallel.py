@@ -52,7 +52,7 @@ def run_in_order(
 
 
 def _join_dask() -> Any:
-    _need("distributed", "'phototag[dask]'")
+    _need("distributed", "dask")
     from distributed import Client
 
     try:
@@ -65,6 +65,6 @@ def _join_dask() -> Any:
         ) from None
 
 
-def _need(module: str, package: str) -> None:
+def _need(module: str, backend: str) -> None:
     if find_spec(module) is None:
-        raise InputError(f"this backend needs {module}: pip install {package}")
+        raise InputError(f"backend {backend} needs {module}: run `make setup-{backend}`")

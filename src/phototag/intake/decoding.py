@@ -85,7 +85,7 @@ def prepare_photo(
         rgb, changes, notes = _make_square(image, size, data)
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and "HEIF" not in FORMATS:
-            return replace(blank, reason="HEIC needs a decoder: pip install 'phototag[heic]'")
+            return replace(blank, reason="HEIC needs pillow-heif: run `make setup-heic`")
         return replace(blank, reason="not an image: none of " + ", ".join(FORMATS))
     except Image.DecompressionBombError:
         return replace(blank, reason="over the pixel limit: refused unread")

@@ -144,7 +144,7 @@ def import_timm() -> Any:
     """
     if find_spec("timm") is None:
         raise InputError(
-            f"model.name: the networks {TIMM}... need timm: pip install 'phototag[pretrained]'"
+            f"model.name: the networks {TIMM}... need timm: run `make setup-pretrained`"
         )
     from importlib import import_module
 

@@ -29,7 +29,7 @@ try:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, Trial, TrialState
 except ModuleNotFoundError as error:
-    raise InputError("`phototag tune` needs Optuna: pip install 'phototag[tune]'") from error
+    raise InputError("`phototag tune` needs Optuna: run `make setup-tune`") from error
 
 if TYPE_CHECKING:
     from optuna.storages._heartbeat import BaseHeartbeat
