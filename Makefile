@@ -1,56 +1,75 @@
-# `make` lists the targets. Nothing but Python 3.11 or newer, git and make is needed.
+# `make` lists the targets. They need Python 3.11 or newer, git and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The stages call `python`: it must be the environment's own.
+# dvc.yaml calls `python`: put the environment's Python first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+EXTRAS := dask demo heic onnx pretrained ray ssh tune
+# The tests need these extras; they do not start Ray.
+TESTED_EXTRAS := pipeline,dask,demo,heic,onnx,pretrained,ssh,tune
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-pretrained setup-dev repro test test-all test-fast lint format ui clean
+.PHONY: help setup setup-dev setup-docs setup-bench $(EXTRAS:%=setup-%) repro test test-all \
+	test-fast lint prose format docs lock ui clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -E '^[a-zA-Z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@echo 'setup-EXTRA         Add an optional feature; EXTRA is one of: $(EXTRAS)'
 
-# Two stamps: `make repro` installs what the pipeline needs, `make test` adds its tools to the same
-# environment, and neither does so twice. Byte code is not compiled here: a fifth of it is ever
-# needed, and who imports a module first keeps it, also where PYTHONDONTWRITEBYTECODE is set outside.
+# Each setup target leaves a stamp file in .venv, so that nothing is installed twice. Byte code is
+# compiled at the first import instead of at installation: only a fifth of it is ever needed.
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-	--constraint requirements.lock
+	--constraint $(VENV)/constraints.txt
 
-setup: $(VENV)/.pipeline ## Make .venv with what the pipeline needs, pinned in requirements.lock
+setup: $(VENV)/.pipeline ## Make .venv with the pinned packages of the pipeline (CPU only: TORCH=cpu)
 
+# TORCH names a PyTorch build: cpu, cu130, ..., or auto for the one that fits the GPU driver. uv
+# knows where these builds are. The CUDA packages are pinned for the default build only.
 $(VENV)/.pipeline: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	"phototag needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
+	grep -vE '$(if $(TORCH),^(cuda-|nvidia-[^m]|triton),^$$)' requirements.lock >$(VENV)/constraints.txt
+	$(INSTALL) pip
+ifdef TORCH
+	$(INSTALL) uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) \
+		--constraint $(VENV)/constraints.txt torch torchvision
+endif
 	$(INSTALL) --editable '.[pipeline]'
 	@touch $@
 
-setup-pretrained: $(VENV)/.pretrained ## Add pretrained backbones and what runs them
+$(EXTRAS:%=setup-%): setup-%: $(VENV)/.%
 
-$(VENV)/.pretrained: $(VENV)/.pipeline
-	$(INSTALL) --editable '.[pretrained]'
+$(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.pipeline
+	$(INSTALL) --editable '.[$*]'
 	@touch $@
 
-setup-dev: $(VENV)/.dev ## Add what tests, linters and the demo need
+setup-dev: $(VENV)/.dev ## Add tests, linters, the docs generator and the extras that the tests need
+setup-bench: $(VENV)/.bench ## Add the libraries that the benchmarks compare with
 
 $(VENV)/.dev: $(VENV)/.pipeline
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[$(TESTED_EXTRAS)]' --group dev --group docs
 	@touch $@
 
-repro: setup ## Run the whole pipeline and say what came of it
+$(VENV)/.bench: $(VENV)/.dev
+	$(INSTALL) --group bench
+	@touch $@
+
+repro: setup ## Run the whole pipeline and print a summary
 	dvc repro
 	@phototag summary
 
-# A file's tests stay with one worker, because they share what takes long to make; of three, one
-# mostly waits for a server or a queue.
+# Tests of one file run in one worker, because they share fixtures that take long to make. Three
+# workers suit two cores: one of them usually waits for a server or a queue.
 PYTEST := pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test: setup-dev lint ## Run ruff, mypy, import-linter and the tests that decide whether the code is right
+test: setup-dev lint ## Run the linters and all tests but the long soak tests
 	$(PYTEST) -m 'not soak'
 
-test-all: setup-dev lint ## Run these, and the soaks: many kills, many workers, a full training
+test-all: setup-dev lint docs ## Run the linters, all tests and the docs build, as CI does
 	$(PYTEST)
 
 test-fast: setup-dev ## Run the tests that take less than a minute together
@@ -62,13 +81,26 @@ lint: setup-dev ## Run ruff, mypy and import-linter
 	mypy
 	lint-imports
 
-format: setup-dev ## Let ruff lay out the code
+prose: setup-dev ## Check the words of code and docs against tools/prose.toml
+	python -m tools.prose
+
+format: setup-dev ## Format the code with ruff
 	ruff check --fix .
 	ruff format .
 
-ui: setup ## Serve MLflow on the project's store
+docs: setup-dev ## Build the docs site into site/; fails if a link or reference is broken
+	mkdocs build --strict --quiet
+
+# Existing pins stay: delete a line of requirements.lock to renew that pin.
+lock: setup ## Add the pins that pyproject.toml needs to requirements.lock
+	$(INSTALL) uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --all-extras \
+		--group setup --group dev --group docs --group bench \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+ui: setup ## Start MLflow's UI on the project's store
 	@phototag sync
 	@phototag ui
 
-clean: ## Remove the environment and the tools' caches (no data, no results)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache src/*.egg-info
+clean: ## Remove the environment, the docs site and tool caches; keep data and results
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache src/*.egg-info

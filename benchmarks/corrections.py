@@ -5,7 +5,7 @@ In a project whose features are there (`phototag recipe pretrained`, your photos
 `python -m benchmarks.corrections errors` turns 5 % of train's entries over, most of them positives
 that are lost, as people forget labels rather than invent them. A head is solved on that, as the
 pipeline does, and out-of-fold probabilities rank the suspects: by phototag's rule, and by cleanlab
-(`pip install cleanlab`). The table has precision and recall among the first
+(`make setup-bench`). The table has precision and recall among the first
 suspects; then scores on test with the noise, with the first `CORRECTED` suspects put right as
 somebody who knows would, and without noise.
 
