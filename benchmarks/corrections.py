@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 from benchmarks.learning_curve import CPU, SEEDS, judge, score_head, solve, solve_on_features
-from phototag.base.params import Params, read_params
-from phototag.data.dataset import Dataset, join_datasets, read_datasets, take_photos
-from phototag.data.splits import split_groups
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 from phototag.evaluation.label_errors import find_label_errors
+from phototag.metrics.metrics import sigmoid
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import sigmoid
+from phototag.schema.params import Params, read_all_params
+from phototag.splitting.splits import split_groups
 from phototag.training.solver import predict_out_of_fold
 
 NOISE = 0.05  # share of the entries that are turned over
@@ -175,7 +175,7 @@ def main() -> None:
     parts = read_datasets(*(Path("data", name) for name in names))
     parts = {split: replace(photos, images=features) for split, photos in parts.items()}
     seeds = [int(seed) for seed in sys.argv[2:]] or list(SEEDS)
-    compare[sys.argv[1]](parts, read_params(), seeds)
+    compare[sys.argv[1]](parts, read_all_params(), seeds)
 
 
 if __name__ == "__main__":

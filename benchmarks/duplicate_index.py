@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from phototag.intake.duplicates import near_pairs
+from phototag.verification.duplicates import near_pairs
 
 BITS = 8
 

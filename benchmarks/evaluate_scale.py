@@ -17,13 +17,14 @@ import torch
 
 from benchmarks.machine import name_processor
 from phototag.base.files import write_table
-from phototag.base.laps import Laps
-from phototag.base.params import EvaluateParams, ModelParams
-from phototag.data.dataset import Dataset
+from phototag.base.timings import Timings
+from phototag.dataset.dataset import Dataset
 from phototag.evaluation.galleries import build_galleries
+from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import Evaluation, evaluate
 from phototag.network.model import build_model
+from phototag.network.params import ModelParams
 from phototag.pages.cells import guard_cells
 
 SIDE = 16
@@ -53,7 +54,7 @@ def draw_photos(
     return datasets, logits
 
 
-def write_all(result: Evaluation, folder: Path, laps: Laps) -> None:
+def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
     """Write tables, figures and page."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": []}
@@ -62,14 +63,14 @@ def write_all(result: Evaluation, folder: Path, laps: Laps) -> None:
     network = build_model(spec, num_labels, SIDE, [0.5] * 3, [0.2] * 3)
     for name, table in result.tables.items():
         write_table(folder / f"{name}.csv", guard_cells(table))
-    laps.end("tables")
+    timings.end("tables")
     galleries = build_galleries(network, torch.device("cpu"), result)
-    laps.end("galleries")
+    timings.end("galleries")
     history = pd.DataFrame(1.0, [0, 1], ["train_loss", "val_loss", "f1_micro", "f1_macro"])
     figures = draw_figures(result, history.assign(epoch=[1, 2]), folder / "figures")
-    laps.end("figures")
+    timings.end("figures")
     write_report(folder / "report.html", result, figures, galleries)
-    laps.end("page")
+    timings.end("page")
 
 
 def main() -> None:
@@ -79,20 +80,20 @@ def main() -> None:
     datasets, logits = draw_photos(num_labels, num_photos)
     drawn = _peak()
     manifest = pd.DataFrame(640, range(len(datasets["val"].images)), ["width", "height"])
-    params = EvaluateParams(pooling=10, calibrate=False, resamples=1000)
-    laps, busy = Laps(), time.process_time()
-    laps.end("drawing")
+    params = EvaluateParams(prior_strength=10, calibrate=False, resamples=1000)
+    timings, busy = Timings(), time.process_time()
+    timings.end("drawing")
     result = evaluate(datasets, logits, manifest, params, seed=0)
-    laps.end("scores")
+    timings.end("scores")
     with TemporaryDirectory() as folder:
-        write_all(result, Path(folder), laps)
+        write_all(result, Path(folder), timings)
         largest = max(Path(folder, "figures").iterdir(), key=lambda file: file.stat().st_size)
         print(f"{num_labels} labels, {num_photos} photos on test; {name_processor()}")
         megabytes = {
             name: Path(folder, name).stat().st_size / 2**20
             for name in ("report.html", f"figures/{largest.name}", "predictions.csv")
         }
-        print(f"{laps}; {time.process_time() - busy:.0f} s of processor after the drawing")
+        print(f"{timings}; {time.process_time() - busy:.0f} s of processor after the drawing")
         print(f"{_peak():.1f} GiB of memory at most, {drawn:.1f} of it before the evaluation")
         print(", ".join(f"{name} {size:.1f} MiB" for name, size in megabytes.items()))
 

@@ -20,24 +20,24 @@ import pandas as pd
 import torch
 
 from phototag.base.files import write_table
-from phototag.base.params import Params, read_params
-from phototag.data.dataset import Dataset, join_datasets, read_datasets, take_photos
-from phototag.data.splits import split_groups
-from phototag.data.stats import channel_stats
-from phototag.data.targets import label_rates
+from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
+from phototag.dataset.stats import channel_stats
+from phototag.dataset.targets import label_rates
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
 from phototag.experiments.collection import RESULTS
-from phototag.network.features import standardize_features
-from phototag.network.inference import predict_logits
-from phototag.network.metrics import (
+from phototag.metrics.metrics import (
     binary_cross_entropy,
     f1_score,
     mean_average_precision,
     sigmoid,
 )
+from phototag.network.features import standardize_features
+from phototag.network.inference import predict_logits
 from phototag.network.model import Standardize, build_model, initialize
 from phototag.pages.figures import BLUE, GREEN, ORANGE, figure_style, new_figure, save_figure
+from phototag.schema.params import Params, read_all_params
+from phototag.splitting.splits import split_groups
 from phototag.training.loop import fit
 from phototag.training.solver import predict_out_of_fold
 
@@ -52,7 +52,7 @@ def solve_on_features(
     """Return micro F1, macro F1, mAP and loss on test, of a head that learns from these photos."""
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
-    return score_head(train, val, test, read_params().model_copy(update={"seed": seed}))
+    return score_head(train, val, test, read_all_params().model_copy(update={"seed": seed}))
 
 
 def score_head(
@@ -85,7 +85,7 @@ def judge(
     cuts = choose_thresholds(
         seen.targets,
         sigmoid(logits),
-        params.evaluate.pooling,
+        params.evaluate.prior_strength,
         draw_weights(len(seen), RESAMPLES, params.seed, seen.groups),
     )
     found = predict_logits(head, test, CPU)
@@ -100,7 +100,7 @@ def judge(
 
 def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, float, float]:
     """Return micro F1, macro F1, mAP and loss on test, of a network that learns from these."""
-    params = read_params().model_copy(update={"seed": seed})
+    params = read_all_params().model_copy(update={"seed": seed})
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
     mean, std = (values.tolist() for values in channel_stats(Path("data/images.npy"), train.rows))
@@ -137,7 +137,7 @@ def main() -> None:
     names = ("images.npy", "manifest.csv", "splits.csv")
     parts = read_datasets(*(Path("data", name) for name in names))
     photos = join_datasets(list(parts.values()))
-    learn, model = train_network, read_params().model
+    learn, model = train_network, read_all_params().model
     if model.pretrained and not model.frozen:
         sys.exit("a backbone that trains on starts from a solved head, which this does not do")
     if model.frozen:

@@ -13,10 +13,11 @@ import yaml
 from benchmarks.machine import name_processor
 from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
 from phototag.base.files import write_table
-from phototag.base.params import Params
-from phototag.experiments.claims import apply_overrides, flatten, read_experiments
+from phototag.base.keys import apply_overrides, flatten
+from phototag.experiments.claims import read_experiments
 from phototag.experiments.collection import RESULTS
 from phototag.network.allocator import keep_freed_memory
+from phototag.schema.params import Params
 
 
 def measure(variant: str, folder: Path) -> float:

@@ -14,11 +14,11 @@ from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
 from phototag.base.files import read_json
-from phototag.base.params import read_params
-from phototag.data.dataset import Dataset, read_datasets
-from phototag.data.manifest import read_kept
+from phototag.dataset.dataset import Dataset, read_datasets
+from phototag.dataset.manifest import read_kept
 from phototag.evaluation.result import evaluate, headline
-from phototag.network.metrics import f1_score, sigmoid
+from phototag.metrics.metrics import f1_score, sigmoid
+from phototag.schema.params import read_all_params
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of C, chosen on val
 
@@ -41,7 +41,7 @@ def fit_label(
 
 def main() -> None:
     """Fit for each strength, choose by micro F1 on val, print both models' scores."""
-    params = read_params()
+    params = read_all_params()
     datasets = read_datasets(
         Path("data/images.npy"), Path("data/manifest.csv"), Path("data/splits.csv")
     )

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 
 from phototag.base.files import read_json
-from phototag.base.params import Params, read_params
-from phototag.data.dataset import read_datasets
+from phototag.dataset.dataset import read_datasets
 from phototag.network.model import build_model, initialize
+from phototag.schema.params import Params, read_all_params
 from phototag.training import loop
 
 FIGURES = ("val_loss", "f1_micro", "f1_macro")
@@ -39,7 +39,7 @@ def main() -> None:
     """Print each training's figures, their means, and the difference beside the spread."""
     data = Path(sys.argv[1]) if sys.argv[1:] else Path("data")
     seeds = [int(seed) for seed in sys.argv[2:]] or [0, 1, 2]
-    params = read_params()
+    params = read_all_params()
     rows = []
     for seed in seeds:
         for precision in ("fp32", "bf16"):

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.synthetic import draw_noise, encode_jpeg
-from phototag.intake.packing import prepare_photos, write_images
+from phototag.verification.packing import prepare_photos, write_images
 
 SIZE = 128
 COUNTS = {128: 2048, 500: 1024, 2048: 256}  # photos of each width

@@ -25,11 +25,12 @@ import pandas as pd
 import yaml
 
 from phototag.base.files import write_table
-from phototag.base.params import Params
-from phototag.experiments.claims import apply_overrides, flatten, read_experiments
+from phototag.base.keys import apply_overrides, flatten
+from phototag.experiments.claims import read_experiments
 from phototag.experiments.collection import RESULTS
-from phototag.network.metrics import kept_epoch
+from phototag.metrics.metrics import kept_epoch
 from phototag.pages.figures import figure_style, new_figure, save_figure
+from phototag.schema.params import Params
 from phototag.search.feasibility import why_infeasible
 from phototag.search.journal import build_pruner, build_sampler
 from phototag.search.space import propose

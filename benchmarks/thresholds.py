@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pandas as pd
 
-from phototag.base.params import read_params
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
-from phototag.network.metrics import f1_score
+from phototag.metrics.metrics import f1_score
+from phototag.schema.params import read_all_params
 
 SPLITS = 20
 
@@ -49,7 +49,7 @@ def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float)
 
 def main() -> None:
     """Print the mean F1 of each way, and in how many splits phototag's beats it."""
-    pooling = read_params().evaluate.pooling
+    pooling = read_all_params().evaluate.prior_strength
     for path in sys.argv[1:] or ["reports/evaluate/predictions.csv"]:
         table = judge_halves(*read_predictions(path), pooling)
         print(f"{path}: F1 over {SPLITS} halves, and how many of them phototag wins")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
-from phototag.base.params import Params, read_params
-from phototag.data.dataset import read_batch
+from phototag.dataset.dataset import read_batch
 from phototag.network.allocator import keep_freed_memory
+from phototag.schema.params import Params, read_all_params
 from phototag.training.loop import Training
 
 SHIPPED = "as shipped"
@@ -68,7 +68,7 @@ def measure(side: str, folder: Path) -> float:
         images = torch.stack([photos[int(position)][0] for position in positions])
         return images, torch.from_numpy(dataset.targets[positions]).float()
 
-    params = _change(read_params(), side)
+    params = _change(read_all_params(), side)
     training = build_training(params, "fp32" if side == FP32 else "bf16")
     if side == ADAM:
         parameters = training.model.parameters()

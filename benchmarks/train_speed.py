@@ -25,10 +25,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks.synthetic import draw_noise, encode_jpeg
-from phototag.base.params import Params, read_params
-from phototag.data.dataset import Dataset, read_batch
+from phototag.dataset.dataset import Dataset, read_batch
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.model import build_model, initialize
+from phototag.schema.params import Params, read_all_params
 from phototag.training import loop
 from phototag.training.losses import build_loss
 from phototag.training.optimizers import build_optimizer
@@ -153,7 +153,7 @@ def measure(side: str, folder: Path) -> float:
     """Run one side once, in a process that runs no other."""
     if "matmul" in side:
         return matmul_rate(torch.bfloat16 if "bf16" in side else torch.float32) / 1e9
-    params = read_params()
+    params = read_all_params()
     dataset, photos = read_photos(folder)
     if "stock" in side:
         return stock_epoch(photos)

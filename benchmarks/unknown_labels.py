@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.learning_curve import score_head
-from phototag.base.params import read_params
-from phototag.data.dataset import Dataset, read_datasets, take_photos
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset, read_datasets, take_photos
+from phototag.dataset.targets import UNKNOWN
+from phototag.schema.params import read_all_params
 
 HIDDEN = 0.5  # of train's entries
 
@@ -46,7 +46,7 @@ def main() -> None:
         split: replace(photos, images=features)
         for split, photos in read_datasets(*(Path("data", name) for name in names)).items()
     }
-    params, rows = read_params(), dict[str, list[tuple[float, float, float, float]]]()
+    params, rows = read_all_params(), dict[str, list[tuple[float, float, float, float]]]()
     for seed in range(draws):
         seeded = params.model_copy(update={"seed": seed})
         for told, train in hide(parts["train"], seed):

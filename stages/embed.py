@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.files import project_root, replace_file
-from phototag.base.params import keeps_features, pair_backbones, read_params
+from phototag.base.params import read_params
+from phototag.network.params import NetworkParams, pair_backbones, uses_cached_features
 
 from . import run
 
@@ -14,15 +15,16 @@ IMAGES, FEATURES = Path("data/images.npy"), Path("data/features.npy")
 
 def main() -> None:
     """Run the stage."""
-    params = read_params()
+    params = read_params(NetworkParams)
     name, weights = params.model.name, params.model.weights
-    if not keeps_features(name, weights, params.model.freeze, params.finetune.head_first):
+    if not uses_cached_features(
+        name, weights, params.model.freeze, params.finetune.linear_probe_first
+    ):
         print(f"{name} is trained as a whole: no features to keep")
         with replace_file(FEATURES) as temporary:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
     # PyTorch takes seconds, for which the report's network need not wait here.
-    from phototag.data.dataset import check_size
     from phototag.network.features import (
         PART,
         Frozen,
@@ -33,7 +35,6 @@ def main() -> None:
     )
     from phototag.network.pretrained import list_weights_files
 
-    check_size(IMAGES, params.resize.size)
     pairs = pair_backbones(name, weights)
     key = features_key(pairs, list_weights_files(pairs), IMAGES)
     folder = project_root() / ".phototag" / "features"

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.files import write_json, write_table
-from phototag.base.laps import Laps
-from phototag.base.params import read_params
-from phototag.data.dataset import read_datasets
-from phototag.data.manifest import read_kept
+from phototag.base.params import read_params, read_values
+from phototag.base.timings import Timings
+from phototag.dataset.dataset import read_datasets
+from phototag.dataset.manifest import read_kept
 from phototag.evaluation.galleries import build_galleries
+from phototag.evaluation.params import EvaluationParams
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.network.allocator import keep_freed_memory
@@ -38,9 +39,9 @@ TABLES = (
 
 def main() -> None:
     """Run the stage."""
-    laps = Laps()
-    params = read_params()
-    laps.end("imports")
+    timings = Timings()
+    params = read_params(EvaluationParams)
+    timings.end("imports")
     datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
     network, metadata = load_model(Path("models/model.safetensors"))
     history = pd.read_csv("reports/train/history.csv")
@@ -55,7 +56,7 @@ def main() -> None:
         judge = network[2:]
         held_out = {split: replace(photos, images=features) for split, photos in held_out.items()}
     logits = {split: predict_logits(judge, photos, device) for split, photos in held_out.items()}
-    laps.end("inference")
+    timings.end("inference")
 
     out_of_fold = np.load("models/out_of_fold.npy")
     result = evaluate(
@@ -72,17 +73,17 @@ def main() -> None:
     write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate, key))
     for name in TABLES:
         write_table(REPORTS / f"{name}.csv", guard_cells(result.tables[name]))
-    laps.end("scores")
+    timings.end("scores")
 
     galleries = build_galleries(network, device, result)
-    laps.end("galleries")
+    timings.end("galleries")
     figures = draw_figures(result, history, REPORTS / "figures")
     write_report(REPORTS / "report.html", result, figures, galleries, describe_origin(metadata))
-    laps.end("figures")
+    timings.end("figures")
 
-    record_evaluation(connect(), key, params.model_dump(), history, scores, REPORTS)
-    laps.end("MLflow")
-    print(f"evaluated in {laps}")
+    record_evaluation(connect(), key, read_values(), history, scores, REPORTS)
+    timings.end("MLflow")
+    print(f"evaluated in {timings}")
 
 
 if __name__ == "__main__":

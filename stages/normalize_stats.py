@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.files import write_json
-from phototag.data.manifest import label_names, label_targets, read_kept
-from phototag.data.stats import channel_stats
-from phototag.data.targets import all_known, is_known
+from phototag.dataset.manifest import label_names, label_targets, read_kept
+from phototag.dataset.stats import channel_stats
+from phototag.dataset.targets import all_known, is_known
 
 from . import run
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from phototag.base.files import file_digest, read_json
-from phototag.base.params import Params, read_params
-from phototag.data.manifest import fingerprint, read_kept
+from phototag.base.params import read_params, read_values
+from phototag.dataset.manifest import fingerprint, read_kept
 from phototag.registry.decision import stand_aside, write_decision
+from phototag.registry.params import RegistrationParams
 from phototag.tracking.provenance import experiment_name
 
 from . import run
@@ -17,17 +18,17 @@ MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/register")
 
 def main() -> None:
     """Run the stage."""
-    params = read_params()
+    params = read_params(RegistrationParams)
     if experiment_name() and not params.registry.experiments:
         write_decision(REPORTS, *stand_aside(experiment_name()))
     else:
         register(params)
 
 
-def register(params: Params) -> None:
+def register(params: RegistrationParams) -> None:
     """Put the model into the registry, and let it challenge the champion."""
     # PyTorch and MLflow take seconds, which an experiment that stands aside does not need.
-    from phototag.data.dataset import read_datasets
+    from phototag.dataset.dataset import read_datasets
     from phototag.network.weights import read_metadata
     from phototag.registry import versions
     from phototag.serving.pyfunc import digest_model
@@ -40,7 +41,7 @@ def register(params: Params) -> None:
     history = pd.read_csv("reports/train/history.csv")
     metadata = read_metadata(model)
     datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
-    judged = datasets["test" if params.split.test > 0 else "val"]
+    judged = datasets["test"] if len(datasets["test"]) else datasets["val"]
     tags = versions.describe_model(
         metadata,
         scores,
@@ -53,7 +54,7 @@ def register(params: Params) -> None:
 
     with connect() as store:
         key = metadata.content_key
-        run_id = find_or_rebuild_run(store, key, params.model_dump(), history)
+        run_id = find_or_rebuild_run(store, key, read_values(), history)
         version = versions.register_model(store, run_id, model, thresholds, tags, description)
         decision, comparison = versions.challenge_champion(
             store, version, model, thresholds, judged, params.evaluate.resamples, params.seed

@@ -8,16 +8,18 @@ from tqdm import tqdm
 
 from phototag.base.files import project_root
 from phototag.base.params import read_params
-from phototag.data.manifest import build_manifest, check_labels, keep, write_manifest
-from phototag.intake.corrections import apply_answers, read_answers, remark_changes
-from phototag.intake.duplicates import group_duplicates
-from phototag.intake.labels import image_number, read_labels, refuse_names
-from phototag.intake.memory import decoding_key, recall_photos, remember_photos
-from phototag.intake.packing import prepare_photos, write_images
-from phototag.intake.problems import check_problems
-from phototag.intake.raw import find_layout
-from phototag.intake.report import list_rejected, write_intake
-from phototag.intake.sources import read_source_groups
+from phototag.dataset.manifest import check_labels, keep
+from phototag.decoding.sources import find_layout
+from phototag.verification.corrections import apply_answers, read_answers, remark_changes
+from phototag.verification.decode_cache import decoding_key, recall_photos, remember_photos
+from phototag.verification.duplicates import group_duplicates
+from phototag.verification.labels import image_number, read_labels, refuse_names
+from phototag.verification.ledger import build_manifest, write_manifest
+from phototag.verification.packing import prepare_photos, write_images
+from phototag.verification.params import VerificationParams
+from phototag.verification.problems import check_problems
+from phototag.verification.report import list_rejected, write_intake
+from phototag.verification.source_groups import read_source_groups
 
 from . import run
 
@@ -26,9 +28,9 @@ CORRECTIONS = Path("data/corrections.csv")
 
 def main() -> None:
     """Run the stage."""
-    params = read_params()
+    params = read_params(VerificationParams)
     # A check changes no output: what it needs of the network is none of this stage's dependencies.
-    import_module("phototag.network.check").check_model(params)
+    import_module("phototag.schema.checks").check_backbones()
     source, resize = Path(params.data.raw), params.resize
     layout = find_layout(source)
     names = sorted(layout.images, key=lambda name: (image_number(name) or 0, name))

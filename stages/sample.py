@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from phototag.base.params import read_params
-from phototag.scenes.sample import write_sample
+from phototag.synthetic.params import SyntheticParams
+from phototag.synthetic.sample import write_sample
 
 from . import run
 
 
 def main() -> None:
     """Run the stage."""
-    params = read_params()
+    params = read_params(SyntheticParams)
     write_sample(Path("data/sample"), params.sample.num_images, params.seed)
 
 

@@ -8,16 +8,17 @@ import pandas as pd
 
 from phototag.base.files import replace_file
 from phototag.base.params import read_params
-from phototag.data.groups import gather_groups
-from phototag.data.manifest import SPLITS, label_names, label_targets, read_kept
-from phototag.data.splits import check_whole, split_groups, tabulate_rates, warn_rare
+from phototag.dataset.groups import gather_groups
+from phototag.dataset.manifest import SPLITS, label_names, label_targets, read_kept
+from phototag.splitting.params import SplittingParams
+from phototag.splitting.splits import check_whole, split_groups, tabulate_rates, warn_rare
 
 from . import run
 
 
 def main() -> None:
     """Run the stage."""
-    params = read_params()
+    params = read_params(SplittingParams)
     manifest = read_kept(Path("data/manifest.csv"))
     targets = label_targets(manifest)
     fractions = (1 - params.split.val - params.split.test, params.split.val, params.split.test)

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from phototag.base.files import file_digest, project_root, read_json, replace_file, write_json
-from phototag.base.params import Params, keeps_features, read_params
-from phototag.data import dataset
-from phototag.data.targets import label_rates
+from phototag.base.params import read_params, read_values
+from phototag.dataset import dataset
+from phototag.dataset.targets import label_rates
+from phototag.metrics.metrics import kept_epoch
 from phototag.network import distributed, features, model
-from phototag.network.metrics import kept_epoch
+from phototag.network.params import uses_cached_features
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.runs import Stopped, record_training
@@ -24,6 +25,7 @@ from phototag.training import solver
 from phototag.training.checkpoint import avoid_longer, checkpoint_path, discard_checkpoint
 from phototag.training.key import state_key, training_key
 from phototag.training.loop import Trained, Watch, fit, score_epoch, solve_head
+from phototag.training.params import TrainingParams
 
 from . import run
 
@@ -35,7 +37,7 @@ FEATURES = Path("data/features.npy")
 
 def main() -> None:
     """Run the stage."""
-    params = read_params()
+    params = read_params(TrainingParams)
     if distributed.relaunch(params.train.devices, params.train.num_nodes):
         return
     with distributed.report_failure():
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def train_network(
-    params: Params, watch: Watch = iter, tags: Mapping[str, str] | None = None
+    params: TrainingParams, watch: Watch = iter, tags: Mapping[str, str] | None = None
 ) -> Trained:
     """Train in this process, alone or as one of several, and write the outputs.
 
@@ -54,16 +56,13 @@ def train_network(
         watch: Is given the epochs, and passes them on; what it raises ends the training.
         tags: What else the MLflow run is told.
     """
-    dataset.check_size(IMAGES, params.resize.size)
     datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)
     train, val = datasets["train"], datasets["val"]
-    stats = read_json(STATS)
+    stats, size = read_json(STATS), train.images.shape[1]
 
     device = distributed.join()
     torch.manual_seed(params.seed)
-    network = model.build_model(
-        params.model, len(train.labels), params.resize.size, stats["mean"], stats["std"]
-    )
+    network = model.build_model(params.model, len(train.labels), size, stats["mean"], stats["std"])
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
@@ -94,7 +93,7 @@ def train_network(
     told = tag_features(params) | dict(tags or {})
     try:
         history = record_training(
-            connect(), key, params.model_dump(), map(asdict, epochs), data, resumed, told
+            connect(), key, read_values(), map(asdict, epochs), data, resumed, told
         )
     except Stopped as stopped:
         stopped.checkpoint = checkpoint
@@ -112,7 +111,7 @@ def train_network(
         )
     metadata = Metadata(
         labels=train.labels,
-        size=params.resize.size,
+        size=size,
         mean=stats["mean"],
         std=stats["std"],
         model=params.model.model_dump(mode="json"),
@@ -134,14 +133,16 @@ def train_network(
     return trained
 
 
-def on_features(params: Params) -> bool:
+def on_features(params: TrainingParams) -> bool:
     """Whether the head learns from kept features, at first or throughout."""
     model = params.model
-    return keeps_features(model.name, model.weights, model.freeze, params.finetune.head_first)
+    return uses_cached_features(
+        model.name, model.weights, model.freeze, params.finetune.linear_probe_first
+    )
 
 
 def keep_out_of_fold(
-    head: nn.Module, train: dataset.Dataset, params: Params, history: list[Any]
+    head: nn.Module, train: dataset.Dataset, params: TrainingParams, history: list[Any]
 ) -> None:
     """Keep what heads say of train's photos that had not seen them, where heads are solved."""
     logits = np.zeros((0, 0), np.float32)
@@ -153,7 +154,7 @@ def keep_out_of_fold(
             np.save(temporary, logits)
 
 
-def tag_features(params: Params) -> dict[str, str]:
+def tag_features(params: TrainingParams) -> dict[str, str]:
     """Tell the run of what its features are, and how long they took where they were computed."""
     if not on_features(params):
         return {}

@@ -21,11 +21,13 @@ from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from phototag.base.files import write_json
-from phototag.base.params import ModelParams, Params, read_params
-from phototag.data.dataset import Dataset, read_datasets
-from phototag.data.manifest import Photo, build_manifest, write_manifest
-from phototag.data.targets import UNKNOWN
-from phototag.intake.packing import write_images
+from phototag.dataset.dataset import Dataset, read_datasets
+from phototag.dataset.targets import UNKNOWN
+from phototag.decoding.photos import Photo
+from phototag.network.params import ModelParams
+from phototag.schema.params import Params, read_all_params
+from phototag.verification.ledger import build_manifest, write_manifest
+from phototag.verification.packing import write_images
 from tests.projects import Project, make_project
 from tests.servers import free_port
 
@@ -59,7 +61,7 @@ def params_values() -> dict[str, Any]:
 
 @pytest.fixture
 def shipped_params() -> Params:
-    return read_params(SHIPPED_PARAMS)
+    return read_all_params(SHIPPED_PARAMS)
 
 
 @pytest.fixture
@@ -215,7 +217,7 @@ def experiments(trained: Project, once: Once) -> dict[str, str]:
             source.write_text(before)
 
     def run() -> str:
-        told = trained("dvc", "exp", "run", "-n", "pooled", "-S", "evaluate.pooling=1")
+        told = trained("dvc", "exp", "run", "-n", "pooled", "-S", "evaluate.prior_strength=1")
         trained("git", "checkout", "-q", ".")
         trained("dvc", "checkout", "-q")
         return told

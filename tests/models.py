@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from phototag.base.files import write_json
-from phototag.base.params import ModelParams
 from phototag.network.model import build_model
+from phototag.network.params import ModelParams
 from phototag.network.weights import Metadata, save_model
 
 LABELS = ["blue", "green", "red"]

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.data.manifest import label_targets, read_kept, write_manifest
-from phototag.data.targets import UNKNOWN
-from phototag.intake.corrections import COLUMNS
+from phototag.dataset.manifest import label_targets, read_kept
+from phototag.dataset.targets import UNKNOWN
+from phototag.verification.corrections import COLUMNS
+from phototag.verification.ledger import write_manifest
 from tests.models import LABELS, make_model
 
 # Rows of images.npy and labels whose entry is flipped, or taken out. The model knows better.

@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
-from phototag.base.params import read_params
 from phototag.cli import app, typer_app
+from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
 from tests.projects import make_project
 
@@ -125,7 +125,7 @@ def test_what_to_run_next_may_be_pasted(
     monkeypatch.chdir(tmp_path / "project")
     shutil.copy(SHIPPED_PARAMS, "params.yaml")
     steps = [shlex.split(line) for line in import_photos(to).splitlines() if line.startswith("  ")]
-    raw = read_params(Path("params.yaml")).data.raw
+    raw = read_all_params(Path("params.yaml")).data.raw
     if to.startswith(".."):  # DVC refuses to keep it, and in a copy `..` is elsewhere
         assert raw == str(tmp_path / "raw.zip")
         assert steps == []

@@ -26,8 +26,9 @@ import yaml
 
 from benchmarks.machine import name_processor
 from phototag.base.files import write_table
-from phototag.data.manifest import label_names, label_targets, read_kept
-from phototag.experiments.claims import apply_overrides, plan_runs, read_experiments
+from phototag.base.keys import apply_overrides
+from phototag.dataset.manifest import label_names, label_targets, read_kept
+from phototag.experiments.claims import plan_runs, read_experiments
 from phototag.experiments.collection import RESULTS
 
 ROOT = Path(__file__).parents[2]

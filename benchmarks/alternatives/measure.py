@@ -25,12 +25,12 @@ def measure_phototag(folder: Path) -> dict[str, Any]:
     import torch
 
     from phototag.base.files import read_json
-    from phototag.base.params import read_params
-    from phototag.data.dataset import read_datasets
+    from phototag.dataset.dataset import read_datasets
     from phototag.network.model import build_model, initialize
+    from phototag.schema.params import read_all_params
     from phototag.training.loop import fit
 
-    params, data = read_params(folder / "params.yaml"), folder / "data"
+    params, data = read_all_params(folder / "params.yaml"), folder / "data"
     sets = read_datasets(data / "images.npy", data / "manifest.csv", data / "splits.csv")
     train, val, stats = sets["train"], sets["val"], read_json(data / "stats.json")
     torch.manual_seed(params.seed)

@@ -83,8 +83,8 @@ def import_(
     instances, a Label Studio export, Hugging Face's imagefolder, or a CSV of labels, of tags, or
     of 0 and 1.
     """
-    from phototag.intake.formats.recognition import Hints
-    from phototag.intake.importer import import_photos
+    from phototag.importers.importer import import_photos
+    from phototag.importers.recognition import Hints
 
     hints = Hints(format_, annotations, potential, images, separator, nested)
     summary = import_photos(source, to, hints)

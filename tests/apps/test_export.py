@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from phototag.apps import export
 from phototag.apps.export import Probabilities, export_onnx
 from phototag.base.errors import InputError
-from phototag.base.params import Params
 from phototag.cli import typer_app
+from phototag.metrics.metrics import sigmoid
 from phototag.network.graph import export_graph
-from phototag.network.metrics import sigmoid
 from phototag.network.model import build_model, find_head
+from phototag.schema.params import Params
 from phototag.serving.tagger import Tagger, accelerate_tagger
 
 pytestmark = pytest.mark.slow

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from phototag.apps import formats, predictions
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.data.dataset import Dataset
-from phototag.intake.decoding import prepare_photo
+from phototag.dataset.dataset import Dataset
+from phototag.decoding.photos import prepare_photo
+from phototag.metrics.metrics import sigmoid
 from phototag.network.inference import pick_device, predict_logits
-from phototag.network.metrics import sigmoid
 from phototag.network.runtime import Session
 from phototag.network.weights import DRAWN
 from phototag.serving.tagger import (

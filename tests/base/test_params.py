@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params, read_params
+from phototag.schema.params import Params, read_all_params
 
 Values = dict[str, Any]
 Change = Callable[[Values], Any]
@@ -16,7 +16,7 @@ Change = Callable[[Values], Any]
 
 def read_values(path: Path, values: Values) -> Params:
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return read_params(path)
+    return read_all_params(path)
 
 
 def test_the_shipped_file_is_read(shipped_params: Params) -> None:
@@ -84,7 +84,7 @@ def test_an_unknown_or_missing_key_is_named(
         ("model.conv.4.pool_stride", 0),
         ("model.linear.1", True),
         ("model.linear.0", 0),
-        ("evaluate.pooling", -1),
+        ("evaluate.prior_strength", -1),
     ],
 )
 def test_a_bad_value_is_told_by_its_dotted_name(
@@ -112,7 +112,7 @@ def test_a_list_of_weights_beside_conv_is_left_aside(params_values: Values, tmp_
 def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes("data: {raw: Fotos fürs Album}".encode("latin-1"))
     with pytest.raises(InputError, match=r"params\.yaml is not UTF-8 \(byte 19\): save it"):
-        read_params(tmp_path / "params.yaml")
+        read_all_params(tmp_path / "params.yaml")
 
 
 def test_every_problem_is_told_at_once(params_values: Values, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_float_without_a_point_arrives_as_a_float(params_values: Values, tmp_p
     assert yaml.safe_load(text)["lr"] == "1e-05"
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
-    assert read_params(path).lr == 1e-5
+    assert read_all_params(path).lr == 1e-5
 
 
 def test_an_overridden_block_takes_the_defaults(params_values: Values, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_train_settings_leave_out_what_does_not_move_the_weights(
     params_values: Values, tmp_path: Path
 ) -> None:
     before = read_values(tmp_path / "params.yaml", params_values).train_settings()
-    params_values["evaluate"]["pooling"] += 1
+    params_values["evaluate"]["prior_strength"] += 1
     params_values["data"]["raw"] = "elsewhere"
     assert read_values(tmp_path / "params.yaml", params_values).train_settings() == before
     for key, value in {"lr": 0.5, "optimizer": "sgd", "precision": "bf16", "seed": 9}.items():
@@ -167,12 +167,12 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path:
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        read_params(path)
+        read_all_params(path)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
-        read_params(tmp_path / "params.yaml")
+        read_all_params(tmp_path / "params.yaml")
 
 
 BACKBONES: list[tuple[Values, tuple[tuple[str, str | None], ...]]] = [

@@ -4,8 +4,8 @@ import torch
 
 from benchmarks.alternatives.__main__ import count_lines
 from benchmarks.alternatives.network import build_network
-from phototag.base.params import Params
 from phototag.network.model import build_model
+from phototag.schema.params import Params
 
 
 def test_lines_of_code_are_counted(tmp_path: Path) -> None:

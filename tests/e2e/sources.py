@@ -20,9 +20,9 @@ from PIL import Image
 from pillow_heif import register_heif_opener
 from pycocotools.coco import COCO
 
-from phototag.data.targets import UNKNOWN
-from phototag.intake.formats.recognition import Format
-from tests.intake.imports import annotate, make_task, write
+from phototag.dataset.targets import UNKNOWN
+from phototag.importers.recognition import Format
+from tests.verification.imports import annotate, make_task, write
 
 NUMBER = 48
 LABELS = ("red", "green", "blue")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from phototag.base.files import read_json
-from phototag.data.dataset import Dataset, read_batch, read_datasets
+from phototag.dataset.dataset import Dataset, read_batch, read_datasets
+from phototag.metrics.metrics import sigmoid
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import sigmoid
 from phototag.network.weights import load_model
-from phototag.scenes.sample import LABELS, draw_photo
+from phototag.synthetic.sample import LABELS, draw_photo
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from mlflow.tracking import MlflowClient
 from pycocotools.coco import COCO
 
 from phototag.base.files import read_json
-from phototag.data.manifest import label_names, label_targets, read_kept
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.manifest import label_names, label_targets, read_kept
+from phototag.dataset.targets import UNKNOWN
+from phototag.decoding.sources import list_files, read_file
 from phototag.experiments.recipes import write_recipe
-from phototag.intake.formats.recognition import WORDS, Format
-from phototag.intake.raw import list_files, read_file
+from phototag.importers.recognition import WORDS, Format
 from phototag.network.weights import load_model
 from tests.e2e.sources import WRITERS, Source
 from tests.projects import Project, make_project

@@ -17,8 +17,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
-from phototag.data.manifest import read_kept
-from phototag.intake.corrections import Answer, append_answer, read_answers
+from phototag.dataset.manifest import read_kept
+from phototag.verification.corrections import Answer, append_answer, read_answers
 from tests.projects import Project
 from tests.search.files import write_search
 from tests.servers import WITHOUT_JOBS, free_port, run_server

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.calibration import (
     BINS,
     calibration_error,
     fit_temperature,
     tabulate_reliability,
 )
-from phototag.network.metrics import binary_cross_entropy, sigmoid
+from phototag.metrics.metrics import binary_cross_entropy, sigmoid
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

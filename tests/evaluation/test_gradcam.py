@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from phototag.base.params import ModelParams
 from phototag.evaluation.gradcam import _find_pooled_maps, locate_labels
 from phototag.network.model import SideBySide, build_model, find_head, initialize
+from phototag.network.params import ModelParams
 
 
 def locate(network: nn.Module, images: torch.Tensor, labels: list[int]) -> np.ndarray:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.label_errors import find_label_errors
 
 

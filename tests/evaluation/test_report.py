@@ -11,16 +11,17 @@ from PIL import Image
 from playwright.sync_api import Browser
 from sklearn.metrics import precision_recall_curve
 
-from phototag.base.params import EvaluateParams, ModelParams
-from phototag.data.dataset import Dataset, read_datasets
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset, read_datasets
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import charts, report
 from phototag.evaluation.galleries import build_galleries, overlay_heat
+from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
 from phototag.evaluation.tables import sort_labels
-from phototag.network.metrics import sigmoid
+from phototag.metrics.metrics import sigmoid
 from phototag.network.model import build_model
+from phototag.network.params import ModelParams
 
 HISTORY = pd.DataFrame(
     {
@@ -31,7 +32,7 @@ HISTORY = pd.DataFrame(
         "f1_macro": [0.1, 0.4, 0.5],
     }
 )
-PARAMS = EvaluateParams(pooling=2.0, calibrate=False, resamples=50)
+PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
 Figures = tuple[Path, dict[str, str]]  # their folder, and what draw_figures returned
 
 

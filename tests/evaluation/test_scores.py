@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import scores
-from phototag.network.metrics import sigmoid
+from phototag.metrics.metrics import sigmoid
 
 NUM_PHOTOS, NUM_LABELS = 60, 7
 Case = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, log_loss
 
-from phototag.data.dataset import Dataset
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.slices import slice_photos, tabulate_slices
-from phototag.network.metrics import sigmoid
+from phototag.metrics.metrics import sigmoid
 
 
 def make_dataset(images: np.ndarray, targets: np.ndarray) -> Dataset:

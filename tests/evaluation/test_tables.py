@@ -7,14 +7,14 @@ import pytest
 from sklearn import metrics as sk
 
 from phototag.base.files import write_table
-from phototag.base.params import EvaluateParams
-from phototag.data.dataset import Dataset
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import tables
+from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
-from phototag.network.metrics import binary_cross_entropy, sigmoid
+from phototag.metrics.metrics import binary_cross_entropy, sigmoid
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 4)) < (0.3, 0.5, 0.1, 0.0)).astype(np.uint8)
@@ -23,7 +23,7 @@ LOGITS = RNG.normal(size=(60, 4)) + TARGETS
 CUTS = np.array([0.4, 0.6, 0.3, 0.5])
 THRESHOLDS = Thresholds(CUTS, CUTS - 0.1, CUTS + 0.1)
 WEIGHTS = draw_weights(60, 100, seed=0)
-PARAMS = EvaluateParams(pooling=2.0, calibrate=False, resamples=50)
+PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_whole_albums_are_resampled_everywhere(
         )
         if split in logits:
             doubled[split] = np.repeat(logits[split], 2, axis=0)
-    params = PARAMS.model_copy(update={"pooling": 0.0})
+    params = PARAMS.model_copy(update={"prior_strength": 0.0})
     single = evaluate(datasets, logits, manifest, params, seed=0)
     found = evaluate(twice, doubled, manifest, params, seed=0)
     np.testing.assert_allclose(found.thresholds.values, single.thresholds.values)
@@ -276,7 +276,7 @@ def test_thresholds_are_chosen_on_train_too_where_it_was_judged_out_of_fold(
     targets = np.concatenate([train.targets, val.targets])
     judged = np.concatenate([logit, logits["val"]]) / both.temperature
     expected = choose_thresholds(
-        targets, sigmoid(judged), PARAMS.pooling, draw_weights(len(targets), RESAMPLES, 0)
+        targets, sigmoid(judged), PARAMS.prior_strength, draw_weights(len(targets), RESAMPLES, 0)
     )
     assert both.thresholds.values.tolist() == expected.values.tolist()
     assert plain.temperature == both.temperature, "fitted on val alone"

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import choose_thresholds
-from phototag.network.metrics import f1_score
+from phototag.metrics.metrics import f1_score
 
 
 def choose(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> np.ndarray:

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
 from phototag.experiments.claims import (
     Experiments,
     apply_overrides,
@@ -11,6 +10,7 @@ from phototag.experiments.claims import (
     plan_runs,
     read_experiments,
 )
+from phototag.schema.params import Params
 from tests.experiments.files import write_experiments
 from tests.projects import ROOT
 

@@ -7,15 +7,16 @@ import yaml
 from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
-from phototag.base.params import read_params
+from phototag.base.keys import flatten
 from phototag.cli import typer_app
-from phototag.experiments.claims import FILE, flatten, read_experiments
+from phototag.experiments.claims import FILE, read_experiments
 from phototag.experiments.recipes import (
     collect_settings,
     describe_recipes,
     name_missing,
     write_recipe,
 )
+from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
 
 REPOSITORY = SHIPPED_PARAMS.parent
@@ -32,7 +33,7 @@ def apply(path: Path, name: str) -> str:
 
 
 def test_the_base_is_params_yaml_and_has_all_that_a_variant_changes() -> None:
-    shipped = dict(flatten(yaml.safe_load(SHIPPED_PARAMS.read_text())))
+    shipped = flatten(yaml.safe_load(SHIPPED_PARAMS.read_text()))
     base = dict(flatten(SHIPPED.base))
     assert base == {key: shipped[key] for key in base}
     for name in SHIPPED.variants:
@@ -44,7 +45,7 @@ def test_the_base_is_params_yaml_and_has_all_that_a_variant_changes() -> None:
 @pytest.mark.parametrize("name", SHIPPED.recipes)
 def test_a_recipe_is_the_same_whatever_was_there(path: Path, name: str) -> None:
     apply(path, name)
-    alone, params = yaml.safe_load(path.read_text()), read_params(path)
+    alone, params = yaml.safe_load(path.read_text()), read_all_params(path)
     assert params.epochs == collect_settings(SHIPPED, name)["epochs"]
     for other in SHIPPED.recipes:
         apply(path, other)
@@ -120,7 +121,7 @@ def test_comments_in_and_around_lists_stay(path: Path, names: list[str]) -> None
 def test_a_key_that_has_a_default_may_be_missing(path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "accumulate:" not in line))
-    assert read_params(path).train.accumulate == 1
+    assert read_all_params(path).train.accumulate == 1
     apply(path, "phototag")
     assert yaml.safe_load(path.read_text())["train"]["accumulate"] == 1
 
@@ -139,7 +140,7 @@ def test_yes_and_no_are_read_as_the_stages_read_them(path: Path) -> None:
     path.write_text(path.read_text().replace("calibrate: false", "calibrate: yes"))
     apply(path, "phototag")
     assert "calibrate: yes" in path.read_text()
-    assert read_params(path).evaluate.calibrate
+    assert read_all_params(path).evaluate.calibrate
 
 
 @pytest.mark.parametrize(

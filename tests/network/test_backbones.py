@@ -7,10 +7,10 @@ from torch import nn
 from torchvision import models
 
 from phototag.base.errors import InputError
-from phototag.base.params import ModelParams
 from phototag.network import backbones
 from phototag.network.backbones import build_backbone, sketch_backbone
 from phototag.network.model import Normalize, SideBySide, build_model, find_head, initialize
+from phototag.network.params import ModelParams
 from phototag.network.pretrained import _fit, _rename
 
 SIZE = 128

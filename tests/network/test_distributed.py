@@ -18,10 +18,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
-from phototag.data.dataset import Dataset
+from phototag.dataset.dataset import Dataset
 from phototag.network import distributed
 from phototag.network.model import build_model, initialize
+from phototag.schema.params import Params
 from phototag.training import loop
 from tests.forks import fork_stage
 from tests.processes import run_together

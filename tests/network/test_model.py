@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from phototag.base.errors import InputError
-from phototag.base.params import ModelParams, Params
 from phototag.network.model import Normalize, Residual, build_model, find_head, initialize
+from phototag.network.params import ModelParams
+from phototag.schema.params import Params
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 RESNET: dict[str, Any] = {

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from phototag.network.check import check_model
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
 from phototag.network.backbones import build_backbone, sketch_backbone
-from phototag.network.check import check_model
 from phototag.network.model import build_model, load_weights
 from phototag.network.pretrained import _fit, _rename, find_weights_file, read_pretrained
+from phototag.schema.params import Params
 
 State = dict[str, torch.Tensor]
 
@@ -209,7 +209,7 @@ def test_misfits_are_told_before_photos_are_decoded(
 
 def test_the_reports_network_is_not_made_to_wait(shipped_params: Params) -> None:
     script = "import sys; from phototag.network.check import check_model;"
-    script += "from phototag.base.params import read_params; check_model(read_params());"
+    script += "from phototag.schema.params import read_all_params; check_model(read_all_params());"
     script += "assert 'torch' not in sys.modules"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phototag.base.errors import InputError
-from phototag.base.params import ModelParams
 from phototag.network.model import build_model
+from phototag.network.params import ModelParams
 from phototag.network.weights import (
     DRAWN,
     Metadata,
@@ -28,7 +28,7 @@ SAVE = """
 import sys, pathlib, torch
 sys.path.insert(0, sys.argv[2])
 from phototag.network.model import build_model
-from phototag.base.params import ModelParams
+from phototag.network.params import ModelParams
 from phototag.network.weights import Metadata, save_model
 spec = ModelParams.model_validate({"init": "he", "conv": [{"out": 4, "kernel": 3}], "linear": [8]})
 torch.manual_seed(0)

@@ -9,8 +9,8 @@ from scipy.stats import binom
 from scipy.stats import t as student
 from sklearn.metrics import f1_score
 
-from phototag.data.dataset import Dataset, take_photos
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset, take_photos
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.scores import draw_weights
 from phototag.registry.comparison import (
     ALPHA,

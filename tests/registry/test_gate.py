@@ -15,7 +15,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from phototag.base.errors import InputError
-from phototag.data.dataset import Dataset
+from phototag.dataset.dataset import Dataset
 from phototag.network.weights import Metadata
 from phototag.registry import comparison, versions
 from phototag.registry.decision import stand_aside

@@ -5,8 +5,8 @@ from typing import Any
 import optuna
 import pytest
 
-from phototag.base.params import Params
-from phototag.experiments.claims import apply_overrides
+from phototag.base.keys import apply_overrides
+from phototag.schema.params import Params
 from phototag.search.feasibility import why_infeasible
 from phototag.search.space import propose
 from tests.search.files import make_study

@@ -103,7 +103,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": {"choices": [1, 2]}}, "space.model is no key of params.yaml"),
     ({"seed": {"low": 0, "high": 9}}, "`seeds` says with which seeds trials train"),
     ({"data.raw": {"choices": ["a", "b"]}}, "none of the settings that decide what is learnt"),
-    ({"evaluate.pooling": {"low": 1.0, "high": 9.0}}, "space.evaluate.pooling cannot be searched"),
+    (
+        {"evaluate.prior_strength": {"low": 1.0, "high": 9.0}},
+        "space.evaluate.prior_strength cannot be searched",
+    ),
     ({"lr": {"low": 0.0, "high": 0.1}}, "lr: input should be greater than 0, not 0.0"),
     ({"momentum": {"low": 0.5, "high": 1.0}}, "momentum: input should be less than 1, not 1.0"),
     ({"batch_size": {"low": 0.5, "high": 64.0}}, "batch_size: input should be a valid integer"),

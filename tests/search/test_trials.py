@@ -24,8 +24,8 @@ import yaml
 from optuna.trial import TrialState
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params, read_params
-from phototag.experiments.claims import apply_overrides
+from phototag.base.keys import apply_overrides
+from phototag.schema.params import Params, read_all_params
 from phototag.search import journal, trials, tuning
 from phototag.search.journal import Plan, name_study, open_study, pick_best
 from phototag.search.trials import next_trial, run_trial, work
@@ -137,7 +137,7 @@ def test_photos_and_split_are_the_trials_own(
     epoch = Epoch(1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 1, 9.0)
 
     def make_ground(root: Path, place: Path) -> None:
-        params = read_params(place / "params.yaml")
+        params = read_all_params(place / "params.yaml")
         made.append((params.seed, params.resize.size))
 
     def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from phototag.base.errors import InputError
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 from phototag.search.report import summarize
 from phototag.search.winner import Contest, _read_predictions, compare_predictions
 from tests.search.files import make_study

@@ -19,8 +19,8 @@ from phototag.serving.pyfunc import copy_package, digest_model, packaged_files
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import Store
-from tests.intake.corpus import encode
 from tests.models import make_backbone, make_model
+from tests.verification.corpus import encode
 
 LOAD = """
 import sys
@@ -110,8 +110,8 @@ def test_any_change_makes_another_version(tmp_path: Path, monkeypatch: pytest.Mo
         path.write_bytes(before + b"\n")
         assert digest_model(*files) != first, path
         path.write_bytes(before)
-    shutil.move(package / "base/laps.py", package / "base/times.py")
+    shutil.move(package / "base/timings.py", package / "base/renamed.py")
     assert digest_model(*files) != first
-    shutil.move(package / "base/times.py", package / "base/laps.py")
+    shutil.move(package / "base/renamed.py", package / "base/timings.py")
     monkeypatch.setattr(pyfunc, "version", lambda name: "9.9")
     assert digest_model(*files) != first

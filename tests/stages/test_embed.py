@@ -13,11 +13,11 @@ from mlflow.tracking import MlflowClient
 from torchvision import models
 
 from phototag.base.errors import InputError
-from phototag.base.params import read_params
-from phototag.data.dataset import read_datasets
+from phototag.dataset.dataset import read_datasets
 from phototag.network import runtime
 from phototag.network.inference import predict_logits
 from phototag.network.weights import load_model
+from phototag.schema.params import read_all_params
 from stages import embed, train
 
 BACKBONE: dict[str, Any] = {"name": "mobilenet_v3_small", "freeze": True, "linear": []}
@@ -45,7 +45,7 @@ def change(project: Path, model: dict[str, Any], **groups: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "head_first"),
+    ("model", "linear_probe_first"),
     [
         ({}, True),
         ({"freeze": True}, True),
@@ -58,11 +58,11 @@ def test_without_frozen_backbones_there_is_nothing_to_keep(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     model: dict[str, Any],
-    head_first: bool,
+    linear_probe_first: bool,
 ) -> None:
     change(project, model)
     values = yaml.safe_load((project / "params.yaml").read_text())
-    values["finetune"]["head_first"] = head_first
+    values["finetune"]["linear_probe_first"] = linear_probe_first
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.chdir(project)
     (project / "data/images.npy").unlink()  # nothing is read
@@ -107,7 +107,7 @@ def test_the_trained_model_takes_photos_again(
     assert float(run.data.tags["features_seconds"]) < 600
     assert run.data.params["model.name"] == "mobilenet_v3_small"
     pace.unlink()
-    tags = train.tag_features(read_params(frozen / "params.yaml"))
+    tags = train.tag_features(read_all_params(frozen / "params.yaml"))
     assert tags["features_seconds"] == "from DVC's cache"
     network, metadata = load_model(frozen / "models/model.safetensors")
     data = [frozen / "data" / name for name in ("images.npy", "manifest.csv", "splits.csv")]

@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from phototag.base.errors import InputError
-from phototag.data.manifest import read_kept
-from phototag.data.targets import UNKNOWN
-from phototag.intake.corrections import COLUMNS, Answer, append_answer
-from phototag.intake.importer import import_photos
+from phototag.dataset.manifest import read_kept
+from phototag.dataset.targets import UNKNOWN
+from phototag.importers.importer import import_photos
+from phototag.verification.corrections import COLUMNS, Answer, append_answer
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
-from tests.intake.corpus import encode, picture
+from tests.verification.corpus import encode, picture
 
 COUNT = 60
 

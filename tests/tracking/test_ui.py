@@ -88,7 +88,9 @@ def test_experiments_compare(served: Served, page: Page) -> None:
     expect(page.get_by_text("Comparing 2 Runs")).to_be_visible(timeout=PATIENCE)
     for name in ("slow-lr", "pooled"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=PATIENCE)
-    expect(page.get_by_text("evaluate.pooling", exact=True).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("evaluate.prior_strength", exact=True).first).to_be_visible(
+        timeout=PATIENCE
+    )
     keep(page, "compare")
 
 

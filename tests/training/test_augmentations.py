@@ -6,7 +6,6 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from phototag.base.params import AugmentParams
 from phototag.training.augmentations import (
     Draws,
     adjust_brightness,
@@ -20,6 +19,7 @@ from phototag.training.augmentations import (
     mix_batches,
     rotate,
 )
+from phototag.training.params import AugmentParams
 
 OFF = dict.fromkeys(AugmentParams.model_fields, 0.0)
 SWITCHES = {

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from phototag.base.params import Params
-from phototag.data.dataset import Dataset
+from phototag.dataset.dataset import Dataset
+from phototag.metrics.metrics import binary_cross_entropy
 from phototag.network import backbones
 from phototag.network import model as network
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import binary_cross_entropy
+from phototag.schema.params import Params
 from phototag.training import loop
 
 CPU = torch.device("cpu")

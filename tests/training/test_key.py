@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from phototag.base.params import Params
 from phototag.network import distributed
+from phototag.schema.params import Params
 from phototag.training import key
 from phototag.training.key import ROOMS, state_key, training_key
 
@@ -175,5 +175,9 @@ def test_it_does_not_change_with_what_does_not_count(
         room.__file__ = str(tmp_path / "moved" / place.parent.name / place.name)
     inputs[0] = inputs[0].rename(tmp_path / "other.npy")
     assert make_key() == before
-    for changes in ({"train__devices": 2}, {"train__num_nodes": 2}, {"evaluate__pooling": 1.0}):
+    for changes in (
+        {"train__devices": 2},
+        {"train__num_nodes": 2},
+        {"evaluate__prior_strength": 1.0},
+    ):
         assert make_key(**changes) == before

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
-from phototag.data.dataset import Dataset, move_to_device
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset, move_to_device
+from phototag.dataset.targets import UNKNOWN
+from phototag.metrics.metrics import binary_cross_entropy, mean_average_precision
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import binary_cross_entropy, mean_average_precision
 from phototag.network.model import build_model, initialize
+from phototag.schema.params import Params
 from phototag.training import loop
 from phototag.training.loop import DivergedError
 from phototag.training.losses import build_loss, positive_weights

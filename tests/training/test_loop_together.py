@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
-from phototag.data import dataset
-from phototag.data.dataset import Dataset
+from phototag.dataset import dataset
+from phototag.dataset.dataset import Dataset
+from phototag.metrics.metrics import binary_cross_entropy
 from phototag.network import distributed
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import binary_cross_entropy
 from phototag.network.model import build_model, initialize
+from phototag.schema.params import Params
 from phototag.training import loop
 from phototag.training.losses import Loss
 from tests.processes import run_together
@@ -149,8 +149,8 @@ def orders(params: Params, datasets: Datasets) -> list[list[int]]:
     memory = 1000 if distributed.rank() else 10**9
     with (
         mock.patch(f"{LOOP}.read_batch", note),
-        mock.patch("phototag.data.dataset.BLOCK", 4),
-        mock.patch("phototag.data.dataset.physical_memory", return_value=memory),
+        mock.patch("phototag.dataset.dataset.BLOCK", 4),
+        mock.patch("phototag.dataset.dataset.physical_memory", return_value=memory),
     ):
         train(params.model_copy(update={"batch_size": 8, "epochs": 1}), datasets)
     return asked

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from phototag.base.params import Params
 from phototag.network.model import build_model, find_head, list_backbones
+from phototag.schema.params import Params
 from phototag.training.optimizers import DEPTHS, build_optimizer, group_parameters
 
 FIRST = 0.01

@@ -14,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params, read_params
-from phototag.data.dataset import Dataset, take_photos
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.dataset import Dataset, take_photos
+from phototag.dataset.targets import UNKNOWN
+from phototag.metrics.metrics import binary_cross_entropy
 from phototag.network.features import standardize_features
-from phototag.network.metrics import binary_cross_entropy
 from phototag.network.model import Standardize
+from phototag.schema.params import Params, read_all_params
 from phototag.training import loop, solver
 from phototag.training.losses import build_loss, skip_unknown
 from tests.processes import run_together
@@ -193,7 +193,7 @@ def test_what_cannot_be_solved_is_told(
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=told):
-        read_params(path)
+        read_all_params(path)
 
 
 def test_what_is_not_known_is_left_out(params: Params) -> None:

@@ -8,10 +8,10 @@ import streamlit as st
 import torch
 
 from phototag.apps.formats import show_name
-from phototag.apps.markup import show_plain
 from phototag.base.errors import InputError
 from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
+from phototag.pages.cells import show_plain
 from phototag.serving.tagger import Tagger, load_tagger, tag_photos
 
 WIDTH = 220  # of a picture on the page, pixels

@@ -22,8 +22,8 @@ from phototag.apps.formats import FORMATS, show_name
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
-from phototag.intake.decoding import EXTENSIONS
-from phototag.intake.leftovers import describe_leftovers, split_leftovers
+from phototag.decoding.photos import EXTENSIONS
+from phototag.decoding.system_files import describe_leftovers, split_leftovers
 from phototag.serving.tagger import (
     BATCH,
     Tagger,

@@ -21,8 +21,23 @@ ROWS = 2**15  # of a table that are formatted at once
 
 
 def project_root() -> Path:
-    """Return the main checkout, also from within a queued or --temp experiment's copy."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    """Return the root of the project: the nearest folder upwards that holds params.yaml.
+
+    A queued or --temp experiment runs in a copy of the project; DVC_ROOT names the main checkout.
+
+    Raises:
+        InputError: The current folder is not inside a project.
+    """
+    if root := os.environ.get("DVC_ROOT"):
+        return Path(root).resolve()
+    folder = Path.cwd()
+    for candidate in (folder, *folder.parents):
+        if (candidate / "params.yaml").is_file():
+            return candidate
+    raise InputError(
+        f"{folder} is not inside a phototag project (no params.yaml here or in a folder above): "
+        "change to a clone of the repository"
+    )
 
 
 @contextmanager

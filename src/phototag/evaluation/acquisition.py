@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from phototag.data.targets import UNKNOWN
+from phototag.dataset.targets import UNKNOWN
 
 
 def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from phototag.data.targets import is_known
+from phototag.dataset.targets import is_known
 from phototag.evaluation.calibration import tabulate_reliability
 from phototag.evaluation.tables import sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
-from phototag.network.metrics import kept_epoch
+from phototag.metrics.metrics import kept_epoch
 from phototag.pages.figures import (
     BLUE,
     GREEN,

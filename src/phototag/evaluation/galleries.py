@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from phototag.data.dataset import Dataset, join_datasets, read_batch
-from phototag.data.targets import is_known
+from phototag.dataset.dataset import Dataset, join_datasets, read_batch
+from phototag.dataset.targets import is_known
 from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
-from phototag.network.metrics import sigmoid
+from phototag.metrics.metrics import sigmoid
 from phototag.pages.figures import colormaps, embed
 
 PER_GROUP = 6  # photos of each kind that a label shows

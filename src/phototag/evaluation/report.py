@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phototag.data.targets import is_known
+from phototag.dataset.targets import is_known
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Example
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import prior_loss, take_frequent
-from phototag.network.metrics import sigmoid
+from phototag.metrics.metrics import sigmoid
 from phototag.pages.figures import figure_style, save_figure, warn_of_boxes
 from phototag.pages.html import write_page
 

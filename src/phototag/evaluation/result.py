@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phototag.base.params import EvaluateParams
-from phototag.data.dataset import Dataset, join_datasets
+from phototag.dataset.dataset import Dataset, join_datasets
 from phototag.evaluation import scores
 from phototag.evaluation.calibration import fit_temperature
 from phototag.evaluation.label_errors import find_label_errors
+from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.slices import slice_photos, tabulate_slices
 from phototag.evaluation.tables import (
     tabulate_cooccurrence,
@@ -22,7 +22,7 @@ from phototag.evaluation.tables import (
     tabulate_scores,
 )
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
-from phototag.network.metrics import sigmoid
+from phototag.metrics.metrics import sigmoid
 
 # In metrics.json: the predictor's row of the score table, and the metric in it.
 HEADLINE = {
@@ -94,7 +94,7 @@ def evaluate(
     thresholds = choose_thresholds(
         chosen_on.targets,
         sigmoid(seen),
-        params.pooling,
+        params.prior_strength,
         scores.draw_weights(len(chosen_on), RESAMPLES, seed, chosen_on.groups),
     )
 

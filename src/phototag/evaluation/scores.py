@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from phototag.data.targets import is_known
-from phototag.network.metrics import binary_cross_entropies
+from phototag.dataset.targets import is_known
+from phototag.metrics.metrics import binary_cross_entropies
 
 BLOCK = 2**22  # values of a table that are worked on at once: bounds the memory
 WORK = 2 * 10**9  # decisions times resamples that rankings go through ...

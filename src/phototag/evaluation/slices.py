@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from phototag.data.dataset import Dataset
-from phototag.data.targets import all_known, is_known
+from phototag.dataset.dataset import Dataset
+from phototag.dataset.targets import all_known, is_known
 from phototag.evaluation.scores import interval, score_pooled
-from phototag.network.metrics import binary_cross_entropy
+from phototag.metrics.metrics import binary_cross_entropy
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 COLUMNS = [

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from phototag.data.dataset import Dataset, join_datasets
-from phototag.data.targets import all_known, is_known, label_rates
+from phototag.dataset.dataset import Dataset, join_datasets
+from phototag.dataset.targets import all_known, is_known, label_rates
 from phototag.evaluation import scores
 from phototag.evaluation.calibration import calibration_error
 from phototag.evaluation.thresholds import Thresholds
-from phototag.network.metrics import binary_cross_entropy, sigmoid
+from phototag.metrics.metrics import binary_cross_entropy, sigmoid
 
 PAIRS = 2_000_000  # of true and predicted labels that are listed
 CURVE_POINTS = 201  # of the precision-recall curve: smooth to the eye, small in git

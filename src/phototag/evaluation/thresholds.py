@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phototag.data.targets import is_known
+from phototag.dataset.targets import is_known
 from phototag.evaluation.scores import sum_first
 
 RESAMPLES = 200  # enough for a mean and a spread

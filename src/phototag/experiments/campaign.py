@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from phototag.base.errors import InputError
-from phototag.base.params import read_params
 from phototag.experiments.claims import FILE, plan_runs, read_experiments
 from phototag.experiments.collection import RUN, collect_results, list_finished, read_runs
 from phototag.experiments.page import write_results
 from phototag.experiments.queue import run_queued
 from phototag.experiments.tables import format_spread
 from phototag.experiments.verdicts import predict_range
+from phototag.schema.params import read_all_params
 
 SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}
 
@@ -43,7 +43,7 @@ def run_claims(
         InputError: A name is unknown, or a run failed.
     """
     experiments = read_experiments(root / FILE)
-    raw = read_params(root / "params.yaml").data.raw
+    raw = read_all_params(root / "params.yaml").data.raw
     runs = plan_runs(experiments, claims, photos, variants, seeds, raw)
     tracked = read_runs(root)
     if only_missing:

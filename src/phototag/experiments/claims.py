@@ -1,7 +1,6 @@
 """The claims of experiments.yaml, and the runs that try them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_source
+from phototag.base.keys import flatten
 
 FILE = Path("experiments.yaml")
 SAMPLE, DRAWN = Path("data/sample"), "drawn"  # the photos that the repository draws, their name
@@ -171,7 +171,7 @@ def plan_runs(
                 own = experiments.photos.get(name, {}), experiments.variants[variant]
                 overrides = {"seed": seed}
                 for given in (experiments.base, data, *own):
-                    overrides |= dict(flatten(given))
+                    overrides |= flatten(given)
                 runs.append(Run(name, variant, seed, overrides))
     return runs
 
@@ -179,34 +179,3 @@ def plan_runs(
 def name_photos(raw: str) -> str:
     """Return what the runs on a zip or folder of photos are named by."""
     return DRAWN if Path(raw) == SAMPLE else Path(raw).stem
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value of nested groups with its dotted key."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of params.yaml with some changed.
-
-    Args:
-        values: As read; stays as it is.
-        overrides: Dotted key -> value.
-
-    Raises:
-        KeyError: A key is not there.
-    """
-    changed = deepcopy(values)
-    for key, value in overrides.items():
-        *groups, last = key.split(".")
-        place: Any = changed
-        for group in groups:
-            place = place.get(group) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place:
-            raise KeyError(key)
-        place[last] = value
-    return changed

@@ -13,10 +13,10 @@ import yaml
 from scipy.special import entr
 
 from phototag.base.files import write_table
-from phototag.base.params import ModelParams
 from phototag.experiments.claims import Experiments, Run, name_photos
 from phototag.experiments.sync import list_experiments, open_revision, read_revision
 from phototag.network.model import build_model
+from phototag.network.params import ModelParams
 
 RESULTS = Path("docs/results")
 RUN = ["photos", "variant", "seed"]

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, YAMLError
@@ -16,8 +15,9 @@ from yaml import MarkedYAMLError, safe_load
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_source, replace_file
-from phototag.base.params import Params, describe_problems
-from phototag.experiments.claims import FILE, Experiments, flatten
+from phototag.base.keys import flatten
+from phototag.experiments.claims import FILE, Experiments
+from phototag.schema.params import validate_all
 
 
 def describe_recipes(experiments: Experiments) -> str:
@@ -46,7 +46,7 @@ def collect_settings(experiments: Experiments, name: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     own = experiments.variants[name], experiments.recipes[name].model_extra or {}
     for given in (experiments.base, *own):
-        settings |= dict(flatten(given))
+        settings |= flatten(given)
     return settings
 
 
@@ -89,9 +89,7 @@ def write_recipe(path: Path, settings: dict[str, Any]) -> str:
     yaml.dump(values, stream)
     after = stream.getvalue()
     try:
-        Params.model_validate(safe_load(after))  # as `read_params` will
-    except ValidationError as error:
-        raise InputError(f"{path}: {describe_problems(error)}") from None
+        validate_all(safe_load(after), str(path))
     except MarkedYAMLError as error:
         raise InputError(
             f"{path}: its comments are in the way of {', '.join(settings)} ({error.problem}): move "

@@ -23,7 +23,7 @@ from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 from dvc_data.index import DataIndexError
 
-from phototag.experiments.claims import apply_overrides
+from phototag.base.keys import apply_overrides
 from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
 from phototag.tracking.records import log_folder, log_scores
 from phototag.tracking.runs import REVISION_TAG, find_or_rebuild_run, find_runs

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phototag.experiments.claims import Experiments, flatten
+from phototag.base.keys import flatten
+from phototag.experiments.claims import Experiments
 from phototag.experiments.verdicts import Trial, answer_claim, judge_variants
 from phototag.pages.cells import escape_markdown
 
@@ -106,7 +107,7 @@ def match_epoch_times(networks: pd.DataFrame, experiments: Experiments) -> dict[
 
 
 def _without_epochs(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flatten(params) if key != "epochs"}
+    return {key: value for key, value in flatten(params).items() if key != "epochs"}
 
 
 def tabulate_times(networks: pd.DataFrame) -> str:

@@ -28,11 +28,11 @@ from phototag.base.files import (
     write_json,
 )
 from phototag.base.parallel import Backend, run_in_order
-from phototag.base.params import pair_backbones
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.backbones import sketch_backbone
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize, build_backbones
+from phototag.network.params import pair_backbones
 from phototag.network.runtime import accelerate
 
 BATCH = 32  # photos at a time; more are slower on a CPU, whose caches they outgrow

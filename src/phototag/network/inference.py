@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from phototag.data.dataset import Dataset, read_batch
+from phototag.dataset.dataset import Dataset, read_batch
 from phototag.network import distributed
 
 EVAL_BATCH = 256  # photos: forward only, so memory allows more than in training

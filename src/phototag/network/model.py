@@ -5,9 +5,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from phototag.base.errors import InputError
-from phototag.base.params import ModelParams, pair_backbones
 from phototag.network.backbones import Backbone, build_backbone
+from phototag.network.params import ModelParams, feature_map_side, pair_backbones
 from phototag.network.pretrained import read_pretrained
 
 Pairs = tuple[tuple[str, str | None], ...]  # of `ModelParams.backbones`
@@ -182,25 +181,15 @@ def _join_backbones(
 
 def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    channels, side = 3, size
-    for index, block in enumerate(spec.conv):
-        pool_stride = block.pool_stride or block.pool
-        before = side
-        side = (side + 2 * block.padding - block.kernel) // block.stride + 1
-        side = (side - block.pool) // pool_stride + 1 if side >= block.pool else 0
-        if side < 1:
-            raise InputError(
-                f"model.conv.{index} (kernel {block.kernel}, stride {block.stride}, padding "
-                f"{block.padding}, pool {block.pool}) leaves nothing of a map of "
-                f"{channels} x {before} x {before}: make the kernel, stride or pool smaller"
-            )
+    channels, side = 3, feature_map_side(spec, size)
+    for block in spec.conv:
         layers.append(
             nn.Conv2d(channels, block.out, block.kernel, block.stride, padding=block.padding)
         )
         if spec.batch_norm:
             layers.append(nn.BatchNorm2d(block.out))
         if block.pool > 1:
-            layers.append(nn.MaxPool2d(block.pool, pool_stride))
+            layers.append(nn.MaxPool2d(block.pool, block.pool_stride or block.pool))
         layers.append(nn.ReLU(inplace=True))
         layers += [Residual(block.out, spec.batch_norm) for _ in range(block.residual)]
         channels = block.out

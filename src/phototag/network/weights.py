@@ -12,9 +12,9 @@ from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
-from phototag.base.params import ModelParams
 from phototag.network.backbones import TIMM
 from phototag.network.model import build_model
+from phototag.network.params import ModelParams
 
 DRAWN = "drawn scenes"
 

@@ -32,3 +32,8 @@ def guard_cell(value: object) -> object:
 def escape_markdown(text: str) -> str:
     """Write text so that Markdown, also in a table, shows it as it is, on one line."""
     return MARKUP.sub(lambda match: f"&#{ord(match[0])};", " ".join(text.split()))
+
+
+def show_plain(text: str) -> str:
+    """Escape text so that Streamlit's Markdown shows it unchanged."""
+    return re.sub(r"([!-+\-/:-@\[-`{-~])", r"\\\1", text)

@@ -13,7 +13,7 @@ def write_page(path: Path, room: str, template: str, **values: Any) -> None:
 
     Args:
         path: The HTML file.
-        room: The package whose `templates/` holds the template, such as phototag.intake.
+        room: The package whose `templates/` holds the template, such as phototag.verification.
         template: Its name; it extends `base.html.j2` of this room.
         values: What the template names; a missing one is an error, and text is escaped.
     """

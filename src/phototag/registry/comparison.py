@@ -15,11 +15,11 @@ from scipy.stats import t as student
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.data.dataset import Dataset, take_photos
-from phototag.data.targets import is_known
+from phototag.dataset.dataset import Dataset, take_photos
+from phototag.dataset.targets import is_known
 from phototag.evaluation import scores
+from phototag.metrics.metrics import sigmoid
 from phototag.network.inference import pick_device, predict_logits
-from phototag.network.metrics import sigmoid
 from phototag.network.weights import load_model
 from phototag.registry.decision import COLUMNS
 

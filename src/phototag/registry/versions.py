@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
-from phototag.data.dataset import Dataset
+from phototag.dataset.dataset import Dataset
 from phototag.network.weights import Metadata, describe_origin
 from phototag.pages.cells import escape_markdown
 from phototag.registry.comparison import compare_models, coverage, judge, why_incomparable

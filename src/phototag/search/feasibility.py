@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params, describe_problems
-from phototag.experiments.claims import apply_overrides
+from phototag.base.keys import apply_overrides
+from phototag.base.params import describe_validation_error
 from phototag.network.model import build_model
+from phototag.schema.params import Params
 
 COPIES = {"sgd": 3, "adagrad": 3, "adam": 4, "adamw": 4, "lbfgs": 4}  # weights, gradient, state
 LABELS = 20  # about; the last layer is small
@@ -31,7 +32,7 @@ def why_infeasible(
     try:
         params = Params.model_validate(apply_overrides(base, settings))
     except ValidationError as error:
-        return describe_problems(error)
+        return describe_validation_error(error)
     if params.model.name != "conv":
         return ""  # backbones are not searched, and a head has a few weights
     try:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
-from phototag.experiments.claims import flatten
+from phototag.base.keys import flatten
 from phototag.search.studies import Study
 from phototag.tracking.provenance import name_process
 from phototag.tracking.store import WAIT, root_sqlite, shown, sqlite_uri
@@ -87,7 +87,7 @@ def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
     """
     settings = {
         key: value
-        for key, value in flatten(base)
+        for key, value in flatten(base).items()
         if key not in study.space and key.partition(".")[0] not in ASIDE
     }
     aside = {"says", "recipe", "settings", "trials", "hours", "compute"}

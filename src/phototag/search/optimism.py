@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phototag.evaluation.scores import draw_weights, interval
-from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
+from phototag.metrics.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.search.studies import Objective
 
 RESAMPLES = 200

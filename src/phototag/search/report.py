@@ -10,7 +10,7 @@ import pandas as pd
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from phototag.base.files import write_json, write_table
-from phototag.experiments.claims import flatten
+from phototag.base.keys import flatten
 from phototag.pages.cells import guard_cells
 from phototag.pages.figures import Figure, figure_style, save_figure
 from phototag.pages.html import write_page
@@ -100,7 +100,7 @@ def weigh_keys(trials: Sequence[FrozenTrial], plan: Plan) -> dict[str, float]:
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
         return {}
-    start = dict(flatten(plan.base))
+    start = flatten(plan.base)
     names = dict.fromkeys(name for trial in done for name in trial.params)
     columns, kinds = {}, {}
     for name in names:

@@ -3,8 +3,8 @@
 import json
 from typing import Any, Protocol
 
-from phototag.base.params import Params
-from phototag.experiments.claims import apply_overrides
+from phototag.base.keys import apply_overrides
+from phototag.schema.params import Params
 from phototag.search.studies import Knob, Study, join_fields
 
 DIGITS = 4  # of a proposed number: more make no difference, and are hard to read

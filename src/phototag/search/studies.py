@@ -11,15 +11,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_source
+from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import (
     Float,
     NonNegativeInt,
-    Params,
     PositiveFloat,
     PositiveInt,
-    describe_problems,
+    describe_validation_error,
 )
-from phototag.experiments.claims import apply_overrides, flatten
+from phototag.schema.params import Params
 
 FILE = Path("search.yaml")
 Objective = Literal["val_loss", "mAP", "f1_macro"]
@@ -264,9 +264,10 @@ def check_study(name: str, study: Study, base: dict[str, Any]) -> None:
         start = Params.model_validate(base)
     except ValidationError as error:
         raise InputError(
-            f"{place}: with its recipe and settings over params.yaml, {describe_problems(error)}"
+            f"{place}: with its recipe and settings over params.yaml, "
+            f"{describe_validation_error(error)}"
         ) from None
-    known = dict(flatten(base))
+    known = flatten(base)
     if base["train"]["devices"] * base["train"]["num_nodes"] > 1:
         raise InputError(
             f"{place}: a trial trains in one process, and params.yaml asks for several: set "

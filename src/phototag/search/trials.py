@@ -15,12 +15,12 @@ import pandas as pd
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_table
-from phototag.base.params import Params
-from phototag.experiments.claims import apply_overrides, flatten
+from phototag.base.keys import apply_overrides, flatten
 from phototag.experiments.recipes import write_recipe
 from phototag.experiments.workspaces import clear_results, make_ground, save_experiment
+from phototag.metrics.metrics import kept_epoch
 from phototag.network.inference import pick_device, predict_logits
-from phototag.network.metrics import kept_epoch
+from phototag.schema.params import Params
 from phototag.search import journal
 from phototag.search.feasibility import why_infeasible
 from phototag.search.journal import (
@@ -259,7 +259,7 @@ def _prepare(plan: Plan, values: Mapping[str, Any], ground: str) -> str:
     place = Path.cwd()
     path = place / "params.yaml"
     path.write_text(plan.text, encoding="utf-8")
-    write_recipe(path, dict(flatten(values)))
+    write_recipe(path, flatten(values))
     needed = describe_ground(values)
     if needed != ground:
         make_ground(plan.root, place)
@@ -315,8 +315,10 @@ def name_experiment(study: str, number: int, seed: int) -> str:
 def describe_ground(values: Mapping[str, Any]) -> str:
     """Return all of params.yaml on which the stages before the training depend, as text."""
     model = {key: values["model"][key] for key in GROUND_OF_MODEL}
-    head_first = values.get("finetune", {}).get("head_first")
-    return json.dumps([{key: values[key] for key in GROUND if key in values}, model, head_first])
+    linear_probe_first = values.get("finetune", {}).get("linear_probe_first")
+    return json.dumps(
+        [{key: values[key] for key in GROUND if key in values}, model, linear_probe_first]
+    )
 
 
 def _keep_logits(trained: Trained, name: str) -> str:

@@ -17,11 +17,11 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_text
-from phototag.base.params import read_params
 from phototag.experiments.claims import FILE as EXPERIMENTS
 from phototag.experiments.claims import apply_overrides, flatten, read_experiments
 from phototag.experiments.recipes import collect_settings, write_recipe
 from phototag.experiments.workspaces import FOLDER, make_workspace, remove_workspaces
+from phototag.schema.params import read_all_params
 from phototag.search import journal
 from phototag.search.journal import FrozenTrial, Plan, TrialState, optuna
 from phototag.search.optimism import Judged, Optimism, estimate_optimism
@@ -99,7 +99,7 @@ def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
     """
     study = find_study(read_search(root / FILE), name)
     study = study.model_copy(update=changes)
-    read_params(root / "params.yaml")
+    read_all_params(root / "params.yaml")
     text = (root / "params.yaml").read_text(encoding="utf-8")
     place = f"{FILE}: studies.{name}"
     settings: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
             settings |= collect_settings(read_experiments(root / EXPERIMENTS), study.recipe)
         except InputError as error:
             raise InputError(f"{place}.recipe: {error}") from None
-    settings |= dict(flatten(study.settings))
+    settings |= flatten(study.settings)
     try:
         base = apply_overrides(yaml.safe_load(text), settings)
     except KeyError as error:
@@ -282,7 +282,7 @@ def winning_settings(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
 
     Its base has what no trial depends on (how models are judged and registered) as it is by now.
     """
-    values = dict(flatten(apply_overrides(plan.base, best.user_attrs[journal.SETTINGS])))
+    values = flatten(apply_overrides(plan.base, best.user_attrs[journal.SETTINGS]))
     return {key: value for key, value in values.items() if key != "seed"}
 
 

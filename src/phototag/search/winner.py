@@ -14,9 +14,10 @@ import pandas as pd
 import yaml
 
 from phototag.base.errors import InputError
-from phototag.data.targets import UNKNOWN, is_known
+from phototag.base.keys import apply_overrides, flatten
+from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.evaluation import scores
-from phototag.experiments.claims import Run, apply_overrides, flatten
+from phototag.experiments.claims import Run
 from phototag.experiments.queue import run_queued
 from phototag.experiments.sync import list_experiments, open_revision
 from phototag.pages.cells import guard_cell
@@ -85,8 +86,8 @@ def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
 
 def _find_changes(root: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what differs from params.yaml, and the seed."""
-    present = dict(flatten(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))))
-    wanted = dict(flatten(values))
+    present = flatten(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")))
+    wanted = flatten(values)
     return {k: v for k, v in wanted.items() if k == "seed" or k not in present or present[k] != v}
 
 

@@ -31,7 +31,7 @@ from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
-from phototag.intake.decoding import FORMATS
+from phototag.decoding.photos import FORMATS
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.runtime import Session, can_record
 from phototag.network.weights import read_metadata, required_packages
@@ -52,7 +52,7 @@ REQUIREMENTS = (
     "torch",
 )
 # The rooms whose code a version brings along: those that the tagger imports.
-ROOMS = ("base", "data", "intake", "network", "serving")
+ROOMS = ("base", "dataset", "decoding", "metrics", "network", "serving")
 # What a stranger may ask of a server at once.
 MAX_PIXELS = 25_000_000  # of one photo
 MAX_BYTES = 32 * 2**20  # of one photo's file

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from phototag.network.metrics import kept_epoch
+from phototag.metrics.metrics import kept_epoch
 from phototag.tracking.store import Store
 
 
@@ -89,17 +89,3 @@ def log_data(store: Store, run_id: str, data: DataInput) -> None:
 def log_folder(store: Store, run_id: str, folder: Path) -> None:
     """Log a folder of reports as artifacts, under its own name."""
     store.client.log_artifacts(run_id, str(folder), folder.name)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings and lists: {"model": {"conv": [{"out": 20}]}} -> model.conv.0.out."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, list | tuple):
-            value = {str(index): item for index, item in enumerate(value)}
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat

@@ -17,6 +17,7 @@ import pandas as pd
 from mlflow.entities import Param, Run
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from phototag.base.keys import flatten
 from phototag.tracking.provenance import (
     describe_environment,
     experiment_name,
@@ -27,7 +28,6 @@ from phototag.tracking.provenance import (
 )
 from phototag.tracking.records import (
     DataInput,
-    flatten,
     log_best,
     log_data,
     log_epoch,
@@ -78,7 +78,7 @@ def create_run(
 
 
 def _log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
-    entries = [Param(name, str(value)) for name, value in flatten(params).items()]
+    entries = [Param(name, str(value)) for name, value in flatten(params, lists=True).items()]
     store.client.log_batch(run_id, params=entries)
 
 

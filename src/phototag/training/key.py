@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from phototag import base, data, network, training
+from phototag import base, dataset, metrics, network, training
 from phototag.base.files import content_key
-from phototag.base.params import ModelParams
 from phototag.network import distributed
 from phototag.network.backbones import TIMM
+from phototag.network.params import ModelParams
 from phototag.network.pretrained import find_weights_file, list_weights_files
 from phototag.training.loop import pick_dtype
 
-ROOMS = (base, data, network, training)
+ROOMS = (base, dataset, metrics, network, training)
 
 
 def training_key(

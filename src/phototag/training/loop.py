@@ -19,13 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.params import Params
-from phototag.data.dataset import Dataset, move_to_device, read_batch, shuffle_positions
-from phototag.data.targets import is_known
+from phototag.dataset.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.dataset.targets import is_known
+from phototag.metrics.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.network import distributed
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
-from phototag.network.metrics import binary_cross_entropy, f1_score, mean_average_precision
 from phototag.training.augmentations import augment_batch, draw_augmentation, mix_batches
 from phototag.training.batch_norm import (
     freeze_biases,
@@ -36,6 +35,7 @@ from phototag.training.batch_norm import (
 from phototag.training.checkpoint import load_checkpoint, save_checkpoint
 from phototag.training.losses import Loss, build_loss, positive_weights, skip_unknown
 from phototag.training.optimizers import build_optimizer
+from phototag.training.params import TrainingParams
 from phototag.training.schedules import learning_rate
 from phototag.training.solver import solve_epoch, strength_of
 
@@ -106,7 +106,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     loss: Loss
     dtype: torch.dtype
-    params: Params
+    params: TrainingParams
 
     @property
     def judged(self) -> nn.Module:
@@ -130,7 +130,11 @@ def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
 
 
 def fit(
-    model: nn.Module, train: Dataset, val: Dataset, params: Params, checkpoint: Path | None = None
+    model: nn.Module,
+    train: Dataset,
+    val: Dataset,
+    params: TrainingParams,
+    checkpoint: Path | None = None,
 ) -> Iterator[Epoch]:
     """Train, yielding one record an epoch; afterwards the model holds the best epoch's weights.
 
@@ -250,7 +254,7 @@ def fit(
     model.load_state_dict(best_weights)
 
 
-def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: Params) -> Epoch:
+def solve_head(head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams) -> Epoch:
     """Give backbones that train on a head that fits them as they came (Kumar et al., 2022).
 
     A head that starts from nothing sends gradients that mean nothing into the backbones, and so
@@ -286,7 +290,7 @@ def _tell_start() -> None:
     print(f"the first step comes {seconds:.1f} s after the start", file=sys.stderr)
 
 
-def score_epoch(record: Mapping[str, Any], params: Params) -> tuple[float, ...]:
+def score_epoch(record: Mapping[str, Any], params: TrainingParams) -> tuple[float, ...]:
     """Return what the best epoch has the most of.
 
     Plain cross entropy is minus the val loss, which is the same. Every other loss is smallest at

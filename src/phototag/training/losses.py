@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phototag.base.errors import InputError
-from phototag.data.targets import is_known
+from phototag.dataset.targets import is_known
 
 MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
 

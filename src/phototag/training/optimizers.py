@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from phototag.base.params import Params
 from phototag.network.model import find_head, list_backbones
+from phototag.training.params import TrainingParams
 from phototag.training.solver import build_solver
 
 DEPTHS = 8  # of a backbone, each with a rate of its own
 
 
-def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
     """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off.
 
     That of lbfgs is the first of a path of strengths, one an epoch.
@@ -35,7 +35,7 @@ def build_optimizer(model: nn.Module, params: Params) -> torch.optim.Optimizer:
             )
 
 
-def group_parameters(model: nn.Module, params: Params) -> list[dict[str, Any]]:
+def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
     """Group parameters by the share of the learning rate at which they are trained, as `lr_share`.
 
     All have the whole rate, unless backbones that bring weights are trained on. Then the head has

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phototag.base.params import Params
-from phototag.data.dataset import Dataset, physical_memory, read_batch, take_photos
-from phototag.data.targets import is_known, label_rates
+from phototag.dataset.dataset import Dataset, physical_memory, read_batch, take_photos
+from phototag.dataset.targets import is_known, label_rates
 from phototag.network import distributed
 from phototag.network.inference import predict_logits
 from phototag.network.model import find_head
 from phototag.training.losses import Loss, build_loss, positive_weights, skip_unknown
+from phototag.training.params import TrainingParams
 
 STRENGTHS_A_DECADE = 4  # of L2: an epoch's is 10^(-1/4) of the one before
 ITERATIONS = 100  # of L-BFGS an epoch, at most
@@ -45,7 +45,9 @@ def strength_of(weight_decay: float, epoch: int) -> float:
     return float(weight_decay * 10 ** (-(epoch - 1) / STRENGTHS_A_DECADE))
 
 
-def predict_out_of_fold(model: nn.Module, train: Dataset, params: Params, epoch: int) -> np.ndarray:
+def predict_out_of_fold(
+    model: nn.Module, train: Dataset, params: TrainingParams, epoch: int
+) -> np.ndarray:
     """Predict each photo of train by a head that has not seen it (cross-validation; Stone, 1974).
 
     A group (an album, copies of one photo) is in one fold. Each head starts at the prior, as the

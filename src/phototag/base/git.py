@@ -1,0 +1,36 @@
+"""Calls of git."""
+
+import subprocess
+from pathlib import Path
+
+from phototag.base.errors import InputError
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder and return its output without the surrounding white space.
+
+    Raises:
+        InputError: git is not installed, or it failed; the message holds git's reason.
+    """
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError:
+        raise InputError("git is not installed: install it and run the command again") from None
+    if done.returncode:
+        reason = done.stderr.strip().removeprefix("fatal: ") or f"exit status {done.returncode}"
+        raise InputError(f"git {arguments[0]} failed: {reason}")
+    return done.stdout.strip()
+
+
+def ask_git(folder: Path, *arguments: str) -> str | None:
+    """Run git in a folder and return its output, or None if git is missing or failed."""
+    try:
+        return run_git(folder, *arguments)
+    except InputError:
+        return None

@@ -1,0 +1,46 @@
+"""Dotted keys of nested values: `model.conv` names {"model": {"conv": ...}}."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) -> dict[str, Any]:
+    """Return each value of nested groups under its dotted key.
+
+    Args:
+        values: Nested values.
+        prefix: Text before each key.
+        lists: Flatten lists too: {"linear": [8]} becomes {"linear.0": 8} (default: keep lists).
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if lists and isinstance(value, list | tuple):
+            value = {str(index): item for index, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.", lists)
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested values in which some values are replaced.
+
+    Args:
+        values: Nested values, such as those of params.yaml.
+        overrides: Dotted key -> new value.
+
+    Raises:
+        KeyError: A key does not exist.
+    """
+    changed = deepcopy(dict(values))
+    for key, value in overrides.items():
+        *groups, last = key.split(".")
+        place: Any = changed
+        for group in groups:
+            place = place.get(group) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place:
+            raise KeyError(key)
+        place[last] = value
+    return changed

@@ -1,1 +1,0 @@
-"""The packed array and its labels: manifest, groups, splits, statistics, batches."""

@@ -1,0 +1,1 @@
+"""The packed array of photos and its labels."""

@@ -1,1 +1,0 @@
-"""Photos and label files as people bring them: found, read, verified, made square, told about."""

@@ -1,0 +1,18 @@
+"""Params of the `register` stage."""
+
+from phototag.base.params import NonNegativeInt, ParamGroup
+from phototag.evaluation.params import EvaluateParams
+
+
+class RegistryParams(ParamGroup):
+    """The group `registry`: which models are registered."""
+
+    experiments: bool
+
+
+class RegistrationParams(ParamGroup):
+    """Params that the `register` stage reads."""
+
+    seed: NonNegativeInt
+    evaluate: EvaluateParams
+    registry: RegistryParams = RegistryParams(experiments=False)

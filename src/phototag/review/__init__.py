@@ -1,0 +1,1 @@
+"""Corrections of labels by people: questions, answers, pages."""

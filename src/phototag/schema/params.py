@@ -1,0 +1,61 @@
+"""The schema of the whole params.yaml, composed of the params of all stages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phototag.base.errors import InputError
+from phototag.base.keys import flatten
+from phototag.base.params import FILE, read_values, validate_params
+from phototag.evaluation.params import EvaluationParams
+from phototag.network.params import NetworkParams
+from phototag.registry.params import RegistrationParams
+from phototag.splitting.params import SplittingParams
+from phototag.synthetic.params import SyntheticParams
+from phototag.training.params import TrainingParams
+from phototag.verification.params import VerificationParams
+
+RENAMED = {
+    "evaluate.pooling": "evaluate.prior_strength",
+    "finetune.head_first": "finetune.linear_probe_first",
+}
+
+
+class Params(
+    SyntheticParams,
+    VerificationParams,
+    SplittingParams,
+    NetworkParams,
+    TrainingParams,
+    EvaluationParams,
+    RegistrationParams,
+):
+    """All of params.yaml: the union of what the stages read."""
+
+
+def read_all_params(path: Path = FILE) -> Params:
+    """Read and validate the whole params.yaml.
+
+    Raises:
+        InputError: The file is missing or not valid YAML, or a key is unknown, missing, renamed or
+            out of range, or two values exclude each other.
+    """
+    return validate_all(read_values(path), str(path))
+
+
+def validate_all(values: Mapping[str, Any], source: str) -> Params:
+    """Validate the values of the whole params.yaml.
+
+    Args:
+        values: Nested values, as read from YAML.
+        source: Name of the values' file, for the error message.
+
+    Raises:
+        InputError: A key is unknown, missing, renamed or out of range, or two values exclude each
+            other.
+    """
+    given = flatten(values)
+    for old, new in RENAMED.items():
+        if old in given:
+            raise InputError(f"{source}: {old} is now called {new}: rename it")
+    return validate_params(Params, values, source)

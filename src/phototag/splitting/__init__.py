@@ -1,0 +1,1 @@
+"""The split into train, val and test."""

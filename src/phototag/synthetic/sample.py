@@ -1,0 +1,131 @@
+"""The embedded data set: small scenes drawn from a seed, in the layout of the report's data.
+
+The real photos cannot be shipped. These scenes keep what matters of them: the same 14 labels,
+about half of the photos without any, labels that come together (a portrait shows people; the sea
+often has clouds), and labels that only shape tells apart.
+
+Rates follow the real data's, but the rarest labels (baby, river, sea, car, bird) are lifted to
+about 2 % of the photos, or a set of 2 000 would have a handful of each.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from PIL import Image
+from tqdm import tqdm
+
+from phototag.base.errors import InputError
+from phototag.synthetic.scene import draw_scene
+
+LABELS = (
+    *("baby", "bird", "car", "clouds", "dog", "female", "flower"),
+    *("male", "night", "people", "portrait", "river", "sea", "tree"),
+)
+GRAYSCALE = 0.015  # share of photos saved without colour
+CHUNK = 50  # photos a task
+
+
+def draw_targets(num_images: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw which labels each photo carries.
+
+    Returns:
+        0/1, uint8 [num_images, 14], in the order of `LABELS`.
+    """
+    targets = np.zeros((num_images, len(LABELS)), np.uint8)
+    for row in targets:
+        for label in _draw_labels(rng):
+            row[LABELS.index(label)] = 1
+    return targets
+
+
+def _draw_labels(rng: np.random.Generator) -> set[str]:
+    labels: set[str] = set()
+    if rng.random() < 0.32:
+        labels.add("people")
+        portrait = rng.random() < 0.49
+        if portrait:
+            labels.add("portrait")
+        # Female only, male only, both, neither.
+        shares = (0.50, 0.31, 0.12, 0.07) if portrait else (0.245, 0.37, 0.12, 0.265)
+        labels |= [{"female"}, {"male"}, {"female", "male"}, set()][rng.choice(4, p=shares)]
+        if rng.random() < (0.105 if portrait else 0.02):
+            labels = (labels | {"baby"}) - {str(rng.choice(["female", "male"]))}
+        rates = {"clouds": 0.02, "sea": 0.022, "night": 0.012, "dog": 0.01, "car": 0.009}
+        rates |= {"river": 0.008, "tree": 0.007}
+        if not portrait:
+            labels |= {label for label, rate in rates.items() if rng.random() < 2 * rate}
+    elif rng.random() < 0.29:
+        rates = {"clouds": 17, "flower": 19, "night": 13, "tree": 12, "dog": 10, "bird": 10}
+        rates |= {"car": 9, "sea": 8, "river": 9}
+        names = list(rates)
+        labels.add(str(rng.choice(names, p=np.array([*rates.values()]) / sum(rates.values()))))
+    if "clouds" not in labels:
+        rate = 0.25 if labels & {"sea", "river"} else 0.09 if "tree" in labels else 0.0
+        labels |= {"clouds"} if rng.random() < rate else set()
+    if "river" in labels and rng.random() < 0.11:
+        labels.add("tree")
+    if "night" in labels:
+        labels.discard("clouds")
+    return labels
+
+
+def draw_photo(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -> Image.Image:
+    """Draw a scene that shows exactly these labels.
+
+    Args:
+        targets: 0/1 [14], in the order of `LABELS`.
+        rng: Draws everything else.
+        size: Pixels a side.
+
+    Returns:
+        An RGB image of `size` x `size`.
+    """
+    labels = {label for label, target in zip(LABELS, targets, strict=True) if target}
+    return draw_scene(labels, rng, size)
+
+
+def write_sample(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> None:
+    """Draw the data set: `images/imN.jpg` and `annotations/CLASS.txt`, N from 1.
+
+    Photo N follows from the seed and N alone, so that the number of jobs does not change it. The
+    folder is built beside its place and renamed when it is whole.
+
+    Args:
+        folder: Where; it must not exist, or be empty.
+        num_images: How many photos.
+        seed: Draws everything.
+        n_jobs: Processes; -1 takes every core.
+
+    Raises:
+        InputError: The folder holds something already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: remove it, or draw into another folder")
+    targets = draw_targets(num_images, np.random.default_rng(seed))
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "images").mkdir(parents=True)
+    (temporary / "annotations").mkdir()
+    starts = range(0, num_images, CHUNK)
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    tasks = (delayed(_write_photos)(temporary, targets, start, seed) for start in starts)
+    for _ in tqdm(parallel(tasks), "sample", len(starts), unit=f"{CHUNK} photos", disable=None):
+        pass
+    for column, label in enumerate(LABELS):
+        numbers = np.flatnonzero(targets[:, column]) + 1
+        text = "".join(f"{number}\n" for number in numbers)
+        (temporary / "annotations" / f"{label}.txt").write_text(text, encoding="ascii")
+    if folder.exists():
+        folder.rmdir()
+    temporary.rename(folder)
+
+
+def _write_photos(folder: Path, targets: np.ndarray, start: int, seed: int) -> None:
+    for number, row in enumerate(targets[start : start + CHUNK], start=start + 1):
+        rng = np.random.default_rng([seed, number])
+        image = draw_photo(row, rng)
+        if rng.random() < GRAYSCALE:
+            image = image.convert("L")
+        image.save(folder / "images" / f"im{number}.jpg", quality=90)

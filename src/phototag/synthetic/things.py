@@ -1,0 +1,385 @@
+"""Things that stand in a scene or hang above it, with a label and without, and the night."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from phototag.synthetic.canvas import GREENS, HAIR, SKIN, Canvas, Colour, shade
+
+
+def draw_clouds(canvas: Canvas, ground: float) -> None:
+    """Draw heaps of cloud with flat bases in the sky."""
+    tone = canvas.pick((250, 250, 250), (226, 226, 232), (244, 220, 206))
+    for _ in range(int(canvas.rng.integers(2, 5))):
+        x, y = canvas.uniform(0.05, 0.95), canvas.uniform(0.08, 0.32)
+        size = canvas.uniform(0.1, 0.24)
+        for lift, factor in ((0.0, 0.86), (-0.16, 1.0)):
+            for place in np.linspace(-1, 1, 7):
+                radius = size * (0.5 - 0.3 * abs(place)) * canvas.uniform(0.75, 1.15)
+                cy = y + size * lift - radius * 0.5
+                canvas.ellipse(
+                    x + size * float(place), cy, radius * 1.1, radius, shade(tone, factor)
+                )
+
+
+def draw_tree(canvas: Canvas, ground: float) -> None:
+    """Draw a leafy tree, a conifer or a bare one."""
+    x, foot = canvas.uniform(0.2, 0.8), min(0.97, ground + canvas.uniform(0.05, 0.25))
+    height = canvas.uniform(0.5, 0.8)
+    top, bark, leaf = foot - height, canvas.pick((92, 66, 44), (70, 60, 54)), canvas.pick(*GREENS)
+    match int(canvas.rng.integers(3)):
+        case 0:
+            canvas.box((x - 0.03, foot - height * 0.5, x + 0.03, foot), bark)
+            for _ in range(26):
+                angle, reach = canvas.uniform(0, 2 * math.pi), math.sqrt(canvas.uniform(0, 1))
+                cx = x + 0.24 * reach * math.cos(angle)
+                cy = top + height * 0.35 + height * 0.27 * reach * math.sin(angle)
+                radius = canvas.uniform(0.04, 0.09)
+                canvas.ellipse(cx, cy, radius, radius, shade(leaf, canvas.uniform(0.65, 1.25)))
+        case 1:
+            canvas.box((x - 0.025, foot - 0.12, x + 0.025, foot), bark)
+            for level in range(5):
+                y, half = top + height * 0.17 * level, 0.06 + 0.035 * level
+                points = [(x, y), (x - half, y + height * 0.24), (x + half, y + height * 0.24)]
+                canvas.polygon(points, shade(leaf, 0.75 + 0.08 * level))
+        case _:
+            draw_branch(canvas, (x, foot), -math.pi / 2, height * 0.36, 0.05, bark)
+
+
+def draw_branch(
+    canvas: Canvas,
+    foot: tuple[float, float],
+    angle: float,
+    length: float,
+    width: float,
+    bark: Colour,
+) -> None:
+    """Draw a bare branch and those that grow from it."""
+    tip = (foot[0] + length * math.cos(angle), foot[1] + length * math.sin(angle))
+    canvas.line([foot, tip], bark, width)
+    if length > 0.05:
+        for turn in (-0.55, 0.5, 0.05):
+            turned = angle + turn + canvas.uniform(-0.15, 0.15)
+            draw_branch(canvas, tip, turned, length * canvas.uniform(0.6, 0.75), width * 0.6, bark)
+
+
+def draw_car(canvas: Canvas, ground: float) -> None:
+    """Draw a car from the side."""
+    width = canvas.uniform(0.55, 0.85)
+    x, foot = canvas.uniform(0, 1 - width), min(0.95, ground + canvas.uniform(0.06, 0.25))
+    high, paint, glass = width * 0.2, canvas.colour(), canvas.pick((60, 76, 92), (160, 180, 190))
+    roof = width * canvas.uniform(0.15, 0.2)
+    front = canvas.uniform(0.15, 0.3)
+    wheel = width * 0.095
+    canvas.ellipse(x + width / 2, foot, width * 0.52, 0.02, (30, 30, 32))
+    canvas.polygon(
+        [
+            (x + width * (front - 0.08), foot - high - wheel),
+            (x + width * (front + 0.06), foot - high - roof - wheel * 0.6),
+            (x + width * 0.76, foot - high - roof - wheel * 0.6),
+            (x + width * 0.9, foot - high - wheel),
+        ],
+        paint,
+    )
+    for left, right in ((front + 0.06, 0.5), (0.53, 0.76)):
+        pane = (x + width * left, foot - high - roof * 0.85 - wheel * 0.6)
+        canvas.box((*pane, x + width * right, foot - high - wheel * 0.7), glass, 0.01)
+    canvas.box((x, foot - high - wheel, x + width, foot - wheel * 0.7), paint, width * 0.06)
+    canvas.box((x, foot - wheel * 1.6, x + width * 0.05, foot - wheel * 1.1), (250, 240, 190))
+    for place in (0.2, 0.8):
+        canvas.ellipse(x + width * place, foot - wheel * 0.7, wheel, wheel, (24, 24, 26))
+        canvas.ellipse(
+            x + width * place, foot - wheel * 0.7, wheel * 0.5, wheel * 0.5, (170, 170, 176)
+        )
+
+
+def draw_dog(canvas: Canvas, ground: float) -> None:
+    """Draw a dog from the side, facing either way."""
+    size = canvas.uniform(0.42, 0.62)
+    foot = max(min(0.95, ground + canvas.uniform(0.08, 0.22)), size * 1.35)
+    x = canvas.uniform(0.35, 0.65)
+    way = 1 if canvas.chance(0.5) else -1
+    coat = canvas.pick(
+        (150, 104, 62), (60, 50, 46), (214, 190, 150), (240, 236, 230), (120, 110, 104)
+    )
+    dark = shade(coat, 0.65)
+    back = foot - size * 0.75
+    for place in (-0.42, -0.3, 0.25, 0.37):
+        leg = x + way * size * place
+        canvas.box((leg - size * 0.05, back, leg + size * 0.05, foot), shade(coat, 0.85), 0.01)
+    canvas.ellipse(x, back, size * 0.52, size * 0.22, coat)
+    tail = [(x - way * size * 0.48, back - size * 0.05), (x - way * size * 0.75, back - size * 0.4)]
+    canvas.line(tail, coat, size * 0.08)
+    hx, hy = x + way * size * 0.55, back - size * 0.3
+    canvas.line([(x + way * size * 0.35, back), (hx, hy)], coat, size * 0.22)
+    canvas.ellipse(hx, hy, size * 0.2, size * 0.18, coat)
+    canvas.ellipse(hx + way * size * 0.2, hy + size * 0.06, size * 0.14, size * 0.09, coat)
+    canvas.ellipse(
+        hx + way * size * 0.32, hy + size * 0.03, size * 0.04, size * 0.035, (20, 18, 18)
+    )
+    canvas.ellipse(hx - way * size * 0.12, hy + size * 0.05, size * 0.08, size * 0.19, dark)
+    canvas.ellipse(hx + way * size * 0.06, hy - size * 0.05, size * 0.03, size * 0.03, (20, 18, 18))
+
+
+def draw_bird(canvas: Canvas, ground: float) -> None:
+    """Draw a perched bird or one in flight."""
+    plumage, size = canvas.colour(), canvas.uniform(0.24, 0.36)
+    way = 1 if canvas.chance(0.5) else -1
+    x, y = canvas.uniform(0.3, 0.7), canvas.uniform(0.25, 0.6)
+    beak = canvas.pick((230, 160, 40), (60, 56, 50))
+    if canvas.chance(0.4):
+        lift = canvas.uniform(0.3, 0.9)
+        for side in (-1, 1):
+            tip = (x + side * size * 1.5, y - size * lift)
+            points = [(x - size * 0.25, y), (x + side * size * 0.8, y - size * lift * 0.9), tip]
+            canvas.polygon([*points, (x + side * size * 0.5, y + size * 0.1)], shade(plumage, 0.75))
+        canvas.ellipse(x, y, size * 0.42, size * 0.2, plumage)
+    else:
+        perch = y + size * 0.75
+        canvas.line([(0, perch + 0.03), (1, perch - 0.03)], canvas.pick((96, 70, 48)), 0.03)
+        canvas.line([(x, y), (x, perch)], beak, 0.015)
+        tail = (x - way * size * 1.3, y + size * 0.5)
+        canvas.polygon(
+            [(x - way * size * 0.3, y - size * 0.2), tail, (x, y + size * 0.4)], shade(plumage, 0.7)
+        )
+        canvas.ellipse(x, y, size * 0.6, size * 0.45, plumage)
+        canvas.ellipse(
+            x - way * size * 0.12, y + size * 0.03, size * 0.4, size * 0.22, shade(plumage, 0.75)
+        )
+    hx, hy = x + way * size * 0.5, y - size * 0.3
+    canvas.ellipse(hx, hy, size * 0.28, size * 0.26, shade(plumage, 1.1))
+    point = (hx + way * size * 0.6, hy + size * 0.05)
+    canvas.polygon(
+        [
+            (hx + way * size * 0.2, hy - size * 0.1),
+            point,
+            (hx + way * size * 0.2, hy + size * 0.14),
+        ],
+        beak,
+    )
+    canvas.ellipse(hx + way * size * 0.08, hy - size * 0.05, size * 0.05, size * 0.05, (15, 15, 15))
+
+
+def draw_flower(canvas: Canvas, ground: float) -> None:
+    """Draw one flower close up, or several."""
+    several = canvas.chance(0.5)
+    petal = canvas.pick(
+        (220, 60, 80), (240, 200, 60), (190, 110, 200), (245, 240, 240), (240, 140, 60)
+    )
+    heart = canvas.pick((240, 200, 60), (90, 60, 40))
+    for _ in range(int(canvas.rng.integers(3, 6)) if several else 1):
+        size = canvas.uniform(0.1, 0.16) if several else canvas.uniform(0.25, 0.38)
+        x, y = canvas.uniform(0.2, 0.8), canvas.uniform(0.25, 0.7)
+        canvas.line([(x, y), (x + canvas.uniform(-0.1, 0.1), 1.05)], canvas.pick(*GREENS[:3]), 0.02)
+        count, turn = int(canvas.rng.integers(5, 10)), canvas.uniform(0, 6)
+        for index in range(count):
+            angle = turn + 2 * math.pi * index / count
+            px, py = x + size * 0.58 * math.cos(angle), y + size * 0.58 * math.sin(angle)
+            width = size * 1.5 / count
+            across = (-math.sin(angle) * width, math.cos(angle) * width)
+            along = (math.cos(angle) * size * 0.5, math.sin(angle) * size * 0.5)
+            ring = [
+                (
+                    px + math.cos(t) * along[0] + math.sin(t) * across[0],
+                    py + math.cos(t) * along[1] + math.sin(t) * across[1],
+                )
+                for t in np.linspace(0, 2 * math.pi, 14)
+            ]
+            canvas.polygon(ring, shade(petal, canvas.uniform(0.85, 1.1)))
+        canvas.ellipse(x, y, size * 0.26, size * 0.26, heart)
+
+
+def draw_head(canvas: Canvas, x: float, y: float, size: float, kind: str) -> None:
+    """Draw a face; `kind` is female, male, baby or unclear (from behind, in a hood)."""
+    skin, hair = canvas.pick(*SKIN), canvas.pick(*HAIR)
+    if kind == "unclear":
+        hood = canvas.colour(30, 200)
+        canvas.ellipse(x, y, size * 0.8, size * 0.98, hood)
+        canvas.ellipse(x, y - size * 0.1, size * 0.6, size * 0.7, shade(hood, 0.8))
+        return
+    if kind == "female":
+        length = canvas.uniform(1.1, 1.9)
+        canvas.box((x - size, y - size * 0.5, x + size, y + size * length), hair, size * 0.5)
+        canvas.ellipse(x, y - size * 0.35, size, size * 0.85, hair)
+    width = 0.95 if kind == "baby" else 0.72
+    canvas.box(
+        (x - size * 0.28, y + size * 0.5, x + size * 0.28, y + size * 1.35), shade(skin, 0.85)
+    )
+    canvas.ellipse(x, y, size * width, size * (0.9 if kind == "baby" else 0.95), skin)
+    if kind == "male":
+        canvas.box(
+            (x - size * 0.74, y - size * 1.05, x + size * 0.74, y - size * 0.5), hair, size * 0.3
+        )
+        for side in (-1, 1):
+            canvas.ellipse(x + side * size * 0.74, y + size * 0.05, size * 0.12, size * 0.2, skin)
+        if canvas.chance(0.55):
+            canvas.ellipse(x, y + size * 0.68, size * 0.52, size * 0.36, hair)
+    elif kind == "female":
+        fringe = [(x - size * 0.8, y - size * 0.1), (x - size * 0.5, y - size * 0.95)]
+        fringe += [(x + size * 0.5, y - size * 0.95), (x + size * 0.1, y - size * 0.55)]
+        canvas.polygon(fringe, hair)
+    else:
+        canvas.ellipse(x, y - size * 0.88, size * 0.25, size * 0.12, hair)
+    eye = size * (0.14 if kind == "baby" else 0.09)
+    for side in (-1, 1):
+        canvas.ellipse(x + side * size * 0.32, y - size * 0.05, eye * 1.3, eye, (245, 245, 245))
+        canvas.ellipse(x + side * size * 0.32, y - size * 0.05, eye * 0.75, eye * 0.9, (40, 30, 26))
+        if kind == "female":
+            lash = (
+                (x + side * size * 0.2, y - size * 0.2),
+                (x + side * size * 0.48, y - size * 0.18),
+            )
+            canvas.line(lash, (30, 22, 20), size * 0.06)
+    canvas.line(
+        [(x, y), (x - size * 0.06, y + size * 0.25), (x + size * 0.04, y + size * 0.27)],
+        shade(skin, 0.7),
+        size * 0.05,
+    )
+    lips = canvas.pick((190, 50, 60)) if kind == "female" else shade(skin, 0.62)
+    canvas.ellipse(
+        x, y + size * 0.52, size * (0.24 if kind != "baby" else 0.14), size * 0.085, lips
+    )
+
+
+def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
+    """Draw head and shoulders of one or two persons, filling the photo."""
+    places = [canvas.uniform(0.35, 0.65)] if len(kinds) == 1 else [0.3, 0.7]
+    for place, kind in zip(places, kinds, strict=True):
+        size = canvas.uniform(0.22, 0.28) if len(kinds) == 1 else canvas.uniform(0.16, 0.2)
+        x, y = place + canvas.uniform(-0.04, 0.04), canvas.uniform(0.34, 0.48)
+        cloth, half = canvas.colour(), size * (1.5 if kind in ("male", "unclear") else 1.2)
+        shoulder = y + size * 1.25
+        body = [(x - half, 1.05), (x - half, shoulder + size * 0.5), (x - size * 0.4, shoulder)]
+        body += [(x + size * 0.4, shoulder), (x + half, shoulder + size * 0.5), (x + half, 1.05)]
+        if kind != "female":
+            canvas.polygon(body, cloth)
+        draw_head(canvas, x, y, size, kind)
+        if kind == "female":
+            canvas.polygon(body, cloth)
+
+
+def draw_figures(canvas: Canvas, kinds: Sequence[str], ground: float) -> None:
+    """Draw whole persons, standing side by side."""
+    slots = np.linspace(0, 1, len(kinds) + 2)[1:-1]
+    for slot, kind in zip(slots, kinds, strict=True):
+        height = canvas.uniform(0.62, 0.88) * (0.65 if kind == "baby" else 1)
+        x = float(slot) + canvas.uniform(-0.06, 0.06)
+        foot = min(0.99, max(ground + canvas.uniform(0.1, 0.25), height + 0.05))
+        head, cloth, legs = height * 0.15, canvas.colour(), canvas.colour(20, 140)
+        neck, hip = foot - height + head * 2, foot - height * 0.45
+        if kind == "female":
+            wide = height * 0.24
+            for side in (-1, 1):
+                canvas.line(
+                    [(x + side * 0.02, hip), (x + side * 0.02, foot)], canvas.pick(*SKIN), 0.025
+                )
+            skirt = foot - height * 0.2
+            canvas.polygon(
+                [
+                    (x - head * 0.7, neck),
+                    (x + head * 0.7, neck),
+                    (x + wide, skirt),
+                    (x - wide, skirt),
+                ],
+                cloth,
+            )
+        elif kind == "unclear":
+            wide = height * 0.14
+            canvas.box((x - wide, neck, x + wide, foot), cloth, wide * 0.7)
+        else:
+            wide = height * 0.15
+            for side in (-1, 1):
+                canvas.line(
+                    [(x + side * wide * 0.5, hip), (x + side * wide * 0.6, foot)],
+                    legs,
+                    height * 0.1,
+                )
+            canvas.box((x - wide, neck, x + wide, hip), cloth, wide * 0.4)
+        for side in (-1, 1):
+            hand = (x + side * (height * 0.2), hip + canvas.uniform(-0.12, 0.02))
+            canvas.line(
+                [(x + side * wide * 0.7, neck + head * 0.5), hand],
+                shade(cloth, 0.8),
+                height * 0.055,
+            )
+        draw_head(canvas, x, foot - height + head, head, kind)
+
+
+def draw_clutter(canvas: Canvas, ground: float) -> None:
+    """Draw things without a label, of every colour, skin, petal and feather included."""
+    palette = (*SKIN, *HAIR, *GREENS, canvas.colour(), canvas.colour(), canvas.colour())
+    size = canvas.uniform(0.08, 0.3)
+    x, foot = canvas.uniform(0.05, 0.95), min(1.0, ground + canvas.uniform(0.02, 0.25))
+    colour = canvas.pick(*palette)
+    match int(canvas.rng.integers(7)):
+        case 0:  # a ball or a fruit
+            canvas.ellipse(x, foot - size, size, size, colour)
+            canvas.ellipse(
+                x - size * 0.3, foot - size * 1.3, size * 0.3, size * 0.3, shade(colour, 1.3)
+            )
+        case 1:  # a box
+            canvas.box((x - size, foot - size * 1.4, x + size, foot), colour)
+            canvas.box(
+                (x - size, foot - size * 0.8, x + size, foot - size * 0.65), shade(colour, 0.7)
+            )
+        case 2:  # a vase
+            canvas.ellipse(x, foot - size * 0.8, size * 0.65, size * 0.8, colour)
+            canvas.box((x - size * 0.25, foot - size * 2, x + size * 0.25, foot - size), colour)
+            canvas.ellipse(x, foot - size * 2, size * 0.35, size * 0.1, shade(colour, 0.7))
+        case 3:  # a mug
+            canvas.ellipse(
+                x + size * 0.7, foot - size * 0.7, size * 0.4, size * 0.4, shade(colour, 0.8)
+            )
+            canvas.box((x - size * 0.7, foot - size * 1.4, x + size * 0.7, foot), colour, 0.02)
+        case 4:  # a lamp
+            canvas.line([(x, foot), (x, foot - size * 2)], (60, 58, 56), 0.02)
+            canvas.polygon(
+                [
+                    (x - size * 0.4, foot - size * 2.6),
+                    (x + size * 0.4, foot - size * 2.6),
+                    (x + size * 0.8, foot - size * 1.8),
+                    (x - size * 0.8, foot - size * 1.8),
+                ],
+                colour,
+            )
+        case 5:  # rocks
+            for _ in range(3):
+                cx, radius = x + canvas.uniform(-size, size), canvas.uniform(0.3, 0.8) * size
+                ring = [
+                    (
+                        cx + radius * math.cos(t) * canvas.uniform(0.7, 1.1),
+                        foot - abs(radius * math.sin(t)),
+                    )
+                    for t in np.linspace(0, math.pi, 6)
+                ]
+                canvas.polygon(ring, shade(colour, canvas.uniform(0.7, 1.1)))
+        case _:  # a table or a bench
+            canvas.box((x - size, foot - size * 0.9, x + size, foot - size * 0.7), colour)
+            for side in (-0.85, 0.85):
+                canvas.line(
+                    [(x + side * size, foot - size * 0.7), (x + side * size, foot)],
+                    shade(colour, 0.7),
+                    0.025,
+                )
+
+
+def draw_night(canvas: Canvas, lamps: bool) -> None:
+    """Darken the scene; with `lamps`, hang a moon or stars and light windows and lamps."""
+    tint = np.array([0.2, 0.22, 0.34]) * canvas.uniform(0.8, 1.3)
+    pixels = np.asarray(canvas.image) * tint
+    canvas.image.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    if not lamps:
+        return
+    if canvas.chance(0.6):
+        radius = canvas.uniform(0.04, 0.09)
+        # Near a side, where it seldom hangs before somebody's face.
+        x = canvas.uniform(0.06, 0.22)
+        x = 1 - x if canvas.chance(0.5) else x
+        canvas.ellipse(x, canvas.uniform(0.08, 0.25), radius, radius, (240, 236, 210))
+    for _ in range(int(canvas.rng.integers(10, 40))):
+        canvas.ellipse(canvas.uniform(0, 1), canvas.uniform(0, 0.4), 0.006, 0.006, (220, 220, 230))
+    for _ in range(int(canvas.rng.integers(4, 14))):
+        x, y, size = canvas.uniform(0, 1), canvas.uniform(0.4, 0.75), canvas.uniform(0.01, 0.025)
+        canvas.box((x, y, x + size, y + size * 1.4), canvas.pick((255, 214, 120), (255, 240, 190)))

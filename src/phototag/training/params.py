@@ -1,0 +1,129 @@
+"""Params of the `train` stage."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from phototag.base.params import (
+    Float,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ParamGroup,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+)
+from phototag.dataset.params import DataParams
+from phototag.network.params import FinetuneParams, ModelParams
+
+
+class AugmentParams(ParamGroup):
+    """The group `augment`: random changes of each training photo; 0 switches one off."""
+
+    flip_horizontal: Share
+    flip_vertical: Share
+    crop: Annotated[Float, Field(ge=0, lt=0.5)]
+    zoom: Annotated[Float, Field(ge=0, lt=1)]
+    rotate: Annotated[Float, Field(ge=0, le=180)]
+    brightness: NonNegativeFloat
+    contrast: NonNegativeFloat
+    saturation: NonNegativeFloat
+    hue: Annotated[Float, Field(ge=0, le=0.5)]
+    grayscale: Share
+    mixup: Annotated[Float, Field(ge=0, le=0.5)]
+
+
+class TrainParams(ParamGroup):
+    """The group `train`: loss, regularisation, and the devices to train on."""
+
+    loss: Literal["bce", "focal", "asymmetric"]
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)]
+    ema: Annotated[Float, Field(ge=0, lt=1)]
+    clip_norm: NonNegativeFloat
+    early_stopping: NonNegativeInt
+    accumulate: PositiveInt = 1
+    compile: bool
+    devices: PositiveInt
+    num_nodes: PositiveInt
+
+
+class TrainingParams(ParamGroup):
+    """Params that the `train` stage reads."""
+
+    seed: NonNegativeInt
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    optimizer: Literal["adam", "adamw", "adagrad", "sgd", "lbfgs"]
+    momentum: Annotated[Float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "cosine", "one-cycle"]
+    warmup: NonNegativeFloat
+    pos_weight: bool
+    precision: Literal["auto", "fp32", "bf16"]
+    data: DataParams
+    augment: AugmentParams
+    model: ModelParams
+    finetune: FinetuneParams = FinetuneParams(
+        linear_probe_first=True, first_lr=0.1, freeze_batch_norm=True
+    )
+    train: TrainParams
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> "TrainingParams":
+        if self.pos_weight and self.train.loss != "bce":
+            raise ValueError(
+                f"pos_weight requires loss bce, not {self.train.loss}: set pos_weight to false or "
+                "train.loss to bce"
+            )
+        if self.train.label_smoothing and self.train.loss == "asymmetric":
+            # The asymmetric loss nearly ignores easy negatives, so the smoothed part x / 2 of a
+            # positive would dominate: at 0.1, a certain negative ended at a probability of 0.42.
+            raise ValueError(
+                "train.label_smoothing requires loss bce or focal, not asymmetric: set "
+                "train.label_smoothing to 0 or change train.loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_augmentations(self) -> "TrainingParams":
+        active = [key for key, value in self.augment.model_dump().items() if value]
+        if self.model.frozen and active:
+            raise ValueError(
+                f"augment.{active[0]} changes photos, but training reads cached features of frozen "
+                f"backbones: set augment.{active[0]} to 0 or model.freeze to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_linear_probe(self) -> "TrainingParams":
+        if self.optimizer != "lbfgs":
+            return self
+        if not self.model.frozen:
+            fix = "name a backbone in model.name" if self.model.freeze else "set model.freeze true"
+            raise ValueError(
+                f"optimizer lbfgs fits a linear probe on cached features: {fix}, or choose another "
+                "optimizer"
+            )
+        unsupported = {
+            "model.linear": self.model.linear,
+            "model.dropout": self.model.dropout,
+            "train.ema": self.train.ema,
+            "train.clip_norm": self.train.clip_norm,
+            "train.compile": self.train.compile,
+        }
+        for key, value in unsupported.items():
+            if value:
+                off = {tuple: "[]", bool: "false"}.get(type(value), "0")
+                raise ValueError(
+                    f"optimizer lbfgs does not support {key}: set {key} to {off}, or choose "
+                    "another optimizer"
+                )
+        return self
+
+    def train_settings(self) -> dict[str, Any]:
+        """Return the params on which the trained weights depend, as plain values."""
+        settings = self.model_dump(include=set(TrainingParams.model_fields), exclude={"data": True})
+        # The number of processes counts through the training key; their placement does not.
+        del settings["train"]["devices"], settings["train"]["num_nodes"]
+        return settings

@@ -1,0 +1,1 @@
+"""Verification of photos and label files: decisions, labels, duplicates, corrections, report."""

@@ -1,0 +1,134 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from phototag.base.errors import InputError
+from phototag.dataset import dataset
+from phototag.dataset.dataset import (
+    Dataset,
+    count_labels,
+    move_to_device,
+    read_batch,
+    read_datasets,
+    shuffle_positions,
+)
+from phototag.dataset.manifest import fingerprint, label_targets, read_kept
+from phototag.dataset.targets import UNKNOWN
+
+CPU = torch.device("cpu")
+
+
+def test_splits_hold_their_own_rows(packed: Path, datasets: dict[str, Dataset]) -> None:
+    kept = read_kept(packed / "manifest.csv")
+    assert [len(datasets[name]) for name in ("train", "val", "test")] == [24, 8, 8]
+    for split in datasets.values():
+        assert split.labels == ["blue", "green", "red"]
+        assert np.array_equal(split.targets, label_targets(kept)[split.rows])
+        assert list(kept["file"].iloc[split.rows]) == split.files
+        bright = split.images[split.rows].mean(axis=(1, 2)) > 100
+        assert np.array_equal(bright, split.targets.astype(bool))
+
+
+def test_a_label_called_photos_counts_apart(datasets: dict[str, Dataset]) -> None:
+    named = {
+        split: replace(dataset, labels=["photos", "labels", "red"])
+        for split, dataset in datasets.items()
+    }
+    counts = count_labels(named)
+    assert [counts[split]["photos"] for split in ("train", "val", "test")] == [24, 8, 8]
+    expected = datasets["train"].targets.sum(axis=0).tolist()
+    assert list(counts["train"]["labels"].items()) == list(
+        zip(["photos", "labels", "red"], expected, strict=True)
+    )
+
+
+def test_a_batch_is_the_photos_asked_for(datasets: dict[str, Dataset]) -> None:
+    train = datasets["train"]
+    positions = np.array([5, 0, 23])
+    images, targets = read_batch(train, positions, CPU)
+    expected = torch.from_numpy(train.images[train.rows[positions]]).permute(0, 3, 1, 2)
+    assert torch.equal(images, expected)
+    assert torch.equal(targets, torch.from_numpy(train.targets[positions]).float())
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_photos_on_a_device_give_the_same_batches(datasets: dict[str, Dataset]) -> None:
+    train = datasets["train"]
+    resident = replace(train, resident=torch.from_numpy(train.images[train.rows]))
+    positions = np.array([5, 0, 23])
+    for ours, theirs in zip(
+        read_batch(resident, positions, CPU), read_batch(train, positions, CPU), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert move_to_device(train, CPU) is train
+
+
+def test_shuffling_follows_the_generator(datasets: dict[str, Dataset]) -> None:
+    first, again, other = (
+        shuffle_positions(datasets["train"], np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert sorted(first) == list(range(24))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_photos_larger_than_memory_are_shuffled_in_pools(
+    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(dataset, "BLOCK", 4)
+    monkeypatch.setattr(dataset, "POOL", 2)
+    order = shuffle_positions(datasets["train"], np.random.default_rng(0))
+    assert sorted(order) == list(range(24))
+    for start in range(0, 24, 8):
+        pool = order[start : start + 8]
+        assert len(set(pool // 4)) == 2  # two blocks of neighbours ...
+        assert list(pool) != sorted(pool)  # ... mixed
+
+
+def test_files_of_different_runs_are_refused(packed: Path, tmp_path: Path) -> None:
+    splits = pd.read_csv(packed / "splits.csv")
+    splits[::-1].to_csv(tmp_path / "splits.csv", index=False)
+    with pytest.raises(InputError, match="do not belong together"):
+        read_datasets(packed / "images.npy", packed / "manifest.csv", tmp_path / "splits.csv")
+
+
+def test_fingerprint_is_of_contents_and_labels_alone(packed: Path) -> None:
+    kept = read_kept(packed / "manifest.csv")
+    renamed = kept.assign(file="x", reason="y")[::-1]
+    assert fingerprint(renamed) == fingerprint(kept)
+    relabelled = kept.assign(blue=1 - kept["blue"])
+    assert fingerprint(relabelled) != fingerprint(kept)
+    assert fingerprint(kept[1:]) != fingerprint(kept)
+
+
+def test_a_batch_says_what_is_not_known(partly: dict[str, Dataset]) -> None:
+    train = partly["train"]
+    positions = np.array([5, 0, 23])
+    _, targets = read_batch(train, positions, CPU)
+    assert np.array_equal(targets.isnan().numpy(), train.targets[positions] == UNKNOWN)
+    known = ~torch.isnan(targets)
+    assert torch.equal(targets[known], torch.from_numpy(train.targets[positions]).float()[known])
+
+
+def test_what_is_not_known_is_counted_apart(partly: dict[str, Dataset]) -> None:
+    counts = count_labels(partly)
+    for split, photos in partly.items():
+        columns = list(zip(photos.labels, photos.targets.T, strict=True))
+        assert counts[split]["known"] == {n: (column != UNKNOWN).sum() for n, column in columns}
+        assert counts[split]["labels"] == {n: (column == 1).sum() for n, column in columns}
+    complete = {split: replace(d, targets=abs(d.targets)) for split, d in partly.items()}
+    assert "known" not in count_labels(complete)["train"]
+    some = count_labels(complete | {"val": partly["val"]})
+    assert some["train"]["known"] == dict.fromkeys(partly["train"].labels, 24)
+
+
+def test_what_becomes_known_is_another_question(packed: Path) -> None:
+    kept = read_kept(packed / "manifest.csv")
+    unsure = kept.assign(blue=UNKNOWN)
+    assert fingerprint(unsure) != fingerprint(kept)

@@ -1,0 +1,352 @@
+import os
+import stat
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from phototag.base.errors import InputError
+from phototag.decoding.sources import find_layout, list_files, read_file
+
+FILES = {
+    "annotations/baby.txt": b"1\n2\n",
+    "annotations/notes.md": b"no labels",
+    "images/im1.jpg": b"one",
+    "images/im2.png": b"two",
+    "readme.txt": b"top",
+}
+
+
+def write_source(path: Path, files: dict[str, bytes]) -> Path:
+    """Write a zip (with entries of folders, as most programs do) or a folder."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for folder in sorted({name.rpartition("/")[0] for name in files} - {""}):
+                archive.mkdir(folder)
+            for name in sorted(files, reverse=True):
+                archive.writestr(name, files[name])
+    else:
+        for name, data in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    return path
+
+
+@pytest.fixture(params=["raw", "raw.zip"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where to write a source: a folder, then a zip."""
+    return tmp_path / str(request.param)
+
+
+def test_a_folder_and_a_zip_are_listed_and_read_alike(source: Path) -> None:
+    write_source(source, FILES)
+    assert list_files(source) == sorted(FILES)
+    assert {name: read_file(source, name) for name in list_files(source)} == FILES
+
+
+@pytest.mark.parametrize("root", ["", "train/", "course/2024/"])
+def test_the_layout_is_found_wherever_it_stands(source: Path, root: str) -> None:
+    write_source(source, {root + name: data for name, data in FILES.items()})
+    layout = find_layout(source)
+    assert layout.images == [f"{root}images/im1.jpg", f"{root}images/im2.png"]
+    assert layout.annotations == [f"{root}annotations/baby.txt", f"{root}annotations/notes.md"]
+    assert layout.sources is None
+
+
+def test_an_images_folder_without_annotations_beside_it_does_not_count(source: Path) -> None:
+    stray = {"docs/images/im1.jpg": b"", "other/annotations/baby.txt": b""}
+    write_source(source, FILES | stray)
+    assert find_layout(source).images == ["images/im1.jpg", "images/im2.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [("images/a", "annotations"), ("IMAGES", "ANNOTATIONS"), ("x/Images/a/b", "x/annotations")],
+)
+def test_photos_in_subfolders_only_and_capitals(
+    source: Path, images: str, annotations: str
+) -> None:
+    files = {f"{images}/im1.jpg": b"1", f"{images}2/im2.jpg": b"2", f"{annotations}/cat.txt": b"1"}
+    if images == "IMAGES":
+        del files["IMAGES2/im2.jpg"]
+    write_source(source, files)
+    layout = find_layout(source)
+    assert [*layout.images, *layout.annotations] == list(files)
+
+
+@pytest.mark.parametrize("root", ["", "./", "/", "train/", "C:/photos/", "../"])
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_a_zip_with_any_slashes_and_roots(tmp_path: Path, root: str, slash: str) -> None:
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("images/", "images/a/im1.jpg", "annotations/cat.txt"):
+            archive.writestr((root + name).replace("/", slash), name)
+    layout = find_layout(path)
+    assert len(layout.images) == len(layout.annotations) == 1
+    assert read_file(path, layout.images[0]) == b"images/a/im1.jpg"
+
+
+def test_of_two_members_of_one_name_the_later_counts(tmp_path: Path) -> None:
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for data in (b"old", b"new"):
+            archive.writestr("images/im1.jpg", data)
+        archive.writestr("annotations/cat.txt", b"1")
+    assert find_layout(path).images == ["images/im1.jpg"]
+    assert read_file(path, "images/im1.jpg") == b"new"
+
+
+def test_names_that_macos_writes_into_a_zip(tmp_path: Path) -> None:
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("annotations/XXXX.txt", b"1")
+    path.write_bytes(path.read_bytes().replace(b"XXXX", "étt".encode()))  # UTF-8, not flagged
+    assert list_files(path) == ["annotations/étt.txt"]
+
+
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    for files in (FILES, {"images/im9.jpg": b"nine"}):
+        source = write_source(tmp_path / "raw.zip", files)
+        assert list_files(source) == sorted(files)
+        assert read_file(source, min(files)) == files[min(files)]
+
+
+def test_leftovers_are_listed_apart(source: Path) -> None:
+    left = ["__MACOSX/images/._im1.jpg", "annotations/._baby.txt", "images/.DS_Store"]
+    left += ["images/@eaDir/im1.jpg/x.jpg", "images/im1.xmp"]
+    write_source(source, FILES | dict.fromkeys(left, b""))
+    layout = find_layout(source)
+    assert layout.images == ["images/im1.jpg", "images/im2.png"]
+    assert layout.annotations == ["annotations/baby.txt", "annotations/notes.md"]
+    assert layout.leftovers == left
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"im1.jpg": b""}, "none"),
+        ({"images/im1.jpg": b"", "baby.txt": b""}, "none"),
+        ({"my_images/im1.jpg": b"", "my_annotations/baby.txt": b""}, "none"),
+        (FILES | {f"train/{name}": data for name, data in FILES.items()}, "several"),
+    ],
+)
+def test_no_layout_or_several_are_refused(
+    source: Path, files: dict[str, bytes], found: str
+) -> None:
+    write_source(source, files)
+    with pytest.raises(InputError, match=f"it holds {found}"):
+        find_layout(source)
+
+
+def test_a_missing_source_and_another_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        list_files(tmp_path / "raw.zip")
+    (tmp_path / "raw.zip").write_text("no zip", encoding="utf-8")
+    with pytest.raises(InputError, match="neither a folder nor a zip"):
+        list_files(tmp_path / "raw.zip")
+
+
+def test_what_cannot_be_opened_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path, reason in {
+        tmp_path / "loop": "is missing",
+        tmp_path / ("x" * 300): "File name too long",
+        tmp_path / "a\0b": "is missing",
+    }.items():
+        with pytest.raises(InputError, match=reason):
+            list_files(path)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    write_source(tmp_path / "raw", FILES)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="raw: Permission denied"):  # not an empty folder
+        list_files(tmp_path / "raw")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none.jpg", "no such file in the zip"),
+        ("../x.jpg", "no such file in the zip"),
+        ("a\0b", "no such file in the zip"),
+        ("x" * 300, "no such file in the zip"),
+    ],
+)
+def test_names_that_no_zip_holds(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"^{reason}$"):
+        read_file(write_source(tmp_path / "raw.zip", FILES), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x" * 300, "unreadable: File name too long"),
+        ("a\0b", "unreadable: (lstat: )?embedded null"),
+        ("circle/im1.jpg", "unreadable: Too many levels"),
+        ("circle", "a broken link"),
+        ("images", "a folder"),
+        ("readme.txt/im1.jpg", "unreadable: Not a directory"),
+    ],
+)
+def test_names_that_no_folder_holds(tmp_path: Path, name: str, reason: str) -> None:
+    source = write_source(tmp_path / "raw", FILES)
+    (source / "circle").symlink_to("round")
+    (source / "round").symlink_to("circle")
+    with pytest.raises(InputError, match=f"^{reason}"):
+        read_file(source, name)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    source = write_source(tmp_path / "raw", FILES)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match=r"^unreadable: Permission denied$"):
+        read_file(source, "images/im1.jpg")
+
+
+PIXELS = bytes(range(256)) * 40
+
+
+def patch_member(path: Path, at: int, central: int, value: bytes) -> None:
+    """Write the only member of a zip anew: a field of its own header and of the directory's."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\1\2")
+    data[at : at + len(value)] = value
+    data[start + central : start + central + len(value)] = value
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2,
+                                    zipfile.ZIP_LZMA])  # fmt: skip
+def test_a_damaged_member_is_one_reason(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("im1.jpg", PIXELS)
+    whole = path.read_bytes()
+    end = whole.index(b"PK\1\2")
+    for place in range(37, end, max((end - 37) // 40, 1)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            assert read_file(path, "im1.jpg") == PIXELS  # some bits of a stream do not matter
+        except InputError as error:
+            assert str(error).startswith("unreadable: ")  # noqa: PT017
+
+
+@pytest.mark.parametrize("damage", ["size", "method", "encrypted", "version", "bomb"])
+def test_a_member_that_lies_is_one_reason(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "raw.zip"
+    method = zipfile.ZIP_BZIP2 if damage == "bomb" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("im1.jpg", bytes(10**7) if damage == "bomb" else PIXELS)
+    at, central, value = {
+        "size": (22, 24, b"\0\1\0\0"),
+        "method": (8, 10, b"\x09\0"),  # deflate64
+        "encrypted": (6, 8, b"\1\0"),
+        "version": (4, 6, b"\xff\xff"),
+        "bomb": (22, 24, b"\x10\0\0\0"),
+    }[damage]
+    patch_member(path, at, central, value)
+    with pytest.raises(InputError):
+        read_file(path, "im1.jpg")
+
+
+def test_a_damaged_directory_of_a_zip_is_one_sentence(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "raw.zip", FILES)
+    whole = source.read_bytes()
+    start = whole.index(b"PK\1\2")
+    for place in range(start, len(whole)):
+        source.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            for name in list_files(source):
+                read_file(source, name)
+        except InputError:
+            pass  # and nothing else
+
+
+def test_links_and_pipes_are_refused_with_the_reason(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "raw", FILES)
+    (tmp_path / "outside.jpg").write_bytes(b"secret")
+    os.mkfifo(source / "images/im3.jpg")
+    for name, target in {
+        "im4.jpg": "im1.jpg",
+        "im5.jpg": "../../outside.jpg",
+        "im6.jpg": "gone.jpg",
+        "im7.jpg": ".",
+    }.items():
+        (source / "images" / name).symlink_to(target)
+    listed = set(list_files(source))
+    assert {f"images/im{number}.jpg" for number in range(3, 8)} < listed
+    assert read_file(source, "images/im4.jpg") == b"one"
+    for number, reason in {
+        3: "not a regular file",
+        5: "a link out of the folder",
+        6: "a broken link",
+        7: "a link to a folder",
+        8: "unreadable: No such file or directory",
+    }.items():
+        with pytest.raises(InputError, match=f"^{reason}$"):
+            read_file(source, f"images/im{number}.jpg")
+
+
+def test_members_of_a_zip_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "raw.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images/im1.jpg", b"pixels" * 100)
+        link = zipfile.ZipInfo("images/im2.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/hostname")
+        with archive.open("images/im3.jpg", "w") as member:
+            for _ in range(513):
+                member.write(bytes(2**20))
+    data = bytearray(path.read_bytes()[: 2**20])
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(damaged, "w") as archive:
+        archive.writestr("images/im1.jpg", b"pixels" * 100)
+    data = bytearray(damaged.read_bytes())
+    data[60] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(InputError, match="unreadable: Bad CRC-32"):
+        read_file(damaged, "images/im1.jpg")
+    with pytest.raises(InputError, match="a link in a zip"):
+        read_file(path, "images/im2.jpg")
+    with pytest.raises(InputError, match="too many bytes: 513 MiB"):
+        read_file(path, "images/im3.jpg")
+
+
+def test_a_linked_images_folder_is_told_and_shadows_of_macos_are_not_a_layout(
+    tmp_path: Path,
+) -> None:
+    source = write_source(
+        tmp_path / "raw", FILES | {f"__MACOSX/{name}": b"" for name in FILES} | {"sources.csv": b""}
+    )
+    layout = find_layout(source)
+    assert layout.images == ["images/im1.jpg", "images/im2.png"]
+    assert layout.sources == "sources.csv"
+    (source / "images").rename(tmp_path / "photos")
+    (source / "images").symlink_to(tmp_path / "photos")
+    with pytest.raises(InputError, match="images is a link to a folder, which is not followed"):
+        find_layout(source)
+
+
+def test_what_is_not_known_lies_beside_the_annotations(source: Path) -> None:
+    beside = {"train/Unknown/cat.txt": b"1", "unknown/dog.txt": b"1", "train/unknowns/a.txt": b""}
+    write_source(source, {f"train/{name}": data for name, data in FILES.items()} | beside)
+    layout = find_layout(source)
+    assert layout.unknown == ["train/Unknown/cat.txt"]
+    assert len(layout.annotations) == 2
+
+
+def test_a_link_to_what_is_not_known_is_not_passed_over(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "raw", FILES)
+    (tmp_path / "doubts").mkdir()
+    (source / "unknown").symlink_to(tmp_path / "doubts")
+    with pytest.raises(InputError, match="unknown is a link to a folder, which is not followed"):
+        find_layout(source)

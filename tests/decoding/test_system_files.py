@@ -1,0 +1,47 @@
+import pytest
+
+from phototag.decoding.system_files import describe_leftovers, is_leftover, split_leftovers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store", "._im1.jpg", "images/._im1.jpg", "__MACOSX/images/im1.jpg", "Icon\r",
+        ".AppleDouble/im1.jpg", ".Trashes/501/im1.jpg", ".Spotlight-V100/x", ".fseventsd/x",
+        "Thumbs.db", "THUMBS.DB", "ehthumbs.db", "desktop.ini", "Desktop.ini",
+        "$RECYCLE.BIN/im1.jpg", "System Volume Information/x", "im1.jpg:Zone.Identifier",
+        "images/@eaDir/im1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/im1.jpg", "@Recycle/im1.jpg",
+        "im1.jpg@SynoEAStream", ".@__thumb/im1.jpg", "lost+found/x",
+        ".picasa.ini", "Picasa.ini", "im1.xmp", "im1.jpg.XMP", "im1.aae",
+        "im1.jpg.tmp", "im1.jpg.part", "im1.jpg.k2p4.partial", "im1.jpg.crdownload", "im1.jpg~",
+        "im1.jpg.bak", "~$im1.jpg", "~syncthing~im1.jpg.tmp", ".syncthing.im1.jpg.tmp",
+        ".stfolder/x", ".stversions/im1.jpg", ".dropbox", ".dropbox.cache/im1.jpg",
+        ".git/objects/im1.jpg", ".gitkeep", ".im1.jpg.icloud", ".~lock.im1.jpg#", ".nomedia",
+        ".thumbnails/im1.jpg", ".ipynb_checkpoints/im1.jpg", ".directory",
+    ],
+)  # fmt: skip
+def test_what_systems_and_tools_leave(name: str) -> None:
+    assert is_leftover(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "im1.jpg", "images/im1.jpg", "im1", "photo.jpg", "im1.thumb.jpg", "Icon.png",
+        "icons/im1.jpg",
+        "recycle/im1.jpg", "thumbs/im1.jpg", "tmp/im1.jpg", "part.jpg", "im1 (1).jpg",
+        "im7 copy.jpg",
+        "im1.sync-conflict-20240101-120000-ABCDEFG.jpg", "annotations/desktop.txt",
+        "annotations/git.txt", "annotations/part.txt", "sources.csv",
+    ],
+)  # fmt: skip
+def test_what_people_bring(name: str) -> None:
+    assert not is_leftover(name)
+
+
+def test_both_keep_their_order_and_the_count_is_a_sentence() -> None:
+    brought, left = split_leftovers(["im2.jpg", "._im2.jpg", "im1.jpg", "._im1.jpg"])
+    assert (brought, left) == (["im2.jpg", "im1.jpg"], ["._im2.jpg", "._im1.jpg"])
+    told = "2 files of operating systems and tools were passed over (such as '._im2.jpg')."
+    assert describe_leftovers(left) == [told]
+    assert describe_leftovers([]) == []

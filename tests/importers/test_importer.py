@@ -1,0 +1,379 @@
+import csv
+import os
+import unicodedata
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from phototag.base.errors import InputError
+from phototag.decoding.sources import find_layout, read_file
+from phototag.importers.importer import import_photos
+from phototag.importers.recognition import Hints
+from phototag.verification.labels import read_labels, refuse_names
+from phototag.verification.packing import prepare_photos
+
+
+def photo(path: Path, value: int) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (value, value, value)).save(path)
+    return path.read_bytes()
+
+
+def text(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def read_back(destination: Path) -> tuple[list[str], dict[str, list[int]]]:
+    layout = find_layout(destination)
+    labels = read_labels(destination, layout.annotations, layout.images)
+    return layout.images, {label: column.tolist() for label, column in labels.targets.items()}
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    for number in (1, 2, 10):
+        photo(tmp_path / f"course/train/images/im{number}.jpg", number)
+    text(tmp_path / "course/train/annotations/cat.txt", "2\n10\n")
+    text(tmp_path / "course/train/annotations/dog.txt", "")
+    return tmp_path / "course"
+
+
+@pytest.mark.parametrize("destination", ["new/raw.zip", "new/raw"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_course_data_from_folder_or_zip(
+    course: Path, tmp_path: Path, destination: str, packed: bool
+) -> None:
+    source = course
+    if packed:
+        source = tmp_path / "course.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for path in sorted(course.rglob("*.*")):
+                archive.write(path, path.relative_to(course))
+    summary = import_photos(source, tmp_path / destination)
+    assert (summary.num_images, summary.label_counts) == (3, {"cat": 2, "dog": 0})
+    images, labels = read_back(tmp_path / destination)
+    assert images == ["images/im1.jpg", "images/im10.jpg", "images/im2.jpg"]
+    assert labels == {"cat": [0, 1, 1], "dog": [0, 0, 0]}
+    original = (course / "train/images/im10.jpg").read_bytes()
+    assert read_file(tmp_path / destination, "images/im10.jpg") == original
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [Path(destination).name]
+
+
+def test_zip_is_the_same_bytes_each_time(course: Path, tmp_path: Path) -> None:
+    import_photos(course, tmp_path / "a.zip")
+    os.utime(course / "train/images/im1.jpg", (0, 0))
+    import_photos(course, tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_nothing_is_overwritten(course: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw.zip").write_text("mine")
+    for name in ("raw", "raw.zip"):
+        with pytest.raises(InputError, match="exists: remove it"):
+            import_photos(course, tmp_path / name)
+    assert (tmp_path / "raw.zip").read_text() == "mine"
+
+
+def test_a_failed_import_leaves_nothing(course: Path, tmp_path: Path) -> None:
+    (course / "train/images/im7.jpg").symlink_to(photo_outside(tmp_path))
+    for name in ("out/raw", "out/raw.zip"):
+        with pytest.raises(InputError, match="link out of the folder"):
+            import_photos(course, tmp_path / name)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def photo_outside(folder: Path) -> Path:
+    photo(folder / "outside.jpg", 9)
+    return folder / "outside.jpg"
+
+
+def test_mirflickr_takes_strict_labels_unless_told(tmp_path: Path) -> None:
+    for number in (1, 2):
+        photo(tmp_path / f"mirflickr/im{number}.jpg", number)
+    text(tmp_path / "mirflickr/doc/README.txt", "The MIRFLICKR collection\n")
+    text(tmp_path / "labels/sea.txt", "1\n2\n25000\n")
+    text(tmp_path / "labels/sea_r1.txt", "2\n25000\n")
+    text(tmp_path / "labels/README.txt", "See the paper.\n")
+    summary = import_photos(
+        tmp_path / "mirflickr", tmp_path / "a", Hints(annotations=tmp_path / "labels")
+    )
+    assert read_back(tmp_path / "a")[1] == {"sea": [0, 1]}
+    notes = " ".join(summary.notes)
+    assert "README.txt was passed over" in notes
+    assert "left out sea;" in notes
+    assert "1 of 2 images are not in" in notes
+    hints = Hints(annotations=tmp_path / "labels", potential=True)
+    import_photos(tmp_path / "mirflickr", tmp_path / "b", hints)
+    assert read_back(tmp_path / "b")[1] == {"sea": [1, 1]}
+
+
+def test_csv_numbers_the_photos_and_keeps_the_way_back(tmp_path: Path) -> None:
+    for index, name in enumerate(("p/eins.JPG", "zwei.png", "p/drei ö.jpg")):
+        photo(tmp_path / name, index)
+    rows = "\ufefffile,label,group\np/eins.JPG,cat;dog,ann\nzwei.png,,\np/drei ö.jpg,dog,bo\n"
+    text(tmp_path / "list.csv", rows)
+    summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert summary.label_counts == {"cat": 1, "dog": 2}
+    images, labels = read_back(tmp_path / "raw")
+    assert images == ["images/im1.jpg", "images/im2.png", "images/im3.jpg"]
+    assert labels == {"cat": [1, 0, 0], "dog": [1, 0, 1]}
+    with (tmp_path / "raw/sources.csv").open(encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert [row["source"] for row in listed] == ["p/eins.JPG", "zwei.png", "p/drei ö.jpg"]
+    assert [row["group"] for row in listed] == ["ann", "", "bo"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("picture,label\na.png,x\n", "csv:1: no column 'file'"),
+        ("file\na.png\n", "csv:1: no column 'label'"),
+        ("file,label\nb.png,x\n", r"csv:2: .*b\.png is missing"),
+        ("file,label\na.png,x\na.png,y\n", "csv:3: a.png stands on line 2 already"),
+        ("file,label\n,x\n", "csv:2: no file"),
+        ("file,label\na.png,x/y\n", "csv:2: the label 'x/y' cannot name a file"),
+        ("file,label\na.png,\n", "csv: no photo carries a label"),
+        ("", "csv:1: no column 'file'"),
+        ("a.png,cat\n", "csv:1: no column 'file'"),
+        ("file,label,Label\na.png,x,y\n", "csv:1: the column 'label' stands twice"),
+        ("file,label,labels\na.png,x,y\n", "csv:1: the columns 'label' and 'labels' both"),
+        ("file,label\na.png,cat,outdoor,night\n",
+         "csv:2: 4 cells where the first line names 2 columns; .*: a.png,cat;outdoor;night$"),
+        ("file,label,group\na.png,cat,outdoor,night\n", "csv:2: 4 .* a.png,cat;outdoor;night$"),
+        ("label,file\ncat,a.png,outdoor\n", "csv:2: 3 .* a.png,cat;outdoor$"),
+        ("file,label,\na.png,cat,outdoor\n", "csv:2: 3 .* a.png,cat;outdoor$"),
+        ("file;label\na.png;cat;outdoor\n", 'csv:2: 3 .* a.png;"cat;outdoor"$'),
+        ("file,label,group\na.png\n", "csv:2: no cell of the column 'label'.* written a.png,$"),
+        ("file,label\n\na.png,\"cat\nb.png,dog\n", "csv:3: .*a quotation mark is missing"),
+        ("file,label\na.png,\"cat\"x\n", "csv:2: .*a quotation mark is missing"),
+        ("file,label\na.png,x\n./a.png,y\n", "csv:3: ./a.png stands on line 2 already"),
+        ("file,label\na.png,x\nsub/../a.png,y\n", "csv:3: .* stands on line 2 already"),
+        ("file,label\nsub,x\n", "csv:2: .*sub is no file"),
+        ("file,label\n" + "b" * 300 + ",x\n", "csv:2: .* is missing"),
+        ("file,label\na.png,mode\n", "csv:2: the label 'mode' is a manifest column's name"),
+        ("file,label\na.png,file;cat\n", "csv:2: the label 'file' is a manifest column's name"),
+        ('file,label\na.png,"x\ty"\n', "csv:2: the label .* cannot name a file"),
+        ("file,label\na.png," + "é" * 101 + "\n", "csv:2: the label .* cannot name a file"),
+        ("label,file\ncat\n", "csv:2: no file"),
+        ("file,label\na.png,im5\n", "csv:2: the label 'im5' cannot name a file"),
+        ("file,label\na.png,tags12\n", "csv:2: the label 'tags12' cannot name a file"),
+        ("file,label\na.png,.cat\n", "csv:2: the label '.cat' cannot name a file"),
+        ("file,label\na.png,~$cat\n", "csv:2: the label .* cannot name a file"),
+    ],
+)  # fmt: skip
+def test_csv_errors_name_the_row(tmp_path: Path, content: str, message: str) -> None:
+    photo(tmp_path / "a.png", 1)
+    (tmp_path / "sub").mkdir()
+    text(tmp_path / "list.csv", content)
+    with pytest.raises(InputError, match=message):
+        import_photos(tmp_path / "list.csv", tmp_path / "raw.zip")
+    assert not (tmp_path / "raw.zip").exists()
+
+
+ROWS = [["file", "label", "group"], ["a.png", "été;cat", "ann"], ["b.png", "", ""]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be",
+                                      "utf-32"])  # fmt: skip
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_csv_of_any_encoding_and_separator(tmp_path: Path, encoding: str, separator: str) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / name, 1)
+    with (tmp_path / "list.csv").open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(ROWS)
+    summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert (summary.num_images, summary.label_counts) == (2, {"cat": 1, "été": 1})
+    assert summary.notes == []
+    assert "im1.png,a.png,ann\n" in (tmp_path / "raw/sources.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1250", "mac-roman", "shift-jis"])
+def test_csv_of_an_encoding_that_nothing_tells_is_refused_by_line(
+    tmp_path: Path, encoding: str
+) -> None:
+    photo(tmp_path / "a.png", 1)
+    label = "猫" if encoding == "shift-jis" else "été"
+    content = f"file,label\r\na.png,cat\r\nb.png,{label}\r\n"
+    (tmp_path / "list.csv").write_bytes(content.encode(encoding))
+    with pytest.raises(InputError, match=r"list\.csv:3: not UTF-8 \(byte 0x.*cp1252"):
+        import_photos(tmp_path / "list.csv", tmp_path / "raw")
+
+
+def test_csv_partly_in_another_encoding_or_cut_is_refused_by_line(tmp_path: Path) -> None:
+    mixed = "\ufefffile,label\na.png,été\n".encode() + "b.png,été\n".encode("cp1252")
+    for data, name in (
+        (mixed, "csv:3: not UTF-8"),
+        ("file,label\na.png,x\n".encode("utf-16")[:-1], "csv:2: not UTF-16"),
+    ):
+        (tmp_path / "list.csv").write_bytes(data)
+        with pytest.raises(InputError, match=name):
+            import_photos(tmp_path / "list.csv", tmp_path / "raw")
+
+
+def test_csv_as_spreadsheets_leave_it(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        photo(tmp_path / name, 1)
+    rows = 'sep=;\r\n\r\n File ;LABELS;note;;\r\na.png;" cat ; dog;";x;;\r\n;;;;\r\n\r\nb.png;;\r\n'
+    text(tmp_path / "list.csv", rows + "c.png;Cat\r\n")
+    summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert summary.label_counts == {"Cat": 1, "cat": 1, "dog": 1}
+    assert summary.notes == [
+        "columns passed over: note",
+        "the labels 'Cat' and 'cat' differ in capitals only",
+    ]
+
+
+def test_what_may_be_no_label_or_no_group_is_noted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / name, 1)
+    text(tmp_path / "list.csv", 'file,label,group\na.png,cat,dog\nb.png,"dog;sofa,bed",\n')
+    notes = " ".join(import_photos(tmp_path / "list.csv", tmp_path / "raw").notes)
+    assert "the label 'sofa,bed' holds a comma" in notes
+    assert "'dog' is a label and a group as well" in notes
+
+
+NAMES = [
+    "photo", "p.JPG", "a.b.c", "no suffix here", "two words.jpg", "ö.jpeg", "猫", "x.jpg?size=2",
+    "x.php", "x.", "..x", "x.tmp", "x.bak~", "x.jpg.part", ".hidden", "im7", "Thumbs.db", "l" * 240,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("destination", ["raw", "raw.zip"])
+def test_whatever_import_writes_resize_reads(tmp_path: Path, destination: str) -> None:
+    with (tmp_path / "list.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label"])
+        for value, name in enumerate(NAMES):
+            Image.new("RGB", (40, 40), (value, value, value)).save(tmp_path / name, "JPEG")
+            writer.writerow([name, "cat"])
+        (tmp_path / "no photo.tmp").write_bytes(b"no photo")
+        writer.writerow(["no photo.tmp", "cat"])
+    summary = import_photos(tmp_path / "list.csv", tmp_path / destination)
+    layout = find_layout(tmp_path / destination)
+    assert len(layout.images) == summary.num_images == len(NAMES) + 1
+    assert (refuse_names(layout.images), layout.leftovers) == ({}, [])
+    photos = prepare_photos(tmp_path / destination, layout.images, 32, n_jobs=1)
+    decisions = [photo.decision for photo in photos]
+    assert (decisions.count("kept"), decisions.count("rejected")) == (len(NAMES), 1)
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_and_labels_in_another_form_of_unicode(
+    tmp_path: Path, form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"]
+) -> None:
+    photo(tmp_path / unicodedata.normalize(form, "é/ö.png"), 1)
+    row = unicodedata.normalize(other, "é/ö.png,été,älbum")
+    text(tmp_path / "list.csv", f"file,label,group\n{row}\n")
+    import_photos(tmp_path / "list.csv", tmp_path / "raw")
+    assert (tmp_path / "raw/annotations/été.txt").is_file()
+    assert unicodedata.is_normalized(
+        "NFC", (tmp_path / "raw/sources.csv").read_text().split(",")[-1]
+    )
+    both = f"file,label\né/ö.png,été\n{unicodedata.normalize('NFD', 'é/ö.png')},x\n"
+    text(tmp_path / "list.csv", both)
+    with pytest.raises(InputError, match=r"csv:3: .* stands on line 2 already"):
+        import_photos(tmp_path / "list.csv", tmp_path / "again")
+
+
+def test_labels_that_differ_in_their_form_of_unicode_are_one(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 1)
+    forms = [unicodedata.normalize(form, "été") for form in ("NFC", "NFD")]
+    text(tmp_path / "list.csv", f"file,label\na.png,{forms[0]};{forms[1]}\n")
+    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").label_counts == {forms[0]: 1}
+    photo(tmp_path / "old/im1.jpg", 1)
+    for form in forms:
+        text(tmp_path / f"old/{form}.txt", "1\n")
+    with pytest.raises(InputError, match="are label files of one name"):
+        import_photos(tmp_path / "old", tmp_path / "new")
+
+
+def test_csv_from_windows_names_folders_with_backslashes(tmp_path: Path) -> None:
+    photo(tmp_path / "cats/one.png", 1)
+    text(tmp_path / "list.csv", "file,label\r\ncats\\one.png,cat\r\n")
+    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").num_images == 1
+
+
+def test_a_numbered_label_may_not_be_named_like_a_column(course: Path, tmp_path: Path) -> None:
+    text(course / "train/annotations/mode.txt", "1\n")
+    with pytest.raises(InputError, match="the label 'mode' is a manifest column's name"):
+        import_photos(course, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_leftovers_and_other_files_are_passed_over_and_told(course: Path, tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        text(course / f"train/images/._im{number}.jpg", "")
+        text(course / f"__MACOSX/train/images/._im{number}.jpg", "")
+    text(course / "train/annotations/._cat.txt", "")
+    text(course / "train/images/IM3.JPG", "")
+    text(course / "list.txt", "1\n")
+    summary = import_photos(course, tmp_path / "raw")
+    assert (summary.num_images, summary.label_counts) == (3, {"cat": 2, "dog": 0})
+    notes = " ".join(summary.notes)
+    assert "7 files of operating systems and tools were passed over" in notes
+    assert "1 file was passed over: not named imN.jpg" in notes
+    assert "1 file was passed over: texts outside annotations/" in notes
+
+
+def test_mirflickr_s_texts_about_photos_are_no_classes(tmp_path: Path) -> None:
+    for number in range(1, 9):
+        photo(tmp_path / f"mirflickr/im{number}.jpg", number)
+        text(tmp_path / f"mirflickr/meta/tags/tags{number}.txt", "2007\nsea\n" * (number % 2))
+        text(tmp_path / f"mirflickr/meta/license/license{number}.txt", "4\n")
+        text(tmp_path / f"mirflickr/tags{number}.txt", "2007\n")
+        text(tmp_path / f"mirflickr/im{number}.txt", "0 0.5 0.5 0.1 0.1\n")
+        text(tmp_path / f"mirflickr/doc/page{number}.txt", "prose\n")
+    text(tmp_path / "mirflickr/sea.txt", "1\n2\n")
+    text(tmp_path / "mirflickr/tags.txt", "3\n")
+    summary = import_photos(tmp_path / "mirflickr", tmp_path / "raw")
+    assert summary.label_counts == {"sea": 2, "tags": 1}
+    notes = " ".join(summary.notes)
+    assert "32 files were passed over: texts about single photos" in notes
+    assert "3 files were passed over: texts of the same kind" in notes
+    assert len(summary.notes) == 7
+
+
+def test_a_note_on_a_name_that_is_not_utf8_can_be_printed(course: Path, tmp_path: Path) -> None:
+    text(course / "train/annotations" / os.fsdecode(b"\xff.txt"), "prose")
+    notes = import_photos(course, tmp_path / "raw").notes
+    assert notes == [
+        "train/annotations/\\udcff.txt was passed over: its first word is no image number"
+    ]
+
+
+def test_a_label_file_in_utf_16_is_read(course: Path, tmp_path: Path) -> None:
+    (course / "train/annotations/cat.txt").write_bytes("1\r\n2\r\n".encode("utf-16"))
+    assert import_photos(course, tmp_path / "raw").label_counts == {"cat": 2, "dog": 0}
+
+
+def test_a_folder_of_zips_says_so(tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    (tmp_path / "zips/photos.zip").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no photo named imN\.jpg.*; give or unpack photos\.zip"):
+        import_photos(tmp_path / "zips", tmp_path / "raw")
+
+
+def test_sources_without_photos_or_labels(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no photo"):
+        import_photos(tmp_path / "empty", tmp_path / "raw")
+    photo(tmp_path / "bare/im1.jpg", 1)
+    with pytest.raises(InputError, match="no label file"):
+        import_photos(tmp_path / "bare", tmp_path / "raw")
+
+
+@pytest.mark.photos
+def test_real_photos(tmp_path: Path) -> None:
+    folder = os.environ.get("PHOTOTAG_PHOTOS")
+    if not folder:
+        pytest.skip("PHOTOTAG_PHOTOS names no folder of real photos")
+    summary = import_photos(Path(folder, "mirflickr-2500.zip"), tmp_path / "raw.zip")
+    assert (summary.num_images, len(summary.label_counts)) == (2500, 14)
+    columns = read_back(tmp_path / "raw.zip")[1]
+    assert np.sum(list(columns.values())) == sum(summary.label_counts.values())

@@ -1,0 +1,127 @@
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phototag.base.errors import InputError
+from tests.verification.imports import annotate, make_task, paint, run_import, write
+
+EXPORT = [
+    make_task(41, "/data/upload/3/8a1b2c3d-one.png", annotate("cat", "red sofa")),
+    make_task(42, "/data/local-files/?d=holiday/two%20b.png", annotate("cat")),
+    make_task(43, "three.png"),
+    make_task(44, "https://photos.example/x/four.png?w=9", annotate()),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for value, name in enumerate(["one.png", "holiday/two b.png", "three.png", "four.png"]):
+        paint(tmp_path / "in" / name, value)
+    return tmp_path / "in"
+
+
+def test_choices_are_labels_and_a_task_that_is_open_has_none_known(
+    folder: Path, tmp_path: Path
+) -> None:
+    found = run_import(write(folder / "export.json", EXPORT), tmp_path / "raw")
+    assert found.summary.what == "Label Studio export: 4 tasks, 3 of them completed"
+    assert found.carried == {
+        "one.png": "cat red sofa",
+        "holiday/two b.png": "cat",
+        "three.png": "",
+        "four.png": "",
+    }
+    assert found.summary.label_counts == {"cat": 2, "red sofa": 1}
+    assert found.unknown == {"three.png": "cat red sofa"}
+    assert list(found.ids.values()) == ["41", "42", "43", "44"]
+    assert found.summary.notes == []
+
+
+@pytest.mark.parametrize(
+    ("annotations", "carried", "unknown"),
+    [
+        ([annotate("cat"), annotate("cat", "dog")], "cat", "dog"),
+        ([annotate("cat"), annotate("dog", ground_truth=True)], "dog", ""),
+        ([annotate("cat"), annotate("dog", was_cancelled=True)], "cat", ""),
+        ([annotate("dog", was_cancelled=True)], "", "cat dog"),
+        ([annotate("cat"), annotate("dog")], "", "cat dog"),
+        ([annotate("cat"), annotate()], "", "cat"),
+    ],
+)
+def test_of_several_annotations_what_they_agree_on_is_known(
+    folder: Path, tmp_path: Path, annotations: list[dict[str, Any]], carried: str, unknown: str
+) -> None:
+    export = [
+        make_task(1, "one.png", *annotations),
+        make_task(2, "four.png", annotate("cat", "dog")),
+    ]
+    found = run_import(write(folder / "export.json", export), tmp_path / "raw")
+    assert found.carried == {"one.png": carried, "four.png": "cat dog"}
+    assert found.unknown == ({"one.png": unknown} if unknown else {})
+
+
+def test_regions_count_and_other_results_are_told(folder: Path, tmp_path: Path) -> None:
+    task = make_task(1, "one.png", annotate("cat"))
+    result = task["annotations"][0]["result"]
+    box = {"x": 50.8, "y": 5.9, "width": 12.4, "height": 10.5, "rectanglelabels": ["moon"]}
+    result.append({"type": "rectanglelabels", "from_name": "tag", "value": box})
+    result.append({"type": "textarea", "from_name": "note", "value": {"text": ["nice"]}})
+    result.append({"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"})
+    found = run_import(write(folder / "export.json", [task]), tmp_path / "raw")
+    assert found.carried == {"one.png": "cat moon"}
+    assert found.summary.notes == [
+        "labels of several controls were joined: labels, tag",
+        "results that are no labels were passed over: relation, textarea",
+    ]
+
+
+def changed(**values: Any) -> list[dict[str, Any]]:
+    export = deepcopy(EXPORT)
+    export[1].update(values)
+    return export
+
+
+def chosen(**values: Any) -> list[dict[str, Any]]:
+    export = deepcopy(EXPORT)
+    export[1]["annotations"][0]["result"][0].update(values)
+    return export
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", r"export\.json: no whole JSON"),
+        ("[]", r"export\.json: .*no photo"),
+        ([{"image": "one.png", "id": 1, "choice": "cat"}], r"json: \[0\]\.data is missing"),
+        (["x"], r"json: \[0\] should be"),
+        (changed(id=41), r"json: \[1\] \(task 41\): this task stands in \[0\] already"),
+        (changed(id=None), r"json: \[1\]\.id should be a number or text, not None"),
+        (changed(data={}), r"json: \[1\] \(task 42\): data holds no photo; a task must hold one"),
+        (changed(data={"a": "one.png", "b": "four.png"}), r"data holds photos under a, b; a task"),
+        (changed(data={"image": 7}), r"json: \[1\] \(task 42\): data holds no photo"),
+        (changed(data={"image": "gone.png"}), r"\(task 42\): gone\.png is not in .*--images"),
+        (changed(data={"image": "one.png"}), r"one\.png stands in \[0\] \(task 41\) already"),
+        (changed(data={"image": "../outside.png"}), r"\(task 42\): .* is not in .*in: name"),
+        (changed(data=[]), r"json: \[1\]\.data should be an object, not \[\]"),
+        (changed(annotations=None), r"json: \[1\]\.annotations should be .*, not None"),
+        (changed(annotations=[{}]), r"json: \[1\]\.annotations\[0\]\.result is missing"),
+        (chosen(value={"choices": "cat"}),
+         r"\(task 42\): annotations\[0\]\.result\[0\]\.value\.choices should be a list .* 'cat'"),
+        (chosen(value={}), r"value\.choices should be a list of labels, not None"),
+        (chosen(value={"choices": [3]}), r"value\.choices should be a list of labels, not \[3\]"),
+        (chosen(value={"choices": ["a/b"]}), r"choices: the label 'a/b' cannot name a file"),
+        (chosen(value=[]), r"json: \[1\]\.annotations\[0\]\.result\[0\]\.value should be"),
+        ([make_task(1, "one.png")], r"json: no photo carries a label"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_by_its_task(
+    folder: Path, tmp_path: Path, content: Any, message: str
+) -> None:
+    paint(tmp_path / "outside.png", 9)
+    source = write(folder / "export.json", content)
+    with pytest.raises(InputError, match=message) as told:
+        run_import(source, tmp_path / "raw.zip")
+    assert len(str(told.value).splitlines()) == 1
+    assert not (tmp_path / "raw.zip").exists()

@@ -1,0 +1,102 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phototag.base.errors import InputError
+from phototag.dataset.dataset import read_datasets
+from phototag.dataset.targets import UNKNOWN
+from phototag.network.inference import predict_logits
+from phototag.review.evidence import Evidence, read_evidence
+from phototag.review.rankings import RANKINGS
+from tests.models import LABELS
+from tests.reviews import COPIES, DOUBTFUL, WRONG, make_review
+
+
+@pytest.fixture
+def project(tmp_path: Path, packed: Path) -> Path:
+    return make_review(tmp_path / "project", packed)
+
+
+@pytest.fixture
+def evidence(project: Path) -> Evidence:
+    return read_evidence(project)
+
+
+def ask(evidence: Evidence, ranking: str) -> list[tuple[int, str]]:
+    return [(question.photo, LABELS[question.label]) for question in RANKINGS[ranking](evidence)]
+
+
+def test_evidence_is_in_the_order_of_the_array(evidence: Evidence, project: Path) -> None:
+    names = ("images.npy", "manifest.csv", "splits.csv")
+    parts = read_datasets(*(project / "data" / name for name in names))
+    assert evidence.photos.rows.tolist() == list(range(40))
+    for split, part in parts.items():
+        assert np.flatnonzero(evidence.splits == split).tolist() == part.rows.tolist()
+        assert [evidence.photos.files[row] for row in part.rows] == part.files
+        assert (evidence.photos.targets[part.rows] == part.targets).all()
+        logits = predict_logits(evidence.network, part, next(evidence.network.buffers()).device)
+        assert evidence.probabilities[part.rows] == pytest.approx(1 / (1 + np.exp(-logits)))
+    # The bright channels, which are what the output layer looks at, tell who is alike.
+    means = evidence.photos.images.reshape(40, -1, 3).max(axis=1).astype(float)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    nearness = means @ means[5]
+    nearness[5] = -1
+    assert evidence.find_neighbours(5, 3)[0] in np.argsort(-nearness)[:8]
+    assert evidence.find_copies(COPIES[0]) == [COPIES[1]]
+
+
+def test_errors_are_the_wrong_entries_of_photos_that_were_not_trained_on(
+    evidence: Evidence, project: Path
+) -> None:
+    asked = ask(evidence, "errors")
+    expected = {(row, label) for row, label in WRONG if evidence.splits[row] != "train"}
+    assert expected <= set(asked)
+    assert all(evidence.splits[row] != "train" for row, _ in asked)
+    # With logits of heads that had not seen them, train's photos are asked about too.
+    train = np.flatnonzero(evidence.splits == "train")
+    sure = np.random.default_rng(0).uniform(1, 5, (len(train), 3))
+    logits = np.where(evidence.probabilities[train] > 0.5, sure, -sure).astype(np.float32)
+    np.save(project / "models/out_of_fold.npy", logits)
+    with_train = read_evidence(project)
+    assert with_train.probabilities[train] == pytest.approx(1 / (1 + np.exp(-logits)))
+    found = {entry for entry in ask(with_train, "errors") if with_train.splits[entry[0]] == "train"}
+    assert found <= {*WRONG, *((row, "green") for row in COPIES)}
+    assert len(found) >= 3
+
+
+def test_next_asks_all_that_is_not_known_photo_by_photo(evidence: Evidence) -> None:
+    asked = ask(evidence, "next")
+    assert sorted(asked) == sorted(DOUBTFUL)
+    photos = [photo for photo, _ in asked]
+    assert photos == [photo for photo in dict.fromkeys(photos) for _ in LABELS]
+    for photo in dict.fromkeys(photos):
+        labels = [LABELS.index(label) for row, label in asked if row == photo]
+        scores = evidence.probabilities[photo, labels]
+        assert scores.tolist() == sorted(scores, reverse=True)
+    known = replace(evidence.photos, targets=np.abs(evidence.photos.targets))
+    assert UNKNOWN not in known.targets
+    assert ask(replace(evidence, photos=known), "next") == []
+
+
+def test_duplicates_ask_about_each_copy_and_once_about_the_same_bytes(evidence: Evidence) -> None:
+    expected = [(row, "green") for row in COPIES]
+    assert [entry for entry in ask(evidence, "duplicates") if entry[1] == "green"] == expected
+    sha256 = evidence.photos.sha256.copy()
+    sha256[COPIES[1]] = sha256[COPIES[0]]
+    same = replace(evidence, photos=replace(evidence.photos, sha256=sha256))
+    assert [e for e in ask(same, "duplicates") if e[1] == "green"] == expected[:1]
+
+
+def test_a_project_without_results_is_told(project: Path) -> None:
+    (project / "models/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"models/model\.safetensors is missing: `dvc repro`"):
+        read_evidence(project)
+
+
+def test_a_model_of_other_labels_is_told(project: Path) -> None:
+    manifest = project / "data/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",red\n", ",crimson\n", 1))
+    with pytest.raises(InputError, match="know other labels: run `dvc repro`"):
+        read_evidence(project)

@@ -1,0 +1,112 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from phototag.decoding.photos import Photo, prepare_photo
+from phototag.verification import packing
+from phototag.verification.decode_cache import decoding_key, recall_photos, remember_photos
+from phototag.verification.packing import prepare_photos, write_images
+from tests.verification.corpus import encode, picture
+
+SIZE = 8
+NAMES = [f"im{number}.jpg" for number in range(1, 6)]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for seed, name in enumerate(NAMES):
+        (folder / name).write_bytes(encode(picture(seed)))
+    (folder / NAMES[2]).write_bytes(b"no photo")
+    return folder
+
+
+def decode(source: Path, folder: Path, key: str, names: list[str] = NAMES) -> list[Photo]:
+    """Decode all photos as the stage does, and return what was decided."""
+    known = recall_photos(folder / "memory", key)
+    photos = prepare_photos(source, names, SIZE, backend="sequential", known=known)
+    decided = write_images(folder / "images.npy", photos, SIZE)
+    remember_photos(folder / "memory", key, names, decided, folder / "images.npy")
+    return decided
+
+
+def note_decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    decoded: list[bytes] = []
+
+    def note(data: bytes, *rest: Any) -> Photo:
+        decoded.append(data)
+        return prepare_photo(data, *rest)
+
+    monkeypatch.setattr(packing, "prepare_photo", note)
+    return decoded
+
+
+def test_only_new_and_changed_files_are_decoded_and_the_bytes_are_the_same(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    decode(source, tmp_path / "a", "key")
+    (source / NAMES[0]).write_bytes(encode(picture(70)))
+    (source / "im6.jpg").write_bytes(encode(picture(71)))
+    names = ["im6.jpg", *NAMES[::-1]]
+    decoded = note_decoded(monkeypatch)
+    decided = decode(source, tmp_path / "a", "key", names)
+    # The rejected one too: what became of it may depend on other files.
+    assert decoded == [(source / name).read_bytes() for name in ("im6.jpg", NAMES[2], NAMES[0])]
+    assert decided == decode(source, tmp_path / "b", "key", names)
+    arrays = [(tmp_path / name / "images.npy").read_bytes() for name in "ab"]
+    assert arrays[0] == arrays[1]
+    # One array is kept, and takes no room of its own.
+    [kept] = (tmp_path / "a/memory").glob("*.npy")
+    assert kept.samefile(tmp_path / "a/images.npy")
+
+
+def test_another_key_remembers_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode(source, tmp_path, "key")
+    decoded = note_decoded(monkeypatch)
+    decode(source, tmp_path, "other")
+    assert len(decoded) == len(NAMES)
+
+
+def test_the_key_is_of_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = decoding_key(128, 32, 1000)
+    assert decoding_key(128, 32, 1000) == key
+    others = [decoding_key(64, 32, 1000), decoding_key(128, 1, 1000), decoding_key(128, 32, 9)]
+    monkeypatch.setattr("phototag.verification.decode_cache.version", lambda name: "another")
+    others.append(decoding_key(128, 32, 1000))
+    assert len({key, *others}) == 5
+
+
+@pytest.mark.parametrize("damage", ["no array", "no note", "cut array", "cut note"])
+def test_what_is_damaged_is_decoded_again(source: Path, tmp_path: Path, damage: str) -> None:
+    decode(source, tmp_path, "key")
+    expected = (tmp_path / "images.npy").read_bytes()
+    what, which = damage.split()
+    [path] = (tmp_path / "memory").glob("*.npy" if which == "array" else "*.json")
+    data = path.read_bytes()
+    path.unlink()
+    if what == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    assert recall_photos(tmp_path / "memory", "key") == {}
+    decode(source, tmp_path, "key")
+    assert (tmp_path / "images.npy").read_bytes() == expected
+    assert len(recall_photos(tmp_path / "memory", "key")) == len(NAMES) - 1
+
+
+def test_where_nothing_can_be_linked_nothing_is_remembered(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("os.link", refuse)
+    decided = decode(source, tmp_path, "key")
+    assert [photo.decision for photo in decided].count("rejected") == 1
+    assert recall_photos(tmp_path / "memory", "key") == {}
+    assert len(np.load(tmp_path / "images.npy")) == len(NAMES) - 1

@@ -1,0 +1,112 @@
+import io
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from phototag.decoding.perceptual_hash import perceptual_hash
+from phototag.synthetic.sample import draw_photo, draw_targets
+from phototag.verification.duplicates import group_duplicates, near_pairs
+
+BITS = 8
+
+
+def distance(a: str, b: str) -> int:
+    return (int(a, 16) ^ int(b, 16)).bit_count()
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Image.Image]:
+    """40 drawn scenes of 128 pixels."""
+    rng = np.random.default_rng(0)
+    return [draw_photo(row, rng) for row in draw_targets(40, rng)]
+
+
+def stack(images: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in images])
+
+
+def changed(image: Image.Image) -> dict[str, Image.Image]:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=40)
+    small = image.resize((90, 90), Image.Resampling.LANCZOS)
+    return {
+        "recompressed": Image.open(buffer),
+        "resized": small.resize(image.size, Image.Resampling.BICUBIC),
+        "grayscale": image.convert("L").convert("RGB"),
+        "brighter": ImageEnhance.Brightness(image).enhance(1.1),
+    }
+
+
+def test_copies_are_near_and_other_photos_are_not(photos: list[Image.Image]) -> None:
+    hashes = [perceptual_hash(photo) for photo in photos]
+    assert {len(value) for value in hashes} == {16}
+    for photo, own in zip(photos, hashes, strict=True):
+        for name, copy in changed(photo).items():
+            assert distance(own, perceptual_hash(copy)) <= BITS, name
+    apart = [distance(a, b) for a, b in combinations(hashes, 2)]
+    assert np.median(apart) > 20
+
+
+@pytest.mark.parametrize("size", [9, 33, 100, 128, 224])
+def test_hash_is_the_sign_of_the_low_frequencies(size: int) -> None:
+    pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    luma = np.asarray(image.convert("L"), np.float64)
+    place = np.arange(size)
+    expected = []
+    for u in range(8):
+        for v in range(8):
+            wave = np.outer(
+                np.cos(np.pi * u * (2 * place + 1) / (2 * size)),
+                np.cos(np.pi * v * (2 * place + 1) / (2 * size)),
+            )
+            expected.append((luma * wave).sum())
+    bits = np.array(expected[1:]) > np.median(expected[1:])
+    assert int(perceptual_hash(image), 16) == int("".join(str(int(bit)) for bit in bits), 2)
+
+
+def test_a_flat_photo_has_no_hash() -> None:
+    assert perceptual_hash(Image.new("RGB", (64, 64), "gray")) == ""
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 8, 12])
+def test_near_pairs_are_those_of_a_full_search(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    centres = rng.integers(0, 2**64, 60, dtype=np.uint64)
+    hashes = centres[rng.integers(0, 60, 400)]
+    for _ in range(8):
+        flip = np.uint64(1) << rng.integers(0, 64, 400).astype(np.uint64)
+        hashes = np.where(rng.random(400) < 0.3, hashes ^ flip, hashes)
+    hashes = np.unique(hashes)
+    rng.shuffle(hashes)
+    apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    expected = np.argwhere(np.triu(apart <= bits, k=1))
+    found = near_pairs(hashes, bits)
+    assert found.tolist() == expected.tolist()
+    assert bits == 0 or len(found)
+
+
+def test_equal_hashes_are_paired_with_the_first() -> None:
+    hashes = np.array([7, 9, 7, 7], np.uint64)
+    assert near_pairs(hashes, 0).tolist() == [[0, 2], [0, 3]]
+    assert near_pairs(np.array([], np.uint64), 4).tolist() == []
+
+
+def test_groups_are_exact_and_near_copies(photos: list[Image.Image]) -> None:
+    chosen = [*photos[:10], changed(photos[3])["recompressed"], photos[5], photos[3]]
+    chosen += [Image.new("RGB", (128, 128), name) for name in ("red", "red", "blue")]
+    sha256 = [f"{index:02d}" * 32 for index in range(len(chosen))]
+    sha256[14] = sha256[13]  # the same flat file twice; another flat one stays alone
+    hashes = [perceptual_hash(photo) for photo in chosen]
+    groups = group_duplicates(sha256, hashes, stack(chosen), BITS)
+    assert groups[3] == groups[10] == groups[12] == sha256[3][:16]
+    assert groups[5] == groups[11] == sha256[5][:16]
+    assert groups[13] == groups[14] == sha256[13][:16]
+    assert [row for row, name in enumerate(groups) if name == ""] == [0, 1, 2, 4, 6, 7, 8, 9, 15]
+
+
+def test_alike_hashes_of_other_pictures_do_not_group(photos: list[Image.Image]) -> None:
+    groups = group_duplicates(["aa", "bb"], ["0" * 16, "0" * 16], stack(photos[:2]), BITS)
+    assert groups == ["", ""]

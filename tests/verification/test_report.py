@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phototag.dataset.targets import UNKNOWN
+from phototag.decoding.photos import Photo
+from phototag.verification.ledger import build_manifest
+from phototag.verification.problems import Problem
+from phototag.verification.report import list_rejected, summarize, tabulate_duplicates, write_intake
+
+NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.png", "images/im4.jpg", "images/im5.jpg"]
+PHOTOS = [
+    Photo("kept", "", "JPEG", 500, 375, "RGB", "aa"),
+    Photo("kept", "wrong extension: PNG in .jpg", "PNG", 300, 400, "RGB", "bb"),
+    Photo("converted", "grayscale; oriented by EXIF", "PNG", 200, 900, "L", "cc"),
+    Photo("rejected", "truncated: <b>early</b>", "JPEG", 70, 70, "RGB", "dd"),
+    Photo("kept", "", "JPEG", 500, 375, "RGB", "aa"),
+]
+TARGETS = {
+    "cat": np.array([1, 0, 0, 1, 1], np.uint8),
+    "dog": np.array([0, 0, 1, 0, 1], np.uint8),
+}
+LABEL_PROBLEMS = [
+    Problem("annotations/cat.txt", 7, "no such image", "im99", "rejected"),
+    Problem("annotations/cat.txt", 0, "blank lines", "2", "noted"),
+]
+
+
+@pytest.fixture
+def manifest() -> pd.DataFrame:
+    table = build_manifest(NAMES, PHOTOS, TARGETS)
+    table["duplicate_group"] = ["aa", "cc", "cc", "", "aa"]
+    return table
+
+
+def test_duplicates_are_listed_with_the_labels_they_dispute(manifest: pd.DataFrame) -> None:
+    assert tabulate_duplicates(manifest).to_numpy().tolist() == [
+        ["aa", "images/im1.jpg", "exact", "cat", "dog"],
+        ["aa", "images/im5.jpg", "exact", "cat;dog", "dog"],
+        ["cc", "images/im2.jpg", "near", "", "dog"],
+        ["cc", "images/im3.png", "near", "dog", "dog"],
+    ]
+
+
+def test_counts(manifest: pd.DataFrame) -> None:
+    summary = summarize(manifest, LABEL_PROBLEMS, tabulate_duplicates(manifest))
+    assert summary == {
+        "files": 5,
+        "decisions": {"kept": 3, "converted": 1, "rejected": 1},
+        "reasons": {
+            "grayscale": 1,
+            "oriented by EXIF": 1,
+            "truncated": 1,
+            "wrong extension": 1,
+        },
+        "formats": {"JPEG": 2, "PNG": 2},
+        "modes": {"RGB": 3, "L": 1},
+        "labels": {"cat": 2, "dog": 2},
+        "unlabelled": 1,
+        "shorter_side": {"min": 200, "median": 337, "max": 375},
+        "label_problems": {"blank lines": 1, "no such image": 1},
+        "duplicate_groups": 2,
+        "duplicate_photos": 4,
+        "conflicting_groups": 2,
+    }
+
+
+def test_the_page_shows_every_kind_and_escapes_what_it_quotes(
+    manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    problems = [*list_rejected(manifest), *LABEL_PROBLEMS]
+    write_intake(tmp_path, manifest, problems, images)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (
+        "5 files: 3 kept, 1 converted, 1 rejected.",
+        "2 groups of duplicates with 4 photos; in 2 of them the labels differ.",
+        "<h3>grayscale (1, converted)</h3>",
+        "<h3>wrong extension (1, kept)</h3>",
+        "<h3>truncated (1, rejected)</h3>",
+        "&lt;b&gt;early&lt;/b&gt;",
+        "<td>annotations/cat.txt:7</td><td>no such image: im99</td><td>rejected</td>",
+        "2 photos, near: labels differ in dog",
+    ):
+        assert text in page, text
+    assert page.count("<img") == 1 + 3 + 4  # the histogram, three remarks, four duplicates
+    assert "http" not in page
+    table = pd.read_csv(tmp_path / "problems.csv", keep_default_na=False)
+    assert table["file"].tolist() == ["images/im4.jpg", *["annotations/cat.txt"] * 2]
+    assert json.loads((tmp_path / "summary.json").read_text())["files"] == 5
+    assert (tmp_path / "sizes.png").stat().st_size > 5000
+
+
+def test_a_clean_data_set_has_a_short_page(tmp_path: Path) -> None:
+    manifest = build_manifest(NAMES[:1], PHOTOS[:1], {"cat": np.ones(1, np.uint8)})
+    write_intake(tmp_path, manifest, [], np.zeros((1, 16, 16, 3), np.uint8))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No photo is there twice." in page
+    assert "Photos with a remark" not in page
+
+
+def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> None:
+    targets = {
+        "cat": np.array([1, 0, 0, 1, UNKNOWN], np.int8),
+        "dog": np.array([0, UNKNOWN, 1, 0, 1], np.int8),
+        "sea": np.array([0, 0, 0, UNKNOWN, 0], np.int8),
+    }
+    manifest = build_manifest(NAMES, PHOTOS, targets)
+    manifest["duplicate_group"] = ["aa", "cc", "cc", "", "aa"]
+    duplicates = tabulate_duplicates(manifest)
+    assert duplicates[["labels", "conflict"]].to_numpy().tolist() == [
+        ["cat", "dog"], ["dog;?cat", "dog"], ["?dog", ""], ["dog", ""]]  # fmt: skip
+    summary = summarize(manifest, [], duplicates)
+    assert summary["labels"] == {"cat": 1, "dog": 2, "sea": 0}
+    assert summary["unknown"] == {"cat": 1, "dog": 1, "sea": 0}, "im4 was rejected"
+    assert (summary["unlabelled"], summary["conflicting_groups"]) == (0, 1)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    write_intake(tmp_path, manifest, [], images)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "0 photos are known to carry no label" in page
+    assert "2 of 12 entries (a photo and a label) are not known" in page
+    assert "<th>label that is not known</th>" in page
