@@ -22,7 +22,7 @@ from pycocotools.coco import COCO
 
 from phototag.dataset.targets import UNKNOWN
 from phototag.importers.recognition import Format
-from tests.verification.imports import annotate, make_task, write
+from tests.importers.imports import annotate, make_task, write
 
 NUMBER = 48
 LABELS = ("red", "green", "blue")

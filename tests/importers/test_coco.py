@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from phototag.base.errors import InputError
-from tests.verification.imports import paint, run_import, write
+from tests.importers.imports import paint, run_import, write
 
 # As https://cocodataset.org/#format-data has it.
 INSTANCES: dict[str, Any] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from phototag.base.errors import InputError
-from tests.verification.imports import paint, run_import, write
+from tests.importers.imports import paint, run_import, write
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from phototag.base.errors import InputError
-from tests.verification.imports import paint, run_import, write
+from tests.importers.imports import paint, run_import, write
 
 # As https://huggingface.co/docs/datasets/image_dataset has it.
 CSV = "file_name,label\n1.png,cat\n2.png,dog\nmore/3.png,\n"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from phototag.base.errors import InputError
-from tests.verification.imports import annotate, make_task, paint, run_import, write
+from tests.importers.imports import annotate, make_task, paint, run_import, write
 
 EXPORT = [
     make_task(41, "/data/upload/3/8a1b2c3d-one.png", annotate("cat", "red sofa")),

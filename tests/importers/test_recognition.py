@@ -3,8 +3,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from tests.intake.formats.test_coco import INSTANCES, NAMES
-from tests.intake.formats.test_labelstudio import EXPORT
 
 from phototag import cli
 from phototag.base.errors import InputError
@@ -13,7 +11,9 @@ from phototag.importers.folders import Nested
 from phototag.importers.importer import import_photos
 from phototag.importers.recognition import WORDS
 from phototag.verification.labels import read_labels
-from tests.verification.imports import paint, run_import, write
+from tests.importers.imports import paint, run_import, write
+from tests.importers.test_coco import INSTANCES, NAMES
+from tests.importers.test_labelstudio import EXPORT
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
-from tests.verification.imports import paint, run_import, write
+from tests.importers.imports import paint, run_import, write
 
 ONE_HOT = "file,cat,Dog,sofa\na.png,1,0,\nb.png,true,FALSE,?\nc.png,0,Yes,no\nd.png,0.0,,1.0\n"
 
