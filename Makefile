@@ -88,8 +88,9 @@ format: setup-dev ## Format the code with ruff
 	ruff check --fix .
 	ruff format .
 
-docs: setup-dev ## Build the docs site into site/; fails if a link or reference is broken
-	mkdocs build --strict --quiet
+docs: setup-dev ## Build the docs site in build/site; fails if a link or reference is broken
+	python -m tools.docs
+	zensical build --strict --config-file build/mkdocs.yml
 
 # Existing pins stay: delete a line of requirements.lock to renew that pin.
 lock: setup ## Add the pins that pyproject.toml needs to requirements.lock
@@ -103,4 +104,4 @@ ui: setup ## Start MLflow's UI on the project's store
 	@phototag ui
 
 clean: ## Remove the environment, the docs site and tool caches; keep data and results
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache src/*.egg-info
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache src/*.egg-info
