@@ -9,16 +9,16 @@ from tqdm import tqdm
 from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.dataset.manifest import check_labels, keep
-from phototag.decoding.sources import find_layout
 from phototag.verification.corrections import apply_answers, read_answers, remark_changes
-from phototag.verification.decode_cache import decoding_key, recall_photos, remember_photos
+from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
 from phototag.verification.labels import image_number, read_labels, refuse_names
+from phototag.verification.layout import find_layout
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
 from phototag.verification.problems import check_problems
-from phototag.verification.report import list_rejected, write_intake
+from phototag.verification.report import list_rejected, write_verification_report
 from phototag.verification.source_groups import read_source_groups
 
 from . import run
@@ -50,11 +50,11 @@ def main() -> None:
         resize.min_side,
         resize.max_pixels,
         resize.backend,
-        known=recall_photos(memory, key),
+        known=load_decode_cache(memory, key),
     )
     progress = tqdm(prepared, "resize", len(names), disable=None)
     photos = write_images(Path("data/images.npy"), progress, resize.size)
-    remember_photos(memory, key, names, photos, Path("data/images.npy"))
+    save_decode_cache(memory, key, names, photos, Path("data/images.npy"))
     images = np.load("data/images.npy", mmap_mode="r")
 
     changes, untaken = apply_answers(labels.targets, names, photos, answers, str(CORRECTIONS))
@@ -67,7 +67,9 @@ def main() -> None:
     write_manifest(Path("data/manifest.csv"), manifest)
 
     problems = [*list_rejected(manifest), *labels.problems, *missing, *untaken]
-    write_intake(Path("reports/resize"), manifest, problems, images, layout.leftovers, changes)
+    write_verification_report(
+        Path("reports/resize"), manifest, problems, images, layout.system_files, changes
+    )
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from phototag.cli import typer_app
 from phototag.serving.tagger import load_tagger, read_photo, tag_photos
-from tests.models import LABELS, make_model
 from tests.importers.imports import run_import
+from tests.models import LABELS, make_model
 
 COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}
 

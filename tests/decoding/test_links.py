@@ -8,7 +8,8 @@ import pytest
 from dvc.repo import Repo
 
 from phototag.base.errors import InputError
-from phototag.decoding.sources import find_layout, read_file
+from phototag.decoding.sources import read_file
+from phototag.verification.layout import find_layout
 
 
 @pytest.fixture(autouse=True)

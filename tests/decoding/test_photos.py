@@ -15,11 +15,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from phototag.base.parallel import Backend
+from phototag.decoding import photos as decoding
+from phototag.decoding.formats import FORMATS
 from phototag.decoding.perceptual_hash import perceptual_hash
-from phototag.decoding.photos import FORMATS, crop_square, prepare_photo
-from phototag.verification import decoding
+from phototag.decoding.photos import crop_square, prepare_photo
 from phototag.verification.packing import prepare_photos, write_images
-from tests.verification.corpus import chunk, png, wide_gamut_profile
+from tests.decoding.corpus import chunk, png, wide_gamut_profile
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.decoding.sources import find_layout, list_files, read_file
+from phototag.decoding.sources import list_files, read_file
+from phototag.verification.layout import find_layout
 
 FILES = {
     "annotations/baby.txt": b"1\n2\n",
@@ -120,7 +121,7 @@ def test_leftovers_are_listed_apart(source: Path) -> None:
     layout = find_layout(source)
     assert layout.images == ["images/im1.jpg", "images/im2.png"]
     assert layout.annotations == ["annotations/baby.txt", "annotations/notes.md"]
-    assert layout.leftovers == left
+    assert layout.system_files == left
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from phototag.decoding.system_files import describe_leftovers, is_leftover, split_leftovers
+from phototag.decoding.system_files import describe_system_files, is_system_file, split_system_files
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from phototag.decoding.system_files import describe_leftovers, is_leftover, spli
     ],
 )  # fmt: skip
 def test_what_systems_and_tools_leave(name: str) -> None:
-    assert is_leftover(name)
+    assert is_system_file(name)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_what_systems_and_tools_leave(name: str) -> None:
     ],
 )  # fmt: skip
 def test_what_people_bring(name: str) -> None:
-    assert not is_leftover(name)
+    assert not is_system_file(name)
 
 
 def test_both_keep_their_order_and_the_count_is_a_sentence() -> None:
-    brought, left = split_leftovers(["im2.jpg", "._im2.jpg", "im1.jpg", "._im1.jpg"])
+    brought, left = split_system_files(["im2.jpg", "._im2.jpg", "im1.jpg", "._im1.jpg"])
     assert (brought, left) == (["im2.jpg", "im1.jpg"], ["._im2.jpg", "._im1.jpg"])
     told = "2 files of operating systems and tools were passed over (such as '._im2.jpg')."
-    assert describe_leftovers(left) == [told]
-    assert describe_leftovers([]) == []
+    assert describe_system_files(left) == [told]
+    assert describe_system_files([]) == []

@@ -18,7 +18,8 @@ from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
 from phototag.dataset.manifest import read_kept
-from phototag.verification.corrections import Answer, append_answer, read_answers
+from phototag.review.corrections_file import append_answer
+from phototag.verification.corrections import Answer, read_answers
 from tests.projects import Project
 from tests.search.files import write_search
 from tests.servers import WITHOUT_JOBS, free_port, run_server

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.decoding.sources import find_layout, read_file
+from phototag.decoding.sources import read_file
 from phototag.importers.importer import import_photos
 from phototag.importers.recognition import Hints
 from phototag.verification.labels import read_labels, refuse_names
+from phototag.verification.layout import find_layout
 from phototag.verification.packing import prepare_photos
 
 
@@ -257,7 +258,7 @@ def test_whatever_import_writes_resize_reads(tmp_path: Path, destination: str) -
     summary = import_photos(tmp_path / "list.csv", tmp_path / destination)
     layout = find_layout(tmp_path / destination)
     assert len(layout.images) == summary.num_images == len(NAMES) + 1
-    assert (refuse_names(layout.images), layout.leftovers) == ({}, [])
+    assert (refuse_names(layout.images), layout.system_files) == ({}, [])
     photos = prepare_photos(tmp_path / destination, layout.images, 32, n_jobs=1)
     decisions = [photo.decision for photo in photos]
     assert (decisions.count("kept"), decisions.count("rejected")) == (len(NAMES), 1)

@@ -6,11 +6,12 @@ import pytest
 
 from phototag import cli
 from phototag.base.errors import InputError
-from phototag.decoding.sources import find_layout, list_files
+from phototag.decoding.sources import list_files
 from phototag.importers.folders import Nested
 from phototag.importers.importer import import_photos
 from phototag.importers.recognition import WORDS
 from phototag.verification.labels import read_labels
+from phototag.verification.layout import find_layout
 from tests.importers.imports import paint, run_import, write
 from tests.importers.test_coco import INSTANCES, NAMES
 from tests.importers.test_labelstudio import EXPORT

@@ -9,8 +9,9 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.base.files import write_json
 from phototag.dataset.manifest import read_kept
+from phototag.review.corrections_file import append_answer
 from phototag.review.effects import describe_effect
-from phototag.verification.corrections import Answer, append_answer
+from phototag.verification.corrections import Answer
 from tests.reviews import make_review
 
 BEFORE = {"loss": 0.2, "f1_micro": 0.755, "f1_macro": 0.62, "mAP": 0.7}

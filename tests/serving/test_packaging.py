@@ -19,8 +19,8 @@ from phototag.serving.pyfunc import copy_package, digest_model, packaged_files
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import Store
+from tests.decoding.corpus import encode
 from tests.models import make_backbone, make_model
-from tests.verification.corpus import encode
 
 LOAD = """
 import sys

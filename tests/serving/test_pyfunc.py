@@ -33,9 +33,9 @@ from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, RO
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import connect, embedded_uri
+from tests.decoding.corpus import png, tile_tiff
 from tests.models import LABELS, make_model
 from tests.servers import free_port, run_server
-from tests.verification.corpus import png, tile_tiff
 
 
 def encode(image: Image.Image, kind: str = "PNG") -> bytes:

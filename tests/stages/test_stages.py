@@ -14,10 +14,11 @@ from phototag.base.errors import InputError
 from phototag.dataset.manifest import read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.importers.importer import import_photos
-from phototag.verification.corrections import COLUMNS, Answer, append_answer
+from phototag.review.corrections_file import append_answer
+from phototag.verification.corrections import COLUMNS, Answer
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
-from tests.verification.corpus import encode, picture
+from tests.decoding.corpus import encode, picture
 
 COUNT = 60
 
@@ -42,7 +43,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *mains: Any, **changes: A
     values = yaml.safe_load(SHIPPED_PARAMS.read_text(encoding="utf-8"))
     values["data"]["raw"] = "raw"
     values["split"] |= {"val": 0.2, "test": 0.2}
-    values["resize"] |= {"backend": "threading", "size": 64} | changes
+    values["resize"] |= {"backend": "threading", "size": 96} | changes
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.chdir(folder)
     for main in mains:
@@ -128,7 +129,7 @@ def test_leftovers_of_systems_and_tools_are_no_rejected_photos(
     run(tmp_path, monkeypatch, resize.main, max_rejected=0, on_problem="fail")
     assert len(read_kept(tmp_path / "data/manifest.csv")) == COUNT
     summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
-    assert (summary["files"], summary["leftovers"]) == (COUNT, COUNT + 2)
+    assert (summary["files"], summary["system_files"]) == (COUNT, COUNT + 2)
     assert summary["decisions"] == {"kept": COUNT}
     assert (tmp_path / "reports/resize/problems.csv").read_text().count("\n") == 1
 

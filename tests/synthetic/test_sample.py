@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.decoding.sources import find_layout
 from phototag.synthetic.sample import LABELS, draw_photo, draw_targets, write_sample
 from phototag.verification.labels import read_labels
+from phototag.verification.layout import find_layout
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import yaml
 
 from stages import resize
 from tests.conftest import SHIPPED_PARAMS
-from tests.verification.corpus import LEFTOVERS, Case, make_corpus
+from tests.decoding.corpus import SYSTEM_FILES, Case, make_corpus
 
 
 @pytest.fixture(scope="module")
@@ -78,5 +78,5 @@ def test_the_report_names_everything(
         assert f"<h3>{kind} (" in page
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert sum(summary["decisions"].values()) == summary["files"] == len(manifest)
-    assert summary["leftovers"] == len(LEFTOVERS)
-    assert f"{len(LEFTOVERS)} files of operating systems and tools were passed over" in page
+    assert summary["system_files"] == len(SYSTEM_FILES)
+    assert f"{len(SYSTEM_FILES)} files of operating systems and tools were passed over" in page

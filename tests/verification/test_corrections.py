@@ -10,14 +10,14 @@ import pytest
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
+from phototag.review.corrections_file import append_answer
 from phototag.verification.corrections import (
     COLUMNS,
     Answer,
-    append_answer,
     apply_answers,
+    latest_answers,
     read_answers,
     remark_changes,
-    settle,
 )
 
 HEADER = ",".join(COLUMNS) + "\n"
@@ -75,7 +75,8 @@ def test_two_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "corrections.csv"
     code = (
         "import sys; from pathlib import Path\n"
-        "from phototag.verification.corrections import Answer, append_answer\n"
+        "from phototag.review.corrections_file import append_answer\n"
+        "from phototag.verification.corrections import Answer\n"
         "for number in range(100):\n"
         "    row = Answer('x' * 3000, str(number), 'cat', 'yes', 'no', sys.argv[2], '2025-01-01', "
         "'next')\n"
@@ -98,7 +99,7 @@ def test_the_order_is_that_of_time_and_the_last_answer_wins(tmp_path: Path) -> N
     ):
         append_answer(path, answer)
     assert [answer.answer for answer in read_answers(path).values()] == ["yes", "unsure", "no"]
-    assert settle(read_answers(path).values())["a", "cat"].answer == "no"
+    assert latest_answers(read_answers(path).values())["a", "cat"].answer == "no"
 
 
 def test_a_spreadsheets_file_is_read_and_not_appended_to(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from phototag.decoding.photos import Photo, prepare_photo
 from phototag.verification import packing
-from phototag.verification.decode_cache import decoding_key, recall_photos, remember_photos
+from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.packing import prepare_photos, write_images
-from tests.verification.corpus import encode, picture
+from tests.decoding.corpus import encode, picture
 
 SIZE = 8
 NAMES = [f"im{number}.jpg" for number in range(1, 6)]
@@ -26,10 +26,10 @@ def source(tmp_path: Path) -> Path:
 
 def decode(source: Path, folder: Path, key: str, names: list[str] = NAMES) -> list[Photo]:
     """Decode all photos as the stage does, and return what was decided."""
-    known = recall_photos(folder / "memory", key)
+    known = load_decode_cache(folder / "memory", key)
     photos = prepare_photos(source, names, SIZE, backend="sequential", known=known)
     decided = write_images(folder / "images.npy", photos, SIZE)
-    remember_photos(folder / "memory", key, names, decided, folder / "images.npy")
+    save_decode_cache(folder / "memory", key, names, decided, folder / "images.npy")
     return decided
 
 
@@ -93,10 +93,10 @@ def test_what_is_damaged_is_decoded_again(source: Path, tmp_path: Path, damage: 
     path.unlink()
     if what == "cut":
         path.write_bytes(data[: len(data) // 2])
-    assert recall_photos(tmp_path / "memory", "key") == {}
+    assert load_decode_cache(tmp_path / "memory", "key") == {}
     decode(source, tmp_path, "key")
     assert (tmp_path / "images.npy").read_bytes() == expected
-    assert len(recall_photos(tmp_path / "memory", "key")) == len(NAMES) - 1
+    assert len(load_decode_cache(tmp_path / "memory", "key")) == len(NAMES) - 1
 
 
 def test_where_nothing_can_be_linked_nothing_is_remembered(
@@ -108,5 +108,5 @@ def test_where_nothing_can_be_linked_nothing_is_remembered(
     monkeypatch.setattr("os.link", refuse)
     decided = decode(source, tmp_path, "key")
     assert [photo.decision for photo in decided].count("rejected") == 1
-    assert recall_photos(tmp_path / "memory", "key") == {}
+    assert load_decode_cache(tmp_path / "memory", "key") == {}
     assert len(np.load(tmp_path / "images.npy")) == len(NAMES) - 1

@@ -9,7 +9,12 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.verification.ledger import build_manifest
 from phototag.verification.problems import Problem
-from phototag.verification.report import list_rejected, summarize, tabulate_duplicates, write_intake
+from phototag.verification.report import (
+    list_rejected,
+    summarize,
+    tabulate_duplicates,
+    write_verification_report,
+)
 
 NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.png", "images/im4.jpg", "images/im5.jpg"]
 PHOTOS = [
@@ -73,7 +78,7 @@ def test_the_page_shows_every_kind_and_escapes_what_it_quotes(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     problems = [*list_rejected(manifest), *LABEL_PROBLEMS]
-    write_intake(tmp_path, manifest, problems, images)
+    write_verification_report(tmp_path, manifest, problems, images)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (
         "5 files: 3 kept, 1 converted, 1 rejected.",
@@ -96,7 +101,7 @@ def test_the_page_shows_every_kind_and_escapes_what_it_quotes(
 
 def test_a_clean_data_set_has_a_short_page(tmp_path: Path) -> None:
     manifest = build_manifest(NAMES[:1], PHOTOS[:1], {"cat": np.ones(1, np.uint8)})
-    write_intake(tmp_path, manifest, [], np.zeros((1, 16, 16, 3), np.uint8))
+    write_verification_report(tmp_path, manifest, [], np.zeros((1, 16, 16, 3), np.uint8))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No photo is there twice." in page
     assert "Photos with a remark" not in page
@@ -118,7 +123,7 @@ def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> No
     assert summary["unknown"] == {"cat": 1, "dog": 1, "sea": 0}, "im4 was rejected"
     assert (summary["unlabelled"], summary["conflicting_groups"]) == (0, 1)
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
-    write_intake(tmp_path, manifest, [], images)
+    write_verification_report(tmp_path, manifest, [], images)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "0 photos are known to carry no label" in page
     assert "2 of 12 entries (a photo and a label) are not known" in page

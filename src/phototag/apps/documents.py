@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from phototag.apps.formats import show_bytes
-from phototag.decoding.photos import FORMATS
+from phototag.decoding.formats import FORMATS
 
 # For Label Studio: <Choices name="labels" toName="image" choice="multiple">
 CONTROL, OBJECT = "labels", "image"

@@ -22,8 +22,8 @@ from phototag.apps.formats import FORMATS, show_name
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
-from phototag.decoding.photos import EXTENSIONS
-from phototag.decoding.system_files import describe_leftovers, split_leftovers
+from phototag.decoding.formats import PHOTO_EXTENSIONS
+from phototag.decoding.system_files import describe_system_files, split_system_files
 from phototag.serving.tagger import (
     BATCH,
     Tagger,
@@ -33,8 +33,6 @@ from phototag.serving.tagger import (
     read_photo,
     tag_photos,
 )
-
-KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
 
 LOADING = Lock()  # of threads, one loads and records the network
 MANY = 200  # photos from which on it pays to record the network for ONNX Runtime
@@ -59,11 +57,11 @@ def find_photos(
         if source == "-":
             names = [line.rstrip("\n") for line in listed if line.strip()]
         elif path.is_dir():
-            files = (file for file in path.rglob("*") if file.suffix.lower() in KNOWN)
+            files = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_EXTENSIONS)
             inside = (file.relative_to(path).as_posix() for file in files if not file.is_dir())
-            brought, left = split_leftovers(inside)
+            brought, left = split_system_files(inside)
             names = [str(path / name) for name in sorted(brought, key=_natural)]
-            for sentence in describe_leftovers(left):
+            for sentence in describe_system_files(left):
                 tell(f"{show_name(source)}: {sentence}")
         # Path.glob takes no absolute pattern.
         elif has_magic(source) and not path.exists():

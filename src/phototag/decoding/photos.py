@@ -4,37 +4,16 @@ import hashlib
 import io
 import re
 import struct
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from phototag.decoding.formats import EXTENSIONS, FORMATS
 from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
-# Pillow's name of a format -> the extensions that go with it. MPO is a JPEG with more pictures
-# behind the first, as phones and 3D cameras write it.
-EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif", ".avifs"),
-    # After AVIF, whose files may bear the same mark (mif1): each takes what the other cannot read.
-    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
-}
-KNOWN = {extension for group in EXTENSIONS.values() for extension in group}
-with suppress(ImportError):  # an extra
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
-# Pillow opens an MPO as JPEG and finds out afterwards.
-FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
 # The brands of ISO/IEC 23008-12 (after `ftyp`, at byte 8) whose pictures are coded as HEVC.
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1"}
 # What brings each EXIF orientation upright.
@@ -136,15 +115,6 @@ def count_pixels(image: Image.Image) -> int:
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
     return max(image.width * image.height, tile)
-
-
-def find_extension(data: bytes) -> str:
-    """Return the extension that goes with a photo's content, such as .jpg; "" for no photo."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return EXTENSIONS[image.format or ""][0]
-    except Exception:  # as in prepare_photo
-        return ""
 
 
 def crop_square(

@@ -28,22 +28,22 @@ _FILE = re.compile(
 )
 
 
-def is_leftover(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Tell a file that a system or a tool has left, by its path relative to the data set."""
     *folders, file = name.split("/")
     return bool(_FILE.fullmatch(file)) or any(_FOLDER.fullmatch(folder) for folder in folders)
 
 
-def split_leftovers(names: Iterable[str]) -> tuple[list[str], list[str]]:
+def split_system_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Divide files into those that people brought and those that were left, each in order."""
     brought: list[str] = []
     left: list[str] = []
     for name in names:
-        (left if is_leftover(name) else brought).append(name)
+        (left if is_system_file(name) else brought).append(name)
     return brought, left
 
 
-def describe_leftovers(left: Sequence[str]) -> list[str]:
+def describe_system_files(left: Sequence[str]) -> list[str]:
     """Say in a sentence how many were passed over, and show one; nothing where there is none."""
     if not left:
         return []

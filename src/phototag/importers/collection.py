@@ -13,7 +13,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import check_labels
 from phototag.decoding.sources import read_file
-from phototag.decoding.system_files import is_leftover
+from phototag.decoding.system_files import is_system_file
 from phototag.verification.labels import is_about_photo, normalize
 
 NONE: frozenset[str] = frozenset()
@@ -130,7 +130,7 @@ def check_label(label: str, place: object) -> str:
         not label
         or _FORBIDDEN.search(label)
         or too_long
-        or is_leftover(file)
+        or is_system_file(file)
         or is_about_photo(file)
     ):
         raise InputError(f"{place}: the label {label[:40]!r} cannot name a file: rename it")

@@ -9,7 +9,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.decoding.photos import KNOWN
+from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.collection import (
     EVERY,
     NONE,
@@ -33,7 +33,7 @@ def find_classes(names: Sequence[str]) -> dict[str, list[str]]:
     Returns:
         Photo -> the folders on its way, the outermost first; none for a photo beside them.
     """
-    photos = [name for name in names if Path(name).suffix.lower() in KNOWN]
+    photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     ways = {name: name.split("/")[:-1] for name in photos}
     levels = zip(*ways.values(), strict=False)
     common = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))

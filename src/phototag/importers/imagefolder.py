@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from phototag.base.errors import InputError
-from phototag.decoding.photos import KNOWN
+from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.collection import (
     Collection,
     Entry,
@@ -77,7 +77,7 @@ def read_imagefolder(
         notes += [f"{name}: {note}" if len(metadata) > 1 else note for note in noted]
         offered += columns
     listed = {entry.name for entry in entries}
-    left = [n for n in names if Path(n).suffix.lower() in KNOWN and n not in listed]
+    left = [n for n in names if Path(n).suffix.lower() in PHOTO_EXTENSIONS and n not in listed]
     if left:
         notes.append(f"{count(len(left), 'photo')} without metadata passed over, such as {left[0]}")
     what = f"imagefolder: {count(len(entries), 'photo')} in {count(len(metadata), 'metadata file')}"

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.dataset.manifest import escape_name
-from phototag.decoding.photos import KNOWN, find_extension
+from phototag.decoding.formats import PHOTO_EXTENSIONS, find_extension
 from phototag.decoding.sources import read_file, read_path
-from phototag.decoding.system_files import is_leftover
+from phototag.decoding.system_files import is_system_file
 from phototag.importers.collection import Collection, Entry
 from phototag.importers.recognition import Hints, read_collection
 
@@ -161,7 +161,7 @@ def _read(entry: Entry, source: Path) -> bytes:
 def _find_suffix(name: str, data: bytes) -> str:
     """Return a photo's suffix; a missing or odd one (.jpg?size=2) follows from the content."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in KNOWN:
+    if suffix in PHOTO_EXTENSIONS:
         return suffix
-    plain = re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) and not is_leftover(f"im1{suffix}")
+    plain = re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) and not is_system_file(f"im1{suffix}")
     return find_extension(data) or (suffix if plain else ".bin")

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.decoding.photos import KNOWN
+from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.collection import (
     EVERY,
     NONE,
@@ -143,7 +143,7 @@ def _find_value(data: dict[str, Any], place: Place) -> str:
     texts = {key: value for key, value in data.items() if isinstance(value, str) and value}
     photos = [
         key for key, value in texts.items()
-        if PurePosixPath(_read_path(value)).suffix.lower() in KNOWN
+        if PurePosixPath(_read_path(value)).suffix.lower() in PHOTO_EXTENSIONS
     ]  # fmt: skip
     found = photos or list(texts)
     if len(found) != 1:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import check_labels
 from phototag.decoding.sources import list_files
-from phototag.decoding.system_files import split_leftovers
+from phototag.decoding.system_files import split_system_files
 from phototag.importers.collection import Collection, Entry, count, read_source_file
 from phototag.verification.labels import (
     image_number,
@@ -86,7 +86,7 @@ def _choose_label_files(
     source: Path, potential: bool, notes: list[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Find the label files and note what was left aside; label -> file, also of what is unknown."""
-    texts = [name for name in split_leftovers(list_files(source))[0] if _is_text(name)]
+    texts = [name for name in split_system_files(list_files(source))[0] if _is_text(name)]
     placed = [name for name in texts if _split_path(name)[-2:-1] == ["annotations"]]
     # As `phototag import` writes it.
     beside = [name for name in texts if placed and _split_path(name)[-2:-1] == ["unknown"]]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from phototag.base.errors import InputError
 from phototag.decoding.sources import list_files
-from phototag.decoding.system_files import describe_leftovers, split_leftovers
+from phototag.decoding.system_files import describe_system_files, split_system_files
 from phototag.importers.coco import read_coco
 from phototag.importers.collection import (
     Collection,
@@ -86,7 +86,7 @@ def read_collection(source: Path, hints: Hints) -> Collection:
         raise InputError(f"--images {hints.images} is no folder")
     if source.suffix.lower() in LISTS and not source.is_dir():
         return _read_list(source, hints)
-    names, left = split_leftovers(list_files(source))
+    names, left = split_system_files(list_files(source))
     kind, path = _choose_way(source, names, hints)
     if path != source:
         found = _read_list(path, hints)
@@ -100,7 +100,7 @@ def read_collection(source: Path, hints: Hints) -> Collection:
             table = hints.format if hints.format in TABLES else None
             metadata = _find_metadata(names)
             found = read_imagefolder(source, metadata, names, table, hints.separator)
-    return replace(found, notes=[*describe_leftovers(left), *found.notes])
+    return replace(found, notes=[*describe_system_files(left), *found.notes])
 
 
 def _read_list(source: Path, hints: Hints) -> Collection:

@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from phototag.review.corrections_file import append_answer
 from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question
 from phototag.verification.corrections import (
     UNDO,
     WORDS,
     Answer,
-    append_answer,
+    latest_answers,
     read_answers,
-    settle,
 )
 
 
@@ -41,7 +41,7 @@ class Sheet:
 
     @cached_property
     def _settled(self) -> dict[tuple[str, str], Answer]:
-        return settle(read_answers(self.path).values())
+        return latest_answers(read_answers(self.path).values())
 
     def list_open(self) -> list[int]:
         """List the positions of the questions that nobody has answered yet."""
@@ -97,6 +97,6 @@ class Sheet:
     def _append(self, question: Question, answer: str, ranking: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         file = self.evidence.photos.files[question.photo]
-        old = self._state(question, settle(read_answers(self.path).values()))
+        old = self._state(question, latest_answers(read_answers(self.path).values()))
         row = Answer(file, *self._entry(question), answer, old, self.who, now, ranking)
         append_answer(self.path, row)

@@ -15,7 +15,13 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.dataset.manifest import read_kept
 from phototag.review.evidence import MANIFEST, SPLITS
-from phototag.verification.corrections import UNDO, Answer, parse_answers, read_answers, settle
+from phototag.verification.corrections import (
+    UNDO,
+    Answer,
+    latest_answers,
+    parse_answers,
+    read_answers,
+)
 
 CORRECTIONS, METRICS = "data/corrections.csv", "reports/evaluate/metrics.json"
 TOLD = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
@@ -51,7 +57,7 @@ def describe_effect(root: Path, revision: str) -> str:
     new = list((Counter(answers.values()) - Counter(then.values())).elements())
     if not new:
         return f"There are no answers since {revision}."
-    last, first = settle(new), settle(reversed(new))
+    last, first = latest_answers(new), latest_answers(reversed(new))
     changed = {e: last[e] for e in last if last[e].answer != first[e].old}
     kinds = Counter(answer.answer for answer in changed.values())
     kinds_told = ", ".join(f"{kinds[kind]} to {kind}" for kind in ("yes", "no", "unsure"))

@@ -15,7 +15,8 @@ from joblib import cpu_count
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.decoding.photos import FORMATS, MAX_PIXELS, count_pixels, prepare_photo
+from phototag.decoding.formats import FORMATS
+from phototag.decoding.photos import MAX_PIXELS, count_pixels, prepare_photo
 
 
 class PixelBudget:

@@ -31,7 +31,7 @@ from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
-from phototag.decoding.photos import FORMATS
+from phototag.decoding.formats import FORMATS
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.runtime import Session, can_record
 from phototag.network.weights import read_metadata, required_packages

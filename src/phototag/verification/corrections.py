@@ -5,16 +5,12 @@ reads the label files applies it. A photo is known by its content, so that corre
 names and numbers.
 """
 
-import csv
-import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import escape_name
@@ -111,40 +107,9 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
     return {line: answers[line] for line in sorted(answers, key=times.__getitem__)}
 
 
-def settle(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
+def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
     """Return the last answer about each entry: later answers win."""
     return {answer.entry: answer for answer in answers}
-
-
-def append_answer(path: Path, answer: Answer) -> None:
-    """Append an answer, in one write under a lock, and wait until it is on the disk.
-
-    Pages that append at once wait for each other, and a kill at any moment leaves the row or none
-    of it.
-
-    Raises:
-        InputError: The file was saved in another layout, so that a row would not fit in.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    row = _format_row(astuple(answer))
-    with FileLock(path.with_name(f".{path.name}.lock")), path.open("a+b", buffering=0) as file:
-        file.seek(0)
-        header = file.readline().removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
-        if not header:
-            row = _format_row(COLUMNS) + row
-        elif header.decode(errors="replace") != ",".join(COLUMNS):
-            raise InputError(
-                f"{path}: the first line must be {','.join(COLUMNS)}: save the file as UTF-8, with "
-                "commas and the columns in this order"
-            )
-        end = file.seek(0, os.SEEK_END)
-        if end and header:
-            file.seek(-1, os.SEEK_END)
-            row = row if file.read(1) == b"\n" else b"\n" + row
-        if file.write(row) != len(row):
-            file.truncate(end)
-            raise OSError(f"{path}: the disk took only a part of a row")
-        os.fsync(file.fileno())
 
 
 def apply_answers(
@@ -178,7 +143,7 @@ def apply_answers(
     present, rejected = {escape_name(file) for file in files}, {photo.sha256 for photo in photos}
     changes, problems = [], []
     lines = {answer.entry: line for line, answer in answers.items()}
-    for entry, answer in settle(answers.values()).items():
+    for entry, answer in latest_answers(answers.values()).items():
         missing = (
             "a correction of a label that is not learned"
             if answer.label not in targets
@@ -223,9 +188,3 @@ def remark_changes(photos: Sequence[Photo], changes: Sequence[Change]) -> list[P
         reason = photos[row].reason
         remarked[row] = replace(photos[row], reason=f"{reason}; {remark}" if reason else remark)
     return remarked
-
-
-def _format_row(cells: Iterable[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()

@@ -24,7 +24,7 @@ def decoding_key(size: int, min_side: int, max_pixels: int) -> str:
     return content_key(settings, code)
 
 
-def remember_photos(
+def save_decode_cache(
     folder: Path, key: str, names: Sequence[str], photos: Sequence[Photo], images: Path
 ) -> None:
     """Keep what was decoded, in place of what was kept before.
@@ -56,7 +56,7 @@ def remember_photos(
             other.unlink(missing_ok=True)
 
 
-def recall_photos(folder: Path, key: str) -> dict[str, Photo]:
+def load_decode_cache(folder: Path, key: str) -> dict[str, Photo]:
     """Return what was kept under this key: file -> photo, whose pixels stay on disk until used."""
     try:
         note = read_json(folder / NOTE)

@@ -16,7 +16,7 @@ import numpy as np
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import read_file
-from phototag.decoding.system_files import is_leftover
+from phototag.decoding.system_files import is_system_file
 from phototag.verification.problems import Problem
 
 # Up to 18 digits: what fits into 64 bits.
@@ -70,7 +70,7 @@ def refuse_names(names: Sequence[str]) -> dict[str, str]:
     first = {number: name for name, number in zip(names[::-1], numbers[::-1], strict=True)}
     refused = {}
     for name, number in zip(names, numbers, strict=True):
-        if is_leftover(name):
+        if is_system_file(name):
             refused[name] = "left by the operating system"
         elif number is None:
             refused[name] = "wrong name: not imN.jpg, with a number N"
@@ -200,7 +200,7 @@ def _find_label_files(
         in_place = path.parent.name.casefold() == folder
         if is_about_photo(name) and label not in wanted:
             about.append(name)
-        elif path.suffix.lower() != ".txt" or not in_place or is_leftover(name):
+        elif path.suffix.lower() != ".txt" or not in_place or is_system_file(name):
             problems.append(Problem(name, 0, "not a label file", "passed over", "noted"))
         elif wanted and label not in wanted:
             problems.append(Problem(name, 0, "an unknown class", "not in data.labels", "noted"))

@@ -40,7 +40,7 @@ def prepare_photos(
         max_pixels: As for `prepare_photo`.
         backend: Of `run_in_order`; a cluster must see `source` under the same path.
         n_jobs: As there.
-        known: Of `memory.recall_photos`; a file of these bytes is not decoded again.
+        known: Of `memory.load_decode_cache`; a file of these bytes is not decoded again.
     """
     refused, known = refused or {}, known or {}
     tasks = [

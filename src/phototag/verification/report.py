@@ -14,7 +14,7 @@ from PIL import Image
 from phototag.base.files import replace_file, write_json
 from phototag.dataset.manifest import escape_name, keep, label_names, label_targets
 from phototag.dataset.targets import UNKNOWN, all_known, is_known
-from phototag.decoding.system_files import describe_leftovers
+from phototag.decoding.system_files import describe_system_files
 from phototag.pages.cells import guard_cells
 from phototag.pages.figures import (
     BLUE,
@@ -43,12 +43,12 @@ def list_rejected(manifest: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def write_intake(
+def write_verification_report(
     folder: Path,
     manifest: pd.DataFrame,
     problems: Sequence[Problem],
     images: np.ndarray,
-    leftovers: Sequence[str] = (),
+    system_files: Sequence[str] = (),
     changes: Sequence[Change] = (),
 ) -> None:
     """Write summary.json, problems.csv, duplicates.csv, sizes.png and report.html.
@@ -58,11 +58,11 @@ def write_intake(
         manifest: Of all source files, with the duplicate groups.
         problems: Of photos and label files.
         images: uint8 [num_images, size, size, 3], of the photos that were not rejected.
-        leftovers: Files of systems and tools, which were passed over; they are counted apart.
+        system_files: Files of systems and tools, which were passed over; they are counted apart.
         changes: Entries that people corrected.
     """
     duplicates = tabulate_duplicates(manifest)
-    summary = summarize(manifest, problems, duplicates) | {"leftovers": len(leftovers)}
+    summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
     if changes:
         summary["corrected"] = _count(change.label for change in changes)
     write_json(folder / "summary.json", summary)
@@ -94,7 +94,11 @@ def write_intake(
         "phototag.verification",
         "report.html.j2",
         title="What came in?",
-        headline=[*_headline(summary), *_describe_changes(changes), *describe_leftovers(leftovers)],
+        headline=[
+            *_headline(summary),
+            *_describe_changes(changes),
+            *describe_system_files(system_files),
+        ],
         tables={name: counts for name, counts in tables.items() if counts},
         sizes=sizes,
         problems=about_labels[:LINES],

@@ -244,7 +244,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
 
 
 # Of systems and tools: passed over, and no row of the manifest.
-LEFTOVERS = (".DS_Store", "Thumbs.db", "._im101.jpg", "@eaDir/im102.jpg", "im103.xmp", "Icon\r")
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "._im101.jpg", "@eaDir/im102.jpg", "im103.xmp", "Icon\r")
 
 
 def make_corpus(folder: Path) -> list[Case]:
@@ -256,7 +256,7 @@ def make_corpus(folder: Path) -> list[Case]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         cases.append(Case(name, decision, kinds))
-    for name in LEFTOVERS:
+    for name in SYSTEM_FILES:
         (images / name).parent.mkdir(exist_ok=True)
         (images / name).write_bytes(b"\0\1")
     outside = folder.with_name("outside.jpg")
