@@ -1,10 +1,10 @@
-"""Draw the embedded data set: params -> data/sample."""
+"""Write the synthetic dataset: params -> data/sample."""
 
 from pathlib import Path
 
 from phototag.base.params import read_params
+from phototag.synthetic.dataset import write_dataset
 from phototag.synthetic.params import SyntheticParams
-from phototag.synthetic.sample import write_sample
 
 from . import run
 
@@ -12,7 +12,7 @@ from . import run
 def main() -> None:
     """Run the stage."""
     params = read_params(SyntheticParams)
-    write_sample(Path("data/sample"), params.sample.num_images, params.seed)
+    write_dataset(Path("data/sample"), params.sample.num_images, params.seed)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from phototag.base import files
+from phototag.base.errors import InputError
 from phototag.base.files import (
     content_key,
     file_digest,
+    project_root,
     read_json,
     replace_file,
     write_json,
@@ -18,7 +20,7 @@ from phototag.base.files import (
 )
 
 
-def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
+def test_file_is_replaced_when_the_block_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "new" / "table.csv"
     with replace_file(path) as temporary:
         assert temporary.suffix == ".csv"
@@ -28,7 +30,7 @@ def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_block_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
+def test_old_file_stays_when_the_block_raises(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old", encoding="utf-8")
 
@@ -43,30 +45,30 @@ def test_a_block_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+def test_text_is_written_as_utf8_with_unix_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "ä\nb\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa4\nb\n"
 
 
-def test_json_keeps_values_and_letters(tmp_path: Path) -> None:
+def test_json_round_trip_keeps_values_and_letters(tmp_path: Path) -> None:
     value = {"Köln": [1, 0.1, None], "b": {"c": True}}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
     assert "Köln" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
-def test_the_digest_is_that_of_sha256(tmp_path: Path) -> None:
+def test_file_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
-def test_the_key_follows_settings_and_contents_but_not_names(tmp_path: Path) -> None:
-    a, b, twin = tmp_path / "a", tmp_path / "b", tmp_path / "twin"
+def test_content_key_depends_on_settings_and_contents_but_not_on_names(tmp_path: Path) -> None:
+    a, b, copy = tmp_path / "a", tmp_path / "b", tmp_path / "copy"
     a.write_bytes(b"1")
     b.write_bytes(b"2")
-    twin.write_bytes(b"1")
+    copy.write_bytes(b"1")
     key = content_key({"lr": 0.1, "seed": 0}, [a, b])
-    assert content_key({"seed": 0, "lr": 0.1}, [twin, b]) == key
+    assert content_key({"seed": 0, "lr": 0.1}, [copy, b]) == key
     others = {
         content_key({"lr": 0.2, "seed": 0}, [a, b]),
         content_key({"lr": 0.1, "seed": 0}, [b, a]),
@@ -77,7 +79,7 @@ def test_the_key_follows_settings_and_contents_but_not_names(tmp_path: Path) -> 
     assert len(others | {key}) == 5
 
 
-def test_what_a_killed_process_left_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_only_are_removed(tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     (tmp_path / f".a.{killed.pid}.tmp.csv").write_text("half")
@@ -108,3 +110,24 @@ def test_a_table_is_written_as_pandas_writes_it(
         files.write_table(tmp_path / "ours.csv", part)
         part.to_csv(tmp_path / "theirs.csv", index=False, float_format="%.8g", lineterminator="\n")
         assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()
+
+
+def test_project_root_is_found_from_a_subfolder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "docs" / "images")
+    assert project_root() == tmp_path
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "docs"))
+    assert project_root() == tmp_path / "docs"
+
+
+def test_folder_outside_a_project_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is not inside a phototag project"):
+        project_root()

@@ -12,14 +12,14 @@ def double(number: int, offset: int = 0) -> int:
 
 
 @pytest.mark.parametrize("backend", ["sequential", "threading", "loky"])
-def test_results_come_in_the_order_of_the_tasks(backend: Backend) -> None:
+def test_results_have_the_order_of_the_tasks(backend: Backend) -> None:
     found = run_in_order(partial(double, offset=1), range(300), backend, n_jobs=2)
     assert list(found) == [2 * number + 1 for number in range(300)]
     assert list(run_in_order(double, [], backend)) == []
 
 
-def test_one_process_does_a_task_when_it_is_asked_for() -> None:
-    """What was done before a kill is then with the caller."""
+def test_sequential_backend_runs_a_task_only_when_its_result_is_requested() -> None:
+    """The caller then has all results that were computed before a kill."""
     done: list[int] = []
     results = run_in_order(done.append, range(10), "sequential")
     next(results)
@@ -34,7 +34,7 @@ def test_one_process_does_a_task_when_it_is_asked_for() -> None:
         ("ray", "needs ray: run `make setup-ray`"),
     ],
 )
-def test_what_a_backend_needs_is_told(
+def test_missing_package_of_a_backend_is_reported(
     monkeypatch: pytest.MonkeyPatch, backend: Backend, sentence: str
 ) -> None:
     monkeypatch.setattr(parallel, "find_spec", lambda name: None)
@@ -42,7 +42,7 @@ def test_what_a_backend_needs_is_told(
         next(run_in_order(double, range(3), backend))
 
 
-def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scheduler_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
 
     def refuse() -> None:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from phototag.decoding.perceptual_hash import perceptual_hash
-from phototag.synthetic.sample import draw_photo, draw_targets
+from phototag.synthetic.dataset import draw_image, draw_targets
 from phototag.verification.duplicates import group_duplicates, near_pairs
 
 BITS = 8
@@ -20,7 +20,7 @@ def distance(a: str, b: str) -> int:
 def photos() -> list[Image.Image]:
     """40 drawn scenes of 128 pixels."""
     rng = np.random.default_rng(0)
-    return [draw_photo(row, rng) for row in draw_targets(40, rng)]
+    return [draw_image(row, rng) for row in draw_targets(40, rng)]
 
 
 def stack(images: list[Image.Image]) -> np.ndarray:

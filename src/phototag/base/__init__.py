@@ -1,1 +1,1 @@
-"""What every room stands on: params, files, errors."""
+"""Foundations of all packages: params reader, files, errors, git, parallel tasks."""

@@ -1,5 +1,5 @@
-"""The one error that the user can mend."""
+"""The error of invalid user input."""
 
 
 class InputError(ValueError):
-    """Something given to phototag is wrong; the message names it and says how to mend it."""
+    """Invalid input: the message names it, says what was expected, and how to fix it."""

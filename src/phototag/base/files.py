@@ -1,4 +1,4 @@
-"""Output files: written under a temporary name, then renamed."""
+"""Reading and writing of files; output files are written under a temporary name and renamed."""
 
 import csv
 import glob
@@ -16,7 +16,7 @@ from phototag.base.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_AGE = 14 * 24 * 3600  # seconds after which unfinished work is removed
+MAX_AGE = 14 * 24 * 3600  # seconds after which unfinished files are removed
 ROWS = 2**15  # of a table that are formatted at once
 
 
@@ -42,16 +42,16 @@ def project_root() -> Path:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that becomes `path` when the block ends well.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
-    A kill at any moment leaves the old file or the new one. The folder is made when it is missing,
-    and what a killed process left of the same file is removed.
+    A kill at any moment leaves either the old file or the new one. Missing parent folders are
+    created, and temporary files of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
         if not _is_running(left.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]):
             left.unlink(missing_ok=True)
-    # The suffix stays last, because some writers choose their format by it.
+    # The suffix stays last because some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
@@ -65,13 +65,13 @@ def _is_running(pid: str) -> bool:
         os.kill(int(pid), 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except (PermissionError, ValueError):  # somebody else's process, or no file of ours
+    except (PermissionError, ValueError):  # a process of another user, or not our file name
         return True
     return True
 
 
 def remove_stale(paths: Iterable[Path]) -> None:
-    """Remove those of these files that nobody wrote to for two weeks, such as unfinished work."""
+    """Remove the files that were not modified for two weeks, such as unfinished features."""
     for path in paths:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > MAX_AGE:
@@ -79,13 +79,13 @@ def remove_stale(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with Unix line ends."""
+    """Write text as UTF-8 with Unix line ends."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON."""
+    """Write a value as indented JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -122,19 +122,17 @@ def _format_cells(column: "tuple[Hashable, pd.Series]") -> list[Any]:
 
 
 def read_source(path: Path) -> str:
-    """Read a text file of the repository, such as params.yaml.
+    """Read a UTF-8 text file of the project, such as params.yaml.
 
     Raises:
-        InputError: It is missing, or not UTF-8.
+        InputError: The file is missing or not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the repository's root") from None
+        raise InputError(f"{path} is missing: run this in the root of the project") from None
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 (byte {error.start}): save it in that encoding"
-        ) from None
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:
@@ -143,15 +141,20 @@ def read_json(path: Path) -> Any:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
+    """Return the SHA-256 hash of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_key(settings: Any, paths: Iterable[Path]) -> str:
-    """Return one hash of settings and files: the same key means the same inputs.
+    """Return one hash of settings and of the contents of files.
 
-    Only the files' contents count, in the order given, not their names.
+    Args:
+        settings: Values that JSON can represent.
+        paths: Files in a fixed order; their names do not count.
+
+    Returns:
+        16 hexadecimal digits; equal inputs have equal keys.
     """
     digests = [file_digest(path) for path in paths]
     text = json.dumps([settings, digests], sort_keys=True)

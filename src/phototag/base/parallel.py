@@ -1,4 +1,4 @@
-"""Many small tasks, spread over processes here or over a cluster by joblib."""
+"""Parallel execution of many small tasks by joblib, on this machine or on a cluster."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,25 +11,25 @@ from phototag.base.errors import InputError
 Backend = Literal["sequential", "loky", "threading", "dask", "ray"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-SLAB = 256  # results that Ray's backend holds at once: 400 MB of 32 photos of 128 pixels each
+SLAB = 256  # tasks per call of Ray: 400 MB of results of 32 photos of 128 x 128 pixels each
 
 
 def run_in_order(
     work: Callable[[Task], Result], tasks: Sequence[Task], backend: Backend, n_jobs: int = -1
 ) -> Iterator[Result]:
-    """Do tasks in parallel, and yield their results in the order of the tasks, as they come.
+    """Run tasks in parallel and yield their results in the order of the tasks.
 
     Args:
-        work: A module's function, or a `partial` of one.
-        tasks: Each is sent to a worker, so they should be small.
-        backend: Of joblib: sequential in this process, loky or threading on this machine, dask or
-            ray on a cluster, whose workers must see the files that `work` reads under the same
-            paths. Dask's address is DASK_SCHEDULER_ADDRESS, Ray's RAY_ADDRESS; without one, they
-            start on this machine.
-        n_jobs: Workers of loky and threading; -1 for one a core.
+        work: Function of a module, or a `functools.partial` of one, so that it can be pickled.
+        tasks: Arguments; each is sent to a worker, so they should be small.
+        backend: Backend of joblib: sequential (this process), loky or threading (this machine),
+            dask or ray (a cluster). Workers of a cluster must see the files that `work` reads
+            under the same paths. DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names the cluster; without
+            it, one is started on this machine.
+        n_jobs: Number of workers of loky and threading; -1 for one per core.
 
     Raises:
-        InputError: What the backend needs is not installed, or its cluster does not answer.
+        InputError: A package of the backend is not installed, or its cluster does not answer.
     """
     from joblib import Parallel, delayed, parallel_config
 
@@ -42,7 +42,7 @@ def run_in_order(
 
             register_ray()
         stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
-        # Ray's backend only returns whole lists: it gets the work in slabs that memory can hold.
+        # Ray's backend returns complete lists only, so it receives slabs that fit into memory.
         slab = SLAB if backend == "ray" else max(len(tasks), 1)
         parallel = Parallel(
             return_as="list" if backend == "ray" else "generator", pre_dispatch="4*n_jobs"
@@ -60,8 +60,8 @@ def _join_dask() -> Any:
     except OSError as error:
         address = os.environ.get("DASK_SCHEDULER_ADDRESS", "here")
         raise InputError(
-            f"no Dask scheduler answers at {address} ({error}): start it, or set "
-            "DASK_SCHEDULER_ADDRESS to where it is"
+            f"no Dask scheduler answers at {address} ({error}): start one, or set "
+            "DASK_SCHEDULER_ADDRESS to its address"
         ) from None
 
 

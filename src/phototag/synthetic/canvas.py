@@ -1,4 +1,4 @@
-"""A canvas, measured in fractions of its side, and the colours that many things share."""
+"""The canvas on which a scene is drawn, and shared colours."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Box = tuple[float, float, float, float]
 
 
 class Canvas:
-    """A scene in the making; places are fractions of the side, 0..1 from the top left."""
+    """A square RGB image; coordinates are fractions of its side, 0..1 from the top left."""
 
     def __init__(self, side: int, rng: np.random.Generator) -> None:
         self.side = side
@@ -19,34 +19,34 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
 
     def uniform(self, low: float, high: float) -> float:
-        """Draw a number."""
+        """Sample a number uniformly."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """Draw yes or no."""
+        """Sample True with a probability of 0..1."""
         return bool(self.rng.random() < probability)
 
     def colour(self, low: int = 20, high: int = 235) -> Colour:
-        """Draw any colour."""
+        """Sample a colour with each channel in low..high - 1."""
         red, green, blue = (int(value) for value in self.rng.integers(low, high, 3))
         return red, green, blue
 
     def pick(self, *colours: Colour) -> Colour:
-        """Draw one of the colours, a little off."""
+        """Sample one of the colours and vary it slightly."""
         return self.near(colours[int(self.rng.integers(len(colours)))], 18)
 
     def near(self, colour: Colour, spread: int) -> Colour:
-        """Draw a colour near to another."""
+        """Sample a colour whose channels differ by at most `spread`."""
         moved = np.clip(np.array(colour) + self.rng.integers(-spread, spread + 1, 3), 0, 255)
         return int(moved[0]), int(moved[1]), int(moved[2])
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
-        """Fill an ellipse by its centre and radii."""
+        """Fill an ellipse given by its centre and radii."""
         box = (x - rx, y - ry, x + rx, y + ry)
         self.draw.ellipse([value * self.side for value in box], fill=colour)
 
     def box(self, box: Box, colour: Colour, radius: float = 0.0) -> None:
-        """Fill a rectangle given by its left, top, right and bottom."""
+        """Fill a rectangle (left, top, right, bottom) with corners of the given radius."""
         left, top, right, bottom = (value * self.side for value in box)
         if right > left and bottom > top:
             self.draw.rounded_rectangle([left, top, right, bottom], radius * self.side, fill=colour)
@@ -56,12 +56,12 @@ class Canvas:
         self.draw.polygon([(x * self.side, y * self.side) for x, y in points], fill=colour)
 
     def line(self, points: Sequence[tuple[float, float]], colour: Colour, width: float) -> None:
-        """Draw a line of a width."""
+        """Draw a connected line."""
         scaled = [(x * self.side, y * self.side) for x, y in points]
         self.draw.line(scaled, fill=colour, width=max(1, round(width * self.side)), joint="curve")
 
     def gradient(self, top: Colour, bottom: Colour, box: Box) -> None:
-        """Fill a rectangle from one colour at the top to another at the bottom."""
+        """Fill a rectangle with a vertical colour gradient."""
         left, upper, right, lower = (round(value * self.side) for value in box)
         if right <= left or lower <= upper:
             return
@@ -96,6 +96,6 @@ SKIES: tuple[Colour, ...] = (
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Make a colour darker (factor under 1) or lighter."""
+    """Return a darker (factor below 1) or lighter colour."""
     red, green, blue = (min(255, round(value * factor)) for value in colour)
     return red, green, blue

@@ -1,7 +1,7 @@
-"""Small scenes, drawn: a place, things that stand in it, light and grain.
+"""Synthetic scenes: a background, objects, lighting and noise.
 
-Colours, light, place and clutter are drawn alike for every label and for none, so that averages of
-pixels give little away: what tells labels apart is shape.
+Colours, lighting, background and clutter have the same distribution for all labels, so that mean
+pixel values reveal little: labels differ by shape.
 """
 
 from collections.abc import Callable, Set
@@ -9,24 +9,23 @@ from collections.abc import Callable, Set
 import numpy as np
 from PIL import Image, ImageFilter
 
+from phototag.synthetic.backgrounds import paint_background
 from phototag.synthetic.canvas import Canvas
-from phototag.synthetic.places import paint_background
-from phototag.synthetic.things import (
+from phototag.synthetic.objects import (
     draw_bird,
     draw_car,
     draw_clouds,
     draw_clutter,
     draw_dog,
-    draw_figures,
     draw_flower,
     draw_night,
-    draw_portrait,
     draw_tree,
 )
+from phototag.synthetic.people import draw_figures, draw_portrait
 
-SCALE = 2  # scenes are drawn larger and reduced, for smooth edges
+SCALE = 2  # scenes are drawn at twice the size and reduced, for smooth edges
 
-# In this order: what stands further back is drawn first.
+# Ordered from back to front.
 PAINTERS: dict[str, Callable[[Canvas, float], None]] = {
     "clouds": draw_clouds,
     "tree": draw_tree,
@@ -41,9 +40,9 @@ def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.I
     """Draw a scene that shows exactly these labels.
 
     Args:
-        labels: Of the sample's 14.
-        rng: Draws everything else.
-        size: Pixels a side.
+        labels: Labels of the scene, a subset of `dataset.LABELS`.
+        rng: Source of all other random choices.
+        size: Image side in pixels.
 
     Returns:
         An RGB image of `size` x `size`.
@@ -70,7 +69,7 @@ def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.I
 
 
 def develop(canvas: Canvas, size: int) -> Image.Image:
-    """Reduce the scene and give it light, contrast, blur and grain."""
+    """Reduce the scene to `size` and vary its lighting, contrast, blur and noise."""
     image = canvas.image.reduce(SCALE)
     if canvas.chance(0.5):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

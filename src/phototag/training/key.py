@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from phototag import base, dataset, metrics, network, training
 from phototag.base.files import content_key
 from phototag.network import distributed
 from phototag.network.backbones import TIMM
@@ -16,7 +15,7 @@ from phototag.network.params import ModelParams
 from phototag.network.pretrained import find_weights_file, list_weights_files
 from phototag.training.loop import pick_dtype
 
-ROOMS = (base, dataset, metrics, network, training)
+PACKAGES = ("base", "dataset", "metrics", "network", "training")
 
 
 def training_key(
@@ -75,6 +74,6 @@ def state_key(
 
 
 def _list_code() -> list[tuple[Path, Path]]:
-    """List every Python file of the rooms, each with the folder that holds the rooms."""
-    rooms = [Path(str(room.__file__)).parent for room in ROOMS]
-    return [(room.parent, path) for room in rooms for path in sorted(room.rglob("*.py"))]
+    """List the Python files of the packages that training runs, each with its root folder."""
+    root = Path(__file__).parents[1]
+    return [(root, path) for name in PACKAGES for path in sorted((root / name).rglob("*.py"))]

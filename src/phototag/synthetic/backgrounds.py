@@ -1,4 +1,8 @@
-"""Places where a scene is set: sky and ground, a room, a studio, the sea, a river."""
+"""Backgrounds of a scene: outdoors, indoors, a studio, the sea, a river.
+
+Each function paints a background and returns the height at which objects can stand, as a fraction
+of the side from the top.
+"""
 
 import math
 from collections.abc import Set
@@ -10,7 +14,7 @@ from phototag.synthetic.canvas import GREENS, SKIES, Canvas, shade
 
 
 def paint_background(canvas: Canvas, labels: Set[str]) -> float:
-    """Paint the place that the labels ask for, else any; return where things can stand."""
+    """Paint the background that the labels require, or a random one."""
     if "sea" in labels:
         return paint_sea(canvas)
     if "river" in labels:
@@ -22,7 +26,7 @@ def paint_background(canvas: Canvas, labels: Set[str]) -> float:
 
 
 def paint_outdoors(canvas: Canvas) -> float:
-    """Paint sky and ground with hills, mountains or houses; return the horizon's height."""
+    """Paint sky and ground, sometimes with hills, mountains or houses; return the horizon."""
     horizon = canvas.uniform(0.38, 0.72)
     sky = canvas.pick(*SKIES)
     canvas.gradient(shade(sky, canvas.uniform(0.7, 1.0)), shade(sky, 1.15), (0, 0, 1, horizon))
@@ -53,7 +57,7 @@ def paint_ridge(canvas: Canvas, horizon: float, height: float, jagged: bool) -> 
 
 
 def paint_houses(canvas: Canvas, horizon: float) -> None:
-    """Paint a row of buildings with windows."""
+    """Paint a row of buildings with windows on the horizon."""
     x = canvas.uniform(-0.1, 0.2)
     while x < 1:
         width, height = canvas.uniform(0.12, 0.32), canvas.uniform(0.12, min(0.5, horizon))
@@ -66,7 +70,7 @@ def paint_houses(canvas: Canvas, horizon: float) -> None:
 
 
 def paint_indoors(canvas: Canvas) -> float:
-    """Paint a wall and a floor with a picture, a window or a shelf; return the floor's height."""
+    """Paint a wall with framed rectangles, and a floor; return the edge of the floor."""
     floor = canvas.uniform(0.62, 0.9)
     wall = canvas.pick(
         (206, 192, 172), (150, 160, 168), (170, 120, 100), (110, 120, 110), (92, 80, 84)
@@ -82,7 +86,7 @@ def paint_indoors(canvas: Canvas) -> float:
 
 
 def paint_studio(canvas: Canvas) -> float:
-    """Paint a plain or blurred backdrop; return the table's height."""
+    """Paint a blurred backdrop; return the height of the table."""
     canvas.gradient(canvas.colour(), canvas.colour(), (0, 0, 1, 1))
     for _ in range(int(canvas.rng.integers(0, 9))):
         radius = canvas.uniform(0.05, 0.3)
@@ -93,7 +97,7 @@ def paint_studio(canvas: Canvas) -> float:
 
 
 def paint_sea(canvas: Canvas) -> float:
-    """Paint sky, water with waves across and perhaps a beach; return where one can stand."""
+    """Paint sky, water with horizontal waves, and sometimes a beach; return the beach."""
     horizon = canvas.uniform(0.3, 0.55)
     sky = canvas.pick(*SKIES)
     canvas.gradient(shade(sky, 0.85), shade(sky, 1.15), (0, 0, 1, horizon))
@@ -116,7 +120,7 @@ def paint_sea(canvas: Canvas) -> float:
 
 
 def paint_river(canvas: Canvas) -> float:
-    """Paint a landscape with a river that winds towards the viewer; return where one can stand."""
+    """Paint a landscape with a winding river; return the bank in front."""
     horizon = paint_outdoors(canvas)
     water = canvas.pick((70, 120, 160), (110, 140, 160), (90, 110, 90), (150, 150, 150))
     start, bend = canvas.uniform(0.25, 0.75), canvas.uniform(0.12, 0.3) * canvas.rng.choice([-1, 1])

@@ -1,11 +1,11 @@
-"""The embedded data set: small scenes drawn from a seed, in the layout of the report's data.
+"""The synthetic dataset: small scenes drawn from a seed, in the layout of the report's data.
 
-The real photos cannot be shipped. These scenes keep what matters of them: the same 14 labels,
-about half of the photos without any, labels that come together (a portrait shows people; the sea
-often has clouds), and labels that only shape tells apart.
+The real photos cannot be shipped. The synthetic images keep their essential properties: the same
+14 labels, about half of the images unlabelled, correlated labels (a portrait shows people; the sea
+often has clouds), and labels that only shape distinguishes.
 
-Rates follow the real data's, but the rarest labels (baby, river, sea, car, bird) are lifted to
-about 2 % of the photos, or a set of 2 000 would have a handful of each.
+Label rates follow the real data, except that the rarest labels (baby, river, sea, car, bird) are
+raised to about 2 % of the images, so that 2 000 images contain about 40 of each.
 """
 
 import shutil
@@ -23,12 +23,12 @@ LABELS = (
     *("baby", "bird", "car", "clouds", "dog", "female", "flower"),
     *("male", "night", "people", "portrait", "river", "sea", "tree"),
 )
-GRAYSCALE = 0.015  # share of photos saved without colour
-CHUNK = 50  # photos a task
+GRAYSCALE = 0.015  # share of images saved in grayscale
+CHUNK = 50  # images per task
 
 
 def draw_targets(num_images: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw which labels each photo carries.
+    """Sample the labels of each image.
 
     Returns:
         0/1, uint8 [num_images, 14], in the order of `LABELS`.
@@ -47,7 +47,7 @@ def _draw_labels(rng: np.random.Generator) -> set[str]:
         portrait = rng.random() < 0.49
         if portrait:
             labels.add("portrait")
-        # Female only, male only, both, neither.
+        # Shares of female only, male only, both, neither.
         shares = (0.50, 0.31, 0.12, 0.07) if portrait else (0.245, 0.37, 0.12, 0.265)
         labels |= [{"female"}, {"male"}, {"female", "male"}, set()][rng.choice(4, p=shares)]
         if rng.random() < (0.105 if portrait else 0.02):
@@ -71,13 +71,13 @@ def _draw_labels(rng: np.random.Generator) -> set[str]:
     return labels
 
 
-def draw_photo(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -> Image.Image:
+def draw_image(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -> Image.Image:
     """Draw a scene that shows exactly these labels.
 
     Args:
         targets: 0/1 [14], in the order of `LABELS`.
-        rng: Draws everything else.
-        size: Pixels a side.
+        rng: Source of all other random choices.
+        size: Image side in pixels.
 
     Returns:
         An RGB image of `size` x `size`.
@@ -86,23 +86,23 @@ def draw_photo(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -
     return draw_scene(labels, rng, size)
 
 
-def write_sample(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> None:
-    """Draw the data set: `images/imN.jpg` and `annotations/CLASS.txt`, N from 1.
+def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> None:
+    """Write the dataset: `images/imN.jpg` and `annotations/CLASS.txt`, N from 1.
 
-    Photo N follows from the seed and N alone, so that the number of jobs does not change it. The
-    folder is built beside its place and renamed when it is whole.
+    Image N depends on the seed and N alone, not on the number of jobs. The folder is written under
+    a temporary name and renamed.
 
     Args:
-        folder: Where; it must not exist, or be empty.
-        num_images: How many photos.
-        seed: Draws everything.
-        n_jobs: Processes; -1 takes every core.
+        folder: Output folder; it must be missing or empty.
+        num_images: Number of images.
+        seed: Random seed.
+        n_jobs: Number of processes; -1 for one per core.
 
     Raises:
-        InputError: The folder holds something already.
+        InputError: The folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: remove it, or draw into another folder")
+        raise InputError(f"{folder} is not empty: remove it or name another folder")
     targets = draw_targets(num_images, np.random.default_rng(seed))
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -110,8 +110,8 @@ def write_sample(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> 
     (temporary / "annotations").mkdir()
     starts = range(0, num_images, CHUNK)
     parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    tasks = (delayed(_write_photos)(temporary, targets, start, seed) for start in starts)
-    for _ in tqdm(parallel(tasks), "sample", len(starts), unit=f"{CHUNK} photos", disable=None):
+    tasks = (delayed(_write_images)(temporary, targets, start, seed) for start in starts)
+    for _ in tqdm(parallel(tasks), "sample", len(starts), unit=f"{CHUNK} images", disable=None):
         pass
     for column, label in enumerate(LABELS):
         numbers = np.flatnonzero(targets[:, column]) + 1
@@ -122,10 +122,10 @@ def write_sample(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> 
     temporary.rename(folder)
 
 
-def _write_photos(folder: Path, targets: np.ndarray, start: int, seed: int) -> None:
+def _write_images(folder: Path, targets: np.ndarray, start: int, seed: int) -> None:
     for number, row in enumerate(targets[start : start + CHUNK], start=start + 1):
         rng = np.random.default_rng([seed, number])
-        image = draw_photo(row, rng)
+        image = draw_image(row, rng)
         if rng.random() < GRAYSCALE:
             image = image.convert("L")
         image.save(folder / "images" / f"im{number}.jpg", quality=90)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.synthetic.sample import LABELS, draw_photo, draw_targets, write_sample
+from phototag.synthetic.dataset import LABELS, draw_image, draw_targets, write_dataset
 from phototag.verification.labels import read_labels
 from phototag.verification.layout import find_layout
 
@@ -14,17 +14,17 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_same_seed_same_bytes_whatever_the_jobs(tmp_path: Path) -> None:
+def test_same_seed_gives_same_bytes_for_any_number_of_jobs(tmp_path: Path) -> None:
     for name, seed, jobs in (("a", 3, 1), ("b", 3, 2), ("c", 4, 1)):
-        write_sample(tmp_path / name, 60, seed, jobs)
+        write_dataset(tmp_path / name, 60, seed, jobs)
     a, b, c = (tree(tmp_path / name) for name in "abc")
     assert a == b
     assert a["images/im1.jpg"] != c["images/im1.jpg"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
-def test_layout_reads_back_as_the_drawn_targets(tmp_path: Path) -> None:
-    write_sample(tmp_path / "set", 30, seed=1, n_jobs=1)
+def test_written_label_files_equal_the_sampled_targets(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", 30, seed=1, n_jobs=1)
     layout = find_layout(tmp_path / "set")
     names = [f"images/im{number}.jpg" for number in range(1, 31)]
     assert sorted(layout.images) == sorted(names)
@@ -35,14 +35,14 @@ def test_layout_reads_back_as_the_drawn_targets(tmp_path: Path) -> None:
     assert {Image.open(tmp_path / "set" / name).size for name in names} == {(128, 128)}
 
 
-def test_some_photos_are_grayscale(tmp_path: Path) -> None:
-    write_sample(tmp_path / "set", 200, seed=0, n_jobs=2)
+def test_some_images_are_grayscale(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", 200, seed=0, n_jobs=2)
     modes = [Image.open(path).mode for path in (tmp_path / "set" / "images").iterdir()]
     assert 0 < modes.count("L") < 12
     assert modes.count("L") + modes.count("RGB") == 200
 
 
-def test_rates_and_co_occurrences_follow_the_real_ones() -> None:
+def test_label_rates_and_co_occurrences_match_the_real_data() -> None:
     targets = draw_targets(20_000, np.random.default_rng(0)).astype(bool)
     rate = dict(zip(LABELS, targets.mean(axis=0), strict=True))
     expected = {"people": 0.32, "female": 0.161, "male": 0.149, "portrait": 0.156}
@@ -64,20 +64,20 @@ def test_rates_and_co_occurrences_follow_the_real_ones() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_each_label_changes_the_scene(label: str) -> None:
+def test_each_label_changes_the_image(label: str) -> None:
     for seed in range(20):
         targets = np.array([name == label for name in LABELS], np.uint8)
         if label in ("female", "male", "baby", "portrait"):
             targets[LABELS.index("people")] = 1
-        shown = draw_photo(targets, np.random.default_rng(seed), size=64)
+        shown = draw_image(targets, np.random.default_rng(seed), size=64)
         assert (shown.mode, shown.size) == ("RGB", (64, 64))
-        empty = draw_photo(np.zeros(14, np.uint8), np.random.default_rng(seed), size=64)
+        empty = draw_image(np.zeros(14, np.uint8), np.random.default_rng(seed), size=64)
         assert np.abs(np.asarray(shown, int) - np.asarray(empty, int)).mean() > 1
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+def test_non_empty_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="set is not empty"):
-        write_sample(tmp_path / "set", 5, seed=0, n_jobs=1)
+        write_dataset(tmp_path / "set", 5, seed=0, n_jobs=1)
     assert tree(tmp_path / "set") == {"mine.txt": b"mine"}

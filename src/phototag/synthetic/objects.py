@@ -1,7 +1,6 @@
-"""Things that stand in a scene or hang above it, with a label and without, and the night."""
+"""Objects of a scene, labelled and unlabelled, and the darkness of night."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -10,7 +9,7 @@ from phototag.synthetic.canvas import GREENS, HAIR, SKIN, Canvas, Colour, shade
 
 
 def draw_clouds(canvas: Canvas, ground: float) -> None:
-    """Draw heaps of cloud with flat bases in the sky."""
+    """Draw two to four clouds with flat bases in the upper third."""
     tone = canvas.pick((250, 250, 250), (226, 226, 232), (244, 220, 206))
     for _ in range(int(canvas.rng.integers(2, 5))):
         x, y = canvas.uniform(0.05, 0.95), canvas.uniform(0.08, 0.32)
@@ -25,7 +24,7 @@ def draw_clouds(canvas: Canvas, ground: float) -> None:
 
 
 def draw_tree(canvas: Canvas, ground: float) -> None:
-    """Draw a leafy tree, a conifer or a bare one."""
+    """Draw a broadleaf tree, a conifer or a bare tree."""
     x, foot = canvas.uniform(0.2, 0.8), min(0.97, ground + canvas.uniform(0.05, 0.25))
     height = canvas.uniform(0.5, 0.8)
     top, bark, leaf = foot - height, canvas.pick((92, 66, 44), (70, 60, 54)), canvas.pick(*GREENS)
@@ -56,7 +55,7 @@ def draw_branch(
     width: float,
     bark: Colour,
 ) -> None:
-    """Draw a bare branch and those that grow from it."""
+    """Draw a bare branch and, recursively, its side branches."""
     tip = (foot[0] + length * math.cos(angle), foot[1] + length * math.sin(angle))
     canvas.line([foot, tip], bark, width)
     if length > 0.05:
@@ -66,7 +65,7 @@ def draw_branch(
 
 
 def draw_car(canvas: Canvas, ground: float) -> None:
-    """Draw a car from the side."""
+    """Draw the side view of a car."""
     width = canvas.uniform(0.55, 0.85)
     x, foot = canvas.uniform(0, 1 - width), min(0.95, ground + canvas.uniform(0.06, 0.25))
     high, paint, glass = width * 0.2, canvas.colour(), canvas.pick((60, 76, 92), (160, 180, 190))
@@ -96,7 +95,7 @@ def draw_car(canvas: Canvas, ground: float) -> None:
 
 
 def draw_dog(canvas: Canvas, ground: float) -> None:
-    """Draw a dog from the side, facing either way."""
+    """Draw the side view of a dog that faces left or right."""
     size = canvas.uniform(0.42, 0.62)
     foot = max(min(0.95, ground + canvas.uniform(0.08, 0.22)), size * 1.35)
     x = canvas.uniform(0.35, 0.65)
@@ -124,7 +123,7 @@ def draw_dog(canvas: Canvas, ground: float) -> None:
 
 
 def draw_bird(canvas: Canvas, ground: float) -> None:
-    """Draw a perched bird or one in flight."""
+    """Draw a perched or a flying bird."""
     plumage, size = canvas.colour(), canvas.uniform(0.24, 0.36)
     way = 1 if canvas.chance(0.5) else -1
     x, y = canvas.uniform(0.3, 0.7), canvas.uniform(0.25, 0.6)
@@ -163,7 +162,7 @@ def draw_bird(canvas: Canvas, ground: float) -> None:
 
 
 def draw_flower(canvas: Canvas, ground: float) -> None:
-    """Draw one flower close up, or several."""
+    """Draw one large flower, or three to five small ones."""
     several = canvas.chance(0.5)
     petal = canvas.pick(
         (220, 60, 80), (240, 200, 60), (190, 110, 200), (245, 240, 240), (240, 140, 60)
@@ -191,124 +190,8 @@ def draw_flower(canvas: Canvas, ground: float) -> None:
         canvas.ellipse(x, y, size * 0.26, size * 0.26, heart)
 
 
-def draw_head(canvas: Canvas, x: float, y: float, size: float, kind: str) -> None:
-    """Draw a face; `kind` is female, male, baby or unclear (from behind, in a hood)."""
-    skin, hair = canvas.pick(*SKIN), canvas.pick(*HAIR)
-    if kind == "unclear":
-        hood = canvas.colour(30, 200)
-        canvas.ellipse(x, y, size * 0.8, size * 0.98, hood)
-        canvas.ellipse(x, y - size * 0.1, size * 0.6, size * 0.7, shade(hood, 0.8))
-        return
-    if kind == "female":
-        length = canvas.uniform(1.1, 1.9)
-        canvas.box((x - size, y - size * 0.5, x + size, y + size * length), hair, size * 0.5)
-        canvas.ellipse(x, y - size * 0.35, size, size * 0.85, hair)
-    width = 0.95 if kind == "baby" else 0.72
-    canvas.box(
-        (x - size * 0.28, y + size * 0.5, x + size * 0.28, y + size * 1.35), shade(skin, 0.85)
-    )
-    canvas.ellipse(x, y, size * width, size * (0.9 if kind == "baby" else 0.95), skin)
-    if kind == "male":
-        canvas.box(
-            (x - size * 0.74, y - size * 1.05, x + size * 0.74, y - size * 0.5), hair, size * 0.3
-        )
-        for side in (-1, 1):
-            canvas.ellipse(x + side * size * 0.74, y + size * 0.05, size * 0.12, size * 0.2, skin)
-        if canvas.chance(0.55):
-            canvas.ellipse(x, y + size * 0.68, size * 0.52, size * 0.36, hair)
-    elif kind == "female":
-        fringe = [(x - size * 0.8, y - size * 0.1), (x - size * 0.5, y - size * 0.95)]
-        fringe += [(x + size * 0.5, y - size * 0.95), (x + size * 0.1, y - size * 0.55)]
-        canvas.polygon(fringe, hair)
-    else:
-        canvas.ellipse(x, y - size * 0.88, size * 0.25, size * 0.12, hair)
-    eye = size * (0.14 if kind == "baby" else 0.09)
-    for side in (-1, 1):
-        canvas.ellipse(x + side * size * 0.32, y - size * 0.05, eye * 1.3, eye, (245, 245, 245))
-        canvas.ellipse(x + side * size * 0.32, y - size * 0.05, eye * 0.75, eye * 0.9, (40, 30, 26))
-        if kind == "female":
-            lash = (
-                (x + side * size * 0.2, y - size * 0.2),
-                (x + side * size * 0.48, y - size * 0.18),
-            )
-            canvas.line(lash, (30, 22, 20), size * 0.06)
-    canvas.line(
-        [(x, y), (x - size * 0.06, y + size * 0.25), (x + size * 0.04, y + size * 0.27)],
-        shade(skin, 0.7),
-        size * 0.05,
-    )
-    lips = canvas.pick((190, 50, 60)) if kind == "female" else shade(skin, 0.62)
-    canvas.ellipse(
-        x, y + size * 0.52, size * (0.24 if kind != "baby" else 0.14), size * 0.085, lips
-    )
-
-
-def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
-    """Draw head and shoulders of one or two persons, filling the photo."""
-    places = [canvas.uniform(0.35, 0.65)] if len(kinds) == 1 else [0.3, 0.7]
-    for place, kind in zip(places, kinds, strict=True):
-        size = canvas.uniform(0.22, 0.28) if len(kinds) == 1 else canvas.uniform(0.16, 0.2)
-        x, y = place + canvas.uniform(-0.04, 0.04), canvas.uniform(0.34, 0.48)
-        cloth, half = canvas.colour(), size * (1.5 if kind in ("male", "unclear") else 1.2)
-        shoulder = y + size * 1.25
-        body = [(x - half, 1.05), (x - half, shoulder + size * 0.5), (x - size * 0.4, shoulder)]
-        body += [(x + size * 0.4, shoulder), (x + half, shoulder + size * 0.5), (x + half, 1.05)]
-        if kind != "female":
-            canvas.polygon(body, cloth)
-        draw_head(canvas, x, y, size, kind)
-        if kind == "female":
-            canvas.polygon(body, cloth)
-
-
-def draw_figures(canvas: Canvas, kinds: Sequence[str], ground: float) -> None:
-    """Draw whole persons, standing side by side."""
-    slots = np.linspace(0, 1, len(kinds) + 2)[1:-1]
-    for slot, kind in zip(slots, kinds, strict=True):
-        height = canvas.uniform(0.62, 0.88) * (0.65 if kind == "baby" else 1)
-        x = float(slot) + canvas.uniform(-0.06, 0.06)
-        foot = min(0.99, max(ground + canvas.uniform(0.1, 0.25), height + 0.05))
-        head, cloth, legs = height * 0.15, canvas.colour(), canvas.colour(20, 140)
-        neck, hip = foot - height + head * 2, foot - height * 0.45
-        if kind == "female":
-            wide = height * 0.24
-            for side in (-1, 1):
-                canvas.line(
-                    [(x + side * 0.02, hip), (x + side * 0.02, foot)], canvas.pick(*SKIN), 0.025
-                )
-            skirt = foot - height * 0.2
-            canvas.polygon(
-                [
-                    (x - head * 0.7, neck),
-                    (x + head * 0.7, neck),
-                    (x + wide, skirt),
-                    (x - wide, skirt),
-                ],
-                cloth,
-            )
-        elif kind == "unclear":
-            wide = height * 0.14
-            canvas.box((x - wide, neck, x + wide, foot), cloth, wide * 0.7)
-        else:
-            wide = height * 0.15
-            for side in (-1, 1):
-                canvas.line(
-                    [(x + side * wide * 0.5, hip), (x + side * wide * 0.6, foot)],
-                    legs,
-                    height * 0.1,
-                )
-            canvas.box((x - wide, neck, x + wide, hip), cloth, wide * 0.4)
-        for side in (-1, 1):
-            hand = (x + side * (height * 0.2), hip + canvas.uniform(-0.12, 0.02))
-            canvas.line(
-                [(x + side * wide * 0.7, neck + head * 0.5), hand],
-                shade(cloth, 0.8),
-                height * 0.055,
-            )
-        draw_head(canvas, x, foot - height + head, head, kind)
-
-
 def draw_clutter(canvas: Canvas, ground: float) -> None:
-    """Draw things without a label, of every colour, skin, petal and feather included."""
+    """Draw an unlabelled object in any colour, including the colours of skin, hair and leaves."""
     palette = (*SKIN, *HAIR, *GREENS, canvas.colour(), canvas.colour(), canvas.colour())
     size = canvas.uniform(0.08, 0.3)
     x, foot = canvas.uniform(0.05, 0.95), min(1.0, ground + canvas.uniform(0.02, 0.25))
@@ -366,7 +249,7 @@ def draw_clutter(canvas: Canvas, ground: float) -> None:
 
 
 def draw_night(canvas: Canvas, lamps: bool) -> None:
-    """Darken the scene; with `lamps`, hang a moon or stars and light windows and lamps."""
+    """Darken the scene; with `lamps`, also draw stars, lit windows and often a moon."""
     tint = np.array([0.2, 0.22, 0.34]) * canvas.uniform(0.8, 1.3)
     pixels = np.asarray(canvas.image) * tint
     canvas.image.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
@@ -374,7 +257,7 @@ def draw_night(canvas: Canvas, lamps: bool) -> None:
         return
     if canvas.chance(0.6):
         radius = canvas.uniform(0.04, 0.09)
-        # Near a side, where it seldom hangs before somebody's face.
+        # The moon is near a side, so that it rarely covers a face.
         x = canvas.uniform(0.06, 0.22)
         x = 1 - x if canvas.chance(0.5) else x
         canvas.ellipse(x, canvas.uniform(0.08, 0.25), radius, radius, (240, 236, 210))

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from phototag.base.errors import InputError
-from phototag.schema.params import Params, read_all_params
+from phototag.base.keys import apply_overrides
+from phototag.base.params import ParamGroup
+from phototag.network.params import ConvParams
+from phototag.schema.params import RENAMED, Params, read_all_params, validate_all
 
 Values = dict[str, Any]
 Change = Callable[[Values], Any]
@@ -19,13 +23,13 @@ def read_values(path: Path, values: Values) -> Params:
     return read_all_params(path)
 
 
-def test_the_shipped_file_is_read(shipped_params: Params) -> None:
+def test_shipped_file_is_valid(shipped_params: Params) -> None:
     assert shipped_params.split.val + shipped_params.split.test < 1
     assert [block.out for block in shipped_params.model.conv] == [20, 40, 20, 50, 100]
     assert shipped_params.model.linear == (2048, 512)
 
 
-def test_params_are_frozen(shipped_params: Params) -> None:
+def test_params_are_immutable(shipped_params: Params) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         shipped_params.lr = 1.0
 
@@ -42,7 +46,7 @@ def test_params_are_frozen(shipped_params: Params) -> None:
         (lambda values: values.pop("evaluate"), "evaluate is missing"),
     ],
 )
-def test_an_unknown_or_missing_key_is_named(
+def test_unknown_or_missing_key_is_named(
     change: Change, message: str, params_values: Values, tmp_path: Path
 ) -> None:
     change(params_values)
@@ -87,7 +91,7 @@ def test_an_unknown_or_missing_key_is_named(
         ("evaluate.prior_strength", -1),
     ],
 )
-def test_a_bad_value_is_told_by_its_dotted_name(
+def test_invalid_value_is_reported_with_its_dotted_key(
     key: str, value: object, params_values: Values, tmp_path: Path
 ) -> None:
     *groups, last = key.split(".")
@@ -99,30 +103,30 @@ def test_a_bad_value_is_told_by_its_dotted_name(
         read_values(tmp_path / "params.yaml", params_values)
 
 
-def test_a_list_of_weights_beside_conv_is_left_aside(params_values: Values, tmp_path: Path) -> None:
-    """As after `pretrained-best`, with `-S model.name=conv`."""
+def test_weights_are_ignored_for_the_conv_network(params_values: Values, tmp_path: Path) -> None:
+    """This happens after `phototag recipe pretrained-best` with `-S model.name=conv`."""
     params_values["model"] |= {"name": "conv", "weights": ["a", "b"], "freeze": True}
     params = read_values(tmp_path / "params.yaml", params_values)
     assert params.model.backbones == ()
     assert not params.model.frozen
-    with pytest.raises(InputError, match=r"name a backbone in model\.name, or take another"):
+    with pytest.raises(InputError, match=r"name a backbone in model\.name, or choose another"):
         read_values(tmp_path / "params.yaml", params_values | {"optimizer": "lbfgs"})
 
 
-def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes("data: {raw: Fotos fürs Album}".encode("latin-1"))
     with pytest.raises(InputError, match=r"params\.yaml is not UTF-8 \(byte 19\): save it"):
         read_all_params(tmp_path / "params.yaml")
 
 
-def test_every_problem_is_told_at_once(params_values: Values, tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(params_values: Values, tmp_path: Path) -> None:
     params_values["lr"] = -1
     params_values["split"]["val"] = 2
     with pytest.raises(InputError, match=r"lr: .*; split\.val: "):
         read_values(tmp_path / "params.yaml", params_values)
 
 
-def test_a_float_without_a_point_arrives_as_a_float(params_values: Values, tmp_path: Path) -> None:
+def test_float_without_a_decimal_point_is_parsed(params_values: Values, tmp_path: Path) -> None:
     text = yaml.safe_dump(params_values | {"lr": 0.25}).replace("lr: 0.25", "lr: 1e-05")
     assert yaml.safe_load(text)["lr"] == "1e-05"
     path = tmp_path / "params.yaml"
@@ -130,22 +134,22 @@ def test_a_float_without_a_point_arrives_as_a_float(params_values: Values, tmp_p
     assert read_all_params(path).lr == 1e-5
 
 
-def test_an_overridden_block_takes_the_defaults(params_values: Values, tmp_path: Path) -> None:
+def test_overridden_block_uses_the_defaults(params_values: Values, tmp_path: Path) -> None:
     params_values["model"]["conv"] = [{"out": 8, "kernel": 5}]
     (block,) = read_values(tmp_path / "params.yaml", params_values).model.conv
     assert (block.stride, block.padding, block.pool, block.pool_stride) == (1, 0, 1, None)
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.7, 0.4)])
-def test_something_is_left_for_train(
+def test_split_without_train_photos_is_refused(
     val: float, test: float, params_values: Values, tmp_path: Path
 ) -> None:
     params_values["split"] = {"val": val, "test": test}
-    with pytest.raises(InputError, match=r"split: .*leave something for train"):
+    with pytest.raises(InputError, match=r"split: .*leave no photos for train"):
         read_values(tmp_path / "params.yaml", params_values)
 
 
-def test_train_settings_leave_out_what_does_not_move_the_weights(
+def test_train_settings_exclude_params_that_do_not_affect_the_weights(
     params_values: Values, tmp_path: Path
 ) -> None:
     before = read_values(tmp_path / "params.yaml", params_values).train_settings()
@@ -161,16 +165,20 @@ def test_train_settings_leave_out_what_does_not_move_the_weights(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "is not valid YAML"), ("", "the file: "), ("- 1", "the file: ")],
+    [
+        ("a: [1", "is not valid YAML"),
+        ("", "expected keys with values"),
+        ("- 1", "expected keys with values"),
+    ],
 )
-def test_a_file_that_is_no_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_file_that_is_not_a_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_all_params(path)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         read_all_params(tmp_path / "params.yaml")
 
@@ -185,7 +193,7 @@ BACKBONES: list[tuple[Values, tuple[tuple[str, str | None], ...]]] = [
 
 
 @pytest.mark.parametrize(("model", "expected"), BACKBONES)
-def test_each_backbone_has_its_weights(
+def test_each_backbone_is_paired_with_its_weights(
     params_values: Values, tmp_path: Path, model: Values, expected: Any
 ) -> None:
     params_values["model"] |= model
@@ -195,19 +203,80 @@ def test_each_backbone_has_its_weights(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"weights": 3}, r"model\.weights: input should be null, a name, .* network, not 3$"),
-        ({"weights": ["a", None]}, r"model\.weights: input should be null, a name"),
-        ({"weights": ""}, r"model\.weights: input should be null, a name"),
-        ({"name": "a+b", "weights": ["a"]}, r"model: weights lists 1 for the 2 of name"),
-        ({"name": "a", "weights": ["a", "b"]}, r"model: weights lists 2 for the 1 of name"),
-        ({"name": "a+"}, r"model: a\+: \+ joins names of torchvision or timm, such as a\+b$"),
-        ({"name": "conv+resnet18"}, r"model: conv\+resnet18: \+ joins names"),
-        ({"name": "resnet18", "freeze": True}, r"model: freeze keeps .* weights is null"),
+        ({"weights": 3}, r"model\.weights: expected null, a name, or a list .*, not 3$"),
+        ({"weights": ["a", None]}, r"model\.weights: expected null, a name"),
+        ({"weights": ""}, r"model\.weights: expected null, a name"),
+        ({"name": "a+b", "weights": ["a"]}, r"model: weights has 1 entries for the 2 backbones"),
+        ({"name": "a", "weights": ["a", "b"]}, r"model: weights has 2 entries for the 1 backbones"),
+        (
+            {"name": "a+"},
+            r"model: name a\+: expected backbones of torchvision or timm joined by \+",
+        ),
+        ({"name": "conv+resnet18"}, r"model: name conv\+resnet18: expected backbones"),
+        (
+            {"name": "resnet18", "freeze": True},
+            r"model: freeze requires pretrained weights, and weights is null",
+        ),
     ],
 )
-def test_backbones_that_do_not_fit_their_weights_are_told(
+def test_backbones_and_weights_that_do_not_match_are_refused(
     params_values: Values, tmp_path: Path, model: Values, message: str
 ) -> None:
     params_values["model"] |= model
     with pytest.raises(InputError, match=message):
         read_values(tmp_path / "params.yaml", params_values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"pos_weight": True, "train.loss": "focal"},
+            "pos_weight requires loss bce, not focal: set pos_weight to false or train.loss to bce",
+        ),
+        (
+            {"train.label_smoothing": 0.1, "train.loss": "asymmetric"},
+            "train.label_smoothing requires loss bce or focal, not asymmetric",
+        ),
+        (
+            {"model.name": "a", "model.weights": "w", "model.freeze": True, "augment.crop": 0.1},
+            "augment.crop changes photos, but training reads cached features",
+        ),
+        ({"optimizer": "lbfgs"}, "optimizer lbfgs fits a linear probe on cached features"),
+        (
+            {"optimizer": "lbfgs", "model.name": "a", "model.weights": "w", "model.freeze": True},
+            "optimizer lbfgs does not support model.linear: set model.linear to []",
+        ),
+    ],
+)
+def test_values_that_exclude_each_other_are_refused(
+    changes: Values, message: str, params_values: Values
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        validate_all(apply_overrides(params_values, changes), "params.yaml")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_name_of_a_renamed_key_is_refused_with_the_new_name(
+    old: str, new: str, params_values: Values
+) -> None:
+    group, key = old.split(".")
+    params_values[group][key] = params_values[group].pop(new.split(".")[1])
+    with pytest.raises(InputError, match=f"{old} is now called {new}: rename it"):
+        validate_all(params_values, "params.yaml")
+
+
+def test_schema_has_the_params_of_all_packages() -> None:
+    """A package whose params are not part of the whole schema would escape validation."""
+    package = Path(__file__).parents[2] / "src" / "phototag"
+    groups = set()
+    for file in package.glob("*/params.py"):
+        module = import_module(f"phototag.{file.parent.name}.params")
+        groups |= {
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, ParamGroup)
+        }
+    stage_schemas = {group for group in groups if group.__module__ != "phototag.base.params"}
+    used = set(Params.__mro__) | {field.annotation for field in Params.model_fields.values()}
+    assert stage_schemas - used == {ConvParams}
