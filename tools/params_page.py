@@ -1,5 +1,6 @@
 """The reference page of params.yaml, made from the schema, dvc.yaml and the file's comments."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,10 @@ Every parameter of the pipeline. A key below a group is written with a dot on th
 `dvc exp run -S train.ema=0.999`. A stage runs again when one of its parameters changes, and so do
 the stages after it if its outputs change. Unknown, missing and misspelt keys are refused before the
 first stage runs.
-
-"Value" is the value in the repository's params.yaml.
 """
 HEADER = """
-| Key | Type | Range | Value | Stages | Description |
-|---|---|---|---|---|---|
+| Key | Type | In params.yaml | Stages | Description |
+|---|---|---|---|---|
 """
 
 
@@ -37,14 +36,15 @@ def render_params(root: Path) -> str:
     values = yaml.safe_load(text)
     comments = read_comments(text)
     stages = read_stages(root / "dvc.yaml")
-    groups = {key: group_of(field) for key, field in Params.model_fields.items()}
     parts = [INTRODUCTION, "\n## Top level\n", HEADER]
+    groups = {}
     for key, field in Params.model_fields.items():
-        if not groups[key]:
+        if group := group_of(field):
+            groups[key] = group
+        else:
             parts.append(render_row(key, field, values.get(key), comments, stages))
-    for key, group in groups.items():
-        if group:
-            parts += render_group(key, group, values.get(key, {}), comments, stages)
+    for key in sorted(groups, key=list(values).index):
+        parts += render_group(key, groups[key], values[key], comments, stages)
     return "".join(parts)
 
 
@@ -56,9 +56,7 @@ def render_group(
     stages: dict[str, list[str]],
 ) -> Iterator[str]:
     """Yield the heading, the description and the table of one group, then its nested groups."""
-    yield f"\n## {key}\n\n{(group.__doc__ or '').strip()}\n"
-    if comments.get(key):
-        yield f"\nComment in params.yaml: {comments[key]}\n"
+    yield f"\n## {key}\n\n{inspect.getdoc(group)}\n"
     yield HEADER
     for name, field in group.model_fields.items():
         value = values.get(name) if isinstance(values, dict) else None
@@ -78,8 +76,7 @@ def render_row(
     readers = [stage for stage, keys in stages.items() if _reads(keys, key)]
     cells = [
         f"`{key}`",
-        describe_type(field.annotation),
-        describe_range(field),
+        ", ".join(filter(None, (describe_type(field.annotation), describe_range(field)))),
         f"`{shown.removesuffix('...' + chr(10)).strip()}`" if shown else "",
         ", ".join(readers),
         field.description or comments.get(key, ""),
@@ -141,8 +138,9 @@ def describe_range(field: FieldInfo) -> str:
 def read_comments(text: str) -> dict[str, str]:
     """Return the comments of params.yaml by dotted key.
 
-    A comment belongs to the key on its line. If there is none, it continues the comment that starts
-    in the same column of the line before, or else describes the next key.
+    A comment belongs to the key on its line. A line without a key continues the comment above it
+    if both start in the same column; otherwise it describes the next key. The header of the file,
+    up to the first key, is skipped.
     """
     comments: dict[str, list[str]] = {}
     path: list[tuple[int, str]] = []
@@ -156,11 +154,11 @@ def read_comments(text: str) -> dict[str, str]:
             indent = len(entry[1])
             path = [*((depth, name) for depth, name in path if depth < indent), (indent, entry[2])]
             key = ".".join(name for _, name in path)
-            comments[key] = waiting + ([comment[1]] if comment else [])
+            comments[key] = [*waiting, *([comment[1]] if comment else [])]
             waiting, column = [], start
         elif comment and start == column:
             comments[key].append(comment[1])
-        elif comment:
+        elif comment and comments:
             waiting.append(comment[1])
             column = -1
         else:
