@@ -394,10 +394,11 @@ def demo(
     thresholds: Annotated[Path, typer.Option(help="Of `evaluate`.")] = THRESHOLDS,
 ) -> None:
     """Serve a page on which one drops a photo and sees labels, scores and where they come from."""
-    from phototag.apps.server import serve_page
+    from phototag.apps import server
 
     _refuse_busy(port)
-    serve_page("demo_page", port, str(model.resolve()), str(thresholds.resolve()))
+    page = Path(server.__file__).with_name("demo_page.py")
+    server.serve_page(page, port, str(model.resolve()), str(thresholds.resolve()))
 
 
 @typer_app.command()
@@ -421,13 +422,15 @@ def review(
 
     `dvc repro` trains on them.
     """
-    from phototag.apps import effects, server
+    from phototag.apps.server import serve_page
+    from phototag.review import effects
 
     if effect is not None:
         typer.echo(effects.describe_effect(Path(), effect))
         return
     _refuse_busy(port)
-    server.serve_page("review_page", port, str(Path.cwd()), ranking, who or effects.name_user())
+    page = Path(effects.__file__).with_name("review_page.py")
+    serve_page(page, port, str(Path.cwd()), ranking, who or effects.name_user())
 
 
 @typer_app.command()

@@ -1,4 +1,4 @@
-"""Streamlit's server of a page."""
+"""The Streamlit server that shows a page of phototag."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ from pathlib import Path
 from phototag.base.errors import InputError
 
 
-def serve_page(name: str, port: int, *arguments: str) -> None:
-    """Become Streamlit's server of a page of this room, on 127.0.0.1.
+def serve_page(page: Path, port: int, *arguments: str) -> None:
+    """Replace this process by a Streamlit server that shows a page on 127.0.0.1.
 
     Args:
-        name: The page's module.
-        port: Of the server.
-        arguments: What the page finds in `sys.argv`.
+        page: Python file of the page.
+        port: Port of the server.
+        arguments: Arguments that the page reads from `sys.argv`.
 
     Raises:
         InputError: Streamlit is not installed.
@@ -30,7 +30,6 @@ def serve_page(name: str, port: int, *arguments: str) -> None:
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     }
-    page = Path(__file__).with_name(f"{name}.py")
     command = [sys.executable, "-m", "streamlit", "run", str(page)]
-    command += [f"--{name}={value}" for name, value in options.items()]
+    command += [f"--{option}={value}" for option, value in options.items()]
     os.execv(sys.executable, [*command, "--", *arguments])
