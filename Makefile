@@ -90,7 +90,7 @@ format: setup-dev ## Format the code with ruff
 
 docs: setup-dev ## Build the docs site in build/site; fails if a link or reference is broken
 	python -m tools.docs
-	zensical build --strict --config-file build/mkdocs.yml
+	zensical build --strict --clean --config-file build/mkdocs.yml
 
 # Existing pins stay: delete a line of requirements.lock to renew that pin.
 lock: setup ## Add the pins that pyproject.toml needs to requirements.lock

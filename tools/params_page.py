@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -122,16 +121,12 @@ def describe_type(annotation: Any) -> str:
 def describe_range(field: FieldInfo) -> str:
     """Return the limits of a field, such as `> 0, <= 1`."""
     limits = []
-    for limit in field.metadata:
-        for kind, sign in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
-            if isinstance(limit, kind):
-                limits.append(f"{sign} {getattr(limit, kind.__name__.lower())}")
-        if isinstance(limit, Interval):
-            raise NotImplementedError("Interval: write gt, ge, lt and le instead")
-        if isinstance(limit, MinLen):
+    for limit in field.metadata:  # objects of annotated_types, which pydantic depends on
+        for name, sign in {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}.items():
+            if hasattr(limit, name):
+                limits.append(f"{sign} {getattr(limit, name)}")
+        if getattr(limit, "min_length", 0):
             limits.append("not empty" if limit.min_length == 1 else f"length >= {limit.min_length}")
-        if isinstance(limit, MaxLen):
-            limits.append(f"length <= {limit.max_length}")
     return ", ".join(limits)
 
 
