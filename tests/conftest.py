@@ -1,6 +1,6 @@
-"""What tests share: a tiny packed data set that can be learnt, an MLflow store, a trained project.
+"""Fixtures: a tiny packed dataset that can be learnt, an MLflow store, a trained project.
 
-A label of the tiny set stands where its channel is bright.
+In the tiny dataset each label is a bright colour channel.
 """
 
 import hashlib
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from phototag.tracking.store import Store
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers and the processes that they start share the cores: threads would stand in line.
+    # Workers and their child processes share the cores, so each uses one thread.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 Once = Callable[[str, Callable[[], str]], str]
 SIZE = 16
 NUM_PHOTOS = 40
-REJECTED = 7  # the source file in this place has no row in images.npy
+REJECTED = 7  # index of a source file that is rejected and has no row in images.npy
 SHIPPED_PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 
 
 @pytest.fixture(autouse=True)
 def keep_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take back what MLflow puts before it: a loaded model's own copy of our code."""
+    """Restore sys.path: MLflow prepends the code of a loaded model."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
@@ -66,7 +66,7 @@ def shipped_params() -> Params:
 
 @pytest.fixture
 def tiny_spec() -> ModelParams:
-    """A network for 16-pixel photos that trains in milliseconds an epoch."""
+    """A network for 16-pixel photos that trains an epoch in milliseconds."""
     return ModelParams.model_validate(
         {
             "init": "he",
@@ -96,7 +96,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = {name: targets[:, i] for i, name in enumerate(("blue", "green", "red"))}
     write_manifest(folder / "manifest.csv", build_manifest(names, decided, columns))
     kept = [name for row, name in enumerate(names) if row != REJECTED]
-    # Interleaved, so that rows of a split are not a slice of the array.
+    # Splits are interleaved, so that the rows of a split are not a slice of the array.
     splits = [("train", "val", "train", "test", "train")[i % 5] for i in range(NUM_PHOTOS)]
     table = pd.DataFrame({"image": kept, "split": splits})
     table.to_csv(folder / "splits.csv", index=False)
@@ -105,13 +105,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def datasets(packed: Path) -> dict[str, Dataset]:
-    """Its splits: 24 photos to train on, 8 of val and 8 of test."""
+    """The splits of the tiny dataset: 24 photos in train, 8 in val and 8 in test."""
     return read_datasets(packed / "images.npy", packed / "manifest.csv", packed / "splits.csv")
 
 
 @pytest.fixture
 def partly(datasets: dict[str, Dataset]) -> dict[str, Dataset]:
-    """The same, a third of the targets not known."""
+    """The same splits with a third of the targets unknown."""
     rng = np.random.default_rng(0)
     return {
         split: replace(
@@ -124,7 +124,7 @@ def partly(datasets: dict[str, Dataset]) -> dict[str, Dataset]:
 
 @pytest.fixture
 def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path:
-    """A folder in which the train stage finds its inputs, for 100 epochs."""
+    """A folder with the inputs of the train stage and params for 100 epochs."""
     shutil.copytree(packed, tmp_path / "data")
     stats = {"mean": [0.4] * 3, "std": [0.2] * 3}
     write_json(tmp_path / "data/stats.json", stats)
@@ -140,12 +140,12 @@ def project(tmp_path: Path, packed: Path, params_values: dict[str, Any]) -> Path
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> "Store":
-    """The store of a project in `tmp_path`, empty."""
+    """The empty MLflow store of a project in `tmp_path`."""
     from phototag.tracking.store import connect
 
     shutil.copy(empty_database, tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    # connect() leaves the address in the environment; the fixture's teardown takes it out again.
+    # connect() leaves the URI in the environment; monkeypatch removes it after the test.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("DVC_EXP_NAME", "")
     return connect()
@@ -153,7 +153,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path)
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Do a thing once for all workers, who wait for it, and tell each what came of it."""
+    """Return a function that runs work once for all workers and returns its result to each."""
     base = shared_folder(tmp_path_factory)
 
     def do(name: str, work: Callable[[], str]) -> str:
@@ -173,15 +173,15 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
-    """A project after its first `dvc repro`, committed, with its MLflow store.
+    """A committed project after its first `dvc repro`, with its MLflow store.
 
-    All workers have the same one: only `tests/e2e/test_pipeline.py` changes it, and cleans up.
+    All workers share it. Only `tests/e2e/test_pipeline.py` changes it, and restores it.
     """
     base = shared_folder(tmp_path_factory)
 
     def make() -> str:
-        shutil.rmtree(base / "trained", ignore_errors=True)  # another worker may have failed
-        # Of three labels, because there is a curve to draw for each.
+        shutil.rmtree(base / "trained", ignore_errors=True)  # left by a worker that failed
+        # Three labels only, because each label adds figures to draw.
         project = make_project(base / "trained", labels="[clouds, people, portrait]")
         project("dvc", "repro")
         project.commit("results")
@@ -194,15 +194,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
 
 @pytest.fixture(scope="session")
 def results(trained: Project) -> Project:
-    """A clone of it with DVC's cache and no store, to read and to clone again."""
+    """A clone of `trained` with DVC's cache and without a store, to read and to clone."""
     return Project(trained.folder.parent / "results")
 
 
 @pytest.fixture(scope="session")
 def experiments(trained: Project, once: Once) -> dict[str, str]:
-    """What two experiments in it printed: `slow-lr` from DVC's queue, `pooled` in the workspace.
+    """Output of two experiments in `trained`: `slow-lr` from DVC's queue, `pooled` in the workspace.
 
-    While the queue ran, the workspace's code was broken.
+    The code in the workspace is broken while the queue runs, so that the experiment must use its
+    snapshot.
     """
     source = trained.folder / "src/phototag/evaluation/result.py"
 
@@ -217,28 +218,28 @@ def experiments(trained: Project, once: Once) -> dict[str, str]:
             source.write_text(before)
 
     def run() -> str:
-        told = trained("dvc", "exp", "run", "-n", "pooled", "-S", "evaluate.prior_strength=1")
+        output = trained("dvc", "exp", "run", "-n", "pooled", "-S", "evaluate.prior_strength=1")
         trained("git", "checkout", "-q", ".")
         trained("dvc", "checkout", "-q")
-        return told
+        return output
 
     return {"slow-lr": once("queued", queue), "pooled": once("here", run)}
 
 
 @pytest.fixture
 def port() -> int:
-    """A free one."""
+    """A free port."""
     return free_port()
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Headless Chromium."""
     chromium = shutil.which("chromium")
     if not chromium:
-        pytest.skip("there is no chromium: apt-get install chromium")
+        pytest.skip("chromium is not installed: apt-get install chromium")
     with sync_playwright() as driver:
-        # --no-sandbox: in a container, where tests often run as root, there is none.
+        # Chromium has no sandbox for root, and tests in a container often run as root.
         started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
@@ -246,7 +247,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's, with the experiment and no runs: making one takes seconds, a copy nothing."""
+    """An MLflow database with the experiment and no runs; creating one takes seconds."""
     from phototag.tracking.store import connect
 
     folder = tmp_path_factory.mktemp("store")

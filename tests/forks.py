@@ -1,4 +1,4 @@
-"""Processes that start at once: what takes seconds to import was imported before they forked."""
+"""Processes forked from one that has already imported the slow libraries."""
 
 import multiprocessing
 import os
@@ -20,25 +20,25 @@ CONTEXT.set_forkserver_preload(
         "phototag.apps.predictions",
         "timm",
         "mlflow.store.tracking.sqlalchemy_store",
-        "torch._dynamo",  # by an optimizer's first step
+        "torch._dynamo",  # imported by the first step of an optimizer
     ]
 )
 
 
 def fork(work: Callable[..., Any], *arguments: Any) -> ForkServerProcess:
-    """Start a process that calls a module's function."""
+    """Start a process that calls a function of a module."""
     process = CONTEXT.Process(target=work, args=arguments)
     process.start()
     return process
 
 
 def fork_stage(name: str, folder: Path, variables: Mapping[str, str]) -> ForkServerProcess:
-    """Start `python -m stages.NAME` in a folder, with other environment variables."""
+    """Start `python -m stages.NAME` in a folder with additional environment variables."""
     return fork(_run_stage, name, folder, variables)
 
 
 def _run_stage(name: str, folder: Path, variables: Mapping[str, str]) -> None:
-    # Where the tests run in the background, they ignore Ctrl-C, and their children would too.
+    # Tests that run in the background ignore Ctrl-C, and their child processes would as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.chdir(folder)
@@ -54,13 +54,13 @@ def run_forked(
     folder: Path | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes, bytes]:
-    """Run `phototag` in a folder; its exit code and what it wrote to its streams.
+    """Run `phototag` and return its exit code, standard output and standard error.
 
     Args:
-        arguments: Of the command.
-        encoding: Of its streams.
-        folder: By default the present one.
-        variables: The environment; by default the present one.
+        arguments: Arguments of the command.
+        encoding: Encoding of its streams.
+        folder: Working directory (default: the current one).
+        variables: Environment variables (default: the current ones).
     """
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place, "out"), Path(place, "err")
@@ -84,10 +84,10 @@ def _run_command(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
-    # As Python opens them where PYTHONIOENCODING names one.
+    # Python opens the streams like this if PYTHONIOENCODING is set.
     sys.stdout = out.open("w", encoding=encoding)
     sys.stderr = err.open("w", encoding=encoding, errors="backslashreplace")
-    # What it starts writes there too.
+    # Child processes write to the same files.
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stderr.fileno(), 2)
     sys.argv = ["phototag", *arguments]

@@ -1,4 +1,4 @@
-"""A model file that needs no training: a label of the packed photos is a bright channel."""
+"""Model files for tests, built without training: each label is a bright colour channel."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ LABELS = ["blue", "green", "red"]
 
 
 def make_model(folder: Path, known: int = 3, size: int = 16, source: str = "") -> tuple[Path, Path]:
-    """Write a model file and its thresholds, of a network that knows the first labels only."""
+    """Write a model that predicts the first `known` labels, and its thresholds."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
     )
@@ -34,7 +34,7 @@ def make_model(folder: Path, known: int = 3, size: int = 16, source: str = "") -
 
 
 def make_backbone(folder: Path, size: int = 64) -> tuple[Path, Path]:
-    """Write a model file of a frozen backbone with drawn weights, and its thresholds."""
+    """Write a model with a frozen, randomly initialised backbone, and its thresholds."""
     torch.manual_seed(0)
     spec = ModelParams.model_validate(
         {

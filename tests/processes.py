@@ -1,4 +1,4 @@
-"""Some processes that PyTorch joins, for what several do together; they start in a moment."""
+"""Two processes in one torch.distributed group, forked without the time for imports."""
 
 import pickle
 import tempfile
@@ -10,11 +10,11 @@ from typing import Any
 
 from tests.forks import CONTEXT
 
-PATIENCE = 60  # seconds, where a process waits for one that has left
+PATIENCE = 60  # seconds that a process waits for the other one
 
 
 def run_together(folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Run a function of a module in two processes; what each returned, or the error it raised."""
+    """Run a function in two processes; return the result or the exception of each."""
     meeting = tempfile.mktemp(dir=folder)
     ends = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
     processes = [
@@ -24,7 +24,7 @@ def run_together(folder: Path, work: Callable[..., Any], *arguments: Any) -> lis
     for process in processes:
         process.start()
     try:
-        assert all(receive.poll(PATIENCE) for receive, _ in ends), "a process waits for ever"
+        assert all(receive.poll(PATIENCE) for receive, _ in ends), "a process does not return"
         return [pickle.loads(receive.recv_bytes()) for receive, _ in ends]
     finally:
         for process in processes:
@@ -51,7 +51,7 @@ def _join(
         found = work(*arguments)
     except Exception as error:
         found = error
-    # By value: a tensor that is sent as such lies in its process's memory.
+    # Pickled by value, because a tensor would be shared through the memory of this process.
     end.send_bytes(pickle.dumps(found))
-    # Whoever were to leave now would look like one that failed.
+    # A process that leaves early would look like a failed one.
     distributed.barrier()

@@ -1,4 +1,4 @@
-"""The repository's own pipeline, in git repositories of the tests' own."""
+"""Copies of this repository in which tests run the pipeline."""
 
 import os
 import re
@@ -13,16 +13,16 @@ from tests.servers import WITHOUT_JOBS
 from tests.warm import warm_python
 
 ROOT = Path(__file__).parents[1]
-# Where the point is not learning.
+# Small values for tests that do not depend on what the model learns.
 SMALL = {"epochs": "1", "num_images": "60", "resamples": "50"}
 
 
 class Project:
-    """A git repository with the working tree, and what runs in it.
+    """A git repository with a copy of the project, and commands that run in it.
 
     Args:
-        folder: Where it is.
-        warm: Whether its stages may fork from a process that has PyTorch and MLflow imported.
+        folder: Folder of the repository.
+        warm: Whether stages are forked from a process that has imported PyTorch and MLflow.
     """
 
     def __init__(self, folder: Path, warm: bool = True) -> None:
@@ -37,8 +37,8 @@ class Project:
         self.environment = environment | {"DVC_NO_ANALYTICS": "1", **WITHOUT_JOBS}
 
     def __call__(self, *command: str) -> str:
-        """Run a command that must end well, and return what it printed."""
-        if command[0] == "phototag":  # whose imports take seconds
+        """Run a command that must succeed, and return its standard output."""
+        if command[0] == "phototag":
             code, out, err = run_forked(command[1:], folder=self.folder, variables=self.environment)
             assert code == 0, f"{command}\n{out.decode()[-3000:]}\n{err.decode()[-3000:]}"
             return out.decode()
@@ -51,7 +51,7 @@ class Project:
     def start(
         self, *command: str, stdout: int | IO[str] = subprocess.DEVNULL
     ) -> subprocess.Popen[bytes]:
-        """Start a command in a process group of its own."""
+        """Start a command in a new process group."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -62,12 +62,12 @@ class Project:
         )
 
     def commit(self, message: str) -> None:
-        """Commit all that git does not ignore."""
+        """Commit all files that git does not ignore."""
         self("git", "add", "-A")
         self("git", "commit", "-q", "-m", message)
 
     def clone(self, folder: Path, cache: bool = False) -> "Project":
-        """Clone what git tracks; with DVC's cache too, the results are there as well."""
+        """Clone the git repository, with `cache` also DVC's cache and the results in it."""
         self("git", "clone", "-q", ".", str(folder))
         made = Project(folder)
         if cache:
@@ -77,11 +77,11 @@ class Project:
 
 
 def make_project(folder: Path, **changes: str) -> Project:
-    """Copy the working tree into a git repository of its own, with small params.
+    """Copy the working tree into a new git repository with small params.
 
     Args:
-        folder: Where.
-        changes: Other params, by the key's last name.
+        folder: Folder of the new repository.
+        changes: Other params, by the last part of the dotted key.
     """
     listed = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
@@ -95,7 +95,7 @@ def make_project(folder: Path, **changes: str) -> Project:
     for key, value in (SMALL | changes).items():
         params, found = re.subn(rf"(?m)^(\s*{key}: )[^\s#]+", rf"\g<1>{value}", params)
         assert found == 1, f"params.yaml has {found} lines of {key}"
-    # Of so few photos, workers take longer to start than to decode.
+    # For so few photos, starting workers takes longer than decoding.
     (folder / "params.yaml").write_text(params.replace("backend: loky", "backend: sequential"))
     # The claims' own number of drawn photos and of epochs, which are large.
     claims = (folder / "experiments.yaml").read_text()

@@ -1,4 +1,4 @@
-"""A project of the packed photos after `dvc repro`, some of whose labels are wrong or not known."""
+"""A project with packed photos in which some labels are wrong or unknown."""
 
 import shutil
 from pathlib import Path
@@ -12,18 +12,18 @@ from phototag.verification.corrections import COLUMNS
 from phototag.verification.ledger import write_manifest
 from tests.models import LABELS, make_model
 
-# Rows of images.npy and labels whose entry is flipped, or taken out. The model knows better.
+# Row and label of entries that are flipped or unknown; the model predicts the true value.
 WRONG = [(row, LABELS[row // 3 % 3]) for row in range(0, 40, 3)]
 DOUBTFUL = [(row, label) for row in (1, 4, 7) for label in LABELS]
-COPIES = (10, 11)  # one group; their labels of green differ
+COPIES = (10, 11)  # duplicates whose label green differs
 
 
 def make_review(folder: Path, packed: Path) -> Path:
     """Write the project.
 
     Args:
-        folder: Where; new.
-        packed: The fixture's folder, whose labels are all right.
+        folder: New folder.
+        packed: Folder of the fixture `packed`, whose labels are correct.
     """
     shutil.copytree(packed, folder / "data")
     manifest = read_kept(packed / "manifest.csv")
@@ -46,7 +46,7 @@ def make_review(folder: Path, packed: Path) -> Path:
 
 
 def read_rows(project: Path) -> list[list[str]]:
-    """Read the answers' file, whatever wrote it: file, label, answer, old, who, ranking."""
+    """Read the corrections: file, label, answer, old, who, ranking."""
     table = pd.read_csv(project / "data/corrections.csv", dtype=str, keep_default_na=False)
     rows: list[list[str]] = (
         table[["file", "label", "answer", "old", "who", "ranking"]].to_numpy().tolist()

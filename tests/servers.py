@@ -11,22 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Of an MLflow server; its processes for jobs, which nothing here asks for, take seconds to start.
+# MLflow's server then starts no processes for jobs, which would take seconds.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-PATIENCE = 30  # seconds that a server has to end
+PATIENCE = 30  # seconds until a server that does not stop is killed
 
 
 def free_port() -> int:
-    """Find a port that nobody listens to."""
+    """Return a port that no process listens to."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
-    """Ask until the server answers; asking without a pause would take a core from its start."""
+    """Wait until the server answers; the pause between requests leaves it the processor."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         with suppress(OSError):
@@ -45,14 +45,14 @@ def run_server(
     environment: Mapping[str, str],
     log: Path | None = None,
 ) -> Iterator[Path]:
-    """Run a server while the block lasts, and yield its log.
+    """Run a server during the block and yield its log file.
 
     Args:
-        command: What starts it.
-        health: The address that answers as soon as it serves.
-        folder: Where it runs.
-        environment: Its variables.
-        log: The file; by default one in `folder`.
+        command: Command that starts the server.
+        health: URL that answers as soon as the server is ready.
+        folder: Working directory of the server.
+        environment: Environment variables of the server.
+        log: Log file (default: `log` in `folder`).
     """
     log = log or folder / "log"
     with log.open("w") as out:
@@ -66,14 +66,14 @@ def run_server(
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
             server.wait(PATIENCE)
-        # One that waits for its clients would wait for as long as a browser is open.
+        # A server that waits for open connections would wait for the browser.
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
 class Gate:
-    """A port that leads to a server on this machine while it is open."""
+    """A proxy port that forwards to a server on this machine while it is open."""
 
     def __init__(self, server: int) -> None:
         self.server = server
@@ -81,12 +81,12 @@ class Gate:
         self.open()
 
     def open(self) -> None:
-        """Let connections through."""
+        """Accept connections."""
         self.ends: list[socket.socket] = [socket.create_server(("127.0.0.1", self.port))]
         threading.Thread(target=self._admit, args=(self.ends[0],), daemon=True).start()
 
     def shut(self) -> None:
-        """Break every connection, and refuse new ones."""
+        """Close all connections and refuse new ones."""
         for end in self.ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,8 @@
-"""A `python` whose `-m stages.NAME` starts at once: all that is not ours was imported before.
+"""A `python` command that starts `-m stages.NAME` without the time for imports.
 
-It goes to a server that forks, and ends as the stage does; signals go along with it. It is this
-module run twice: as the server, and, without its imports, as the one who asks.
+A server imports the libraries once and forks for each stage. The command is a client that passes
+arguments, streams and signals on and exits with the exit code of the stage. This module contains
+both; the client imports nothing but the standard library.
 """
 
 import json
@@ -41,13 +42,13 @@ esac
 
 @cache
 def warm_python() -> Path:
-    """Return such a `python`, in a folder of its own; the workers of pytest share one."""
+    """Return the path of the command; all workers of pytest share one server."""
     import tempfile
 
     from filelock import FileLock
 
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    # Short: a socket's name has 107 bytes.
+    # The folder name is short because a socket path has at most 107 bytes.
     folder = Path(tempfile.gettempdir(), f"phototag-{run[:16]}")
     folder.mkdir(exist_ok=True)
     script = folder / "python"
@@ -65,16 +66,16 @@ def warm_python() -> Path:
     return script
 
 
-_servers: list[subprocess.Popen[bytes]] = []  # a pipe that nobody holds any more would end it
+_servers: list[subprocess.Popen[bytes]] = []  # the server ends when its pipe is closed
 
 
 def _start_server(address: Path) -> subprocess.Popen[bytes]:
-    """Start the server, which ends with this process."""
+    """Start the server; it ends together with this process."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     server = subprocess.Popen(
         [sys.executable, __file__, "serve", str(address)],
         env=environment,
-        stdin=subprocess.PIPE,  # whose end tells it that this process has ended
+        stdin=subprocess.PIPE,  # end of file means that this process has ended
         stdout=subprocess.PIPE,
     )
     assert server.stdout
@@ -83,11 +84,11 @@ def _start_server(address: Path) -> subprocess.Popen[bytes]:
 
 
 def ask(address: str, arguments: list[str]) -> None:
-    """Have a stage run as if it were this process."""
+    """Run a stage in a fork of the server, as if it were this process."""
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.connect(address)
-        except OSError:  # it ended with the worker that started it
+        except OSError:  # the worker that started the server has ended
             os.execv(sys.executable, [sys.executable, *arguments])
         request = json.dumps([arguments, str(Path.cwd()), dict(os.environ)]).encode()
         socket.send_fds(server, [struct.pack("!I", len(request))], [0, 1, 2])
@@ -103,14 +104,14 @@ def ask(address: str, arguments: list[str]) -> None:
 
 
 def serve(address: str) -> None:
-    """Import, then fork for each who asks; returns in the process that is to run a stage."""
+    """Import the libraries, then fork for each client; return in the process that runs a stage."""
     import gc
     import importlib
 
     del sys.path[0]  # the folder of this module
     for name in MODULES:
         importlib.import_module(name)
-    gc.freeze()  # what is never looked through is shared by all
+    gc.freeze()  # frozen objects stay in memory pages that all forks share
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
@@ -129,7 +130,7 @@ def serve(address: str) -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Fork once more: one process becomes the stage, the other tells how that ended."""
+    """Fork again: one process becomes the stage, the other sends its exit code to the client."""
     header, streams, _, _ = socket.recv_fds(connection, 4, 3)
     (left,) = struct.unpack("!I", header)
     request = b""
@@ -156,7 +157,7 @@ def answer(connection: socket.socket) -> None:
 def become(
     streams: list[int], arguments: list[str], folder: str, environment: dict[str, str]
 ) -> None:
-    """Take the asker's streams, arguments, folder and environment."""
+    """Take over the streams, arguments, folder and environment of the client."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -174,7 +175,7 @@ if __name__ == "__main__":
         ask(sys.argv[2], sys.argv[3:])
     else:
         serve(sys.argv[2])
-        # As late as this, so that the stage ends as a process of its own does.
+        # runpy is imported here so that the stage ends like a separate process.
         import runpy
 
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
