@@ -26,14 +26,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 setup: $(VENV)/.pipeline ## Make .venv with the pinned packages of the pipeline (CPU only: TORCH=cpu)
 
 # TORCH names a PyTorch build: cpu, cu130, ..., or auto for the one that fits the GPU driver. uv
-# knows where these builds are. The CUDA packages are pinned for the default build only.
+# knows where these builds are. The CUDA packages are pinned for the default build only. The choice
+# is kept in .venv, so that later targets need not repeat it.
+TORCH ?= $(shell cat $(VENV)/torch-build 2>/dev/null)
 $(VENV)/.pipeline: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	"phototag needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	grep -vE '$(if $(TORCH),^(cuda-|nvidia-[^m]|triton),^$$)' requirements.lock >$(VENV)/constraints.txt
 	$(INSTALL) pip
-ifdef TORCH
+ifneq ($(TORCH),)
+	echo $(TORCH) >$(VENV)/torch-build
 	$(INSTALL) uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) \
 		--constraint $(VENV)/constraints.txt torch torchvision
