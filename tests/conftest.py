@@ -200,7 +200,7 @@ def results(trained: Project) -> Project:
 
 @pytest.fixture(scope="session")
 def experiments(trained: Project, once: Once) -> dict[str, str]:
-    """Output of two experiments in `trained`: `slow-lr` from DVC's queue, `pooled` in the workspace.
+    """Output of the experiments `slow-lr` (DVC's queue) and `pooled` (workspace) in `trained`.
 
     The code in the workspace is broken while the queue runs, so that the experiment must use its
     snapshot.

@@ -1,4 +1,4 @@
-"""dvc.yaml must name every room, file and param that a stage's result depends on, and no other."""
+"""dvc.yaml must list exactly the packages, files and params on which each stage depends."""
 
 import ast
 import copy
@@ -16,7 +16,7 @@ Stages = dict[str, dict[str, Any]]
 
 
 def module_file(name: str) -> Path | None:
-    """Find our file of a module, stages.x or phototag.x; None for anybody else's."""
+    """Return the file of a module of stages or phototag; None for other modules."""
     folder = ROOT / "src" if name.partition(".")[0] == "phototag" else ROOT
     for path in (folder / f"{name.replace('.', '/')}.py", folder / name.replace(".", "/")):
         if path.is_file():
@@ -27,7 +27,7 @@ def module_file(name: str) -> Path | None:
 
 
 class RuntimeOnly(ast.NodeTransformer):
-    """Drops `if TYPE_CHECKING:`, which never runs."""
+    """Removes `if TYPE_CHECKING:` blocks, which never run."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
@@ -52,7 +52,7 @@ def imported_files(path: Path) -> set[Path]:
         for module in modules:
             if module.partition(".")[0] in ("phototag", "stages"):
                 found.add(module_file(module))
-    # A template beside the module is code too.
+    # Templates of the module are code too.
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
             if len(node.value) < 80 and (path.parent / "templates" / node.value).is_file():
@@ -64,14 +64,14 @@ def imported_files(path: Path) -> set[Path]:
 
 @cache
 def is_code(path: Path) -> bool:
-    """Tell a file with statements from one that holds a docstring at most."""
+    """Return whether a file has statements other than docstrings."""
     if path.suffix != ".py":
         return True
     return any(not isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
 
 
 def sources(script: Path) -> set[str]:
-    """List what a script runs: itself, and the rooms of all of ours that it imports."""
+    """Return the script and the packages that it imports, directly or through others."""
     seen: set[Path] = set()
     queue = [script]
     while queue:
@@ -83,7 +83,7 @@ def sources(script: Path) -> set[str]:
 
 
 def place(path: Path) -> Path:
-    """Return a file's room, or the file itself where it lies in none."""
+    """Return the package of a file, or the file itself if it is in none."""
     if not path.is_relative_to(PACKAGE) or path.parent == PACKAGE:
         return path
     return PACKAGE / path.relative_to(PACKAGE).parts[0]
@@ -91,7 +91,7 @@ def place(path: Path) -> Path:
 
 @cache
 def used_params(script: Path) -> set[str]:
-    """List the dotted params that a script reads; model_dump() only logs them."""
+    """Return the dotted params that a script reads."""
     used = set()
     tree = ast.parse(script.read_text())
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -123,7 +123,7 @@ def problems(stages: Stages) -> list[str]:
         found += [f"{name}: deps add {path}" for path in sorted(listed - actual)]
 
         params, used = set(stage.get("params", [])), used_params(script)
-        for group in list(used):  # may be named key by key
+        for group in list(used):  # dvc.yaml may list a group key by key
             if any(param.startswith(f"{group}.") for param in params):
                 used = used - {group} | {f"{group}.{key}" for key in read_values()[group]}
         covers = {(p, u) for p in params for u in used if u == p or u.startswith(f"{p}.")}
@@ -150,7 +150,7 @@ def read_values() -> dict[str, Any]:
 
 
 def names_inside(value: Any) -> set[str]:
-    """List the keys at any depth of a value."""
+    """Return the keys of a nested value, at any depth."""
     if isinstance(value, list):
         return set().union(*map(names_inside, value))
     if not isinstance(value, dict):
@@ -159,7 +159,7 @@ def names_inside(value: Any) -> set[str]:
 
 
 def data_files(script: Path) -> set[str]:
-    """List the data files that a script names whole."""
+    """Return the data files whose full path is a constant in the script."""
     constants = {
         node.value
         for node in ast.walk(ast.parse(script.read_text()))
@@ -170,7 +170,7 @@ def data_files(script: Path) -> set[str]:
 
 
 def named(path: str, text: str) -> bool:
-    """Tell whether a script names a data file, whole or by its folder and its name."""
+    """Return whether a script contains the path of a data file, or its folder and its name."""
     name = Path(path).name
     return path in text or (
         str(Path(path).parent) in text and (name in text or Path(name).stem in text)
@@ -182,7 +182,7 @@ def read_stages() -> Stages:
     return stages
 
 
-def test_dvc_yaml_names_exactly_what_stages_depend_on() -> None:
+def test_dvc_yaml_lists_exactly_what_stages_depend_on() -> None:
     assert problems(read_stages()) == []
 
 
@@ -219,8 +219,8 @@ def test_guard_fails_when_a_param_is_removed_or_added() -> None:
     assert problems(stages) == ["split: params add lr", "train: params omit lr"]
 
 
-def test_no_import_of_ours_hides_from_the_guard() -> None:
-    """Only checks of params may be hidden: they change no output."""
+def test_no_import_is_hidden_from_this_test() -> None:
+    """Only checks of params may be hidden, because they change no output."""
     hidden = [
         (path.relative_to(ROOT).as_posix(), ast.unparse(node))
         for folder in ("stages", "src")
@@ -228,14 +228,14 @@ def test_no_import_of_ours_hides_from_the_guard() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__")
-        and ast.unparse(node) != "import_module('timm')"  # an extra, where it is installed
+        and ast.unparse(node) != "import_module('timm')"  # an optional dependency
     ]
     checks = "import_module('phototag.schema.checks')"
     assert hidden == [("stages/__init__.py", checks), ("stages/resize.py", checks)]
 
 
-def test_the_run_cache_sees_every_change() -> None:
-    """DVC leaves what is called so out of a run's key, also within a param that is a group."""
+def test_run_cache_of_dvc_covers_all_params() -> None:
+    """DVC ignores keys with these names in its run cache, also inside a group that is listed whole."""
     for name, stage in read_stages().items():
         for param in stage.get("params", []):
             value: Any = read_values()

@@ -1,4 +1,4 @@
-"""The real pipeline in a real git repository, with a few drawn photos."""
+"""The pipeline in a git repository, with few synthetic images."""
 
 import io
 import json
@@ -64,27 +64,52 @@ def test_second_repro_does_nothing(project: Project) -> None:
     assert changed_stages(project) == set()
 
 
-@pytest.mark.parametrize(
-    ("file", "stages"),
-    [
-        ("src/phototag/network/model.py", {"embed", "train", "evaluate", "register"}),
-        ("src/phototag/evaluation/report.py", {"evaluate", "register"}),
-        ("src/phototag/registry/versions.py", {"register"}),
-        ("src/phototag/cli.py", set()),
-    ],
-)
-def test_a_changed_comment_reruns_what_runs_it(
+AFTER_NETWORK = {"embed", "train", "evaluate", "register"}
+AFTER_DECODING = {"resize", "register"}
+RERUNS: dict[str, set[str]] = {
+    "synthetic/scene.py": {"sample"},
+    "decoding/photos.py": AFTER_DECODING,
+    "verification/duplicates.py": {"resize"},
+    "splitting/splits.py": {"split"},
+    "network/model.py": AFTER_NETWORK,
+    "training/params.py": {"train"},
+    "evaluation/thresholds.py": {"evaluate", "register"},
+    "serving/tagger.py": {"register"},
+    "registry/params.py": {"register"},
+    "importers/coco.py": set(),
+    "review/review_page.py": set(),
+    "schema/params.py": set(),
+}
+
+
+@pytest.mark.parametrize(("file", "stages"), RERUNS.items())
+def test_changed_package_reruns_the_stages_that_use_it(
     project: Project, folder: Path, file: str, stages: set[str]
 ) -> None:
-    before = (folder / file).read_text()
-    (folder / file).write_text(before + "\n# a comment\n")
+    path = folder / "src/phototag" / file
+    before = path.read_text()
+    path.write_text(before + "\n# a comment\n")
     try:
         assert changed_stages(project) == stages
     finally:
-        (folder / file).write_text(before)
+        path.write_text(before)
 
 
-def test_photos_of_another_size_are_packed_anew(results: Project, tmp_path: Path) -> None:
+def test_new_augmentation_key_reruns_train_only(project: Project, folder: Path) -> None:
+    """A param is added to the schema of its package and to params.yaml."""
+    schema, params = folder / "src/phototag/training/params.py", folder / "params.yaml"
+    before = schema.read_text(), params.read_text()
+    schema.write_text(before[0].replace("    mixup:", "    cutout: Share\n    mixup:", 1))
+    params.write_text(before[1].replace("  mixup: 0", "  cutout: 0\n  mixup: 0", 1))
+    try:
+        assert changed_stages(project) == {"train"}
+        project("python", "-m", "stages.split")  # the checks accept the new key
+    finally:
+        schema.write_text(before[0])
+        params.write_text(before[1])
+
+
+def test_another_photo_size_repacks_the_photos(results: Project, tmp_path: Path) -> None:
     project = results.clone(tmp_path / "clone", cache=True)
     params, images = project.folder / "params.yaml", project.folder / "data/images.npy"
     start = params.read_text()
@@ -93,19 +118,19 @@ def test_photos_of_another_size_are_packed_anew(results: Project, tmp_path: Path
     assert "Running stage 'resize'" in project("dvc", "repro", "resize")
     assert np.load(images).shape[1:] == (48, 48, 3)
     params.write_text(start)
-    project("dvc", "repro", "resize")  # from the cache, and the right ones
+    project("dvc", "repro", "resize")  # restored from the cache
     assert images.read_bytes() == packed
 
 
 def test_evaluate_params_rerun_evaluate_and_register_only(experiments: dict[str, str]) -> None:
     lines = experiments["pooled"].splitlines()
     ran = [line.split("'")[1] for line in lines if line.startswith("Running stage")]
-    # Where the other params give the same thresholds, there is nothing new to register.
+    # If the thresholds stay the same, register has nothing to do.
     assert ran in (["evaluate"], ["evaluate", "register"])
 
 
 @pytest.mark.parametrize("warm", [True, pytest.param(False, marks=pytest.mark.soak)])
-def test_forced_repro_gives_the_same_bytes(folder: Path, warm: bool) -> None:
+def test_forced_repro_writes_the_same_bytes(folder: Path, warm: bool) -> None:
     def digests() -> dict[str, str]:
         lock = yaml.safe_load((folder / "dvc.lock").read_text())
         return {out["path"]: out["md5"] for s in lock["stages"].values() for out in s["outs"]}
@@ -117,18 +142,16 @@ def test_forced_repro_gives_the_same_bytes(folder: Path, warm: bool) -> None:
 
 
 @pytest.mark.soak
-def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
-    project: Project, folder: Path
-) -> None:
+def test_killed_resize_leaves_no_partial_output(project: Project, folder: Path) -> None:
     kills = 8
     outs = ["data/images.npy", "data/manifest.csv"]
     before = {name: file_digest(folder / name) for name in outs}
-    cold = Project(folder, warm=False)  # whose stages are killed with it
+    cold = Project(folder, warm=False)  # its stages are in the same process group
     rng, killed, whole = np.random.default_rng(), 0, float("inf")
     while killed < kills:
         start = time.perf_counter()
         process = cold.start("dvc", "repro", "--force", "--single-item", "resize")
-        # The first kill comes when images.npy is half written, the others anywhere.
+        # The first kill comes while images.npy is written, the others at random times.
         moment = whole * rng.uniform(0.2, 1)
         while process.poll() is None and time.perf_counter() - start < moment:
             if not killed and list((folder / "data").glob(".images.*")):
@@ -147,7 +170,7 @@ def test_a_kill_at_any_moment_of_resize_leaves_nothing_that_is_trusted(
     assert changed_stages(project) == set()
 
 
-def test_experiments_run_their_own_snapshot_and_keep_their_artifacts(
+def test_experiments_run_their_snapshot_and_keep_their_artifacts(
     project: Project, folder: Path, experiments: dict[str, str]
 ) -> None:
     assert "Running stage 'train'" in experiments["slow-lr"]
@@ -164,7 +187,7 @@ def test_experiments_run_their_own_snapshot_and_keep_their_artifacts(
     assert float(runs(folder)["slow-lr"].data.params["lr"]) == 1e-5
 
 
-def test_sync_gives_a_cached_experiment_its_run(project: Project, folder: Path) -> None:
+def test_sync_adds_the_run_of_a_cached_experiment(project: Project, folder: Path) -> None:
     project("dvc", "exp", "run", "--temp", "-n", "as-before")
     assert "as-before" not in runs(folder)
     assert "1 runs added to MLflow: as-before" in project("phototag", "sync")
@@ -175,10 +198,10 @@ def test_sync_gives_a_cached_experiment_its_run(project: Project, folder: Path) 
     assert project("phototag", "sync") == "0 runs added to MLflow\n"
 
 
-def test_sync_fills_a_clones_empty_store_from_what_git_and_dvc_track(
+def test_sync_fills_the_empty_store_of_a_clone(
     project: Project, folder: Path, tmp_path: Path
 ) -> None:
-    """A teammate's clone: results, no store, and at first not even DVC's cache."""
+    """A new clone has results in git, but no store and no DVC cache."""
     clone = project.clone(tmp_path / "clone")
     commit = project("git", "log", "-1", "--format=%H", "--", "reports/train/training.json").strip()
     assert f"1 runs added to MLflow: {commit[:7]}" in clone("phototag", "sync")
@@ -189,7 +212,7 @@ def test_sync_fills_a_clones_empty_store_from_what_git_and_dvc_track(
     history = pd.read_csv(folder / "reports/train/history.csv")
     assert run.data.metrics["best_val_loss"] == history["val_loss"].min()
 
-    # With the cache at hand, the reports come along.
+    # With DVC's cache, the reports are logged too.
     (clone.folder / "mlflow.db").unlink()
     clone("dvc", "cache", "dir", "--local", str(folder / ".dvc/cache"))
     clone("phototag", "sync")
