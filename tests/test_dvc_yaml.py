@@ -235,7 +235,7 @@ def test_no_import_is_hidden_from_this_test() -> None:
 
 
 def test_run_cache_of_dvc_covers_all_params() -> None:
-    """DVC ignores keys with these names in its run cache, also inside a group that is listed whole."""
+    """The run cache ignores keys with these names, also inside a group that is listed whole."""
     for name, stage in read_stages().items():
         for param in stage.get("params", []):
             value: Any = read_values()
