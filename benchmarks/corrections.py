@@ -28,7 +28,7 @@ from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 from phototag.evaluation.label_errors import find_label_errors
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups

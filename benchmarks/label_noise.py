@@ -19,7 +19,7 @@ from dvc.api import DVCFileSystem
 from phototag.experiments.claims import FILE, REFERENCE, read_experiments
 from phototag.experiments.collection import RESULTS, list_finished, merge_table
 from phototag.experiments.sync import list_experiments
-from phototag.metrics.metrics import f1_score
+from phototag.metrics.classification import f1_score
 
 
 def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:

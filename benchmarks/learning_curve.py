@@ -23,15 +23,12 @@ from phototag.base.files import write_table
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.stats import channel_stats
 from phototag.dataset.targets import label_rates
-from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
 from phototag.experiments.collection import RESULTS
-from phototag.metrics.metrics import (
-    binary_cross_entropy,
-    f1_score,
-    mean_average_precision,
-    sigmoid,
-)
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import f1_score
+from phototag.metrics.losses import binary_cross_entropy, sigmoid
+from phototag.metrics.ranking import mean_average_precision
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.network.model import Standardize, build_model, initialize
@@ -86,7 +83,7 @@ def judge(
         seen.targets,
         sigmoid(logits),
         params.evaluate.prior_strength,
-        draw_weights(len(seen), RESAMPLES, params.seed, seen.groups),
+        bootstrap_weights(len(seen), RESAMPLES, params.seed, seen.groups),
     )
     found = predict_logits(head, test, CPU)
     predicted = sigmoid(found) >= cuts.values

@@ -17,7 +17,8 @@ from phototag.base.files import read_json
 from phototag.dataset.dataset import Dataset, read_datasets
 from phototag.dataset.manifest import read_kept
 from phototag.evaluation.result import evaluate, headline
-from phototag.metrics.metrics import f1_score, sigmoid
+from phototag.metrics.classification import f1_score
+from phototag.metrics.losses import sigmoid
 from phototag.schema.params import read_all_params
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of C, chosen on val

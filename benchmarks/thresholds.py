@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
-from phototag.metrics.metrics import f1_score
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import f1_score
 from phototag.schema.params import read_all_params
 
 SPLITS = 20
@@ -33,7 +33,7 @@ def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float)
         order = np.random.default_rng(seed).permutation(len(targets))
         chosen, judged = np.array_split(order, 2)
         given, plain = (targets[chosen], probabilities[chosen]), np.ones((1, len(chosen)))
-        drawn = draw_weights(len(chosen), RESAMPLES, seed)
+        drawn = bootstrap_weights(len(chosen), RESAMPLES, seed)
         ways = {
             "0.5": np.full(targets.shape[1], 0.5),
             "each label's best": choose_thresholds(*given, 0, plain).values,

@@ -14,7 +14,7 @@ from phototag.apps import export
 from phototag.apps.export import Probabilities, export_onnx
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.graph import export_graph
 from phototag.network.model import build_model, find_head
 from phototag.schema.params import Params

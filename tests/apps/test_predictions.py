@@ -23,7 +23,7 @@ from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
 from phototag.decoding.photos import prepare_photo
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import Session
 from phototag.network.weights import DRAWN

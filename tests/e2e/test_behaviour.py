@@ -12,7 +12,7 @@ from torch import Tensor
 
 from phototag.base.files import read_json
 from phototag.dataset.dataset import Dataset, read_batch, read_datasets
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
 from phototag.network.weights import load_model
 from phototag.synthetic.dataset import LABELS, draw_image

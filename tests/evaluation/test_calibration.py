@@ -9,7 +9,7 @@ from phototag.evaluation.calibration import (
     fit_temperature,
     tabulate_reliability,
 )
-from phototag.metrics.metrics import binary_cross_entropy, sigmoid
+from phototag.metrics.losses import binary_cross_entropy, sigmoid
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

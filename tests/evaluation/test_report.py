@@ -19,7 +19,7 @@ from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
 from phototag.evaluation.tables import sort_labels
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 
@@ -169,7 +169,7 @@ def make_scores(f1: float, skill: tuple[float, float, float], coverage: float) -
         ("model", "f1_macro", 0.4, 0.3, 0.5),
         ("model", "precision_micro", 0.8, 0.7, 0.9),
         ("model", "recall_micro", 0.25, 0.2, 0.3),
-        ("model", "unlabelled_coverage", coverage, coverage, coverage),
+        ("model", "unlabelled_accuracy", coverage, coverage, coverage),
         ("most frequent label", "f1_micro", 0.31, 0.3, 0.32),
         ("most frequent label", "f1_macro", 0.03, 0.03, 0.03),
     ]

@@ -5,9 +5,9 @@ from sklearn.metrics import f1_score, log_loss
 
 from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.slices import slice_photos, tabulate_slices
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.losses import sigmoid
 
 
 def make_dataset(images: np.ndarray, targets: np.ndarray) -> Dataset:
@@ -46,7 +46,7 @@ def test_groups_are_scored_by_themselves() -> None:
     logits = rng.normal(size=targets.shape) + targets
     predicted = logits > 0
     groups = np.where(np.arange(40) < 15, "dark", "bright")
-    weights = draw_weights(40, 200, seed=0)
+    weights = bootstrap_weights(40, 200, seed=0)
     table = tabulate_slices({"brightness": groups}, targets, logits, predicted, weights)
     assert table["group"].tolist() == ["dark", "bright"]
     assert table["photos"].tolist() == [15, 25]
@@ -63,7 +63,7 @@ def test_a_group_of_one_photo_has_no_interval_and_no_resample_without_it_counts(
     predicted = targets.copy()
     predicted[4] = 1
     groups = np.array(["dark", "bright", "bright", "medium", "medium"])
-    weights = draw_weights(5, 300, seed=0)
+    weights = bootstrap_weights(5, 300, seed=0)
     table = tabulate_slices({"brightness": groups}, targets, targets * 2.0, predicted, weights)
     rows = table.set_index("group")
     assert rows["f1_micro"].tolist() == pytest.approx([1, 0.8, 1])
@@ -88,7 +88,7 @@ def test_groups_are_scored_by_what_is_known() -> None:
     groups = np.repeat(["dark", "bright", "medium"], [15, 20, 5])
     known[groups == "medium"] = False  # nothing can be said of these
     targets, predicted = np.where(known, truth, UNKNOWN), logits > 0
-    weights = draw_weights(40, 200, seed=0)
+    weights = bootstrap_weights(40, 200, seed=0)
     table = tabulate_slices({"brightness": groups}, targets, logits, predicted, weights)
     assert table["group"].tolist() == ["dark", "bright"]
     for row, photos in zip(table.to_dict("records"), (15, 20), strict=True):

@@ -12,9 +12,9 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import tables
 from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.result import evaluate, headline, operating_point
-from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
-from phototag.metrics.metrics import binary_cross_entropy, sigmoid
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.losses import binary_cross_entropy, sigmoid
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 4)) < (0.3, 0.5, 0.1, 0.0)).astype(np.uint8)
@@ -22,7 +22,7 @@ TRAIN = (RNG.random((90, 4)) < (0.3, 0.6, 0.1, 0.1)).astype(np.uint8)
 LOGITS = RNG.normal(size=(60, 4)) + TARGETS
 CUTS = np.array([0.4, 0.6, 0.3, 0.5])
 THRESHOLDS = Thresholds(CUTS, CUTS - 0.1, CUTS + 0.1)
-WEIGHTS = draw_weights(60, 100, seed=0)
+WEIGHTS = bootstrap_weights(60, 100, seed=0)
 PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
 
 
@@ -67,7 +67,6 @@ def test_predictors_that_see_no_photo() -> None:
     prior = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
     loss = binary_cross_entropy(TARGETS, np.log(prior / (1 - prior)))
     assert rows["value"]["prior", "loss"] == pytest.approx(loss)
-    assert tables.prior_loss(TRAIN, TARGETS) == pytest.approx(loss)
     assert rows["value"]["model", "loss_skill"] == pytest.approx(
         1 - rows["value"]["model", "loss"] / loss
     )
@@ -276,7 +275,10 @@ def test_thresholds_are_chosen_on_train_too_where_it_was_judged_out_of_fold(
     targets = np.concatenate([train.targets, val.targets])
     judged = np.concatenate([logit, logits["val"]]) / both.temperature
     expected = choose_thresholds(
-        targets, sigmoid(judged), PARAMS.prior_strength, draw_weights(len(targets), RESAMPLES, 0)
+        targets,
+        sigmoid(judged),
+        PARAMS.prior_strength,
+        bootstrap_weights(len(targets), RESAMPLES, 0),
     )
     assert both.thresholds.values.tolist() == expected.values.tolist()
     assert plain.temperature == both.temperature, "fitted on val alone"
@@ -316,15 +318,6 @@ def test_tables_say_over_how_many_known_entries_they_count(
     cut = probabilities[known] >= curve["threshold"]
     assert curve["recall"] == pytest.approx(sk.recall_score(targets[known], cut))
     assert curve["precision"] == pytest.approx(sk.precision_score(targets[known], cut))
-
-
-def test_the_prior_is_the_share_of_what_is_known() -> None:
-    hidden = np.random.default_rng(3).random(TRAIN.shape) < 0.4
-    train = np.where(hidden, UNKNOWN, TRAIN.astype(np.int8))
-    shares = [column[column != UNKNOWN].mean() for column in train.T]
-    logits = np.log(shares) - np.log1p(-np.array(shares))
-    expected = binary_cross_entropy(TARGETS, np.broadcast_to(logits, TARGETS.shape))
-    assert tables.prior_loss(train, TARGETS) == pytest.approx(expected)
 
 
 def test_cooccurrence_is_of_what_is_known() -> None:

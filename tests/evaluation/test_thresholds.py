@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.scores import draw_weights
 from phototag.evaluation.thresholds import choose_thresholds
-from phototag.metrics.metrics import f1_score
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import f1_score
 
 
 def choose(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_spread_over_resamples_shrinks_with_more_photos() -> None:
     for num_photos in (100, 10_000):
         targets = (rng.random((num_photos, 1)) < 0.3).astype(np.uint8)
         probabilities = 1 / (1 + np.exp(-rng.normal(2 * targets - 1, 1)))
-        weights = draw_weights(num_photos, 100, seed=0)
+        weights = bootstrap_weights(num_photos, 100, seed=0)
         found = choose_thresholds(targets, probabilities, 0, weights)
         assert found.low < found.values < found.high
         widths.append(float(found.high[0] - found.low[0]))
@@ -83,7 +83,7 @@ def test_bagged_threshold_is_the_mean_over_resamples() -> None:
     rng = np.random.default_rng(3)
     targets = (rng.random((40, 2)) < 0.4).astype(np.uint8)
     probabilities = rng.random((40, 2))
-    weights = draw_weights(40, 60, seed=0)
+    weights = bootstrap_weights(40, 60, seed=0)
     each = [choose_thresholds(targets, probabilities, 2, row[None]).values for row in weights[1:]]
     found = choose_thresholds(targets, probabilities, 2, weights)
     np.testing.assert_allclose(found.values, np.mean(each, axis=0), atol=1e-12)
@@ -99,7 +99,7 @@ def test_what_is_not_known_counts_for_nothing(pooling: float) -> None:
     """Photos of which nothing is known might as well not be there."""
     rng = np.random.default_rng(4)
     truth = (rng.random((80, 2)) < 0.4).astype(np.int8)
-    probabilities, weights = rng.random((80, 2)), draw_weights(80, 40, seed=0)
+    probabilities, weights = rng.random((80, 2)), bootstrap_weights(80, 40, seed=0)
     known = rng.random(80) < 0.7
     for labels in ([0], [0, 1]):
         targets, given = truth[:, labels], probabilities[:, labels]

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.scores import draw_weights
+from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.registry.comparison import (
     ALPHA,
     bound_difference,
@@ -40,7 +40,7 @@ def count_false_wins(number_of: int | None, albums: int = 0) -> int:
         predicted = truth ^ (rng.random(shape) < 0.2)  # each errs in a fifth of all decisions
         truth, predicted = (np.repeat(part, alike, axis=-2) for part in (truth, predicted))
         groups = [str(photo // alike) for photo in range(truth.shape[0])]
-        weights = draw_weights(len(groups), 100, repetition, groups)
+        weights = bootstrap_weights(len(groups), 100, repetition, groups)
         right, said = (weights @ part.sum(axis=2).T for part in (predicted & truth, predicted))
         f1 = 2 * right / (said + (weights @ truth.sum(axis=1))[:, None])
         differences = (f1[:, 1:] - f1[:, :1]).T

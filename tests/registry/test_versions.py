@@ -20,7 +20,7 @@ from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
 from phototag.decoding.photos import prepare_photo
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.weights import load_model, read_metadata
 from phototag.registry import versions
 from phototag.registry.comparison import judge

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from phototag.dataset.dataset import Dataset
-from phototag.metrics.metrics import binary_cross_entropy
+from phototag.metrics.losses import binary_cross_entropy
 from phototag.network import backbones
 from phototag.network import model as network
 from phototag.network.features import standardize_features

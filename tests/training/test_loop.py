@@ -14,7 +14,8 @@ from torch import nn
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, move_to_device
 from phototag.dataset.targets import UNKNOWN
-from phototag.metrics.metrics import binary_cross_entropy, mean_average_precision
+from phototag.metrics.losses import binary_cross_entropy
+from phototag.metrics.ranking import mean_average_precision
 from phototag.network.inference import predict_logits
 from phototag.network.model import build_model, initialize
 from phototag.schema.params import Params

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from phototag.base.errors import InputError
 from phototag.dataset import dataset
 from phototag.dataset.dataset import Dataset
-from phototag.metrics.metrics import binary_cross_entropy
+from phototag.metrics.losses import binary_cross_entropy
 from phototag.network import distributed
 from phototag.network.inference import predict_logits
 from phototag.network.model import build_model, initialize

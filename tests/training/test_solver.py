@@ -16,7 +16,7 @@ from torch import nn
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import UNKNOWN
-from phototag.metrics.metrics import binary_cross_entropy
+from phototag.metrics.losses import binary_cross_entropy
 from phototag.network.features import standardize_features
 from phototag.network.model import Standardize
 from phototag.schema.params import Params, read_all_params

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from phototag.dataset.targets import is_known
-from phototag.metrics.metrics import binary_cross_entropy
+from phototag.metrics.losses import binary_cross_entropy
 
 BINS = 10  # of equal width over 0..1
 SCALE = 20.0  # temperatures from 1 / SCALE to SCALE are tried

@@ -15,7 +15,7 @@ from phototag.dataset.targets import is_known
 from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.pages.figures import colormaps, embed
 
 PER_GROUP = 6  # photos of each kind that a label shows

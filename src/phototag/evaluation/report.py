@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phototag.dataset.targets import is_known
+from phototag.dataset.targets import is_known, label_rates
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Example
 from phototag.evaluation.result import Evaluation
-from phototag.evaluation.tables import prior_loss, take_frequent
-from phototag.metrics.metrics import sigmoid
+from phototag.evaluation.tables import take_frequent
+from phototag.metrics.losses import baseline_loss, sigmoid
 from phototag.pages.figures import figure_style, save_figure, warn_of_boxes
 from phototag.pages.html import write_page
 
@@ -60,7 +60,9 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
         print(f"warning: {boxes}", file=sys.stderr)
     with figure_style(judged.labels):
         figures = {
-            "loss": charts.draw_loss(history, prior_loss(train.targets, val.targets)),
+            "loss": charts.draw_loss(
+                history, baseline_loss(label_rates(train.targets), val.targets)
+            ),
             "f1": charts.draw_f1(history),
             "per_label": charts.draw_per_label(tables["per_label"]),
             "pr_curves": charts.draw_pr_curves(judged.targets, probabilities),
@@ -171,7 +173,7 @@ def summarize(
         f"{value['most frequent label', 'f1_macro']:.2f}; its loss, {value['model', 'loss']:.3f}, "
         f"{learnt}.",
         _compare_labels(per_label),
-        f"{_describe_silence(value['model', 'unlabelled_coverage'], 'known' not in scores)} "
+        f"{_describe_silence(value['model', 'unlabelled_accuracy'], 'known' not in scores)} "
         f"{_compare_slices(slices)}",
     ]
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from phototag.dataset.dataset import Dataset, join_datasets
-from phototag.evaluation import scores
 from phototag.evaluation.calibration import fit_temperature
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.evaluation.params import EvaluateParams
@@ -22,7 +21,8 @@ from phototag.evaluation.tables import (
     tabulate_scores,
 )
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.losses import sigmoid
 
 # In metrics.json: the predictor's row of the score table, and the metric in it.
 HEADLINE = {
@@ -95,13 +95,13 @@ def evaluate(
         chosen_on.targets,
         sigmoid(seen),
         params.prior_strength,
-        scores.draw_weights(len(chosen_on), RESAMPLES, seed, chosen_on.groups),
+        bootstrap_weights(len(chosen_on), RESAMPLES, seed, chosen_on.groups),
     )
 
     split = "test" if "test" in logits else "val"
     judged, cuts = datasets[split], thresholds.values
     predicted = sigmoid(logits[split]) >= cuts
-    weights = scores.draw_weights(len(judged), params.resamples, seed, judged.groups)
+    weights = bootstrap_weights(len(judged), params.resamples, seed, judged.groups)
     held_out = join_datasets([datasets[name] for name in logits])
     suspects = find_label_errors(held_out.targets, sigmoid(np.concatenate([*logits.values()])))
     tables = {

@@ -7,8 +7,9 @@ import pandas as pd
 
 from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import all_known, is_known
-from phototag.evaluation.scores import interval, score_pooled
-from phototag.metrics.metrics import binary_cross_entropy
+from phototag.metrics.bootstrap import confidence_interval
+from phototag.metrics.classification import micro_scores
+from phototag.metrics.losses import binary_cross_entropy
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 COLUMNS = [
@@ -84,9 +85,9 @@ def tabulate_slices(
             continue
         drawn = weights[:, chosen]
         drawn = drawn[drawn.any(axis=1)]  # a resample without these photos has no score
-        found = score_pooled(targets[chosen], predicted[chosen], drawn)
+        found = micro_scores(targets[chosen], predicted[chosen], drawn)
         alike = (drawn == drawn[:, :1]).all()  # one photo, or one album
-        low, high = interval(found["f1_micro"][:1] if alike else found["f1_micro"])
+        low, high = confidence_interval(found["f1_micro"][:1] if alike else found["f1_micro"])
         rows.append(
             {
                 "slice": name,

@@ -9,10 +9,12 @@ from sklearn.metrics import precision_recall_curve
 
 from phototag.dataset.dataset import Dataset, join_datasets
 from phototag.dataset.targets import all_known, is_known, label_rates
-from phototag.evaluation import scores
 from phototag.evaluation.calibration import calibration_error
 from phototag.evaluation.thresholds import Thresholds
-from phototag.metrics.metrics import binary_cross_entropy, sigmoid
+from phototag.metrics.bootstrap import confidence_interval
+from phototag.metrics.classification import classification_scores, label_scores
+from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
+from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
 PAIRS = 2_000_000  # of true and predicted labels that are listed
 CURVE_POINTS = 201  # of the precision-recall curve: smooth to the eye, small in git
@@ -51,7 +53,7 @@ def tabulate_scores(
         targets: The same, [num_photos, num_labels].
         logits: float [num_photos, num_labels].
         thresholds: 0..1 [num_labels].
-        weights: Of `scores.draw_weights`, [1 + resamples, num_photos].
+        weights: Of `bootstrap_weights`, [1 + resamples, num_photos].
 
     Returns:
         Columns predictor, metric, value, low and high (a 95 % interval); and known, how many
@@ -61,21 +63,21 @@ def tabulate_scores(
         loss_skill is the share of the prior's loss that it saves.
     """
     probabilities = sigmoid(logits)
-    prior_logits = _prior_logits(train_targets, targets)
+    prior_logits = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
     common = np.zeros(targets.shape, bool)
     common[:, sort_labels(train_targets)[0]] = True
     ranked = _score_probabilities(targets, logits, weights)
     found = {
-        "model": ranked | scores.score_decisions(targets, probabilities >= thresholds, weights),
-        "model at 0.5": ranked | scores.score_decisions(targets, probabilities >= 0.5, weights),
+        "model": ranked | classification_scores(targets, probabilities >= thresholds, weights),
+        "model at 0.5": ranked | classification_scores(targets, probabilities >= 0.5, weights),
         "prior": _score_probabilities(targets, prior_logits, weights)
-        | scores.score_decisions(targets, prior_logits >= 0, weights),
-        "most frequent label": scores.score_decisions(targets, common, weights),
+        | classification_scores(targets, prior_logits >= 0, weights),
+        "most frequent label": classification_scores(targets, common, weights),
     }
     skill = {"loss_skill": 1 - ranked["loss"] / found["prior"]["loss"]}
     found["model"] = skill | found["model"]
     rows = [
-        (predictor, metric, values[0], *scores.interval(values))
+        (predictor, metric, values[0], *confidence_interval(values))
         for predictor, metrics in found.items()
         for metric, values in metrics.items()
     ]
@@ -86,25 +88,8 @@ def tabulate_scores(
 def _score_probabilities(
     targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    loss = {"loss": scores.score_losses(targets, logits, weights)}
-    return loss | scores.score_rankings(targets, sigmoid(logits), weights)
-
-
-def prior_loss(train_targets: np.ndarray, targets: np.ndarray) -> float:
-    """Compute the loss on some photos, in nats, of always predicting the frequencies on train.
-
-    A network whose loss is near it has learnt nothing.
-
-    Args:
-        train_targets: 1, 0 or `UNKNOWN`, [num_train_photos, num_labels].
-        targets: The same, [num_photos, num_labels].
-    """
-    return binary_cross_entropy(targets, _prior_logits(train_targets, targets))
-
-
-def _prior_logits(train_targets: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    frequency = label_rates(train_targets).clip(1e-6, 1 - 1e-6)
-    return np.broadcast_to(np.log(frequency / (1 - frequency)), targets.shape)
+    loss = {"loss": weighted_cross_entropy(targets, logits, weights)}
+    return loss | ranking_scores(targets, sigmoid(logits), weights)
 
 
 def tabulate_labels(
@@ -127,10 +112,10 @@ def tabulate_labels(
     """
     probabilities = sigmoid(logits)
     as_they_are = weights[:1]
-    f1, precision, recall = scores.rate_labels(targets, probabilities >= thresholds.values, weights)
-    f1_low, f1_high = scores.interval(f1)
-    average_precision, auroc = scores.rank_labels(targets, probabilities, as_they_are)
-    half = scores.rate_labels(targets, probabilities >= 0.5, as_they_are)[0]
+    f1, precision, recall = label_scores(targets, probabilities >= thresholds.values, weights)
+    f1_low, f1_high = confidence_interval(f1)
+    average_precision, auroc = average_precision_and_auroc(targets, probabilities, as_they_are)
+    half = label_scores(targets, probabilities >= 0.5, as_they_are)[0]
     table = pd.DataFrame(
         {
             "label": list(labels),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phototag.dataset.targets import is_known
-from phototag.evaluation.scores import sum_first
+from phototag.metrics.ranking import cumulative_weights
 
 RESAMPLES = 200  # enough for a mean and a spread
 CANDIDATES = 4096  # thresholds of which all are tried
@@ -119,8 +119,8 @@ def _count(
     taken = np.searchsorted(-probabilities[order], -candidates, side="right")
     places = np.flatnonzero(targets[order] > 0)
     ends = np.append(np.searchsorted(places, taken), len(places))
-    hits = sum_first(photos[order[places]], ends, by_photo)
-    return hits[:-1], sum_first(photos[order], taken, by_photo) + hits[-1], hits[-1]
+    hits = cumulative_weights(photos[order[places]], ends, by_photo)
+    return hits[:-1], cumulative_weights(photos[order], taken, by_photo) + hits[-1], hits[-1]
 
 
 def _thin(rising: np.ndarray, number: int) -> np.ndarray:

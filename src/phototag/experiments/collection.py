@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from scipy.special import entr
 
 from phototag.base.files import write_table
 from phototag.experiments.claims import Experiments, Run, name_photos
 from phototag.experiments.sync import list_experiments, open_revision, read_revision
+from phototag.metrics.losses import baseline_loss
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 
@@ -91,7 +91,7 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
     return {
         "epochs": len(history),
         "best_epoch": training["epoch"],
-        "prior_loss": float((entr(rates) + entr(1 - rates)).mean()),
+        "prior_loss": baseline_loss(rates, rates[None]),
         "val_loss": training["val_loss"],
         "prior_mAP": float(rates.mean()),  # of a label that is guessed: its rate
         # None in experiments of before it was recorded.

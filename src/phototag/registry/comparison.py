@@ -17,8 +17,10 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import is_known
-from phototag.evaluation import scores
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import classification_scores
+from phototag.metrics.losses import sigmoid, weighted_cross_entropy
+from phototag.metrics.ranking import ranking_scores
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.weights import load_model
 from phototag.registry.decision import COLUMNS
@@ -69,7 +71,7 @@ def compare_models(
         `bound_difference`. And known, how many entries these count over, only where some are not.
     """
     judged = take_photos(judged, np.flatnonzero(is_known(judged.targets).any(axis=1)))
-    weights = scores.draw_weights(len(judged), resamples, seed, judged.groups)
+    weights = bootstrap_weights(len(judged), resamples, seed, judged.groups)
     groups = len(set(judged.groups)) or len(judged)
     new, old = (_score(judged, *files, weights) for files in (challenger, champion))
     table = pd.DataFrame(list_differences(new, old, METRICS, groups, number), columns=COLUMNS)
@@ -148,9 +150,9 @@ def _score(
     thresholds = np.array([point["thresholds"][label] for label in metadata.labels])
     probabilities = sigmoid(logits)
     return (
-        scores.score_decisions(judged.targets, probabilities >= thresholds, weights)
-        | scores.score_rankings(judged.targets, probabilities, weights)
-        | {"loss": scores.score_losses(judged.targets, logits, weights)}
+        classification_scores(judged.targets, probabilities >= thresholds, weights)
+        | ranking_scores(judged.targets, probabilities, weights)
+        | {"loss": weighted_cross_entropy(judged.targets, logits, weights)}
     )
 
 

@@ -11,7 +11,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.manifest import read_kept
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.model import find_head

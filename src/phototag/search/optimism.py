@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phototag.evaluation.scores import draw_weights, interval
-from phototag.metrics.metrics import binary_cross_entropy, f1_score, mean_average_precision
+from phototag.metrics.bootstrap import bootstrap_weights, confidence_interval
+from phototag.metrics.classification import f1_score
+from phototag.metrics.losses import binary_cross_entropy
+from phototag.metrics.ranking import mean_average_precision
 from phototag.search.studies import Objective
 
 RESAMPLES = 200
@@ -75,7 +77,9 @@ def estimate_optimism(
     score, sign = SCORES[objective], -1 if objective == "val_loss" else 1
     seeds = range(len(trials[0]))
     drawn = [
-        draw_weights(len(first.targets), RESAMPLES, seed + number, list(map(str, first.groups)))
+        bootstrap_weights(
+            len(first.targets), RESAMPLES, seed + number, list(map(str, first.groups))
+        )
         for number, first in enumerate(trials[0])
     ]
     if any(len(weights) < 2 for weights in drawn):
@@ -97,7 +101,7 @@ def estimate_optimism(
     if not chosen:
         return None
     lost = sign * (np.array(chosen) - np.array(unseen))
-    low, high = interval(np.append(lost[:1], lost))
+    low, high = confidence_interval(np.append(lost[:1], lost))
     return Optimism(
         float(np.mean(chosen)), float(np.mean(unseen)), float(low), float(high), len(trials)
     )

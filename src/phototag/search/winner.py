@@ -16,10 +16,13 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
 from phototag.dataset.targets import UNKNOWN, is_known
-from phototag.evaluation import scores
 from phototag.experiments.claims import Run
 from phototag.experiments.queue import run_queued
 from phototag.experiments.sync import list_experiments, open_revision
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import classification_scores
+from phototag.metrics.losses import weighted_cross_entropy
+from phototag.metrics.ranking import ranking_scores
 from phototag.pages.cells import guard_cell
 from phototag.registry.comparison import list_differences
 from phototag.search.journal import SETTINGS, FrozenTrial, Plan
@@ -138,7 +141,7 @@ def compare_predictions(
         )
     both = []
     groups = winner["group"].tolist()[::count]
-    weights = scores.draw_weights(len(groups), resamples, seed, groups)
+    weights = bootstrap_weights(len(groups), resamples, seed, groups)
     for table in (winner, start.set_index(["image", "label"])):
         if table is not winner:  # in the same order
             table = table.loc[pd.MultiIndex.from_frame(winner[["image", "label"]])]
@@ -148,9 +151,9 @@ def compare_predictions(
         )
         near = np.clip(probabilities.astype(float), FARTHEST, 1 - FARTHEST)
         both.append(
-            scores.score_decisions(targets, predicted, weights)
-            | scores.score_rankings(targets, near, weights)
-            | {"loss": scores.score_losses(targets, np.log(near / (1 - near)), weights)}
+            classification_scores(targets, predicted, weights)
+            | ranking_scores(targets, near, weights)
+            | {"loss": weighted_cross_entropy(targets, np.log(near / (1 - near)), weights)}
         )
     new, old = both
     rows = list_differences(new, old, METRICS, len(set(groups)))

@@ -13,7 +13,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.decoding.photos import MAX_PIXELS
 from phototag.decoding.sources import read_file
-from phototag.metrics.metrics import sigmoid
+from phototag.metrics.losses import sigmoid
 from phototag.network.runtime import accelerate
 from phototag.network.weights import describe_origin, load_model
 from phototag.serving.pool import decode_photos

@@ -21,7 +21,9 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, move_to_device, read_batch, shuffle_positions
 from phototag.dataset.targets import is_known
-from phototag.metrics.metrics import binary_cross_entropy, f1_score, mean_average_precision
+from phototag.metrics.classification import f1_score
+from phototag.metrics.losses import binary_cross_entropy
+from phototag.metrics.ranking import mean_average_precision
 from phototag.network import distributed
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits

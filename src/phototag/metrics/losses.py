@@ -1,0 +1,74 @@
+"""Binary cross entropy, also of the constant baseline."""
+
+import numpy as np
+from scipy.special import expit, logit
+
+from phototag.dataset.targets import is_known
+from phototag.metrics.ratios import weighted_mean
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Map logits to probabilities, float64 in 0..1."""
+    return np.asarray(expit(logits, dtype=np.float64))
+
+
+def entry_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Compute the binary cross entropy of every entry in nats, float64 of the inputs' shape.
+
+    The formula max(x, 0) - x y + log(1 + exp(-|x|)), for logit x and target y, does not overflow.
+    An entry whose target is not known has loss 0.
+    """
+    logits = logits.astype(np.float64)
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
+    return np.where(is_known(targets), losses, 0)
+
+
+def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
+    """Compute the mean binary cross entropy of the known entries in nats; NaN if there is none.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels]. Frequencies in 0..1 are valid too.
+        logits: float, same shape.
+    """
+    known = np.count_nonzero(is_known(targets))
+    return float(entry_cross_entropy(targets, logits).sum() / known) if known else float("nan")
+
+
+def weighted_cross_entropy(
+    targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Compute the mean binary cross entropy of each resample in nats, float64 [resamples].
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        logits: float, same shape.
+        weights: float [resamples, num_photos].
+    """
+    per_photo = entry_cross_entropy(targets, logits).mean(axis=1)
+    return weighted_mean(per_photo, weights, is_known(targets).mean(axis=1))
+
+
+def baseline_logits(frequencies: np.ndarray) -> np.ndarray:
+    """Return the logits of the constant baseline, which predicts each label's frequency on train.
+
+    Args:
+        frequencies: Share of positives of each label on train, 0..1 [num_labels].
+
+    Returns:
+        float64 [num_labels], finite also for frequencies 0 and 1.
+    """
+    return np.asarray(logit(frequencies.clip(1e-6, 1 - 1e-6)))
+
+
+def baseline_loss(frequencies: np.ndarray, targets: np.ndarray) -> float:
+    """Compute the loss of the constant baseline on some photos, in nats.
+
+    A network whose loss is not lower has learnt nothing from the photos.
+
+    Args:
+        frequencies: Share of positives of each label on train, 0..1 [num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels]; or a single row of frequencies in
+            0..1, which gives the expected loss on photos with these label frequencies.
+    """
+    logits = np.broadcast_to(baseline_logits(frequencies), targets.shape)
+    return binary_cross_entropy(targets, logits)

@@ -1,0 +1,183 @@
+"""Average precision and area under the ROC curve: metrics of a ranking, without a threshold.
+
+A label without positives has no average precision and no AUROC, and is left out of their macro
+means.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from phototag.dataset.targets import is_known
+from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
+
+BLOCK = 2**22  # float64 values of a table that are processed at once; limits the memory
+# Pooled rankings use fewer resamples if entries x resamples exceeds this number, but at least ...
+MAX_WORK = 2 * 10**9
+MIN_RESAMPLES = 200  # ... this many
+
+
+def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Compute the mean over labels of the average precision (mAP), 0..1.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        scores: Logits or probabilities, same shape.
+
+    Returns:
+        Mean over the labels that have positives; 0 if there is none.
+    """
+    weights = np.ones((1, len(targets)))
+    precision, _ = average_precision_and_auroc(targets, scores, weights)
+    return (
+        float(np.mean(precision[np.isfinite(precision)])) if np.isfinite(precision).any() else 0.0
+    )
+
+
+def ranking_scores(
+    targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Compute mAP and AUROC.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        scores: Logits or probabilities, same shape.
+        weights: float [resamples, num_photos].
+
+    Returns:
+        Name -> float64 [resamples]: `mAP_macro` and `AUROC_macro` are means over labels,
+        `mAP_micro` and `AUROC_micro` rank all entries together. With millions of entries only the
+        first resamples are used, see `MAX_WORK`.
+    """
+    weights = weights[: 1 + max(MAX_WORK // max(targets.size, 1), MIN_RESAMPLES)]
+    precision, area = average_precision_and_auroc(targets, scores, weights)
+    photos = np.repeat(np.arange(len(targets), dtype=np.int32), targets.shape[1])
+    pooled = _rank(targets.ravel(), scores.ravel(), _by_photo(weights), photos)
+    return {
+        "mAP_macro": _mean_over_labels(precision),
+        "mAP_micro": pooled[0],
+        "AUROC_macro": _mean_over_labels(area),
+        "AUROC_micro": pooled[1],
+    }
+
+
+def average_precision_and_auroc(
+    targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute average precision (AP) and area under the ROC curve (AUROC) of each label.
+
+    AP is the mean over the positives of the precision at their rank. As in scikit-learn, entries
+    with equal scores have the same rank.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        scores: Logits or probabilities, same shape.
+        weights: float [resamples, num_photos].
+
+    Returns:
+        float64 [resamples, num_labels] each; NaN for a label without positives, and the AUROC also
+        for a label without negatives.
+    """
+    photos, by_photo = np.arange(len(targets), dtype=np.int32), _by_photo(weights)
+    columns = [
+        _rank(targets[:, label], scores[:, label], by_photo, photos)
+        for label in range(targets.shape[1])
+    ]
+    precision, area = zip(*columns, strict=True)
+    return np.stack(precision, axis=1), np.stack(area, axis=1)
+
+
+def cumulative_weights(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarray) -> np.ndarray:
+    """Sum the weights of the first entries of a ranking, for several numbers of entries.
+
+    Args:
+        photos: Photo of each entry, in the order of the ranking, integers [num_entries].
+        ends: Numbers of entries to sum, each 0..num_entries.
+        by_photo: Transposed weights, float [num_photos, resamples].
+
+    Returns:
+        float64 [len(ends), resamples].
+    """
+    pieces, index = _sum_pieces(photos, ends, len(by_photo))
+    return np.asarray(_cumulative_sum(pieces @ by_photo)[index])
+
+
+def _rank(
+    targets: np.ndarray, scores: np.ndarray, by_photo: np.ndarray, photos: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute AP and AUROC of one ranking, float64 [resamples] each.
+
+    Both sums run over the positives only: AP sums their precision, AUROC the number of negatives
+    that rank lower, plus half of those with an equal score. The weights between two positives are
+    summed by a product with a sparse matrix, so a thousand resamples cost few matrix products.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_entries].
+        scores: Logits or probabilities, [num_entries].
+        by_photo: Transposed weights, float [num_photos, resamples].
+        photos: Photo of each entry, integers [num_entries].
+    """
+    order = np.argsort(-scores, kind="stable")
+    order = order[is_known(targets[order])]
+    falling, ranked = -scores[order], photos[order]
+    places = np.flatnonzero(targets[order] > 0)
+    # Numbers of entries, and of positives, that rank higher (left) or at least as high (right).
+    above, reached = (np.searchsorted(falling, falling[places], side) for side in ("left", "right"))
+    first, last = (
+        np.searchsorted(falling[places], falling[places], side) for side in ("left", "right")
+    )
+    ends, number = np.concatenate([above, reached, [len(order)]]), len(places)
+    found = []
+    pieces, index = _sum_pieces(ranked, ends, len(by_photo))
+    for weights in _split_columns(by_photo, max(pieces.shape[0], number, 1)):
+        sums = _cumulative_sum(pieces @ weights)[index]
+        weight_above, weight_reached, total = sums[:number], sums[number:-1], sums[-1]
+        own = weights[ranked[places]]
+        hits = _cumulative_sum(own)
+        hits_above, hits_reached, positives = hits[first], hits[last], hits[-1]
+        precision = (own * ratio_or_zero(hits_reached, weight_reached)).sum(axis=0)
+        negatives = total - positives
+        misses = (weight_above - hits_above) + (weight_reached - hits_reached)
+        area = (own * (negatives - misses / 2)).sum(axis=0)
+        found.append(
+            (ratio_or_nan(precision, positives), ratio_or_nan(area, positives * negatives))
+        )
+    precisions, areas = zip(*found, strict=True)
+    return np.concatenate(precisions), np.concatenate(areas)
+
+
+def _sum_pieces(
+    photos: np.ndarray, ends: np.ndarray, num_photos: int
+) -> tuple[csr_array, np.ndarray]:
+    """Cut a ranking into pieces at the given numbers of entries.
+
+    Returns:
+        Matrix that sums the weights of each piece's photos, [num_pieces, num_photos]; and the
+        number of pieces before each end.
+    """
+    edges = np.unique(np.append(ends, 0))
+    data, shape = np.ones(edges[-1]), (len(edges) - 1, num_photos)
+    return csr_array((data, photos[: edges[-1]], edges), shape=shape), np.searchsorted(edges, ends)
+
+
+def _by_photo(weights: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(weights.T)
+
+
+def _split_columns(values: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """Yield blocks of columns, so many at a time that `rows` rows of them fit into `BLOCK`."""
+    step = max(BLOCK // rows, 1)
+    for start in range(0, values.shape[1], step):
+        yield np.ascontiguousarray(values[:, start : start + step])
+
+
+def _cumulative_sum(values: np.ndarray) -> np.ndarray:
+    """Return the sums of the first 0, 1, 2, ... rows."""
+    return np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+
+
+def _mean_over_labels(values: np.ndarray) -> np.ndarray:
+    """Compute the mean over the labels that have a value, [resamples]."""
+    finite = np.isfinite(values)
+    return ratio_or_nan(np.where(finite, values, 0).sum(axis=1), finite.sum(axis=1))
