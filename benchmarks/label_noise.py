@@ -1,10 +1,10 @@
-"""Likely label errors and near duplicates among test photos, and scores with them set aside.
+"""Likely label errors and near duplicates among test photos, and scores without them.
 
-`python -m benchmarks.label_noise PHOTOS/VARIANT...`, where the experiments PHOTOS-report-sN and
-PHOTOS-VARIANT-sN have run (`phototag experiments beaten --photos PHOTOS.zip`). What one network
-calls a likely label error is set aside for the other: a network that chose what it is not judged
-on would always gain. Of a group of near duplicates all photos but the first are set aside. Rows of
-other photos and variants stay in docs/results/label_noise.csv.
+`python -m benchmarks.label_noise PHOTOS/VARIANT...` reads the experiments PHOTOS-report-sN and
+PHOTOS-VARIANT-sN, which `python -m benchmarks.claims run beaten --photos PHOTOS.zip` runs. Likely
+label errors found by one network are removed for the other one, because a network that chose its
+own test labels would always gain. Of a group of near duplicates all photos but the first are
+removed. Rows of other photos and variants in docs/research/results/label_noise.csv are not changed.
 """
 
 import json
@@ -16,16 +16,17 @@ from typing import Any
 import pandas as pd
 from dvc.api import DVCFileSystem
 
-from phototag.experiments.claims import FILE, REFERENCE, read_experiments
-from phototag.experiments.collection import RESULTS, list_finished, merge_table
-from phototag.experiments.sync import list_experiments
+from benchmarks.claims.claims import REFERENCE, read_experiments
+from benchmarks.claims.collection import RESULTS, list_finished, merge_table
+from phototag.experiments.dvc_tools import list_experiments
 from phototag.metrics.classification import f1_score
 
 
 def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
-    """Read an experiment's decisions on test, likely errors there, and duplicates anywhere.
+    """Read the decisions and likely label errors of an experiment on test, and all duplicates.
 
-    Of a group of near duplicates, all but the first; the split keeps a group together.
+    The duplicates are all photos but the first of each group of near duplicates. The split keeps
+    a group together.
     """
     files = DVCFileSystem(str(root), rev=revision)
 
@@ -41,7 +42,7 @@ def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, 
 
 
 def score(decisions: pd.DataFrame) -> dict[str, float]:
-    """Compute micro F1 of some decisions, and the mean over labels."""
+    """Compute micro and macro F1 of decisions."""
     labels = [
         f1_score(own["target"].to_numpy(), own["predicted"].to_numpy(), "micro")
         for _, own in decisions.groupby("label")
@@ -50,15 +51,15 @@ def score(decisions: pd.DataFrame) -> dict[str, float]:
     return {"f1_micro": micro, "f1_macro": sum(labels) / len(labels)}
 
 
-def set_aside(
+def compare_scores(
     decisions: pd.DataFrame, errors: pd.DataFrame, duplicates: set[str]
 ) -> dict[str, Any]:
-    """Score all decisions, and those that are left.
+    """Score all decisions, and those without likely errors and duplicates.
 
     Args:
-        decisions: Columns image, label, target, predicted.
-        errors: Columns image and label of likely errors.
-        duplicates: Photos, on test or not, that show what another one shows.
+        decisions: Table with the columns image, label, target and predicted.
+        errors: Table of likely errors with the columns image and label.
+        duplicates: Files of near duplicates, in all splits.
     """
     keys = pd.MultiIndex.from_frame(decisions[["image", "label"]])
     wrong = keys.isin(pd.MultiIndex.from_frame(errors[["image", "label"]]))
@@ -76,11 +77,11 @@ def set_aside(
 
 
 def judge(root: Path, photos: str, variant: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each seed that both networks ran, and each of them, on one set of photos."""
+    """Yield one row per network for each seed that both networks ran on a set of photos."""
     revisions = dict(list_experiments(root))
     names = {
         (run.variant, run.seed): run.name
-        for run in list_finished(root, read_experiments(root / FILE))
+        for run in list_finished(root, read_experiments())
         if run.photos == photos
     }
     for seed in sorted(seed for each, seed in names if each == variant):
@@ -92,11 +93,11 @@ def judge(root: Path, photos: str, variant: str) -> Iterator[dict[str, Any]]:
         for judged, other in ((REFERENCE, variant), (variant, REFERENCE)):
             decisions, _, duplicates = tables[judged]
             row = {"photos": photos, "variant": judged, "judge": other, "seed": seed}
-            yield row | set_aside(decisions, tables[other][1], duplicates)
+            yield row | compare_scores(decisions, tables[other][1], duplicates)
 
 
 def main() -> None:
-    """Print the table and keep it in docs/results/."""
+    """Print the table and write it to docs/research/results/."""
     pairs = [argument.split("/") for argument in sys.argv[1:]]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         sys.exit("usage: python -m benchmarks.label_noise PHOTOS/VARIANT...")
@@ -106,7 +107,7 @@ def main() -> None:
         if not found:
             sys.exit(
                 f"no seed of {photos} has both {REFERENCE} and {variant} among DVC's experiments: "
-                f"`phototag experiments beaten --photos {photos}.zip` runs them"
+                f"`python -m benchmarks.claims run beaten --photos {photos}.zip` runs them"
             )
         rows += found
     merge_table(

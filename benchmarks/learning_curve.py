@@ -7,8 +7,8 @@ frozen backbone's head is solved on the kept features, and its thresholds are ch
 of fold; other networks are trained from scratch, with thresholds chosen on val. Three splits, each
 judged on its own tenth of all photos.
 
-It writes docs/results/learning_curve.csv, a row a training, where other curves stay as they are,
-and learning_curve.png.
+Writes docs/research/results/learning_curve.csv, one row per training, and learning_curve.png. Rows
+of other curves are not changed.
 """
 
 import sys
@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.claims.collection import RESULTS
 from phototag.base.files import write_table
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.stats import channel_stats
 from phototag.dataset.targets import label_rates
 from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
-from phototag.experiments.collection import RESULTS
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import binary_cross_entropy, sigmoid

@@ -1,4 +1,4 @@
-"""How fast the networks of experiments.yaml train, side by side.
+"""Training speed of the networks of the claims.
 
 `python -m benchmarks.networks VARIANT...`, on an otherwise idle machine: the variants take turns,
 each in a process of its own, with its augmentations and averaged weights; medians are kept.
@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from benchmarks.claims.claims import read_experiments
+from benchmarks.claims.collection import RESULTS
 from benchmarks.machine import name_processor
 from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
-from phototag.experiments.claims import read_experiments
-from phototag.experiments.collection import RESULTS
 from phototag.network.allocator import keep_freed_memory
 from phototag.schema.params import Params
 
@@ -36,7 +36,7 @@ def read_variant(variant: str) -> Params:
 
 
 def main() -> None:
-    """Print images a second and keep them in docs/results/."""
+    """Print images a second and write them to docs/research/results/."""
     variants = sys.argv[1:]
     rates = take_turns(variants, measure)
     table = pd.DataFrame({"variant": variants, "images_per_second": rates.values()}).round(1)

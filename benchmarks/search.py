@@ -7,7 +7,7 @@ went about it, from its network, a key after the other, keeping the best value s
 processor's, so that other work on the machine favours nobody. Trials train by the stage, but are no
 experiments: what those cost besides is measured by `phototag tune` itself.
 
-It writes docs/results/search-STUDY.csv, a row a trial, and search-STUDY.png.
+It writes docs/research/results/search-STUDY.csv, a row a trial, and search-STUDY.png.
 """
 
 import math
@@ -24,10 +24,10 @@ import optuna
 import pandas as pd
 import yaml
 
+from benchmarks.claims.claims import read_experiments
+from benchmarks.claims.collection import RESULTS
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
-from phototag.experiments.claims import read_experiments
-from phototag.experiments.collection import RESULTS
 from phototag.metrics.metrics import kept_epoch
 from phototag.pages.figures import figure_style, new_figure, save_figure
 from phototag.schema.params import Params
@@ -40,7 +40,7 @@ from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.loop import Epoch
 from stages.train import train_network
 
-# What the report varied, in its own values: variants of experiments.yaml, a list a key.
+# What the report varied, in its own values: variants of the claims, one list per key.
 ONE_AT_A_TIME = (
     ("no-1x1", "shallower", "deeper"),
     ("two-linear", "one-linear"),

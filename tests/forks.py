@@ -16,7 +16,7 @@ CONTEXT.set_forkserver_preload(
     [
         "phototag.training.loop",
         "phototag.tracking.runs",
-        "phototag.experiments.campaign",
+        "phototag.experiments.queue",
         "phototag.apps.predictions",
         "timm",
         "mlflow.store.tracking.sqlalchemy_store",

@@ -7,7 +7,7 @@ Adam at the report's learning rate and weight decay, one after the other. An epo
 the pass over val; the first, which starts worker processes, does not count. Lines are those of
 code that a user writes, without docstrings, comments and empty lines; phototag's is the one of
 params.yaml that names the photos. The last side is this project's own configuration, for as many
-epochs as experiments.yaml gives these photos.
+epochs as the claims use for these photos.
 """
 
 import ast
@@ -24,12 +24,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from benchmarks.claims.claims import plan_runs, read_experiments
+from benchmarks.claims.collection import RESULTS
 from benchmarks.machine import name_processor
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides
 from phototag.dataset.manifest import label_names, label_targets, read_kept
-from phototag.experiments.claims import plan_runs, read_experiments
-from phototag.experiments.collection import RESULTS
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".phototag/alternatives"
@@ -97,7 +97,7 @@ def count_lines(path: Path) -> int:
 
 def compare(photos: Path) -> pd.DataFrame:
     """Train every side, and return one row a side."""
-    experiments = read_experiments(ROOT / "experiments.yaml")
+    experiments = read_experiments()
     here = Path(__file__).parent
     python = make_environment()
     sides: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ def compare(photos: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Print the table and keep it in docs/results/."""
+    """Print the table and write it to docs/research/results/."""
     if len(sys.argv) != 2 or not Path(sys.argv[1]).exists():
         sys.exit("usage: python -m benchmarks.alternatives PHOTOS.zip")
     table = compare(Path(sys.argv[1]))

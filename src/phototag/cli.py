@@ -103,14 +103,14 @@ def _name_photos(photos: Path) -> str:
     """Write new photos' place into params.yaml, and tell the commands by which they are kept."""
     import yaml
 
-    from phototag.experiments.recipes import write_recipe
+    from phototag.experiments.recipes import update_params
 
     folder = Path.cwd()
     inside = photos.resolve().is_relative_to(folder)
     raw = str(photos.resolve().relative_to(folder) if inside else photos.resolve())
     key = yaml.safe_dump({"data.raw": raw}, allow_unicode=True, width=10_000).strip()
     try:
-        write_recipe(Path("params.yaml"), {"data.raw": raw})
+        update_params(Path("params.yaml"), {"data.raw": raw})
         lines = [f"params.yaml says `{key}` now."]
     except InputError as error:  # the photos are there all the same
         lines = [f"{error}; then write `{key}` into it."]
@@ -192,44 +192,6 @@ def sync() -> None:
 
 
 @typer_app.command()
-def experiments(
-    claims: Annotated[
-        list[str] | None, typer.Argument(help="Of experiments.yaml; none lists them.")
-    ] = None,
-    photos: Annotated[
-        Path | None, typer.Option(help="A zip or folder; by default what params.yaml names.")
-    ] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeatable; by default 0, 1, 2.")] = None,
-    jobs: Annotated[int, typer.Option(help="Experiments at a time.")] = 1,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Only what docs/results/ has no row of.")
-    ] = False,
-) -> None:
-    """Run the report's claims in DVC's queue, and keep what they gave in docs/results/.
-
-    What else waits in the queue runs too.
-    """
-    from phototag.base.files import project_root
-    from phototag.experiments.campaign import run_claims
-    from phototag.experiments.claims import describe_claims, read_experiments
-
-    if not claims:
-        typer.echo(describe_claims(read_experiments()))
-        return
-    run_claims(
-        project_root(),
-        claims,
-        photos,
-        variant or [],
-        seed or [0, 1, 2],
-        jobs,
-        only_missing=missing,
-        tell=typer.echo,
-    )
-
-
-@typer_app.command()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="Of a recipe; none lists them.")] = None,
 ) -> None:
@@ -238,19 +200,18 @@ def recipe(
     What is yours alone (data, split, seed, evaluate) stays as it is.
     """
     from phototag.base.files import project_root
-    from phototag.experiments import claims, recipes
+    from phototag.experiments import recipes
 
     root = project_root()
-    experiments = claims.read_experiments(root / claims.FILE)
+    known = recipes.read_recipes(root / recipes.FILE)
     if name is None:
-        typer.echo(recipes.describe_recipes(experiments))
+        typer.echo(recipes.describe_recipes(known))
         return
-    settings = recipes.collect_settings(experiments, name)
-    change = recipes.write_recipe(root / "params.yaml", settings)
-    typer.echo(change.rstrip() or f"params.yaml is {name} already")
-    missing = recipes.name_missing(settings)
-    if missing:
-        typer.echo(f"\nNot installed: {', '.join(missing)}. First: make setup-pretrained")
+    values = recipes.recipe_params(known, name)
+    change = recipes.update_params(root / "params.yaml", values)
+    typer.echo(change.rstrip() or f"params.yaml has the values of {name} already")
+    if missing := recipes.missing_packages(values):
+        typer.echo(f"\nNot installed: {', '.join(missing)}. Run `make setup-pretrained` first.")
     typer.echo("\nNext: dvc repro")
 
 
@@ -293,15 +254,6 @@ def tune(
         typer.echo("\nNext: dvc repro")
     else:
         tuning.tune(root, study, jobs, changes, tell=typer.echo)
-
-
-@typer_app.command("results")
-def results_() -> None:
-    """Keep what DVC's experiments gave in docs/results/, and write docs/results.md of it."""
-    from phototag.base.files import project_root
-    from phototag.experiments.campaign import update_results
-
-    update_results(project_root())
 
 
 @typer_app.command()

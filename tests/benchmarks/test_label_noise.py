@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from benchmarks import label_noise
-from benchmarks.label_noise import set_aside
-from phototag.experiments.claims import Run
+from benchmarks.claims.claims import Run
+from benchmarks.label_noise import compare_scores
 
 
 def test_errors_and_second_copies_are_left_out() -> None:
@@ -24,7 +24,7 @@ def test_errors_and_second_copies_are_left_out() -> None:
     )
     wrong = [4, 13, 30, 31]
     errors = decisions.loc[wrong, ["image", "label"]]
-    told = set_aside(decisions, errors, {"im7.jpg", "im70.jpg"})
+    told = compare_scores(decisions, errors, {"im7.jpg", "im70.jpg"})
 
     kept = decisions.drop([*wrong, 21, 22, 23])
     for table, which in ((decisions, "all"), (kept, "clean")):
@@ -45,7 +45,7 @@ def give_experiments(monkeypatch: pytest.MonkeyPatch, runs: list[Run]) -> None:
     names = [(run.name, run.name) for run in runs]
     monkeypatch.setattr(label_noise, "list_experiments", lambda root: names)
     monkeypatch.setattr(label_noise, "list_finished", lambda root, experiments: runs)
-    monkeypatch.setattr(label_noise, "read_experiments", lambda path: None)
+    monkeypatch.setattr(label_noise, "read_experiments", lambda: None)
 
 
 def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_photos_without_experiments_are_named(
 
 def test_rows_of_other_photos_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    table = tmp_path / "docs/results/label_noise.csv"
+    table = tmp_path / "docs/research/results/label_noise.csv"
     table.parent.mkdir(parents=True)
     old = {"variant": ["report"] * 2, "judge": ["other"] * 2, "seed": [0] * 2, "f1": [0.1, 0.2]}
     pd.DataFrame({"photos": ["few", "many"]} | old).to_csv(table, index=False)

@@ -15,7 +15,7 @@ from phototag.base.files import read_json
 from phototag.dataset.manifest import label_names, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import list_files, read_file
-from phototag.experiments.recipes import write_recipe
+from phototag.experiments.recipes import update_params
 from phototag.importers.recognition import WORDS, Format
 from phototag.network.weights import load_model
 from tests.e2e.sources import WRITERS, Source
@@ -37,7 +37,7 @@ SMALL = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """All formats' own: one after the other is imported into it."""
     made = make_project(tmp_path_factory.mktemp("formats") / "project", epochs="12")
-    write_recipe(made.folder / "params.yaml", SMALL)
+    update_params(made.folder / "params.yaml", SMALL)
     made.commit("A small network")
     return made
 

@@ -16,8 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
-from phototag.experiments.claims import read_experiments
-from phototag.experiments.recipes import collect_settings, write_recipe
+from phototag.experiments.recipes import read_recipes, recipe_params, update_params
 from tests.conftest import NUM_PHOTOS, SHIPPED_PARAMS, SIZE
 from tests.forks import fork_stage
 from tests.projects import ROOT
@@ -131,9 +130,9 @@ def make_embed(project: Path) -> Stage:
 
 def write_params(project: Path, recipe: str, changes: dict[str, Any]) -> None:
     pytest.importorskip("timm")
-    settings = collect_settings(read_experiments(ROOT / "experiments.yaml"), recipe)
+    settings = recipe_params(read_recipes(ROOT / "recipes.yaml"), recipe)
     short = {"resize.size": SIZE, "model.dropout": 0.0, "train.early_stopping": 0}
-    write_recipe(project / "params.yaml", settings | short | changes)
+    update_params(project / "params.yaml", settings | short | changes)
 
 
 def shorten(project: Path, epochs: int) -> None:

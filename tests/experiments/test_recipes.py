@@ -9,18 +9,19 @@ from typer.testing import CliRunner
 from phototag.base.errors import InputError
 from phototag.base.keys import flatten
 from phototag.cli import typer_app
-from phototag.experiments.claims import FILE, read_experiments
 from phototag.experiments.recipes import (
-    collect_settings,
+    FILE,
     describe_recipes,
-    name_missing,
-    write_recipe,
+    missing_packages,
+    read_recipes,
+    recipe_params,
+    update_params,
 )
 from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
 
 REPOSITORY = SHIPPED_PARAMS.parent
-SHIPPED = read_experiments(REPOSITORY / FILE)
+SHIPPED = read_recipes(REPOSITORY / FILE)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def apply(path: Path, name: str) -> str:
-    return write_recipe(path, collect_settings(SHIPPED, name))
+    return update_params(path, recipe_params(SHIPPED, name))
 
 
 def test_the_base_is_params_yaml_and_has_all_that_a_variant_changes() -> None:
@@ -46,7 +47,7 @@ def test_the_base_is_params_yaml_and_has_all_that_a_variant_changes() -> None:
 def test_a_recipe_is_the_same_whatever_was_there(path: Path, name: str) -> None:
     apply(path, name)
     alone, params = yaml.safe_load(path.read_text()), read_all_params(path)
-    assert params.epochs == collect_settings(SHIPPED, name)["epochs"]
+    assert params.epochs == recipe_params(SHIPPED, name)["epochs"]
     for other in SHIPPED.recipes:
         apply(path, other)
         apply(path, name)
@@ -108,7 +109,7 @@ def test_comments_in_and_around_lists_stay(path: Path, names: list[str]) -> None
         before, after = (sorted(re.findall("#.*", each)) for each in (text, path.read_text()))
         assert after == before
         now = dict(flatten(yaml.safe_load(path.read_text())))
-        assert all(now[key] == value for key, value in collect_settings(SHIPPED, name).items())
+        assert all(now[key] == value for key, value in recipe_params(SHIPPED, name).items())
     lines = path.read_text().splitlines()
     conv, linear = (
         next(number for number, line in enumerate(lines) if line.startswith(f"  {key}:"))
@@ -133,7 +134,7 @@ def test_a_comment_between_a_key_and_its_list_stays(path: Path, name: str) -> No
     apply(path, name)
     assert path.read_text().count("# hidden layers, the widest first\n") == 1
     now = dict(flatten(yaml.safe_load(path.read_text())))
-    assert all(now[key] == value for key, value in collect_settings(SHIPPED, name).items())
+    assert all(now[key] == value for key, value in recipe_params(SHIPPED, name).items())
 
 
 def test_yes_and_no_are_read_as_the_stages_read_them(path: Path) -> None:
@@ -166,21 +167,21 @@ def test_params_that_are_wrong_stay_as_they_are(path: Path, old: str, new: str, 
 
 def test_names_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no recipe 'best'; it has report, phototag, pretrained"):
-        collect_settings(SHIPPED, "best")
+        recipe_params(SHIPPED, "best")
     assert describe_recipes(SHIPPED).count("\n") == len(SHIPPED.recipes) - 1
     broken = yaml.safe_load((REPOSITORY / FILE).read_text())
     broken["recipes"]["fast"] = {"says": "It is fast."}
     (tmp_path / FILE).write_text(yaml.safe_dump(broken))
     with pytest.raises(InputError, match="recipe 'fast' is no variant"):
-        read_experiments(tmp_path / FILE)
+        read_recipes(tmp_path / FILE)
 
 
 def test_packages_that_are_missing_are_told() -> None:
     settings = {"model.name": "resnet18+resnet34", "model.weights": ["DEFAULT", "no_such_weights"]}
-    assert name_missing(settings) == ["no_such_weights"]
-    assert name_missing(settings | {"model.weights": None}) == []
+    assert missing_packages(settings) == ["no_such_weights"]
+    assert missing_packages(settings | {"model.weights": None}) == []
     for there in ("tomllib", "weights/mine.pth", "mine.safetensors"):
-        assert name_missing(settings | {"model.weights": there}) == []
+        assert missing_packages(settings | {"model.weights": there}) == []
 
 
 def test_the_command_lists_and_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

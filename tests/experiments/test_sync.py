@@ -10,7 +10,8 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from phototag.experiments.sync import read_revision, sync_runs
+from phototag.experiments.dvc_tools import read_revision
+from phototag.experiments.sync import sync_runs
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import Store, connect
 

@@ -5,9 +5,9 @@ import pytest
 import yaml
 
 from phototag.base.errors import InputError
-from phototag.experiments.claims import FILE as EXPERIMENTS
-from phototag.experiments.claims import apply_overrides, read_experiments
-from phototag.experiments.recipes import collect_settings
+from phototag.base.keys import apply_overrides
+from phototag.experiments.recipes import FILE as RECIPES
+from phototag.experiments.recipes import read_recipes, recipe_params
 from phototag.search.studies import (
     FILE,
     check_study,
@@ -179,8 +179,8 @@ def test_processes_networks_and_names_are_told(
 @pytest.mark.parametrize("name", read_search(REPOSITORY / FILE).studies)
 def test_shipped_studies_fit_params_yaml(name: str, params_values: dict[str, Any]) -> None:
     study = read_search(REPOSITORY / FILE).studies[name]
-    experiments = read_experiments(REPOSITORY / EXPERIMENTS)
+    recipes = read_recipes(REPOSITORY / RECIPES)
     assert study.recipe
-    settings = collect_settings(experiments, study.recipe) | study.settings
+    settings = recipe_params(recipes, study.recipe) | study.settings
     check_study(name, study, apply_overrides(params_values, settings))
     assert yaml.safe_load((REPOSITORY / FILE).read_text())["studies"][name]["says"] == study.says

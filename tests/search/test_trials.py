@@ -65,7 +65,7 @@ def make_plan(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPat
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """The experiments that would be made."""
     made: list[tuple[str, bool]] = []
-    monkeypatch.setattr(trials, "make_ground", lambda root, place: None)
+    monkeypatch.setattr(trials, "run_upstream", lambda root, place: None)
     monkeypatch.setattr(
         trials, "save_experiment", lambda root, place, name, whole: made.append((name, whole))
     )
@@ -136,7 +136,7 @@ def test_photos_and_split_are_the_trials_own(
     made, trained = [], []
     epoch = Epoch(1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 1, 9.0)
 
-    def make_ground(root: Path, place: Path) -> None:
+    def run_upstream(root: Path, place: Path) -> None:
         params = read_all_params(place / "params.yaml")
         made.append((params.seed, params.resize.size))
 
@@ -148,7 +148,7 @@ def test_photos_and_split_are_the_trials_own(
             raise Stopped
         return SimpleNamespace(checkpoint=Path("none.pt"))
 
-    monkeypatch.setattr(trials, "make_ground", make_ground)
+    monkeypatch.setattr(trials, "run_upstream", run_upstream)
     monkeypatch.setattr(trials, "_keep_logits", lambda trained, name: "")
     plan = make_plan(space={"resize.size": {"choices": [16, 24]}}, seeds=[0, 1])
     study = open_study(plan.root, plan.name, plan.study)
@@ -324,7 +324,7 @@ def test_a_failed_trial_is_told_and_ten_in_a_row_stop_the_study(make_plan: MakeP
 
 def _train_until_killed(plan: Plan, folder: Path, epoch: int) -> None:
     """Die as kill -9 has it, in the midst of the second trial."""
-    for name in ("make_ground", "save_experiment"):
+    for name in ("run_upstream", "save_experiment"):
         setattr(trials, name, lambda *_, **__: None)
     os.chdir(folder)
 

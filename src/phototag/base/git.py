@@ -12,6 +12,32 @@ def run_git(folder: Path, *arguments: str) -> str:
     Raises:
         InputError: git is not installed, or it failed; the message holds git's reason.
     """
+    return _run(folder, *arguments).strip()
+
+
+def ask_git(folder: Path, *arguments: str) -> str | None:
+    """Run git in a folder and return its output, or None if git is missing or failed."""
+    try:
+        return run_git(folder, *arguments)
+    except InputError:
+        return None
+
+
+def show_file(folder: Path, revision: str, path: str) -> str | None:
+    """Return the whole text of a file at a revision, or None if git does not have it.
+
+    Args:
+        folder: A folder in the repository.
+        revision: A commit, tag, branch or other revision of git.
+        path: Path relative to `folder`.
+    """
+    try:
+        return _run(folder, "show", f"{revision}:./{path}")
+    except InputError:
+        return None
+
+
+def _run(folder: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -25,12 +51,4 @@ def run_git(folder: Path, *arguments: str) -> str:
     if done.returncode:
         reason = done.stderr.strip().removeprefix("fatal: ") or f"exit status {done.returncode}"
         raise InputError(f"git {arguments[0]} failed: {reason}")
-    return done.stdout.strip()
-
-
-def ask_git(folder: Path, *arguments: str) -> str | None:
-    """Run git in a folder and return its output, or None if git is missing or failed."""
-    try:
-        return run_git(folder, *arguments)
-    except InputError:
-        return None
+    return done.stdout

@@ -1,1 +1,1 @@
-"""Named sets of experiments, what came of them, and DVC's experiments as MLflow runs."""
+"""Recipes, DVC experiments and their queue, workspaces, and MLflow runs of DVC experiments."""

@@ -1,80 +1,75 @@
-"""DVC's queue of experiments: filled with runs, and emptied."""
+"""DVC's queue of experiments: add experiments and run the queue."""
 
 import json
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
 
 from phototag.base.errors import InputError
-from phototag.experiments.claims import Run
-from phototag.experiments.sync import list_experiments
+from phototag.experiments.dvc_tools import list_experiments, run_dvc
 
 
-def run_queued(root: Path, runs: Sequence[Run], jobs: int) -> None:
-    """Run in DVC's queue what DVC has no experiment of, and wait for it.
+def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int) -> None:
+    """Run the experiments that DVC does not have yet in DVC's queue, and wait for them.
 
-    What an earlier call left in the queue of these runs is queued anew, as params and code are now;
-    whatever else waits there runs too, as DVC empties its queue. A run that was killed goes on
-    where its training stopped.
+    Queued experiments of the same names are queued again with the current params and code. All
+    other experiments in the queue run too, because DVC runs its whole queue. A killed training
+    resumes from its last checkpoint.
 
     Args:
-        root: The repository.
-        runs: Of `plan_runs`.
-        jobs: How many at a time.
+        root: Root of the project.
+        experiments: Name -> overrides of params.yaml (dotted key -> value).
+        jobs: Number of experiments that run at the same time.
 
     Raises:
-        InputError: DVC refused one, or one failed; the message says how to see why.
+        InputError: DVC refused an experiment, or an experiment failed.
     """
     done = {name for name, _ in list_experiments(root)}
-    active, queued = _tidy_queue(root)
-    stale = sorted({run.name for run in runs} & queued)
-    if stale:
-        _dvc(root, "queue", "remove", *stale)
-    for run in runs:
-        if run.name not in done | active:
-            overrides = [f"{key}={to_hydra(value)}" for key, value in run.overrides.items()]
-            settings = [part for override in overrides for part in ("-S", override)]
-            # Only the champion's own pipeline registers models.
-            _dvc(root, "exp", "run", "--queue", "--name", run.name, *settings, "evaluate")
-    if any(run.name not in done for run in runs):
-        _dvc(root, "exp", "run", "--run-all", "--jobs", str(jobs), quiet=False)
+    running, queued = _read_queue(root)
+    if outdated := sorted(experiments.keys() & queued):
+        run_dvc(root, "queue", "remove", *outdated)
+    for name, overrides in experiments.items():
+        if name not in done | running:
+            options = [
+                part
+                for key, value in overrides.items()
+                for part in ("-S", f"{key}={to_hydra(value)}")
+            ]
+            # The stage register is left out: only `dvc repro` of the project registers models.
+            run_dvc(root, "exp", "run", "--queue", "--name", name, *options, "evaluate")
+    if not experiments.keys() <= done:
+        command = ["exp", "run", "--run-all", "--jobs", str(jobs)]
+        run_dvc(root, *command, show_output=True)
     done = {name for name, _ in list_experiments(root)}
-    failed = [run.name for run in runs if run.name not in done]
-    if failed:
+    if failed := [name for name in experiments if name not in done]:
         raise InputError(
-            f"{len(failed)} of {len(runs)} experiments failed: `dvc queue logs {failed[0]}` says "
-            "why; the same command tries them again"
+            f"{len(failed)} of {len(experiments)} experiments failed: read "
+            f"`dvc queue logs {failed[0]}`, then run the same command again"
         )
 
 
-def _tidy_queue(root: Path) -> tuple[set[str], set[str]]:
-    """Forget runs whose worker is gone, and name those that run and those that wait."""
+def _read_queue(root: Path) -> tuple[set[str], set[str]]:
+    """Return the names of running and of waiting experiments.
+
+    DVC lists an experiment as running after its worker was killed; such entries are removed.
+    """
     with Repo(str(root)) as repo:
         queue = repo.experiments.celery_queue
-        active = {str(entry.name) for entry in queue.iter_active()}
-        if active and not queue.worker_status():
-            queue.kill(list(active), force=True)
-            active = set()
-        return active, {str(entry.name) for entry in queue.iter_queued()}
+        running = {str(entry.name) for entry in queue.iter_active()}
+        if running and not queue.worker_status():
+            queue.kill(list(running), force=True)
+            running = set()
+        return running, {str(entry.name) for entry in queue.iter_queued()}
 
 
 def to_hydra(value: Any) -> str:
-    """Write a value as DVC's --set-param reads it: JSON, but keys without quotes."""
+    """Write a value in the syntax of `dvc exp run -S`: JSON with unquoted keys."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{to_hydra(each)}" for key, each in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{to_hydra(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_hydra, value)) + "]"
-    if isinstance(value, str):  # a path may hold whatever else means something there
+    if isinstance(value, str):  # quoted, because a path may contain characters of the syntax
         return "'" + value.replace("'", r"\'") + "'"
     return json.dumps(value)
-
-
-def _dvc(root: Path, *arguments: str, quiet: bool = True) -> None:
-    done = subprocess.run(
-        ["dvc", *arguments], cwd=root, capture_output=quiet, text=True, check=False
-    )
-    if done.returncode and quiet:
-        raise InputError(f"dvc {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")

@@ -1,178 +1,164 @@
-"""Recipes: named settings that people start from, written into params.yaml."""
+"""Recipes: named values of params.yaml, and updates of params.yaml that keep its comments."""
 
 import difflib
 import io
-from collections.abc import Iterator
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import CommentMark, YAMLError
-from ruamel.yaml.tokens import CommentToken
-from yaml import MarkedYAMLError, safe_load
+from ruamel.yaml.error import YAMLError as RuamelError
+from yaml import YAMLError, safe_load
 
 from phototag.base.errors import InputError
-from phototag.base.files import read_source, replace_file
+from phototag.base.files import read_source, write_text
 from phototag.base.keys import flatten
-from phototag.experiments.claims import FILE, Experiments
+from phototag.base.params import ParamGroup, read_values, validate_params
 from phototag.schema.params import validate_all
 
+FILE = Path("recipes.yaml")
 
-def describe_recipes(experiments: Experiments) -> str:
-    """Tell each recipe's name and what it is."""
-    width = max(map(len, experiments.recipes))
+
+class Recipe(ParamGroup):
+    """One recipe.
+
+    Attributes:
+        description: One sentence for `phototag recipe`.
+        params: Nested values that differ from the base.
+    """
+
+    description: str
+    params: dict[str, Any]
+
+
+class Recipes(ParamGroup):
+    """All of recipes.yaml.
+
+    Attributes:
+        base: Nested values that a recipe sets unless its own params replace them; a key that one
+            recipe sets must be here, so that another recipe sets it back.
+        recipes: Name -> recipe.
+    """
+
+    base: dict[str, Any]
+    recipes: dict[str, Recipe]
+
+
+def read_recipes(path: Path = FILE) -> Recipes:
+    """Read and validate recipes.yaml.
+
+    Raises:
+        InputError: The file is missing, not valid YAML, or has an unknown or missing key.
+    """
+    return validate_params(Recipes, read_values(path), str(path))
+
+
+def describe_recipes(recipes: Recipes) -> str:
+    """Return one line per recipe: its name and description."""
+    width = max(map(len, recipes.recipes))
     return "\n".join(
-        f"{name:<{width}}  {recipe.says}" for name, recipe in experiments.recipes.items()
+        f"{name:<{width}}  {recipe.description}" for name, recipe in recipes.recipes.items()
     )
 
 
-def collect_settings(experiments: Experiments, name: str) -> dict[str, Any]:
-    """Return all that a recipe decides: what it does not change is as the base has it.
-
-    Args:
-        experiments: Of `read_experiments`.
-        name: Of a recipe.
-
-    Returns:
-        Dotted key of params.yaml -> value.
+def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
+    """Return the values that a recipe sets: dotted key of params.yaml -> value.
 
     Raises:
-        InputError: There is no recipe of that name.
+        InputError: There is no recipe of this name.
     """
-    if name not in experiments.recipes:
-        raise InputError(f"{FILE} has no recipe {name!r}; it has {', '.join(experiments.recipes)}")
-    settings: dict[str, Any] = {}
-    own = experiments.variants[name], experiments.recipes[name].model_extra or {}
-    for given in (experiments.base, *own):
-        settings |= flatten(given)
-    return settings
+    if name not in recipes.recipes:
+        raise InputError(f"{FILE} has no recipe {name!r}: choose {', '.join(recipes.recipes)}")
+    return flatten(recipes.base) | flatten(recipes.recipes[name].params)
 
 
-def write_recipe(path: Path, settings: dict[str, Any]) -> str:
-    """Write settings into params.yaml; whatever they do not name stays, comments too.
+def missing_packages(values: Mapping[str, Any]) -> list[str]:
+    """Return the packages that a network or its weights need and that are not installed.
+
+    Args:
+        values: Dotted key -> value; reads model.name and model.weights.
+    """
+    weights = values["model.weights"] or []
+    names = [weights] if isinstance(weights, str) else list(weights)
+    # Weights are DEFAULT, a package or a file; the name of a file is no Python identifier.
+    packages = [name for name in names if name != "DEFAULT" and name.isidentifier()]
+    if "timm/" in values["model.name"]:
+        packages.insert(0, "timm")
+    return [name for name in packages if not find_spec(name)]
+
+
+def update_params(path: Path, values: Mapping[str, Any]) -> str:
+    """Write values into params.yaml and keep its other keys, their order and their comments.
+
+    Comments inside a list that is replaced are removed; the returned text then ends with a note.
 
     Args:
         path: params.yaml.
-        settings: Of `collect_settings`.
+        values: Dotted key -> new value.
 
     Returns:
-        The difference, as a unified diff; empty where there is none.
+        The change as a unified diff without context lines; empty if nothing changed.
 
     Raises:
-        InputError: The file is missing, not UTF-8 or no YAML, or what would come of it is refused:
-            nothing is written then.
+        InputError: The file is missing or not valid YAML, a group is missing, or the new params
+            are invalid. The file is not changed then.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 4096
+    yaml.width = 4096  # never wrap a line
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    before = read_source(path)
     try:
-        before = read_source(path)
-        values = yaml.load(before)
-    except YAMLError as error:
+        params = yaml.load(before)
+    except RuamelError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
-    for key, value in settings.items():
-        *groups, last = key.split(".")
-        place = values
-        for group in groups:
-            place = place.get(group) if isinstance(place, CommentedMap) else None
-        if not isinstance(place, CommentedMap):
-            raise InputError(f"{path}: {key} is missing")
-        if place.get(last) != value:
-            _replace(place, last, _lay_out(value))
+    for key, value in values.items():
+        _set_value(params, key, value, path)
     stream = io.StringIO()
-    yaml.dump(values, stream)
+    yaml.dump(params, stream)
     after = stream.getvalue()
     try:
         validate_all(safe_load(after), str(path))
-    except MarkedYAMLError as error:
+    except YAMLError as error:
         raise InputError(
-            f"{path}: its comments are in the way of {', '.join(settings)} ({error.problem}): move "
-            "those within lists above them"
+            f"{path}: could not write {', '.join(values)} ({error}): move the comments inside "
+            "lists of params.yaml above the lists"
         ) from None
-    if after != before:
-        with replace_file(path) as temporary:
-            temporary.write_text(after, encoding="utf-8")
-    return "".join(
-        difflib.unified_diff(
-            before.splitlines(True), after.splitlines(True), "before", "after", n=0
-        )
-    )
+    if after == before:
+        return ""
+    write_text(path, after)
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    diff = "".join(difflib.unified_diff(old, new, "before", "after", n=0))
+    if lost := before.count("#") - after.count("#"):
+        diff += f"note: {lost} comments inside replaced lists were removed\n"
+    return diff
 
 
-def _replace(place: CommentedMap, key: str, value: Any) -> None:
-    """Put another value in the place of one; comments within a list come to stand above the new."""
-    comments = _list_comments(place.get(key))
-    slots = place.ca.items.get(key) or [None] * 4
-    first = [token.value for token in _flatten(slots[3])]  # between the key and the first item
-    slots[3] = None
-    place[key] = value
-    if not comments and not first:  # those of a value on one line are the key's
+def _set_value(params: Any, key: str, value: Any, path: Path) -> None:
+    *groups, last = key.split(".")
+    group = params
+    for name in groups:
+        group = group.get(name) if isinstance(group, CommentedMap) else None
+    if not isinstance(group, CommentedMap):
+        raise InputError(f"{path}: {key} is missing: add it")
+    if group.get(last) == value:
         return
-    # What follows the last item on lines of its own belongs to the next key.
-    *within, (own, below) = comments or [("", "")]
-    parts = first + [part for pair in within for part in pair] + [own]
-    lines = [line for part in parts for line in part.split("\n")]
-    told = [line.strip().removeprefix("#").removeprefix(" ") for line in lines if line.strip()]
-    if told:
-        place.yaml_set_comment_before_after_key(key, "\n".join(told), indent=place.lc.col)
-    if not below:
-        return
-    in_lines = isinstance(value, CommentedSeq) and not value.fa.flow_style()
-    holder, index, slot = (value, len(value) - 1, 0) if in_lines else (place, key, 2)
-    slots = holder.ca.items.setdefault(index, [None] * 4)
-    before, mark = (
-        (slots[slot].value.rstrip("\n"), slots[slot].start_mark)
-        if slots[slot]
-        else ("", CommentMark(0))
-    )
-    indent = " " * place.lc.col
-    after = [line and indent + line for line in map(str.strip, below.split("\n"))]
-    slots[slot] = CommentToken("\n".join([before, *after]), mark)
+    # ruamel.yaml keeps a comment between a key and its list apart from the list, and would write
+    # it in front of the new value on the key's line.
+    if comments := group.ca.items.get(last):
+        comments[3:] = [None]
+    group[last] = _format_value(value)
 
 
-def _list_comments(node: Any) -> list[tuple[str, str]]:
-    """List the comments behind the items of a list or a block: on its line, on those below."""
-    if not isinstance(node, CommentedSeq | CommentedMap):
-        return []
-    found = []
-    for key, child in node.items() if isinstance(node, CommentedMap) else enumerate(node):
-        found += _list_comments(child)
-        for token in _flatten(node.ca.items.get(key)):
-            own, _, below = token.value.partition("\n")
-            found.append((own, below))
-    for token in _flatten(node.ca.end):
-        own, below = found.pop() if found else ("", "")
-        found.append((own, f"{below}{token.value}"))
-    return found
-
-
-def _flatten(tokens: Any) -> Iterator[CommentToken]:
-    if isinstance(tokens, CommentToken):
-        yield tokens
-    for token in tokens if isinstance(tokens, list) else ():
-        yield from _flatten(token)
-
-
-def name_missing(settings: dict[str, Any]) -> list[str]:
-    """List packages that bring a recipe's networks or weights, and are not installed."""
-    packages = ["timm"] if "timm/" in settings["model.name"] else []
-    weights = settings["model.weights"] or []
-    packages += [weights] if isinstance(weights, str) else weights
-    # A file is no package, and its name no identifier.
-    packages = [name for name in packages if name != "DEFAULT" and name.isidentifier()]
-    return [name for name in packages if not find_spec(name)]
-
-
-def _lay_out(value: Any) -> Any:
-    """Write a block of the network on one line."""
+def _format_value(value: Any) -> Any:
+    """Lay out a list of blocks with one block per line, and any other list on one line."""
     if isinstance(value, list):
-        items = CommentedSeq(map(_lay_out, value))
+        items = CommentedSeq(map(_format_value, value))
         if not any(isinstance(item, dict) for item in value):
             items.fa.set_flow_style()
         return items

@@ -1,64 +1,71 @@
-"""Workspaces: copies of the repository, in which experiments are made one after the other.
+"""Workspaces: copies of the project in which the trials of a study run one after the other.
 
-DVC makes a copy for each experiment. Here one serves many: what lies before the training is made
-once, and no process starts for an experiment.
+DVC makes one copy per experiment. A workspace serves many experiments: the stages before the
+training run once, and no new process starts for an experiment.
 """
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
 from phototag.base.errors import InputError
-from phototag.experiments.claims import SAMPLE
+from phototag.base.git import ask_git, run_git
+from phototag.base.params import read_values
+from phototag.experiments.dvc_tools import run_dvc
 
-FOLDER = Path(".dvc/tmp/workspaces")  # DVC looks for no stages there
-GROUND = ("normalize-stats", "embed")  # what is made before a training
-# Of a training and an evaluation that are not the experiment's own. What dvc.lock has of them
-# stays, because `dvc exp apply` wants all outputs of all stages; DVC sees that these are older.
-LEFT = ("reports/train/history.csv", "reports/train/training.json", "reports/evaluate/metrics.json")
+FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not look for stages here
+SYNTHETIC = Path("data/sample")  # written by the sample stage
+UPSTREAM_STAGES = ("normalize-stats", "embed")  # with their dependencies: all stages before train
+# Tracked results of another training. dvc.lock keeps their hashes, because `dvc exp apply` needs
+# all outputs of all stages; DVC shows these stages as changed.
+OLD_RESULTS = (
+    "reports/train/history.csv",
+    "reports/train/training.json",
+    "reports/evaluate/metrics.json",
+)
 
 
 def make_workspace(root: Path, name: str) -> Path:
-    """Copy what git tracks, as it is now, into a folder of this name; return the project in it.
+    """Copy the files that git tracks, with uncommitted changes, into a new workspace.
 
-    Data comes from DVC's cache, which is shared. What a workspace of that name held is removed.
+    Data comes from DVC's cache, which is shared. An older workspace of the same name is replaced.
+
+    Args:
+        root: Root of the project.
+        name: Name of the workspace.
+
+    Returns:
+        Root of the project in the workspace.
 
     Raises:
-        InputError: There is no commit yet, from which experiments could differ; or the user's
-            photos are not where experiments find them.
+        InputError: The repository has no commit, or the photos of data.raw cannot be copied.
     """
     folder = root / FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-    except InputError:
-        raise InputError(
-            f"{root} has no commit: experiments differ from one, so make one"
-        ) from None
-    top, project = (
-        _git(root, "rev-parse", "--show-toplevel"),
-        _git(root, "rev-parse", "--show-prefix"),
-    )
-    _git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
-    _git(folder, "checkout", "--quiet", "--detach", commit)
-    changed = _git(root, "stash", "create")  # what is not committed, which stays as it is
-    if changed:
-        _git(folder, "restore", f"--source={changed}", "--staged", "--worktree", ".")
-    place = folder / project
+    commit = ask_git(root, "rev-parse", "--verify", "HEAD")
+    if not commit:
+        raise InputError(f"{root} has no commit, on which experiments are based: make one")
+    top = run_git(root, "rev-parse", "--show-toplevel")
+    run_git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
+    run_git(folder, "checkout", "--quiet", "--detach", commit)
+    for key, default in (("user.name", "phototag"), ("user.email", "phototag@localhost")):
+        run_git(folder, "config", key, ask_git(root, "config", key) or default)
+    # `git stash create` makes a commit of the uncommitted changes and leaves them in place.
+    if changes := run_git(root, "stash", "create"):
+        run_git(folder, "restore", f"--source={changes}", "--staged", "--worktree", ".")
+    place = folder / run_git(root, "rev-parse", "--show-prefix")
     _share_cache(root, place)
-    _take_data(root, place)
+    run_dvc(place, "checkout", "--with-deps", "--allow-missing", *UPSTREAM_STAGES)
+    _check_photos(place)
     clear_results(place)
     return place
 
 
 def _share_cache(root: Path, place: Path) -> None:
-    local = root / ".dvc" / "config.local"  # where passwords of remotes are
+    local = root / ".dvc" / "config.local"  # holds the passwords of remotes
     if local.exists():
         shutil.copy(local, place / ".dvc")
     with Repo(str(root)) as repo:
@@ -66,118 +73,70 @@ def _share_cache(root: Path, place: Path) -> None:
     run_dvc(place, "cache", "dir", "--local", str(cache))
 
 
-def _take_data(root: Path, place: Path) -> None:
-    """Take from DVC's cache what lies before a training; `make_ground` makes what is missing."""
-    run_dvc(place, "checkout", "--with-deps", "--allow-missing", *GROUND)
-    raw = Path(yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))["data"]["raw"])
-    if raw.is_absolute() or raw == SAMPLE:
+def _check_photos(place: Path) -> None:
+    """Check that the user's photos are in the workspace and stay out of experiments' commits."""
+    raw = Path(read_values(place / "params.yaml")["data"]["raw"])
+    if raw.is_absolute() or raw == SYNTHETIC:
         return
-    if not (root / raw).resolve().is_relative_to(root.resolve()):
+    pointer = f"{raw}.dvc"
+    # An experiment commits every file that git does not ignore.
+    unignored = (place / pointer).exists() and ask_git(place, "check-ignore", str(raw)) is None
+    if unignored or not (place / raw).exists():
         raise InputError(
-            f"data.raw: {raw} is outside the project, and experiments run in copies of that: write "
-            "its whole path"
+            f"data.raw: experiments run in copies of the project and cannot get {raw} from DVC's "
+            f"cache: run `dvc add {raw}` and `git add {pointer} {raw.with_name('.gitignore')}`, or "
+            "`dvc pull` if a remote has the photos, or set data.raw to an absolute path"
         )
-    pointer, ignoring = f"{raw}.dvc", raw.with_name(".gitignore")
-    if not (place / raw).exists():
-        raise InputError(
-            f"data.raw: DVC's cache does not have {raw}: run `dvc pull {pointer}` where a remote "
-            f"has it, or else `dvc commit {pointer}`"
-            if (place / pointer).exists()
-            else f"data.raw: git knows neither {raw} nor {pointer}, from which experiments take "
-            f"their photos: run `dvc add {raw}` and `git add {pointer} {ignoring}`"
-        )
-    # An experiment is all that git does not ignore.
-    if (place / pointer).exists() and not _is_ignored(place, raw):
-        raise InputError(
-            f"data.raw: git would take {raw} into each experiment: run `git add {ignoring}`"
-        )
-
-
-def _is_ignored(place: Path, path: Path) -> bool:
-    command = ["git", "-C", str(place), "check-ignore", "--quiet", str(path)]
-    return subprocess.run(command, check=False).returncode == 0
 
 
 def remove_workspaces(root: Path, prefix: str) -> None:
-    """Remove the workspaces whose name begins like this."""
+    """Remove the workspaces whose names start with a prefix."""
     for folder in (root / FOLDER).glob(f"{prefix}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_results(place: Path) -> None:
-    """Remove what git tracks of the former experiment's results, or of the commit's."""
-    for path in LEFT:
+    """Remove the tracked results of the commit or of the previous experiment."""
+    for path in OLD_RESULTS:
         (place / path).unlink(missing_ok=True)
 
 
-def make_ground(root: Path, place: Path) -> None:
-    """Make what a training reads in a workspace, or take it from DVC's cache.
-
-    Raises:
-        InputError: A stage failed; its last words.
-    """
-    run_dvc(place, "repro", *GROUND, variables={"DVC_ROOT": str(root)})
-
-
-def save_experiment(root: Path, place: Path, name: str, whole: bool) -> None:
-    """Make a DVC experiment of a workspace.
-
-    It is a commit upon the workspace's, under a reference of its own, as DVC's own are. Saving one
-    of the same name again replaces it.
+def run_upstream(root: Path, place: Path) -> None:
+    """Run the stages before the training in a workspace, or restore them from DVC's cache.
 
     Args:
-        root: The repository that gets it.
-        place: Of `make_workspace`.
-        name: Of the experiment.
-        whole: Whether the training came to its end; then the model goes into DVC's cache.
+        root: Root of the project.
+        place: Workspace returned by `make_workspace`.
 
     Raises:
-        InputError: DVC or git refuses.
+        InputError: A stage failed.
     """
-    if whole:
+    run_dvc(place, "repro", *UPSTREAM_STAGES, variables={"DVC_ROOT": str(root)})
+
+
+def save_experiment(place: Path, name: str, finished: bool) -> None:
+    """Save the state of a workspace as a DVC experiment of the project.
+
+    The experiment is a commit on top of the workspace's commit, under a git reference in DVC's
+    format. An older experiment of the same name is replaced.
+
+    Args:
+        place: Workspace returned by `make_workspace`.
+        name: Name of the experiment.
+        finished: Whether the training ended; its model is then added to DVC's cache.
+
+    Raises:
+        InputError: DVC or git failed.
+    """
+    if finished:
         try:
             with Repo(str(place)) as repo:
                 repo.commit("train", force=True)
         except DvcException as error:
-            raise InputError(f"{name} could not be saved: {error}") from error
-    commit = _git(place, "rev-parse", "HEAD")
-    _git(place, "add", "--all", ".")
-    tree = _git(place, "write-tree")
-    made = _git(place, "commit-tree", tree, "-p", commit, "-m", f"phototag: {name}", who=root)
-    _git(place, "push", "--quiet", "--force", "origin", f"{made}:{ExpRefInfo(commit, name)}")
-
-
-def run_dvc(place: Path, *arguments: str, variables: dict[str, str] | None = None) -> None:
-    """Run DVC in a project.
-
-    Raises:
-        InputError: It failed; its last words.
-    """
-    done = subprocess.run(
-        ["dvc", *arguments],
-        cwd=place,
-        env=os.environ | (variables or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        errors = [line.strip() for line in told if "rror: " in line]
-        # A stage's own sentence comes first, DVC's that it failed after it.
-        raise InputError(f"dvc {arguments[0]} failed: {(errors or told[-1:] or ['?'])[0]}")
-
-
-def _git(folder: Path, *arguments: str, who: Path | None = None) -> str:
-    """Run git; `who` is the repository whose user commits."""
-    command = ["git", "-C", str(folder)]
-    if who:
-        for key, default in (("user.name", "phototag"), ("user.email", "phototag@localhost")):
-            asked = subprocess.run(
-                ["git", "-C", str(who), "config", key], capture_output=True, text=True, check=False
-            )
-            command += ["-c", f"{key}={asked.stdout.strip() or default}"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"git {arguments[0]} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+            raise InputError(f"experiment {name} could not be saved: {error}") from error
+    commit = run_git(place, "rev-parse", "HEAD")
+    run_git(place, "add", "--all", ".")
+    tree = run_git(place, "write-tree")
+    made = run_git(place, "commit-tree", tree, "-p", commit, "-m", f"phototag: {name}")
+    reference = str(ExpRefInfo(commit, name))
+    run_git(place, "push", "--quiet", "--force", "origin", f"{made}:{reference}")

@@ -125,7 +125,7 @@ class Study(_Group):
 
     Attributes:
         says: What is sought, in a sentence.
-        recipe: Of experiments.yaml, from which trials start; without one, from params.yaml.
+        recipe: Recipe from which trials start (default: the values of params.yaml).
         settings: Dotted keys of params.yaml -> values that all trials share besides.
         space: Dotted key -> its knob, or several, of which the first counts whose `when` holds. A
             key whose knobs all do not count is as trials start.

@@ -16,8 +16,8 @@ import pandas as pd
 from phototag.base.errors import InputError
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
-from phototag.experiments.recipes import write_recipe
-from phototag.experiments.workspaces import clear_results, make_ground, save_experiment
+from phototag.experiments.recipes import update_params
+from phototag.experiments.workspaces import clear_results, run_upstream, save_experiment
 from phototag.metrics.metrics import kept_epoch
 from phototag.network.inference import pick_device, predict_logits
 from phototag.schema.params import Params
@@ -259,10 +259,10 @@ def _prepare(plan: Plan, values: Mapping[str, Any], ground: str) -> str:
     place = Path.cwd()
     path = place / "params.yaml"
     path.write_text(plan.text, encoding="utf-8")
-    write_recipe(path, flatten(values))
+    update_params(path, flatten(values))
     needed = describe_ground(values)
     if needed != ground:
-        make_ground(plan.root, place)
+        run_upstream(plan.root, place)
     clear_results(place)
     return needed
 
@@ -298,9 +298,9 @@ def _train_seed(
     except Stopped:
         table = pd.DataFrame(records).drop(columns="images_per_second")
         write_table(place / "reports/train/history.csv", table)
-        save_experiment(plan.root, place, name, whole=False)
+        save_experiment(place, name, finished=False)
         raise
-    save_experiment(plan.root, place, name, whole=True)
+    save_experiment(place, name, finished=True)
     best = kept_epoch(records)
     result = {"score": best[objective], "epoch": best["epoch"], "epochs": len(records)}
     result["checkpoint"] = str(trained.checkpoint)

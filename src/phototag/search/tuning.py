@@ -17,9 +17,9 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_text
-from phototag.experiments.claims import FILE as EXPERIMENTS
-from phototag.experiments.claims import apply_overrides, flatten, read_experiments
-from phototag.experiments.recipes import collect_settings, write_recipe
+from phototag.base.keys import apply_overrides, flatten
+from phototag.experiments.recipes import FILE as RECIPES
+from phototag.experiments.recipes import read_recipes, recipe_params, update_params
 from phototag.experiments.workspaces import FOLDER, make_workspace, remove_workspaces
 from phototag.schema.params import read_all_params
 from phototag.search import journal
@@ -105,7 +105,7 @@ def make_plan(root: Path, name: str, changes: dict[str, Any]) -> Plan:
     settings: dict[str, Any] = {}
     if study.recipe:
         try:
-            settings |= collect_settings(read_experiments(root / EXPERIMENTS), study.recipe)
+            settings |= recipe_params(read_recipes(root / RECIPES), study.recipe)
         except InputError as error:
             raise InputError(f"{place}.recipe: {error}") from None
     settings |= flatten(study.settings)
@@ -228,7 +228,7 @@ def finish(root: Path, plan: Plan, study: "optuna.Study", best: FrozenTrial, tel
     contest = hold_contest(root, plan, best)
     optimism = _estimate_optimism(plan, study.get_trials(deepcopy=False))
     settings = winning_settings(plan, best)
-    change = write_recipe(_copy_params(root), settings)
+    change = update_params(_copy_params(root), settings)
     folder = root / REPORTS / plan.name.rpartition("-")[0]
     found = write_report(folder, plan, study, best, optimism, contest, change)
     try:
@@ -298,7 +298,7 @@ def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
         raise InputError(
             f"{plan.name} has no trial that came to its end: run `phototag tune {name}`"
         )
-    return write_recipe(root / "params.yaml", winning_settings(plan, best))
+    return update_params(root / "params.yaml", winning_settings(plan, best))
 
 
 def _look_up(root: Path, name: str, changes: dict[str, Any]) -> "tuple[Plan, optuna.Study]":

@@ -16,9 +16,8 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
 from phototag.dataset.targets import UNKNOWN, is_known
-from phototag.experiments.claims import Run
+from phototag.experiments.dvc_tools import list_experiments, open_revision
 from phototag.experiments.queue import run_queued
-from phototag.experiments.sync import list_experiments, open_revision
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import weighted_cross_entropy
@@ -63,28 +62,29 @@ def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
         InputError: One failed; or no photo is in test of both.
     """
     won = f"best{best.number}"
-    runs = []
+    experiments = {}
     for seed in plan.study.seeds:
         for variant, settings in (("start", {}), (won, best.user_attrs[SETTINGS])):
             values = apply_overrides(plan.base, settings | {"seed": seed})
-            runs.append(Run(plan.name, variant, seed, _find_changes(root, values)))
-    run_queued(root, runs, jobs=1)
+            experiments[f"{plan.name}-{variant}-s{seed}"] = _find_changes(root, values)
+    run_queued(root, experiments, jobs=1)
     revisions = dict(list_experiments(root))
     parts = []
-    for start, winner in zip(runs[::2], runs[1::2], strict=True):
-        won_by, begun = (_read_predictions(root, revisions[run.name]) for run in (winner, start))
+    for seed in plan.study.seeds:
+        won_by, begun = (
+            _read_predictions(root, revisions[f"{plan.name}-{variant}-s{seed}"])
+            for variant in (won, "start")
+        )
         judged = won_by["split"].iloc[0]
         resamples = plan.base["evaluate"]["resamples"]
-        table = compare_predictions(won_by, begun, resamples, start.seed)
-        table.insert(0, "seed", start.seed)
+        table = compare_predictions(won_by, begun, resamples, seed)
+        table.insert(0, "seed", seed)
         parts.append(table)
     # Names end in -sSEED.
     winners = {
         name.rpartition("-s")[0] for name in revisions if name.startswith(f"{plan.name}-best")
     }
-    return Contest(
-        pd.concat(parts, ignore_index=True), judged, len(winners), tuple(run.name for run in runs)
-    )
+    return Contest(pd.concat(parts, ignore_index=True), judged, len(winners), tuple(experiments))
 
 
 def _find_changes(root: Path, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""The figures of the page: losses over epochs."""
+"""Figures of the results page: losses over epochs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from phototag.experiments.collection import RESULTS
-from phototag.experiments.verdicts import Trial
+from benchmarks.claims.collection import RESULTS
+from benchmarks.claims.verdicts import Trial
 from phototag.pages.figures import (
     BLUE,
     GREEN,
@@ -20,13 +20,13 @@ from phototag.pages.figures import (
     write_name,
 )
 
-REPORT_PRIOR = 0.2106  # of the report's 20 000 photos, from their label files
+REPORT_PRIOR = 0.2106  # loss of the constant baseline on the report's 20 000 photos
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-STYLES = ("-", "--", "-.")  # of the first eight variants, of the next ...
-# Figure -> its title, networks of report_curves.csv, and the variants beside them, where they ran.
-BESIDE = {
+STYLES = ("-", "--", "-.")  # the first is used for eight variants, then the next one
+# Figure -> title, networks of report_curves.csv, and variants drawn with them if they ran.
+COMPARED = {
     "beside-report": (
-        "The final network's losses, and those of this project's own configuration",
+        "The final network's losses, and those of the recipe phototag",
         ("final network",),
         ("report", "phototag", "phototag-mixup-48-epochs"),
     ),
@@ -39,44 +39,44 @@ BESIDE = {
 
 
 def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> None:
-    """Draw the val losses of a claim's variants: means over seeds, and their ranges.
+    """Draw the val losses of a claim's variants as means and ranges over seeds.
 
     Args:
-        path: A PNG.
-        title: Over the figure.
-        trial: Of `list_trials`; knows the loss of the prior.
-        curves: The rows of curves.csv of these runs.
+        path: PNG file to write.
+        title: Title of the figure.
+        trial: Trial returned by `list_trials`.
+        curves: Rows of curves.csv of the trial's runs.
     """
-    there = [variant for variant in trial.claim.variants if variant in set(curves["variant"])]
-    with figure_style([title, *there]):
+    ran = [variant for variant in trial.claim.variants if variant in set(curves["variant"])]
+    with figure_style([title, *ran]):
         figure, axes = new_figure(title, "epoch", "val loss (nats)")
-        for number, variant in enumerate(there):
+        for number, variant in enumerate(ran):
             again, colour = divmod(number, len(COLOURS))
             band = _band(curves[curves["variant"] == variant], "val_loss")
             _draw_band(axes, band, COLOURS[colour], STYLES[again])
         prior = trial.runs["prior_loss"].iloc[0]
         axes.axhline(prior, color=GREY, linestyle=":")
-        # What overfits leaves the picture at the top: each variant's best epoch is of interest.
+        # Each variant's best epoch matters, so losses of overfitting epochs may be cut off.
         best = curves.groupby("variant")["val_loss"].min()
         axes.set_ylim(best.min() * 0.97, max(prior, best.max()) * 1.35)
-        columns = 4 if max(map(len, there)) < 16 else 3
-        _add_legend(figure, axes, [*there, "always the prior"], columns)
+        columns = 4 if max(map(len, ran)) < 16 else 3
+        _add_legend(figure, axes, [*ran, "constant baseline"], columns)
         save_figure(figure, path)
 
 
-def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str) -> Path:
-    """Draw our losses beside the report's own, each divided by the loss of its photos' prior.
+def draw_with_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str) -> Path:
+    """Draw losses with the report's own, each divided by the constant baseline's loss.
 
     Args:
-        root: The repository.
-        runs: Of runs.csv; knows each set of photos' prior loss.
-        curves: Of curves.csv.
-        name: Of the figure, in `BESIDE`.
+        root: Root of the project.
+        runs: Table runs.csv, which has the baseline's loss for each set of photos.
+        curves: Table curves.csv.
+        name: Name of the figure, a key of `COMPARED`.
 
     Returns:
-        The figure's path, in the repository.
+        Path of the figure, relative to the root.
     """
-    _, networks, variants = BESIDE[name]
+    _, networks, variants = COMPARED[name]
     reported = pd.read_csv(root / RESULTS / "report_curves.csv").assign(prior=REPORT_PRIOR)
     priors = runs.groupby("photos")["prior_loss"].mean()
     drawn = [
@@ -91,7 +91,7 @@ def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, nam
     path = RESULTS / f"{name}.png"
     with figure_style(label for label, _ in drawn):
         figure, axes = new_figure(
-            "1 is always predicting the prior", "epoch", "loss / loss of the prior"
+            "1 is the constant baseline", "epoch", "loss / loss of the constant baseline"
         )
         for column, style in (("val_loss", "-"), ("train_loss", ":")):
             for (_, losses), colour in zip(drawn, colours, strict=False):
@@ -99,7 +99,7 @@ def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, nam
                 axes.plot(line, color=colour, linestyle=style)
         axes.set_ylim(0, 1.5)
         names = [label for (label, _), _ in zip(drawn, colours, strict=False)]
-        _add_legend(figure, axes, names, 2, more="dotted: on train")
+        _add_legend(figure, axes, names, 2, more="dotted: train")
         save_figure(figure, root / path)
     return path
 
@@ -107,7 +107,7 @@ def draw_beside_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, nam
 def _add_legend(
     figure: Figure, axes: Axes, names: Sequence[str], columns: int, more: str = ""
 ) -> None:
-    """Name the first lines; Matplotlib's own way leaves out names that begin with _."""
+    """Add a legend of the first lines; Matplotlib would skip names that start with _."""
     lines = list(axes.get_lines()[: len(names)])
     if more:
         lines += axes.plot([], [], color=GREY, linestyle=":")
@@ -116,7 +116,7 @@ def _add_legend(
 
 
 def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Summarize seeds for each epoch, as long as all of them train: fewer would make it jump."""
+    """Return mean, min and max over seeds for the epochs that all seeds trained."""
     by_epoch = losses.groupby("epoch")[column]
     count = by_epoch.count()
     band = pd.DataFrame({"mean": by_epoch.mean(), "min": by_epoch.min(), "max": by_epoch.max()})

@@ -1,4 +1,4 @@
-"""docs/results.md: what the experiments say about the report's claims."""
+"""The results page docs/research/results.md."""
 
 from pathlib import Path
 from textwrap import fill
@@ -7,12 +7,10 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from phototag.base.errors import InputError
-from phototag.base.files import write_text
-from phototag.experiments.claims import DRAWN, REFERENCE, Experiments
-from phototag.experiments.collection import RESULTS, read_runs, read_table
-from phototag.experiments.curves import BESIDE, draw_beside_report, draw_curves
-from phototag.experiments.tables import (
+from benchmarks.claims.claims import REFERENCE, SYNTHETIC_NAME, Experiments
+from benchmarks.claims.collection import RESULTS, read_runs, read_table
+from benchmarks.claims.curves import COMPARED, draw_curves, draw_with_report
+from benchmarks.claims.tables import (
     match_epoch_times,
     tabulate_alternatives,
     tabulate_claims,
@@ -20,34 +18,38 @@ from phototag.experiments.tables import (
     tabulate_times,
     tabulate_variants,
 )
-from phototag.experiments.verdicts import LITTLE, SLIGHT, Trial, list_trials
+from benchmarks.claims.verdicts import LITTLE, SLIGHT, Trial, list_trials
+from phototag.base.errors import InputError
+from phototag.base.files import write_text
 from phototag.pages.cells import escape_markdown
 
-PAGE = Path("docs/results.md")
+PAGE = Path("docs/research/results.md")
 
 
 def write_results(root: Path, experiments: Experiments) -> None:
-    """Write docs/results.md and its figures from the tables in docs/results/.
+    """Write docs/research/results.md and its figures from the tables of results.
 
     Raises:
-        InputError: No experiment has been collected yet.
+        InputError: runs.csv is missing or empty.
     """
     runs = read_runs(root)
     if runs.empty:
-        raise InputError(f"{RESULTS} holds no runs yet: `phototag experiments` lists what to run")
+        raise InputError(
+            f"{RESULTS}/runs.csv has no runs: run `python -m benchmarks.claims run CLAIM`"
+        )
     curves = pd.read_csv(root / RESULTS / "curves.csv")
     networks = read_table(root, "networks", ["variant", "time"])
     epoch_times = match_epoch_times(networks, experiments)
     label_noise = read_table(root, "label_noise", ["photos", "variant"])
     judged = label_noise.loc[label_noise["variant"] != REFERENCE, ["photos", "variant"]]
     trials = list_trials(experiments, runs)
-    beside = [
-        {"title": title, "path": _link(draw_beside_report(root, runs, curves, name))}
-        for name, (title, _, _) in BESIDE.items()
+    compared = [
+        {"title": title, "path": _link(draw_with_report(root, runs, curves, name))}
+        for name, (title, _, _) in COMPARED.items()
     ]
-    # HTML's escaping is none of Markdown's: names are escaped where they are written.
+    # Jinja escapes for HTML only; names are escaped for Markdown when the tables are made.
     environment = Environment(
-        loader=PackageLoader("phototag.experiments"),
+        loader=PackageLoader("benchmarks.claims"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,7 +61,7 @@ def write_results(root: Path, experiments: Experiments) -> None:
         little=f"{LITTLE:.0%}",
         note=experiments.note,
         trials=tabulate_claims(trials),
-        beside=beside,
+        compared=compared,
         sections=[_describe_trial(root, trial, curves, epoch_times) for trial in trials],
         networks=networks,
         tabulate_times=tabulate_times,
@@ -75,14 +77,14 @@ def write_results(root: Path, experiments: Experiments) -> None:
 def _describe_trial(
     root: Path, trial: Trial, curves: pd.DataFrame, epoch_times: dict[str, float]
 ) -> dict[str, Any]:
-    """Draw the figure of a trial, and return what the template says of it."""
+    """Draw the figure of a trial and return the values of its section in the template."""
     claim, photos = trial.claim, trial.photos
     title = f"{trial.name.replace('-', ' ').capitalize()}: {photos}"
     own = curves[(curves["photos"] == photos) & curves["variant"].isin(claim.variants)]
     figure = RESULTS / f"{trial.name}-{photos}.png"
     draw_curves(root / figure, title, trial, own)
     return {
-        "title": escape_markdown(f"{title} (drawn photos)" if photos == DRAWN else title),
+        "title": escape_markdown(f"{title} dataset" if photos == SYNTHETIC_NAME else title),
         "claim": claim,
         "table": tabulate_variants(trial, own, epoch_times),
         "figure": _link(figure),
@@ -91,10 +93,10 @@ def _describe_trial(
 
 
 def _name_commands(trial: Trial) -> list[str]:
-    """Name what runs a claim again, what runs one row again, and what compares two curves."""
+    """Return the commands that run the claim, run one row, and compare two curves."""
     photos = trial.photos
-    command = f"phototag experiments {trial.name}" + (
-        "" if photos == DRAWN else f" --photos {photos}.zip"
+    command = f"python -m benchmarks.claims run {trial.name}" + (
+        "" if photos == SYNTHETIC_NAME else f" --photos {photos}.zip"
     )
     seeds = trial.runs.groupby("variant")["seed"].agg(set)
     first, *_, last = [variant for variant in trial.claim.variants if variant in seeds]

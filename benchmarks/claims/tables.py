@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, in Markdown."""
+"""Markdown tables of the results page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -6,35 +6,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.claims.claims import Experiments
+from benchmarks.claims.verdicts import Trial, answer_claim, judge_variants
 from phototag.base.keys import flatten
-from phototag.experiments.claims import Experiments
-from phototag.experiments.verdicts import Trial, answer_claim, judge_variants
 from phototag.pages.cells import escape_markdown
 
 
 def tabulate_claims(trials: Sequence[Trial]) -> str:
-    """Put claims side by side: what each says, and whether it holds."""
+    """Return the table of claims: the statement of each claim and whether it holds."""
     rows = []
     for trial in trials:
         count = trial.runs.groupby("variant")["seed"].nunique()
         seeds = "-".join(dict.fromkeys(map(str, (count.min(), count.max()))))
         names = [escape_markdown(name) for name in (trial.name, trial.photos)]
-        rows.append([*names, seeds, trial.claim.says, answer_claim(trial)])
-    return _lay_out("| claim | photos | seeds | in words | here |", rows)
+        rows.append([*names, seeds, trial.claim.statement, answer_claim(trial)])
+    return _lay_out("| claim | photos | seeds | statement | result |", rows)
 
 
 def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[str, float]) -> str:
-    """Put the variants of a claim side by side.
+    """Return the table of a claim's variants.
 
     Args:
-        trial: Of `list_trials`.
-        curves: The rows of curves.csv of these runs.
-        epoch_times: Variant -> what an epoch takes, of `match_epoch_times`. Where the first
-            variant and another have it, a column tells how long trainings took.
+        trial: Trial returned by `list_trials`.
+        curves: Rows of curves.csv of the trial's runs.
+        epoch_times: Variant -> relative time of an epoch, returned by `match_epoch_times`. The
+            table has a column of training times if the first variant and another one are in it.
     """
     by_map = trial.claim.judged_by == "val_mAP"
     header = (
-        "| variant | parameters | seeds | best epoch | val loss | of the prior's "
+        "| variant | parameters | seeds | best epoch | val loss | of the baseline's "
         f"{'| mAP on val | Δ mAP' if by_map else '| Δ val loss'} "
         "| last val loss | micro F1 | macro F1 | mAP | micro F1 at 0.5, val |"
     )
@@ -43,16 +43,16 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
     timed = len(epoch_times.keys() & set(ran)) > 1 and ran[0] in epoch_times
     if timed:
         header += " training time |"
-    told = judge_variants(trial)
+    judged = judge_variants(trial)
     first = runs[runs["variant"] == ran[0]].set_index("seed")
     ends = curves.sort_values("epoch").groupby(["variant", "seed"])["val_loss"].last()
     rows = []
     for variant in ran:
         own = runs[runs["variant"] == variant].set_index("seed")
-        difference, verdict = told.get(variant, (0.0, None))
+        difference, verdict = judged.get(variant, (0.0, None))
         delta = "open" if np.isnan(difference) else f"{difference:+.4f} {verdict or 'open'}"
         f1 = {key: format_spread(own[key], 3) for key in ("test_f1_micro", "test_f1_macro")}
-        if variant not in told:
+        if variant not in judged:
             delta = ""
         else:
             f1 = {
@@ -84,13 +84,13 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
 
 
 def match_epoch_times(networks: pd.DataFrame, experiments: Experiments) -> dict[str, float]:
-    """Return what an epoch takes of the variants whose like was measured.
+    """Return the relative time of an epoch for each variant that was measured.
 
-    Alike are those that differ in nothing but epochs.
+    A measured time also holds for variants that differ in the number of epochs only.
 
     Args:
-        networks: Of networks.csv: columns variant and time.
-        experiments: Knows the params of variants.
+        networks: Table networks.csv with the columns variant and time.
+        experiments: Experiments with the params of the variants.
     """
     times = dict(zip(networks["variant"], networks["time"], strict=True))
     measured = {
@@ -111,16 +111,16 @@ def _without_epochs(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tabulate_times(networks: pd.DataFrame) -> str:
-    """Put the training time of networks side by side, of networks.csv."""
+    """Return the table of training times of networks.csv."""
     rows = [
         [escape_markdown(row["variant"]), f"{row['images_per_second']:.0f}", f"{row['time']:.2f}"]
         for row in networks.to_dict("records")
     ]
-    return _lay_out("| variant | images/s | time of an epoch |", rows)
+    return _lay_out("| variant | images/s | relative time per epoch |", rows)
 
 
 def tabulate_alternatives(alternatives: pd.DataFrame) -> str:
-    """Put other libraries beside this project, of alternatives.csv."""
+    """Return the table of other libraries and this project, alternatives.csv."""
     ours = alternatives["side"].str.startswith("phototag")
     base = alternatives.loc[ours, "seconds"].iloc[0]
     rows = [
@@ -138,14 +138,14 @@ def tabulate_alternatives(alternatives: pd.DataFrame) -> str:
         for row in alternatives.to_dict("records")
     ]
     return _lay_out(
-        "| | seconds an epoch | range | times phototag's | epochs | seconds in all | val loss "
-        "| micro F1 | lines |",
+        "| | seconds per epoch | range | relative to phototag | epochs | seconds in total "
+        "| val loss | micro F1 | lines |",
         rows,
     )
 
 
 def tabulate_label_noise(label_noise: pd.DataFrame) -> str:
-    """Put scores with and without what is likely mislabelled side by side, of label_noise.csv."""
+    """Return the table of scores with and without likely label errors, label_noise.csv."""
     names = ["photos", "variant", "judge"]
     rows = []
     for _, own in label_noise.groupby(names, sort=False):
@@ -163,15 +163,15 @@ def tabulate_label_noise(label_noise: pd.DataFrame) -> str:
             cells += [format_spread(own[f"{key}_all"], 3), format_spread(gains, 3, "+")]
         rows.append(cells)
     return _lay_out(
-        "| photos | judged | by the errors of | seeds | likely errors, of decisions "
-        "| of these, a label missing | near duplicates: all photos, test "
-        "| micro F1 | Δ set aside | macro F1 | Δ set aside |",
+        "| photos | evaluated | errors found by | seeds | likely errors of decisions "
+        "| of these, missing labels | near duplicates: all photos, test "
+        "| micro F1 | Δ without them | macro F1 | Δ without them |",
         rows,
     )
 
 
 def format_spread(values: pd.Series, digits: int, sign: str = "") -> str:
-    """Write the mean of values, and the smallest and largest where there are several."""
+    """Return the mean of values, with the smallest and largest if there are several."""
     mean, low, high = (
         f"{value:{sign}.{digits}f}" for value in (values.mean(), values.min(), values.max())
     )

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phototag.experiments.claims import Claim
-from phototag.experiments.verdicts import Trial, judge_losses, judge_variants, predict_range
+from benchmarks.claims.claims import Claim
+from benchmarks.claims.verdicts import Trial, judge_losses, judge_variants, predict_range
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_claim_may_be_judged_by_ranking() -> None:
         }
     )
     claims = {
-        judge: Claim(says="", variants=("plain", "weighted"), judged_by=judge)
+        judge: Claim(statement="", variants=("plain", "weighted"), judged_by=judge)
         for judge in ("val_loss", "val_mAP")
     }
     told = {

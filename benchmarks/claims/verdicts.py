@@ -1,4 +1,4 @@
-"""Verdicts: how variants did beside the first of their claim, and whether the claim holds."""
+"""Verdicts: variants compared with the first one of their claim, and whether the claim holds."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,22 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from phototag.experiments.claims import Claim, Expectation, Experiments
+from benchmarks.claims.claims import Claim, Expectation, Experiments
 from phototag.pages.cells import escape_markdown
 
-SLIGHT, LITTLE = 0.25, 0.2  # shares of what the first variant gains over the prior
+# Shares of the first variant's gain over the constant baseline.
+SLIGHT, LITTLE = 0.25, 0.2
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A claim, tried on one set of photos.
+    """A claim tested on one set of photos.
 
     Attributes:
-        name: Of the claim.
-        claim: Of experiments.yaml.
+        name: Name of the claim.
+        claim: Claim of experiments.yaml.
         photos: Name of the set of photos.
-        runs: Their rows of runs.csv, of the claim's variants.
+        runs: Rows of runs.csv for these photos and the claim's variants.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Trial:
 
 
 def list_trials(experiments: Experiments, runs: pd.DataFrame) -> list[Trial]:
-    """List the claims and photos of which the first variant ran, and one beside it."""
+    """List the claims and photos for which the first variant and another one ran."""
     trials = []
     for name, claim in experiments.claims.items():
         tried = runs[runs["variant"].isin(claim.variants)]
@@ -42,36 +43,38 @@ def list_trials(experiments: Experiments, runs: pd.DataFrame) -> list[Trial]:
 
 
 def answer_claim(trial: Trial) -> str:
-    """Say whether the claim holds, or part of it; of one that expects nothing, the figures."""
+    """Describe whether the claim holds; for a claim without expectation, describe its scores."""
     claim, runs = trial.claim, trial.runs
     if not claim.expect:
         means = runs.assign(ratio=runs["val_loss"] / runs["prior_loss"]).groupby("variant")
         ratios, f1 = means["ratio"].mean(), means["val_f1_micro_at_0.5"].mean()
         return "; ".join(
-            f"{escape_markdown(variant)}: val loss {ratios[variant]:.2f} of the prior's, micro F1 "
-            f"at 0.5 on val {f1[variant]:.2f}"
+            f"{escape_markdown(variant)}: val loss {ratios[variant]:.2f} of the baseline's, "
+            f"micro F1 at 0.5 on val {f1[variant]:.2f}"
             for variant in claim.variants
             if variant in ratios
         )
-    told = judge_variants(trial)
+    judged_all = judge_variants(trial)
     alike: dict[str, list[str]] = {}
-    for name, (difference, verdict) in told.items():
+    for name, (difference, verdict) in judged_all.items():
         variant = escape_markdown(name)
         if np.isnan(difference):
-            alike.setdefault("not judged, its runs have no mAP", []).append(variant)
+            alike.setdefault("not judged because its runs have no mAP", []).append(variant)
         elif verdict is None:
-            alike.setdefault("one seed, not judged", []).append(f"{variant} {difference:+.4f}")
+            alike.setdefault("not judged because of one seed", []).append(
+                f"{variant} {difference:+.4f}"
+            )
         else:
             alike.setdefault(verdict, []).append(variant)
     words = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in alike.items())
-    judged = {v: verdict for v in claim.expect if (verdict := told.get(v, (0.0, None))[1])}
+    judged = {v: verdict for v in claim.expect if (verdict := judged_all.get(v, (0.0, None))[1])}
     if not judged:
         return words
     right = sum(_fits(claim.expect[variant], verdict) for variant, verdict in judged.items())
     if right == len(claim.expect):
         return f"**holds**. {words}"
     if right == len(judged):
-        return f"holds as far as it was run. {words}"
+        return f"holds for the variants that ran. {words}"
     return f"{'holds in part' if right else '**does not hold**'}. {words}"
 
 
@@ -82,11 +85,11 @@ def _fits(expected: Expectation, verdict: str) -> bool:
 
 
 def judge_variants(trial: Trial) -> dict[str, tuple[float, str | None]]:
-    """Judge each variant that ran beside the first, by val loss or mAP; see `judge_losses`."""
+    """Compare each variant with the first one by val loss or mAP; see `judge_losses`."""
     runs, by_map = trial.runs, trial.claim.judged_by == "val_mAP"
-    if by_map:  # runs of before it was collected have none
+    if by_map:  # older runs have no mAP
         runs = runs.reindex(columns=list(runs.columns.union(["val_mAP", "prior_mAP"])))
-    sign = -1 if by_map else 1  # what is compared is best where it is smallest
+    sign = -1 if by_map else 1  # `judge_losses` expects lower values to be better
     values = sign * runs.pivot(index="seed", columns="variant", values=trial.claim.judged_by)
     prior = sign * runs.groupby("seed")["prior_mAP" if by_map else "prior_loss"].first()
     first, *others = trial.claim.variants
@@ -101,18 +104,18 @@ def judge_variants(trial: Trial) -> dict[str, tuple[float, str | None]]:
 
 
 def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
-    """Compare losses of two variants, seed by seed; or minus a score that is best when high.
+    """Compare the losses of two variants, or negated scores.
 
-    Better or worse is what differs in the same direction for every seed, by more on average than
-    the differences spread (largest less smallest), and slightly so where that is less than
-    `SLIGHT` of what the first gains over always predicting the prior. All else is similar; but a
-    variant that gains less than `LITTLE` of that barely learns.
+    A variant is better or worse if the difference has the same sign for every seed and its mean
+    exceeds its range over seeds (largest minus smallest). It is slightly better or worse if the
+    mean is below `SLIGHT` of the first variant's gain over the constant baseline. It barely learns
+    if its own gain is below `LITTLE` of the first variant's gain. Otherwise it is similar.
 
     Args:
-        losses: Row a seed; columns first, variant and prior.
+        losses: One row per seed; columns first, variant and prior (the constant baseline).
 
     Returns:
-        The mean difference, and the verdict; None where fewer than two seeds have both.
+        The mean difference, and the verdict, which is None if fewer than two seeds have both.
     """
     both = losses.dropna()
     differences = both["variant"] - both["first"]
@@ -130,13 +133,13 @@ def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
 
 
 def predict_range(values: pd.Series) -> tuple[float, float]:
-    """Compute where one more run lies with a probability of 95 %.
+    """Compute the 95 % prediction interval of one more run.
 
-    The prediction interval of a normal distribution whose mean and deviation are estimated:
+    Prediction interval of a normal distribution with estimated mean and standard deviation:
     mean +- t(0.975, n - 1) * s * sqrt(1 + 1/n) (Hahn and Meeker, Statistical Intervals, 1991).
 
     Args:
-        values: One score of n >= 2 runs.
+        values: Scores of n >= 2 runs.
 
     Returns:
         Lower and upper end.

@@ -2,16 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from phototag.base.errors import InputError
-from phototag.experiments.claims import (
+from benchmarks.claims.claims import (
     Experiments,
     apply_overrides,
     describe_claims,
     plan_runs,
     read_experiments,
 )
+from phototag.base.errors import InputError
 from phototag.schema.params import Params
-from tests.experiments.files import write_experiments
+from tests.benchmarks.claims.files import write_experiments
 from tests.projects import ROOT
 
 SHIPPED = ROOT / "experiments.yaml"
@@ -52,12 +52,19 @@ def test_runs_are_planned_seed_by_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"claims": {"a": {"says": "", "variants": ["plain", "slow"]}}}, "names 'slow'"),
+        ({"claims": {"a": {"statement": "", "variants": ["plain", "slow"]}}}, "names 'slow'"),
         (
-            {"claims": {"a": {"says": "", "variants": ["plain"], "expect": {"fast": "worse"}}}},
+            {
+                "claims": {
+                    "a": {"statement": "", "variants": ["plain"], "expect": {"fast": "worse"}}
+                }
+            },
             "expects 'fast'",
         ),
-        ({"claims": {"a": {"says": "", "variants": ["plain"], "expects": {}}}}, "claims.a.expects"),
+        (
+            {"claims": {"a": {"statement": "", "variants": ["plain"], "expects": {}}}},
+            "claims.a.expects",
+        ),
         ({"other": {}}, "other"),
     ],
 )

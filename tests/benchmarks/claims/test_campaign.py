@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks.claims import campaign
+from benchmarks.claims.campaign import compare_with_tracked, run_claims
+from benchmarks.claims.claims import Run
+from benchmarks.claims.collection import read_runs
 from phototag.base.errors import InputError
-from phototag.experiments import campaign
-from phototag.experiments.campaign import compare_with_tracked, run_claims
-from phototag.experiments.claims import Run
-from phototag.experiments.collection import read_runs
-from tests.experiments.files import write_experiments, write_runs
+from tests.benchmarks.claims.files import write_experiments, write_runs
 from tests.projects import Project
 
 
@@ -73,14 +73,21 @@ def test_what_has_a_row_is_not_run_again(project: Path, monkeypatch: pytest.Monk
     photos = project / "few.zip"
     run_claims(project, ["speed"], photos, [], [0, 1], 1, only_missing=True, tell=print)
     assert ran == ["few-fast-s0", "few-plain-s1"]
-    assert "| speed | few | 1 | Fast is better. |" in (project / "docs/results.md").read_text()
+    assert (
+        "| speed | few | 1 | Fast is better. |"
+        in (project / "docs/research/results.md").read_text()
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.soak  # DVC's queue itself: tests/e2e/test_pipeline.py
 def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results: Project) -> None:
     project = results.clone(tmp_path / "project", cache=True)
-    for path in ("docs/results/runs.csv", "docs/results/curves.csv", "docs/results.md"):
+    for path in (
+        "docs/research/results/runs.csv",
+        "docs/research/results/curves.csv",
+        "docs/research/results.md",
+    ):
         (project.folder / path).unlink(missing_ok=True)
     variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")
     # Left in the queue by an earlier call, with params that are no longer its own.
@@ -88,9 +95,9 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results:
     told = project("phototag", "experiments", "linear-layers", *variants)
     assert "drawn-one-linear-s0" in told
 
-    table = pd.read_csv(project.folder / "docs/results/runs.csv")
+    table = pd.read_csv(project.folder / "docs/research/results/runs.csv")
     runs = {str(row["variant"]): row for row in table.to_dict("records")}
-    curves = pd.read_csv(project.folder / "docs/results/curves.csv")
+    curves = pd.read_csv(project.folder / "docs/research/results/curves.csv")
     assert set(runs) == set(curves["variant"]) == {"report", "one-linear"}
     listed = json.loads(project("dvc", "exp", "show", "--json"))
     shown = {each["name"]: each["revs"][0]["data"] for each in listed[1]["experiments"]}
@@ -104,12 +111,14 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results:
         # Both are kept as they were measured, to the 8 digits of a table.
         assert own["val_loss"].min() == pytest.approx(row["val_loss"], rel=1e-7)
     assert runs["report"]["num_parameters"] > runs["one-linear"]["num_parameters"]
-    assert "one-linear" in (project.folder / "docs/results.md").read_text()
+    assert "one-linear" in (project.folder / "docs/research/results.md").read_text()
 
     # What an experiment gave can be written down later.
-    (project.folder / "docs/results/runs.csv").unlink()
+    (project.folder / "docs/research/results/runs.csv").unlink()
     project("phototag", "results")
-    pd.testing.assert_frame_equal(pd.read_csv(project.folder / "docs/results/runs.csv"), table)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(project.folder / "docs/research/results/runs.csv"), table
+    )
 
     # All is there already: nothing runs again, and the scores stand beside the tracked ones.
     again = project("phototag", "experiments", "linear-layers", *variants)

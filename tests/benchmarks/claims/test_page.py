@@ -3,11 +3,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.claims.claims import Claim, Experiments
+from benchmarks.claims.collection import RESULTS
+from benchmarks.claims.page import write_results
 from phototag.base.errors import InputError
-from phototag.experiments.claims import Claim, Experiments
-from phototag.experiments.collection import RESULTS
-from phototag.experiments.page import write_results
-from tests.experiments.files import write_runs
+from tests.benchmarks.claims.files import write_runs
 
 
 def test_the_page_says_what_holds(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
     variants: dict[str, dict[str, object]] = {name: {} for name in losses}
 
     def claim(**expect: str) -> Claim:
-        given = {"says": "So it is.", "variants": ["a", *expect], "expect": expect}
+        given = {"statement": "So it is.", "variants": ["a", *expect], "expect": expect}
         given["note"] = "Only two seeds."
         return Claim.model_validate(given)
 
@@ -44,7 +44,7 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
         "begun-badly": claim(b="better", g="worse"),
         "open": claim(g="worse"),
     }
-    no_expectation = Claim.model_validate({"says": "It is 0.2.", "variants": ["a", "b"]})
+    no_expectation = Claim.model_validate({"statement": "It is 0.2.", "variants": ["a", "b"]})
     experiments = Experiments(
         photos={},
         variants=variants,
@@ -52,7 +52,7 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
         note="Much was cut.",
     )
     write_results(tmp_path, experiments)
-    page = (tmp_path / "docs/results.md").read_text()
+    page = (tmp_path / "docs/research/results.md").read_text()
     assert page.index("Much was cut.") < page.index("| true")
     assert page.count("> So it is.\n\nOnly two seeds.\n\n| variant") == len(claims)
     answers = {
@@ -94,11 +94,12 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
 def test_commands_name_seeds_that_ran(tmp_path: Path) -> None:
     write_runs(tmp_path, {("a", 0): 0.2, ("a", 3): 0.2, ("b", 3): 0.25, ("c", 7): 0.25})
     claims = {
-        name: Claim.model_validate({"says": "So it is.", "variants": ["a", name]}) for name in "bc"
+        name: Claim.model_validate({"statement": "So it is.", "variants": ["a", name]})
+        for name in "bc"
     }
     variants: dict[str, dict[str, object]] = {"a": {}, "b": {}, "c": {}}
     write_results(tmp_path, Experiments(photos={}, variants=variants, claims=claims))
-    page = (tmp_path / "docs/results.md").read_text()
+    page = (tmp_path / "docs/research/results.md").read_text()
     assert "--variant b --seed 3\ndvc plots diff few-a-s3 few-b-s3\n" in page
     # Nothing to compare: no seed ran both.
     assert "--variant c --seed 7\n```" in page
@@ -107,10 +108,10 @@ def test_commands_name_seeds_that_ran(tmp_path: Path) -> None:
 def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     write_runs(tmp_path, {("a", 0): 0.2, ("b", 0): 0.25, ("c", 0): 0.2, ("d", 0): 0.2})
     variants = {"a": {}, "b": {"lr": 0.1}, "c": {"lr": 0.1, "epochs": 4}, "d": {"lr": 0.2}}
-    claim = Claim.model_validate({"says": "So it is.", "variants": list(variants)})
+    claim = Claim.model_validate({"statement": "So it is.", "variants": list(variants)})
     experiments = Experiments(photos={}, variants=variants, claims={"one": claim})
     write_results(tmp_path, experiments)
-    page = (tmp_path / "docs/results.md").read_text()
+    page = (tmp_path / "docs/research/results.md").read_text()
     assert "## Time" not in page
     assert "training time" not in page
     tables = {
@@ -140,7 +141,7 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     noise.append(noise[0] | {"variant": "a", "judge": "report"})
     pd.DataFrame(noise).to_csv(tmp_path / RESULTS / "label_noise.csv", index=False)
     write_results(tmp_path, experiments)
-    page = (tmp_path / "docs/results.md").read_text()
+    page = (tmp_path / "docs/research/results.md").read_text()
     cells = [line.split(" | ") for line in page.splitlines() if " M | " in line]
     # c trains as b does; of d nothing is known.
     assert [row[-1] for row in cells] == ["1.00 |", "2.00 |", "2.00 |", " |"]

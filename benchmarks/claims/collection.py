@@ -1,4 +1,4 @@
-"""The collection in docs/results/: what experiments and benchmarks gave, as tables."""
+"""Tables of the results of experiments and benchmarks, in docs/research/results/."""
 
 import io
 import json
@@ -11,34 +11,34 @@ import pandas as pd
 import torch
 import yaml
 
+from benchmarks.claims.claims import Experiments, Run, name_photos
 from phototag.base.files import write_table
-from phototag.experiments.claims import Experiments, Run, name_photos
-from phototag.experiments.sync import list_experiments, open_revision, read_revision
+from phototag.experiments.dvc_tools import list_experiments, open_revision, read_revision
 from phototag.metrics.losses import baseline_loss
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 
-RESULTS = Path("docs/results")
+RESULTS = Path("docs/research/results")
 RUN = ["photos", "variant", "seed"]
 
 
 def read_runs(root: Path) -> pd.DataFrame:
-    """Read docs/results/runs.csv; without it, an empty table."""
+    """Return runs.csv, or an empty table if the file is missing."""
     return read_table(root, "runs", RUN)
 
 
 def read_table(root: Path, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of docs/results/; without it, an empty one of these columns."""
+    """Return a table, or an empty one with these columns if the file is missing."""
     path = root / RESULTS / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(columns))
 
 
 def list_finished(root: Path, experiments: Experiments) -> list[Run]:
-    """List the runs of experiments.yaml that DVC has, whatever the photos."""
+    """Return the runs of experiments.yaml that DVC has, for all sets of photos."""
     found = []
     for name, revision in list_experiments(root):
         values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
-        if values is None:  # of another project in the same git repository
+        if values is None:  # an experiment of another project in the same git repository
             continue
         photos, seed = name_photos(values["data"]["raw"]), values["seed"]
         runs = [Run(photos, variant, seed, {}) for variant in experiments.variants]
@@ -47,14 +47,14 @@ def list_finished(root: Path, experiments: Experiments) -> list[Run]:
 
 
 def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
-    """Write what the runs gave into docs/results/: runs.csv and curves.csv.
+    """Write the results of runs into runs.csv and curves.csv.
 
-    Rows of the same photos, variant and seed are replaced, others stay. Nothing is rounded here:
-    a number that is rounded once more when it is shown may come out wrong by one.
+    Rows of the same photos, variant and seed are replaced; other rows are not changed. Values are
+    not rounded, because rounding them twice could change the last digit that is shown.
 
     Args:
-        root: The repository.
-        runs: Those that DVC has no experiment of are passed over.
+        root: Root of the project.
+        runs: Runs to collect; a run without a DVC experiment is skipped.
 
     Returns:
         The rows of these runs in runs.csv.
@@ -78,12 +78,12 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
 def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, Any]:
     training = json.loads(read_revision(root, revision, "reports/train/training.json") or "")
     scores = json.loads(read_revision(root, revision, "reports/evaluate/metrics.json") or "")
-    # Only what is needed: an experiment may be older than some keys of params.yaml.
+    # Only the model group is validated: an experiment may be older than other keys of params.yaml.
     values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
     spec = ModelParams.model_validate(values["model"])
     files, project = open_revision(root, revision)
     stats = json.loads(files.read_text(f"{project}data/stats.json"))
-    # Of the photos for which the label is known; where there is nothing else, that is not written.
+    # stats.json has no known_counts if all labels of all photos are known.
     known = [*stats.get("known_counts", {}).values()] or stats["num_images"]
     rates = np.array(list(stats["label_counts"].values())) / np.maximum(known, 1)
     with torch.device("meta"):
@@ -93,8 +93,8 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
         "best_epoch": training["epoch"],
         "prior_loss": baseline_loss(rates, rates[None]),
         "val_loss": training["val_loss"],
-        "prior_mAP": float(rates.mean()),  # of a label that is guessed: its rate
-        # None in experiments of before it was recorded.
+        "prior_mAP": float(rates.mean()),  # AP of random scores is the label frequency
+        # Older experiments have no mAP in their history.
         "val_mAP": history.set_index("epoch").get("mAP", {}).get(training["epoch"]),
         "val_f1_micro_at_0.5": history["f1_micro"].max(),
         **{f"test_{key}": value for key, value in scores.items()},
@@ -103,7 +103,7 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
 
 
 def merge_table(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
-    """Put rows into a table: those of the same key are replaced, others stay."""
+    """Write rows into a CSV table and replace rows of the same key."""
     if rows.empty:
         return
     if path.exists():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from phototag.experiments.collection import RESULTS
+from benchmarks.claims.collection import RESULTS
 from tests.projects import ROOT
 
 
@@ -14,7 +14,7 @@ def write_experiments(path: Path, **changes: object) -> Path:
     values: dict[str, object] = {
         "photos": {"few": {"epochs": 3}},
         "variants": {"plain": {}, "fast": {"lr": 0.01, "model": {"conv": [{"out": 4}]}}},
-        "claims": {"speed": {"says": "Fast is better.", "variants": ["plain", "fast"]}},
+        "claims": {"speed": {"statement": "Fast is better.", "variants": ["plain", "fast"]}},
     }
     path.write_text(yaml.safe_dump(values | changes))
     return path

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from scipy.stats import entropy
 
-from phototag.experiments import collection
-from phototag.experiments.claims import Run, read_experiments
-from phototag.experiments.collection import RESULTS, collect_results, list_finished
-from tests.experiments.files import write_experiments
+from benchmarks.claims import collection
+from benchmarks.claims.claims import Run, read_experiments
+from benchmarks.claims.collection import RESULTS, collect_results, list_finished
+from tests.benchmarks.claims.files import write_experiments
 from tests.projects import ROOT
 
 

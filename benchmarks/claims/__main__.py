@@ -1,0 +1,63 @@
+"""Command line of the claims: `python -m benchmarks.claims --help`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.claims.campaign import run_claims, update_results
+from benchmarks.claims.claims import describe_claims, read_experiments
+from phototag.base.errors import InputError
+from phototag.base.files import project_root
+
+typer_app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@typer_app.callback()
+def main() -> None:
+    """Test the report's claims with DVC experiments."""
+
+
+@typer_app.command("list")
+def list_() -> None:
+    """List the claims and their variants."""
+    typer.echo(describe_claims(read_experiments()))
+
+
+@typer_app.command()
+def run(
+    claims: Annotated[list[str], typer.Argument(help="Claims of experiments.yaml.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="Zip or folder of photos (default: data.raw).")
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Variant to run; repeat for several (default: all).")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Seed; repeat for several (default: 0, 1 and 2).")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Number of experiments run at the same time.")] = 1,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Skip runs that have a row in runs.csv.")
+    ] = False,
+) -> None:
+    """Run claims in DVC's queue, collect the results and write docs/research/results.md.
+
+    Other experiments in the queue run too.
+    """
+    seeds = seed or [0, 1, 2]
+    run_claims(project_root(), claims, photos, variant or [], seeds, jobs, missing, typer.echo)
+
+
+@typer_app.command()
+def results() -> None:
+    """Collect the results of finished experiments and write docs/research/results.md."""
+    update_results(project_root())
+
+
+if __name__ == "__main__":
+    try:
+        typer_app(prog_name="python -m benchmarks.claims")
+    except InputError as error:
+        sys.exit(f"error: {error}")
