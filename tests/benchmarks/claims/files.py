@@ -1,4 +1,4 @@
-"""Small files of experiments: experiments.yaml, and the tables that were collected of them."""
+"""Small experiments.yaml files and tables of results."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tests.projects import ROOT
 
 def write_experiments(path: Path, **changes: object) -> Path:
     values: dict[str, object] = {
+        "base": {},
         "photos": {"few": {"epochs": 3}},
         "variants": {"plain": {}, "fast": {"lr": 0.01, "model": {"conv": [{"out": 4}]}}},
         "claims": {"speed": {"statement": "Fast is better.", "variants": ["plain", "fast"]}},

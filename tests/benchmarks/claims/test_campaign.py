@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,23 @@ import yaml
 
 from benchmarks.claims import campaign
 from benchmarks.claims.campaign import compare_with_tracked, run_claims
-from benchmarks.claims.claims import Run
+from benchmarks.claims.claims import Run, read_experiments
 from benchmarks.claims.collection import read_runs
 from phototag.base.errors import InputError
 from tests.benchmarks.claims.files import write_experiments, write_runs
 from tests.projects import Project
 
 
-def test_a_rerun_is_told_beside_what_is_tracked(tmp_path: Path) -> None:
+def test_compare_with_tracked_shows_range_of_runs(tmp_path: Path) -> None:
     rows = write_runs(
         tmp_path, {("a", 0): 0.2, ("a", 1): 0.22, ("a", 2): 0.21, ("b", 0): 0.3, ("b", 1): 0.32}
     )
     tracked = read_runs(tmp_path)
-    told = compare_with_tracked(rows.iloc[:1], tracked)
-    assert told.splitlines()[0] == "few-a-s0"
-    assert "val loss  0.2000   tracked over 3 seeds: 0.2100 (0.2000-0.2200)   within" in told
+    text = compare_with_tracked(rows.iloc[:1], tracked)
+    assert text.splitlines()[0] == "few-a-s0"
+    assert "val loss  0.2000   tracked over 3 seeds: 0.2100 (0.2000-0.2200)   within" in text
     assert "NOT" in compare_with_tracked(rows.iloc[:1].assign(val_loss=0.6), tracked)
-    # Two seeds tell too little of a spread.
+    # Two seeds give no useful interval.
     assert "within" not in compare_with_tracked(rows.iloc[3:], tracked)
 
 
@@ -34,18 +34,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_values: dict
     """A folder with a claim about data/mine.zip, and without DVC."""
     params_values["data"]["raw"] = "data/mine.zip"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params_values))
-    write_experiments(tmp_path / "experiments.yaml")
+    experiments = read_experiments(write_experiments(tmp_path / "experiments.yaml"))
+    monkeypatch.setattr(campaign, "read_experiments", lambda: experiments)
     monkeypatch.setattr(campaign, "compare_with_tracked", lambda rows, tracked: "scores")
     return tmp_path
 
 
-def test_what_ran_is_kept_before_a_failure_is_told(
+def test_results_are_collected_if_a_run_failed(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[str] = []
-    told: list[str] = []
+    reported: list[str] = []
 
-    def fail(root: Path, runs: Sequence[Run], jobs: int) -> None:
+    def fail(root: Path, experiments: Mapping[str, Any], jobs: int) -> None:
         raise InputError("1 of 2 experiments failed")
 
     def collect(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
@@ -55,23 +56,23 @@ def test_what_ran_is_kept_before_a_failure_is_told(
     monkeypatch.setattr(campaign, "run_queued", fail)
     monkeypatch.setattr(campaign, "collect_results", collect)
     with pytest.raises(InputError, match="1 of 2"):
-        run_claims(project, ["speed"], None, [], [4], 1, only_missing=False, tell=told.append)
+        run_claims(project, ["speed"], None, [], [4], 1, only_missing=False, report=reported.append)
     assert kept == ["mine-plain-s4", "mine-fast-s4"]
-    assert told == ["scores"]
+    assert reported == ["scores"]
 
 
-def test_what_has_a_row_is_not_run_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_skips_runs_with_a_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_runs(project, {("plain", 0): 0.2, ("fast", 1): 0.3})
     (project / "few.zip").touch()
     ran: list[str] = []
 
-    def keep(root: Path, runs: Sequence[Run], jobs: int) -> None:
-        ran.extend(run.name for run in runs)
+    def keep(root: Path, experiments: Mapping[str, Any], jobs: int) -> None:
+        ran.extend(experiments)
 
     monkeypatch.setattr(campaign, "run_queued", keep)
     monkeypatch.setattr(campaign, "collect_results", lambda root, runs: pd.DataFrame())
     photos = project / "few.zip"
-    run_claims(project, ["speed"], photos, [], [0, 1], 1, only_missing=True, tell=print)
+    run_claims(project, ["speed"], photos, [], [0, 1], 1, only_missing=True, report=print)
     assert ran == ["few-fast-s0", "few-plain-s1"]
     assert (
         "| speed | few | 1 | Fast is better. |"
@@ -81,7 +82,7 @@ def test_what_has_a_row_is_not_run_again(project: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 @pytest.mark.soak  # DVC's queue itself: tests/e2e/test_pipeline.py
-def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results: Project) -> None:
+def test_claim_runs_in_queue_and_is_collected(tmp_path: Path, results: Project) -> None:
     project = results.clone(tmp_path / "project", cache=True)
     for path in (
         "docs/research/results/runs.csv",
@@ -90,10 +91,11 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results:
     ):
         (project.folder / path).unlink(missing_ok=True)
     variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")
-    # Left in the queue by an earlier call, with params that are no longer its own.
-    project("dvc", "exp", "run", "--queue", "--name", "drawn-report-s0", "-S", "lr=9")
-    told = project("phototag", "experiments", "linear-layers", *variants)
-    assert "drawn-one-linear-s0" in told
+    # An experiment of this name is in the queue with outdated params.
+    project("dvc", "exp", "run", "--queue", "--name", "synthetic-report-s0", "-S", "lr=9")
+    claims = ("python", "-m", "benchmarks.claims")
+    printed = project(*claims, "run", "linear-layers", *variants)
+    assert "synthetic-one-linear-s0" in printed
 
     table = pd.read_csv(project.folder / "docs/research/results/runs.csv")
     runs = {str(row["variant"]): row for row in table.to_dict("records")}
@@ -102,26 +104,26 @@ def test_a_claim_runs_in_dvcs_queue_and_is_written_down(tmp_path: Path, results:
     listed = json.loads(project("dvc", "exp", "show", "--json"))
     shown = {each["name"]: each["revs"][0]["data"] for each in listed[1]["experiments"]}
     for variant, row in runs.items():
-        data = shown[f"drawn-{variant}-s0"]
+        data = shown[f"synthetic-{variant}-s0"]
         assert data["params"]["params.yaml"]["data"]["seed"] == 0
         assert data["params"]["params.yaml"]["data"]["lr"] < 1
         scores = data["metrics"]["reports/evaluate/metrics.json"]["data"]
         assert row["test_f1_micro"] == pytest.approx(scores["f1_micro"], rel=1e-7)
         own = curves[curves["variant"] == variant]
-        # Both are kept as they were measured, to the 8 digits of a table.
+        # Both tables have 8 digits.
         assert own["val_loss"].min() == pytest.approx(row["val_loss"], rel=1e-7)
     assert runs["report"]["num_parameters"] > runs["one-linear"]["num_parameters"]
     assert "one-linear" in (project.folder / "docs/research/results.md").read_text()
 
-    # What an experiment gave can be written down later.
+    # Results can be collected later.
     (project.folder / "docs/research/results/runs.csv").unlink()
-    project("phototag", "results")
+    project(*claims, "results")
     pd.testing.assert_frame_equal(
         pd.read_csv(project.folder / "docs/research/results/runs.csv"), table
     )
 
-    # All is there already: nothing runs again, and the scores stand beside the tracked ones.
-    again = project("phototag", "experiments", "linear-layers", *variants)
+    # Nothing runs again, and the scores are compared with the tracked ones.
+    again = project(*claims, "run", "linear-layers", *variants)
     assert f"{runs['report']['val_loss']:.4f}   tracked over 1 seeds" in again
     assert project("dvc", "queue", "status").count("Success") == 2
-    assert not project("phototag", "experiments", "linear-layers", *variants, "--missing").strip()
+    assert not project(*claims, "run", "linear-layers", *variants, "--missing").strip()

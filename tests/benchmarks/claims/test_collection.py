@@ -16,14 +16,14 @@ from tests.benchmarks.claims.files import write_experiments
 from tests.projects import ROOT
 
 
-def test_finished_runs_are_told_by_their_params(
+def test_list_finished_matches_names_with_params(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiments = read_experiments(write_experiments(tmp_path / "experiments.yaml"))
     raws = {
         "few-fast-s2": ("/somewhere/few.zip", 2),
-        "drawn-plain-s0": ("data/sample", 0),
-        "few-very-fast-s0": ("/somewhere/few.zip", 0),  # a variant that is no more
+        "synthetic-plain-s0": ("data/sample", 0),
+        "few-very-fast-s0": ("/somewhere/few.zip", 0),  # an unknown variant
         "my-own": ("data/sample", 0),
     }
     params = {
@@ -35,12 +35,12 @@ def test_finished_runs_are_told_by_their_params(
     found = list_finished(tmp_path, experiments)
     assert [(run.photos, run.variant, run.seed) for run in found] == [
         ("few", "fast", 2),
-        ("drawn", "plain", 0),
+        ("synthetic", "plain", 0),
     ]
 
 
 @pytest.mark.parametrize("known", [{}, {"known_counts": {"sea": 20, "tree": 40}}])
-def test_figures_are_kept_as_they_were_measured(
+def test_collected_values_are_not_rounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]
 ) -> None:
     loss = 0.16324963  # rounded to 5 digits first, it would be shown as 0.1633
@@ -67,7 +67,7 @@ def test_figures_are_kept_as_they_were_measured(
     assert kept["prior_loss"] == pytest.approx(prior, rel=1e-7)
 
 
-def test_rows_of_the_same_run_are_replaced(tmp_path: Path) -> None:
+def test_merge_table_replaces_rows_of_the_same_key(tmp_path: Path) -> None:
     table = tmp_path / "runs.csv"
     for seeds, loss in (([0, 1], 0.25), ([1, 2], 0.5)):
         rows = pd.DataFrame({"val_loss": loss, "seed": seeds})

@@ -10,8 +10,8 @@ from phototag.base.errors import InputError
 from tests.benchmarks.claims.files import write_runs
 
 
-def test_the_page_says_what_holds(tmp_path: Path) -> None:
-    """Of a first variant that gains 0.145 over the prior: a quarter is 0.036, a fifth 0.029."""
+def test_page_shows_which_claims_hold(tmp_path: Path) -> None:
+    """The first variant gains 0.145 over the baseline; a quarter is 0.036, a fifth 0.029."""
     losses: dict[str, tuple[float, ...]] = {
         "a": (0.2, 0.21),
         "b": (0.25, 0.26),
@@ -70,11 +70,12 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
         "barely": "**holds**. barely learns: e; better: f",
         "barely-too": "**holds**. barely learns: e",
         "barely-not": "**does not hold**. worse: b",
-        "begun": "holds as far as it was run. worse: b; one seed, not judged: g +0.1000",
-        "begun-badly": "**does not hold**. worse: b; one seed, not judged: g +0.1000",
-        "open": "one seed, not judged: g +0.1000",
-        "plain": "a: val loss 0.59 of the prior's, micro F1 at 0.5 on val 0.30; "
-        "b: val loss 0.73 of the prior's, micro F1 at 0.5 on val 0.30",
+        "begun": "holds for the variants that ran. worse: b; not judged because of one seed: "
+        "g +0.1000",
+        "begun-badly": "**does not hold**. worse: b; not judged because of one seed: g +0.1000",
+        "open": "not judged because of one seed: g +0.1000",
+        "plain": "a: val loss 0.59 of the baseline's, micro F1 at 0.5 on val 0.30; "
+        "b: val loss 0.73 of the baseline's, micro F1 at 0.5 on val 0.30",
     }
     assert "| begun | few | 1-2 |" in page
     assert "| b | 1.5 M | 2 | 1 (1-1) of 2 | 0.2550 (0.2500-0.2600) | 0.729 | +0.0500 worse" in page
@@ -83,7 +84,7 @@ def test_the_page_says_what_holds(tmp_path: Path) -> None:
         in page
     )
     assert (
-        "phototag experiments true --photos few.zip --variant b --seed 0\n"
+        "python -m benchmarks.claims run true --photos few.zip --variant b --seed 0\n"
         "dvc plots diff few-a-s0 few-b-s0\n" in page
     )
     for name in ("true-few", "half-few", "false-few", "beside-report"):
@@ -105,7 +106,7 @@ def test_commands_name_seeds_that_ran(tmp_path: Path) -> None:
     assert "--variant c --seed 7\n```" in page
 
 
-def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
+def test_page_has_sections_of_measured_tables(tmp_path: Path) -> None:
     write_runs(tmp_path, {("a", 0): 0.2, ("b", 0): 0.25, ("c", 0): 0.2, ("d", 0): 0.2})
     variants = {"a": {}, "b": {"lr": 0.1}, "c": {"lr": 0.1, "epochs": 4}, "d": {"lr": 0.2}}
     claim = Claim.model_validate({"statement": "So it is.", "variants": list(variants)})
@@ -145,7 +146,7 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     cells = [line.split(" | ") for line in page.splitlines() if " M | " in line]
     # c trains as b does; of d nothing is known.
     assert [row[-1] for row in cells] == ["1.00 |", "2.00 |", "2.00 |", " |"]
-    assert "one run on 2 CPU cores.\n\n```bash\npython -m benchmarks.networks a b\n```" in page
+    assert "2 CPU cores.\n\n```bash\npython -m benchmarks.networks a b\n```" in page
     assert "| b | 200 | 2.00 |" in page
     assert "| other | 20.0 | 1.5-30.0 | 10.00 | 3 | 60 | 0.2000 | 0.250 | 70 |" in page
     assert "python -m benchmarks.label_noise few/a\n" in page
@@ -159,6 +160,6 @@ def test_measurements_are_told_where_they_were_made(tmp_path: Path) -> None:
     )
 
 
-def test_without_runs_the_page_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no runs yet"):
+def test_page_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no runs"):
         write_results(tmp_path, Experiments(photos={}, variants={}, claims={}))

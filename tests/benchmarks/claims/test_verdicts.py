@@ -14,13 +14,18 @@ from benchmarks.claims.verdicts import Trial, judge_losses, judge_variants, pred
         ([0.2, 0.3], [0.21, 0.312], 0.011, "slightly worse"),  # under 0.25 of a gain of 0.1
         ([0.2, 0.3], [0.192, 0.29], -0.009, "slightly better"),
         ([0.2, 0.3], [0.25, 0.29], 0.02, "similar"),  # the seeds disagree
-        ([0.2, 0.3], [0.21, 0.36], 0.035, "similar"),  # +0.01, +0.06: spread over more
-        ([0.2, 0.3], [0.34, 0.342], 0.091, "barely learns"),  # 0.009 below the prior, not 0.1
+        ([0.2, 0.3], [0.21, 0.36], 0.035, "similar"),  # +0.01, +0.06: the range exceeds the mean
+        ([0.2, 0.3], [0.34, 0.342], 0.091, "barely learns"),  # gains 0.009, the first 0.1
         ([0.2], [0.3], 0.1, None),
-        ([0.2, 0.3, 0.9], [0.25, 0.34, np.nan], 0.045, "worse"),  # only what both have counts
+        (
+            [0.2, 0.3, 0.9],
+            [0.25, 0.34, np.nan],
+            0.045,
+            "worse",
+        ),  # seeds that only one has are ignored
     ],
 )
-def test_what_differs_clearly(
+def test_judge_losses(
     first: list[float], variant: list[float], mean: float, verdict: str | None
 ) -> None:
     losses = pd.DataFrame({"first": first, "variant": variant, "prior": 0.35})
@@ -29,8 +34,8 @@ def test_what_differs_clearly(
     assert told == verdict
 
 
-def test_a_claim_may_be_judged_by_ranking() -> None:
-    """Where a loss moves away from cross entropy, a higher val loss says nothing."""
+def test_claim_can_be_judged_by_map() -> None:
+    """A variant that minimizes another loss may have a higher val loss and a better ranking."""
     runs = pd.DataFrame(
         {
             "variant": ["plain", "weighted"] * 2,
@@ -51,12 +56,12 @@ def test_a_claim_may_be_judged_by_ranking() -> None:
     }
     assert [verdict for _, verdict in told.values()] == ["worse", "better"]
     assert [mean for mean, _ in told.values()] == pytest.approx([0.105, 0.095])
-    old = runs.drop(columns=["prior_mAP", "val_mAP"])  # collected before there was a mAP
+    old = runs.drop(columns=["prior_mAP", "val_mAP"])  # older tables have no mAP
     assert judge_variants(Trial("weights", claims["val_mAP"], "few", old))["weighted"][1] is None
 
 
-def test_one_more_run_is_expected_in_the_prediction_interval() -> None:
-    # t of 2 degrees of freedom at 0.975 is 4.3027, the deviation 1.
+def test_prediction_interval_of_three_runs() -> None:
+    # The 0.975 quantile of t with 2 degrees of freedom is 4.3027; the standard deviation is 1.
     low, high = predict_range(pd.Series([1.0, 2.0, 3.0]))
     half = 4.3027 * (4 / 3) ** 0.5
     assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-3)
