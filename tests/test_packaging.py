@@ -1,6 +1,7 @@
 """Tests of what pyproject.toml declares."""
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import phototag
 
 ROOT = Path(__file__).parents[1]
 OWN = {"benchmarks", "phototag", "stages", "tests", "tools"}
@@ -65,3 +68,9 @@ def test_every_imported_package_is_declared(folder: str, groups: list[str]) -> N
     names = {re.split(r"[^\w.-]", name)[0].lower() for table in tables for name in table}
     declared = {re.sub(r"[._]", "-", name) for name in names}
     assert imported_packages(ROOT / folder) <= declared
+
+
+def test_import_on_windows_names_the_supported_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ImportError, match="phototag runs on Linux and macOS"):
+        importlib.reload(phototag)
