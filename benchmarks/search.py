@@ -35,7 +35,7 @@ from phototag.search.feasibility import why_infeasible
 from phototag.search.journal import build_pruner, build_sampler
 from phototag.search.space import propose
 from phototag.search.studies import Study, find_study, read_search
-from phototag.tracking.runs import Stopped
+from phototag.tracking.training import Stopped
 from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.loop import Epoch
 from stages.train import train_network

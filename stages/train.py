@@ -19,8 +19,8 @@ from phototag.network import distributed, features, model
 from phototag.network.params import uses_cached_features
 from phototag.network.weights import DRAWN, Metadata, save_model
 from phototag.tracking.records import DataInput
-from phototag.tracking.runs import Stopped, record_training
 from phototag.tracking.store import connect
+from phototag.tracking.training import Stopped, record_training
 from phototag.training import solver
 from phototag.training.checkpoint import avoid_longer, checkpoint_path, discard_checkpoint
 from phototag.training.key import state_key, training_key

@@ -15,7 +15,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "phototag.training.loop",
-        "phototag.tracking.runs",
+        "phototag.tracking.training",
         "phototag.experiments.queue",
         "phototag.apps.predictions",
         "timm",

@@ -21,7 +21,7 @@ from phototag.base.files import content_key
 from phototag.base.keys import flatten
 from phototag.search.studies import Study
 from phototag.tracking.provenance import name_process
-from phototag.tracking.store import WAIT, root_sqlite, shown, sqlite_uri
+from phototag.tracking.store import WAIT, hide_password, resolve_sqlite, sqlite_uri
 
 try:
     import optuna
@@ -101,7 +101,7 @@ def journal_uri(root: Path) -> str:
     A relative path counts from the root, also in a worker's copy of the repository.
     """
     given = os.environ.get(VARIABLE, "").strip()
-    return root_sqlite(given, root) if given else sqlite_uri(root / "studies.db")
+    return resolve_sqlite(given, root) if given else sqlite_uri(root / "studies.db")
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def explain_failures(uri: str) -> Iterator[None]:
         reason = " ".join(str(cause or error).split())[:200]
         known = isinstance(error, ArgumentError | ImportError | ValueError)
         raise InputError(
-            f"the studies in {shown(uri)} cannot be used ({shown(reason)}): "
+            f"the studies in {hide_password(uri)} cannot be used ({hide_password(reason)}): "
             + (
                 f"let {VARIABLE} name a database, such as postgresql://HOST/NAME"
                 if known

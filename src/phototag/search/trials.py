@@ -33,9 +33,10 @@ from phototag.search.journal import (
 )
 from phototag.search.space import propose
 from phototag.tracking.provenance import has_died, is_of_this_machine
-from phototag.tracking.runs import Stopped, find_runs
+from phototag.tracking.runs import find_runs
 from phototag.tracking.store import FAILURES, connect
 from phototag.tracking.studies import PARENT_TAG, log_arrays
+from phototag.tracking.training import Stopped
 from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.loop import Epoch, Trained, Watch
 

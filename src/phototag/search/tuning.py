@@ -29,7 +29,7 @@ from phototag.search.report import write_report
 from phototag.search.studies import FILE, check_study, find_study, read_search
 from phototag.search.trials import is_spent
 from phototag.search.winner import hold_contest
-from phototag.tracking.store import FAILURES, connect, explain
+from phototag.tracking.store import FAILURES, connect, describe_failure
 from phototag.tracking.studies import close_parent, open_parent, read_arrays
 from phototag.training.checkpoint import checkpoint_path
 
@@ -152,7 +152,7 @@ def _open_parent(plan: Plan) -> str:
         with connect() as store:
             return open_parent(store, plan.name, searched)
     except FAILURES as error:
-        print(f"warning: {explain(error, connect().uri)}; trials go on", file=sys.stderr)
+        print(f"warning: {describe_failure(error, connect().uri)}; trials go on", file=sys.stderr)
         return ""
 
 
@@ -236,7 +236,10 @@ def finish(root: Path, plan: Plan, study: "optuna.Study", best: FrozenTrial, tel
             run_id = plan.parent or open_parent(store, plan.name, {})
             close_parent(store, run_id, found, folder, contest.experiments)
     except FAILURES as error:
-        print(f"warning: {explain(error, connect().uri)}; all is in {folder}", file=sys.stderr)
+        print(
+            f"warning: {describe_failure(error, connect().uri)}; all is in {folder}",
+            file=sys.stderr,
+        )
     tell(f"winner: trial {best.number}, as {contest.experiment}")
     for row in contest.table.to_dict("records"):
         tell(

@@ -1,15 +1,15 @@
-"""MLflow runs: the store, a run, what a run records."""
+"""MLflow runs: the store, one run per training, and what a run records."""
 
 import logging
 import os
 
-# Read when mlflow is imported: a pipeline reports to nobody, and a stage's log holds its own words.
+# MLflow reads these variables when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# By its default, a call to a server that is away takes minutes; training would wait.
+# With MLflow's own defaults, a call to a server that is down blocks training for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# What fails there is told in one sentence (store.explain), and not by a traceback besides.
+# `store.describe_failure` reports the same failures in one sentence, without a traceback.
 for _name in ("mlflow.store.db.utils", "mlflow.system_metrics"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What a run records: epochs, scores, data, reports."""
+"""Entries of a run: epochs, scores, datasets and reports."""
 
 import json
 import time
@@ -15,13 +15,13 @@ from phototag.tracking.store import Store
 
 @dataclass(frozen=True)
 class DataInput:
-    """What a run was trained on.
+    """Dataset that a run was trained on.
 
     Attributes:
-        source: Where the photos come from.
+        source: Path of the manifest.
         fingerprint: Hash of files, decisions and labels.
-        counts: Split -> `photos`, how many there are, and `labels`, how many have each; and
-            `known`, for how many each is known, where some are not.
+        counts: For each split the number of `photos`, the number of positives of each `labels`
+            entry, and, if some labels are unknown, the number of photos with a `known` value.
     """
 
     source: str
@@ -29,51 +29,38 @@ class DataInput:
     counts: Mapping[str, Mapping[str, Any]]
 
 
-def log_epoch(store: Store, run_id: str, record: Mapping[Any, float], timestamp: int) -> None:
-    """Log one epoch's record in one call; the epoch is the step.
+def log_epoch(store: Store, run_id: str, record: Mapping[Any, float]) -> None:
+    """Log the metrics of one epoch, with the epoch as step.
 
     Args:
-        store: Where.
-        run_id: The run.
-        record: `epoch` and that epoch's metrics.
-        timestamp: Milliseconds since 1970.
+        store: MLflow store.
+        run_id: Run to log to.
+        record: `epoch` and the metrics of that epoch.
     """
-    step = int(record["epoch"])
-    entries = [
-        Metric(name, float(value), timestamp, step)
-        for name, value in record.items()
-        if name != "epoch"
-    ]
-    store.client.log_batch(run_id, metrics=entries)
+    values = {name: value for name, value in record.items() if name != "epoch"}
+    _log_metrics(store, run_id, values, int(record["epoch"]))
 
 
 def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
-    """Log the metrics of the epoch whose weights are kept as `best_...`."""
+    """Log the metrics of the best epoch, whose weights are saved, as `best_*`."""
     best = kept_epoch(history)
-    now = time.time_ns() // 1_000_000
-    entries = [
-        Metric(f"best_{name}", float(best[name]), now, 0)
-        for name in ("epoch", "val_loss", "f1_micro", "f1_macro", "mAP")
-        if name in best
-    ]
-    store.client.log_batch(run_id, metrics=entries)
+    names = ("epoch", "val_loss", "f1_micro", "f1_macro", "mAP")
+    _log_metrics(store, run_id, {f"best_{name}": best[name] for name in names if name in best})
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log final scores as `test_...` metrics.
+    """Log the scores of an evaluation as `test_*`; MLflow shows the latest evaluation."""
+    _log_metrics(store, run_id, {f"test_{name}": value for name, value in scores.items()})
 
-    Of one run evaluated again, with other thresholds, the latest scores are shown.
-    """
+
+def _log_metrics(store: Store, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
     now = time.time_ns() // 1_000_000
-    shown = store.client.get_run(run_id).data.metrics
-    values = {f"test_{name}": float(value) for name, value in scores.items()}
-    # At one timestamp MLflow would show the larger of two values, not the later one.
-    entries = [Metric(k, value, now, 0) for k, value in values.items() if shown.get(k) != value]
-    store.client.log_batch(run_id, metrics=entries)
+    metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+    store.client.log_batch(run_id, metrics=metrics)
 
 
 def log_data(store: Store, run_id: str, data: DataInput) -> None:
-    """Log the data set as the run's input, split by split."""
+    """Log the dataset as inputs of the run, one for each split."""
     for split, profile in data.counts.items():
         dataset = Dataset(
             name=data.source[-500:],
@@ -87,5 +74,5 @@ def log_data(store: Store, run_id: str, data: DataInput) -> None:
 
 
 def log_folder(store: Store, run_id: str, folder: Path) -> None:
-    """Log a folder of reports as artifacts, under its own name."""
+    """Log a folder of reports as artifacts under the folder's name."""
     store.client.log_artifacts(run_id, str(folder), folder.name)

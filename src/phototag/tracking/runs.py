@@ -1,40 +1,32 @@
-"""A run: made, found again, ended.
+"""MLflow runs: how a run is created and named, and how later stages find it.
 
-It is found by its content key, the hash of what its training depended on, so that no stage has to
-pass a run's id to the next.
+Three tags link a run with its training and with DVC:
+
+- `phototag.content_key` is a hash of the params, data and code of the training. Later stages find
+  the run by it, so no stage passes a run's id to the next.
+- `phototag.dvc_experiment` is the name of the DVC experiment, which is also the run's name. It is
+  empty for a plain `dvc repro`, whose run is named `repro-` and the start of the content key.
+- `phototag.revision` is the commit that holds the result. `phototag sync` sets it.
 """
 
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Param, Run
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from phototag.base.keys import flatten
 from phototag.tracking.provenance import (
-    describe_environment,
     experiment_name,
     has_died,
     is_of_this_machine,
     name_process,
     read_git_state,
 )
-from phototag.tracking.records import (
-    DataInput,
-    log_best,
-    log_data,
-    log_epoch,
-    log_folder,
-    log_scores,
-)
-from phototag.tracking.store import FAILURES, Store, explain
+from phototag.tracking.records import log_best, log_epoch, log_folder, log_scores
+from phototag.tracking.store import FAILURES, Store, describe_failure
 
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
@@ -42,266 +34,60 @@ REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 REBUILT_TAG = "phototag.rebuilt"
-PATIENCE = 60  # seconds for the system's last metrics
-
-
-class Stopped(Exception):  # noqa: N818 (nothing went wrong)
-    """Raised where somebody who watches a training needs no more of it; its run is KILLED.
-
-    Attributes:
-        checkpoint: Where the state is, from which a longer training may go on.
-    """
-
-    checkpoint: Path | None = None
 
 
 def create_run(
     store: Store, key: str, params: Mapping[str, Any], tags: Mapping[str, str], exp_name: str
 ) -> str:
-    """Create a RUNNING run and return its id.
+    """Create a run with status RUNNING and return its id.
 
     Args:
-        store: Where.
-        key: The content key, by which the run is found again.
-        params: Nested; logged flat, with dots.
-        tags: More tags; they win over those of this process and its checkout.
-        exp_name: The DVC experiment, which names the run; empty for a plain `dvc repro`.
+        store: MLflow store.
+        key: Content key, by which the run is found again.
+        params: Nested params; they are logged flat, with dotted keys.
+        tags: Further tags, which override those of this process and of the git checkout.
+        exp_name: Name of the DVC experiment, or an empty string for a plain `dvc repro`.
     """
-    # Of the folder a stage runs in: an experiment's copy, not the main checkout.
-    own = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
-    all_tags = {KEY_TAG: key, EXP_TAG: exp_name, **own, **tags}
+    # A queued experiment runs in a copy, whose commit differs from that of the main checkout.
+    origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
-        store.experiment_id, run_name=_run_name(key, exp_name), tags=all_tags
+        store.experiment_id,
+        run_name=name_run(key, exp_name),
+        tags={KEY_TAG: key, EXP_TAG: exp_name, **origin, **tags},
     )
-    _log_params(store, run.info.run_id, params)
+    flat = flatten(params, lists=True)
+    store.client.log_batch(
+        run.info.run_id, params=[Param(name, str(value)) for name, value in flat.items()]
+    )
     return str(run.info.run_id)
 
 
-def _log_params(store: Store, run_id: str, params: Mapping[str, Any]) -> None:
-    entries = [Param(name, str(value)) for name, value in flatten(params, lists=True).items()]
-    store.client.log_batch(run_id, params=entries)
+def name_run(key: str, exp_name: str) -> str:
+    """Return the name of the DVC experiment, or `repro-` and the start of the content key."""
+    return exp_name or f"repro-{key[:8]}"
 
 
-def record_training(
-    store: Store,
-    key: str,
-    params: Mapping[str, Any],
-    epochs: Iterable[Mapping[str, Any]],
-    data: DataInput,
-    resumed: bool = False,
-    tags: Mapping[str, str] | None = None,
-) -> list[dict[str, Any]]:
-    """Go through a training and log every epoch; return all its records.
-
-    A training that was killed and goes on takes up its run again. Where the store cannot be
-    reached, from the start or later, training goes on with one warning: what it could not take is
-    sent as soon as it can be reached again, or by `phototag sync` later.
+def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
+    """Return the runs of a content key, newest first.
 
     Args:
-        store: Where.
-        key: The content key.
-        params: Nested.
-        epochs: The records, as training gives them.
-        data: What is trained on.
-        resumed: Whether training goes on from a checkpoint.
-        tags: What else the run is told.
+        store: MLflow store.
+        key: Content key.
+        exp_name: Name of the DVC experiment. Omit to return the runs of all experiments.
     """
-    history: list[dict[str, Any]] = []
-    tags = {"data_fingerprint": data.fingerprint} | dict(tags or {})
-    with ExitStack() as ending:
-        recording = _Recording(
-            store,
-            data,
-            lambda: ending.enter_context(training_run(store, key, params, tags, resumed)),
-        )
-        recording.send(history)
-        for record in epochs:
-            history.append(dict(record))
-            recording.send(history)
-        recording.send(history, last=True)
-    return history
-
-
-class _Recording:
-    """What of a training its run has; what the store could not take is sent with what follows."""
-
-    def __init__(self, store: Store, data: DataInput, open_run: Callable[[], str]) -> None:
-        self.store, self.data, self.open_run = store, data, open_run
-        self.run_id = ""
-        self.sent: set[int] | None = None  # epochs; None before the run knows its data
-        self.warned = False
-        self.next_try = 0.0
-
-    def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
-        """Send what is missing, and with the last epoch, which one is the best."""
-        began = time.monotonic()
-        if began < self.next_try and not last:
-            return
-        try:
-            self.run_id = self.run_id or self.open_run()
-            with hold_signals():
-                self._send(history, last)
-        except FAILURES as error:
-            # Asking a store that is away takes time: a twentieth of the training's, at most.
-            self.next_try = time.monotonic() + 20 * (time.monotonic() - began)
-            if not self.warned:
-                print(
-                    f"warning: {explain(error, self.store.uri)}; training goes on, and what is "
-                    "missing there is sent later, or by `phototag sync`",
-                    file=sys.stderr,
-                )
-            self.warned = True
-
-    def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
-        if self.sent is None:
-            log_data(self.store, self.run_id, self.data)
-            text = describe_environment()
-            self.store.client.log_text(self.run_id, text, "environment.txt")
-            self.sent = _logged_epochs(self.store, self.run_id)
-        for record in history:
-            if record["epoch"] not in self.sent:
-                log_epoch(self.store, self.run_id, record, time.time_ns() // 1_000_000)
-                self.sent.add(record["epoch"])
-        if last:
-            log_best(self.store, self.run_id, history)
-
-
-@contextmanager
-def hold_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of a call to the store.
-
-    Raised in the midst of one, they may leave a lock of its connections taken, and whoever asks
-    next, such as the thread of the system's metrics, waits for ever. A second signal is not held.
-    """
-    # Python gives signals to the main thread alone.
-    main = current_thread() is main_thread()
-    numbers = (signal.SIGTERM, signal.SIGINT) if main else ()
-    held: list[int] = []
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def hold(number: int, _: Any) -> None:
-        if held:
-            restore()
-            signal.raise_signal(number)
-        held.append(number)
-
-    for number in numbers:
-        signal.signal(number, hold)
-    try:
-        yield
-    finally:
-        restore()
-        if held:
-            signal.raise_signal(held[0])
-
-
-@contextmanager
-def training_run(
-    store: Store,
-    key: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, str],
-    resumed: bool = False,
-) -> Iterator[str]:
-    """Yield a run's id: of a new one, or of the same training's, killed before.
-
-    A killed training's run may have ended as finished: `resumed` takes it up all the same. A run
-    that `dvc exp run` left unfinished gets the name of the experiment that goes on with it: DVC
-    draws another one each time. The run of a process that may still be at work is left alone: two
-    experiments that train the same, or two machines, have one each.
-
-    The run ends as FINISHED, KILLED (signals, `Stopped`) or FAILED (errors).
-    """
-    close_dead_runs(store)
-    name = experiment_name()
-    runs = [run for run in find_runs(store, key, name) if not _is_at_work(run)]
-    if not runs and resumed:
-        others = [run for run in find_runs(store, key) if not _is_at_work(run)]
-        runs = [run for run in others if run.info.status != "FINISHED"]
-    if runs and (resumed or runs[0].info.status != "FINISHED"):
-        run_id = str(runs[0].info.run_id)
-        store.client.update_run(run_id, "RUNNING", name=_run_name(key, name))
-        store.client.set_tag(run_id, EXP_TAG, name)
-        store.client.set_tag(run_id, PROCESS_TAG, name_process())
-        if not runs[0].data.params:  # the store went away while the run was made
-            _log_params(store, run_id, params)
-    else:
-        run_id = create_run(store, key, params, tags, name)
-    # SIGTERM would end the process without a word and leave the run RUNNING for ever.
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    status = "FAILED"
-    try:
-        with _system_metrics(run_id):
-            yield run_id
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit, Stopped):
-        status = "KILLED"
-        raise
-    except BaseException as error:
-        with suppress(*FAILURES):
-            store.client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:5000])
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        with suppress(*FAILURES):
-            store.client.set_terminated(run_id, status)
-
-
-def _is_at_work(run: Run) -> bool:
-    """Say whether another process may be writing to a run: of other machines nobody here knows."""
-    process = run.data.tags.get(PROCESS_TAG, "")
-    return run.info.status == "RUNNING" and process != name_process() and not has_died(process)
-
-
-@contextmanager
-def _system_metrics(run_id: str) -> Iterator[None]:
-    """Log how busy processor, memory, disk, network and GPU are, meanwhile; never fatal."""
-    monitor = None
-    with suppress(Exception):
-        monitor = SystemMetricsMonitor(run_id, resume_logging=True)
-        monitor.start()
-    try:
-        yield
-    finally:
-        if monitor:
-            # Its thread may wait for a store that no longer answers.
-            closing = Thread(target=_finish, args=(monitor,), daemon=True)
-            closing.start()
-            closing.join(PATIENCE)
-
-
-def _finish(monitor: SystemMetricsMonitor) -> None:
-    with suppress(Exception):
-        monitor.finish()
-
-
-def close_dead_runs(store: Store) -> None:
-    """End runs as KILLED whose process on this machine is gone: nobody else will."""
-    running = store.client.search_runs(
-        [store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
-    )
-    for run in running:
-        if has_died(run.data.tags.get(PROCESS_TAG, "")):
-            store.client.set_tag(run.info.run_id, ERROR_TAG, "its process was killed")
-            store.client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _logged_epochs(store: Store, run_id: str) -> set[int]:
-    return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
+    query = f"tags.`{KEY_TAG}` = '{key}'"
+    runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
+    return [run for run in runs if exp_name in (None, run.data.tags.get(EXP_TAG, ""))]
 
 
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
-    """Find the run of this content key and DVC experiment, but none of another's work.
+    """Return the run of a content key and a DVC experiment, or None.
 
-    A finished one comes first, then one of this machine, then the newest.
+    A finished run is preferred, then a run of this machine, then the newest run. A run to which
+    another process may still be writing is not returned.
     """
-    runs = [run for run in find_runs(store, key, exp_name) if not _is_at_work(run)]
     return min(
-        runs,
+        (run for run in find_runs(store, key, exp_name) if not is_active(run)),
         key=lambda run: (
             run.info.status != "FINISHED",
             not is_of_this_machine(run.data.tags.get(PROCESS_TAG, "")),
@@ -310,17 +96,42 @@ def find_run(store: Store, key: str, exp_name: str) -> Run | None:
     )
 
 
-def _run_name(key: str, exp_name: str) -> str:
-    return exp_name or f"repro-{key[:8]}"
+def find_run_to_resume(store: Store, key: str, exp_name: str, resumed: bool) -> Run | None:
+    """Return the run that a training continues, or None if it needs a new run.
+
+    Args:
+        store: MLflow store.
+        key: Content key of the training.
+        exp_name: Name of the DVC experiment.
+        resumed: Whether the training continues from a checkpoint. Then the run may belong to
+            another experiment, because DVC names a restarted experiment anew, and it may be
+            finished, because the process can be killed after its last epoch.
+    """
+    own = [run for run in find_runs(store, key, exp_name) if not is_active(run)]
+    if own:
+        return own[0] if resumed or own[0].info.status != "FINISHED" else None
+    unfinished = (run for run in find_runs(store, key) if run.info.status != "FINISHED")
+    return next((run for run in unfinished if resumed and not is_active(run)), None)
 
 
-def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
-    """Find all runs of this content key, and DVC experiment if one is named, the newest first."""
-    query = f"tags.`{KEY_TAG}` = '{key}'"
-    runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
-    if exp_name is None:
-        return list(runs)
-    return [run for run in runs if run.data.tags.get(EXP_TAG, "") == exp_name]
+def is_active(run: Run) -> bool:
+    """Return whether another process, here or on another machine, may be writing to a run."""
+    process = run.data.tags.get(PROCESS_TAG, "")
+    return run.info.status == "RUNNING" and process != name_process() and not has_died(process)
+
+
+def close_dead_runs(store: Store) -> None:
+    """Set runs of this machine to KILLED if their process ended without doing so."""
+    running = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
+    for run in running:
+        if has_died(run.data.tags.get(PROCESS_TAG, "")):
+            store.client.set_tag(run.info.run_id, ERROR_TAG, "the process was killed")
+            store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def logged_epochs(store: Store, run_id: str) -> set[int]:
+    """Return the epochs that a run has metrics of."""
+    return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
 
 
 def find_or_rebuild_run(
@@ -331,39 +142,33 @@ def find_or_rebuild_run(
     exp_name: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the id of the run that trained the model; what it lacks comes from the history.
+    """Return the id of the run that trained the model, completed from the training history.
 
-    A model that DVC restored from its cache was not trained here, or not in this experiment, so
-    the store has no run of it.
+    The run is created if the store has none: DVC may have restored the model from its cache, or
+    the training ran while the store could not be reached.
 
     Args:
-        store: Where.
-        key: The model's content key.
-        params: All params, nested.
-        history: One row an epoch, as `train` wrote it.
-        exp_name: The DVC experiment; the one that runs, where none is given.
-        tags: More tags of a run that is made.
+        store: MLflow store.
+        key: Content key of the model.
+        params: Nested params.
+        history: Training history with one row per epoch, written by `train`.
+        exp_name: Name of the DVC experiment (default: the current one).
+        tags: Further tags of a run that is created.
     """
     exp_name = experiment_name() if exp_name is None else exp_name
     run = find_run(store, key, exp_name)
+    if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
+        return str(run.info.run_id)
     if run:
         run_id = str(run.info.run_id)
     else:
         run_id = create_run(store, key, params, {REBUILT_TAG: "true", **(tags or {})}, exp_name)
-    if run and not run.data.params:
-        _log_params(store, run_id, params)
-    logged = store.client.get_metric_history(run_id, "val_loss")
-    start = store.client.get_run(run_id).info.start_time
-    # After what is there, so that the epochs stand in order also by time.
-    last = max((metric.timestamp for metric in logged), default=start)
-    known = {metric.step for metric in logged}
-    for record in history.to_dict("records"):
+    known, records = logged_epochs(store, run_id), history.to_dict("records")
+    for record in records:
         if int(record["epoch"]) not in known:
-            log_epoch(store, run_id, dict(record), last + int(record["epoch"]))
-    if not run or "best_val_loss" not in run.data.metrics:
-        log_best(store, run_id, history.to_dict("records"))
-    if not run or run.info.status != "FINISHED":
-        store.client.set_terminated(run_id, "FINISHED")
+            log_epoch(store, run_id, record)
+    log_best(store, run_id, records)
+    store.client.set_terminated(run_id, "FINISHED")
     return run_id
 
 
@@ -375,23 +180,24 @@ def record_evaluation(
     scores: Mapping[str, float],
     reports: Path,
 ) -> None:
-    """Log scores and reports in the model's run; a store that fails is told of in a warning.
+    """Log the evaluation's scores and reports; if the store fails, print a warning.
 
     Args:
-        store: Where.
-        key: The model's content key.
-        params: All params, nested.
-        history: One row an epoch, as `train` wrote it.
-        scores: The headline's.
-        reports: The folder of reports.
+        store: MLflow store.
+        key: Content key of the model.
+        params: Nested params.
+        history: Training history with one row per epoch, written by `train`.
+        scores: Name and value of each score.
+        reports: Folder of reports.
     """
     try:
         run_id = find_or_rebuild_run(store, key, params, history)
         log_folder(store, run_id, reports)
-        log_scores(store, run_id, scores)  # last: a run with scores is whole, says `phototag sync`
+        # Scores come last: `phototag sync` takes a run with scores to be complete.
+        log_scores(store, run_id, scores)
     except FAILURES as error:
         print(
-            f"warning: {explain(error, store.uri)}; all is written to {reports}, and `phototag "
-            "sync` sends it later",
+            f"warning: {describe_failure(error, store.uri)}; the evaluation is in {reports}: run "
+            "`phototag sync` later to log it",
             file=sys.stderr,
         )

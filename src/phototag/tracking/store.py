@@ -1,14 +1,13 @@
-"""The MLflow store: `mlflow.db` in the repository's root with its files in `mlartifacts/`.
+"""The MLflow store: its address, how it is opened, and a description of its failures.
 
-`MLFLOW_TRACKING_URI` names another one.
+The default store is `mlflow.db` in the project's root, with artifacts in `mlartifacts/` beside it.
+`MLFLOW_TRACKING_URI` names another store.
 """
 
 import json
 import os
 import re
 import shlex
-import sqlite3
-from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +16,9 @@ from urllib.parse import quote
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from mlflow.store.db import utils as database_utils
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
+from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -28,12 +27,11 @@ from phototag.base.files import project_root
 
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
-SQLITE = r"sqlite(\+\w+)?:"  # how such addresses begin
-WAIT = 20  # seconds for a database that another process has locked; so long does MLflow, too
+WAIT = 20  # seconds to wait for a database that another process has locked, as MLflow does
 NOTE_TAG = "mlflow.note.content"
 VIEW = "phototag"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-# By default MLflow's table of runs shows no param and no metric.
+# By default MLflow's table of runs shows no params and no metrics.
 COLUMNS = (
     "attributes.`Created`",
     "metrics.`best_val_loss`",
@@ -43,21 +41,17 @@ COLUMNS = (
     "params.`weight_decay`",
     "params.`optimizer`",
 )
-DESCRIPTION = """Every training of this repository, one run each: `dvc repro` and DVC experiments.
+DESCRIPTION = """One run for each training of this project, by `dvc repro` or as a DVC experiment.
 
-- `val_loss`, `f1_micro`, `f1_macro`: on val at threshold 0.5, epoch by epoch; `best_...` are of the
-  epoch whose weights are kept.
-- `test_...`: on test, once, at the thresholds chosen on val.
-- Artifacts: `evaluate/report.html` (start here), figures and tables, the registered model.
-- `phototag.content_key` is a hash of the params, data and code that a training depends on; two runs
-  of one key trained the same thing.
+- `val_loss`, `f1_micro`, `f1_macro`: metrics on val at threshold 0.5, one value per epoch.
+- `best_*`: metrics of the best epoch, whose weights are saved (lowest `val_loss`).
+- `test_*`: metrics on test at the thresholds chosen on val.
+- Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
+- `phototag.content_key`: hash of the params, data and code of a training. Runs with the same key
+  trained the same model.
 """
-
-# MLflow asks a database that does not answer ten times, for two minutes; training would wait.
-database_utils.MAX_RETRY_COUNT = 3
-
-# Where MLflow's tables keep the places of files.
-PLACES = (
+# Columns of MLflow's tables that hold locations of artifacts.
+LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -65,78 +59,23 @@ PLACES = (
     ("model_versions", "storage_location"),
 )
 
-# What MLflow, a database or a server says of a failure -> what that means, and how to mend it.
-MEANINGS = (
-    (
-        "filesystem tracking backend",
-        "is a folder, and MLflow keeps runs in folders no more: let MLFLOW_TRACKING_URI name a "
-        "database (sqlite:///mlflow.db) or a server",
-    ),
-    (
-        "unsupported URI|Could not parse|Can't load plugin|No module named|invalid literal",
-        "is no address that MLflow knows: let MLFLOW_TRACKING_URI name a database "
-        "(sqlite:///mlflow.db) or a server (https://...)",
-    ),
-    (
-        "out-of-date database schema|Can't locate revision",
-        "was written by another version of MLflow: where that one is newer, install it; where it "
-        "is older, copy the database and then run `mlflow db upgrade {uri}`",
-    ),
-    (
-        "file is not a database|image is malformed|no such table|no such column",
-        "is damaged: move it away, and `phototag sync` makes a new one with the runs of git's "
-        "commits and DVC's experiments",
-    ),
-    (
-        r"database (table )?is locked",
-        "is locked by another process: wait until that one has ended",
-    ),
-    (
-        r"disk is full|disk I/O error|\[Errno (28|122)\]",
-        "finds no room on the disk: free some space",
-    ),
-    (
-        r"unable to open|readonly database|\[Errno (1|13|20|21|30)\]",
-        "cannot be written to: look at the permissions of its file and folder",
-    ),
-    (
-        r"error code 40[13]|error code 407|PERMISSION_DENIED|UNAUTHENTICATED",
-        "does not let us in: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-        "MLFLOW_TRACKING_TOKEN",
-    ),
-    (
-        r"valid JSON|error code (30\d|404|405)|ENDPOINT_NOT_FOUND",
-        "does not answer as MLflow does: look at the address in MLFLOW_TRACKING_URI",
-    ),
-    (
-        r"error code 5\d\d|too many \d+ error|INTERNAL_ERROR|TEMPORARILY_UNAVAILABLE",
-        "answers with an error of its own: look into its log, or its proxy's, and try again",
-    ),
-)
-# The words of a failure that say most.
-REASONS = re.compile(
-    r"Connection refused|[Tt]imed out|Name or service not known|Temporary failure in name "
-    r"resolution|No route to host|Network is unreachable|CERTIFICATE_VERIFY_FAILED|Connection "
-    r"reset|Connection aborted|Unable to connect to proxy"
-)
-
 
 class StoreError(InputError):
-    """The store cannot be used; the message says why, and how to mend it."""
+    """The store cannot be used."""
 
 
-# What MLflow raises when its store fails; errors of a server come as an OSError, too.
+# Exceptions of a failing store. Connection errors are OSErrors.
 FAILURES = (StoreError, MlflowException, SQLAlchemyError, OSError)
 
 
 class Store:
-    """An MLflow store and the experiment in it, opened when it is first used.
+    """An MLflow store with the project's experiment, opened at first use.
 
-    A `with` block opens it, and whatever fails in the store is told in one sentence, a StoreError.
+    In a `with` block, every failure of the store is raised as a StoreError of one sentence.
 
-    Attributes:
-        uri: The store's address.
-        lock: Held for changes that several processes must make one after the other.
+    Args:
+        uri: Address of the store.
+        lock: Lock for changes that processes must make one after the other.
     """
 
     def __init__(self, uri: str, lock: FileLock) -> None:
@@ -144,12 +83,12 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """Speaks to the store."""
+        """Client of the store."""
         return self._opened[0]
 
     @property
     def experiment_id(self) -> str:
-        """Of the experiment `phototag`."""
+        """Id of the MLflow experiment `phototag`."""
         return self._opened[1]
 
     @cached_property
@@ -160,8 +99,8 @@ class Store:
                 return _open(self.uri)
         except StoreError:
             raise
-        except Exception as error:  # MLflow lets through what drivers, migrations and JSON raise
-            raise StoreError(explain(error, self.uri)) from error
+        except Exception as error:  # drivers, migrations and JSON parsers raise their own errors
+            raise StoreError(describe_failure(error, self.uri)) from error
 
     def __enter__(self) -> "Store":
         _ = self._opened
@@ -174,177 +113,161 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, FAILURES) and not isinstance(error, InputError):
-            raise StoreError(explain(error, self.uri)) from error
+            raise StoreError(describe_failure(error, self.uri)) from error
 
 
-def embedded_uri() -> str:
-    """Return the address of the store in the repository's root."""
+def connect() -> Store:
+    """Return the project's store; a missing database is created at first use."""
+    return Store(store_uri(), FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock"))
+
+
+def default_uri() -> str:
+    """Return the address of the database in the project's root."""
     return sqlite_uri(project_root() / "mlflow.db")
 
 
 def store_uri() -> str:
-    """Return the address of the store: `MLFLOW_TRACKING_URI`, or the embedded one.
-
-    A relative path counts from the repository's root: what lies in the copy of a queued or --temp
-    experiment is gone when that one ends.
-    """
+    """Return the address in `MLFLOW_TRACKING_URI`, or that of the default store."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if not uri:
-        return embedded_uri()
-    root = project_root()
-    if re.match(SQLITE, uri):
-        return root_sqlite(uri, root)
-    if uri.startswith("file:") and not uri.startswith("file:/"):
-        return (root / uri.removeprefix("file:")).as_uri()
-    if re.match(r"\w[\w+.-]*:", uri) or uri in ("databricks", "databricks-uc", "uc"):
-        return uri
-    return str(root / Path(uri).expanduser())
+    return resolve_sqlite(uri, project_root()) if uri else default_uri()
 
 
-def root_sqlite(uri: str, root: Path) -> str:
-    """Return the address of a database, of SQLite with a whole path: a relative one is the root's.
+def resolve_sqlite(uri: str, root: Path) -> str:
+    """Return a database address in which a relative SQLite path starts at the project's root.
+
+    A path relative to the working directory could lie in the copy of a queued or --temp
+    experiment, which DVC deletes.
 
     Args:
-        uri: Of any database.
-        root: The repository.
+        uri: Address of any store or database.
+        root: Root of the project.
     """
-    if not re.match(SQLITE, uri):
-        return uri
-    head, mark, query = uri.partition("?")
-    scheme, slashes, path = head.partition(":///")
-    if path.startswith("file:") and not path.startswith("file:/"):
-        return f"{scheme}{slashes}file:{quote(str(root / path[5:]))}{mark}{query}"
     try:
-        database = make_url(uri).database
-    except ArgumentError:  # who uses it tells what is wrong with it
+        database = make_url(uri).database if uri.startswith("sqlite") else None
+    except ArgumentError:  # SQLAlchemy reports it when the address is used
         return uri
     if not database or database == ":memory:" or database.startswith(("/", "file:")):
         return uri
+    _, mark, query = uri.partition("?")
     return sqlite_uri(root / database) + mark + query
 
 
 def sqlite_uri(path: Path) -> str:
-    """Write the address of a file, whatever its name holds: `?` and % mean something there."""
+    """Return the SQLAlchemy address of a SQLite file; `?` and `%` in its path are escaped."""
     uri = f"sqlite:///{path}"
     if make_url(uri).database == str(path):
         return uri
-    # After plain `sqlite:`, MLflow would make the folders of the path as it is written.
+    # MLflow creates the parent folders of a plain `sqlite:` address without unescaping it.
     return f"sqlite+pysqlite:///{quote(str(path))}"
 
 
-def connect() -> Store:
-    """Return the store; what is missing of it is made when it is first used."""
-    return Store(store_uri(), FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock"))
-
-
 def _open(uri: str) -> tuple[MlflowClient, str]:
-    """Open the store, and make it and its experiment where they are missing.
+    """Open the store, and create the database and the experiment if they are missing.
 
-    The caller holds the lock: of several processes that migrate one fresh SQLite file at once, all
-    fail. The experiment's artifacts get an absolute place, beside a SQLite file or else under the
-    root, because a relative one would lie in the copy that DVC deletes after an experiment; a
-    server has a place of its own.
+    The caller holds the lock: processes that migrate one new SQLite file at the same time fail.
 
     Raises:
         StoreError: The experiment was deleted.
     """
-    place = None
-    if uri.startswith("sqlite"):
-        database = Path(make_url(uri).database or "").absolute()
-        place = (database.parent / ARTIFACTS).as_uri()
-        if database.is_file():
-            _move_artifacts(database, place)
-    elif uri.startswith(("postgresql", "mysql", "mssql")):
-        place = (project_root() / ARTIFACTS).as_uri()
+    is_database = uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
+    location = _prepare_database(uri) if is_database else None
     mlflow.set_tracking_uri(uri)
     client = MlflowClient()
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        client.create_experiment(EXPERIMENT, location)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        try:
-            client.create_experiment(EXPERIMENT, place)
-        except MlflowException:
-            # On a shared server, another machine may have made it in between.
-            if client.get_experiment_by_name(EXPERIMENT) is None:
-                raise
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-    number = experiment.experiment_id
+    experiment_id = experiment.experiment_id
     if experiment.lifecycle_stage != "active":
-        command = f"mlflow experiments restore --experiment-id {number}"
+        address = shlex.quote(hide_password(uri))
         raise StoreError(
-            f"MLflow's experiment {EXPERIMENT!r} was deleted; to bring it back: "
-            f"MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} {command}"
+            f"MLflow's experiment {EXPERIMENT!r} was deleted. To restore it: "
+            f"MLFLOW_TRACKING_URI={address} mlflow experiments restore "
+            f"--experiment-id {experiment_id}"
         )
     tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
     for name, value in tags.items():
-        if name not in experiment.tags:  # what somebody wrote there stays
-            client.set_experiment_tag(number, name, value)
-    return client, number
+        if name not in experiment.tags:  # a user may have changed it
+            client.set_experiment_tag(experiment_id, name, value)
+    return client, experiment_id
 
 
-def _move_artifacts(database: Path, place: str) -> None:
-    """Let the store follow its folder: a folder that was renamed or copied has its files in it.
+def _prepare_database(uri: str) -> str:
+    """Check that a database answers and return the location of its artifacts.
 
-    MLflow's tables hold absolute places. Where the former one is still there and there is none
-    beside the database, the files did not come along, and all stays as it is.
+    MLflow itself retries for two minutes before it reports that a database does not answer. The
+    location is absolute because a relative one could lie in an experiment's copy: it is beside a
+    SQLite file, and in the project's root for any other database.
     """
-    with closing(sqlite3.connect(database, timeout=WAIT)) as connection, connection:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-        if "experiments" not in tables:
-            return
-        found = connection.execute(
-            "SELECT artifact_location FROM experiments WHERE name = ?", [EXPERIMENT]
-        ).fetchone()
-        former = found[0] if found else ""
-        if former == place or not former.endswith(f"/{ARTIFACTS}"):
-            return
-        if _local_path(former).exists() and not _local_path(place).exists():
-            return
-        for table, column in PLACES:
-            if table in tables:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                    [place, len(former) + 1, former, len(former) + 1, f"{former}/"],
-                )
+    is_sqlite = uri.startswith("sqlite")
+    database = Path(make_url(uri).database or "").absolute()
+    folder = database.parent if is_sqlite else project_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    location = (folder / ARTIFACTS).as_uri()
+    with create_engine(uri, poolclass=NullPool).begin() as connection:
+        if is_sqlite and "experiments" in inspect(connection).get_table_names():
+            _move_artifacts(connection, location)
+    return location
 
 
-def _local_path(uri: str) -> Path:
-    return Path(local_file_uri_to_path(uri))
+def _move_artifacts(connection: Connection, location: str) -> None:
+    """Update the locations of artifacts if the store's folder was renamed or copied.
+
+    MLflow stores absolute locations and has no command to change them. If only the database was
+    copied, the locations stay: the artifacts are still in the former folder.
+    """
+    query = text("SELECT artifact_location FROM experiments WHERE name = :name")
+    former = connection.execute(query, {"name": EXPERIMENT}).scalar() or ""
+    if former == location or not former.endswith(f"/{ARTIFACTS}"):
+        return
+    if _has_folder(former) and not _has_folder(location):
+        return
+    for table, column in LOCATIONS:
+        moved = f"rtrim(replace({column} || '/', :former || '/', :location || '/'), '/')"
+        connection.execute(
+            text(f"UPDATE {table} SET {column} = {moved}"),
+            {"former": former, "location": location},
+        )
 
 
-def shown(uri: str) -> str:
-    """Return an address without its password."""
-    # Up to the last @, because a password may hold one; what begins with three / is a file.
+def _has_folder(location: str) -> bool:
+    return Path(local_file_uri_to_path(location)).exists()
+
+
+def hide_password(uri: str) -> str:
+    """Return an address or a message without user names and passwords."""
+    # The last @ ends the password, which may contain one; three slashes begin a file path.
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", uri)
 
 
-def explain(error: BaseException, uri: str) -> str:
-    """Tell in one sentence what failed in the store, and how to mend it.
+def describe_failure(error: BaseException, uri: str) -> str:
+    """Describe in one sentence why the store failed.
 
     Args:
-        error: What was raised.
-        uri: The store's address.
+        error: Exception raised by MLflow, by a database driver or by a connection.
+        uri: Address of the store.
     """
     if isinstance(error, InputError):
         return str(error)
-    text = f"{type(error).__name__}: {error}"
-    for pattern, meaning in MEANINGS:
-        if re.search(pattern, text):
-            return f"MLflow's store {shown(uri)} {meaning.format(uri=shown(uri))}"
-    known = REASONS.search(text)
-    if known:
-        return (
-            f"MLflow cannot be reached at {shown(uri)} ({known[0]}): start its server, or correct "
-            "MLFLOW_TRACKING_URI"
-        )
-    reason = shown(" ".join(text.split()))
-    return f"MLflow's store {shown(uri)} failed ({reason[:300]}): look into its log"
+    # The innermost OSError has the shortest reason, such as "Connection refused".
+    inner = error.__cause__ or error.__context__
+    while inner:
+        error = inner if isinstance(inner, OSError) else error
+        inner = inner.__cause__ or inner.__context__
+    reason = hide_password(str(error).partition("\n")[0] or type(error).__name__)
+    return (
+        f"MLflow at {hide_password(uri)} failed ({reason[:300]}): check MLFLOW_TRACKING_URI and "
+        "that its server or database can be used"
+    )
 
 
 def training_view(base: str, experiment_id: str) -> str:
-    """Return the address that opens the experiment's runs, with losses, F1 and lr as columns.
+    """Return the address of the table of runs with loss, F1 and lr as columns.
 
-    MLflow 3 opens a bare experiment address in its GenAI view, which does not show them.
+    Without this address MLflow 3 opens an experiment in its GenAI view, which has no such table.
+
+    Args:
+        base: Address of the MLflow server.
+        experiment_id: Id of the MLflow experiment.
     """
     options = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
     return f"{base}/#/experiments/{experiment_id}/runs?{options}"

@@ -1,4 +1,4 @@
-"""Runs of searches: one parent for all trials of a study, and what trials leave in theirs."""
+"""Runs of a hyperparameter search: the parent run of a study, and arrays of its trials."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from phototag.tracking.records import log_folder
 from phototag.tracking.runs import EXP_TAG, create_run, find_runs
 from phototag.tracking.store import Store
 
-PARENT_TAG = "mlflow.parentRunId"  # MLflow's pages nest runs by it
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's pages nest runs by this tag
 ARRAYS = "val.npz"
 
 
 def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
-    """Return the id of a study's own run, which is made where there is none.
+    """Return the id of a study's parent run, which is created if it is missing.
 
     Args:
-        store: Where.
-        name: Of the study; no two have the same.
-        params: What it searches.
+        store: MLflow store.
+        name: Unique name of the study.
+        params: Nested params of the search.
     """
     runs = find_runs(store, name)
     if runs:
@@ -34,14 +34,14 @@ def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
 def close_parent(
     store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, others: Sequence[str]
 ) -> None:
-    """End a study's run with its figures and reports.
+    """Log a study's metrics and reports, and end its parent run.
 
     Args:
-        store: Where.
-        run_id: Of the study's run.
-        metrics: Name -> figure.
-        folder: Of the reports.
-        others: DVC experiments that belong to the study, and were no trials.
+        store: MLflow store.
+        run_id: Id of the parent run.
+        metrics: Name and value of each metric.
+        folder: Folder of reports.
+        others: DVC experiments of the study that are not trials; their runs become child runs.
     """
     for name in others:
         query = f"tags.`{EXP_TAG}` = '{name}'"
@@ -54,7 +54,7 @@ def close_parent(
 
 
 def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
-    """Keep arrays in a run, such as what a trial says of val's photos."""
+    """Log named arrays as one artifact of a run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ARRAYS)
         np.savez_compressed(path, allow_pickle=False, **arrays)
@@ -62,10 +62,10 @@ def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """Read what `log_arrays` kept, by the names it was given."""
+    """Return the arrays logged by `log_arrays`, by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = download_artifacts(
             run_id=run_id, artifact_path=ARRAYS, dst_path=folder, tracking_uri=store.uri
         )
-        with np.load(path) as kept:
-            return dict(kept)
+        with np.load(path) as arrays:
+            return dict(arrays)

@@ -1,0 +1,176 @@
+"""The run of a training: started or resumed, logged epoch by epoch, and ended."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from phototag.tracking.provenance import describe_environment, experiment_name, name_process
+from phototag.tracking.records import DataInput, log_best, log_data, log_epoch
+from phototag.tracking.runs import (
+    ERROR_TAG,
+    EXP_TAG,
+    PROCESS_TAG,
+    close_dead_runs,
+    create_run,
+    find_run_to_resume,
+    logged_epochs,
+    name_run,
+)
+from phototag.tracking.store import FAILURES, Store, describe_failure
+
+RETRY = 60  # seconds after a failed call until the store is called again
+
+
+class Stopped(Exception):  # noqa: N818 (stopping early is no error)
+    """Exception that stops a training early, for example when a trial is pruned.
+
+    Attributes:
+        checkpoint: Checkpoint from which the training can continue, or None.
+    """
+
+    checkpoint: Path | None = None
+
+
+def record_training(
+    store: Store,
+    key: str,
+    params: Mapping[str, Any],
+    epochs: Iterable[Mapping[str, Any]],
+    data: DataInput,
+    resumed: bool = False,
+    tags: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Run a training to its end, log each epoch to MLflow, and return all records.
+
+    If the store fails, training continues and one warning is printed. Epochs that could not be
+    logged are logged with a later epoch, or by `phototag sync`.
+
+    Args:
+        store: MLflow store.
+        key: Content key of the training.
+        params: Nested params.
+        epochs: Iterator that trains an epoch and yields its record.
+        data: Dataset of the training.
+        resumed: Whether the training continues from a checkpoint.
+        tags: Further tags of the run.
+    """
+    history: list[dict[str, Any]] = []
+    tags = {"data_fingerprint": data.fingerprint} | dict(tags or {})
+    with ExitStack() as stack, ThreadPoolExecutor(1) as worker:
+
+        def open_run() -> str:
+            return stack.enter_context(training_run(store, key, params, tags, resumed))
+
+        recorder = _Recorder(store, data, worker, open_run)
+        recorder.send(history)
+        for record in epochs:
+            history.append(dict(record))
+            recorder.send(history)
+        recorder.send(history, last=True)
+    return history
+
+
+class _Recorder:
+    """Logger of a training's epochs that keeps what the store could not take.
+
+    Args:
+        store: MLflow store.
+        data: Dataset of the training.
+        worker: Thread that calls the store. A signal interrupts only the main thread, so no call
+            is interrupted while it holds a lock of the database connections.
+        open_run: Function that starts the run and returns its id.
+    """
+
+    def __init__(
+        self, store: Store, data: DataInput, worker: ThreadPoolExecutor, open_run: Callable[[], str]
+    ) -> None:
+        self.store, self.data, self.worker, self.open_run = store, data, worker, open_run
+        self.run_id = ""
+        self.sent: set[int] | None = None  # logged epochs; None before the dataset is logged
+        self.warned = False
+        self.next_try = 0.0
+
+    def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
+        """Log the epochs that are missing; with the last one, also the best epoch."""
+        if time.monotonic() < self.next_try and not last:
+            return
+        try:
+            self.run_id = self.run_id or self.open_run()
+            self.worker.submit(self._send, history, last).result()
+        except FAILURES as error:
+            self.next_try = time.monotonic() + RETRY
+            if not self.warned:
+                print(
+                    f"warning: {describe_failure(error, self.store.uri)}; training continues, and "
+                    "missing epochs are logged later or by `phototag sync`",
+                    file=sys.stderr,
+                )
+            self.warned = True
+
+    def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
+        if self.sent is None:
+            log_data(self.store, self.run_id, self.data)
+            self.store.client.log_text(self.run_id, describe_environment(), "environment.txt")
+            self.sent = logged_epochs(self.store, self.run_id)
+        for record in history:
+            if record["epoch"] not in self.sent:
+                log_epoch(self.store, self.run_id, record)
+                self.sent.add(record["epoch"])
+        if last:
+            log_best(self.store, self.run_id, history)
+
+
+@contextmanager
+def training_run(
+    store: Store,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    resumed: bool = False,
+) -> Iterator[str]:
+    """Start a run or resume that of a killed training, and yield its id.
+
+    Resuming renames the run to the current DVC experiment. MLflow logs system metrics while the
+    block runs. The run ends as FINISHED, as KILLED (after a signal or `Stopped`) or as FAILED.
+
+    Args:
+        store: MLflow store.
+        key: Content key of the training.
+        params: Nested params.
+        tags: Further tags of the run.
+        resumed: Whether the training continues from a checkpoint.
+    """
+    close_dead_runs(store)
+    exp_name = experiment_name()
+    run = find_run_to_resume(store, key, exp_name, resumed)
+    run_id = run.info.run_id if run else create_run(store, key, params, tags, exp_name)
+    mlflow.start_run(
+        run_id=run_id,
+        run_name=name_run(key, exp_name),
+        tags={EXP_TAG: exp_name, PROCESS_TAG: name_process()},
+        log_system_metrics=True,
+    )
+    # By default SIGTERM ends the process at once and leaves the run as RUNNING.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    status = "FAILED"
+    try:
+        yield str(run_id)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit, Stopped):
+        status = "KILLED"
+        raise
+    except BaseException as error:
+        with suppress(*FAILURES):
+            store.client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:5000])
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        with suppress(*FAILURES):
+            mlflow.end_run(status)

@@ -1,0 +1,284 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import psutil
+import pytest
+
+from phototag.tracking import training
+from phototag.tracking.records import DataInput, log_epoch, log_folder, log_scores
+from phototag.tracking.runs import create_run, find_or_rebuild_run, find_run
+from phototag.tracking.store import Store, connect
+from phototag.tracking.training import record_training, training_run
+from tests.forks import fork
+from tests.servers import WITHOUT_JOBS, Gate, free_port, run_server
+
+DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
+HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
+
+
+def test_run_has_params_metrics_and_tags(store: Store) -> None:
+    params = {"lr": 0.1, "model": {"conv": [{"out": 20}]}}
+    with training_run(store, "key", params, {"data_fingerprint": "f"}) as run_id:
+        for record in HISTORY.to_dict("records"):
+            log_epoch(store, run_id, record)
+    run = store.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lr": "0.1", "model.conv.0.out": "20"}
+    assert run.data.tags["data_fingerprint"] == "f"
+    history = store.client.get_metric_history(run_id, "val_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
+
+
+def test_best_metrics_are_those_of_the_best_epoch(store: Store) -> None:
+    epochs = [
+        {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "kept": 1},
+        {"epoch": 2, "val_loss": 0.4, "mAP": 0.6, "kept": 2},
+    ]
+    record_training(store, "key", {}, epochs, DATA)
+    (run,) = store.client.search_runs([store.experiment_id])
+    best = {name: run.data.metrics[f"best_{name}"] for name in ("epoch", "val_loss", "mAP")}
+    assert best == {"epoch": 2, "val_loss": 0.4, "mAP": 0.6}
+
+
+def test_training_run_has_best_and_system_metrics_commit_dataset_and_environment(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t"]
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    epochs = [
+        {"epoch": 1, "val_loss": 0.3, "f1_micro": 0.1, "f1_macro": 0.2},
+        {"epoch": 2, "val_loss": 0.2, "f1_micro": 0.4, "f1_macro": 0.3},
+        {"epoch": 3, "val_loss": 0.5, "f1_micro": 0.5, "f1_macro": 0.6},
+    ]
+
+    def train() -> Iterator[dict[str, float]]:
+        yield from epochs[:2]
+        deadline = time.monotonic() + 60
+        (run_id,) = running(store)
+        while time.monotonic() < deadline:  # until system metrics are sampled
+            if "system/cpu_utilization_percentage" in store.client.get_run(run_id).data.metrics:
+                break
+        yield epochs[2]
+
+    record_training(store, "key", {"lr": 0.1}, train(), DATA)
+    (run,) = store.client.search_runs([store.experiment_id])
+    best = {name: run.data.metrics[f"best_{name}"] for name in epochs[1]}
+    assert best == epochs[1]
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert run.data.tags["phototag.git_dirty"] in ("true", "false")
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == "f" * 16
+    assert json.loads(data.dataset.profile) == {"photos": 3, "sea": 1}
+    assert data.tags[0].value == "train"
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/environment.txt")
+    assert "torch==" in text
+    assert text.startswith("# Python 3")
+    note = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
+    assert "content_key" in note
+
+
+def leave_running_run(root: Path) -> None:
+    os.environ |= {"DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": ""}
+    with training_run(connect(), "old", {}, {}):
+        os._exit(9)
+
+
+def test_runs_of_dead_processes_are_set_to_killed(store: Store, tmp_path: Path) -> None:
+    fork(leave_running_run, tmp_path).join()
+    other = create_run(store, "elsewhere", {}, {"phototag.process": "host:1:1"}, "")
+    (dead,) = [run for run in running(store) if run != other]
+    with training_run(store, "new", {}, {}) as own:
+        assert set(running(store)) == {other, own}
+    run = store.client.get_run(dead)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["phototag.error"] == "the process was killed"
+
+
+def running(store: Store) -> list[str]:
+    found = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
+    return [run.info.run_id for run in found]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")],
+)
+def test_interrupted_run_has_a_status_and_is_resumed(
+    store: Store, error: BaseException, status: str
+) -> None:
+    with pytest.raises(type(error)), training_run(store, "key", {}, {}) as run_id:
+        raise error
+    run = store.client.get_run(run_id)
+    assert run.info.status == status
+    assert run.data.tags.get("phototag.error") == ("ValueError: no" if status == "FAILED" else None)
+    with training_run(store, "key", {}, {}) as again:
+        assert again == run_id
+        assert store.client.get_run(run_id).info.status == "RUNNING"
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_resumed_experiment_renames_its_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "killed-ant")
+    with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
+        raise SystemExit
+    monkeypatch.setenv("DVC_EXP_NAME", "bold-bee")
+    with training_run(store, "key", {}, {}) as fresh:  # without a checkpoint
+        assert fresh != run_id
+    monkeypatch.setenv("DVC_EXP_NAME", "calm-cat")
+    with training_run(store, "key", {}, {}, resumed=True) as again:
+        assert again == run_id
+    run = store.client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("calm-cat", "FINISHED")
+    assert find_run(store, "key", "calm-cat").info.run_id == run_id  # type: ignore[union-attr]
+    assert find_run(store, "key", "killed-ant") is None
+
+
+OTHERS = ["other-machine:1:1", "", "live"]
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name of a process that may be running: of another machine, empty, or of this machine."""
+    if request.param != "live":
+        yield request.param
+        return
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as live:
+        yield f"{socket.gethostname()}:{live.pid}:{psutil.Process(live.pid).create_time():.0f}"
+
+
+@pytest.mark.parametrize("process", OTHERS, indirect=True)
+@pytest.mark.parametrize("experiment", ["first", "second"])
+def test_run_of_an_active_process_is_not_reused(
+    store: Store, monkeypatch: pytest.MonkeyPatch, process: str, experiment: str
+) -> None:
+    """Another process trains with the same content key."""
+    other = create_run(store, "key", {}, {"phototag.process": process}, "first")
+    monkeypatch.setenv("DVC_EXP_NAME", experiment)
+    for resumed in (True, False):
+        with training_run(store, "key", {}, {}, resumed) as own:
+            assert own != other
+    assert find_or_rebuild_run(store, "key", {}, HISTORY) == own
+    run = store.client.get_run(other)
+    assert (run.info.status, run.info.run_name) == ("RUNNING", "first")
+    assert run.data.metrics == {}
+
+
+def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of a real MLflow server with its own store."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(folder / "served")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    environment |= WITHOUT_JOBS
+    with run_server(command, f"http://127.0.0.1:{port}/health", folder, environment):
+        yield port
+
+
+@pytest.mark.slow
+def test_rebuilt_run_is_complete_on_an_http_server(
+    tmp_path: Path, server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server}")
+    store = connect()
+    run_id = find_or_rebuild_run(store, "over-http", {"lr": 1}, HISTORY, "")
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "report.html").write_text("page")
+    log_scores(store, run_id, {"loss": 0.1})
+    log_folder(store, run_id, tmp_path / "evaluate")
+    assert store.client.get_run(run_id).data.metrics["test_loss"] == 0.1
+    shown = mlflow.artifacts.load_text(f"runs:/{run_id}/evaluate/report.html")
+    assert shown == "page"
+    assert not (tmp_path / "mlartifacts").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("returns", [True, False])
+def test_epochs_of_an_outage_are_logged_later(
+    tmp_path: Path,
+    server: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    returns: bool,
+) -> None:
+    key = f"goes-away-{returns}"
+    gate = Gate(server)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{gate.port}")
+    store = connect()
+
+    def train() -> Iterator[dict[str, float]]:
+        for epoch in range(1, 6):
+            if epoch == 3:
+                gate.shut()
+            if epoch == 5 and returns:
+                gate.open()
+            yield {"epoch": epoch, "val_loss": 1 / epoch}
+
+    history = record_training(store, key, {}, train(), DATA)
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
+    assert capsys.readouterr().err.count("warning: MLflow at http") == 1
+    if not returns:
+        gate.open()
+        # `evaluate` and `phototag sync` do this.
+        find_or_rebuild_run(store, key, {}, pd.DataFrame(history), "")
+    run = find_run(store, key, "")
+    assert run
+    logged = store.client.get_metric_history(run.info.run_id, "val_loss")
+    assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]
+    assert run.info.status == "FINISHED"
+    gate.shut()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_signal_does_not_interrupt_a_call_of_the_store(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    error: type[BaseException],
+) -> None:
+    # Tests that run in the background ignore Ctrl-C.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    completed = []
+
+    def log_and_raise(*arguments: Any) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.2)
+        log_epoch(*arguments)
+        completed.append(arguments)
+
+    monkeypatch.setattr(training, "log_epoch", log_and_raise)
+    try:
+        with pytest.raises(error):
+            record_training(store, "key", {}, [{"epoch": 1, "val_loss": 0.5}], DATA)
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
+    assert len(completed) == 1
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert (run.info.status, run.data.metrics["val_loss"]) == ("KILLED", 0.5)
