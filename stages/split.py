@@ -1,4 +1,4 @@
-"""Stratify: data/manifest.csv -> data/splits.csv, reports/split/rates.csv."""
+"""Split photos: data/manifest.csv -> data/splits.csv, reports/split/rates.csv."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from phototag.base.params import read_params
 from phototag.dataset.groups import gather_groups
 from phototag.dataset.manifest import SPLITS, label_names, label_targets, read_kept
 from phototag.splitting.params import SplittingParams
-from phototag.splitting.splits import check_whole, split_groups, tabulate_rates, warn_rare
+from phototag.splitting.splits import split_groups, tabulate_rates, warn_rare
 
 from . import run
 
@@ -27,7 +27,6 @@ def main() -> None:
         list(manifest["sha256"]), list(manifest["duplicate_group"]), list(manifest["source_group"])
     )
     assigned = split_groups(targets, groups, fractions, params.seed)
-    check_whole(groups, assigned)
 
     rates = tabulate_rates(targets, label_names(manifest), assigned)
     for message in warn_rare(rates):

@@ -85,7 +85,7 @@ def test_leftovers_in_a_folder_are_counted_and_not_tagged(
     assert code == 0
     names = [Path(line.split(",")[0]).name for line in out.splitlines()[1:]]
     assert names == ["im1.png", "im2.png", "im3.jpg", "im10.png"]
-    assert "2 files of operating systems and tools were passed over (such as" in err
+    assert "2 system files were ignored, such as" in err
 
 
 def test_scores_are_those_of_the_evaluate_stage(tagger: Tagger) -> None:

@@ -22,7 +22,7 @@ from phototag.dataset.targets import UNKNOWN
 CPU = torch.device("cpu")
 
 
-def test_splits_hold_their_own_rows(packed: Path, datasets: dict[str, Dataset]) -> None:
+def test_splits_hold_their_rows(packed: Path, datasets: dict[str, Dataset]) -> None:
     kept = read_kept(packed / "manifest.csv")
     assert [len(datasets[name]) for name in ("train", "val", "test")] == [24, 8, 8]
     for split in datasets.values():
@@ -33,7 +33,7 @@ def test_splits_hold_their_own_rows(packed: Path, datasets: dict[str, Dataset]) 
         assert np.array_equal(bright, split.targets.astype(bool))
 
 
-def test_a_label_called_photos_counts_apart(datasets: dict[str, Dataset]) -> None:
+def test_label_called_photos_is_counted_separately(datasets: dict[str, Dataset]) -> None:
     named = {
         split: replace(dataset, labels=["photos", "labels", "red"])
         for split, dataset in datasets.items()
@@ -46,7 +46,7 @@ def test_a_label_called_photos_counts_apart(datasets: dict[str, Dataset]) -> Non
     )
 
 
-def test_a_batch_is_the_photos_asked_for(datasets: dict[str, Dataset]) -> None:
+def test_batch_holds_the_photos_at_the_positions(datasets: dict[str, Dataset]) -> None:
     train = datasets["train"]
     positions = np.array([5, 0, 23])
     images, targets = read_batch(train, positions, CPU)
@@ -57,7 +57,7 @@ def test_a_batch_is_the_photos_asked_for(datasets: dict[str, Dataset]) -> None:
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_photos_on_a_device_give_the_same_batches(datasets: dict[str, Dataset]) -> None:
+def test_resident_photos_give_the_same_batches(datasets: dict[str, Dataset]) -> None:
     train = datasets["train"]
     resident = replace(train, resident=torch.from_numpy(train.images[train.rows]))
     positions = np.array([5, 0, 23])
@@ -94,11 +94,11 @@ def test_photos_larger_than_memory_are_shuffled_in_pools(
 def test_files_of_different_runs_are_refused(packed: Path, tmp_path: Path) -> None:
     splits = pd.read_csv(packed / "splits.csv")
     splits[::-1].to_csv(tmp_path / "splits.csv", index=False)
-    with pytest.raises(InputError, match="do not belong together"):
+    with pytest.raises(InputError, match="come from different runs"):
         read_datasets(packed / "images.npy", packed / "manifest.csv", tmp_path / "splits.csv")
 
 
-def test_fingerprint_is_of_contents_and_labels_alone(packed: Path) -> None:
+def test_fingerprint_depends_on_contents_and_labels_only(packed: Path) -> None:
     kept = read_kept(packed / "manifest.csv")
     renamed = kept.assign(file="x", reason="y")[::-1]
     assert fingerprint(renamed) == fingerprint(kept)
@@ -107,7 +107,7 @@ def test_fingerprint_is_of_contents_and_labels_alone(packed: Path) -> None:
     assert fingerprint(kept[1:]) != fingerprint(kept)
 
 
-def test_a_batch_says_what_is_not_known(partly: dict[str, Dataset]) -> None:
+def test_unknown_targets_are_nan_in_a_batch(partly: dict[str, Dataset]) -> None:
     train = partly["train"]
     positions = np.array([5, 0, 23])
     _, targets = read_batch(train, positions, CPU)
@@ -116,7 +116,7 @@ def test_a_batch_says_what_is_not_known(partly: dict[str, Dataset]) -> None:
     assert torch.equal(targets[known], torch.from_numpy(train.targets[positions]).float()[known])
 
 
-def test_what_is_not_known_is_counted_apart(partly: dict[str, Dataset]) -> None:
+def test_known_targets_are_counted_if_some_are_unknown(partly: dict[str, Dataset]) -> None:
     counts = count_labels(partly)
     for split, photos in partly.items():
         columns = list(zip(photos.labels, photos.targets.T, strict=True))
@@ -128,7 +128,7 @@ def test_what_is_not_known_is_counted_apart(partly: dict[str, Dataset]) -> None:
     assert some["train"]["known"] == dict.fromkeys(partly["train"].labels, 24)
 
 
-def test_what_becomes_known_is_another_question(packed: Path) -> None:
+def test_fingerprint_changes_if_targets_become_unknown(packed: Path) -> None:
     kept = read_kept(packed / "manifest.csv")
     unsure = kept.assign(blue=UNKNOWN)
     assert fingerprint(unsure) != fingerprint(kept)

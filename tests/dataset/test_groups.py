@@ -8,7 +8,7 @@ def test_equal_values_are_linked_and_empty_ones_are_not() -> None:
     assert link_equal([]).tolist() == []
 
 
-def test_links_are_followed_and_the_least_id_names_the_group() -> None:
+def test_linked_rows_merge_and_the_smallest_id_names_the_group() -> None:
     pairs = np.array([[0, 3], [3, 1]])
     assert merge_pairs(["d" * 20, "b" * 20, "a" * 20, "c" * 20], pairs) == [
         "b" * 16, "b" * 16, "a" * 16, "b" * 16]  # fmt: skip
@@ -21,7 +21,7 @@ def test_duplicates_and_albums_merge() -> None:
     assert len(set(groups)) == 3
 
 
-def test_a_photo_more_does_not_rename_an_album() -> None:
+def test_another_photo_does_not_rename_an_album() -> None:
     before = gather_groups(["c" * 64, "d" * 64], ["", ""], ["trip", "trip"])
     after = gather_groups(["a" * 64, "c" * 64, "d" * 64], [""] * 3, ["trip"] * 3)
     assert set(before) == set(after)

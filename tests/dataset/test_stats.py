@@ -5,7 +5,7 @@ import numpy as np
 from phototag.dataset.stats import CHUNK, channel_stats
 
 
-def test_mean_and_deviation_are_those_of_the_chosen_rows(tmp_path: Path) -> None:
+def test_mean_and_deviation_equal_numpy_on_the_chosen_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2 * CHUNK + 20, 5, 5, 3), dtype=np.uint8)
     images[..., 1] //= 16
@@ -20,7 +20,7 @@ def test_mean_and_deviation_are_those_of_the_chosen_rows(tmp_path: Path) -> None
     assert std[2] < 1e-12
 
 
-def test_the_order_of_rows_does_not_move_a_bit(tmp_path: Path) -> None:
+def test_order_of_rows_does_not_change_the_result(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (CHUNK + 9, 4, 4, 3), dtype=np.uint8)
     rows = np.arange(len(images))

@@ -1,6 +1,6 @@
-"""Draws the corpus of bad, odd and hostile files, each with the decision it must get.
+"""Corpus of damaged, unusual and hostile files, each with the decision it must get.
 
-`python -m tests.corpus FOLDER` leaves it in a folder to look at.
+`python -m tests.decoding.corpus FOLDER` writes it into a folder.
 """
 
 import io
@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 @dataclass(frozen=True)
 class Case:
-    """One file below images/ and what must become of it."""
+    """A file below images/ with its expected decision and kinds of remarks."""
 
     name: str
     decision: str
@@ -26,7 +26,7 @@ class Case:
 
 
 def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """Draw smooth blobs, another picture for every seed."""
+    """Draw smooth blobs; each seed gives another image."""
     blobs = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
     return Image.fromarray(blobs).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -38,7 +38,7 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, data: bytes, *more: bytes) -> bytes:
-    """Write a PNG by hand: what Pillow would not write."""
+    """Write a PNG that Pillow would not write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = [chunk(b"IHDR", header), *more, chunk(b"IDAT", data), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
@@ -85,7 +85,7 @@ def oriented(code: int) -> Image.Exif:
 
 
 def tile_tiff(side: int) -> bytes:
-    """A TIFF of 10 x 10 pixels in one tile of side x side."""
+    """Write a TIFF of 10 x 10 pixels in one tile of `side` x `side` pixels."""
     entries = [(256, 10), (257, 10), (258, 8), (259, 8), (262, 1), (277, 1)]
     entries += [(322, side), (323, side), (324, 200), (325, 100)]
     head = b"II*\0" + struct.pack("<IH", 8, len(entries))
@@ -94,13 +94,13 @@ def tile_tiff(side: int) -> bytes:
 
 
 def patch_jpeg_size(data: bytes, width: int, height: int) -> bytes:
-    """Claim another size in the frame header."""
+    """Write another size into the frame header."""
     place = data.index(b"\xff\xc0") + 5
     return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
 
 
 def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
-    """Return name, bytes, decision and kinds of all plain files."""
+    """Return name, content, decision and kinds of remarks of all regular files."""
     files: list[tuple[str, bytes, str, tuple[str, ...]]] = []
     number = 100
 
@@ -118,7 +118,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
     frames = [picture(900 + index) for index in range(3)]
 
-    # Fine as they are.
+    # Kept without a remark.
     add(encode(new()), "kept")
     add(encode(new(), progressive=True), "kept")
     add(encode(new()) + b"trailing bytes", "kept")
@@ -137,8 +137,8 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new()), "kept", "wrong extension", ext="png")
     add(encode(new()), "kept", "wrong extension", ext="txt")
     add(encode(new(), exif=oriented(9)), "kept", "broken EXIF")
-    add(encode(new(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff broken"), "kept", "broken EXIF")
-    add(encode(new(), exif=b"Exif\0\0garbage"), "kept", "broken EXIF")
+    add(encode(new(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff broken"), "kept")
+    add(encode(new(), exif=b"Exif\0\0garbage"), "kept")
     twice = b"Exif\0\0" + oriented(6).tobytes()
     add(encode(new(), exif=twice), "converted", "oriented by EXIF")
     add(encode(new(), icc_profile=b"garbage" * 40), "kept", "broken ICC profile")
@@ -180,7 +180,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new(), "TIFF", tiffinfo={0x0112: 6}), "converted", "oriented by EXIF", ext="tif")
     add(encode(new(), icc_profile=wide), "converted", "ICC profile")
     add(encode(new(), "PNG", icc_profile=wide), "converted", "ICC profile", ext="png")
-    # Of phones.
+    # Formats of phones.
     add(encode(new(), "HEIF"), "kept", ext="heic")
     add(encode(new(), "HEIF"), "kept", ext="HEIF")
     add(encode(new(), "HEIF"), "kept", "wrong extension")
@@ -195,7 +195,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(frames[0], "AVIF", save_all=True, append_images=frames[1:]), "kept",
         "animated", ext="avif")  # fmt: skip
     add(encode(new(), "HEIF")[:40], "rejected", "not an image", ext="heic")
-    # Nothing to see in them.
+    # Not decodable.
     add(b"", "rejected", "zero bytes")
     for data in (b"no picture", b"<html></html>", b"%PDF-1.7\n", b"<svg xmlns=''/>", b"\xff\xd8",
                  bytes(4096), b"8BPS\0\1" + bytes(60), encode(new(), "ICO"),
@@ -203,7 +203,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
         add(data, "rejected", "not an image")
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"):
         data = encode(picture(number, 200, 200), kind)
-        # These decoders do not say what is wrong.
+        # The messages of these decoders do not name the cause.
         why = {"WEBP": "unreadable", "HEIF": "unreadable", "AVIF": "not an image"}
         ext = kind.lower().replace("jpeg", "jpg")
         add(data[: len(data) // 2], "rejected", why.get(kind, "truncated"), ext=ext)
@@ -218,7 +218,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
         values = Image.fromarray(np.full((40, 40), 7, dtype))
         assert values.mode == mode
         add(encode(values, "TIFF"), "rejected", "unreadable", ext="tif")
-    # Too much, or too little.
+    # Too large or too small.
     bits = zlib.compress(bytes(1000), 9)
     add(png(30_000, 30_000, 1, 0, bits), "rejected", "over the pixel limit", ext="png")
     add(png(12_000, 9_000, 8, 2, bits), "rejected", "over the pixel limit", ext="png")
@@ -265,15 +265,23 @@ def make_corpus(folder: Path) -> list[Case]:
 
     odd: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
         "im60.jpg": (lambda path: path.symlink_to("im101.jpg"), "kept", ()),
-        "im61.jpg": (lambda path: path.symlink_to(outside), "rejected", ("a link out of",)),
-        "im62.jpg": (lambda path: path.symlink_to("/etc/hostname"), "rejected", ("a link out of",)),
-        "im63.jpg": (lambda path: path.symlink_to("gone.jpg"), "rejected", ("a broken link",)),
-        "im64.jpg": (lambda path: path.symlink_to("im64.jpg"), "rejected", ("a broken link",)),
-        "im65.jpg": (lambda path: path.symlink_to("été"), "rejected", ("a link to a folder",)),
+        "im61.jpg": (
+            lambda path: path.symlink_to(outside),
+            "rejected",
+            ("link to a file",),
+        ),
+        "im62.jpg": (
+            lambda path: path.symlink_to("/etc/hostname"),
+            "rejected",
+            ("link to a file",),
+        ),
+        "im63.jpg": (lambda path: path.symlink_to("gone.jpg"), "rejected", ("broken link",)),
+        "im64.jpg": (lambda path: path.symlink_to("im64.jpg"), "rejected", ("broken link",)),
+        "im65.jpg": (lambda path: path.symlink_to("été"), "rejected", ("link to a folder",)),
         "im66.jpg": (
             lambda path: path.symlink_to(folder.with_name("elsewhere")),
             "rejected",
-            ("a link out of",),
+            ("link to a file",),
         ),
         "im67.jpg": (os.mkfifo, "rejected", ("not a regular file",)),
     }

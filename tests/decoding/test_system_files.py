@@ -20,7 +20,7 @@ from phototag.decoding.system_files import describe_system_files, is_system_file
         ".thumbnails/im1.jpg", ".ipynb_checkpoints/im1.jpg", ".directory",
     ],
 )  # fmt: skip
-def test_what_systems_and_tools_leave(name: str) -> None:
+def test_system_files_are_recognised(name: str) -> None:
     assert is_system_file(name)
 
 
@@ -35,13 +35,16 @@ def test_what_systems_and_tools_leave(name: str) -> None:
         "annotations/git.txt", "annotations/part.txt", "sources.csv",
     ],
 )  # fmt: skip
-def test_what_people_bring(name: str) -> None:
+def test_other_files_are_not_system_files(name: str) -> None:
     assert not is_system_file(name)
 
 
-def test_both_keep_their_order_and_the_count_is_a_sentence() -> None:
-    brought, left = split_system_files(["im2.jpg", "._im2.jpg", "im1.jpg", "._im1.jpg"])
-    assert (brought, left) == (["im2.jpg", "im1.jpg"], ["._im2.jpg", "._im1.jpg"])
-    told = "2 files of operating systems and tools were passed over (such as '._im2.jpg')."
-    assert describe_system_files(left) == [told]
+def test_split_keeps_the_order() -> None:
+    own, system = split_system_files(["im2.jpg", "._im2.jpg", "im1.jpg", "._im1.jpg"])
+    assert (own, system) == (["im2.jpg", "im1.jpg"], ["._im2.jpg", "._im1.jpg"])
+
+
+def test_description_counts_system_files_and_shows_one() -> None:
+    sentence = "2 system files were ignored, such as '._im2.jpg'."
+    assert describe_system_files(["._im2.jpg", "._im1.jpg"]) == [sentence]
     assert describe_system_files([]) == []

@@ -317,7 +317,7 @@ def test_leftovers_and_other_files_are_passed_over_and_told(course: Path, tmp_pa
     summary = import_photos(course, tmp_path / "raw")
     assert (summary.num_images, summary.label_counts) == (3, {"cat": 2, "dog": 0})
     notes = " ".join(summary.notes)
-    assert "7 files of operating systems and tools were passed over" in notes
+    assert "7 system files were ignored" in notes
     assert "1 file was passed over: not named imN.jpg" in notes
     assert "1 file was passed over: texts outside annotations/" in notes
 

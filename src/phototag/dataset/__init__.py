@@ -1,1 +1,1 @@
-"""The packed array of photos and its labels."""
+"""The dataset: packed photos, manifest, labels, groups, splits and statistics."""

@@ -1,4 +1,4 @@
-"""The packed array and its labels, and batches of them on a device."""
+"""The photos and labels of a split, and batches of them on a device."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,24 @@ from phototag.base.errors import InputError
 from phototag.dataset.manifest import SPLITS, label_names, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN, all_known, is_known
 
-BLOCK = 64  # neighbouring photos that are read together: 3 MB at 128 pixels a side
-POOL = 64  # blocks whose photos are shuffled together: 200 MB
+BLOCK = 64  # photos per block of neighbours: 3 MB at 128 pixels a side
+POOL = 64  # blocks per pool, within which photos are shuffled: 200 MB
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The photos of one split.
+    """The photos of one split, or their features.
 
     Attributes:
-        images: uint8 [num_images, size, size, 3], the packed array of all splits, memory-mapped;
-            or what stands for it, the photos' features, float32 [num_images, width].
-        rows: The rows of `images` that belong to this split, int64 [num_photos].
+        images: Packed photos of all splits, uint8 [num_images, size, size, 3], memory-mapped; or
+            their features, float32 [num_images, width].
+        rows: Rows of `images` that belong to this split, int64 [num_photos].
         targets: 1, 0 or `UNKNOWN`, int8 [num_photos, num_labels].
-        labels: The labels' names, [num_labels].
-        files: The source file of each photo, [num_photos].
-        sha256: The content hash of each photo's source file, [num_photos].
-        groups: Each photo's group (album, copies of one photo), [num_photos]; none, where every
-            photo stands for itself.
-        resident: The split's photos in a GPU's memory, uint8 [num_photos, size, size, 3], or None.
+        labels: Label names, [num_labels].
+        files: Source file of each photo, [num_photos].
+        sha256: SHA-256 of each source file, [num_photos].
+        groups: Group of each photo, [num_photos], or empty if each photo is its own group.
+        resident: Photos of this split in GPU memory, uint8 [num_photos, size, size, 3], or None.
     """
 
     images: np.ndarray
@@ -57,42 +56,41 @@ class Dataset:
 
 
 def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Dataset]:
-    """Read all splits; the pixels stay on disk until a batch asks for them.
+    """Read all splits; photos stay on disk until a batch reads them.
 
     Returns:
-        Split name -> its photos; a split without photos is there, and empty.
+        Split name -> dataset, which is empty for a split without photos.
 
     Raises:
-        InputError: The three files do not belong together.
+        InputError: The three files come from different runs.
     """
     array = np.load(images, mmap_mode="r")
     kept = read_kept(manifest)
-    # A group of digits alone is no number.
+    # dtype=str because a group's name may consist of digits.
     assignment = pd.read_csv(splits, keep_default_na=False, dtype=str)
     if len(array) != len(kept) or list(assignment["image"]) != list(kept["file"]):
         raise InputError(
-            f"{images}, {manifest} and {splits} do not belong together: run `dvc repro`"
+            f"{images}, {manifest} and {splits} come from different runs: run `dvc repro`"
         )
-    targets = label_targets(kept)
-    datasets = {}
-    for split in SPLITS:
-        rows = np.flatnonzero(assignment["split"] == split)
-        datasets[split] = Dataset(
-            images=array,
-            rows=rows,
-            targets=targets[rows],
-            labels=label_names(kept),
-            files=list(kept["file"].iloc[rows]),
-            sha256=list(kept["sha256"].iloc[rows]),
-            groups=list(assignment["group"].iloc[rows]) if "group" in assignment else (),
-        )
-    return datasets
+    photos = Dataset(
+        images=array,
+        rows=np.arange(len(kept)),
+        targets=label_targets(kept),
+        labels=label_names(kept),
+        files=list(kept["file"]),
+        sha256=list(kept["sha256"]),
+        groups=list(assignment["group"]) if "group" in assignment else (),
+    )
+    split = assignment["split"].to_numpy()
+    return {name: take_photos(photos, np.flatnonzero(split == name)) for name in SPLITS}
 
 
 def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
-    """Count the photos of each split (`photos`), and those of each label (`labels`).
+    """Count photos and positive labels of each split.
 
-    Where some targets are not known, also the photos of which each label is known (`known`).
+    Returns:
+        Split name -> `photos` (number of photos), `labels` (label -> number of positives) and, if
+        any target is unknown, `known` (label -> number of known targets).
     """
     complete = all(dataset.complete for dataset in datasets.values())
     counts: dict[str, dict[str, Any]] = {}
@@ -108,7 +106,7 @@ def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
 
 
 def join_datasets(parts: Sequence[Dataset]) -> Dataset:
-    """Join splits of one array, one after the other."""
+    """Concatenate splits of one packed array."""
     return replace(
         parts[0],
         rows=np.concatenate([part.rows for part in parts]),
@@ -120,7 +118,7 @@ def join_datasets(parts: Sequence[Dataset]) -> Dataset:
 
 
 def take_photos(dataset: Dataset, positions: np.ndarray) -> Dataset:
-    """Take some photos of a split, by their positions in it."""
+    """Return the photos at some positions of a split, integers [num_positions]."""
     return replace(
         dataset,
         rows=dataset.rows[positions],
@@ -135,17 +133,16 @@ def take_photos(dataset: Dataset, positions: np.ndarray) -> Dataset:
 def read_batch(
     dataset: Dataset, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Read some photos of a split.
+    """Read the photos and targets at some positions of a split.
 
     Args:
-        dataset: The split.
-        positions: In the split, integers [batch].
-        device: Where the batch goes.
+        dataset: A split.
+        positions: Positions in the split, integers [batch].
+        device: Device of the returned tensors.
 
     Returns:
-        Images, uint8 [batch, 3, size, size] in channels_last memory, or features, and targets,
-        float32 [batch, num_labels], NaN where they are not known: what is computed of them is then
-        not known either.
+        Photos, uint8 [batch, 3, size, size] in channels_last memory format, or features, float32
+        [batch, width]; and targets, float32 [batch, num_labels], NaN if unknown.
     """
     targets = torch.from_numpy(dataset.targets[positions])
     if dataset.resident is not None:
@@ -154,7 +151,7 @@ def read_batch(
         images = torch.from_numpy(dataset.images[dataset.rows[positions]])
     images = images.to(device, non_blocking=True)
     if images.ndim == 4:
-        # The packed array holds the channels last: the permuted view is channels_last already.
+        # The packed array stores channels last, so the permuted view is channels_last already.
         images = images.permute(0, 3, 1, 2)
     targets = targets.to(device, non_blocking=True).float()
     if not dataset.complete:
@@ -163,29 +160,23 @@ def read_batch(
 
 
 def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
-    """Put a split's photos into a GPU's memory as uint8, where they take at most half of it.
+    """Copy a split's photos to GPU memory as uint8 if they fit into half of what is free.
 
-    Batches are then gathered there; on the CPU, and for more photos, they are read as they come.
+    On the CPU, and for more photos, the split is returned unchanged: batches are read from disk.
     """
     num_bytes = len(dataset) * dataset.images[:1].nbytes
     if device.type != "cuda" or num_bytes > torch.cuda.mem_get_info(device)[0] / 2:
         return dataset
-    images = torch.empty(
-        (len(dataset), *dataset.images.shape[1:]),
-        dtype=torch.from_numpy(dataset.images[:1].copy()).dtype,
-    )
-    for start in range(0, len(dataset), 1024):
-        rows = dataset.rows[start : start + 1024]
-        images[start : start + len(rows)] = torch.from_numpy(dataset.images[rows])
+    images = torch.from_numpy(dataset.images[dataset.rows])
     return replace(dataset, resident=images.to(device))
 
 
 def shuffle_positions(dataset: Dataset, rng: np.random.Generator) -> np.ndarray:
-    """Shuffle the positions of a split, [num_photos].
+    """Return the positions of a split in random order, int64 [num_photos].
 
-    Where the photos fit into memory, all orders are equally likely. A larger array is read from
-    disk again each epoch: then blocks of neighbours are shuffled, and the photos within a pool of
-    blocks, so that what is read lies together.
+    If the photos fit into memory, all orders are equally likely. A larger array is read from disk
+    in each epoch: blocks of neighbours are shuffled, then the photos within a pool of blocks, so
+    that photos that are read together lie together on disk.
     """
     count = len(dataset)
     if dataset.resident is not None or dataset.images.nbytes < physical_memory() / 2:

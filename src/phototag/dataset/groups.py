@@ -1,4 +1,4 @@
-"""Groups of photos that belong together, and stay on one side of a split."""
+"""Groups of photos that must stay in one split: duplicates and the user's own groups."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ def gather_groups(
     """Merge duplicates and the user's own groups (photographer, album).
 
     Args:
-        sha256: Of the source files, [num_images].
-        duplicate_groups: [num_images], empty for a photo without a duplicate.
-        source_groups: [num_images], empty for a photo without one.
+        sha256: SHA-256 of each source file, [num_images].
+        duplicate_groups: Group of duplicates, [num_images]; empty for a photo without duplicates.
+        source_groups: User's own group, [num_images]; empty for a photo without one.
 
     Returns:
-        The group of each photo, [num_images], 16 hexadecimal digits. An album is named by its own
-        name, so that photos added to it change nothing.
+        Group of each photo, 16 hexadecimal digits, [num_images]. The name of an album's group
+        follows from the album's name, so adding photos to the album does not change it.
     """
     ids = [
         hashlib.sha256(f"group {group}".encode()).hexdigest() if group else digest
@@ -31,10 +31,9 @@ def gather_groups(
 
 
 def link_equal(values: Sequence[str]) -> np.ndarray:
-    """Pair rows of one value, each with the next of its kind; empty values pair with none.
+    """Return pairs of consecutive rows with equal values, int64 [num_pairs, 2].
 
-    Returns:
-        Rows, int64 [num_pairs, 2].
+    Empty values form no pairs.
     """
     _, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
     order = np.argsort(codes, kind="stable")
@@ -44,20 +43,20 @@ def link_equal(values: Sequence[str]) -> np.ndarray:
 
 
 def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:
-    """Merge rows that are linked, directly or through others, and name the groups.
+    """Merge rows that are linked, directly or through other rows, into named groups.
 
     Args:
-        ids: A hash of each row's content, hexadecimal, [num_rows].
-        pairs: Rows that are linked, int64 [num_pairs, 2].
+        ids: Hash of each row's content, hexadecimal, [num_rows].
+        pairs: Linked rows, int64 [num_pairs, 2].
 
     Returns:
-        The group of each row, [num_rows]: the first 16 digits of the least id in it, so that it
-        follows from the content, and from neither names nor order.
+        Group of each row, [num_rows]: the first 16 digits of the smallest id in the group, so that
+        the name depends on neither file names nor their order.
     """
     shape = (len(ids), len(ids))
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=shape)
     _, component = connected_components(graph, directed=False)
-    least: dict[int, str] = {}
+    smallest: dict[int, str] = {}
     for label, name in zip(component.tolist(), ids, strict=True):
-        least[label] = min(least.get(label, name), name)
-    return [least[label][:16] for label in component.tolist()]
+        smallest[label] = min(smallest.get(label, name), name)
+    return [smallest[label][:16] for label in component.tolist()]

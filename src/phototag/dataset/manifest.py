@@ -1,4 +1,4 @@
-"""The manifest: one row a source file, what was decided about it, and its labels."""
+"""The manifest: one row per source file with the decision about it and its labels."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,27 +16,26 @@ COLUMNS = ("file", *DECIDED, "duplicate_group", "source_group")
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Make sure that labels can stand in the manifest's header.
+    """Check that labels can be columns of the manifest.
 
     Raises:
-        InputError: One has the name of a column of the manifest's own, or is not UTF-8.
+        InputError: A label has the name of another manifest column, or is not UTF-8.
     """
     for label in labels:
         if label in COLUMNS:
-            raise InputError(f"the label {label!r} is a manifest column's name: rename it")
+            raise InputError(f"the label {label!r} is a manifest column's name: rename the label")
         if escape_name(label) != label:
             raise InputError(f"the label {escape_name(label)!r} is not UTF-8: rename its file")
 
 
 def escape_name(name: str) -> str:
-    """Return a file's name as text that can be written: bytes that are not UTF-8 are escaped."""
+    """Return a file name with bytes that are not UTF-8 escaped, so that it can be written."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_kept(path: Path) -> pd.DataFrame:
     """Read the manifest's rows that are in images.npy, in its order, indexed from 0."""
-    # A file called "NA.jpg" or an empty reason is text, not a missing value; a hash of digits
-    # alone is no number.
+    # A file named "NA.jpg" and an empty reason are text, and a hash may consist of digits.
     text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
     labels = label_names(pd.read_csv(path, nrows=0))
     empty = dict.fromkeys(labels, "")
@@ -51,19 +50,19 @@ def keep(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_names(manifest: pd.DataFrame) -> list[str]:
-    """Return the labels: every column that is not the manifest's own."""
+    """Return the labels, which are all columns other than `COLUMNS`."""
     return [column for column in manifest.columns if column not in COLUMNS]
 
 
 def label_targets(manifest: pd.DataFrame) -> np.ndarray:
-    """Return the labels as 1, 0 or `UNKNOWN`, int8 [num_images, num_labels]."""
+    """Return the targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels]."""
     return manifest[label_names(manifest)].to_numpy(np.int8)
 
 
 def fingerprint(manifest: pd.DataFrame) -> str:
-    """Hash the contents and labels of photos, whatever their names and order.
+    """Return a hash of the photos' contents and labels; file names and order do not matter.
 
-    Two scores compare only where this is equal.
+    Scores are comparable only if their fingerprints are equal.
     """
     lines = manifest[["sha256", *label_names(manifest)]].to_csv(index=False, lineterminator="\n")
     header, *rows = lines.splitlines()

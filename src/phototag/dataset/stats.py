@@ -1,4 +1,4 @@
-"""Channel statistics of a split."""
+"""Channel statistics of photos."""
 
 from pathlib import Path
 
@@ -8,31 +8,25 @@ CHUNK = 256  # photos read at a time: 12 MiB at 128 pixels a side
 
 
 def channel_stats(path: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute each channel's mean and population standard deviation, on the scale 0..1.
+    """Compute the mean and the population standard deviation of each channel, scaled to 0..1.
 
-    Both come from exact integer histograms, so neither the order of the rows nor their number
-    costs precision. The file is read from front to back, `CHUNK` photos at a time.
+    Both are computed from exact integer histograms, so the order and the number of photos do not
+    affect precision.
 
     Args:
-        path: A .npy file, uint8 [num_images, size, size, 3].
-        rows: The photos to take, integers [num_rows], at least one, none twice.
+        path: Packed photos, a .npy file, uint8 [num_images, size, size, 3].
+        rows: Photos to measure, integers [num_rows], at least one, without repetitions.
 
     Returns:
         Mean and standard deviation, float64 [3] each.
     """
-    # Only its shape and place are needed: pages of a memory map would count as ours.
     images = np.load(path, mmap_mode="r")
-    taken = np.zeros(len(images), bool)
-    taken[rows] = True
+    rows = np.sort(rows)  # the file is read from front to back
     histogram = np.zeros((3, 256), np.int64)
-    with path.open("rb") as file:
-        file.seek(images.offset)
-        for start in range(0, len(images), CHUNK):
-            count = min(CHUNK, len(images) - start)
-            chunk = np.fromfile(file, np.uint8, count * images[0].size)
-            chunk = chunk.reshape(count, *images.shape[1:])[taken[start : start + count]]
-            for channel in range(3):
-                histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    for start in range(0, len(rows), CHUNK):
+        chunk = images[rows[start : start + CHUNK]]
+        for channel in range(3):
+            histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
     total = histogram.sum(axis=1)
     mean = histogram @ values / total

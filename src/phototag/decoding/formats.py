@@ -1,12 +1,12 @@
-"""Image formats that are read, and their file name extensions."""
+"""Image formats that phototag decodes, and their file name extensions."""
 
 import io
 from contextlib import suppress
 
 from PIL import Image
 
-# Pillow's name of a format -> the extensions that go with it. MPO is a JPEG with more pictures
-# behind the first, as phones and 3D cameras write it.
+# Pillow's format name -> its extensions. An MPO is a JPEG followed by more images; phones and 3D
+# cameras write it.
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -16,22 +16,30 @@ EXTENSIONS = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif", ".avifs"),
-    # After AVIF, whose files may bear the same mark (mif1): each takes what the other cannot read.
+    # HEIF comes after AVIF: files of both may start with the brand mif1, and each decoder refuses
+    # the files of the other.
     "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
 }
 PHOTO_EXTENSIONS = {extension for group in EXTENSIONS.values() for extension in group}
-with suppress(ImportError):  # an extra
+with suppress(ImportError):  # pillow-heif is an optional dependency
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-# Pillow opens an MPO as JPEG and finds out afterwards.
+# Pillow opens an MPO as a JPEG and changes its format afterwards, so MPO is not listed.
 FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
+# Brands of HEIF files whose images are coded as HEVC (ISO/IEC 23008-12).
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1"}
 
 
 def find_extension(data: bytes) -> str:
-    """Return the extension that goes with a photo's content, such as .jpg; "" for no photo."""
+    """Return the extension of a photo's format, such as .jpg, or "" if the data is no photo."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return EXTENSIONS[image.format or ""][0]
-    except Exception:  # as in prepare_photo
+    except Exception:  # decoders raise any kind of error on damaged files
         return ""
+
+
+def is_heic(data: bytes) -> bool:
+    """Return whether a file's first bytes are those of a HEIC photo."""
+    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS

@@ -1,26 +1,26 @@
-"""Perceptual hash of a photo, by which near duplicates are found."""
+"""Perceptual hash of a photo, used to find near duplicates."""
 
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
-FREQUENCIES = 8  # a side of the block of DCT coefficients: 64 bits, the constant one unused
-MIN_CONTRAST = 8  # between the darkest and the lightest pixel (0..255); under it, no picture
+FREQUENCIES = 8  # side of the block of DCT coefficients: 64 bits, of which the constant is unused
+MIN_CONTRAST = 8  # minimum difference of the lightest and the darkest pixel, of 0..255
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Hash what a photo looks like: equal or nearly equal for copies, also recompressed ones.
+    """Return a hash that is equal or nearly equal for copies of a photo, even recompressed ones.
 
-    A bit for each of the 63 lowest frequencies of the luminance (DCT-II): whether its coefficient
-    is over their median (Zauner 2010, "Implementation and benchmarking of perceptual image hash
-    functions").
+    Each of the 63 lowest frequencies of the luminance (DCT-II) gives one bit: whether its
+    coefficient exceeds their median (Zauner 2010, "Implementation and benchmarking of perceptual
+    image hash functions").
 
     Args:
-        image: A square, of any mode.
+        image: A square image of any mode.
 
     Returns:
-        16 hexadecimal digits, or "" for a photo without contrast, which has nothing to compare.
+        16 hexadecimal digits, or "" for a photo without contrast.
     """
     levels = np.asarray(image.convert("L"))
     if int(levels.max()) - int(levels.min()) < MIN_CONTRAST:
@@ -34,5 +34,6 @@ def perceptual_hash(image: Image.Image) -> str:
 
 @lru_cache(maxsize=1)
 def _dct_basis(size: int) -> np.ndarray:
-    frequency, place = np.arange(FREQUENCIES)[:, None], np.arange(size)[None]
-    return np.cos(np.pi * frequency * (2 * place + 1) / (2 * size)).astype(np.float32)
+    """Return the cosines of the lowest frequencies, float32 [FREQUENCIES, size]."""
+    frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(size)[None]
+    return np.cos(np.pi * frequency * (2 * position + 1) / (2 * size)).astype(np.float32)

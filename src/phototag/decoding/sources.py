@@ -1,30 +1,26 @@
-"""Raw photos and label files: a folder or one zip, read alike.
-
-The layout is `images/imN.jpg` and `annotations/CLASS.txt`, at the top or inside one folder
-(the course's own zip holds them in `train/`); what `phototag import` writes, `sources.csv` and
-`unknown/CLASS.txt`, may stand beside them.
-"""
+"""Files of a dataset's source, which is a folder or a zip; both are read alike."""
 
 import os
 import stat
+import subprocess
+import sys
 import zipfile
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from phototag.base.errors import InputError
-from phototag.decoding.links import is_cached
 
-MAX_BYTES = 512 * 2**20  # of one file: more is no photo, but may well be a trap
+MAX_BYTES = 512 * 2**20  # maximum size of one file
 
 
 def list_files(source: Path) -> list[str]:
-    """List every file of a folder or zip, sorted, as relative paths with forward slashes.
+    """List all files of a folder or zip, sorted, as relative paths with forward slashes.
 
-    Links to folders are not followed; they are listed like files, so that nobody misses them.
+    Links to folders are listed like files and not followed.
 
     Raises:
-        InputError: The source is missing, neither a folder nor a zip, or may not be read.
+        InputError: The source is missing, is neither a folder nor a zip, or cannot be read.
     """
     try:
         if source.is_dir():
@@ -37,12 +33,11 @@ def list_files(source: Path) -> list[str]:
 
 
 def read_file(source: Path, name: str) -> bytes:
-    """Read one file that `list_files` named.
+    """Read a file that `list_files` returned.
 
     Raises:
-        InputError: It cannot or should not be read: a link out of the folder (other than into
-            DVC's cache), a pipe, a file of over `MAX_BYTES`, a damaged member of a zip. The
-            message is the reason alone.
+        InputError: The file is damaged, larger than `MAX_BYTES`, not a regular file, or a link to
+            a file outside `source` and outside DVC's cache. The message holds the reason only.
     """
     try:
         if source.is_dir():
@@ -50,55 +45,70 @@ def read_file(source: Path, name: str) -> bytes:
         return _read_member(*_open_zip(source), name)
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"unreadable: {error.strerror or error}") from None
-    except Exception as error:  # what reads a damaged zip raises anything at all
-        message = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"unreadable: {message}") from None
+    except Exception as error:  # zipfile raises many kinds of errors on damaged zips
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"unreadable: {' '.join(reason.split())}") from None
 
 
 def read_path(path: Path) -> bytes:
-    """Read a file that the user has named himself, through links wherever they lead.
+    """Read a file that the user named, following all links.
 
     Raises:
-        InputError: As for `read_file`.
+        InputError: The file cannot be read, as in `read_file`.
     """
     try:
-        real = path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, NUL in the name
-        raise InputError(f"unreadable: {getattr(error, 'strerror', None) or error}") from None
+        real = Path(os.path.realpath(path))
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"unreadable: {error}") from None
     return read_file(real.parent, real.name)
 
 
 def _walk(source: Path) -> list[str]:
     def fail(error: OSError) -> None:
-        raise error  # or a folder that may not be read would look empty
+        raise error  # by default, os.walk lists an unreadable folder as empty
 
     found = []
     for folder, folders, names in os.walk(source, onerror=fail):
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118
-        inside = os.path.relpath(folder, source).replace(os.sep, "/")
-        prefix = "" if inside == "." else f"{inside}/"
-        found += [prefix + name for name in (*names, *links)]
+        prefix = Path(folder).relative_to(source)
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        found += [(prefix / name).as_posix() for name in (*names, *links)]
     return found
 
 
 def _read_regular(source: Path, path: Path) -> bytes:
     status = path.lstat()
-    link = "a link to " if stat.S_ISLNK(status.st_mode) else ""
-    if link:
+    kind = ""
+    if stat.S_ISLNK(status.st_mode):
+        kind = "link to a "
         if not path.exists():
-            raise InputError("a broken link")
-        file = path.resolve()
-        if not file.is_relative_to(source.resolve()) and not is_cached(file, source):
-            raise InputError("a link out of the folder")
+            raise InputError("broken link")
+        target = path.resolve()
+        if not target.is_relative_to(source.resolve()) and not _is_cached(target):
+            raise InputError("link to a file outside the folder")
         status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{link}a folder")
+        raise InputError(f"{kind}folder")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError("not a regular file")  # reading a pipe would wait for ever
+        raise InputError("not a regular file")  # reading a pipe would block
     _check_size(status.st_size)
     return path.read_bytes()
+
+
+def _is_cached(path: Path) -> bool:
+    """Return whether a file lies in DVC's cache.
+
+    With `cache.type symlink`, DVC replaces each file that it tracks by a link into its cache.
+    """
+    cache = _find_dvc_cache(Path.cwd())
+    return cache is not None and path.is_relative_to(cache)
+
+
+@lru_cache(maxsize=1)
+def _find_dvc_cache(project: Path) -> Path | None:
+    """Return the cache folder of the DVC project that holds `project`, or None without one."""
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    found = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    return Path(found.stdout.strip()).resolve() if found.returncode == 0 else None
 
 
 def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str) -> bytes:
@@ -106,14 +116,15 @@ def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], 
         raise InputError("no such file in the zip")
     member = members[name]
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise InputError("a link in a zip")
+        raise InputError("link in a zip")
     _check_size(member.file_size)
     return archive.read(member)
 
 
 def _check_size(num_bytes: int) -> None:
     if num_bytes > MAX_BYTES:
-        raise InputError(f"too many bytes: {num_bytes / 2**20:.0f} MiB")
+        limit = MAX_BYTES // 2**20
+        raise InputError(f"file too large: {num_bytes / 2**20:.0f} MiB, the limit is {limit} MiB")
 
 
 def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
@@ -121,19 +132,19 @@ def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     return _parse_zip(path, (status.st_mtime_ns, status.st_size))
 
 
-# A worker reads thousands of members: the zip's directory is parsed once a process.
+# A worker reads thousands of members, so each process parses the zip's directory once.
 @lru_cache(maxsize=2)
 def _parse_zip(
     path: Path, stamp: tuple[int, int]
 ) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a zip; its files by name, of two of one name the later one, as programs unpack it."""
+    """Open a zip and index its files by name; of two files with one name, the later one counts."""
     try:
         archive = zipfile.ZipFile(path)
     except OSError:
         raise
     except zipfile.BadZipFile:
         raise InputError(f"{path} is neither a folder nor a zip") from None
-    except Exception as error:  # a damaged directory raises anything at all
+    except Exception as error:  # zipfile raises many kinds of errors on a damaged directory
         raise InputError(f"{path} is a damaged zip: {error}") from None
     members = {
         _member_name(member): member
@@ -144,10 +155,10 @@ def _parse_zip(
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """Return a relative path with forward slashes, whatever the program wrote that made the zip."""
+    """Return a member's relative path with forward slashes, also if it was stored otherwise."""
     name = member.filename
-    if not member.flag_bits & 0x800:
-        with suppress(UnicodeError):  # macOS writes UTF-8 and does not say so
+    if not member.flag_bits & 0x800:  # the flag of names in UTF-8, which macOS does not set
+        with suppress(UnicodeError):
             name = name.encode("cp437").decode()
     parts = name.replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", ".", ".."))

@@ -1,10 +1,10 @@
-"""What operating systems and tools leave among photos: nobody's photos, nobody's labels."""
+"""System files: files that operating systems and tools create beside photos."""
 
 import re
 from collections.abc import Iterable, Sequence
 
-# Folders are left whole. A name that starts with a dot is hidden: .DS_Store, ._im1.jpg (macOS),
-# .picasa.ini, .Trashes, .AppleDouble, .git, .stfolder (Syncthing), .dropbox, .thumbnails.
+# A name that starts with a dot is hidden: .DS_Store and ._im1.jpg (macOS), .picasa.ini, .Trashes,
+# .AppleDouble, .git, .stfolder (Syncthing), .dropbox, .thumbnails.
 _FOLDER = re.compile(
     r"""\..+
     | __macosx | temporary\ items | network\ trash\ folder            # macOS
@@ -19,8 +19,8 @@ _FILE = re.compile(
     | icon[\r\uf00d]                                                  # macOS
     | (eh)?thumbs(_vista)?\.db(:encryptable)? | desktop\.ini | .+:zone\.identifier  # Windows
     | .+@syno(eastream|resource) | picasa\.ini | zbthumbnail\.info
-    | .+\.(xmp | aae | thm | pp3 | dop)                               # beside a photo
-    | .+\.(tmp | temp | part | partial | filepart | crdownload | download)  # under way
+    | .+\.(xmp | aae | thm | pp3 | dop)                               # sidecars of a photo
+    | .+\.(tmp | temp | part | partial | filepart | crdownload | download)  # unfinished downloads
     | .+\.(bak | orig | swp | lnk | url) | .+~ | ~[$~].*
     | ~syncthing~.+ | .+\.!(sync | ut)
     """,
@@ -29,24 +29,23 @@ _FILE = re.compile(
 
 
 def is_system_file(name: str) -> bool:
-    """Tell a file that a system or a tool has left, by its path relative to the data set."""
+    """Return whether a path, relative to the dataset, is a system file or lies in such a folder."""
     *folders, file = name.split("/")
     return bool(_FILE.fullmatch(file)) or any(_FOLDER.fullmatch(folder) for folder in folders)
 
 
 def split_system_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Divide files into those that people brought and those that were left, each in order."""
-    brought: list[str] = []
-    left: list[str] = []
+    """Split paths into the user's files and system files, each in the given order."""
+    own: list[str] = []
+    system: list[str] = []
     for name in names:
-        (left if is_system_file(name) else brought).append(name)
-    return brought, left
+        (system if is_system_file(name) else own).append(name)
+    return own, system
 
 
-def describe_system_files(left: Sequence[str]) -> list[str]:
-    """Say in a sentence how many were passed over, and show one; nothing where there is none."""
-    if not left:
+def describe_system_files(names: Sequence[str]) -> list[str]:
+    """Return a sentence with the number of system files and an example, or an empty list."""
+    if not names:
         return []
-    files = "1 file" if len(left) == 1 else f"{len(left)} files"
-    was = "was" if len(left) == 1 else "were"
-    return [f"{files} of operating systems and tools {was} passed over (such as {left[0]!r})."]
+    files = "1 system file was" if len(names) == 1 else f"{len(names)} system files were"
+    return [f"{files} ignored, such as {names[0]!r}."]

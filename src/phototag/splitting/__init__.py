@@ -1,1 +1,1 @@
-"""The split into train, val and test."""
+"""Stratified splits of photos into train, val and test."""

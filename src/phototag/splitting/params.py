@@ -8,7 +8,12 @@ from phototag.base.params import Float, NonNegativeInt, ParamGroup
 
 
 class SplitParams(ParamGroup):
-    """The group `split`: fractions of the photos in val and test; train takes the rest."""
+    """The group `split`: sizes of the splits.
+
+    Attributes:
+        val: Share of the photos in val, 0..1.
+        test: Share of the photos in test, 0..1. Train gets the rest.
+    """
 
     val: Annotated[Float, Field(gt=0, lt=1)]
     test: Annotated[Float, Field(ge=0, lt=1)]

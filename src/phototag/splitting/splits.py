@@ -1,8 +1,8 @@
-"""Multi-label stratified splits that keep groups whole and depend on content alone.
+"""Stratified multi-label splits that keep groups whole.
 
-Every group draws a number in [0, 1) from a hash of its content and the seed, and the numbers
-alone make a first split; the fewest moves that mend the label rates follow. So the order of the
-files and their names do not matter, and most photos keep their side when others are added.
+A hash of each group's content and the seed gives a number in [0, 1), and the numbers alone give an
+initial split. Moves of single groups then balance the label frequencies. The result depends on
+neither file names nor their order, and most photos stay in their split when others are added.
 """
 
 import hashlib
@@ -19,27 +19,26 @@ from phototag.dataset.targets import all_known, is_known, label_rates
 def split_groups(
     targets: np.ndarray, groups: Sequence[str], fractions: Sequence[float], seed: int
 ) -> np.ndarray:
-    """Split photos so that every label is as frequent in each split as in the whole.
+    """Split photos so that each label is as frequent in each split as in the whole dataset.
 
-    The cost of a split is the sum, over splits and labels, of the squared relative deviation of
-    the number of positives from its quota; the number of photos and of unlabelled photos count as
-    two labels more. So do, of a label that is not known for all photos, those for which it is
-    known: its rate among them is then the same everywhere. Groups move one at a time, always the
-    move that lowers the cost most, until none does. This is greedy descent on the aim of iterative
-    stratification (Sechidis et al. 2011).
+    The cost of an assignment is the sum, over splits and labels, of the squared relative deviation
+    of the number of positives from its quota. The number of photos, the number of photos without
+    labels and, for each label that is partly unknown, the number of known targets count as further
+    labels. Groups move one at a time, always the move that lowers the cost most, until no move
+    lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
 
     Args:
         targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
-        groups: The group of each photo, [num_images]; a group is never divided. Its name must
-            follow from the content, since it decides where the group falls.
-        fractions: Share of each split, [num_splits], sum 1.
-        seed: Draws another split of the same quality.
+        groups: Group of each photo, [num_images]. A group is never divided, and its name is hashed
+            for the initial split.
+        fractions: Share of the photos in each split, [num_splits], sum 1.
+        seed: Seed of the hash; another seed gives another split of the same quality.
 
     Returns:
-        The index of each photo's split, int64 [num_images].
+        Index of each photo's split, int64 [num_images].
 
     Raises:
-        InputError: A split would be empty, or nothing be known in it.
+        InputError: A split would have no photos with known targets.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     known = is_known(targets)
@@ -55,31 +54,16 @@ def split_groups(
     assigned = np.searchsorted(bounds, draws, side="right")
     _balance(assigned, counts, draws, np.concatenate([[0.0], bounds, [1.0]]))
 
-    told = known.any(axis=1)
-    sizes = np.bincount(assigned[members][told], minlength=len(fractions))
+    judged = known.any(axis=1)
+    sizes = np.bincount(assigned[members][judged], minlength=len(fractions))
     for name, size, fraction in zip(SPLITS, sizes, fractions, strict=False):
         if size == 0 and fraction > 0:
-            photos = f"{len(targets)} photos in {len(names)} groups"
-            if not told.all():
-                number = len(np.unique(members[told]))
-                photos = f"{told.sum()} photos of known labels, in {number} groups,"
-            raise InputError(f"{photos} are too few: {name} ({fraction:g} of them) stays empty")
-    return assigned[members]
-
-
-def check_whole(groups: Sequence[str], assigned: np.ndarray) -> None:
-    """Make sure that no group stands in two splits.
-
-    Raises:
-        InputError: One does.
-    """
-    side: dict[str, int] = {}
-    for group, split in zip(groups, assigned.tolist(), strict=True):
-        if side.setdefault(group, split) != split:
+            num_groups = len(np.unique(members[judged]))
             raise InputError(
-                f"group {group} stands in {SPLITS[side[group]]} and {SPLITS[split]}: a score on "
-                "such splits means nothing"
+                f"the split {name} ({fraction:g} of the photos) would be empty: {judged.sum()} "
+                f"photos with known labels in {num_groups} groups are too few; add photos"
             )
+    return assigned[members]
 
 
 def tabulate_rates(
@@ -89,13 +73,14 @@ def tabulate_rates(
 
     Args:
         targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
-        labels: Their names, [num_labels].
-        assigned: The index of each photo's split, [num_images].
+        labels: Label names, [num_labels].
+        assigned: Index of each photo's split, [num_images].
 
     Returns:
-        label, split, photos (in the split), known (of them; only where some are not), positives,
-        rate (of those that are known, 0..1; empty where none is), and deviation: of the rate from
-        that of all photos, relative to it; empty for a label without positives.
+        Columns label; split; photos (number in the split); known (number of known targets, only if
+        some are unknown); positives; rate (positives per known target, 0..1, empty if none is
+        known); deviation (relative difference of rate and the rate of all photos, empty for a label
+        without positives).
     """
     overall = label_rates(targets)
     rows = []
@@ -112,22 +97,24 @@ def tabulate_rates(
 
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
-    """Say which labels are too rare to stand in every split, a sentence each."""
-    warned = []
+    """Return a warning for each label that is missing in a split.
+
+    Args:
+        rates: Table returned by `tabulate_rates`.
+    """
+    warnings = []
     for label, rows in rates.groupby("label", sort=False):
         empty = list(rows.loc[rows["positives"] == 0, "split"])
-        total, num_splits = int(rows["positives"].sum()), len(rows)
-        if total < num_splits or empty:
-            photos = "1 photo" if total == 1 else f"{total} photos"
-            missing = f"; there is none in {', '.join(empty)}" if empty else ""
-            warned.append(
-                f"the label {label!r} has {photos} for {num_splits} splits{missing}: its scores "
-                "mean little"
+        if empty:
+            warnings.append(
+                f"label {label!r} has no photos in {', '.join(empty)} ({rows['positives'].sum()} in "
+                "total): its scores are unreliable; add photos that show it"
             )
-    return warned
+    return warnings
 
 
 def _draw(name: str, seed: int) -> float:
+    """Return a number in [0, 1) from a hash of the seed and a group's name."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -135,16 +122,24 @@ def _draw(name: str, seed: int) -> float:
 def _balance(
     assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray
 ) -> None:
-    """Move groups between splits, in place, while that lowers the cost.
+    """Move groups between splits, in place, until no move lowers the cost.
 
-    Groups with equal counts are alike to the cost, so the best move is sought among the kinds of
-    group (hundreds), not the groups. Of the kind, the group whose draw lies nearest moves.
+    Groups with equal counts change the cost equally, so the best move is searched among the
+    distinct counts (hundreds) instead of the groups. Among groups with these counts, the one whose
+    draw is nearest to the target split moves.
+
+    Args:
+        assigned: Index of each group's split, int64 [num_groups]; changed in place.
+        counts: Photos and positives of each group, float64 [num_groups, num_columns].
+        draws: Number of each group, in [0, 1), float64 [num_groups].
+        edges: Limits of the splits in [0, 1], float64 [num_splits + 1].
     """
     kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
     num_splits = len(edges) - 1
     quota = np.diff(edges)[:, None] * counts.sum(axis=0)
-    # A label without positives, or a split of share 0, has quota 0: any content there costs much.
+    # A label without positives and a split with fraction 0 have quota 0. The small divisor makes any
+    # photo there expensive.
     weight = 1 / np.maximum(quota, 1e-3) ** 2
     have = np.zeros_like(quota)
     np.add.at(have, assigned, counts)
@@ -152,7 +147,8 @@ def _balance(
     np.add.at(population, (assigned, kind_of), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
-    # One group of counts k more: (gap + k)^2 - gap^2 = k^2 + 2 gap k; one less: k^2 - 2 gap k.
+    # With gap = have - quota, adding a group with counts k changes the cost by
+    # (gap + k)^2 - gap^2 = k^2 + 2 gap k, and removing it by k^2 - 2 gap k.
     square = weight @ (kinds**2).T
     while True:
         linear = 2 * (weight * (have - quota)) @ kinds.T

@@ -1,6 +1,11 @@
-"""Layout of a dataset: `images/imN.jpg` with `annotations/CLASS.txt` beside it."""
+"""Layout of a dataset's source: `images/imN.jpg` with `annotations/CLASS.txt` beside it.
 
-from pathlib import Path
+Both folders lie at the top or inside one folder; the course's zip has them in `train/`. Capital
+letters in their names do not matter. `sources.csv` and `unknown/CLASS.txt` may lie beside them, as
+`phototag import` writes them.
+"""
+
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from phototag.base.errors import InputError
@@ -9,9 +14,14 @@ from phototag.decoding.system_files import split_system_files
 
 
 class Layout(NamedTuple):
-    """The files of a data set, each a path with forward slashes, relative to the source.
+    """The files of a dataset, as paths relative to the source with forward slashes.
 
-    `system_files` are those of operating systems and tools in any folder; no other list has them.
+    Attributes:
+        images: Photos.
+        annotations: Files in the folder `annotations`.
+        unknown: Files in the folder `unknown`.
+        sources: The file sources.csv, or None without one.
+        system_files: System files in any folder; they are in no other list.
     """
 
     images: list[str]
@@ -22,60 +32,49 @@ class Layout(NamedTuple):
 
 
 def find_layout(source: Path) -> Layout:
-    """Find the photos and the label files; `Images/` and `ANNOTATIONS/` will do.
+    """Find the photos and label files of a folder or zip.
 
     Raises:
-        InputError: There is no `images` folder with an `annotations` folder beside it, or several.
+        InputError: There is no folder `images` with a folder `annotations` beside it, or several,
+            or one of them is a link.
     """
-    # macOS puts shadows of all files into a zip, in the same folders below __MACOSX.
+    # A zip made by macOS repeats all files as system files below __MACOSX.
     names, system_files = split_system_files(list_files(source))
-    folders = {""}
-    for folder in {name.rpartition("/")[0] for name in names}:
-        while folder not in folders:
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    found = {
-        leaf: [folder for folder in sorted(folders) if _split(folder)[1].casefold() == leaf]
-        for leaf in ("images", "annotations")
-    }
-    pairs = [
-        (images, annotations)
-        for images in found["images"]
-        for annotations in found["annotations"]
-        if _split(images)[0] == _split(annotations)[0]
+    paths = {PurePosixPath(name.casefold()).parent for name in names}
+    folders = {str(folder) for path in paths for folder in (path, *path.parents)}
+    roots = [
+        folder.removesuffix("images")
+        for folder in sorted(folders)
+        if PurePosixPath(folder).name == "images"
+        and folder.removesuffix("images") + "annotations" in folders
     ]
-    if len(pairs) != 1:
-        _refuse_links(source, [name for name in names if _split(name)[1].casefold() in found])
-        number = "several of them" if pairs else "none"
+    if len(roots) != 1:
+        _reject_folder_links(source, names, ("images", "annotations"))
         raise InputError(
-            f"{source} must hold images/ with annotations/ beside it, once; it holds {number} "
-            "(`phototag import` brings other layouts into this one)"
+            f"{source} holds {'several folders' if roots else 'no folder'} images/ with "
+            "annotations/ beside it: give a source with one (`phototag import` converts other "
+            "layouts)"
         )
-    images, annotations = pairs[0]
-    folder = _split(images)[0]
-    inside = {name: name.removeprefix(folder) for name in names if name.startswith(folder)}
-    unknown = [name for name, path in inside.items() if path.casefold().startswith("unknown/")]
-    _refuse_links(source, [name for name, path in inside.items() if path.casefold() == "unknown"])
-    listing = f"{folder}sources.csv"
+    root = roots[0]
+    _reject_folder_links(source, names, ("unknown",))
+
+    def list_folder(folder: str) -> list[str]:
+        return [name for name in names if name.casefold().startswith(f"{root}{folder}/")]
+
+    listing = [name for name in names if name.casefold() == f"{root}sources.csv"]
     return Layout(
-        images=[name for name in names if name.startswith(f"{images}/")],
-        annotations=[name for name in names if name.startswith(f"{annotations}/")],
-        unknown=unknown,
-        sources=listing if listing in names else None,
+        images=list_folder("images"),
+        annotations=list_folder("annotations"),
+        unknown=list_folder("unknown"),
+        sources=listing[0] if listing else None,
         system_files=system_files,
     )
 
 
-def _refuse_links(source: Path, names: list[str]) -> None:
+def _reject_folder_links(source: Path, names: list[str], folders: tuple[str, ...]) -> None:
     for name in names if source.is_dir() else []:
-        if (source / name).is_dir():
+        if PurePosixPath(name).name.casefold() in folders and (source / name).is_dir():
             raise InputError(
-                f"{source / name} is a link to a folder, which is not followed: move the folder "
-                "itself there"
+                f"{source / name} is a link to a folder, which is not followed: replace the link "
+                "by the folder"
             )
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Divide a path into its folder, which ends with a slash where there is one, and its name."""
-    folder, slash, name = path.rpartition("/")
-    return folder + slash, name

@@ -1,0 +1,123 @@
+"""Parallel decoding of many photos into one packed array."""
+
+import struct
+import threading
+import warnings
+import zipfile
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from PIL import Image
+
+from phototag.base.parallel import Backend
+from phototag.verification.packing import prepare_photos, write_images
+from tests.decoding.corpus import encode
+
+
+def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+# An orientation, and a maker's name outside the block, of which Pillow warns.
+EXIF = b"Exif\0\0II*\0" + struct.pack("<LHHHLLHHLL", 8, 2, 0x0112, 3, 1, 6, 0x010F, 2, 1000, 5000)
+EXIF += bytes(4)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_packed_file_equals_np_save(tmp_path: Path, jobs: int) -> None:
+    names = [f"im{number}.png" for number in range(1, 131)]
+    for number, name in enumerate(names):
+        data = b"broken" if number % 50 == 3 else encode(random_image(12, 10, number), "PNG")
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "portrait.png").write_bytes(encode(random_image(12, 10), "PNG"))
+    names.append("portrait.png")
+    rejected = {"portrait.png": "wrong name"}
+    photos = list(prepare_photos(tmp_path, names, 8, rejected, n_jobs=jobs))
+    decided = write_images(tmp_path / "images.npy", photos, 8)
+
+    expected = np.stack([photo.pixels for photo in photos if photo.pixels is not None])
+    assert len(expected) == 127
+    np.save(tmp_path / "expected.npy", expected)
+    assert (tmp_path / "images.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    assert np.array_equal(np.load(tmp_path / "images.npy", mmap_mode="r"), expected)
+    assert all(photo.pixels is None for photo in decided)
+    assert decided[-1].reason == "wrong name"
+
+
+def test_damaged_zip_members_are_rejected_and_do_not_stop_the_batch(tmp_path: Path) -> None:
+    path = tmp_path / "raw.zip"
+    names = [f"im{number}.bmp" for number in range(1, 9)]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name, encode(random_image(12, 10, number), "BMP"))
+        places = [member.header_offset for member in archive.infolist()]
+    data = bytearray(path.read_bytes())
+    for place in places[::2]:
+        data[place + 80] ^= 0xFF  # in the compressed pixels
+    path.write_bytes(data)
+    for jobs in (1, 2):
+        photos = list(prepare_photos(path, [*names, "none.bmp"], 8, n_jobs=jobs))
+        assert [photo.decision for photo in photos] == ["rejected", "kept"] * 4 + ["rejected"]
+        assert all(photo.reason.startswith("unreadable: ") for photo in photos[:8:2])
+        assert photos[-1].reason == "no such file in the zip"
+
+
+def test_backends_pack_the_same_bytes(tmp_path: Path) -> None:
+    names = [f"im{number}.png" for number in range(1, 201)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encode(random_image(12, 10, number), "PNG"))
+
+    def packed(backend: Backend) -> bytes:
+        photos = prepare_photos(tmp_path, names, 8, backend=backend, n_jobs=2)
+        write_images(tmp_path / f"{backend}.npy", photos, 8)
+        return (tmp_path / f"{backend}.npy").read_bytes()
+
+    assert packed("loky") == packed("threading")
+
+
+def test_decoding_does_not_change_warning_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"im{number}.jpg" for number in range(1, 71)]
+    data = encode(random_image(12, 10), "JPEG", exif=EXIF)
+    for name in names:
+        (tmp_path / name).write_bytes(data)
+    state = (warnings.filters, list(warnings.filters), warnings.showwarning)
+    seen = []
+    open_image = Image.open
+
+    def look(*args: object, **options: object) -> Image.Image:
+        # Filters that a thread sets would apply to all threads.
+        same = (warnings.filters is state[0], warnings.showwarning is state[2])
+        seen.append((threading.current_thread() is threading.main_thread(), *same))
+        return open_image(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", look)
+    photos = list(prepare_photos(tmp_path, names, 8, backend="threading", n_jobs=2))
+    assert {photo.reason for photo in photos} == {"oriented by EXIF"}
+    assert set(seen) == {(False, True, True)}
+    assert (warnings.filters, list(warnings.filters), warnings.showwarning) == state
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_two_dask_workers_pack_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    names = [f"im{number}.png" for number in range(1, 401)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encode(random_image(12, 10, number), "PNG"))
+    write_images(tmp_path / "here.npy", prepare_photos(tmp_path, names, 8), 8)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
+            photos = prepare_photos(tmp_path, names, 8, backend="dask")
+            write_images(tmp_path / "there.npy", photos, 8)
+        done = client.run(lambda dask_worker: dask_worker.state.executed_count)
+    assert len(done) == 2
+    assert min(done.values()) > 0
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
