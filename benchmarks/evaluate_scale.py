@@ -25,7 +25,7 @@ from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import Evaluation, evaluate
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
-from phototag.pages.cells import guard_cells
+from phototag.pages.escaping import escape_spreadsheet_cells
 
 SIDE = 16
 
@@ -62,7 +62,7 @@ def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
     num_labels = len(result.datasets["val"].labels)
     network = build_model(spec, num_labels, SIDE, [0.5] * 3, [0.2] * 3)
     for name, table in result.tables.items():
-        write_table(folder / f"{name}.csv", guard_cells(table))
+        write_table(folder / f"{name}.csv", escape_spreadsheet_cells(table))
     timings.end("tables")
     galleries = build_galleries(network, torch.device("cpu"), result)
     timings.end("galleries")

@@ -19,7 +19,7 @@ from phototag.network.allocator import keep_freed_memory
 from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.weights import describe_origin, load_model
-from phototag.pages.cells import guard_cells
+from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.tracking.runs import record_evaluation
 from phototag.tracking.store import connect
 
@@ -72,7 +72,7 @@ def main() -> None:
     key = metadata.content_key
     write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate, key))
     for name in TABLES:
-        write_table(REPORTS / f"{name}.csv", guard_cells(result.tables[name]))
+        write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(result.tables[name]))
     timings.end("scores")
 
     galleries = build_galleries(network, device, result)

@@ -17,7 +17,6 @@ OWN = {"benchmarks", "phototag", "stages", "tests", "tools"}
 # Packages whose name differs from the name of the module that they install.
 PACKAGES = {
     "PIL": "pillow",
-    "fontTools": "fonttools",
     "ruamel": "ruamel-yaml",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

@@ -17,7 +17,7 @@ from phototag.pages.figures import (
     figure_style,
     new_figure,
     save_figure,
-    write_name,
+    shorten_name,
 )
 
 REPORT_PRIOR = 0.2106  # loss of the constant baseline on the report's 20 000 photos
@@ -48,7 +48,7 @@ def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> N
         curves: Rows of curves.csv of the trial's runs.
     """
     ran = [variant for variant in trial.claim.variants if variant in set(curves["variant"])]
-    with figure_style([title, *ran]):
+    with figure_style():
         figure, axes = new_figure(title, "epoch", "val loss (nats)")
         for number, variant in enumerate(ran):
             again, colour = divmod(number, len(COLOURS))
@@ -89,7 +89,7 @@ def draw_with_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name:
                 drawn.append((f"{photos}: {variant}", own.assign(prior=priors[photos])))
     colours = ["black", GREY][: len(networks)] + list(COLOURS)
     path = RESULTS / f"{name}.png"
-    with figure_style(label for label, _ in drawn):
+    with figure_style():
         figure, axes = new_figure(
             "1 is the constant baseline", "epoch", "loss / loss of the constant baseline"
         )
@@ -111,7 +111,7 @@ def _add_legend(
     lines = list(axes.get_lines()[: len(names)])
     if more:
         lines += axes.plot([], [], color=GREY, linestyle=":")
-    labels = [write_name(name) for name in names] + [more] * bool(more)
+    labels = [shorten_name(name) for name in names] + [more] * bool(more)
     figure.legend(lines, labels, loc="outside lower center", ncols=columns)
 
 

@@ -21,7 +21,7 @@ from benchmarks.claims.tables import (
 from benchmarks.claims.verdicts import LITTLE, SLIGHT, Trial, list_trials
 from phototag.base.errors import InputError
 from phototag.base.files import write_text
-from phototag.pages.cells import escape_markdown
+from phototag.pages.escaping import escape_markdown
 
 PAGE = Path("docs/research/results.md")
 

@@ -9,7 +9,7 @@ import pandas as pd
 from benchmarks.claims.claims import Experiments
 from benchmarks.claims.verdicts import Trial, answer_claim, judge_variants
 from phototag.base.keys import flatten
-from phototag.pages.cells import escape_markdown
+from phototag.pages.escaping import escape_markdown
 
 
 def tabulate_claims(trials: Sequence[Trial]) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from benchmarks.claims.claims import Claim, Expectation, Experiments
-from phototag.pages.cells import escape_markdown
+from phototag.pages.escaping import escape_markdown
 
 # Shares of the first variant's gain over the constant baseline.
 SLIGHT, LITTLE = 0.25, 0.2

@@ -30,8 +30,8 @@ from phototag.search import journal, trials, tuning
 from phototag.search.journal import Plan, name_study, open_study, pick_best
 from phototag.search.trials import next_trial, run_trial, work
 from phototag.tracking.provenance import name_process
-from phototag.tracking.training import Stopped
 from phototag.tracking.store import connect
+from phototag.tracking.training import Stopped
 from phototag.training.loop import Epoch, Trained, Watch
 from stages.train import train_network
 from tests.search.files import make_study

@@ -11,7 +11,7 @@ from phototag.apps.formats import show_name
 from phototag.base.errors import InputError
 from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
-from phototag.pages.cells import show_plain
+from phototag.pages.escaping import escape_streamlit
 from phototag.serving.tagger import Tagger, load_tagger, tag_photos
 
 WIDTH = 220  # of a picture on the page, pixels
@@ -25,25 +25,26 @@ def main() -> None:
     try:
         tagger = _load(model, thresholds)
     except InputError as error:
-        st.error(show_plain(str(error)))
+        st.error(escape_streamlit(str(error)))
         return
     if tagger.origin:
-        (st.warning if tagger.is_drawn else st.caption)(show_plain(tagger.origin))
+        (st.warning if tagger.is_drawn else st.caption)(escape_streamlit(tagger.origin))
     file = st.file_uploader("Drop a photo here; it stays on this machine.")
     if file is None:
         return
     (tags,) = tag_photos(tagger, [file.getvalue()])
     if tags.pixels is None:
-        st.error(show_plain(f"{show_name(file.name)}: {tags.error}"))
+        st.error(escape_streamlit(f"{show_name(file.name)}: {tags.error}"))
         return
-    st.subheader(show_plain(", ".join(tags.labels)) or "no label")
+    st.subheader(escape_streamlit(", ".join(tags.labels)) or "no label")
     left, right = st.columns(2)
     ranked = sorted(tags.scores, key=lambda label: -tags.scores[label])
     with left:
         for label in ranked:
             threshold = float(tagger.thresholds[tagger.labels.index(label)])
             mark = "**yes**" if label in tags.labels else "no"
-            text = f"{show_plain(label)}: {tags.scores[label]:.2f} against {threshold:.2f}, {mark}"
+            score = f"{tags.scores[label]:.2f} (threshold {threshold:.2f})"
+            text = f"{escape_streamlit(label)}: {score}, {mark}"
             st.progress(tags.scores[label], text=text)
     with right:
         shown = st.selectbox("Where did it see", ranked)
@@ -52,7 +53,7 @@ def main() -> None:
             st.image(tags.pixels, caption="what the network saw", width=WIDTH)
             st.caption("No heat map: this network's attention mixes the places of a photo.")
         else:
-            captions = ["what the network saw", show_plain(shown)]
+            captions = ["what the network saw", escape_streamlit(shown)]
             st.image([tags.pixels, seen], caption=captions, width=WIDTH)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from phototag.base.errors import InputError
-from phototag.pages.cells import guard_cell
+from phototag.pages.escaping import escape_spreadsheet_cell
 from phototag.serving.tagger import Tags
 
 COLUMNS = ["file", "labels", "error"]
@@ -85,7 +85,7 @@ def as_csv(names: Sequence[str], labels: Sequence[str]) -> tuple[str, Line]:
 def _join(words: Sequence[str], numbers: Sequence[str] = ()) -> str:
     shown = [show_name(word) for word in words]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([*map(guard_cell, shown), *numbers])
+    csv.writer(text, lineterminator="\n").writerow([*map(escape_spreadsheet_cell, shown), *numbers])
     return text.getvalue()
 
 

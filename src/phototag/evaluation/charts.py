@@ -24,7 +24,7 @@ from phototag.pages.figures import (
     Figure,
     MaxNLocator,
     new_figure,
-    write_name,
+    shorten_name,
 )
 
 PANELS = 24  # labels of a figure with one panel a label
@@ -72,7 +72,7 @@ def draw_per_label(per_label: pd.DataFrame) -> Figure:
     axes.hlines(place, table["f1_low"], table["f1_high"], color=BLUE, label="its 95% interval")
     axes.plot(table["precision"], place, "o", color=ORANGE, label="precision")
     axes.plot(table["recall"], place, "D", color=GREEN, label="recall")
-    names = [f"{write_name(str(row.label))} ({row.support})" for row in table.itertuples()]
+    names = [f"{shorten_name(str(row.label))} ({row.support})" for row in table.itertuples()]
     axes.set_yticks(place, names)
     axes.set_xlim(0, 1.02)
     figure.legend(loc="outside lower center", ncols=4)
@@ -181,7 +181,7 @@ def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.
     Both are of photos for which both labels are known.
     """
     shown = np.sort(sort_labels(targets)[:SHOWN])
-    names = [write_name(labels[label]) for label in shown]
+    names = [shorten_name(labels[label]) for label in shown]
     figure = Figure(figsize=(7 + 0.3 * len(shown), 2.2 + 0.22 * len(shown)), layout="constrained")
     figure.suptitle(
         "Of the photos with the label on the left, the share with the one below, in %"
@@ -238,7 +238,7 @@ def draw_calibration(
     table = table.sort_values("calibration_error", ascending=False, kind="stable")
     place = np.arange(len(table))
     bars.barh(place, table["calibration_error"], color=BLUE, alpha=0.6)
-    bars.set_yticks(place, [write_name(label) for label in table["label"]])
+    bars.set_yticks(place, [shorten_name(label) for label in table["label"]])
     title = f"Expected calibration error{_tell_shown(len(per_label), SHOWN)}"
     bars.set(title=title, xlabel="mean gap, 0 to 1")
     return figure
@@ -279,7 +279,7 @@ def _new_panels(
         axes.tick_params(labelbottom=True)  # the lowest of its column
         axes.set_xlabel(xlabel)
     for axes, label in zip(grid, shown, strict=False):
-        axes.set_title(f"{write_name(labels[label])} ({support[label]})", fontsize=10)
+        axes.set_title(f"{shorten_name(labels[label])} ({support[label]})", fontsize=10)
     return figure, zip(grid, shown, strict=False)
 
 

@@ -16,7 +16,7 @@ from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import sigmoid
-from phototag.pages.figures import colormaps, embed
+from phototag.pages.figures import colormaps, data_uri
 
 PER_GROUP = 6  # photos of each kind that a label shows
 LABELS = 30  # with a gallery: the most frequent ones
@@ -147,7 +147,7 @@ def _encode(image: np.ndarray) -> str:
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
-    return embed(buffer.getvalue(), "image/jpeg")
+    return data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def _describe(

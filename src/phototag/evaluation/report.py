@@ -1,6 +1,5 @@
 """The report a person reads: figures, tables and galleries on one self-contained HTML page."""
 
-import sys
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
@@ -15,7 +14,7 @@ from phototag.evaluation.galleries import Example
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import take_frequent
 from phototag.metrics.losses import baseline_loss, sigmoid
-from phototag.pages.figures import figure_style, save_figure, warn_of_boxes
+from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
 
 # What each figure shows, for readers who cannot see it.
@@ -56,9 +55,7 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
         reliability = {"the model": probabilities, "fitted": sigmoid(logits / result.temperature)}
     else:
         reliability = {"fitted": probabilities, "not fitted": sigmoid(logits * result.applied)}
-    if boxes := warn_of_boxes(judged.labels):
-        print(f"warning: {boxes}", file=sys.stderr)
-    with figure_style(judged.labels):
+    with figure_style():
         figures = {
             "loss": charts.draw_loss(
                 history, baseline_loss(label_rates(train.targets), val.targets)
@@ -127,7 +124,6 @@ def write_report(
         cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
         labels=take_frequent(per_label, ROWS).to_dict("records"),
         num_labels=len(per_label),
-        boxes=warn_of_boxes(per_label["label"]),
         slices=slices.to_dict("records"),
         temperature=result.temperature,
         chosen_on=result.chosen_on,

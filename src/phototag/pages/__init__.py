@@ -1,1 +1,1 @@
-"""What pages and figures share: their style, and the template that all pages extend."""
+"""Figure style, HTML page template and escaping that all reports share."""

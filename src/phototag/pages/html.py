@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from the rooms' templates."""
+"""HTML pages that need no other file."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,18 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from phototag.base.files import write_text
 
 
-def write_page(path: Path, room: str, template: str, **values: Any) -> None:
-    """Fill a template and write the page.
+def write_page(path: Path, package: str, template: str, **values: Any) -> None:
+    """Render a template and write the page.
 
     Args:
-        path: The HTML file.
-        room: The package whose `templates/` holds the template, such as phototag.verification.
-        template: Its name; it extends `base.html.j2` of this room.
-        values: What the template names; a missing one is an error, and text is escaped.
+        path: HTML file to write.
+        package: Name of the package whose `templates` folder holds the template, such as
+            phototag.verification.
+        template: File name of the template, which extends `base.html.j2` of this package.
+        values: Variables of the template. Text is escaped; a missing variable is an error.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(room), PackageLoader("phototag.pages")]),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

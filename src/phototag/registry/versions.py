@@ -19,7 +19,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.dataset.dataset import Dataset
 from phototag.network.weights import Metadata, describe_origin
-from phototag.pages.cells import escape_markdown
+from phototag.pages.escaping import escape_markdown
 from phototag.registry.comparison import compare_models, coverage, judge, why_incomparable
 from phototag.registry.decision import COLUMNS, MODEL_NAME, write_time
 from phototag.serving.pyfunc import log_model

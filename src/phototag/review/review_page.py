@@ -14,7 +14,7 @@ from phototag.dataset.dataset import read_batch
 from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
 from phototag.network.inference import pick_device
-from phototag.pages.cells import show_plain
+from phototag.pages.escaping import escape_streamlit
 from phototag.review.answers import Sheet
 from phototag.review.evidence import READ, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, Question
@@ -42,7 +42,7 @@ def main() -> None:
         sheet = Sheet(path / "data/corrections.csv", evidence, questions, ranking, who)
         _ask(sheet)
     except InputError as error:
-        st.error(show_plain(str(error)))
+        st.error(escape_streamlit(str(error)))
 
 
 @st.cache_resource(show_spinner="Reading photos, model and features ...", max_entries=1)  # type: ignore[untyped-decorator]
@@ -84,14 +84,14 @@ def _ask(sheet: Sheet) -> None:
 
 def _draw_question(sheet: Sheet, question: Question) -> None:
     photos = sheet.evidence.photos
-    label = show_plain(photos.labels[question.label])
+    label = escape_streamlit(photos.labels[question.label])
     given, answer = photos.targets[question.photo, question.label], sheet.find_answer(question)
     st.subheader(f"Does this photo show **{label}**?")
     said = {1: "The labels say yes", 0: "The labels say no", -1: "The labels do not know"}
     probability = sheet.evidence.probabilities[question.photo, question.label]
     told = f"{said[int(given)]}, the model gives it {probability:.2f}."
-    answered = f" Answered: {answer.answer}, by {show_plain(answer.who)}." if answer else ""
-    file = show_plain(photos.files[question.photo].rpartition("/")[2])
+    answered = f" Answered: {answer.answer}, by {escape_streamlit(answer.who)}." if answer else ""
+    file = escape_streamlit(photos.files[question.photo].rpartition("/")[2])
     st.caption(f"{told}{answered} ({file})")
 
 
@@ -168,7 +168,7 @@ def _draw_scores(evidence: Evidence, question: Question) -> None:
     lines = ["| label | score | threshold | labels say |", "|---|---|---|---|"]
     highest = np.argsort(-scores, kind="stable")[:SCORES].tolist()
     for label in dict.fromkeys([*highest, question.label]):
-        name = show_plain(evidence.photos.labels[label])
+        name = escape_streamlit(evidence.photos.labels[label])
         name = f"**{name}**" if scores[label] >= thresholds[label] else name
         said = {1: "yes", 0: "no", -1: "?"}[int(given[label])]
         lines.append(f"| {name} | {scores[label]:.2f} | {thresholds[label]:.2f} | {said} |")
@@ -180,7 +180,7 @@ def _draw_others(sheet: Sheet, question: Question) -> None:
     copies = sheet.ranking == "duplicates"
     others = evidence.find_copies(question.photo)[:NEIGHBOURS] if copies else []
     others = others or evidence.find_neighbours(question.photo, NEIGHBOURS)
-    label = show_plain(evidence.photos.labels[question.label])
+    label = escape_streamlit(evidence.photos.labels[question.label])
     st.caption(
         f"{'Its copies' if copies else 'Photos most like it'}, and whether they show {label}"
     )

@@ -12,7 +12,7 @@ from phototag.pages.figures import (
     ORANGE,
     Figure,
     new_figure,
-    write_name,
+    shorten_name,
 )
 
 SHOWN = 12  # keys of a figure
@@ -54,7 +54,7 @@ def draw_importance(importance: Mapping[str, float]) -> Figure:
     """
     figure, axes = new_figure("Importance (fANOVA)", "share of the variance of scores", "")
     shown = list(importance.items())[:SHOWN][::-1]
-    axes.barh([write_name(key) for key, _ in shown], [share for _, share in shown], color=BLUE)
+    axes.barh([shorten_name(key) for key, _ in shown], [share for _, share in shown], color=BLUE)
     axes.set_xlim(0, 1)
     return figure
 
@@ -82,7 +82,7 @@ def draw_slices(table: pd.DataFrame, keys: Sequence[str], objective: str) -> Fig
         elif spans_decades(own[key]):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")  # by default these are formulas
-        axes.set_xlabel(write_name(key))
+        axes.set_xlabel(shorten_name(key))
         axes.set_ylabel(objective if position % COLUMNS == 0 else "")
     return figure
 
@@ -106,7 +106,7 @@ def draw_parallel(table: pd.DataFrame, keys: Sequence[str], objective: str, rise
         top = number >= len(lines) - best
         colour = GREEN if top else GREY
         axes.plot(line, color=colour, alpha=0.9 if top else 0.2, zorder=3 if top else 1)
-    names = [write_name(key) for key in keys] + [objective]
+    names = [shorten_name(key) for key in keys] + [objective]
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
     axes.set_yticks([0, 1], ["lowest", "highest"])
     return figure
@@ -118,7 +118,7 @@ def place_values(values: pd.Series) -> tuple[Sequence[float], list[str]]:
         return [float(value) for value in values], []
     words = values.map(str)
     names = sorted(set(words))
-    return [names.index(word) for word in words], [write_name(name) for name in names]
+    return [names.index(word) for word in words], [shorten_name(name) for name in names]
 
 
 def spans_decades(values: pd.Series) -> bool:

@@ -11,7 +11,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from phototag.base.files import write_json, write_table
 from phototag.base.keys import flatten
-from phototag.pages.cells import guard_cells
+from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.pages.figures import Figure, figure_style, save_figure
 from phototag.pages.html import write_page
 from phototag.search import charts, journal
@@ -141,9 +141,8 @@ def draw_figures(
         weights[next(key for key in weights if name.startswith(key))] += share
     order = sorted(weights, key=lambda key: -weights[key])
     keys = [key for key in order if done[key].map(str).nunique() > 1][: charts.SHOWN]
-    names = [str(value) for key in keys for value in done[key]] + list(study.space)
     figures: dict[str, Figure] = {}
-    with figure_style(names):
+    with figure_style():
         figures["history"] = charts.draw_history(table, study.objective, study.rises)
         if importance:
             figures["importance"] = charts.draw_importance(importance)
@@ -179,7 +178,7 @@ def write_report(
     """
     trials = study.get_trials(deepcopy=False)
     table, importance = tabulate_trials(trials, plan.study), weigh_keys(trials, plan)
-    write_table(folder / "trials.csv", guard_cells(table))
+    write_table(folder / "trials.csv", escape_spreadsheet_cells(table))
     write_table(folder / "contest.csv", contest.table)
     write_json(
         folder / "winner.json",

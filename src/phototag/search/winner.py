@@ -22,7 +22,7 @@ from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
-from phototag.pages.cells import guard_cell
+from phototag.pages.escaping import escape_spreadsheet_cell
 from phototag.registry.comparison import list_differences
 from phototag.search.journal import SETTINGS, FrozenTrial, Plan
 
@@ -103,7 +103,7 @@ def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
             tables.append(pd.read_csv(io.BytesIO(file.read()), keep_default_na=False))
     predictions, splits = tables
     judged = "test" if (splits["split"] == "test").any() else "val"
-    groups = dict(zip(splits["image"].map(guard_cell), splits["group"], strict=True))
+    groups = dict(zip(splits["image"].map(escape_spreadsheet_cell), splits["group"], strict=True))
     own = predictions[predictions["split"] == judged]
     # The cell of what is not known is empty.
     targets = pd.to_numeric(own["target"]).fillna(UNKNOWN).astype(int)

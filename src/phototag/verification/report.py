@@ -15,12 +15,12 @@ from phototag.base.files import replace_file, write_json
 from phototag.dataset.manifest import escape_name, keep, label_names, label_targets
 from phototag.dataset.targets import UNKNOWN, all_known, is_known
 from phototag.decoding.system_files import describe_system_files
-from phototag.pages.cells import guard_cells
+from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.pages.figures import (
     BLUE,
     ORANGE,
     Figure,
-    embed,
+    data_uri,
     figure_style,
     new_figure,
     save_figure,
@@ -293,7 +293,7 @@ def _tile(file: str, lines: list[str], pixels: np.ndarray | None) -> dict[str, A
 def _thumbnail(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    return embed(buffer.getvalue(), "image/jpeg")
+    return data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def _split_reason(reason: str) -> tuple[str, str]:
@@ -315,4 +315,4 @@ def _count(values: Iterable[str]) -> dict[str, int]:
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
     with replace_file(path) as temporary:
-        guard_cells(table).to_csv(temporary, index=False, lineterminator="\n")
+        escape_spreadsheet_cells(table).to_csv(temporary, index=False, lineterminator="\n")
