@@ -15,6 +15,6 @@ from phototag.experiments.queue import to_hydra
         0.0002,
     ],
 )
-def test_dvc_reads_values_as_they_are(value: object) -> None:
+def test_to_hydra_is_read_back_unchanged(value: object) -> None:
     (override,) = to_hydra_overrides([f"key={to_hydra(value)}"])
     assert override.value() == value

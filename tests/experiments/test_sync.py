@@ -1,4 +1,4 @@
-"""Runs from what git tracks, in a store that MLflow made."""
+"""Runs rebuilt from the files that git tracks, in a real MLflow store."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ HISTORY = "epoch,val_loss,lr\n1,0.3,0.001\n2,0.2,0.001\n"
 
 
 class Repository:
-    """A git repository with DVC's project in it, at the top or in a folder."""
+    """A git repository with a DVC project at its top or in a folder."""
 
     def __init__(self, top: Path, project: str) -> None:
         self.top, self.root = top, top / project
@@ -34,7 +34,7 @@ class Repository:
         return subprocess.check_output(command, text=True).strip()
 
     def write(self, key: str, lr: float = 0.001, loss: float | None = 0.25) -> None:
-        """Write what a training leaves, and with a loss, what an evaluation does."""
+        """Write the results of a training, and of an evaluation if a loss is given."""
         texts = {
             "params.yaml": yaml.safe_dump({"lr": lr}),
             "reports/train/training.json": json.dumps({"content_key": key}),
@@ -74,7 +74,7 @@ def runs(store: Store) -> dict[str, Run]:
     return {run.data.tags["phototag.content_key"]: run for run in found}
 
 
-def test_commits_and_workspace_get_their_runs(repository: Repository) -> None:
+def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -> None:
     repository.write("one", lr=0.1)
     first = repository.commit()
     repository.write("two", lr=0.2)
@@ -94,21 +94,21 @@ def test_commits_and_workspace_get_their_runs(repository: Repository) -> None:
     assert "test_loss" not in found["three"].data.metrics
     assert sync_runs(store, repository.root) == ([], [])
 
-    # Evaluated since, while the store was away.
+    # The model was evaluated while the store could not be reached.
     repository.write("three", loss=float("nan"))
     assert sync_runs(store, repository.root) == (["the workspace"], [])
     assert "test_loss" in runs(store)["three"].data.metrics
     assert sync_runs(store, repository.root) == ([], [])
 
-    # Another machine trains the same anew: its run is no place for these.
+    # A run of another machine, which trains the same model again, is not changed.
     other = create_run(store, "three", {}, {"phototag.process": "other-machine:1:1"}, "")
     assert sync_runs(store, repository.root) == ([], [])
     assert store.client.get_run(other).info.status == "RUNNING"
     assert len(store.client.search_runs([store.experiment_id])) == 4
 
 
-def test_scores_of_another_model_are_passed_over(repository: Repository) -> None:
-    """dvc.lock says that the model was trained anew since the evaluation."""
+def test_sync_ignores_scores_of_another_model(repository: Repository) -> None:
+    """dvc.lock shows that the model was trained again after the evaluation."""
     repository.write("key", lr=0.1)
     model = "models/model.safetensors"
     lock = {
@@ -124,10 +124,10 @@ def test_scores_of_another_model_are_passed_over(repository: Repository) -> None
     sync_runs(store, repository.root)
     run = runs(store)["key"]
     assert "test_loss" not in run.data.metrics
-    assert run.data.params == {"lr": "0.3"}  # params.yaml was changed since
+    assert run.data.params == {"lr": "0.3"}  # dvc.lock has the params of the training
 
 
-def test_paths_count_from_the_project(repository: Repository) -> None:
+def test_read_revision_takes_paths_relative_to_the_project(repository: Repository) -> None:
     repository.write("key")
     revision = repository.commit()
     (repository.root / "params.yaml").write_text("lr: 9\n")

@@ -1,4 +1,4 @@
-"""Copies of a repository that git and DVC really track."""
+"""Workspaces of a repository with git and DVC."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ def run(folder: Path, *command: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project with a folder of photos that nobody tracks yet."""
+    """A project with a folder of photos that neither git nor DVC tracks."""
     (tmp_path / "data/own").mkdir(parents=True)
     (tmp_path / "data/own/a").write_text("photo")
     (tmp_path / "dvc.yaml").write_text(STAGES)
@@ -36,17 +36,20 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_workspace_has_the_users_own_photos(root: Path) -> None:
-    with pytest.raises(InputError, match=r"knows neither data/own nor data/own.dvc.*`dvc add data"):
+def test_make_workspace_restores_the_users_photos(root: Path) -> None:
+    untracked = (
+        r"cannot get data/own .* `dvc add data/own` and `git add data/own.dvc data/.gitignore"
+    )
+    with pytest.raises(InputError, match=untracked):
         make_workspace(root, "1-0")
     run(root, "dvc", "add", "--quiet", "data/own")
     run(root, "git", "add", "data/own.dvc")
-    with pytest.raises(InputError, match=r"would take data/own .* `git add data/.gitignore`"):
+    with pytest.raises(InputError, match=untracked):  # git does not ignore the photos
         make_workspace(root, "1-0")
-    run(root, "git", "add", "data/.gitignore")  # no commit is needed
+    run(root, "git", "add", "data/.gitignore")  # staged files are copied without a commit
     place = make_workspace(root, "1-0")
     assert (place / "data/own/a").read_text() == "photo"
-    assert not (place / "stats").exists()  # nothing made it yet
+    assert not (place / "stats").exists()  # no stage has run
     run(root, "dvc", "repro", "--quiet")
     run(root, "git", "add", "dvc.lock")
     place = make_workspace(root, "1-1")
@@ -55,8 +58,8 @@ def test_a_workspace_has_the_users_own_photos(root: Path) -> None:
     assert not list((root / ".dvc/tmp/workspaces").iterdir())
 
     shutil.rmtree(root / ".dvc/cache")
-    with pytest.raises(InputError, match=r"cache does not have data/own: .*`dvc commit data/own"):
+    with pytest.raises(InputError, match=r"cannot get data/own from DVC's cache"):
         make_workspace(root, "1-0")
     (root / "params.yaml").write_text("data: {raw: ../own}\n")
-    with pytest.raises(InputError, match=r"\.\./own is outside .*: write its whole path"):
+    with pytest.raises(InputError, match=r"\.\./own .* set data.raw to an absolute path"):
         make_workspace(root, "1-0")

@@ -92,7 +92,8 @@ def missing_packages(values: Mapping[str, Any]) -> list[str]:
 def update_params(path: Path, values: Mapping[str, Any]) -> str:
     """Write values into params.yaml and keep its other keys, their order and their comments.
 
-    Comments inside a list that is replaced are removed; the returned text then ends with a note.
+    Comments inside a replaced list, or between it and the next key, are removed; the returned text
+    then ends with a note.
 
     Args:
         path: params.yaml.
@@ -135,7 +136,7 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     diff = "".join(difflib.unified_diff(old, new, "before", "after", n=0))
     if lost := before.count("#") - after.count("#"):
-        diff += f"note: {lost} comments inside replaced lists were removed\n"
+        diff += f"note: comments removed inside or below replaced lists: {lost}\n"
     return diff
 
 
