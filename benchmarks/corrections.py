@@ -32,7 +32,7 @@ from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
-from phototag.training.solver import predict_out_of_fold
+from phototag.training.linear_probe import predict_out_of_fold
 
 NOISE = 0.05  # share of the entries that are turned over
 LOST = 0.8  # share of these that are positives which are lost, but never more than half of all
@@ -86,8 +86,8 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
         seeded = params.model_copy(update={"seed": seed})
         noisy = replace(train, targets=add_noise(train.targets, seed))
         wrong = noisy.targets != train.targets
-        head, kept = solve(noisy, val, seeded)
-        logits = predict_out_of_fold(head, noisy, seeded, kept)
+        head, l2 = solve(noisy, val, seeded)
+        logits = predict_out_of_fold(head, noisy, seeded, l2)
         scores = judge(head, logits, noisy, val, test, seeded)
         scored.setdefault("with the noise", []).append(scores)
         settings = {"without noise": train.targets}

@@ -35,8 +35,8 @@ from phototag.network.model import Standardize, build_model, initialize
 from phototag.pages.figures import BLUE, GREEN, ORANGE, figure_style, new_figure, save_figure
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
+from phototag.training.linear_probe import fit_linear_probe, l2_for_step, predict_out_of_fold
 from phototag.training.loop import fit
-from phototag.training.solver import predict_out_of_fold
 
 SEEDS = (0, 1, 2)
 SCORES = ("f1_micro", "f1_macro", "mAP", "loss")
@@ -56,16 +56,17 @@ def score_head(
     train: Dataset, val: Dataset, test: Dataset, params: Params
 ) -> tuple[float, float, float, float]:
     """Return micro F1, macro F1, mAP and loss on test, of a head that is solved on these splits."""
-    head, kept = solve(train, val, params)
-    return judge(head, predict_out_of_fold(head, train, params, kept), train, val, test, params)
+    head, l2 = solve(train, val, params)
+    return judge(head, predict_out_of_fold(head, train, params, l2), train, val, test, params)
 
 
-def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequential, int]:
-    """Solve a head as `train` does; return it with the epoch whose strength of L2 is kept."""
+def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequential, float]:
+    """Fit a linear probe as `train` does; return it with its best L2 strength."""
     width, num_labels = train.images.shape[1], len(train.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], train.images, train.rows)
-    return head, list(fit(head, train, val, params))[-1].kept
+    *_, last = fit_linear_probe(head, train, val, params)
+    return head, l2_for_step(params.weight_decay, last.best_step)
 
 
 def judge(

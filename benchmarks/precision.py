@@ -31,7 +31,7 @@ def train(params: Params, data: Path) -> dict[str, float]:
     prior = torch.from_numpy(datasets["train"].targets).float().mean(dim=0)
     initialize(model, params.model, prior)
     epochs = list(loop.fit(model, datasets["train"], datasets["val"], params))
-    best = epochs[epochs[-1].kept - 1]
+    best = epochs[epochs[-1].best_epoch - 1]
     return {name: getattr(best, name) for name in FIGURES}
 
 

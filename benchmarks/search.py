@@ -28,7 +28,7 @@ from benchmarks.claims.claims import read_experiments
 from benchmarks.claims.collection import RESULTS
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
-from phototag.metrics.metrics import kept_epoch
+from phototag.metrics.selection import best_record
 from phototag.pages.figures import figure_style, new_figure, save_figure
 from phototag.schema.params import Params
 from phototag.search.feasibility import why_infeasible
@@ -37,7 +37,7 @@ from phototag.search.space import propose
 from phototag.search.studies import Study, find_study, read_search
 from phototag.tracking.training import Stopped
 from phototag.training.checkpoint import discard_checkpoint
-from phototag.training.loop import Epoch
+from phototag.training.records import Record
 from stages.train import train_network
 
 # What the report varied, in its own values: variants of the claims, one list per key.
@@ -79,12 +79,12 @@ class Trainer:
         """Return the lowest val loss of a training; not a number if the trial is pruned."""
         records: list[dict[str, Any]] = []
 
-        def watch(epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+        def watch(epochs: Iterator[Record]) -> Iterator[Record]:
             for epoch in epochs:
                 records.append(asdict(epoch))
                 yield epoch
                 if trial is not None:
-                    trial.report(epoch.val_loss, epoch.epoch)
+                    trial.report(epoch.val_loss, epoch.number)
                     if trial.should_prune():
                         raise Stopped
 
@@ -93,7 +93,7 @@ class Trainer:
         except Stopped:
             return math.nan
         discard_checkpoint(trained.checkpoint)
-        return float(kept_epoch(records)["val_loss"])
+        return float(best_record(records)["val_loss"])
 
 
 def ask_and_tell(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterator[float]:

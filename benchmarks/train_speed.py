@@ -32,6 +32,7 @@ from phototag.schema.params import Params, read_all_params
 from phototag.training import loop
 from phototag.training.losses import build_loss
 from phototag.training.optimizers import build_optimizer
+from phototag.training.precision import pick_dtype
 
 COUNT = 1024
 LABELS = 14
@@ -95,11 +96,11 @@ def build_training(params: Params, precision: str) -> loop.Training:
     initialize(model, params.model, torch.full((LABELS,), 0.1))
     return loop.Training(
         model=model,
-        forward=loop.wrap(model, params.train.compile),
+        forward=loop.wrap_model(model, params.train.compile),
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
-        dtype=loop.pick_dtype(precision, device),  # type: ignore[arg-type]
+        dtype=pick_dtype(precision, device),  # type: ignore[arg-type]
         params=params,
     )
 

@@ -1,4 +1,4 @@
-"""Embed: data/images.npy -> data/features.npy, of frozen backbones; empty where none are frozen."""
+"""Embed: data/images.npy -> data/features.npy, the cached features; empty if nothing uses them."""
 
 from pathlib import Path
 
@@ -20,28 +20,21 @@ def main() -> None:
     if not uses_cached_features(
         name, weights, params.model.freeze, params.finetune.linear_probe_first
     ):
-        print(f"{name} is trained as a whole: no features to keep")
+        print(f"training of {name} uses no cached features: {FEATURES} is empty")
         with replace_file(FEATURES) as temporary:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
-    # PyTorch takes seconds, for which the report's network need not wait here.
-    from phototag.network.features import (
-        PART,
-        Frozen,
-        embed_photos,
-        features_key,
-        note_pace,
-        take_turn,
-    )
+    # Importing PyTorch takes seconds, and the report's network does not need it here.
+    from phototag.network.features import PART, FrozenBackbones, embed_photos, features_key
     from phototag.network.pretrained import list_weights_files
 
     pairs = pair_backbones(name, weights)
     key = features_key(pairs, list_weights_files(pairs), IMAGES)
-    folder = project_root() / ".phototag" / "features"
-    frozen = Frozen(name, weights, IMAGES.absolute())
-    with take_turn(folder):
-        pace = embed_photos(frozen, FEATURES, folder / f"{key}{PART}", params.embed.backend)
-        note_pace(folder, FEATURES, pace)
+    unfinished = project_root() / ".phototag" / "features" / f"{key}{PART}"
+    frozen = FrozenBackbones(name, weights, IMAGES.absolute())
+    resumed = embed_photos(frozen, FEATURES, unfinished, params.embed.backend)
+    if resumed:
+        print(f"resumed after {resumed} photos")
 
 
 if __name__ == "__main__":

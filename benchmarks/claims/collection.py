@@ -66,9 +66,9 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
         own = {"photos": run.photos, "variant": run.variant, "seed": run.seed}
         history = pd.read_csv(
             io.StringIO(read_revision(root, revision, "reports/train/history.csv") or "")
-        )
+        ).rename(columns={"step": "epoch", "best_step": "best_epoch"})
         rows.append(own | _summarize(root, revision, history))
-        curves.append(pd.DataFrame(own, history.index).join(history.drop(columns="lr")))
+        curves.append(pd.DataFrame(own, history.index).join(history.drop(columns=["lr", "l2"], errors="ignore")))
     merge_table(root / RESULTS / "runs.csv", pd.DataFrame(rows), RUN)
     if curves:
         merge_table(root / RESULTS / "curves.csv", pd.concat(curves), [*RUN, "epoch"])

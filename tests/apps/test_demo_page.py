@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from phototag.network.weights import DRAWN
+from phototag.network.weights import SYNTHETIC
 from tests.models import make_model
 
 PAGE = Path(__file__).parents[2] / "src/phototag/apps/demo_page.py"
@@ -19,13 +19,13 @@ def draw(model: Path, thresholds: Path, monkeypatch: pytest.MonkeyPatch) -> AppT
     return page
 
 
-@pytest.mark.parametrize("source", [DRAWN, "data/my_*photos*.zip", ""])
+@pytest.mark.parametrize("source", [SYNTHETIC, "data/my_*photos*.zip", ""])
 def test_the_page_says_what_the_model_was_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     page = draw(*make_model(tmp_path, source=source), monkeypatch)
     warnings, captions = ([found.value for found in some] for some in (page.warning, page.caption))
-    if source == DRAWN:
+    if source == SYNTHETIC:
         assert "40 drawn scenes alone" in warnings[0]
         assert not captions
     else:

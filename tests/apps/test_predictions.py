@@ -26,7 +26,7 @@ from phototag.decoding.photos import prepare_photo
 from phototag.metrics.losses import sigmoid
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import Session
-from phototag.network.weights import DRAWN
+from phototag.network.weights import SYNTHETIC
 from phototag.serving.tagger import (
     BATCH,
     Tagger,
@@ -503,7 +503,7 @@ def test_memory_does_not_grow_with_the_photos(
 
 
 def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> None:
-    drawn = make_model(tmp_path / "drawn", source=DRAWN)
+    drawn = make_model(tmp_path / "drawn", source=SYNTHETIC)
     code, out, told = run(str(photos / "im1.png"), *options(drawn))
     assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
     day = datetime.fromtimestamp(drawn[0].stat().st_mtime, UTC).date()

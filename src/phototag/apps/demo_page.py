@@ -28,7 +28,7 @@ def main() -> None:
         st.error(escape_streamlit(str(error)))
         return
     if tagger.origin:
-        (st.warning if tagger.is_drawn else st.caption)(escape_streamlit(tagger.origin))
+        (st.warning if tagger.is_synthetic else st.caption)(escape_streamlit(tagger.origin))
     file = st.file_uploader("Drop a photo here; it stays on this machine.")
     if file is None:
         return

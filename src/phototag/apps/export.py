@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
-from phototag.network.graph import export_graph
-from phototag.network.runtime import PARITY
+from phototag.network.runtime import PARITY, export_graph
 from phototag.serving.tagger import Tagger, draw_examples
 
 

@@ -14,7 +14,7 @@ from phototag.dataset.targets import is_known
 from phototag.evaluation.calibration import tabulate_reliability
 from phototag.evaluation.tables import sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
-from phototag.metrics.metrics import kept_epoch
+from phototag.metrics.selection import best_record, step_number
 from phototag.pages.figures import (
     BLUE,
     GREEN,
@@ -35,9 +35,10 @@ GRID = np.linspace(0, 1, 101)
 
 def draw_loss(history: pd.DataFrame, prior: float) -> Figure:
     """Draw training and validation loss over epochs, with the loss of the prior on val."""
-    figure, axes = new_figure("Loss", "epoch", "mean binary cross entropy (nats)")
-    axes.plot(history["epoch"], history["train_loss"], color=BLUE, label="train")
-    axes.plot(history["epoch"], history["val_loss"], color=ORANGE, label="val")
+    x = "epoch" if "epoch" in history else "step"
+    figure, axes = new_figure("Loss", x, "mean binary cross entropy (nats)")
+    axes.plot(history[x], history["train_loss"], color=BLUE, label="train")
+    axes.plot(history[x], history["val_loss"], color=ORANGE, label="val")
     axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
     _mark_best(axes, history)
     axes.legend()
@@ -46,9 +47,10 @@ def draw_loss(history: pd.DataFrame, prior: float) -> Figure:
 
 def draw_f1(history: pd.DataFrame) -> Figure:
     """Draw micro and macro F1 on val at 0.5 over epochs."""
-    figure, axes = new_figure("F1 on val at threshold 0.5", "epoch", "F1")
-    axes.plot(history["epoch"], history["f1_micro"], color=BLUE, label="micro")
-    axes.plot(history["epoch"], history["f1_macro"], color=ORANGE, label="macro")
+    x = "epoch" if "epoch" in history else "step"
+    figure, axes = new_figure("F1 on val at threshold 0.5", x, "F1")
+    axes.plot(history[x], history["f1_micro"], color=BLUE, label="micro")
+    axes.plot(history[x], history["f1_macro"], color=ORANGE, label="macro")
     axes.set_ylim(0, 1)
     _mark_best(axes, history)
     axes.legend()
@@ -56,8 +58,9 @@ def draw_f1(history: pd.DataFrame) -> Figure:
 
 
 def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
-    best = kept_epoch(history.to_dict("records"))["epoch"]
-    axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=f"kept: epoch {best}")
+    best = step_number(best_record(history.to_dict("records")))
+    x = "epoch" if "epoch" in history else "step"
+    axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=f"best {x}: {best}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

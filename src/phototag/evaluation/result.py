@@ -81,7 +81,7 @@ def evaluate(
         manifest: The kept photos' rows, in the order of the packed array.
         params: Of the stage.
         seed: Of the resamples.
-        out_of_fold: Logits of train, of `solver.predict_out_of_fold`.
+        out_of_fold: Logits of train, of `linear_probe.predict_out_of_fold`.
     """
     val = datasets["val"]
     temperature = fit_temperature(val.targets, logits["val"])

@@ -1,1 +1,1 @@
-"""The network: its layers, its file, its logits, alone or in several processes."""
+"""The network: layers, pretrained backbones, model file, inference, several processes."""

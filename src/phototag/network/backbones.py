@@ -1,4 +1,4 @@
-"""Backbones: networks of torchvision and timm from pixels to features, without their heads."""
+"""Backbones: networks of torchvision and timm without their output layers."""
 
 import difflib
 import warnings
@@ -11,25 +11,27 @@ from torch import nn
 
 from phototag.base.errors import InputError
 
-TIMM = "timm/"  # how the names of timm's networks start
+TIMM = "timm/"  # prefix of the names of timm's networks
+
+Built = tuple[nn.Module, list[float], list[float], int]  # network, mean, std, size
 
 
 class Removed(nn.Identity):
-    """Stands where a network had its output layer."""
+    """Placeholder for the output layer of a network."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its head, and what there is to know of it.
+    """A network without its output layer, and the properties of its pretrained weights.
 
     Attributes:
-        name: As in params.yaml.
-        network: From normalised photos, float [batch, 3, size, size], to features,
-            float [batch, width]; its weights are drawn.
-        width: Number of its features.
-        mean: By which its pretrained weights want photos normalised, of each channel, 0..1, [3].
-        std: The same, [3].
-        size: Pixels a side of the photos that these weights were trained on.
+        name: Name in params.yaml.
+        network: Module from normalised photos, float [batch, 3, size, size], to features,
+            float [batch, width], with random weights.
+        width: Number of features.
+        mean: Channel means with which the pretrained weights expect photos normalised, 0..1, [3].
+        std: Channel standard deviations for the same, [3].
+        size: Side of the photos that the pretrained weights were trained on, in pixels.
     """
 
     name: str
@@ -41,37 +43,37 @@ class Backbone:
 
 
 def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
-    """Build a network of torchvision or timm up to its features, for photos of this size.
+    """Build a network of torchvision or timm, without its output layer, for photos of one size.
 
-    Auxiliary heads are left out, and networks that are made for one size are told ours.
+    Auxiliary heads are left out. Networks with a fixed input size are built for `size`.
 
     Args:
-        name: A classifier of torchvision, or timm/ and a name of timm's.
-        weights: Which weights will be loaded; only the normalisation depends on them.
-        size: Pixels a side of the photos.
+        name: Classifier of torchvision, or `timm/` and the name of a network of timm.
+        weights: Weights that will be loaded later; they only determine the normalisation here.
+        size: Side of the photos in pixels.
 
     Raises:
         InputError: There is no such network, or it cannot take photos of this size.
     """
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries' own doings
+        warnings.simplefilter("ignore")  # deprecations inside the libraries
         try:
             network, mean, std, trained_size = build(name, weights, size)
             width = _count_features(network, size)
         except (InputError, NotImplementedError):
             raise
-        except Exception as error:
+        except Exception as error:  # networks refuse a size with errors of many types
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
-                f"model.name: {name} cannot take photos of {size} pixels a side ({reason}): take "
-                f"another network, or set resize.size to what it was made for, {_native_size(name)}"
+                f"model.name: {name} cannot take photos of {size} pixels per side ({reason}): name "
+                f"another network, or set resize.size to its own size, {_native_size(name)}"
             ) from None
     return Backbone(name, network, width, mean, std, trained_size)
 
 
 def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
-    """Build a backbone without weights, on the device meta, which takes little time and memory.
+    """Build a backbone on the meta device, without memory for its weights.
 
     Raises:
         InputError: There is no such network, or it cannot take photos of this size.
@@ -79,7 +81,7 @@ def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
     try:
         with torch.device("meta"):
             return build_backbone(name, weights, size)
-    except NotImplementedError:  # regnet computes its widths by tensors
+    except NotImplementedError:  # regnet computes its widths with tensors
         return build_backbone(name, weights, size)
 
 
@@ -89,24 +91,22 @@ def _count_features(network: nn.Module, size: int) -> int:
     features = network.eval()(example)
     network.train()
     if features.ndim != 2:
-        raise ValueError(f"it gives no vector, but {list(features.shape[1:])}")
+        raise ValueError(f"its output has the shape {list(features.shape[1:])}, not a vector")
     return int(features.shape[1])
 
 
-def _build_torchvision(
-    name: str, weights: str | None, size: int
-) -> tuple[nn.Module, list[float], list[float], int]:
+def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
     from torchvision import models  # takes seconds, which the report's network does not need
 
     known = models.list_models(models)
     if name not in known:
         raise InputError(
-            f"model.name: torchvision has no classifier {name!r}; it has {', '.join(known)} "
-            f"(timm's networks are named {TIMM}...)"
+            f"model.name: torchvision has no classifier {name!r}: name one of "
+            f"{', '.join(known)}, or a network of timm as {TIMM}NAME"
         )
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # All weights there are of these two want the normalisation of the network's first port.
+        # All weights of these two networks expect the normalisation of an older port.
         options = {"aux_logits": False, "transform_input": weights is not None}
         options["init_weights"] = weights is None
     elif name.startswith("vit_"):
@@ -118,7 +118,7 @@ def _build_torchvision(
     entry = known_weights[weights] if weights in known_weights.__members__ else None
     transforms = (entry or known_weights.DEFAULT).transforms()
     layers = list(network.named_modules())
-    # SqueezeNet's output layer is a convolution, before the pool.
+    # The output layer of SqueezeNet is a convolution before the pooling.
     head = [n for n, m in layers if isinstance(m, nn.Linear)] or [
         n for n, m in layers if isinstance(m, nn.Conv2d)
     ]
@@ -128,7 +128,7 @@ def _build_torchvision(
 
 
 def head_names(network: nn.Module) -> list[str]:
-    """Return where a backbone's own output layers were; their tensors' names start so."""
+    """Return the names of a backbone's removed output layers, the prefixes of their tensors."""
     config = getattr(network, "pretrained_cfg", None)
     if config is None:
         return [name for name, module in network.named_modules() if isinstance(module, Removed)]
@@ -137,33 +137,33 @@ def head_names(network: nn.Module) -> list[str]:
 
 
 def import_timm() -> Any:
-    """Return timm.
+    """Import timm.
 
     Raises:
-        InputError: It is not installed.
+        InputError: timm is not installed.
     """
     if find_spec("timm") is None:
         raise InputError(
-            f"model.name: the networks {TIMM}... need timm: run `make setup-pretrained`"
+            f"model.name: networks {TIMM}NAME need timm, which is not installed: run "
+            "`make setup-pretrained`"
         )
     from importlib import import_module
 
     return import_module("timm")
 
 
-def _build_timm(
-    name: str, weights: str | None, size: int
-) -> tuple[nn.Module, list[float], list[float], int]:
+def _build_timm(name: str, weights: str | None, size: int) -> Built:
     timm, bare = import_timm(), name.removeprefix(TIMM)
     architecture, _, tag = bare.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), 5)
-        told = f"; close to it are {', '.join(near)}" if near else ""
-        raise InputError(f"model.name: timm has no network {architecture!r}{told}")
+        hint = f": similar names are {', '.join(near)}" if near else ""
+        raise InputError(f"model.name: timm has no network {architecture!r}{hint}")
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and bare not in tags:
         raise InputError(
-            f"model.name: timm has no weights {tag!r} of {architecture}; it has {', '.join(tags)}"
+            f"model.name: timm has no weights {tag!r} of {architecture}: name one of "
+            f"{', '.join(tags)}"
         )
     fixed = getattr(timm.get_pretrained_cfg(bare), "fixed_input_size", False)
     options = {"img_size": size} if fixed else {}

@@ -1,4 +1,4 @@
-"""Logits of photos from a trained network."""
+"""Logits that a trained network predicts for the photos of a split."""
 
 import numpy as np
 import torch
@@ -7,23 +7,30 @@ from torch import nn
 from phototag.dataset.dataset import Dataset, read_batch
 from phototag.network import distributed
 
-EVAL_BATCH = 256  # photos: forward only, so memory allows more than in training
+EVAL_BATCH = 256  # photos; inference needs less memory per photo than training
 
 
 def pick_device() -> torch.device:
-    """Return the first CUDA device, or the CPU."""
+    """Return the first CUDA device, or the CPU if there is none."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> np.ndarray:
-    """Compute logits in float32, so that every reader of the model gets the same scores.
+    """Predict the logits of all photos of a split in float32, never in bfloat16.
+
+    Several processes share the photos, and each returns the logits of all.
+
+    Args:
+        model: Network on the device; set to evaluation mode.
+        dataset: Photos or cached features.
+        device: Device of the batches.
 
     Returns:
         float32 [num_photos, num_labels].
     """
     model.eval()
-    positions = distributed.own_share(np.arange(len(dataset)))
+    positions = distributed.local_share(np.arange(len(dataset)))
     parts = [torch.zeros(0, dataset.targets.shape[1], device=device)]
     for start in range(0, len(positions), EVAL_BATCH):
         images, _ = read_batch(dataset, positions[start : start + EVAL_BATCH], device)

@@ -1,4 +1,4 @@
-"""The network: the report's, built from a declarative spec, or pretrained ones with a head."""
+"""Networks: the report's conv network built from params, or backbones with a head."""
 
 from functools import partial
 
@@ -9,13 +9,17 @@ from phototag.network.backbones import Backbone, build_backbone
 from phototag.network.params import ModelParams, feature_map_side, pair_backbones
 from phototag.network.pretrained import read_pretrained
 
-Pairs = tuple[tuple[str, str | None], ...]  # of `ModelParams.backbones`
+Pairs = tuple[tuple[str, str | None], ...]  # names and weights, from `ModelParams.backbones`
 
 
 class Normalize(nn.Module):
-    """uint8 pixels to zero mean and unit variance a channel.
+    """Normalise pixels to zero mean and unit variance per channel.
 
-    Being part of the network, it travels with the weights: whoever loads them gives plain pixels.
+    The layer is part of the network, so that a loaded model takes unnormalised pixels.
+
+    Args:
+        mean: Channel means, 0..1, [3].
+        std: Channel standard deviations, on the same scale, [3].
     """
 
     mean: Tensor
@@ -23,7 +27,7 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        # A channel that is the same everywhere has std 0 and carries nothing.
+        # A constant channel has std 0; dividing by 1 keeps it at 0.
         safe = [value if value > 0 else 1.0 for value in std]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(safe).view(1, 3, 1, 1) * 255)
@@ -34,19 +38,19 @@ class Normalize(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Several networks that see the same photos; their features are joined."""
+    """Several backbones for the same photos, whose features are concatenated."""
 
     def __init__(self, parts: list[nn.Module]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map [batch, 3, size, size] to [batch, sum of all widths]."""
+        """Map [batch, 3, size, size] to [batch, sum of the widths]."""
         return torch.cat([part(images) for part in self.parts], dim=1)
 
 
 class Standardize(nn.Module):
-    """Features to zero mean and unit variance, as they are on train."""
+    """Standardise features with their means and standard deviations on the train split."""
 
     mean: Tensor
     std: Tensor
@@ -57,12 +61,12 @@ class Standardize(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Keep the shape [batch, width]."""
+        """Map features, float [batch, width], to the same shape."""
         return (features - self.mean) / self.std
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside a path that skips them (He et al., 2016)."""
+    """Residual unit of two 3 x 3 convolutions (He et al., 2016)."""
 
     def __init__(self, channels: int, batch_norm: bool) -> None:
         super().__init__()
@@ -74,35 +78,35 @@ class Residual(nn.Module):
         self.branch = nn.Sequential(*convolve(), nn.ReLU(inplace=True), *convolve())
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Keep the shape [batch, channels, side, side]."""
+        """Map feature maps, float [batch, channels, side, side], to the same shape."""
         return nn.functional.relu(maps + self.branch(maps))
 
 
 def build_model(
     spec: ModelParams, num_labels: int, size: int, mean: list[float], std: list[float]
 ) -> nn.Sequential:
-    """Build the network: normalisation, conv blocks or backbones, linear layers.
+    """Build a network: normalisation, then conv blocks or backbones, then linear layers.
 
-    A block is convolution, batch norm if wanted, max pool, ReLU, residual units. ReLU is monotonic,
-    so pooling first gives the same function and leaves the ReLU a quarter of the values.
+    A conv block is convolution, optional batch norm, max pooling, ReLU, residual units. ReLU is
+    monotonic, so pooling before it gives the same function with a quarter of the values.
 
-    With backbones, `model[:2]` gives their features, and `model[2:]` is the head: one linear layer.
-    Where weights come with them, the features are standardised first; where these stay frozen,
-    `spec.linear` are hidden layers.
+    With backbones, `model[:2]` computes features and `model[2:]` is the head, one linear layer.
+    Features of pretrained backbones are standardised before it. If the backbones are frozen,
+    `spec.linear` adds hidden layers to the head.
 
     Args:
-        spec: The blocks and the hidden linear layers, or the names of backbones.
-        num_labels: Units of the output layer.
-        size: Pixels a side of the input.
-        mean: Of each channel, on the scale 0..1, [3]; pretrained weights bring their own.
-        std: The same, [3].
+        spec: Conv blocks and hidden layers, or names of backbones.
+        num_labels: Number of outputs.
+        size: Side of the photos in pixels.
+        mean: Channel means, 0..1, [3]; pretrained weights replace them.
+        std: Channel standard deviations, [3]; pretrained weights replace them.
 
     Returns:
-        A module from uint8 [batch, 3, size, size] to logits, float [batch, num_labels]. Its
-        weights are drawn; `initialize` takes others.
+        Module from uint8 [batch, 3, size, size] to logits, float [batch, num_labels], with random
+        weights; `initialize` sets the final ones.
 
     Raises:
-        InputError: The feature map shrinks to nothing (the message names the layer), there is no
+        InputError: A feature map shrinks to nothing (the message names the block), there is no
             backbone of that name, or it cannot take photos of this size.
     """
     if spec.backbones:
@@ -119,19 +123,19 @@ def build_model(
 
 
 def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int) -> nn.Sequential:
-    """Build the frozen part of a network, with its weights: normalisation and backbones.
+    """Build the frozen part of a network, `build_model(...)[:2]`, with pretrained weights.
 
     Args:
         name: `model.name`.
-        weights: `model.weights`, for each backbone one.
-        size: Pixels a side of the photos.
+        weights: `model.weights`; one entry per backbone.
+        size: Side of the photos in pixels.
 
     Returns:
-        What `build_model(...)[:2]` is.
+        Normalisation and backbones.
 
     Raises:
         InputError: There is no such network, it cannot take photos of this size, or its weights
-            are not there or belong to another network.
+            are missing or belong to another network.
     """
     pairs = pair_backbones(name, weights)
     backbones = [build_backbone(name, weights, size) for name, weights in pairs]
@@ -141,11 +145,11 @@ def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int)
 
 
 def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
-    """Lay weights out as the photos are, which is the faster way, around a fault of oneDNN.
+    """Convert the weights to channels_last, the memory layout of the photos, which is faster.
 
-    With few channels in, the gradient of a 1 x 1 convolution with a stride writes past its buffer
-    and the process dies (uxlfoundation/oneDNN, issue 6035). Such a convolution reads only the
-    pixels at its stride: taking these beforehand, and no stride, is the same function.
+    In this layout oneDNN's gradient of a strided 1 x 1 convolution with few input channels writes
+    past its buffer, and the process dies (uxlfoundation/oneDNN, issue 6035). Such a convolution
+    reads only the pixels at its stride: selecting them first, with stride 1, is the same function.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _writes_past_its_buffer(module):
@@ -156,7 +160,7 @@ def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
 
 
 def _writes_past_its_buffer(conv: nn.Conv2d) -> bool:
-    # A block has 8 channels with AVX2, 16 with AVX-512. With padding it takes another, right way.
+    # oneDNN's blocks have 8 channels with AVX2 and 16 with AVX-512. Padding avoids the fault.
     pointwise = conv.kernel_size == (1, 1) and conv.stride != (1, 1)
     pointwise = pointwise and conv.padding in ((0, 0), "valid")
     return pointwise and conv.in_channels < 16
@@ -169,7 +173,7 @@ def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int
 def _join_backbones(
     pairs: Pairs, backbones: list[Backbone], mean: list[float], std: list[float]
 ) -> list[nn.Module]:
-    """Return normalisation and network; where there are several, each normalises by itself."""
+    """Return normalisation and backbone; several backbones have one normalisation each."""
     parts: list[list[nn.Module]] = [
         [Normalize(*((b.mean, b.std) if weights else (mean, std))), b.network]
         for b, (_, weights) in zip(backbones, pairs, strict=True)
@@ -209,14 +213,18 @@ def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Mod
             layers.append(nn.Dropout(spec.dropout))
         layers += [nn.Linear(width, out), nn.ReLU(inplace=True)]
         width = out
-    return layers[:-1]  # the logits are not rectified
+    return layers[:-1]  # no ReLU after the logits
 
 
 def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
-    """Load the weights that are named for each backbone; the head stays.
+    """Load the pretrained weights of each backbone, and leave the head unchanged.
+
+    Args:
+        model: Network returned by `build_model` or its first two layers.
+        pairs: Name and weights of each backbone.
 
     Raises:
-        InputError: There are none of that name, or they belong to another network.
+        InputError: The weights are missing, or belong to another network.
     """
     for network, (name, weights) in zip(list_backbones(model), pairs, strict=True):
         if weights:
@@ -224,35 +232,36 @@ def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
 
 
 def list_backbones(model: nn.Sequential) -> list[nn.Module]:
-    """Return each backbone of a network that has some."""
+    """Return the backbones of a network, without their normalisation."""
     joined = model[1]
     parts = joined.parts if isinstance(joined, SideBySide) else [model]
-    return [part.get_submodule("1") for part in parts]  # behind each normalisation
+    return [part.get_submodule("1") for part in parts]
 
 
 def find_head(model: nn.Module) -> nn.Linear:
-    """Return the output layer: the last linear one."""
+    """Return the output layer, the last linear layer."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
 @torch.no_grad()
 def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
-    """Give a new network its first weights.
+    """Set the initial weights of a new network.
 
-    The report's network: with init he, as He et al. (2015) do for ReLU, and the output's bias at
-    the label prior, so that the first loss is small; with pytorch, as it is. PyTorch's default
-    shrinks the signal layer by layer, so that this network, which has no normalisation layers,
-    predicts the prior for thousands of steps. Backbones: their own initialisation or
-    `spec.weights`, and the same bias; over such weights the head starts at the prior alone.
+    Conv network: `init: he` draws weights for ReLU (He et al., 2015), and sets the biases of the
+    output layer to the label frequencies, so that the first loss is small; `init: pytorch` keeps
+    PyTorch's defaults. These shrink the signal layer by layer: this network, without normalisation
+    layers, then predicts the label frequencies for thousands of steps.
+
+    Backbones: their library's initialisation or the pretrained weights, with the same biases. With
+    pretrained weights, the head without hidden layers starts at the label frequencies alone.
 
     Args:
-        model: Of `build_model`.
-        spec: From which it was built.
-        prior: Share of photos that carry each label, of those for which that is known, 0..1, float
-            [num_labels].
+        model: Network returned by `build_model`.
+        spec: Params from which it was built.
+        prior: Label frequencies on the train split among known targets, 0..1, float [num_labels].
 
     Raises:
-        InputError: The weights are not there, or belong to another network.
+        InputError: The weights are missing, or belong to another network.
     """
     head = find_head(model)
     if not spec.backbones:
@@ -264,7 +273,8 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
         if spec.pretrained:
             _draw_weights(model[2:])
             if not (spec.frozen and spec.linear):
-                nn.init.zeros_(head.weight)  # what is sought has one minimum: nothing to break
+                # The loss is convex in this layer: no random start is needed.
+                nn.init.zeros_(head.weight)
     head.bias.copy_(torch.logit(prior, eps=1e-4))
 
 
@@ -276,5 +286,6 @@ def _draw_weights(layers: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
     for layer in layers.modules():
         if isinstance(layer, Residual):
-            # Each unit starts as the path that skips it (Goyal et al., 2017).
-            nn.init.zeros_(list(layer.parameters())[-2])  # its last weights; then come biases
+            # Each unit starts as the identity (Goyal et al., 2017): its last weights are 0. The
+            # last parameters are biases.
+            nn.init.zeros_(list(layer.parameters())[-2])

@@ -1,4 +1,4 @@
-"""Pretrained weights: found, read, and put into a backbone that they fit."""
+"""Pretrained weights: find their file, read it, and match its tensors to a backbone."""
 
 import re
 import sys
@@ -16,15 +16,18 @@ from phototag.base.errors import InputError
 from phototag.network.backbones import TIMM, head_names, import_timm
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # heads of googlenet and inception_v3, for training
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training heads of googlenet and inception_v3
 State = OrderedDict[str, Tensor]
 
 
 def find_weights_file(weights: str) -> Path | None:
-    """Return the file that `model.weights` names, itself or by the package it lies in, or None.
+    """Return the weights file that `model.weights` names directly or by an installed package.
+
+    Returns:
+        The file, or None if `weights` names neither a file nor a package.
 
     Raises:
-        InputError: It is a package that holds no weights, or several.
+        InputError: The package does not hold exactly one file of weights.
     """
     path = Path(weights)
     if path.is_file():
@@ -38,81 +41,76 @@ def find_weights_file(weights: str) -> Path | None:
     if len(files) != 1:
         raise InputError(
             f"model.weights: the package {weights} holds {len(files) or 'no'} files of weights: "
-            "name one with exactly one, or a file"
+            "name a package with exactly one, or a file"
         )
     return files[0]
 
 
 def list_weights_files(pairs: Iterable[tuple[str, str | None]]) -> list[Path]:
-    """List the files that backbones' weights come from; downloads are none.
+    """Return the weights files of backbones, without the weights that a library downloads.
 
     Args:
-        pairs: Of `ModelParams.backbones`.
+        pairs: Name and weights of each backbone, from `ModelParams.backbones`.
     """
     files = [find_weights_file(weights) for _, weights in pairs if weights]
     return [file for file in files if file]
 
 
 def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
-    """Read the weights that `model.weights` names for a backbone, in the backbone's own names.
+    """Read pretrained weights as a state dict of the given backbone.
 
     Args:
-        name: The backbone's, as in params.yaml.
-        network: The backbone, also on the device meta.
-        weights: DEFAULT or another name that the library knows (it downloads them), a file, or an
-            installed package that holds one file of weights.
+        name: Name of the backbone in params.yaml.
+        network: The backbone; may be on the meta device.
+        weights: DEFAULT or another name that the library knows (the library downloads these
+            weights), a file, or an installed package that holds one file of weights.
 
     Returns:
-        What the network's `load_state_dict` takes; older files lack counters of batches.
+        State dict for `load_state_dict(..., strict=False)`; older files lack
+        `num_batches_tracked`.
 
     Raises:
-        InputError: There are none of that name, or they belong to another network.
+        InputError: There are no weights of that name, or they belong to another network.
     """
     file = find_weights_file(weights)
     found = _read_file(file) if file else _download(name, weights)
-    return _fit(name, network, _rename(name, network, found), weights)
+    return _select(name, network, _rename(name, network, found), weights)
 
 
 def _read_file(path: Path) -> State:
     try:
-        # weights_only: a file cannot run code while it is read.
         found: Any = (
             load_file(path)
             if path.suffix == ".safetensors"
+            # weights_only prevents the file from running code while it is read.
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"model.weights: {path} holds no tensors ({reason})") from None
-    for wrapper in ("state_dict", "model"):  # as training scripts keep them
+        raise InputError(
+            f"model.weights: {path} is not a file of weights ({reason}): name another file"
+        ) from None
+    for wrapper in ("state_dict", "model"):  # keys under which training scripts save weights
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
     ):
-        raise InputError(f"model.weights: {path} holds no tensors, each under its name")
-    state = OrderedDict((key.removeprefix("module."), v) for key, v in found.items())
-    _copy_versions(found, state)
-    return state
-
-
-def _copy_versions(source: Any, state: State) -> None:
-    # Which version of a layer wrote its tensors: mnasnet asks for it.
-    if hasattr(source, "_metadata"):
-        state._metadata = source._metadata  # type: ignore[attr-defined]
+        raise InputError(f"model.weights: {path} is not a state dict (tensors by name)")
+    return OrderedDict((key.removeprefix("module."), value) for key, value in found.items())
 
 
 def _download(name: str, weights: str) -> State:
     timm = name.startswith(TIMM)
-    known = ["DEFAULT"]  # of timm's others each has a name of its own, as in timm/resnet50.a1_in1k
+    known = ["DEFAULT"]  # timm names other weights in the network's name: timm/resnet50.a1_in1k
     if not timm:
         from torchvision import models
 
         known += [entry.name for entry in models.get_model_weights(name)]
     if weights not in known:
         raise InputError(
-            f"model.weights: {weights!r} is neither a file nor one of {name}'s in "
-            f"{'timm' if timm else 'torchvision'} ({', '.join(known)}), nor an installed package"
+            f"model.weights: {weights!r} is not a file, an installed package, or weights of {name} "
+            f"in {'timm' if timm else 'torchvision'} ({', '.join(known)}): name one of these"
         )
     try:
         with torch.device("cpu"):
@@ -124,81 +122,44 @@ def _download(name: str, weights: str) -> State:
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"model.weights: the weights of {name} could not be downloaded ({reason}): where there "
-            "is no network, name a file or an installed package that holds them"
+            f"model.weights: the weights of {name} could not be downloaded ({reason}): without a "
+            "network connection, name a file or an installed package that holds them"
         ) from None
     found: State = network.state_dict()
     return found
 
 
 def _rename(name: str, network: nn.Module, found: State) -> State:
-    """Give the tensors of a file the names that the network of today has for them."""
+    """Rename the tensors of an older or foreign file to the backbone's own names."""
     own = network.state_dict()
     if all(key in found and found[key].shape == own[key].shape for key in own):
         return found
     try:
-        renamed = _translate(name, network, found)
-    except Exception:  # whatever the library says of it, the file belongs to another network
+        return _translate(name, network, found)
+    except Exception:  # the file belongs to another network, which `_select` reports
         return found
-    _copy_versions(found, renamed)
-    return renamed
 
 
 def _translate(name: str, network: nn.Module, found: State) -> State:
     if name.startswith("densenet"):
-        pattern = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"  # norm.1 once, today norm1
+        # Older files of torchvision have norm.1 where the network has norm1.
+        pattern = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"
         return OrderedDict((re.sub(pattern, r"\1\2", key), v) for key, v in found.items())
     if "_conv_stem.weight" in found:
-        return _rename_efficientnet(found, network.state_dict())
-    if "encoder.pos_embedding" in found and hasattr(network, "encoder"):
-        return _resample_positions(network, found)
-    # timm's own files: older names, positions of another size.
-    module = sys.modules[type(network).__module__]
-    translate = getattr(module, "checkpoint_filter_fn", None)
+        # A file of efficientnet_pytorch: timm has the same layers in the same order.
+        body = [value for key, value in found.items() if not key.startswith("_fc.")]
+        return OrderedDict(zip(network.state_dict(), body, strict=True))
+    # timm converts its own older files, and resizes position embeddings to the photo size.
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if not name.startswith(TIMM) or translate is None:
         return found
     return OrderedDict(translate(dict(found), network))
 
 
-def _rename_efficientnet(found: State, own: dict[str, Tensor]) -> State:
-    """Translate the names of efficientnet_pytorch, which counts all blocks through, to timm's."""
-    names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-    names["_fc"] = "classifier"
-    inner = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-    inner |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-    inner |= {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
-    # The first blocks, which do not widen their maps, have one layer less.
-    plain = inner | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    blocks = list(dict.fromkeys(".".join(k.split(".")[:3]) for k in own if k.startswith("blocks.")))
-    renamed: State = OrderedDict()
-    for key, value in found.items():
-        first, *rest = key.split(".")
-        if first == "_blocks" and int(rest[0]) < len(blocks):
-            widens = f"_blocks.{rest[0]}._expand_conv.weight" in found
-            layer = (inner if widens else plain).get(rest[1], rest[1])
-            renamed[".".join([blocks[int(rest[0])], layer, *rest[2:]])] = value
-        else:
-            renamed[".".join([names.get(first, first), *rest])] = value
-    return renamed
-
-
-def _resample_positions(network: Any, found: State) -> State:
-    """Stretch a torchvision transformer's table of positions to another size of photos."""
-    from torchvision.models.vision_transformer import interpolate_embeddings
-
-    if network.encoder.pos_embedding.shape[2] != found["encoder.pos_embedding"].shape[2]:
-        return found
-    with torch.device("cpu"):
-        stretched: State = interpolate_embeddings(
-            network.image_size, network.patch_size, OrderedDict(found)
-        )
-    return stretched
-
-
-def _fit(name: str, network: nn.Module, found: State, weights: str) -> State:
-    """Keep what the backbone has a place for, and refuse what is missing or left over."""
+def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
+    """Return the tensors of the backbone; refuse a file that lacks some or has others."""
     own = network.state_dict()
-    counters = ".num_batches_tracked"  # older files have none, and inference does not need them
+    counters = ".num_batches_tracked"  # not in older files, and not needed for inference
     for key, tensor in own.items():
         absent = key not in found and not key.endswith(counters)
         if absent or (key in found and found[key].shape != tensor.shape):
@@ -206,13 +167,14 @@ def _fit(name: str, network: nn.Module, found: State, weights: str) -> State:
     heads = tuple(f"{head}." for head in head_names(network))
     left = [key for key in found if key not in own and not key.startswith((*heads, *AUXILIARY))]
     if left:
-        raise _misfit(name, weights, f"it has no place for {left[0]}")
-    fitting = OrderedDict((key, value) for key, value in found.items() if key in own)
-    _copy_versions(found if hasattr(found, "_metadata") else own, fitting)
-    return fitting
+        raise _misfit(name, weights, f"the network has no tensor {left[0]}")
+    selected = OrderedDict((key, value) for key, value in found.items() if key in own)
+    # The versions of the layers, which mnasnet requires.
+    selected._metadata = own._metadata  # type: ignore[attr-defined]
+    return selected
 
 
-def _misfit(name: str, weights: str, why: str) -> InputError:
+def _misfit(name: str, weights: str, reason: str) -> InputError:
     return InputError(
-        f"model.weights: {weights} does not fit {name}: {why}; name weights of this very network"
+        f"model.weights: {weights} does not fit {name} ({reason}): name weights of this network"
     )

@@ -1,4 +1,4 @@
-"""The trained model's file: safetensors with all that is needed to use it."""
+"""The model file: one safetensors file with the weights and all metadata needed to use them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,24 +16,24 @@ from phototag.network.backbones import TIMM
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 
-DRAWN = "drawn scenes"
+SYNTHETIC = "synthetic images"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a model file says of itself.
+    """Metadata of a model file.
 
     Attributes:
         labels: Names of the outputs, [num_labels].
-        size: Pixels a side of the input.
+        size: Side of the input in pixels.
         mean: Channel means of the train split, 0..1, [3].
         std: Channel standard deviations of the train split, 0..1, [3].
-        model: The network's spec, as in params.yaml.
-        content_key: Hash of the train stage's params, data and code.
-        epoch: The epoch whose weights these are, from 1.
-        val_loss: Mean binary cross entropy of that epoch on val.
-        num_photos: It was trained on; 0 in files of before this was told.
-        source: Of these photos: `DRAWN`, or data.raw of params.yaml.
+        model: The group `model` of params.yaml.
+        content_key: Hash of the params, data and code of the train stage.
+        epoch: Best epoch, whose weights these are, from 1; best step of a linear probe.
+        val_loss: Mean binary cross entropy of that epoch on val, in nats.
+        num_photos: Number of training photos; 0 in files written before this field existed.
+        source: Source of the training photos: `SYNTHETIC`, or `data.raw` of params.yaml.
     """
 
     labels: list[str]
@@ -48,22 +48,22 @@ class Metadata:
     source: str = ""
 
     @property
-    def is_drawn(self) -> bool:
-        """Whether it never saw a real photo."""
-        return self.source == DRAWN
+    def is_synthetic(self) -> bool:
+        """Whether the model was trained on the synthetic dataset only."""
+        return self.source == SYNTHETIC
 
     @property
     def is_frozen(self) -> bool:
-        """Whether what learnt was a head over kept features, `model[2:]`."""
+        """Whether only a head on cached features, `model[2:]`, was trained."""
         return ModelParams.model_validate(self.model).frozen
 
 
 def describe_origin(metadata: Metadata) -> str:
-    """Say in a sentence what a model was trained on; nothing where its file does not tell."""
-    if metadata.is_drawn:
+    """Return a sentence about the training photos; an empty one if the file does not name them."""
+    if metadata.is_synthetic:
         return (
-            f"Trained on {metadata.num_photos} drawn scenes alone: it knows no real photos, and "
-            "what it says of one means nothing."
+            f"Trained on {metadata.num_photos} {SYNTHETIC} only: the model has seen no real photo, "
+            "so its predictions for real photos mean nothing."
         )
     if metadata.num_photos:
         return f"Trained on {metadata.num_photos} photos of {metadata.source}."
@@ -73,44 +73,52 @@ def describe_origin(metadata: Metadata) -> str:
 def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """Write weights and metadata to one safetensors file; equal inputs give equal bytes."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    # One entry: safetensors writes several in an order that differs from run to run.
+    # One entry only: safetensors writes several entries in an order that differs between runs.
     entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
     with replace_file(path) as temporary:
         save_file(tensors, temporary, entry)
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read what a model file says of itself.
+    """Read the metadata of a model file.
 
     Raises:
-        InputError: The file is missing, or this version of phototag did not write it.
+        InputError: The file is missing, or another version of phototag wrote it.
     """
     try:
         with safe_open(path, framework="pt") as file:
             entry = file.metadata()["phototag"]
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: `dvc repro train` makes it") from None
+        raise InputError(f"{path} is missing: run `dvc repro train`") from None
     except Exception as error:
-        raise InputError(f"{path} is no phototag model: {error}") from None
+        raise InputError(
+            f"{path} is not a model file of phototag ({error}): run `dvc repro train`"
+        ) from None
     try:
         return Metadata(**json.loads(entry))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is of another version of phototag: {error}") from None
+        raise InputError(
+            f"{path} was written by another version of phototag ({error}): train again, or install "
+            "that version"
+        ) from None
 
 
 def required_packages(metadata: Metadata) -> list[str]:
-    """List the packages that bring the backbones of a model."""
+    """Return the packages that a model's backbones need: timm, torchvision, both or none."""
     names = [name for name, _ in ModelParams.model_validate(metadata.model).backbones]
     timm = any(name.startswith(TIMM) for name in names)
     return ["timm", "torchvision"] if timm else ["torchvision"] if names else []
 
 
 def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
-    """Build the network from a model file, on the CPU, ready for inference.
+    """Build the network of a model file on the CPU, in evaluation mode.
+
+    Returns:
+        The network and its metadata.
 
     Raises:
-        InputError: The file is missing, or this version of phototag, or of what brings its
-            backbones, did not write it.
+        InputError: The file is missing, or another version of phototag, torchvision or timm wrote
+            it.
     """
     metadata = read_metadata(path)
     try:
@@ -119,6 +127,9 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
         model.load_state_dict(load_file(path))
     except (ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} does not fit this version of phototag: {reason}") from None
+        raise InputError(
+            f"{path} does not fit this version of phototag ({reason}): train again, or install the "
+            "version that wrote it"
+        ) from None
     model.eval()
     return model, metadata

@@ -18,7 +18,7 @@ from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
 from phototag.experiments.recipes import update_params
 from phototag.experiments.workspaces import clear_results, run_upstream, save_experiment
-from phototag.metrics.metrics import kept_epoch
+from phototag.metrics.selection import best_record, step_number
 from phototag.network.inference import pick_device, predict_logits
 from phototag.schema.params import Params
 from phototag.search import journal
@@ -38,7 +38,7 @@ from phototag.tracking.store import FAILURES, connect
 from phototag.tracking.studies import PARENT_TAG, log_arrays
 from phototag.tracking.training import Stopped
 from phototag.training.checkpoint import discard_checkpoint
-from phototag.training.loop import Epoch, Trained, Watch
+from phototag.training.records import Record, Trained, Watch
 
 Train = Callable[[Params, Watch, Mapping[str, str]], Trained]
 
@@ -280,16 +280,16 @@ def _train_seed(
     told = set(trial.storage.get_trial(trial._trial_id).intermediate_values)
     first = seed == plan.study.seeds[0]
 
-    def watch(epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+    def watch(epochs: Iterator[Record]) -> Iterator[Record]:
         for epoch in epochs:
             records.append(asdict(epoch))
             yield epoch  # to be recorded, whatever becomes of the trial
             if not first:  # several seeds at one epoch are one score too many
                 continue
-            if epoch.epoch not in told:
-                trial.report(records[-1][objective], epoch.epoch)
+            if epoch.number not in told:
+                trial.report(records[-1][objective], epoch.number)
             if trial.should_prune():
-                trial.set_user_attr("epochs", epoch.epoch)
+                trial.set_user_attr("epochs", epoch.number)
                 raise Stopped
 
     os.environ["DVC_EXP_NAME"] = name
@@ -297,13 +297,13 @@ def _train_seed(
     try:
         trained = train(Params.model_validate(values), watch, tags)
     except Stopped:
-        table = pd.DataFrame(records).drop(columns="images_per_second")
+        table = pd.DataFrame(records).drop(columns="images_per_second", errors="ignore")
         write_table(place / "reports/train/history.csv", table)
         save_experiment(place, name, finished=False)
         raise
     save_experiment(place, name, finished=True)
-    best = kept_epoch(records)
-    result = {"score": best[objective], "epoch": best["epoch"], "epochs": len(records)}
+    best = best_record(records)
+    result = {"score": best[objective], "epoch": step_number(best), "epochs": len(records)}
     result["checkpoint"] = str(trained.checkpoint)
     return result | {"run": _keep_logits(trained, name)}
 

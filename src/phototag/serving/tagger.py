@@ -32,7 +32,7 @@ class Tagger:
         temperature: By which the logits are divided.
         thresholds: 0..1 [num_labels].
         origin: What it was trained on, in a sentence; may be empty.
-        is_drawn: Whether it never saw a real photo.
+        is_synthetic: Whether the model was trained on the synthetic dataset only.
         files: Weights and thresholds, from which a worker loads it; none of one made in memory.
     """
 
@@ -42,7 +42,7 @@ class Tagger:
     temperature: float
     thresholds: np.ndarray
     origin: str = ""
-    is_drawn: bool = False
+    is_synthetic: bool = False
     files: tuple[Path, ...] = ()
 
 
@@ -98,7 +98,7 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         temperature,
         thresholds,
         _date_origin(model_file, describe_origin(metadata)),
-        metadata.is_drawn,
+        metadata.is_synthetic,
         (model_file.absolute(), thresholds_file.absolute()),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from phototag.metrics.metrics import kept_epoch
+from phototag.metrics.selection import best_record, step_number
 from phototag.tracking.store import Store
 
 
@@ -30,21 +30,22 @@ class DataInput:
 
 
 def log_epoch(store: Store, run_id: str, record: Mapping[Any, float]) -> None:
-    """Log the metrics of one epoch, with the epoch as step.
+    """Log the metrics of one epoch, or of one L2 strength of a linear probe.
 
     Args:
         store: MLflow store.
         run_id: Run to log to.
-        record: `epoch` and the metrics of that epoch.
+        record: Number of the epoch (`epoch`) or of the strength (`step`), and metrics.
     """
-    values = {name: value for name, value in record.items() if name != "epoch"}
-    _log_metrics(store, run_id, values, int(record["epoch"]))
+    numbers = {"epoch", "step", "best_epoch", "best_step"}
+    values = {name: value for name, value in record.items() if name not in numbers}
+    _log_metrics(store, run_id, values, step_number(record))
 
 
 def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
     """Log the metrics of the best epoch, whose weights are saved, as `best_*`."""
-    best = kept_epoch(history)
-    names = ("epoch", "val_loss", "f1_micro", "f1_macro", "mAP")
+    best = best_record(history)
+    names = ("epoch", "step", "l2", "val_loss", "f1_micro", "f1_macro", "mAP")
     _log_metrics(store, run_id, {f"best_{name}": best[name] for name in names if name in best})
 
 

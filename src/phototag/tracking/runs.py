@@ -18,6 +18,7 @@ import pandas as pd
 from mlflow.entities import Param, Run
 
 from phototag.base.keys import flatten
+from phototag.metrics.selection import step_number
 from phototag.tracking.provenance import (
     experiment_name,
     has_died,
@@ -165,7 +166,7 @@ def find_or_rebuild_run(
         run_id = create_run(store, key, params, {REBUILT_TAG: "true", **(tags or {})}, exp_name)
     known, records = logged_epochs(store, run_id), history.to_dict("records")
     for record in records:
-        if int(record["epoch"]) not in known:
+        if step_number(record) not in known:
             log_epoch(store, run_id, record)
     log_best(store, run_id, records)
     store.client.set_terminated(run_id, "FINISHED")

@@ -11,6 +11,7 @@ from typing import Any
 
 import mlflow
 
+from phototag.metrics.selection import step_number
 from phototag.tracking.provenance import describe_environment, experiment_name, name_process
 from phototag.tracking.records import DataInput, log_best, log_data, log_epoch
 from phototag.tracking.runs import (
@@ -120,9 +121,9 @@ class _Recorder:
             self.store.client.log_text(self.run_id, describe_environment(), "environment.txt")
             self.sent = logged_epochs(self.store, self.run_id)
         for record in history:
-            if record["epoch"] not in self.sent:
+            if step_number(record) not in self.sent:
                 log_epoch(self.store, self.run_id, record)
-                self.sent.add(record["epoch"])
+                self.sent.add(step_number(record))
         if last:
             log_best(self.store, self.run_id, history)
 

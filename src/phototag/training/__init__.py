@@ -1,1 +1,1 @@
-"""Trains a network: epochs, augmentations, losses, schedules, checkpoints."""
+"""Training: epochs, linear probes, augmentations, losses, schedules, checkpoints."""

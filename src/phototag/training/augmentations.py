@@ -1,12 +1,12 @@
-"""Augmentations: tensor code over a whole batch, with a draw of its own for every image.
+"""Augmentations: tensor operations on a whole batch, with random values of each image.
 
-`draw_augmentation` draws on the host from a seeded generator, so that no device changes what is
-drawn; `augment_batch` works where the images are. Each formula is torchvision's for one image.
+To add one, draw its values in `draw_augmentations`, apply them in `augment_batch`, and declare its
+strength in `AugmentParams`. Values are drawn on the CPU from a seeded generator, so that they do not
+depend on the device. The formulas are torchvision's.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,52 +16,33 @@ from phototag.training.params import AugmentParams
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale (ITU-R BT.601)
 
-
-@dataclass(frozen=True)
-class Draws:
-    """What was drawn for each image of a batch, [batch] each; None for what is switched off.
-
-    Attributes:
-        mirror_x: Whether to flip left and right, bool.
-        mirror_y: Whether to flip top and bottom, bool.
-        shift_x: Columns by which the crop lies to the right, int64.
-        shift_y: Rows by which the crop lies lower, int64.
-        angle: Counter-clockwise, degrees, float32.
-        brightness: Factor, float32.
-        contrast: Factor, float32.
-        saturation: Factor, float32.
-        hue: Turn of the colour circle, -0.5..0.5, float32.
-        gray: Whether to drop the colours, bool.
-        window: Side of the part that is enlarged to the whole, as a share, float32.
-        window_x: Where that part lies, 0 (left) .. 1 (right), float32.
-        window_y: The same, 0 (top) .. 1 (bottom), float32.
-        mix: Share of another photo that is blended in, 0..0.5, float32.
-    """
-
-    mirror_x: Tensor | None = None
-    mirror_y: Tensor | None = None
-    shift_x: Tensor | None = None
-    shift_y: Tensor | None = None
-    angle: Tensor | None = None
-    brightness: Tensor | None = None
-    contrast: Tensor | None = None
-    saturation: Tensor | None = None
-    hue: Tensor | None = None
-    gray: Tensor | None = None
-    window: Tensor | None = None
-    window_x: Tensor | None = None
-    window_y: Tensor | None = None
-    mix: Tensor | None = None
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
-        """Return the same with every tensor changed: moved, or cut to some of the images."""
-        return Draws(**{name: v if v is None else change(v) for name, v in vars(self).items()})
+Draws = dict[str, Tensor]  # name -> value of each image, [batch]
 
 
-def draw_augmentation(
+def draw_augmentations(
     params: AugmentParams, count: int, size: int, generator: torch.Generator
 ) -> Draws:
-    """Draw for a batch of `count` images of `size` pixels a side."""
+    """Draw the random values of a batch.
+
+    Args:
+        params: The group `augment`.
+        count: Number of images.
+        size: Side of the images in pixels.
+        generator: Source of randomness.
+
+    Returns:
+        One value per image, [count], under these names; augmentations that are off are left out:
+
+        - `mirror_x`, `mirror_y`: Whether to flip horizontally, vertically; bool.
+        - `shift_x`, `shift_y`: Offset of the crop to the right, to the bottom, in pixels; int64.
+        - `angle`: Counter-clockwise rotation in degrees; float32.
+        - `brightness`, `contrast`, `saturation`: Factor; float32.
+        - `hue`: Rotation of the colour circle, -0.5..0.5; float32.
+        - `gray`: Whether to remove the colours; bool.
+        - `window`: Side of the window to enlarge, as a share of the image's side; float32.
+        - `window_x`, `window_y`: Position of the window, 0 (left, top) to 1; float32.
+        - `mix`: Share of another image to blend in, 0..0.5; float32.
+    """
 
     def chance(probability: float) -> Tensor | None:
         if not probability:
@@ -82,68 +63,68 @@ def draw_augmentation(
             return None
         return torch.randint(-pixels, pixels + 1, (count,), generator=generator)
 
-    return Draws(
-        mirror_x=chance(params.flip_horizontal),
-        mirror_y=chance(params.flip_vertical),
-        shift_x=shift(),
-        shift_y=shift(),
-        angle=uniform(-params.rotate, params.rotate),
-        brightness=factor(params.brightness),
-        contrast=factor(params.contrast),
-        saturation=factor(params.saturation),
-        hue=uniform(-params.hue, params.hue),
-        gray=chance(params.grayscale),
-        window=uniform(1 - params.zoom, 1),
-        window_x=uniform(0, 1) if params.zoom else None,
-        window_y=uniform(0, 1) if params.zoom else None,
-        mix=uniform(0, params.mixup),
-    )
+    draws = {
+        "mirror_x": chance(params.flip_horizontal),
+        "mirror_y": chance(params.flip_vertical),
+        "shift_x": shift(),
+        "shift_y": shift(),
+        "angle": uniform(-params.rotate, params.rotate),
+        "brightness": factor(params.brightness),
+        "contrast": factor(params.contrast),
+        "saturation": factor(params.saturation),
+        "hue": uniform(-params.hue, params.hue),
+        "gray": chance(params.grayscale),
+        "window": uniform(1 - params.zoom, 1),
+        "window_x": uniform(0, 1) if params.zoom else None,
+        "window_y": uniform(0, 1) if params.zoom else None,
+        "mix": uniform(0, params.mixup),
+    }
+    return {name: values for name, values in draws.items() if values is not None}
 
 
-def augment_batch(images: Tensor, draws: Draws) -> Tensor:
-    """Change every image as drawn.
+def augment_batch(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    """Apply the drawn augmentations to a batch, all but `mix`.
 
     Args:
-        images: uint8 [batch, 3, size, size].
-        draws: Of `draw_augmentation`, for as many images.
+        images: uint8 or float32 [batch, 3, size, size], 0..255.
+        draws: Values returned by `draw_augmentations` for these images.
 
     Returns:
-        The same shape: uint8 where pixels only moved, else float32, 0..255.
+        The same shape; uint8 input stays uint8 if pixels are only moved, otherwise float32, 0..255.
     """
-    if not len(images):  # a process's share of a batch of fewer photos than processes
+    if not len(images):  # with several processes, the last batch may have no photo for this one
         return images
-    draws = draws.each(lambda drawn: drawn.to(images.device, non_blocking=True))
-    images = _move_pixels(images, draws.mirror_x, draws.mirror_y, draws.shift_x, draws.shift_y)
-    if draws.window is not None and draws.window_x is not None and draws.window_y is not None:
-        images = enlarge(images.float(), draws.window, draws.window_x, draws.window_y)
-    if draws.angle is not None:
-        images = rotate(images.float(), draws.angle)
-    for change, drawn in (
-        (adjust_brightness, draws.brightness),
-        (adjust_contrast, draws.contrast),
-        (adjust_saturation, draws.saturation),
-        (adjust_hue, draws.hue),
-        (drop_colours, draws.gray),
+    draws = {name: v.to(images.device, non_blocking=True) for name, v in draws.items()}
+    images = _move_pixels(images, draws)
+    if "window" in draws:
+        images = enlarge(images.float(), draws["window"], draws["window_x"], draws["window_y"])
+    for name, change in (
+        ("angle", rotate),
+        ("brightness", adjust_brightness),
+        ("contrast", adjust_contrast),
+        ("saturation", adjust_saturation),
+        ("hue", adjust_hue),
+        ("gray", remove_colours),
     ):
-        if drawn is not None:
-            images = change(images.float(), drawn)
+        if name in draws:
+            images = change(images.float(), draws[name])
     return images
 
 
 def mix_batches(
     batch: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], mix: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Blend photos with others, and their targets alike (mixup; Zhang et al., 2018).
+    """Blend images and their targets with others (mixup; Zhang et al., 2018).
 
     The paper draws the share from a beta distribution; here it is uniform.
 
     Args:
-        batch: Images, uint8 [batch, 3, size, size], and targets, float [batch, num_labels].
-        other: As many.
-        mix: The others' share, 0..0.5, float [batch].
+        batch: Images, uint8 [batch, 3, size, size], and targets, float32 [batch, num_labels].
+        other: Images and targets to blend in, of the same shapes.
+        mix: Share of the other images, 0..0.5, float32 [batch].
 
     Returns:
-        Images, float32, and targets, float32.
+        Images and targets, float32.
     """
     mix = mix.to(batch[1].device, non_blocking=True)
     images = torch.lerp(batch[0].float(), other[0].float(), _each(mix))
@@ -151,28 +132,28 @@ def mix_batches(
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Turn about the centre, bilinear; what comes in from outside is black.
+    """Rotate images about their centre with bilinear interpolation and black corners.
 
     Args:
-        images: float [batch, 3, size, size].
-        angle: Counter-clockwise, degrees, float [batch].
+        images: float32 [batch, 3, size, size].
+        angle: Counter-clockwise angle in degrees, float32 [batch].
     """
     radians = angle * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     rows = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1)
-    # The output's pixel looks back where it came from, y pointing down.
+    # The grid maps output pixels to input pixels; y points down.
     grid = functional.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
 
 
 def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Cut a square window out of each image and enlarge it to the whole, bilinear.
+    """Enlarge a square window of each image to the image's size, with bilinear interpolation.
 
     Args:
-        images: float [batch, 3, size, size].
-        window: Side of the window, as a share of the image's, above 0 to 1, float [batch].
-        x: Where the window lies, from 0 (at the left border) to 1 (at the right), float [batch].
-        y: The same from top to bottom, float [batch].
+        images: float32 [batch, 3, size, size].
+        window: Side of the window as a share of the image's side, 0..1 without 0, float32 [batch].
+        x: Horizontal position, 0 (left border) to 1 (right border), float32 [batch].
+        y: Vertical position, 0 (top) to 1 (bottom), float32 [batch].
     """
     zero = torch.zeros_like(window)
     left, top = (1 - window) * (2 * x - 1), (1 - window) * (2 * y - 1)
@@ -182,27 +163,27 @@ def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply all channels; float [batch, 3, ...], 0..255."""
+    """Multiply all channels by a factor; float32 [batch, 3, ...], 0..255."""
     return (images * _each(factor)).clamp(0, 255)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean luminance; float [batch, 3, ...], 0..255."""
+    """Blend images with their mean luminance; float32 [batch, 3, ...], 0..255."""
     mean = _luminance(images).mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(mean, images, _each(factor)).clamp(0, 255)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image in gray; float [batch, 3, ...], 0..255."""
+    """Blend images with their grayscale versions; float32 [batch, 3, ...], 0..255."""
     return torch.lerp(_luminance(images), images, _each(factor)).clamp(0, 255)
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the colours about the gray axis of HSV.
+    """Rotate the hue in HSV space.
 
     Args:
-        images: float [batch, 3, size, size], 0..255.
-        turn: Of the circle, -0.5..0.5, float [batch].
+        images: float32 [batch, 3, size, size], 0..255.
+        turn: Share of the colour circle, -0.5..0.5, float32 [batch].
     """
     value, _ = images.max(dim=1)
     chroma = value - images.min(dim=1).values
@@ -211,46 +192,40 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     is_red, is_green = value == images[:, 0], value == images[:, 1]
     hue = torch.where(is_red, blue - green, torch.where(is_green, 2 + red - blue, 4 + green - red))
     hue = torch.where(chroma > 0, hue, 0.0) / 6 + turn.view(-1, 1, 1)
-    # Each channel is `value` over a third of the circle, `value - chroma` over another, and
-    # changes linearly between (the formula of Smith 1978, without its six cases).
+    # Each channel equals `value` on a third of the circle and `value - chroma` on another third,
+    # and is linear between them (Smith, 1978, without its six cases).
     shifted = torch.stack([(hue * 6 + offset) % 6 for offset in (5.0, 3.0, 1.0)], dim=1)
     share = torch.minimum(shifted, 4 - shifted).clamp(0, 1)
     return value.unsqueeze(1) - chroma.unsqueeze(1) * share
 
 
-def drop_colours(images: Tensor, gray: Tensor) -> Tensor:
-    """Replace the channels of the chosen images by their luminance; `gray` is bool [batch]."""
+def remove_colours(images: Tensor, gray: Tensor) -> Tensor:
+    """Replace the channels of images by their luminance; `gray` selects images, bool [batch]."""
     return torch.where(_each(gray), _luminance(images), images)
 
 
-def _move_pixels(
-    images: Tensor,
-    mirror_x: Tensor | None,
-    mirror_y: Tensor | None,
-    shift_x: Tensor | None,
-    shift_y: Tensor | None,
-) -> Tensor:
-    """Crop and flip in one gather of whole pixels; borders are mirrored."""
-    size = images.shape[-1]
-    if mirror_x is mirror_y is shift_x is shift_y is None:
+def _move_pixels(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    """Crop and flip images by moving whole pixels; borders are mirrored."""
+    if not draws.keys() & {"mirror_x", "mirror_y", "shift_x", "shift_y"}:
         return images
-    columns = _place(size, mirror_x, shift_x, images)
-    rows = _place(size, mirror_y, shift_y, images)
+    columns = _source_indices(images, draws.get("mirror_x"), draws.get("shift_x"))
+    rows = _source_indices(images, draws.get("mirror_y"), draws.get("shift_y"))
     batch = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    # Channels last: the gather copies three neighbouring bytes a pixel.
+    # With the channels last, each pixel is a copy of three neighbouring bytes.
     moved = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 
 
-def _place(size: int, mirror: Tensor | None, shift: Tensor | None, images: Tensor) -> Tensor:
-    """Return which row (or column) each output row comes from, int64 [batch, size]."""
-    place = torch.arange(size, device=images.device).expand(len(images), size)
+def _source_indices(images: Tensor, mirror: Tensor | None, shift: Tensor | None) -> Tensor:
+    """Return the input row (or column) of each output row, int64 [batch, size]."""
+    size = images.shape[-1]
+    indices = torch.arange(size, device=images.device).expand(len(images), size)
     if mirror is not None:
-        place = torch.where(mirror[:, None], size - 1 - place, place)
+        indices = torch.where(mirror[:, None], size - 1 - indices, indices)
     if shift is not None:
-        place = (place + shift[:, None]).abs()
-        place = size - 1 - (size - 1 - place).abs()
-    return place
+        indices = (indices + shift[:, None]).abs()
+        indices = size - 1 - (size - 1 - indices).abs()
+    return indices
 
 
 def _each(values: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""What a trained result depends on, as one hash: equal keys mean equal weights on one machine."""
+"""Content keys: a hash of everything on which a trained result depends.
+
+Equal keys mean equal weights on one machine.
+"""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -8,31 +11,32 @@ from typing import Any
 import numpy as np
 import torch
 
+from phototag import base, dataset, metrics, network, training
 from phototag.base.files import content_key
 from phototag.network import distributed
 from phototag.network.backbones import TIMM
 from phototag.network.params import ModelParams
 from phototag.network.pretrained import find_weights_file, list_weights_files
-from phototag.training.loop import pick_dtype
+from phototag.training.precision import pick_dtype
 
-PACKAGES = ("base", "dataset", "metrics", "network", "training")
+PACKAGES = (base, dataset, metrics, network, training)
 
 
 def training_key(
     settings: Mapping[str, Any], spec: ModelParams, inputs: Sequence[Path], device: torch.device
 ) -> str:
-    """Return the key of a training.
+    """Return the content key of a training.
 
-    It changes with the params that training reads, the inputs' contents, all code of the rooms that
-    training runs, the contents of a file of weights, the precision that `auto` stands for, the
-    libraries that compute and draw, the kind of device, and the number of processes. It does not
-    change with a file's place, or with how the processes are spread over machines.
+    The key depends on the params that training reads, the content of the inputs, the code of the
+    packages that training runs, the content of a file of weights, the precision that `auto`
+    selects, the versions of the libraries, the type of device and the number of processes. It does
+    not depend on the paths of files or on how processes are distributed over machines.
 
     Args:
-        settings: `Params.train_settings()`.
-        spec: The network's.
-        inputs: The files that training reads, and the script that calls it.
-        device: On which it trains.
+        settings: Params returned by `TrainingParams.train_settings()`.
+        spec: The group `model`.
+        inputs: Files that training reads, and the script that calls it.
+        device: Device on which training runs.
     """
     named = [weights for _, weights in spec.backbones if weights]
     files = list_weights_files(spec.backbones)
@@ -61,12 +65,11 @@ def training_key(
 def state_key(
     settings: Mapping[str, Any], spec: ModelParams, inputs: Sequence[Path], device: torch.device
 ) -> str:
-    """Return the key of the states that a training passes through, by which it is taken up again.
+    """Return the content key of a training's checkpoints.
 
-    As `training_key`, but where the learning rate does not hang on how many epochs there are in
-    all (a constant schedule, or heads that are solved), a longer training passes through the states
-    of a shorter one: then `epochs` does not count, and the longer one goes on from them. Cosine and
-    one-cycle are stretched over all epochs, and begin anew.
+    It equals `training_key`, except that `epochs` is left out if the states do not depend on it
+    (constant schedule, or linear probe): a longer training then resumes from a shorter one. Cosine
+    and one-cycle schedules depend on the number of epochs.
     """
     if settings["schedule"] == "constant" or settings["optimizer"] == "lbfgs":
         settings = {key: value for key, value in settings.items() if key != "epochs"}
@@ -74,6 +77,6 @@ def state_key(
 
 
 def _list_code() -> list[tuple[Path, Path]]:
-    """List the Python files of the packages that training runs, each with its root folder."""
-    root = Path(__file__).parents[1]
-    return [(root, path) for name in PACKAGES for path in sorted((root / name).rglob("*.py"))]
+    """Return every Python file of the packages, each with the folder that holds the packages."""
+    folders = [Path(str(package.__file__)).parent for package in PACKAGES]
+    return [(folder.parent, path) for folder in folders for path in sorted(folder.rglob("*.py"))]

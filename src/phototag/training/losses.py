@@ -1,4 +1,4 @@
-"""Losses of multi-label classification, for each photo and label."""
+"""Losses of multi-label classification, one value per photo and label."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,19 +8,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phototag.base.errors import InputError
+from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import is_known
+from phototag.training.params import TrainingParams
 
-MAX_POS_WEIGHT = 100.0  # a label on 1 photo in 1 000 would otherwise drown all others
+MAX_POS_WEIGHT = 100.0  # otherwise a label of 1 photo in 1 000 would dominate the loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> losses, all [batch, num_labels]
+
+
+def training_loss(train: Dataset, params: TrainingParams, device: torch.device) -> Loss:
+    """Build the loss that params.yaml describes; unknown targets (NaN) have the loss 0.
+
+    Args:
+        train: Train split, from which positive weights are computed.
+        params: Params of the train stage.
+        device: Device of the logits.
+    """
+    weights = positive_weights(train.targets).to(device) if params.pos_weight else None
+    loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
+    return loss if train.complete else skip_unknown(loss)
 
 
 def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return negatives over positives of each label, float32 [num_labels], at most 100.
+    """Return negatives / positives of each label, at most 100, float32 [num_labels].
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, which is neither, [num_photos, num_labels].
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
     """
     positives = (targets > 0).sum(axis=0)
     ratio = (is_known(targets).sum(axis=0) - positives) / np.maximum(positives, 1)
@@ -28,27 +42,13 @@ def positive_weights(targets: np.ndarray) -> Tensor:
 
 
 def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> Loss:
-    """Return a function of logits and targets, float [batch, num_labels] each.
-
-    It gives the loss of every entry, float [batch, num_labels], in nats.
+    """Return a function from logits and targets to losses in nats, float [batch, num_labels].
 
     Args:
-        name: bce | focal | asymmetric.
-        label_smoothing: x makes targets of x / 2 and 1 - x / 2, 0..1; goes with bce and focal.
-        pos_weight: Of each label's positives, float [num_labels]; goes with bce alone.
-
-    Raises:
-        InputError: `pos_weight` is asked for together with another loss than bce, or smoothing
-            together with asymmetric.
+        name: `bce`, `focal` or `asymmetric`.
+        label_smoothing: x replaces targets 0 and 1 by x / 2 and 1 - x / 2; not for asymmetric.
+        pos_weight: Weight of each label's positives, float [num_labels]; for bce only.
     """
-    if pos_weight is not None and name != "bce":
-        raise InputError(f"pos_weight goes with loss bce, not with {name}: switch one of them off")
-    if label_smoothing and name == "asymmetric":
-        # It all but drops a negative's own part, so that the smoothed x / 2 of a positive would
-        # decide: at 0.1, a pure negative ended at 0.42.
-        raise InputError(
-            "train.label_smoothing does not go with loss asymmetric: set one of them back"
-        )
     losses: dict[str, Loss] = {
         "bce": partial(
             functional.binary_cross_entropy_with_logits, pos_weight=pos_weight, reduction="none"
@@ -64,8 +64,8 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
         return lambda logits, targets: loss(logits, targets * (1 - label_smoothing) + low)
 
     def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
-        # The weight is of a true positive. Of the x / 2 of one in every negative, it would make
-        # most: at 100 and x = 0.1, a pure negative ended at 0.84.
+        # Only true positives are weighted. Weighting the x / 2 of each negative as well would make
+        # it dominate: with weight 100 and x = 0.1, certain negatives ended at 0.84.
         entropy = functional.binary_cross_entropy_with_logits
         negative, positive = (
             entropy(logits, torch.full_like(logits, target), reduction="none")
@@ -77,16 +77,16 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
 
 
 def skip_unknown(loss: Loss) -> Loss:
-    """Return the loss that is 0, and so is its gradient, where a target is not known (NaN)."""
+    """Return a loss that is 0, with gradient 0, for unknown targets (NaN)."""
 
-    def known_alone(logits: Tensor, targets: Tensor) -> Tensor:
+    def known_only(logits: Tensor, targets: Tensor) -> Tensor:
         return torch.where(targets.isnan(), 0.0, loss(logits, targets.nan_to_num()))
 
-    return known_alone
+    return known_only
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
-    """Weigh each entry's cross entropy by its error to the power gamma (Lin et al. 2017)."""
+    """Multiply the cross entropy by the error to the power gamma (Lin et al., 2017)."""
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (targets - logits.sigmoid()).abs() ** gamma * entropy
 
@@ -94,7 +94,7 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
 def asymmetric_loss(
     logits: Tensor, targets: Tensor, gamma: float = 4.0, margin: float = 0.05
 ) -> Tensor:
-    """Weigh down easy negatives, and drop those under the margin (Ridnik et al. 2021)."""
+    """Reduce the weight of easy negatives, to 0 below the margin (Ridnik et al., 2021)."""
     shifted = (logits.sigmoid() - margin).clamp(min=0)
     positive = functional.softplus(-logits)
     negative = -torch.log1p(-shifted.clamp(max=1 - 1e-6)) * shifted**gamma

@@ -1,4 +1,4 @@
-"""What steps the weights, and which of them at which rate."""
+"""Optimizers, and the groups of parameters with their learning rates."""
 
 import math
 from typing import Any
@@ -8,15 +8,18 @@ from torch import nn
 
 from phototag.network.model import find_head, list_backbones
 from phototag.training.params import TrainingParams
-from phototag.training.solver import build_solver
 
-DEPTHS = 8  # of a backbone, each with a rate of its own
+DEPTHS = 8  # groups of a backbone's layers with one learning rate each
 
 
 def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
-    """Build the optimizer; weight decay is L2, added to the gradient, or adamw's, taken off.
+    """Build the optimizer that params.yaml names.
 
-    That of lbfgs is the first of a path of strengths, one an epoch.
+    `weight_decay` is an L2 penalty, added to the gradient; adamw decouples it from the gradient.
+
+    Args:
+        model: Network returned by `build_model`.
+        params: Params of the train stage; lbfgs is not for networks, see `linear_probe`.
     """
     lr, weight_decay = params.lr, params.weight_decay
     groups = group_parameters(model, params)
@@ -27,25 +30,26 @@ def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opt
             return torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
         case "adagrad":
             return torch.optim.Adagrad(groups, lr, weight_decay=weight_decay)
-        case "lbfgs":
-            return build_solver(model)
         case "sgd":
             return torch.optim.SGD(
                 groups, lr, params.momentum, weight_decay=weight_decay, fused=True
             )
+        case "lbfgs":
+            raise ValueError("lbfgs fits a linear probe: call fit_linear_probe")
 
 
 def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
-    """Group parameters by the share of the learning rate at which they are trained, as `lr_share`.
+    """Group parameters by learning rate; `lr_share` is a group's share of `lr`.
 
-    All have the whole rate, unless backbones that bring weights are trained on. Then the head has
-    it; a backbone's first eighth of layers has `finetune.first_lr` of it, and the rate rises from
-    eighth to eighth by the same factor, because what the first layers see is what all photos are
-    made of (layer-wise decay; Howard and Ruder, 2018). Biases and normalisation are not decayed.
+    All parameters have the full rate, except when pretrained backbones are trained further. Then
+    the head has the full rate, the first eighth of a backbone's layers has `finetune.first_lr` of
+    it, and the rate rises by a constant factor from eighth to eighth, because the first layers
+    detect features that all photos share (layer-wise decay; Howard and Ruder, 2018). Biases and
+    normalisation layers then have no weight decay.
 
     Args:
-        model: Of `build_model`.
-        params: All of params.yaml.
+        model: Network returned by `build_model`.
+        params: Params of the train stage.
     """
     if not params.model.finetuned:
         return [{"params": list(model.parameters()), "lr_share": 1.0}]

@@ -14,6 +14,7 @@ from phototag.base.params import (
     Share,
 )
 from phototag.dataset.params import DataParams
+from phototag.metrics.selection import SelectionMetric
 from phototag.network.params import FinetuneParams, ModelParams
 
 
@@ -120,6 +121,17 @@ class TrainingParams(ParamGroup):
                     "another optimizer"
                 )
         return self
+
+    @property
+    def selection_metric(self) -> SelectionMetric:
+        """Metric on val that selects the best epoch.
+
+        `val_loss` for plain cross entropy. Every other loss is smallest at probabilities that are
+        wrong on purpose, so that the val loss rises while the network learns: `mAP`, which depends
+        on the ranking only, selects the epoch then.
+        """
+        plain = self.train.loss == "bce" and not self.pos_weight
+        return "val_loss" if plain and not self.train.label_smoothing else "mAP"
 
     def train_settings(self) -> dict[str, Any]:
         """Return the params on which the trained weights depend, as plain values."""

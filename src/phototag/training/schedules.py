@@ -1,4 +1,4 @@
-"""Learning rates over the course of training."""
+"""Learning rate schedules."""
 
 import math
 
@@ -7,12 +7,13 @@ def learning_rate(name: str, step: int, total_steps: int, warmup_steps: int, pea
     """Return the learning rate of one step.
 
     Args:
-        name: constant | cosine (falls to 0 at the end) | one-cycle (Smith and Topin 2018, in
-            PyTorch's form: from 1/25 up to the peak over the first 30 %, then down to 1/250 000).
-        step: From 0.
-        total_steps: Of the whole training.
-        warmup_steps: Over which constant and cosine rise linearly to the peak.
-        peak: The largest learning rate.
+        name: `constant`, `cosine` (falls to 0 at the end) or `one-cycle` (Smith and Topin, 2018, in
+            PyTorch's form: from peak / 25 up to the peak in the first 30 %, then down to
+            peak / 250 000).
+        step: Number of the step, from 0.
+        total_steps: Steps of the whole training.
+        warmup_steps: Steps in which constant and cosine rise linearly to the peak.
+        peak: Largest learning rate.
     """
     if name == "one-cycle":
         turn = 0.3 * total_steps - 1
@@ -27,4 +28,5 @@ def learning_rate(name: str, step: int, total_steps: int, warmup_steps: int, pea
 
 
 def _anneal(start: float, end: float, share: float) -> float:
+    """Interpolate by half a cosine period; `share` is 0 at the start and 1 at the end."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

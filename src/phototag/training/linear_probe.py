@@ -1,0 +1,252 @@
+"""The linear probe: a head on cached features, fitted with L-BFGS for falling strengths of L2."""
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from phototag.dataset.dataset import (
+    Dataset,
+    move_to_device,
+    physical_memory,
+    read_batch,
+    take_photos,
+)
+from phototag.dataset.targets import is_known, label_rates
+from phototag.metrics.selection import find_best, step_number, steps_since_best
+from phototag.network import distributed
+from phototag.network.allocator import keep_freed_memory
+from phototag.network.inference import predict_logits
+from phototag.network.model import find_head
+from phototag.training.checkpoint import resume, save_state
+from phototag.training.losses import Loss, training_loss
+from phototag.training.params import TrainingParams
+from phototag.training.records import ProbeStep, score_val
+
+STEPS_PER_DECADE = 4  # L2 strengths per factor of 10
+ITERATIONS = 100  # largest number of L-BFGS iterations per strength
+CHUNK = 4096  # photos per product
+FOLDS = 5
+# Largest photos x weights for which half of the threads are used. All threads wait for each other
+# after every product, and in small products these waits dominate: one thread that shares its core
+# with another program made a fit ten times as long.
+SMALL = 100_000_000
+# The linear probe before fine-tuning.
+FIRST_L2, MAX_STEPS, PATIENCE = 0.1, 16, 3
+
+Batch = tuple[Tensor, Tensor]
+
+
+def l2_for_step(weight_decay: float, step: int) -> float:
+    """Return the L2 strength of a step, from 1; each step divides `weight_decay` by 10^(1/4)."""
+    return float(weight_decay * 10 ** (-(step - 1) / STEPS_PER_DECADE))
+
+
+def fit_linear_probe(
+    head: nn.Module,
+    train: Dataset,
+    val: Dataset,
+    params: TrainingParams,
+    checkpoint: Path | None = None,
+) -> Iterator[ProbeStep]:
+    """Fit the head for one L2 strength after another, and yield one record per strength.
+
+    Each fit starts from the weights of the previous one. Afterwards the head holds the weights of
+    the best step (see `metrics.selection`).
+
+    Args:
+        head: `Standardize` and a linear layer, `build_model(...)[2:]`, on the device to train on.
+        train: Cached features and targets to fit to.
+        val: Cached features and targets that select the strength.
+        params: `weight_decay` is the first strength and `epochs` the largest number of strengths.
+        checkpoint: File in which the state is saved after each step. If it exists, its records are
+            yielded first and the fit resumes after them.
+
+    Raises:
+        InputError: The checkpoint is damaged or cannot be written.
+    """
+    device = next(head.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
+    loss = training_loss(train, params, device)
+    history, best_weights = resume(checkpoint, head, {"model": head}, params.epochs)
+    yield from (ProbeStep(**record) for record in history)
+    train, val = move_to_device(train, device), move_to_device(val, device)
+    bar = tqdm(
+        total=params.epochs,
+        initial=len(history),
+        desc="linear probe",
+        disable=True if distributed.rank() else None,
+    )
+    patience = params.train.early_stopping
+    for step in range(len(history) + 1, params.epochs + 1):
+        if patience and steps_since_best(history) >= patience:
+            break
+        l2 = l2_for_step(params.weight_decay, step)
+        train_loss = minimize_loss(head, loss, train, l2)
+        # Different processors round differently: all processes continue with the same weights.
+        distributed.broadcast_tensors(head.state_dict().values())
+        scores = score_val(head, val, device)
+        record = distributed.broadcast(
+            {"step": step, "l2": l2, "train_loss": train_loss, **scores, "best_step": step}
+        )
+        best = step_number(find_best([*history, record], params.selection_metric))
+        history.append(record | {"best_step": best})
+        if best == step:
+            best_weights = copy.deepcopy(head.state_dict())
+        save_state(checkpoint, history, best_weights, {"model": head})
+        bar.update()
+        bar.set_postfix(l2=f"{l2:.2g}", val=f"{record['val_loss']:.4f}")
+        yield ProbeStep(**history[-1])
+    bar.close()
+    head.load_state_dict(best_weights)
+
+
+def start_from_linear_probe(
+    head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams
+) -> ProbeStep:
+    """Fit the head on the features of the pretrained backbones before these are trained further.
+
+    The first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022): the gradients of a
+    random head would distort the features.
+
+    Args:
+        head: `build_model(...)[2:]`, on its device.
+        train: Cached features to fit to.
+        val: Cached features that select the L2 strength.
+        params: Params of the train stage.
+
+    Returns:
+        Record of the best step, with the scores from which fine-tuning starts.
+    """
+    changes = {
+        "weight_decay": FIRST_L2,
+        "epochs": MAX_STEPS,
+        "train": params.train.model_copy(update={"early_stopping": PATIENCE}),
+    }
+    steps = list(fit_linear_probe(head, train, val, params.model_copy(update=changes)))
+    best = steps[steps[-1].best_step - 1]
+    tqdm.write(
+        f"linear probe before fine-tuning: L2 {best.l2:.2g}, val loss {best.val_loss:.4f}",
+        file=sys.stderr,
+    )
+    return best
+
+
+def predict_out_of_fold(
+    head: nn.Module, train: Dataset, params: TrainingParams, l2: float
+) -> np.ndarray:
+    """Predict each training photo with a head that was fitted without it (Stone, 1974).
+
+    Groups (albums, copies of one photo) are not split between folds. Each head starts at the label
+    frequencies, so nothing of its left-out fold enters it.
+
+    Args:
+        head: Head returned by `fit_linear_probe`; not changed.
+        train: Cached features and targets of the train split.
+        params: Params of the train stage.
+        l2: L2 strength of the best step.
+
+    Returns:
+        Logits, float32 [num_photos, num_labels]; float32 [0, 0] if all photos are in one group.
+    """
+    names, of_photo = np.unique(np.asarray(train.groups or train.files), return_inverse=True)
+    folds = np.random.default_rng([params.seed, 5]).permutation(len(names))[of_photo] % FOLDS
+    logits = np.zeros(train.targets.shape if len(names) > 1 else (0, 0), np.float32)
+    for fold in range(min(FOLDS, len(names)) if len(logits) else 0):
+        fitted, left_out = copy.deepcopy(head), np.flatnonzero(folds == fold)
+        seen = take_photos(train, np.flatnonzero(folds != fold))
+        linear = find_head(fitted)
+        device = linear.weight.device
+        rates = torch.from_numpy(label_rates(seen.targets)).float().to(device)
+        # Frequencies of 0 and 1 have no logit: count half a photo more or less.
+        half = torch.from_numpy(1 / (2 * is_known(seen.targets).sum(axis=0) + 2)).to(rates)
+        with torch.no_grad():
+            linear.weight.zero_()
+            linear.bias.copy_(rates.clamp(half, 1 - half).logit())
+        minimize_loss(fitted, training_loss(seen, params, device), seen, l2)
+        logits[left_out] = predict_logits(fitted, take_photos(train, left_out), device)
+    return logits
+
+
+def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> float:
+    """Minimise mean loss + l2 / 2 * sum of squared weights, starting from the current weights.
+
+    L-BFGS with a line search (Liu and Nocedal, 1989) on the whole train split. Biases are not
+    penalised, so that rare labels can stay rare. Several processes sum their gradients.
+
+    Args:
+        head: `Standardize` and linear layers, on the device.
+        loss: Loss of every photo and label.
+        train: Cached features and targets of the train split.
+        l2: Strength of the L2 penalty.
+
+    Returns:
+        Final mean loss over photos and known labels, without the penalty.
+    """
+    head.train()
+    optimizer = torch.optim.LBFGS(
+        head.parameters(),
+        max_iter=ITERATIONS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
+    standardize, *layers = head.children()
+    linear = nn.Sequential(*layers)
+    device = next(head.parameters()).device
+    num_known = max(int(is_known(train.targets).sum()), 1)
+
+    def read() -> Iterator[Batch]:
+        own = distributed.local_share(np.arange(len(train)))
+        for positions in np.array_split(own, range(CHUNK, len(own), CHUNK)):
+            features, targets = read_batch(train, positions, device)
+            yield standardize(features), targets
+
+    # L-BFGS reads the features up to 100 times: keep them in memory if they fit.
+    held = list(read()) if len(train) * train.images[:1].nbytes < physical_memory() / 4 else None
+
+    def total_loss(backward: bool) -> Tensor:
+        total = torch.zeros((), device=device)
+        for features, targets in held or read():
+            part = loss(linear(features), targets).sum() / num_known
+            if backward:
+                torch.autograd.backward(part)
+            total += part.detach()
+        return distributed.sum_over_processes(total)
+
+    def evaluate() -> Tensor:
+        optimizer.zero_grad(set_to_none=False)
+        total = total_loss(backward=True)
+        for weight in head.parameters():
+            # A process without photos has no gradient.
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad = distributed.sum_over_processes(gradient)
+            if weight.ndim > 1:
+                weight.grad.add_(weight.detach(), alpha=l2)
+                total += l2 / 2 * weight.detach().square().sum()
+        return total
+
+    with _limit_threads(len(train) * sum(weight.numel() for weight in head.parameters())):
+        optimizer.step(evaluate)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            return float(total_loss(backward=False))
+
+
+@contextmanager
+def _limit_threads(work: int) -> Iterator[None]:
+    """Use half of the threads for small products, see `SMALL`."""
+    threads = torch.get_num_threads()
+    if work <= SMALL:
+        torch.set_num_threads(max(threads // 2, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
