@@ -14,7 +14,7 @@ from phototag.base.files import file_digest, project_root, read_json, replace_fi
 from phototag.base.params import read_params, read_values
 from phototag.dataset import dataset
 from phototag.dataset.targets import label_rates
-from phototag.metrics.selection import best_record, selection_score, step_number
+from phototag.metrics.selection import best_record, step_number
 from phototag.network import distributed, features, model
 from phototag.network.params import uses_cached_features
 from phototag.network.weights import SYNTHETIC, Metadata, save_model
@@ -26,6 +26,7 @@ from phototag.training.key import state_key, training_key
 from phototag.training.linear_probe import (
     fit_linear_probe,
     predict_out_of_fold,
+    report_regression,
     start_from_linear_probe,
 )
 from phototag.training.loop import fit
@@ -90,9 +91,7 @@ def train_network(
         [*INPUTS, *[FEATURES] * cached, Path(__file__)],
         device,
     )
-    key, state = distributed.run_on_first(
-        lambda: (training_key(*described), state_key(*described))
-    )
+    key, state = distributed.run_on_first(lambda: (training_key(*described), state_key(*described)))
     path = checkpoint_path(project_root(), state)
     checkpoint = distributed.run_on_first(lambda: avoid_longer(path, params.epochs))
     resumed = checkpoint.exists()
@@ -108,15 +107,8 @@ def train_network(
             stopped.checkpoint = checkpoint
             raise
         best = best_record(history)
-        if start and selection_score(best, params.selection_metric) < selection_score(
-            asdict(start), params.selection_metric
-        ):
-            print(
-                f"note: fine-tuning did not improve on the linear probe (val loss "
-                f"{start.val_loss:.4f}, mAP {start.mAP:.4f}): its best epoch has val loss "
-                f"{best['val_loss']:.4f} and mAP {best['mAP']:.4f}. Lower lr, set train.ema or "
-                "augment.mixup, or set model.freeze true with optimizer lbfgs"
-            )
+        if start:
+            report_regression(start, best, params)
         metadata = Metadata(
             labels=train.labels,
             size=size,
@@ -129,9 +121,7 @@ def train_network(
             num_photos=len(train),
             # A comparison of names; the stage reads no file there.
             source=(
-                SYNTHETIC
-                if Path(params.data.raw) == Path("data", "sample")
-                else params.data.raw
+                SYNTHETIC if Path(params.data.raw) == Path("data", "sample") else params.data.raw
             ),
         )
         save_model(Path("models/model.safetensors"), network, metadata)

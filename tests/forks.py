@@ -14,6 +14,7 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
+        "phototag.training.linear_probe",
         "phototag.training.loop",
         "phototag.tracking.training",
         "phototag.experiments.queue",

@@ -68,7 +68,11 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
             io.StringIO(read_revision(root, revision, "reports/train/history.csv") or "")
         ).rename(columns={"step": "epoch", "best_step": "best_epoch"})
         rows.append(own | _summarize(root, revision, history))
-        curves.append(pd.DataFrame(own, history.index).join(history.drop(columns=["lr", "l2"], errors="ignore")))
+        curves.append(
+            pd.DataFrame(own, history.index).join(
+                history.drop(columns=["lr", "l2"], errors="ignore")
+            )
+        )
     merge_table(root / RESULTS / "runs.csv", pd.DataFrame(rows), RUN)
     if curves:
         merge_table(root / RESULTS / "curves.csv", pd.concat(curves), [*RUN, "epoch"])

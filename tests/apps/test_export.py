@@ -15,8 +15,8 @@ from phototag.apps.export import Probabilities, export_onnx
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.metrics.losses import sigmoid
-from phototag.network.runtime import export_graph
 from phototag.network.model import build_model, find_head
+from phototag.network.runtime import export_graph
 from phototag.schema.params import Params
 from phototag.serving.tagger import Tagger, accelerate_tagger
 

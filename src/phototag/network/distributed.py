@@ -53,8 +53,8 @@ def launch(devices: int, num_nodes: int) -> bool:
         return False
     if num_nodes > 1 and "PET_MASTER_ADDR" not in os.environ:
         raise InputError(
-            f"train.num_nodes is {num_nodes}, but PET_MASTER_ADDR is not set: set it to the address "
-            "of the first machine on all machines, and PET_NODE_RANK to 1, 2, ... on the others"
+            f"train.num_nodes is {num_nodes}, but PET_MASTER_ADDR is not set: set it on all "
+            "machines to the address of the first one, and PET_NODE_RANK to 1, 2, ... on the others"
         )
     # These imports take 2 s, which training in one process does not need.
     from torch.distributed import run as torchrun

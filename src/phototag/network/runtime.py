@@ -113,8 +113,8 @@ def record(network: nn.Module, examples: Tensor) -> bytes | None:
     difference = float((output - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     if not difference <= PARITY:  # also true for NaN
         print(
-            f"note: ONNX Runtime's output differs from PyTorch's by {difference:.1e}; PyTorch runs the "
-            "network",
+            f"note: ONNX Runtime's output differs from PyTorch's by {difference:.1e}; PyTorch "
+            "runs the network",
             file=sys.stderr,
         )
         return None

@@ -1,8 +1,8 @@
 """Augmentations: tensor operations on a whole batch, with random values of each image.
 
-To add one, draw its values in `draw_augmentations`, apply them in `augment_batch`, and declare its
-strength in `AugmentParams`. Values are drawn on the CPU from a seeded generator, so that they do not
-depend on the device. The formulas are torchvision's.
+To add one, declare its strength in `AugmentParams`, draw its values in `draw_augmentations`, and
+apply them in `augment_batch`. Values are drawn on the CPU from a seeded generator, so that they do
+not depend on the device. The formulas are torchvision's.
 """
 
 import math

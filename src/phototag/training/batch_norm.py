@@ -1,6 +1,7 @@
 """Settings of batch norm layers for training."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
     """
     if distributed.world_size() == 1 or device.type == "cpu":
         return
-    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
     if any(type(layer).__module__.startswith("timm.") for layer in model.modules()):
         # PyTorch's function would drop the activation inside timm's batch norm layers.
         convert = import_timm().layers.convert_sync_batchnorm

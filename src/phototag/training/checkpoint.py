@@ -66,7 +66,9 @@ def resume(
     return state["history"], state["best"]
 
 
-def save_state(path: Path | None, history: list[dict[str, Any]], best: Weights, parts: Parts) -> None:
+def save_state(
+    path: Path | None, history: list[dict[str, Any]], best: Weights, parts: Parts
+) -> None:
     """Write what `resume` reads, in the first process.
 
     Args:

@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from phototag import base, dataset, metrics, network, training
+import phototag.base
+import phototag.dataset
+import phototag.metrics
+import phototag.network
+import phototag.training
 from phototag.base.files import content_key
 from phototag.network import distributed
 from phototag.network.backbones import TIMM
@@ -19,7 +23,13 @@ from phototag.network.params import ModelParams
 from phototag.network.pretrained import find_weights_file, list_weights_files
 from phototag.training.precision import pick_dtype
 
-PACKAGES = (base, dataset, metrics, network, training)
+PACKAGES = (
+    phototag.base,
+    phototag.dataset,
+    phototag.metrics,
+    phototag.network,
+    phototag.training,
+)
 
 
 def training_key(

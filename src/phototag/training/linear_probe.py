@@ -4,7 +4,6 @@ import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,13 @@ from phototag.dataset.dataset import (
     take_photos,
 )
 from phototag.dataset.targets import is_known, label_rates
-from phototag.metrics.selection import find_best, step_number, steps_since_best
+from phototag.metrics.selection import (
+    Record,
+    find_best,
+    selection_score,
+    step_number,
+    steps_since_best,
+)
 from phototag.network import distributed
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
@@ -138,6 +143,18 @@ def start_from_linear_probe(
         file=sys.stderr,
     )
     return best
+
+
+def report_regression(start: ProbeStep, best: Record, params: TrainingParams) -> None:
+    """Print a note if the best epoch of fine-tuning is worse than the linear probe before it."""
+    metric = params.selection_metric
+    if selection_score(best, metric) < selection_score(asdict(start), metric):
+        print(
+            "note: fine-tuning did not improve on the linear probe (val loss "
+            f"{start.val_loss:.4f}, mAP {start.mAP:.4f}): its best epoch has val loss "
+            f"{best['val_loss']:.4f} and mAP {best['mAP']:.4f}. Lower lr, set train.ema or "
+            "augment.mixup, or set model.freeze true with optimizer lbfgs"
+        )
 
 
 def predict_out_of_fold(
