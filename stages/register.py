@@ -7,7 +7,7 @@ import pandas as pd
 from phototag.base.files import file_digest, read_json
 from phototag.base.params import read_params, read_values
 from phototag.dataset.manifest import fingerprint, read_kept
-from phototag.registry.decision import stand_aside, write_decision
+from phototag.registry.decision import skip_registration, write_decision
 from phototag.registry.params import RegistrationParams
 from phototag.tracking.provenance import experiment_name
 
@@ -20,17 +20,17 @@ def main() -> None:
     """Run the stage."""
     params = read_params(RegistrationParams)
     if experiment_name() and not params.registry.experiments:
-        write_decision(REPORTS, *stand_aside(experiment_name()))
+        write_decision(REPORTS, *skip_registration(experiment_name()))
     else:
         register(params)
 
 
 def register(params: RegistrationParams) -> None:
-    """Put the model into the registry, and let it challenge the champion."""
-    # PyTorch and MLflow take seconds, which an experiment that stands aside does not need.
+    """Register the model as challenger and compare it with the champion."""
+    # Imported here because PyTorch and MLflow take seconds, and an experiment may skip this.
     from phototag.dataset.dataset import read_datasets
     from phototag.network.weights import read_metadata
-    from phototag.registry import versions
+    from phototag.registry import gate, versions
     from phototag.serving.pyfunc import digest_model
     from phototag.tracking.records import log_folder
     from phototag.tracking.runs import find_or_rebuild_run
@@ -41,14 +41,14 @@ def register(params: RegistrationParams) -> None:
     history = pd.read_csv("reports/train/history.csv")
     metadata = read_metadata(model)
     datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
-    judged = datasets["test"] if len(datasets["test"]) else datasets["val"]
+    photos = datasets["test"] if len(datasets["test"]) else datasets["val"]
     tags = versions.describe_model(
         metadata,
         scores,
         read_json(thresholds)["thresholds"],
         digest_model(model, thresholds),
         file_digest(MANIFEST)[:16],
-        fingerprint(read_kept(MANIFEST).iloc[judged.rows]),
+        fingerprint(read_kept(MANIFEST).iloc[photos.rows]),
     )
     description = versions.write_description(pd.read_csv("reports/evaluate/scores.csv"), metadata)
 
@@ -56,8 +56,8 @@ def register(params: RegistrationParams) -> None:
         key = metadata.content_key
         run_id = find_or_rebuild_run(store, key, read_values(), history)
         version = versions.register_model(store, run_id, model, thresholds, tags, description)
-        decision, comparison = versions.challenge_champion(
-            store, version, model, thresholds, judged, params.evaluate.resamples, params.seed
+        decision, comparison = gate.challenge_champion(
+            store, version, model, thresholds, photos, params.evaluate.resamples, params.seed
         )
         write_decision(REPORTS, decision, comparison)
         log_folder(store, run_id, REPORTS)

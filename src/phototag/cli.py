@@ -259,11 +259,11 @@ def tune(
 @typer_app.command()
 def history() -> None:
     """List every decision about the champion: when, which version, why."""
-    from phototag.registry import versions
+    from phototag.registry import gate
     from phototag.tracking.store import connect
 
     with connect() as store:
-        entries = versions.read_history(store)
+        entries = gate.read_history(store)
     for entry in entries:
         outcome = "champion" if entry["champion"] else "refused "
         typer.echo(
@@ -278,11 +278,11 @@ def promote(
     reason: Annotated[str, typer.Option(help="Written to its history.")] = "promoted by hand",
 ) -> None:
     """Make a registered version the champion, whatever the comparison said."""
-    from phototag.registry import versions
+    from phototag.registry import gate
     from phototag.tracking.store import connect
 
     with connect() as store:
-        decision = versions.promote(store, str(version), reason)
+        decision = gate.promote(store, str(version), reason)
     _tell(decision)
 
 
@@ -291,11 +291,11 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Written to its history.")] = "rolled back by hand",
 ) -> None:
     """Make the version champion that was it before the present one."""
-    from phototag.registry import versions
+    from phototag.registry import gate
     from phototag.tracking.store import connect
 
     with connect() as store:
-        decision = versions.roll_back(store, reason)
+        decision = gate.roll_back(store, reason)
     _tell(decision)
 
 

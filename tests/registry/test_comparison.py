@@ -1,4 +1,4 @@
-"""The rule by which a challenger wins, by simulation."""
+"""Comparison of two models, and a simulation of many challenges."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,18 +26,18 @@ REPETITIONS, CHALLENGERS, PHOTOS, LABELS = 30, 200, 100, 5
 
 
 def count_false_wins(number_of: int | None, albums: int = 0) -> int:
-    """Count the repetitions in which one of many equal challengers beats the champion.
+    """Return the number of repetitions in which an equal challenger beats the champion.
 
     Args:
-        number_of: What is taken for each challenge's number; None takes the true one.
-        albums: Photos of one album, which are all alike; 0 has single photos.
+        number_of: Number used for every challenge. Omit to use the true number.
+        albums: Number of equal photos in one group; 0 means single photos.
     """
     false, alike = 0, albums or 1
     for repetition in range(REPETITIONS):
         rng = np.random.default_rng(repetition)
         shape = (CHALLENGERS + 1, PHOTOS // alike, LABELS)
         truth = rng.random(shape[1:]) < 0.3
-        predicted = truth ^ (rng.random(shape) < 0.2)  # each errs in a fifth of all decisions
+        predicted = truth ^ (rng.random(shape) < 0.2)  # a fifth of the predictions is wrong
         truth, predicted = (np.repeat(part, alike, axis=-2) for part in (truth, predicted))
         groups = [str(photo // alike) for photo in range(truth.shape[0])]
         weights = bootstrap_weights(len(groups), 100, repetition, groups)
@@ -53,16 +53,16 @@ def count_false_wins(number_of: int | None, albums: int = 0) -> int:
 
 
 @pytest.mark.parametrize("albums", [0, 5])
-def test_of_200_equal_challengers_hardly_one_wins(albums: int) -> None:
-    # So many or more in one of 1 000 cases, if the chance of any is ALPHA.
+def test_equal_challengers_win_at_most_with_probability_alpha(albums: int) -> None:
+    # The 99.9% quantile if the probability is ALPHA.
     assert count_false_wins(None, albums) <= binom.ppf(0.999, REPETITIONS, ALPHA)
 
 
-def test_by_the_rule_of_a_single_challenge_one_of_200_wins_far_too_often() -> None:
+def test_level_of_a_single_challenge_is_too_lenient_for_200() -> None:
     assert count_false_wins(1) > binom.ppf(1 - 1e-9, REPETITIONS, ALPHA)
 
 
-def test_levels_sum_to_what_is_stated() -> None:
+def test_levels_sum_to_alpha() -> None:
     assert level(1) == ALPHA / 2
     total = sum(level(number) for number in range(1, 100_001))
     assert total == pytest.approx(ALPHA, rel=2e-5)
@@ -70,7 +70,7 @@ def test_levels_sum_to_what_is_stated() -> None:
     assert [coverage(1), coverage(2)] == ["97.5%", "99.1667%"]
 
 
-def test_a_clear_lead_still_wins_after_many_challenges() -> None:
+def test_clear_difference_wins_after_many_challenges() -> None:
     rng = np.random.default_rng(0)
     differences = np.append(0.05, 0.05 + 0.005 * rng.standard_normal(1000))
     low, high = bound_difference(differences, 400, 100)
@@ -79,16 +79,16 @@ def test_a_clear_lead_still_wins_after_many_challenges() -> None:
     assert (low, high) == pytest.approx((0.05 - half, 0.05 + half))
 
 
-def test_few_photos_tell_nothing() -> None:
-    # Six that all speak for one model are a chance of 1 in 64, over 1.25 %.
+def test_few_photos_have_no_interval() -> None:
+    # Six photos that all favour one model have probability 1/64, more than 1.25%.
     sure = np.full(101, 0.5)
     assert np.isnan(bound_difference(sure, 6, 1)).all()
     assert bound_difference(sure, 7, 1) == (0.5, 0.5)
     assert np.isnan(bound_difference(sure[:1], 400, 1)).all()
 
 
-def test_only_what_is_known_decides(datasets: dict[str, Dataset], tmp_path: Path) -> None:
-    """Of five photos nothing is known; scikit-learn has the known entries of the others."""
+def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_path: Path) -> None:
+    """Five photos have no known label; scikit-learn gets the known entries of the others."""
     judged, rng = datasets["train"], np.random.default_rng(0)
     known = rng.random(judged.targets.shape) < 0.6
     known[:5] = False
@@ -101,10 +101,10 @@ def test_only_what_is_known_decides(datasets: dict[str, Dataset], tmp_path: Path
     row = found.set_index("metric").loc["f1_micro"]
     truth = judged.targets[known]
     for name, labels in (("challenger", 3), ("champion", 1)):
-        # A model gives what is true of the labels that it knows.
+        # A model predicts the true value of the labels that it knows.
         given = (judged.targets * (np.arange(3) < labels))[known]
         assert row[name] == pytest.approx(f1_score(truth, given))
     wins, reason = judge(found)
     assert wins
-    assert f"on the same photos, of {known.sum()} known entries (challenge 1" in reason
+    assert f"on the same photos with {known.sum()} known entries (challenge 1" in reason
     assert "known" not in compare_models(judged, *files, resamples=2, seed=0)

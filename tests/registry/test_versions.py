@@ -1,4 +1,4 @@
-"""The gate of the registry, with versions that MLflow really makes."""
+"""Registered versions and the champion gate, with real MLflow models."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from phototag.dataset.dataset import Dataset
 from phototag.decoding.photos import prepare_photo
 from phototag.metrics.losses import sigmoid
 from phototag.network.weights import load_model, read_metadata
-from phototag.registry import versions
+from phototag.registry import gate, versions
 from phototag.registry.comparison import judge
 from phototag.tracking.runs import create_run
 from phototag.tracking.store import Store
@@ -37,7 +37,7 @@ def judged(datasets: dict[str, Dataset]) -> Dataset:
 
 
 def link_as_dvc(file: Path, cache: Path) -> Path:
-    """Put a link in a file's place, as DVC does with `cache.type symlink`."""
+    """Replace a file by a link, as DVC does with `cache.type symlink`."""
     kept = cache / file.parent.name / file.name
     kept.parent.mkdir(parents=True, exist_ok=True)
     file.rename(kept)
@@ -46,7 +46,7 @@ def link_as_dvc(file: Path, cache: Path) -> Path:
 
 
 class Registered:
-    """Registers models of a given skill, and lets them challenge the champion."""
+    """Registers models that know some labels, and compares them with the champion."""
 
     def __init__(self, store: Store, folder: Path, judged: Dataset) -> None:
         self.store, self.folder, self.judged = store, folder, judged
@@ -61,7 +61,7 @@ class Registered:
         )
         tags = {"model_digest": f"{known}-{fingerprint}-{size}", "test_fingerprint": fingerprint}
         version = versions.register_model(self.store, self.run_id, *files, tags, "a description")
-        decision, self.comparison = versions.challenge_champion(
+        decision, self.comparison = gate.challenge_champion(
             self.store, version, *files, self.judged, resamples=200, seed=0
         )
         return decision
@@ -80,7 +80,7 @@ def register(store: Store, tmp_path: Path, judged: Dataset) -> Registered:
     return Registered(store, tmp_path, judged)
 
 
-def test_champion_moves_only_to_a_clear_winner_on_the_same_photos(register: Registered) -> None:
+def test_only_a_clear_winner_on_the_same_photos_becomes_champion(register: Registered) -> None:
     first = register(known=1)
     assert (first["version"], first["champion"]) == (1, True)
     assert first["previous_champion"] is None
@@ -94,13 +94,13 @@ def test_champion_moves_only_to_a_clear_winner_on_the_same_photos(register: Regi
     better = register(known=3)
     assert (better["version"], better["champion"], better["previous_champion"]) == (4, True, 1)
     assert register.aliases() == (4, 4)
-    # The same model again makes no new version.
+    # The same model gets no new version.
     assert (register(known=0)["version"], register.aliases()) == (2, (4, 2))
-    kinds = [(d["version"], d["champion"]) for d in versions.read_history(register.store)]
+    kinds = [(d["version"], d["champion"]) for d in gate.read_history(register.store)]
     assert kinds == [(1, True), (2, False), (3, False), (4, True), (2, False)]
 
 
-def test_comparison_is_scikit_learns_on_the_same_photos(register: Registered) -> None:
+def test_comparison_equals_scikit_learn(register: Registered) -> None:
     register(known=2)
     register(known=3)
     table = register.comparison.set_index("metric").to_dict("index")
@@ -117,16 +117,16 @@ def test_comparison_is_scikit_learns_on_the_same_photos(register: Registered) ->
     assert table["f1_micro"]["low"] > 0
 
 
-def test_a_lead_within_the_noise_does_not_count() -> None:
+def test_difference_within_the_interval_does_not_win() -> None:
     values = {"challenger": 0.52, "champion": 0.5, "difference": 0.02, "low": -0.01, "high": 0.05}
     wins, reason = judge(pd.DataFrame([{"metric": "f1_micro", **values}]))
     assert not wins
-    assert "+0.0200, is -0.0100 to +0.0500" in reason
+    assert "+0.0200, its 97.5% interval -0.0100 to +0.0500" in reason
     wins, _ = judge(pd.DataFrame([{"metric": "f1_micro", **values, "low": 0.001}]))
     assert wins
 
 
-def test_a_version_whose_tags_were_not_all_written_is_made_anew(
+def test_version_with_missing_tags_is_registered_again(
     register: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(known=1)
@@ -146,7 +146,7 @@ def test_a_version_whose_tags_were_not_all_written_is_made_anew(
     assert register.aliases() == (3, 3)
 
 
-def test_a_champion_that_takes_other_sizes_stays(register: Registered) -> None:
+def test_champion_of_another_photo_size_stays(register: Registered) -> None:
     register(known=1, size=8)
     decision = register(known=3)
     assert not decision["champion"]
@@ -155,33 +155,31 @@ def test_a_champion_that_takes_other_sizes_stays(register: Registered) -> None:
 
 
 @pytest.mark.parametrize("lost", ["models", "model.safetensors"])
-def test_a_champion_whose_files_are_gone_stays(
-    register: Registered, tmp_path: Path, lost: str
-) -> None:
+def test_champion_with_deleted_files_stays(register: Registered, tmp_path: Path, lost: str) -> None:
     register(known=1)
     for path in list((tmp_path / "mlartifacts").rglob(lost)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     decision = register(known=3)
     assert (decision["version"], decision["champion"]) == (2, False)
-    assert "does not compare: its files cannot be fetched" in decision["reason"]
+    assert "cannot be compared: its files cannot be downloaded" in decision["reason"]
     assert "phototag promote 2" in decision["reason"]
 
 
-def test_promote_and_roll_back_by_hand(register: Registered) -> None:
+def test_promote_and_roll_back(register: Registered) -> None:
     for known in (1, 2, 3):
         register(known)
     store = register.store
     assert register.aliases() == (3, 3)
-    assert versions.roll_back(store, "bad on dogs")["version"] == 2
-    assert versions.roll_back(store, "that one too")["version"] == 1
-    with pytest.raises(InputError, match="before champion version 1 there was no other"):
-        versions.roll_back(store, "")
-    assert versions.promote(store, "3", "good after all")["previous_champion"] == 1
+    assert gate.roll_back(store, "bad on dogs")["version"] == 2
+    assert gate.roll_back(store, "that one too")["version"] == 1
+    with pytest.raises(InputError, match="version 1 is the first champion"):
+        gate.roll_back(store, "")
+    assert gate.promote(store, "3", "good after all")["previous_champion"] == 1
     assert register.aliases() == (3, 3)
-    assert versions.roll_back(store, "")["version"] == 1
+    assert gate.roll_back(store, "")["version"] == 1
     with pytest.raises(InputError, match="no version 9"):
-        versions.promote(store, "9", "")
-    history = versions.read_history(store)
+        gate.promote(store, "9", "")
+    history = gate.read_history(store)
     assert [d["kind"] for d in history] == [
         *["challenge"] * 3,
         *["rollback"] * 2,
@@ -191,7 +189,7 @@ def test_promote_and_roll_back_by_hand(register: Registered) -> None:
     assert history[3]["reason"] == "bad on dogs"
 
 
-def test_commands_for_the_champion(register: Registered) -> None:
+def test_history_promote_and_rollback_commands(register: Registered) -> None:
     for known in (1, 2):
         register(known)
 
@@ -210,7 +208,7 @@ def test_commands_for_the_champion(register: Registered) -> None:
     assert isinstance(CliRunner().invoke(typer_app, ["promote", "9"]).exception, InputError)
 
 
-def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:
+def test_version_has_tags_description_and_signature(store: Store, tmp_path: Path) -> None:
     model, thresholds = make_model(tmp_path / "model", known=3)
     metadata = read_metadata(model)
     tags = versions.describe_model(
@@ -234,7 +232,7 @@ def test_a_version_tells_what_it_is(store: Store, tmp_path: Path) -> None:
     assert info.saved_input_example_info
 
 
-def test_registered_model_takes_photos(register: Registered, tmp_path: Path) -> None:
+def test_registered_model_labels_photos(register: Registered, tmp_path: Path) -> None:
     register(known=2)
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(

@@ -14,7 +14,7 @@ from stages import register
 from tests.conftest import SHIPPED_PARAMS
 
 
-def test_an_experiment_registers_nothing_unless_asked(
+def test_experiment_is_registered_only_if_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def test_an_experiment_registers_nothing_unless_asked(
     assert "Registered: no, the experiment my-<try>" in told
     assert "0.1235" in told
 
-    # Asked, it goes on to its inputs.
+    # If requested, the stage reads its inputs.
     text = SHIPPED_PARAMS.read_text().replace("experiments: false", "experiments: true")
     (tmp_path / "params.yaml").write_text(text)
     (tmp_path / "reports/evaluate/metrics.json").unlink()
@@ -43,7 +43,7 @@ def test_an_experiment_registers_nothing_unless_asked(
         register.main()
 
 
-def test_an_old_decision_is_told_with_its_time(tmp_path: Path) -> None:
+def test_page_and_summary_show_the_time_of_the_decision(tmp_path: Path) -> None:
     decision = {
         "name": "phototag",
         "version": 4,
@@ -65,10 +65,10 @@ def test_an_old_decision_is_told_with_its_time(tmp_path: Path) -> None:
     (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.6}')
     told = summarize(tmp_path)
     assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in told
-    assert "`phototag history` tells what came since" in told
+    assert "`phototag history`" in told
 
 
-def test_standing_aside_imports_neither_pytorch_nor_mlflow(tmp_path: Path) -> None:
+def test_skipped_registration_imports_neither_pytorch_nor_mlflow(tmp_path: Path) -> None:
     shutil.copy(SHIPPED_PARAMS, tmp_path / "params.yaml")
     told = subprocess.run(
         [

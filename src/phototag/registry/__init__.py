@@ -1,1 +1,1 @@
-"""The versions of the model: which one is the champion, and why."""
+"""Versions of the model in the MLflow registry, and the choice of the champion."""

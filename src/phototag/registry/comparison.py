@@ -1,9 +1,9 @@
-"""Two models on the same photos.
+"""Comparison of a challenger with the champion on the same photos.
 
-One of many equal challengers leads by luck. So each further challenge of a champion on the same
-photos must be surer: the k-th wins at the level ALPHA / (k (k + 1)), and as these sum to ALPHA, the
-chance that a model that is no better ever wins is at most ALPHA, however many are tried (by Boole's
-inequality, whatever the models have in common).
+If many equal challengers are compared with one champion, one of them leads by chance. Therefore
+the k-th challenge is tested at the one-sided level ALPHA / (k (k + 1)). These levels sum to ALPHA.
+By Boole's inequality, the probability that a challenger that is not better ever wins is at most
+ALPHA, for any number of challengers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,57 +26,76 @@ from phototag.network.weights import load_model
 from phototag.registry.decision import COLUMNS
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
-DECIDES = "f1_micro"
-ALPHA = 0.025  # of all challenges of one champion together; one-sided
+DECIDING_METRIC = "f1_micro"
+ALPHA = 0.025  # one-sided, for all challenges of one champion together
 
 
-def why_incomparable(judged: Dataset, model_file: Path, thresholds_file: Path) -> str:
-    """Say why a model cannot be judged on these photos; nothing where it can."""
-    try:
-        (_, metadata), size = load_model(model_file), judged.images.shape[1]
-        known = set(read_json(thresholds_file)["thresholds"])
-    except (InputError, OSError, KeyError, TypeError, ValueError) as error:
-        return f"its files cannot be read ({error})"
-    if metadata.labels != judged.labels:
-        return "it has other labels"
+def check_comparable(photos: Dataset, model_file: Path, thresholds_file: Path) -> None:
+    """Check that a model can be evaluated on photos.
+
+    Raises:
+        InputError: The model cannot be read, or has other labels or another photo size.
+    """
+    _, metadata = load_model(model_file)
+    size = photos.images.shape[1]
+    if metadata.labels != photos.labels:
+        raise InputError("it has other labels")
     if metadata.size != size:
-        return f"it takes photos of {metadata.size} pixels a side, and these have {size}"
-    return "" if known >= set(metadata.labels) else "its thresholds are of other labels"
+        raise InputError(f"it takes photos of {metadata.size} pixels a side, not {size}")
+    if not set(metadata.labels) <= set(read_json(thresholds_file)["thresholds"]):
+        raise InputError("its thresholds are of other labels")
 
 
 def compare_models(
-    judged: Dataset,
+    photos: Dataset,
     challenger: tuple[Path, Path],
     champion: tuple[Path, Path],
     resamples: int,
     seed: int,
-    number: int = 1,
+    challenge: int = 1,
 ) -> pd.DataFrame:
     """Score two models on the same photos, each at its own thresholds.
 
-    The interval of the difference is a paired bootstrap: in each resample both are judged on the
-    same photos (whole albums), so that what is hard for both cancels out. Photos of which nothing
-    is known say nothing, and are none of those that are drawn from.
+    The difference has a paired bootstrap interval: every resample draws the same photos (whole
+    groups) for both models, so photos that are hard for both cancel out. Photos without a known
+    label are ignored.
 
     Args:
-        judged: The photos.
-        challenger: Its model file and its thresholds file.
-        champion: The same of the other.
-        resamples: Of the bootstrap.
-        seed: Of the resamples.
-        number: Which challenge of this champion on these photos it is, from 1.
+        photos: Photos with labels, such as the test split.
+        challenger: Model file and thresholds file of the challenger.
+        champion: Model file and thresholds file of the champion.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+        challenge: Number of this challenge of the champion, from 1.
 
     Returns:
-        `COLUMNS`; difference is the challenger minus the champion, low and high its interval, of
-        `bound_difference`. And known, how many entries these count over, only where some are not.
+        Table with `COLUMNS`, one row per metric. `difference` is challenger minus champion, `low`
+        and `high` are the interval of `bound_difference`. If some labels are unknown, the column
+        `known` holds the number of known entries.
     """
-    judged = take_photos(judged, np.flatnonzero(is_known(judged.targets).any(axis=1)))
-    weights = bootstrap_weights(len(judged), resamples, seed, judged.groups)
-    groups = len(set(judged.groups)) or len(judged)
-    new, old = (_score(judged, *files, weights) for files in (challenger, champion))
-    table = pd.DataFrame(list_differences(new, old, METRICS, groups, number), columns=COLUMNS)
-    known = np.count_nonzero(is_known(judged.targets))
-    return table if judged.complete else table.assign(known=known)
+    photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
+    weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
+    groups = len(set(photos.groups)) or len(photos)
+    new, old = (_score(photos, *files, weights) for files in (challenger, champion))
+    rows = list_differences(new, old, METRICS, groups, challenge)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    known = np.count_nonzero(is_known(photos.targets))
+    return table if photos.complete else table.assign(known=known)
+
+
+def _score(
+    photos: Dataset, model_file: Path, thresholds_file: Path, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    network, metadata = load_model(model_file)
+    point, device = read_json(thresholds_file), pick_device()
+    logits = predict_logits(network.to(device), photos, device) / point["temperature"]
+    thresholds = np.array([point["thresholds"][label] for label in metadata.labels])
+    probabilities = sigmoid(logits)
+    return (
+        classification_scores(photos.targets, probabilities >= thresholds, weights)
+        | ranking_scores(photos.targets, probabilities, weights)
+        | {"loss": weighted_cross_entropy(photos.targets, logits, weights)}
+    )
 
 
 def list_differences(
@@ -84,19 +103,16 @@ def list_differences(
     old: Mapping[str, np.ndarray],
     metrics: Iterable[str],
     groups: int,
-    number: int = 1,
+    challenge: int = 1,
 ) -> list[tuple[str, float, float, float, float, float]]:
-    """List what two models score, and how far apart they are.
+    """Return for each metric its name, new value, old value, difference, and interval bounds.
 
     Args:
-        new: Metric -> its value on the photos as they are, and on each resample, [1 + resamples].
-        old: The same of the other, on the same resamples.
-        metrics: Which ones.
-        groups: As of `bound_difference`, and so is `number`.
-        number: Which challenge it is, from 1.
-
-    Returns:
-        A row a metric: its name, the new value, the old one, their difference, and its interval.
+        new: Values of each metric on the original sample and on each resample, [1 + resamples].
+        old: Values of the other model on the same resamples.
+        metrics: Names of the metrics to list.
+        groups: Number of photos or groups that the resamples draw from.
+        challenge: Number of the challenge, from 1.
     """
     return [
         (
@@ -104,79 +120,63 @@ def list_differences(
             float(new[name][0]),
             float(old[name][0]),
             float(new[name][0] - old[name][0]),
-            *bound_difference(new[name] - old[name], groups, number),
+            *bound_difference(new[name] - old[name], groups, challenge),
         )
         for name in metrics
     ]
 
 
-def level(number: int) -> float:
-    """Return the one-sided level of the k-th challenge; the sum over all k is `ALPHA`."""
-    return ALPHA / (number * (number + 1))
+def level(challenge: int) -> float:
+    """Return the one-sided level of the k-th challenge; the levels of all k sum to `ALPHA`."""
+    return ALPHA / (challenge * (challenge + 1))
 
 
-def coverage(number: int) -> str:
-    """Write the coverage of the interval of the k-th challenge, in percent."""
-    return f"{100 * (1 - 2 * level(number)):.6g}%"
+def coverage(challenge: int) -> str:
+    """Return the coverage of the k-th challenge's interval in percent."""
+    return f"{100 * (1 - 2 * level(challenge)):.6g}%"
 
 
-def bound_difference(differences: np.ndarray, groups: int, number: int) -> tuple[float, float]:
-    """Compute the interval of a difference, so wide as the k-th challenge asks.
+def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tuple[float, float]:
+    """Return the interval of a difference at the level of the k-th challenge.
 
-    A thousand resamples have no percentile of one in a million: the interval is the difference
-    plus and minus t s, with s the deviation over the resamples and t of Student's distribution
-    with one degree of freedom less than there are groups of photos.
+    Percentiles of a thousand resamples do not reach such small levels. The interval is therefore
+    the difference plus and minus t s, where s is the standard deviation over the resamples and t a
+    quantile of Student's distribution with groups - 1 degrees of freedom.
 
     Args:
-        differences: Of the photos as they are, and of each resample, [1 + resamples].
-        groups: How many photos or albums were drawn from.
-        number: Which challenge it is, from 1.
+        differences: Difference on the original sample and on each resample, [1 + resamples].
+        groups: Number of photos or groups that the resamples draw from.
+        challenge: Number of the challenge, from 1.
 
     Returns:
-        Lower and upper end; NaN where so few groups could by chance alone all speak for one model.
+        Lower and upper bound. NaN if all groups can favour one model by chance with a probability
+        above the level.
     """
-    if 0.5**groups > level(number) or len(differences) < 2:
+    if 0.5**groups > level(challenge) or len(differences) < 2:
         return float("nan"), float("nan")
-    half = student.ppf(1 - level(number), groups - 1) * np.nanstd(differences[1:], ddof=1)
+    half = student.ppf(1 - level(challenge), groups - 1) * np.nanstd(differences[1:], ddof=1)
     return float(differences[0] - half), float(differences[0] + half)
 
 
-def _score(
-    judged: Dataset, model_file: Path, thresholds_file: Path, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    network, metadata = load_model(model_file)
-    point, device = read_json(thresholds_file), pick_device()
-    logits = predict_logits(network.to(device), judged, device) / point["temperature"]
-    thresholds = np.array([point["thresholds"][label] for label in metadata.labels])
-    probabilities = sigmoid(logits)
-    return (
-        classification_scores(judged.targets, probabilities >= thresholds, weights)
-        | ranking_scores(judged.targets, probabilities, weights)
-        | {"loss": weighted_cross_entropy(judged.targets, logits, weights)}
-    )
+def judge(comparison: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
+    """Return whether the challenger wins, and the reason.
 
-
-def judge(comparison: pd.DataFrame, number: int = 1) -> tuple[bool, str]:
-    """Decide whether the challenger wins, and say why.
-
-    It wins when the whole interval of the difference in micro F1 is above 0: a lead that other
-    photos of the same kind might as well have turned round does not count.
+    The challenger wins if the whole interval of the difference in micro F1 is above 0.
 
     Args:
-        comparison: Of `compare_models`.
-        number: Which challenge of this champion on these photos it is, from 1.
+        comparison: Table returned by `compare_models`.
+        challenge: Number of this challenge of the champion, from 1.
     """
-    row = comparison.set_index("metric").loc[DECIDES].to_dict()
+    row = comparison.set_index("metric").loc[DECIDING_METRIC].to_dict()
     wins = bool(row["low"] > 0)
     verb = "beats" if wins else "does not clearly beat"
-    photos = f"photos, of {row['known']:.0f} known entries" if "known" in row else "photos"
+    scores = f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}"
     if np.isnan(row["low"]):
-        return False, (
-            f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: these are too few "
-            f"photos, or too few albums, to tell (challenge {number} of this champion)"
+        reason = "there are too few photos or groups for an interval"
+    else:
+        known = f" with {row['known']:.0f} known entries" if "known" in row else ""
+        reason = (
+            f"the difference is {row['difference']:+.4f}, its {coverage(challenge)} interval "
+            f"{row['low']:+.4f} to {row['high']:+.4f} on the same photos{known}"
         )
-    return wins, (
-        f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}: the difference, "
-        f"{row['difference']:+.4f}, is {row['low']:+.4f} to {row['high']:+.4f} at "
-        f"{coverage(number)} on the same {photos} (challenge {number} of this champion)"
-    )
+    return wins, f"{scores}: {reason} (challenge {challenge} of this champion)"

@@ -1,4 +1,4 @@
-"""What is decided about a version, and the page on it: both models' scores side by side."""
+"""The `register` stage's decision, and the page that shows it with both models' scores."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,35 +14,45 @@ MODEL_NAME = "phototag"
 COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 
 
-def stand_aside(experiment: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return the decision on an experiment that was not asked to register, and no comparison."""
-    decision = {
+def make_decision(
+    kind: str, version: int | None, previous: int | None, wins: bool, reason: str
+) -> dict[str, Any]:
+    """Return a decision about the champion with the current time (UTC).
+
+    Args:
+        kind: `challenge`, `promote`, `rollback` or `experiment`.
+        version: Version that the decision is about, or None if nothing was registered.
+        previous: Version that was the champion before, or None.
+        wins: Whether `version` becomes the champion.
+        reason: Reason that users read.
+    """
+    return {
         "name": MODEL_NAME,
-        "version": None,
-        "champion": False,
-        "previous_champion": None,
-        "kind": "experiment",
-        "reason": (
-            f"the experiment {experiment} is not registered: `dvc exp apply {experiment}` and "
-            "`dvc repro --force --single-item register` do it, or -S registry.experiments=true"
-        ),
-        "time": write_time(),
+        "version": version,
+        "champion": wins,
+        "previous_champion": previous,
+        "kind": kind,
+        "reason": reason,
+        "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     }
-    return decision, pd.DataFrame(columns=COLUMNS)
 
 
-def write_time() -> str:
-    """Write the present time, by which decisions are told apart."""
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+def skip_registration(experiment: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the decision not to register a DVC experiment, and an empty comparison."""
+    reason = (
+        f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
+        "`dvc repro --force --single-item register`, or set registry.experiments to true"
+    )
+    return make_decision("experiment", None, None, False, reason), pd.DataFrame(columns=COLUMNS)
 
 
 def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.DataFrame) -> None:
     """Write decision.json, comparison.csv and report.html.
 
     Args:
-        folder: Where they go.
-        decision: Of `versions.challenge_champion`.
-        comparison: Of the same.
+        folder: Output folder.
+        decision: Decision returned by `gate.challenge_champion` or `skip_registration`.
+        comparison: Comparison returned with the decision.
     """
     write_json(folder / "decision.json", decision)
     write_table(folder / "comparison.csv", comparison)
@@ -50,7 +60,7 @@ def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.Dat
         folder / "report.html",
         "phototag.registry",
         "report.html.j2",
-        title="Is it better than the champion?",
+        title="Comparison with the champion",
         headline=[decision["reason"]],
         decision=decision,
         rows=comparison.to_dict("records"),

@@ -5,7 +5,7 @@ from phototag.evaluation.params import EvaluateParams
 
 
 class RegistryParams(ParamGroup):
-    """The group `registry`: which models are registered."""
+    """Group `registry`: which models are registered."""
 
     experiments: bool
 
