@@ -110,7 +110,9 @@ def test_folders_that_cannot_be_labels(
 def test_links_out_of_the_folder_are_refused(source: Path, tmp_path: Path) -> None:
     paint(tmp_path / "outside.png", 9)
     (source / "cats/3.png").symlink_to(tmp_path / "outside.png")
-    with pytest.raises(InputError, match=r"cats/3\.png: link to a file outside the folder; mend or remove"):
+    with pytest.raises(
+        InputError, match=r"cats/3\.png: link to a file outside the folder; mend or remove"
+    ):
         run_import(source, tmp_path / "raw")
 
 

@@ -1,1 +1,1 @@
-"""What people do with a model on their own machine: predict, export, demo."""
+"""What users do with a trained model: predict, demo, export, and the summary of an evaluation."""

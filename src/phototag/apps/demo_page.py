@@ -1,4 +1,4 @@
-"""The page of `phototag demo`, which Streamlit runs: drop a photo, see what the model sees."""
+"""Streamlit page of `phototag demo`: drop a photo, see labels, scores and a heat map."""
 
 import sys
 from pathlib import Path
@@ -14,11 +14,11 @@ from phototag.evaluation.gradcam import locate_labels
 from phototag.pages.escaping import escape_streamlit
 from phototag.serving.tagger import Tagger, load_tagger, tag_photos
 
-WIDTH = 220  # of a picture on the page, pixels
+WIDTH = 220  # width of an image on the page, in pixels
 
 
 def main() -> None:
-    """Draw the page; Streamlit calls this again at every change."""
+    """Draw the page; Streamlit calls this function again after every change."""
     st.set_page_config(page_title="phototag", layout="wide")
     st.title("phototag")
     model, thresholds = (Path(argument) for argument in sys.argv[1:3])
@@ -29,7 +29,7 @@ def main() -> None:
         return
     if tagger.origin:
         (st.warning if tagger.is_synthetic else st.caption)(escape_streamlit(tagger.origin))
-    file = st.file_uploader("Drop a photo here; it stays on this machine.")
+    file = st.file_uploader("Drop a photo here. It is not sent to another machine.")
     if file is None:
         return
     (tags,) = tag_photos(tagger, [file.getvalue()])
@@ -41,20 +41,19 @@ def main() -> None:
     ranked = sorted(tags.scores, key=lambda label: -tags.scores[label])
     with left:
         for label in ranked:
-            threshold = float(tagger.thresholds[tagger.labels.index(label)])
+            score, threshold = tags.scores[label], tagger.thresholds[tagger.labels.index(label)]
             mark = "**yes**" if label in tags.labels else "no"
-            score = f"{tags.scores[label]:.2f} (threshold {threshold:.2f})"
-            text = f"{escape_streamlit(label)}: {score}, {mark}"
-            st.progress(tags.scores[label], text=text)
+            text = f"{escape_streamlit(label)}: {score:.2f}, threshold {threshold:.2f}, {mark}"
+            st.progress(score, text=text)
     with right:
-        shown = st.selectbox("Where did it see", ranked)
-        seen = _draw_heat(tagger, tags.pixels, tagger.labels.index(shown))
-        if seen is None:
-            st.image(tags.pixels, caption="what the network saw", width=WIDTH)
-            st.caption("No heat map: this network's attention mixes the places of a photo.")
+        label = st.selectbox("Heat map for", ranked)
+        heat = _draw_heat(tagger, tags.pixels, tagger.labels.index(label))
+        if heat is None:
+            st.image(tags.pixels, caption="input of the network", width=WIDTH)
+            st.caption("No heat map: this network has no feature maps with positions.")
         else:
-            captions = ["what the network saw", escape_streamlit(shown)]
-            st.image([tags.pixels, seen], caption=captions, width=WIDTH)
+            captions = ["input of the network", escape_streamlit(label)]
+            st.image([tags.pixels, heat], caption=captions, width=WIDTH)
 
 
 @st.cache_resource  # type: ignore[untyped-decorator]

@@ -1,4 +1,7 @@
-"""Predictions as one JSON document for tools of labelling, made of JSON lines at the end."""
+"""Formats in which all predictions are one JSON document: COCO and Label Studio.
+
+A document is made at the end from the JSON lines of `formats.as_jsonl`.
+"""
 
 import json
 import os
@@ -13,30 +16,30 @@ from tqdm import tqdm
 from phototag.apps.formats import show_bytes
 from phototag.decoding.formats import FORMATS
 
-# For Label Studio: <Choices name="labels" toName="image" choice="multiple">
+# Names in Label Studio's configuration: <Choices name="labels" toName="image" choice="multiple">
 CONTROL, OBJECT = "labels", "image"
-LYING = (5, 6, 7, 8)  # EXIF orientations of a photo that is turned by a quarter
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[str]) -> Iterator[str]:
-    """COCO's instances: each label of a photo is an annotation of the whole photo, with its score.
+    """Yield a COCO instances file, with one annotation of the whole photo per label.
 
     Files that cannot be read are left out.
 
     Args:
-        names: The files, relative to where one is.
-        labels: The categories, which are numbered from 1.
-        rows: Each photo's JSON line.
+        names: Paths of the files.
+        labels: Names of all labels; category ids start at 1.
+        rows: JSON line of each file.
     """
     measured = tqdm(names, "measure", disable=None)
-    sizes = {name: size for name in measured if (size := _measure(name))}
+    sizes = {name: size for name in measured if (size := _photo_size(name))}
     numbers = {name: number for number, name in enumerate(sizes, start=1)}
     categories = ({"id": n, "name": label} for n, label in enumerate(labels, start=1))
 
-    def box_labels() -> Iterator[dict[str, Any]]:
+    def annotate() -> Iterator[dict[str, Any]]:
         for name, row in zip(names, map(json.loads, rows), strict=True):
             if row["error"]:
-                sizes.pop(name, None)  # its header could be read
+                sizes.pop(name, None)  # the header was readable, the pixels were not
             for label in row["labels"] if name in sizes else ():
                 yield {
                     "image_id": numbers[name],
@@ -48,8 +51,8 @@ def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[str]) ->
                     "score": row["scores"][label],
                 }
 
-    annotations = ({"id": number, **box} for number, box in enumerate(box_labels(), start=1))
-    # The images last: by then it is known which could be read.
+    annotations = ({"id": number, **box} for number, box in enumerate(annotate(), start=1))
+    # The images are written last, because the unreadable ones are then known.
     yield '{"info": {"description": "Predictions of phototag"}, "licenses": [],\n"categories": '
     yield from _write_list(categories)
     yield ',\n"annotations": '
@@ -65,16 +68,16 @@ def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[str]) ->
 def as_labelstudio(
     names: Sequence[str], labels: Sequence[str], rows: Iterable[str]
 ) -> Iterator[str]:
-    """Label Studio's tasks with pre-annotations (https://labelstud.io/guide/predictions).
+    """Yield Label Studio tasks with predictions (https://labelstud.io/guide/predictions).
 
-    A task's score is how sure the model is of the label of which it is least sure, 0.5..1. Files
-    that cannot be read are left out.
+    The score of a task is the smallest confidence over its labels, 0.5..1. Files that cannot be
+    read are left out.
 
     Args:
-        names: The files. What Label Studio calls LOCAL_FILES_DOCUMENT_ROOT, out of which it serves
-            nothing, is the current folder; or `/`, where a name is absolute or leads out of that.
-        labels: All of them.
-        rows: Each photo's JSON line.
+        names: Paths of the files. Set Label Studio's LOCAL_FILES_DOCUMENT_ROOT to the current
+            folder, or to `/` if a path is absolute or leads out of the current folder.
+        labels: Names of all labels.
+        rows: JSON line of each file.
     """
     root = Path("/" if any(map(_leads_out, names)) else Path.cwd())
     tasks = (
@@ -86,7 +89,7 @@ def as_labelstudio(
     yield "\n"
 
 
-# Of photos, labels and each photo's JSON line.
+# Name -> function that takes files, labels and JSON lines and yields the document's text.
 DOCUMENTS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[str]], Iterator[str]]] = {
     "coco": as_coco,
     "labelstudio": as_labelstudio,
@@ -99,35 +102,35 @@ def _leads_out(name: str) -> bool:
 
 
 def _describe_task(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    result = {
+    choices: dict[str, Any] = {
         "id": CONTROL,
         "type": "choices",
         "from_name": CONTROL,
         "to_name": OBJECT,
-        "value": {"choices": row["labels"]},
     }
+    choices["value"] = {"choices": row["labels"]}
     prediction = {
         "model_version": "phototag",
         "score": min(max(score, 1 - score) for score in row["scores"].values()),
-        "result": [result] if row["labels"] else [],
+        "result": [choices] if row["labels"] else [],
     }
     path = quote(os.fsencode(Path(name).as_posix()))
     return {"data": {"image": f"/data/local-files/?d={path}"}, "predictions": [prediction]}
 
 
-def _measure(name: str) -> tuple[int, int] | None:
-    """Return a photo's width and height as one sees it, or None for no photo."""
+def _photo_size(name: str) -> tuple[int, int] | None:
+    """Return width and height after EXIF rotation, in pixels, or None for an unreadable photo."""
     try:
         with Image.open(name, formats=FORMATS) as image:
             width, height = image.size
-            lying = image.getexif().get(0x0112) in LYING
-    except Exception:  # decoders of hostile files raise anything at all
+            turned = image.getexif().get(0x0112) in QUARTER_TURNS
+    except Exception:  # decoders raise many types of errors for damaged files
         return None
-    return (height, width) if lying else (width, height)
+    return (height, width) if turned else (width, height)
 
 
 def _write_list(values: Iterable[Any]) -> Iterator[str]:
-    """Write a JSON list, an element a line."""
+    """Yield a JSON list with one element per line."""
     separator = "["
     for value in values:
         yield separator + "\n" + json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A trained model as ONNX, for runtimes without PyTorch."""
+"""Export of a trained model to ONNX, for runtimes without PyTorch."""
 
 import json
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from phototag.serving.tagger import Tagger, draw_examples
 
 
 class Probabilities(nn.Module):
-    """The network with what turns its logits into probabilities."""
+    """A network with its temperature and the sigmoid, from pixels to probabilities."""
 
     def __init__(self, tagger: Tagger) -> None:
         super().__init__()
@@ -23,56 +23,60 @@ class Probabilities(nn.Module):
         self.temperature = tagger.temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 [batch, 3, size, size] to 0..1 [batch, num_labels]."""
+        """Compute probabilities, 0..1 [batch, num_labels], of uint8 [batch, 3, size, size]."""
         return torch.sigmoid(self.network(images) / self.temperature)
 
 
 def export_onnx(tagger: Tagger, path: Path) -> None:
-    """Write one ONNX file for batches of any size.
+    """Write a model as one ONNX file for batches of any size.
 
-    Its input `images` is uint8 [batch, 3, size, size], as the packed array has them but with the
-    channels first; its output `probabilities` is float32 [batch, num_labels]. The labels and their
-    thresholds stand in its metadata.
+    The input `images` is uint8 [batch, 3, size, size], RGB. The output `probabilities` is float32
+    [batch, num_labels]. The metadata property `thresholds` is a JSON object, label -> threshold.
 
     Args:
-        tagger: The model.
-        path: The file.
+        tagger: Model.
+        path: File to write.
 
     Raises:
-        InputError: ONNX is not installed, or cannot express the network; or ONNX Runtime, where it
-            is installed, does not give what PyTorch does.
+        InputError: ONNX is not installed, it cannot express the network, or ONNX Runtime, if
+            installed, computes other values than PyTorch.
     """
     if find_spec("onnx") is None:
-        raise InputError("`phototag export` needs ONNX: run `make setup-onnx`")
+        raise InputError("phototag export needs ONNX: run `make setup-onnx`")
     import onnx
 
     network, example = Probabilities(tagger), draw_examples(tagger)
     try:
-        recorded = export_graph(network, example, "images", "probabilities")
-    except Exception as error:  # its exporter raises anything at all
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise InputError(f"this network cannot be written as ONNX ({reason})") from None
-    _check_parity(recorded, network, example)
-    found = onnx.load_from_string(recorded)
+        graph = export_graph(network, example, "images", "probabilities")
+    except Exception as error:  # the exporter raises many types of errors
+        raise InputError(f"the network cannot be exported to ONNX ({_reason(error)})") from None
+    _check_parity(graph, network, example)
+    model = onnx.load_from_string(graph)
     thresholds = dict(zip(tagger.labels, tagger.thresholds.tolist(), strict=True))
-    onnx.helper.set_model_props(found, {"thresholds": json.dumps(thresholds)})
-    onnx.checker.check_model(found)
+    onnx.helper.set_model_props(model, {"thresholds": json.dumps(thresholds)})
+    onnx.checker.check_model(model)
     with replace_file(path) as temporary:
-        onnx.save(found, str(temporary))
+        onnx.save(model, str(temporary))
 
 
 @torch.inference_mode()
-def _check_parity(recorded: bytes, network: nn.Module, example: Tensor) -> None:
+def _check_parity(graph: bytes, network: nn.Module, example: Tensor) -> None:
     if find_spec("onnxruntime") is None:
         return
     import onnxruntime
 
     try:
-        session = onnxruntime.InferenceSession(recorded, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {"images": example.numpy()})
-    except Exception as error:  # of its own kinds
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"ONNX Runtime cannot run this network ({reason})") from None
-    off = float(np.abs(found - network(example).numpy()).max())
-    if not off <= PARITY:  # nor where it is NaN
-        raise InputError(f"ONNX Runtime is off by {off:.1e} with this network: nothing is written")
+    except Exception as error:  # ONNX Runtime has no common base class of errors
+        raise InputError(f"ONNX Runtime cannot run the network ({_reason(error)})") from None
+    difference = float(np.abs(found - network(example).numpy()).max())
+    if not difference <= PARITY:  # written so that NaN fails
+        raise InputError(
+            f"probabilities of ONNX Runtime differ by {difference:.1e} from PyTorch, more than "
+            f"{PARITY:.0e}: no file was written"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__

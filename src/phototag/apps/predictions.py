@@ -1,20 +1,19 @@
-"""Photos named on the command line, and what is said of them, written as it comes."""
+"""Prediction of labels for the photos that a user names, written as they are predicted."""
 
 import codecs
-import errno
-import fcntl
 import hashlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from glob import glob, has_magic
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from phototag.apps.documents import DOCUMENTS
@@ -34,22 +33,23 @@ from phototag.serving.tagger import (
     tag_photos,
 )
 
-LOADING = Lock()  # of threads, one loads and records the network
-MANY = 200  # photos from which on it pays to record the network for ONNX Runtime
+LOADING = Lock()  # threads share one network, which the first of them loads
+MANY = 200  # number of photos from which exporting the network to ONNX Runtime saves time
+Report = Callable[[str], object]
 
 
 def find_photos(
-    sources: Iterable[str], listed: Iterable[str], tell: Callable[[str], object] = lambda text: None
+    sources: Iterable[str], listed: Iterable[str], report: Report = lambda text: None
 ) -> list[str]:
-    """Find the photos that sources name, each once, in the order given.
+    """Return the photos that sources name, without repetitions, in the given order.
 
     Args:
-        sources: Files, folders (searched through, by extension), patterns, or `-`.
-        listed: The lines that `-` stands for, one path each.
-        tell: Is told how many files of systems and tools a folder holds; they are passed over.
+        sources: Files, folders (searched recursively for known extensions), patterns, or `-`.
+        listed: Paths to use for `-`.
+        report: Receives a sentence about the system files in a folder, which are ignored.
 
     Raises:
-        InputError: A folder or pattern holds no photo, or none is named at all.
+        InputError: A folder or pattern has no photo, or no photo is named.
     """
     found: dict[str, None] = {}
     for source in sources:
@@ -59,32 +59,33 @@ def find_photos(
         elif path.is_dir():
             files = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_EXTENSIONS)
             inside = (file.relative_to(path).as_posix() for file in files if not file.is_dir())
-            brought, left = split_system_files(inside)
-            names = [str(path / name) for name in sorted(brought, key=_natural)]
-            for sentence in describe_system_files(left):
-                tell(f"{show_name(source)}: {sentence}")
-        # Path.glob takes no absolute pattern.
+            photos, system_files = split_system_files(inside)
+            names = [str(path / name) for name in sorted(photos, key=_natural_key)]
+            for sentence in describe_system_files(system_files):
+                report(f"{show_name(source)}: {sentence}")
+        # Path.glob does not accept absolute patterns.
         elif has_magic(source) and not path.exists():
-            names = sorted(glob(source, recursive=True), key=_natural)  # noqa: PTH207
+            names = sorted(glob(source, recursive=True), key=_natural_key)  # noqa: PTH207
         else:
             names = [source]
         if not names:
-            raise InputError(f"{show_name(source)} holds no photo")
+            raise InputError(f"{show_name(source)}: no photos found: give other files or folders")
         found |= dict.fromkeys(names)
     if not found:
-        raise InputError("name photos, folders, patterns, or - for a list of paths")
+        raise InputError("no photos given: give files, folders, patterns, or - for a list of paths")
     return list(found)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort im2 before im10."""
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts im2 before im10."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
 
 
-def read_list(stream: BinaryIO) -> Iterator[str]:
-    """Read a list of paths as programs write it: a line each, of Unix or Windows, or NUL between.
+def read_path_list(stream: BinaryIO) -> Iterator[str]:
+    """Yield the paths of a list, one per line (Unix or Windows) or separated by NUL.
 
-    Names need not be UTF-8; a name that really ends in a carriage return is kept where it exists.
+    Paths may have bytes that are not UTF-8. A trailing carriage return is removed unless a file of
+    that name exists.
     """
     data = stream.read().removeprefix(codecs.BOM_UTF8)
     for line in data.split(b"\0" if b"\0" in data else b"\n"):
@@ -95,15 +96,16 @@ def read_list(stream: BinaryIO) -> Iterator[str]:
 def predict(
     tagger: Tagger, names: Sequence[str], backend: Backend = "sequential", done: int = 0
 ) -> Iterator[tuple[str, Tags]]:
-    """Tag files batch by batch, with a progress bar on a terminal.
+    """Predict the labels of files in batches, with a progress bar on a terminal.
 
     Args:
-        tagger: The model.
-        names: The files.
-        backend: Of `run_in_order`; each worker loads the model once.
-        done: How many of the files are not to be tagged again.
+        tagger: Model.
+        names: Paths of the files.
+        backend: Backend of `run_in_order`; each worker loads the model once.
+        done: Number of files to skip at the start.
     """
-    many = len(names) >= MANY  # also where few are left: the digits are the same runtime's
+    # Decided by all files, so that a resumed run computes with the same runtime.
+    many = len(names) >= MANY
     if backend == "sequential":
         work = partial(_tag_files, accelerate_tagger(tagger) if many else tagger)
     else:
@@ -125,185 +127,148 @@ def _tag_in_worker(
     with LOADING:
         tagger = _load(files, many)
     found = _tag_files(tagger, [str(folder / name) for name in names])
-    # The pixels would be most of what is sent back.
+    # The output does not need the pixels, which would be most of the data sent back.
     return [replace(tags, pixels=None) for tags in found]
 
 
 @cache
 def _load(files: tuple[Path, ...], many: bool) -> Tagger:
-    model, thresholds = files
-    tagger = load_tagger(model, thresholds)
+    tagger = load_tagger(*files)
     return accelerate_tagger(tagger) if many else tagger
 
 
-def show_predictions(
-    tagger: Tagger,
-    names: Sequence[str],
-    format_: str,
-    tell: Callable[[str], object],
-    backend: Backend = "sequential",
-) -> None:
-    """Write what is said of photos to the standard output, each as it comes, or one document.
+@dataclass(frozen=True)
+class PredictionJob:
+    """Photos to label, and the format of the output.
 
-    A table is in the terminal's encoding, what programs read is UTF-8.
-
-    Args:
-        tagger: The model.
-        names: Of `order_names`.
-        format_: Of `FORMATS`.
-        tell: Is told of photos that cannot be read, where the format does not show them.
-        backend: Of `predict`.
-
-    Raises:
-        InputError: Not one could be read.
+    Attributes:
+        tagger: Model.
+        names: Paths returned by `order_names`.
+        format: Key of `FORMATS`.
+        report: Receives a message for each unreadable photo and about resuming.
+        backend: Backend of `predict`.
     """
-    encoding = sys.stdout.encoding if format_ == "table" else "utf-8"
 
-    def write(text: str) -> None:
-        sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
-        sys.stdout.flush()
+    tagger: Tagger
+    names: Sequence[str]
+    format: str
+    report: Report
+    backend: Backend = "sequential"
 
-    told = tell if format_ != "table" else lambda text: None
-    lines: list[str] = []
-    keep = lines.append if format_ in DOCUMENTS else write
-    readable = _write_lines(tagger, names, format_, keep, told, backend)
-    if format_ in DOCUMENTS:
-        for part in DOCUMENTS[format_](names, tagger.labels, lines):
-            write(part)
-    _check_readable(readable)
+    def print(self) -> None:
+        """Print predictions line by line, or as one document at the end.
 
+        A table has the encoding of the terminal; the other formats are UTF-8.
 
-def write_predictions(
-    tagger: Tagger,
-    names: Sequence[str],
-    format_: str,
-    tell: Callable[[str], object],
-    output: Path,
-    resume: bool,
-    backend: Backend = "sequential",
-) -> None:
-    """Write what is said of photos to a file, so that a killed run can go on.
-
-    They are written as they come, beside `output`, to a file that is renamed at the end, or of
-    which a document is made.
-
-    Args:
-        tagger: The model.
-        names: Of `order_names`.
-        format_: Of `FORMATS`.
-        tell: Is told of photos that cannot be read, and of where it goes on.
-        output: A file that does not exist yet.
-        resume: Whether to go on where a run of the same photos, model and format was killed.
-        backend: Of `predict`.
-
-    Raises:
-        InputError: There is something to go on with, but `resume` is not set; another process
-            writes the same; or not one photo could be read.
-    """
-    unfinished = unfinished_of(output, names, format_, tagger.files)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    left = unfinished.exists()
-    with unfinished.open("ab+") as file:
-        _take(file, unfinished)
-        if left and not resume:
-            raise InputError(
-                f"{unfinished} is left of a killed run: add --resume to go on, or remove it"
-            )
-        done = _cut(file)
-        if resume:
-            tell(
-                f"going on after {done} lines" if done else "nothing to go on with: from the start"
-            )
+        Raises:
+            InputError: No photo could be read.
+        """
+        encoding = sys.stdout.encoding if self.format == "table" else "utf-8"
 
         def write(text: str) -> None:
-            file.write(text.encode())
-            file.flush()
+            sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
+            sys.stdout.flush()
 
-        readable = _write_lines(tagger, names, format_, write, tell, backend, done)
-        _finish(tagger, names, format_, unfinished, output)
-    _check_readable(readable)
+        lines: list[str] = []
+        any_readable = self._write_lines(lines.append if self.format in DOCUMENTS else write)
+        for part in self._make_document(lines) if self.format in DOCUMENTS else ():
+            write(part)
+        _check_readable(any_readable)
 
+    def write(self, output: Path, resume: bool) -> None:
+        """Write predictions to a file, so that a killed run can be resumed.
 
-def _take(file: BinaryIO, path: Path) -> None:
-    """Hold an unfinished file until it is closed; one that another process holds is refused."""
-    try:
-        _lock(file)
-        mine = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        mine = False
-    if not mine:  # or it has become the output meanwhile
-        raise InputError(f"another process writes {path}: wait for its end")
+        Lines are appended to an unfinished file next to `output`. At the end it is renamed to
+        `output` or converted to a document.
 
+        Args:
+            output: File to write, which must not exist.
+            resume: Continue a killed run of the same photos, model and format.
 
-def _lock(file: BinaryIO) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # some network file systems have no locks
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
+        Raises:
+            InputError: A killed run left an unfinished file and `resume` is false, another process
+                writes it, or no photo could be read.
+        """
+        unfinished = self.unfinished_path(output)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        lock = Path(f"{unfinished}.lock")
+        try:
+            with FileLock(lock, timeout=0):
+                any_readable = self._write_unfinished(unfinished, resume)
+                if self.format in DOCUMENTS:
+                    self._convert(unfinished, output)
+                else:
+                    unfinished.replace(output)
+                lock.unlink(missing_ok=True)
+        except Timeout:
+            raise InputError(
+                f"another process writes {unfinished}: wait until it has ended"
+            ) from None
+        _check_readable(any_readable)
 
+    def unfinished_path(self, output: Path) -> Path:
+        """Return the path of the unfinished file, which depends on photos, format and model."""
+        digest = hashlib.sha256()
+        for name in self.names:  # hashed one by one to save memory
+            digest.update(os.fsencode(name) + b"\0")
+        key = content_key([self.format, digest.hexdigest()], self.tagger.files)
+        return output.with_name(f"{output.name}.{key}.partial")
 
-def _finish(
-    tagger: Tagger, names: Sequence[str], format_: str, unfinished: Path, output: Path
-) -> None:
-    if format_ in DOCUMENTS:
+    def _write_unfinished(self, unfinished: Path, resume: bool) -> bool:
+        if unfinished.exists() and not resume:
+            raise InputError(
+                f"{unfinished} was left by a killed run: add --resume to continue, or remove it"
+            )
+        with unfinished.open("ab+") as file:
+            done = _cut_last_line(file)
+            if resume:
+                self.report(f"resumed after {done} lines" if done else "nothing to resume")
+
+            def write(text: str) -> None:
+                file.write(text.encode())
+                file.flush()
+
+            return self._write_lines(write, done)
+
+    def _write_lines(self, write: Callable[[str], object], done: int = 0) -> bool:
+        """Write the lines after the first `done` ones; return whether any photo was readable."""
+        header, format_line = FORMATS[self.format](self.names, self.tagger.labels)
+        if header and not done:
+            write(header)
+        done = max(done - bool(header), 0)
+        any_readable = done > 0
+        for name, tags in predict(self.tagger, self.names, self.backend, done):
+            write(format_line(name, tags))
+            if tags.error and self.format != "table":  # a table has the message itself
+                self.report(f"{show_name(name)}: {show_name(tags.error)}")
+            any_readable |= not tags.error
+        return any_readable
+
+    def _make_document(self, lines: Iterable[str]) -> Iterator[str]:
+        return DOCUMENTS[self.format](self.names, self.tagger.labels, lines)
+
+    def _convert(self, unfinished: Path, output: Path) -> None:
         with (
             unfinished.open(encoding="utf-8", newline="\n") as lines,
             replace_file(output) as temporary,
             temporary.open("w", encoding="utf-8", newline="\n") as document,
         ):
-            document.writelines(DOCUMENTS[format_](names, tagger.labels, lines))
+            document.writelines(self._make_document(lines))
         unfinished.unlink()
-    else:
-        unfinished.replace(output)
 
 
-def unfinished_of(
-    output: Path, names: Sequence[str], format_: str, model_files: Sequence[Path]
-) -> Path:
-    """Name the file that an output grows in: another one for other photos, format or model."""
-    digest = hashlib.sha256()
-    for name in names:  # one by one: a copy of all names would grow with the photos
-        digest.update(os.fsencode(name) + b"\0")
-    key = content_key([format_, digest.hexdigest()], model_files)
-    return output.with_name(f"{output.name}.{key}.partial")
-
-
-def _cut(file: BinaryIO) -> int:
-    """Count a file's whole lines, and cut off one that was not written to its end."""
-    lines = whole = 0
+def _cut_last_line(file: BinaryIO) -> int:
+    """Remove an incomplete last line and return the number of complete lines."""
+    lines = size = 0
     file.seek(0)
     for line in file:
         if line.endswith(b"\n"):
-            lines, whole = lines + 1, whole + len(line)
-    file.truncate(whole)
-    file.seek(whole)
+            lines, size = lines + 1, size + len(line)
+    file.truncate(size)
+    file.seek(size)
     return lines
 
 
-def _write_lines(
-    tagger: Tagger,
-    names: Sequence[str],
-    format_: str,
-    write: Callable[[str], object],
-    tell: Callable[[str], object],
-    backend: Backend,
-    done: int = 0,
-) -> bool:
-    """Write the lines that come after those that are done, and say if a photo could be read."""
-    first, line = FORMATS[format_](names, tagger.labels)
-    if first and not done:
-        write(first)
-    done = max(done - bool(first), 0)
-    readable = done > 0
-    for name, tags in predict(tagger, names, backend, done):
-        write(line(name, tags))
-        if tags.error:
-            tell(f"{show_name(name)}: {show_name(tags.error)}")
-        readable |= not tags.error
-    return readable
-
-
-def _check_readable(readable: bool) -> None:
-    if not readable:
-        raise InputError("not one of these files could be read as a photo")
+def _check_readable(any_readable: bool) -> None:
+    if not any_readable:
+        raise InputError("none of these files could be read as a photo: give photos")

@@ -1,77 +1,78 @@
-"""What the last `dvc repro` gave, in a few lines."""
+"""Summary of the last evaluation for `phototag summary`."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
+from phototag.base.git import show_file
+
+METRICS = "reports/evaluate/metrics.json"
 
 
 def summarize(root: Path) -> str:
-    """Tell the scores, the registry's decision, where the report is, and what to try next.
+    """Describe the last evaluation: its scores, the registration, the report, and next commands.
 
     Args:
-        root: The repository.
+        root: Root of the project.
 
     Raises:
-        InputError: Nothing has been evaluated there yet.
+        InputError: No evaluation has run.
     """
-    folder, decision_file = root / "reports/evaluate", root / "reports/register/decision.json"
-    if not (folder / "metrics.json").is_file():
-        raise InputError("there is no evaluation here yet: run `make repro` in the repository")
-    scores = read_json(folder / "metrics.json")
-    lines = []
-    tracked = _read_tracked(root)
+    if not (root / METRICS).is_file():
+        raise InputError(f"{root / METRICS} is missing: run `dvc repro` first")
+    scores = read_json(root / METRICS)
+    committed = _read_committed(root)
     width = max(map(len, scores))
+    lines = []
     for name, value in scores.items():
-        told = f"  {name:<{width}}  {_show(value)}"
-        if tracked.get(name, value) != value:
-            told += f"   (in git: {_show(tracked[name])})"
-        lines.append(told)
-    if any(tracked.get(name, value) != value for name, value in scores.items()):
+        line = f"  {name:<{width}}  {_format_score(value)}"
+        if committed.get(name, value) != value:
+            line += f"   (last commit: {_format_score(committed[name])})"
+        lines.append(line)
+    if any(committed.get(name, value) != value for name, value in scores.items()):
         lines += [
             "",
-            "git has the results of another processor, which rounds differently, or of other "
-            "params or photos:",
-            "`git commit -a` keeps yours, `git restore dvc.lock reports` its own.",
+            "Scores differ from the last commit if params, photos or the processor differ.",
+            "`git commit -a` keeps these results, `git restore dvc.lock reports` drops them.",
         ]
-    lines.append("")
-    if decision_file.is_file():
-        decision = read_json(decision_file)
-        if decision["version"] is None:
-            lines.append(f"Registered: no, {decision['reason']}")
-        else:
-            # The file may be an old one that DVC brought back: it knows only what was then.
-            then = f" on {decision['time'][:16]} UTC" if "time" in decision else ""
-            role = "champion" if decision["champion"] else "challenger"
-            lines.append(
-                f"Registered: {decision['name']} version {decision['version']}, {role} "
-                f"({decision['reason']}){then}; `phototag history` tells what came since"
-            )
     lines += [
-        f"Report:     {(folder / 'report.html').resolve()}",
+        "",
+        *_describe_registration(root / "reports/register/decision.json"),
+        f"Report:     {root / 'reports/evaluate/report.html'}",
         "",
         "Next:",
-        "  source .venv/bin/activate && dvc exp run -S lr=0.001 && dvc exp show --only-changed",
-        "  make ui",
+        "  dvc exp run -S lr=0.001 && dvc exp show --only-changed",
+        "  phototag ui",
     ]
     return "\n".join(lines)
 
 
-def _show(value: float) -> str:
-    """Write a score; a count, of known entries, has no digits to round."""
+def _describe_registration(decision_file: Path) -> list[str]:
+    if not decision_file.is_file():
+        return []
+    decision = read_json(decision_file)
+    if decision["version"] is None:
+        return [f"Registered: no, {decision['reason']}"]
+    # DVC may have restored an old file, which does not know about later decisions.
+    time = f" on {decision['time'][:16]} UTC" if "time" in decision else ""
+    role = "champion" if decision["champion"] else "challenger"
+    return [
+        f"Registered: {decision['name']} version {decision['version']}, {role} "
+        f"({decision['reason']}){time}; `phototag history` lists later decisions"
+    ]
+
+
+def _format_score(value: float) -> str:
+    """Format a score with 4 decimals and a count as an integer."""
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _read_tracked(root: Path) -> dict[str, Any]:
-    """Return the metrics of the last commit; nothing where git has none."""
-    command = ["git", "-C", str(root), "show", "HEAD:./reports/evaluate/metrics.json"]
+def _read_committed(root: Path) -> dict[str, Any]:
+    """Return the metrics of the last commit, or an empty dict if there are none."""
     try:
-        found: dict[str, Any] = json.loads(
-            subprocess.check_output(command, stderr=subprocess.DEVNULL)
-        )
-    except (OSError, subprocess.CalledProcessError, ValueError):
+        committed: dict[str, Any] = json.loads(show_file(root, "HEAD", METRICS) or "{}")
+    except ValueError:
         return {}
-    return found
+    return committed

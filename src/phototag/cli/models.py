@@ -1,0 +1,142 @@
+"""Commands that use trained and registered models."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from phototag.base.errors import InputError
+from phototag.base.parallel import Backend
+from phototag.cli.options import (
+    ModelFile,
+    Port,
+    ThresholdsFile,
+    check_port,
+    model_files,
+    refuse_existing,
+)
+
+Format = Literal["table", "csv", "jsonl", "results", "coco", "labelstudio"]
+Reason = Annotated[str, typer.Option(help="Reason to record in the model's history.")]
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Photos, folders, patterns, or - for a list of paths on stdin."),
+    ],
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format", "-f", help="Format of the output; results is the course's results.txt."
+        ),
+    ] = "table",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="New file to write (default: standard output)."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an output file whose run was killed.")
+    ] = False,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="joblib backend; workers of dask and ray need the same file paths."),
+    ] = "sequential",
+    model: ModelFile = None,
+    thresholds: ThresholdsFile = None,
+) -> None:
+    """Predict labels of photos with a local model file."""
+    from phototag.apps.formats import order_names
+    from phototag.apps.predictions import PredictionJob, find_photos, read_path_list
+    from phototag.serving.tagger import load_tagger
+
+    if output:
+        refuse_existing(output)
+    elif resume:
+        raise InputError("--resume needs an output file: add --output FILE")
+    tagger = load_tagger(*model_files(model, thresholds))
+    report = partial(typer.echo, err=True)
+    if tagger.origin:
+        report(tagger.origin)
+    found = find_photos(sources, read_path_list(sys.stdin.buffer), report)
+    job = PredictionJob(tagger, order_names(found, format_), format_, report, backend)
+    if output:
+        job.write(output, resume)
+    else:
+        job.print()
+
+
+def export(
+    output: Annotated[Path, typer.Argument(help="New file to write, such as model.onnx.")],
+    model: ModelFile = None,
+    thresholds: ThresholdsFile = None,
+) -> None:
+    """Export the model to ONNX: from uint8 pixels to probabilities, for batches of any size."""
+    from phototag.apps.export import export_onnx
+    from phototag.serving.tagger import load_tagger
+
+    refuse_existing(output)
+    export_onnx(load_tagger(*model_files(model, thresholds)), output)
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
+def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile = None) -> None:
+    """Serve a page that shows labels, scores and a heat map of a photo."""
+    from phototag.apps import server
+
+    files = [str(file.resolve()) for file in model_files(model, thresholds)]
+    check_port(port)
+    server.serve_page(Path(server.__file__).with_name("demo_page.py"), port, *files)
+
+
+def ui(port: Port = 5000) -> None:
+    """Serve MLflow's user interface for the runs of the project."""
+    from phototag.tracking.ui import serve_ui
+
+    check_port(port)
+    serve_ui(port)
+
+
+def history() -> None:
+    """List all champion decisions: time, version, kind, outcome and reason."""
+    from phototag.registry import gate
+    from phototag.tracking.store import connect
+
+    with connect() as store:
+        entries = gate.read_history(store)
+    for entry in entries:
+        outcome = "champion" if entry["champion"] else "refused "
+        typer.echo(
+            f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
+            f"{entry['reason']}"
+        )
+
+
+def promote(
+    version: Annotated[int, typer.Argument(help="Version of the registered model.")],
+    reason: Reason = "promoted by hand",
+) -> None:
+    """Make a registered version the champion, without a comparison."""
+    from phototag.registry import gate
+    from phototag.tracking.store import connect
+
+    with connect() as store:
+        _print_decision(gate.promote(store, str(version), reason))
+
+
+def rollback(reason: Reason = "rolled back by hand") -> None:
+    """Make the previous champion the champion again."""
+    from phototag.registry import gate
+    from phototag.tracking.store import connect
+
+    with connect() as store:
+        _print_decision(gate.roll_back(store, reason))
+
+
+def _print_decision(decision: dict[str, Any]) -> None:
+    typer.echo(
+        f"{decision['name']} version {decision['version']} is the champion "
+        f"(before: {decision['previous_champion']})"
+    )

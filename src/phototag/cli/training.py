@@ -1,0 +1,228 @@
+"""Commands up to a trained model: import, recipe, summary, sync, tune, review."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from phototag.base.errors import InputError
+from phototag.base.files import project_root
+from phototag.base.git import ask_git
+from phototag.cli.options import Port, check_port, project_file
+
+SourceFormat = Literal[
+    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "tags", "one-hot"
+]
+Nested = Literal["all", "outer", "inner"]
+Ranking = Literal["errors", "next", "duplicates"]
+
+
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="Folder or zip of photos, or a CSV or JSON file that lists them.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="New zip or folder to write (default: data/raw.zip).")
+    ] = None,
+    format_: Annotated[
+        SourceFormat | None, typer.Option("--as", help="Format of SOURCE (default: recognised).")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the listed photos (default: the folder of SOURCE)."),
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Text between the labels of one cell of a list.")
+    ] = None,
+    nested: Annotated[
+        Nested | None, typer.Option(help="Folders that are labels, if folders are nested.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder of the label files of imN.jpg (default: SOURCE).")
+    ] = None,
+    potential: Annotated[
+        bool, typer.Option(help="Read MIRFLICKR's CLASS.txt instead of the stricter CLASS_r1.txt.")
+    ] = False,
+) -> None:
+    """Import photos and labels, and set data.raw of params.yaml to them.
+
+    SOURCE may be numbered photos with label files, one folder per label, COCO instances, a Label
+    Studio export, a Hugging Face imagefolder, or a CSV of labels, of tags, or of 0 and 1.
+    """
+    from phototag.importers.importer import import_photos
+    from phototag.importers.recognition import Hints
+
+    root = project_root()
+    hints = Hints(format_, annotations, potential, images, separator, nested)
+    summary = import_photos(source, to or project_file("data/raw.zip"), hints)
+    typer.echo(f"recognised as {summary.what}")
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{summary.num_images} photos in {summary.destination}: "
+        f"{_join_counts(summary.label_counts)}"
+    )
+    if summary.unknown_counts:
+        typer.echo(f"unknown labels: {_join_counts(summary.unknown_counts)}")
+    typer.echo(_set_photos(root, summary.destination))
+
+
+def _join_counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{label} {count}" for label, count in counts.items())
+
+
+def _set_photos(root: Path, photos: Path) -> str:
+    """Set data.raw of params.yaml, and return the commands that add the photos to DVC and git."""
+    import yaml
+
+    from phototag.experiments.recipes import update_params
+
+    photos = photos.resolve()
+    inside = photos.is_relative_to(root.resolve())
+    raw = str(photos.relative_to(root.resolve()) if inside else photos)
+    key = yaml.safe_dump({"data.raw": raw}, allow_unicode=True, width=10_000).strip()
+    try:
+        update_params(root / "params.yaml", {"data.raw": raw})
+        lines = [f"Set `{key}` in params.yaml."]
+    except InputError as error:  # reported without failing, because the photos were imported
+        lines = [f"{error}. Then set `{key}` in params.yaml."]
+    if inside:  # DVC tracks only files inside the project
+        here = os.path.relpath(photos, Path.cwd())
+        tracked = [f"{here}.dvc"]
+        if ask_git(root, "check-ignore", raw) is None:  # `dvc add` then writes a .gitignore
+            tracked.append(str(Path(here).with_name(".gitignore")))
+        commit = ["git", "commit", "-m", "Add photos", *tracked]
+        commands = [["dvc", "add", here], ["git", "add", *tracked], commit]
+        lines.append("Run these commands to track the photos:")
+        lines += [f"  {shlex.join(command)}" for command in commands]
+    lines.append("Then choose a recipe (`phototag recipe` lists them) and run `dvc repro`.")
+    return "\n".join(lines)
+
+
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a recipe. Omit to list all recipes.")
+    ] = None,
+) -> None:
+    """Write a recipe's values into params.yaml and show the difference.
+
+    Values that no recipe sets (data, split, seed, evaluate, ...) are not changed.
+    """
+    from phototag.experiments import recipes
+
+    root = project_root()
+    known = recipes.read_recipes(root / recipes.FILE)
+    if name is None:
+        typer.echo(recipes.describe_recipes(known))
+        return
+    values = recipes.recipe_params(known, name)
+    change = recipes.update_params(root / "params.yaml", values)
+    typer.echo(change.rstrip() or f"params.yaml has the values of {name} already")
+    if missing := recipes.missing_packages(values):
+        typer.echo(f"\nNot installed: {', '.join(missing)}. Run `make setup-pretrained` first.")
+    typer.echo("\nNext: dvc repro")
+
+
+def summary() -> None:
+    """Show the scores of the last evaluation, the registered model and the path of the report."""
+    from phototag.apps.summary import summarize
+
+    typer.echo(summarize(project_root()))
+
+
+def sync() -> None:
+    """Create the missing MLflow runs of DVC experiments and commits."""
+    from phototag.experiments.sync import sync_runs
+    from phototag.tracking.store import connect
+
+    root = project_root()
+    with connect() as store:
+        added, tagged = sync_runs(store, root)
+    typer.echo(f"{len(added)} runs created{': ' if added else ''}{', '.join(added)}")
+    if tagged:
+        typer.echo(f"{len(tagged)} runs tagged with their revision: {', '.join(tagged)}")
+
+
+def tune(
+    study: Annotated[
+        str | None, typer.Argument(help="Study of search.yaml. Omit to list all studies.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Number of trials that run at a time.", min=1)
+    ] = 1,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Maximum number of trials (default: from search.yaml).", min=1),
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(help="Maximum hours of all trials (default: from search.yaml).", min=0.01),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the sampler (default: from search.yaml).", min=0)
+    ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the progress of the study, without running it.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the best trial's values into params.yaml.")
+    ] = False,
+) -> None:
+    """Search hyperparameters; each trial is a DVC experiment and an MLflow run.
+
+    The same command resumes a study that was stopped.
+    """
+    from phototag.search import studies, tuning
+
+    root = project_root()
+    if study is None:
+        typer.echo(studies.describe_studies(studies.read_search(root / studies.FILE)))
+        return
+    given = {"trials": trials, "hours": hours, "seed": seed}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if status:
+        typer.echo(tuning.describe_status(root, study, changes))
+    elif apply:
+        change = tuning.apply_winner(root, study, changes)
+        typer.echo(change.rstrip() or "params.yaml has these values already")
+        typer.echo("\nNext: dvc repro")
+    else:
+        tuning.tune(root, study, jobs, changes, tell=typer.echo)
+
+
+def review(
+    ranking: Annotated[
+        Ranking,
+        typer.Option(
+            help="Order of the questions: likely label errors, photos worth labelling next, or "
+            "duplicates with different labels."
+        ),
+    ] = "errors",
+    who: Annotated[
+        str | None, typer.Option(help="Name stored with each answer (default: git's user.name).")
+    ] = None,
+    effect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REVISION",
+            help="Print how labels and scores changed since this git revision, without a page.",
+        ),
+    ] = None,
+    port: Port = 8502,
+) -> None:
+    """Serve a page for checking labels; answers are stored in data/corrections.csv.
+
+    `dvc repro` then trains with the corrected labels.
+    """
+    from phototag.apps.server import serve_page
+    from phototag.review import effects
+
+    root = project_root()
+    if effect is not None:
+        typer.echo(effects.describe_effect(root, effect))
+        return
+    check_port(port)
+    page = Path(effects.__file__).with_name("review_page.py")
+    serve_page(page, port, str(root), ranking, who or effects.name_user())
