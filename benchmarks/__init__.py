@@ -1,1 +1,1 @@
-"""Side-by-side measurements; each prints a ratio or a difference."""
+"""Benchmarks that compare ways side by side and print ratios or differences."""

@@ -1,17 +1,17 @@
-"""What corrections are worth: how well suspects are ranked, and which photos to label next.
+"""Measure the ranking of suspected label errors, and the choice of photos to label next.
 
-In a project whose features are there (`phototag recipe pretrained`, your photos, `dvc repro`):
+Run it in a project with cached features (`phototag recipe pretrained`, your photos, `dvc repro`).
 
-`python -m benchmarks.corrections errors` turns 5 % of train's entries over, most of them positives
-that are lost, as people forget labels rather than invent them. A head is solved on that, as the
-pipeline does, and out-of-fold probabilities rank the suspects: by phototag's rule, and by cleanlab
-(`make setup-bench`). The table has precision and recall among the first
-suspects; then scores on test with the noise, with the first `CORRECTED` suspects put right as
-somebody who knows would, and without noise.
+`python -m benchmarks.corrections errors [SEED...]` flips 5 % of the train labels. Most flipped
+labels are positives that become negatives, because people forget labels more often than they invent
+them. A linear probe is fitted on the noisy labels, and its out-of-fold probabilities rank the
+suspects: once with phototag's rule and once with cleanlab (`make setup-bench`). The first table has
+precision and recall of the top suspects. The second table has test scores with the noise, with the
+top `CORRECTED` suspects corrected, and without noise.
 
-`python -m benchmarks.corrections next` starts with 200 photos whose labels are known, and asks for
-100 more at a time, up to 1 000: by chance, by uncertainty alone, and as `phototag review --ranking
-next` does. Test is the tenth that was set aside; means over three seeds.
+`python -m benchmarks.corrections next [SEED...]` starts with 200 labelled photos and adds 100 at a
+time, up to 1 000: at random, by uncertainty, and as `phototag review --ranking next` does. Scores
+are means over the seeds (default: 3) on a tenth of the photos.
 """
 
 import sys
@@ -34,17 +34,17 @@ from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
 from phototag.training.linear_probe import predict_out_of_fold
 
-NOISE = 0.05  # share of the entries that are turned over
-LOST = 0.8  # share of these that are positives which are lost, but never more than half of all
+NOISE = 0.05  # share of flipped labels
+LOST = 0.8  # share of positives among the flipped labels, at most half of all positives
 FIRST = (200, 1000, 5000)
 CORRECTED = 1000
 START, STEP, END = 200, 100, 1000
 
-Ranking = tuple[np.ndarray, np.ndarray]  # photos and labels, the likeliest error first
+Ranking = tuple[np.ndarray, np.ndarray]  # photos and labels, most probable error first
 
 
 def add_noise(targets: np.ndarray, seed: int) -> np.ndarray:
-    """Turn entries over, mostly positives."""
+    """Flip labels, mostly positives."""
     rng, noisy = np.random.default_rng(seed), targets.copy().ravel()
     positives, negatives = np.flatnonzero(noisy == 1), np.flatnonzero(noisy == 0)
     number = round(NOISE * noisy.size)
@@ -57,7 +57,7 @@ def add_noise(targets: np.ndarray, seed: int) -> np.ndarray:
 
 
 def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[str, Ranking]]:
-    """Yield each way's ranking."""
+    """Yield the name and the ranking of each method."""
     found = find_label_errors(targets, probabilities)
     yield "phototag", (found["photo"].to_numpy(), found["label"].to_numpy())
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
@@ -65,7 +65,7 @@ def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tu
 
     lists = [np.flatnonzero(row).tolist() for row in targets]
     issues = find_multilabel_issues_per_class(lists, probabilities, n_jobs=1)
-    # Of two classes, all of its scores of an entry's quality put entries in the same order.
+    # With two classes, all quality scores of cleanlab give the same order.
     quality = np.column_stack(
         [
             get_label_quality_scores(given, np.column_stack([1 - p, p]), method="self_confidence")
@@ -78,7 +78,7 @@ def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tu
 
 
 def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
-    """Print how well suspects are ranked, and what putting them right is worth."""
+    """Print the quality of the rankings, and the test scores after correction."""
     train, val, test = (parts[split] for split in ("train", "val", "test"))
     ranked: dict[str, list[list[float]]] = {}
     scored: dict[str, list[tuple[float, float, float, float]]] = {}
@@ -99,13 +99,13 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
                 row += [found / min(first, len(hits)), found / wrong.sum()]
             ranked.setdefault(name, []).append(row)
             chosen = photos[:CORRECTED], labels[:CORRECTED]
-            mended = noisy.targets.copy()
-            mended[chosen] = train.targets[chosen]
-            settings[f"the first {CORRECTED} of {name} put right"] = mended
+            corrected = noisy.targets.copy()
+            corrected[chosen] = train.targets[chosen]
+            settings[f"top {CORRECTED} of {name} corrected"] = corrected
         for name, targets in settings.items():
             scores = score_head(replace(train, targets=targets), val, test, seeded)
             scored.setdefault(name, []).append(scores)
-    heads = [f"{what} of {first}" for first in FIRST for what in ("precision", "recall")]
+    heads = [f"{metric} at {first}" for first in FIRST for metric in ("precision", "recall")]
     print_table(["ranking", "suspects", *heads], ranked)
     print_table(["train", "micro F1", "macro F1", "mAP", "loss"], scored)
 
@@ -113,9 +113,9 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
 def choose_photos(
     way: str, pool: Dataset, known: np.ndarray, seed: int, params: Params
 ) -> np.ndarray:
-    """Choose the next photos to label, positions in the pool."""
+    """Return the positions in the pool of the next photos to label."""
     rest = np.flatnonzero(~known)
-    if way == "by chance":
+    if way == "at random":
         return np.random.default_rng([seed, known.sum()]).permutation(rest)[:STEP]
     labelled = take_photos(pool, np.flatnonzero(known))
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
@@ -134,13 +134,13 @@ def choose_photos(
 
 
 def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
-    """Print the learning curve of each way to choose."""
+    """Print the learning curve of each method."""
     photos = join_datasets(list(parts.values()))
     curves: dict[str, list[list[tuple[float, float, float]]]] = {}
     for seed in seeds:
         side = split_groups(photos.targets, list(photos.groups), (0.9, 0.1), seed)
         pool, test = (take_photos(photos, np.flatnonzero(side == part)) for part in (0, 1))
-        for way in ("by chance", "by uncertainty", "phototag"):
+        for way in ("at random", "by uncertainty", "phototag"):
             known = np.zeros(len(pool), bool)
             known[np.random.default_rng(seed).permutation(len(pool))[:START]] = True
             curve = [solve_on_features(take_photos(pool, np.flatnonzero(known)), test, seed)[:3]]
@@ -157,7 +157,7 @@ def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Seque
 
 
 def print_table(heads: list[str], rows: Mapping[str, Any]) -> None:
-    """Print the means over seeds as Markdown."""
+    """Print the means over the seeds as a Markdown table."""
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, values in rows.items():
         means = np.mean(np.asarray(values, float), axis=0)
@@ -166,7 +166,7 @@ def print_table(heads: list[str], rows: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run one of the two comparisons."""
+    """Run the comparison that the command line names."""
     compare = {"errors": compare_errors, "next": compare_acquisitions}
     if len(sys.argv) < 2 or sys.argv[1] not in compare:
         sys.exit("usage: python -m benchmarks.corrections errors|next [SEED...]")

@@ -1,7 +1,7 @@
-"""The search for near duplicates at 20 thousand, 100 thousand and 1 million hashes.
+"""Time the search for near duplicates among 20 thousand, 100 thousand and 1 million hashes.
 
-`python -m benchmarks.duplicate_index`. Random hashes, of which one in a hundred is a copy of
-another with up to 8 bits flipped; a search that misses one of these copies fails.
+Run `python -m benchmarks.duplicate_index`. The hashes are random. One in a hundred is a copy of
+another hash with up to 8 flipped bits. The benchmark fails if the search misses a copy.
 """
 
 import resource
@@ -27,12 +27,12 @@ def main() -> None:
         start = time.perf_counter()
         pairs = near_pairs(hashes, BITS)
         seconds = time.perf_counter() - start
-        planted = {(index, index + copies) for index in range(copies)}
-        missed = len(planted - {(int(a), int(b)) for a, b in pairs})
+        copied_pairs = {(index, index + copies) for index in range(copies)}
+        missed = len(copied_pairs - {(int(a), int(b)) for a, b in pairs})
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{count:>9,} hashes: {seconds:6.2f} s, peak {memory:.2f} GiB of the process, "
-            f"{len(pairs)} pairs, {missed} of {copies} planted ones missed"
+            f"{count:>9,} hashes: {seconds:6.2f} s, peak memory {memory:.2f} GiB, "
+            f"{len(pairs)} pairs, {missed} of {copies} copies missed"
         )
         assert missed == 0
 

@@ -1,8 +1,8 @@
-"""What an evaluation of many labels takes: time, memory, and the size of what it writes.
+"""Measure time, memory and file sizes of an evaluation with many labels.
 
-`python -m benchmarks.evaluate_scale [LABELS [PHOTOS]]`, by default 1 000 labels and 10 000 photos
-on test, with a fifth as many on val. Labels are as rare as in long lists of them (a power law), and
-logits those of a network that has learnt something. It does what the stage does but for MLflow.
+Run `python -m benchmarks.evaluate_scale [LABELS [PHOTOS]]` (default: 1 000 labels and 10 000 test
+photos; val has a fifth as many). Label frequencies follow a power law, and logits are those of a
+partly trained network. The benchmark does the work of the evaluate stage without MLflow.
 """
 
 import resource
@@ -33,12 +33,12 @@ SIDE = 16
 def draw_photos(
     num_labels: int, num_photos: int
 ) -> tuple[dict[str, Dataset], dict[str, np.ndarray]]:
-    """Draw splits of photos, and logits of those held out."""
+    """Return random splits of photos, and random logits of val and test."""
     rng = np.random.default_rng(0)
     sizes = {"train": 2 * num_photos, "val": max(num_photos // 5, 1), "test": num_photos}
     total = sum(sizes.values())
     images = rng.integers(0, 256, (total, SIDE, SIDE, 3), np.uint8)
-    rates = np.minimum(5 / (10 + np.arange(num_labels)), 0.4)  # 10 labels a photo, of 1 000
+    rates = np.minimum(5 / (10 + np.arange(num_labels)), 0.4)  # 10 of 1 000 labels per photo
     labels = [f"label {number}" for number in range(num_labels)]
     datasets, logits, start = {}, {}, 0
     for split, size in sizes.items():
@@ -55,7 +55,7 @@ def draw_photos(
 
 
 def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
-    """Write tables, figures and page."""
+    """Write tables, figures and the report page."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": []}
     )
@@ -74,7 +74,7 @@ def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
 
 
 def main() -> None:
-    """Print what it took."""
+    """Print time, memory and file sizes."""
     given = [int(argument) for argument in sys.argv[1:]]
     num_labels, num_photos = given + [1000, 10_000][len(given) :]
     datasets, logits = draw_photos(num_labels, num_photos)
@@ -82,7 +82,7 @@ def main() -> None:
     manifest = pd.DataFrame(640, range(len(datasets["val"].images)), ["width", "height"])
     params = EvaluateParams(prior_strength=10, calibrate=False, resamples=1000)
     timings, busy = Timings(), time.process_time()
-    timings.end("drawing")
+    timings.end("random data")
     result = evaluate(datasets, logits, manifest, params, seed=0)
     timings.end("scores")
     with TemporaryDirectory() as folder:
@@ -93,8 +93,8 @@ def main() -> None:
             name: Path(folder, name).stat().st_size / 2**20
             for name in ("report.html", f"figures/{largest.name}", "predictions.csv")
         }
-        print(f"{timings}; {time.process_time() - busy:.0f} s of processor after the drawing")
-        print(f"{_peak():.1f} GiB of memory at most, {drawn:.1f} of it before the evaluation")
+        print(f"{timings}; {time.process_time() - busy:.0f} s of CPU time after the random data")
+        print(f"{_peak():.1f} GiB of peak memory, {drawn:.1f} of it before the evaluation")
         print(", ".join(f"{name} {size:.1f} MiB" for name, size in megabytes.items()))
 
 

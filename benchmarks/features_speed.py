@@ -1,9 +1,9 @@
-"""How fast a frozen backbone's features are computed, beside eager PyTorch and timm.
+"""Compare the speed of a frozen backbone in eager PyTorch and in the embed stage.
 
-`python -m benchmarks.features_speed [NAME [WEIGHTS [SIZE]]]`, on an otherwise idle machine: the
-ways take turns, each in a process of its own, on the same photos in batches of 32; medians and
-ratios to a stock loop, eager channels_last, are printed. The stage `embed` takes the last way where
-ONNX Runtime is installed.
+Run `python -m benchmarks.features_speed [NAME [WEIGHTS [SIZE]]]` on an otherwise idle machine. Each
+way runs in a separate process on the same photos, in batches of 32, and the ways alternate. The
+output has medians, and ratios to eager PyTorch with channels_last. The embed stage uses ONNX
+Runtime if it is installed.
 """
 
 import multiprocessing
@@ -25,11 +25,11 @@ from phototag.network.runtime import accelerate
 TURNS = 5
 STOCK = "eager, channels_last"
 WAYS = ("eager", STOCK, f"{STOCK}, kept memory", "embed")
-PREPARED: dict[str, Any] = {}  # of each process its own
+PREPARED: dict[str, Any] = {}  # network and batch of this process
 
 
 def main() -> None:
-    """Take turns, and print medians, ratios and how far the features are apart."""
+    """Alternate the ways; print medians, ratios and the largest difference of the features."""
     given = sys.argv[1:] + [None] * 3
     name, weights = given[0] or "timm/tf_efficientnet_lite0", given[1]
     size = int(given[2] or 128)
@@ -44,16 +44,16 @@ def main() -> None:
     for way, rate in rates.items():
         print(f"  {way:34}{rate:7.0f} photos/s  {rate / rates[STOCK]:5.2f}")
     off = np.abs(ours - stock).max() / np.abs(stock).max()
-    print(f"  features differ by {off:.1e} of the largest")
+    print(f"  largest difference of a feature: {off:.1e} of the largest feature")
     for worker in workers.values():
         worker.shutdown()
 
 
 def prepare(way: str, name: str, weights: str | None, size: int) -> None:
-    """Build what a process measures."""
-    if way in WAYS[2:]:  # as embed does
+    """Build the network and the batch that this process measures."""
+    if way in WAYS[2:]:  # as the embed stage does
         keep_freed_memory()
-    torch.manual_seed(0)  # of backbones without weights
+    torch.manual_seed(0)  # random weights if `weights` is None
     network = build_backbones(name, weights, size).eval()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -66,14 +66,14 @@ def prepare(way: str, name: str, weights: str | None, size: int) -> None:
 
 @torch.inference_mode()
 def compute() -> np.ndarray:
-    """Compute the features of a batch, float32 [BATCH, width]."""
+    """Return the features of the batch, float32 [BATCH, width]."""
     features: np.ndarray = PREPARED["network"](PREPARED["batch"]).numpy()
     return features
 
 
 @torch.inference_mode()
 def measure() -> float:
-    """Measure photos a second."""
+    """Return photos per second."""
     return measure_rate(lambda: PREPARED["network"](PREPARED["batch"]), BATCH)
 
 

@@ -1,7 +1,8 @@
-"""Peak memory of resize, split and normalize-stats at 2 000, 20 000 and 100 000 photos.
+"""Measure peak memory of resize, split and normalize-stats with up to 100 000 photos.
 
-`python -m benchmarks.intake_memory [FOLDER]`: needs 6 GB of disk. The photos are noise of 128
-pixels a side with random labels, in one zip, as `phototag import` writes it.
+Run `python -m benchmarks.intake_memory [FOLDER]`; it needs 6 GB of disk in FOLDER (default: the
+folder for temporary files). The photos are noise of 128 x 128 pixels with random labels, in a zip
+with the layout that `phototag import` writes.
 """
 
 import subprocess
@@ -25,7 +26,7 @@ import resource, runpy, time
 from joblib.externals.loky import get_reusable_executor
 start = time.perf_counter()
 runpy.run_module("stages.{stage}", run_name="__main__")
-get_reusable_executor().shutdown(wait=True)  # a worker counts once it has ended
+get_reusable_executor().shutdown(wait=True)  # RUSAGE_CHILDREN counts processes that have ended
 own, child = (resource.getrusage(who).ru_maxrss // 1024
               for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(own, child, round(time.perf_counter() - start, 1))
@@ -33,7 +34,7 @@ print(own, child, round(time.perf_counter() - start, 1))
 
 
 def draw_photos(start: int, count: int) -> list[bytes]:
-    """Draw blobs, another picture for each number."""
+    """Return JPEGs of random blobs, a different one for each number."""
     photos = []
     for number in range(start, start + count):
         blobs = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
@@ -43,7 +44,7 @@ def draw_photos(start: int, count: int) -> list[bytes]:
 
 
 def write_zip(path: Path, count: int) -> None:
-    """Write photos and 14 label files."""
+    """Write a zip of photos and 14 label files."""
     chunks = Parallel(n_jobs=-1, return_as="generator")(
         delayed(draw_photos)(start, 1000) for start in range(1, count + 1, 1000)
     )
@@ -61,9 +62,9 @@ def write_zip(path: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Print the peak of the stage's process and of its largest worker, MiB."""
+    """Print the peak memory of each stage and of its largest worker process, in MiB."""
     where = sys.argv[1] if len(sys.argv) > 1 else None
-    print(f"{'photos':>8}  {'stage':<16} {'peak MiB':>9} {'of a worker':>12} {'seconds':>8}")
+    print(f"{'photos':>8}  {'stage':<16} {'peak MiB':>9} {'worker MiB':>12} {'seconds':>8}")
     with tempfile.TemporaryDirectory(dir=where) as folder:
         for count in COUNTS:
             write_zip(Path(folder) / "raw.zip", count)

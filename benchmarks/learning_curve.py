@@ -1,14 +1,14 @@
-"""What a model scores on test, by how many labelled photos it had.
+"""Measure test scores by the number of labelled photos.
 
-In a project whose photos are there (`phototag recipe NAME`, your photos, `dvc repro embed`),
-`python -m benchmarks.learning_curve CURVE 100 300 1000 2000` takes so many of the photos that are
-not in test, a ninth of them for val, and does with them what the pipeline does, by params.yaml: a
-frozen backbone's head is solved on the kept features, and its thresholds are chosen on val and out
-of fold; other networks are trained from scratch, with thresholds chosen on val. Three splits, each
-judged on its own tenth of all photos.
+Run `python -m benchmarks.learning_curve CURVE 100 300 1000 2000` in a project with cached features
+(`phototag recipe NAME`, your photos, `dvc repro embed`). Each number is a number of labelled photos
+outside of test; a ninth of them is val. With a frozen backbone, a linear probe is fitted on the
+cached features, and thresholds are chosen on val and on out-of-fold predictions. Other networks are
+trained from scratch, and thresholds are chosen on val. Each number is repeated for three splits
+with a tenth of all photos as test.
 
-Writes docs/research/results/learning_curve.csv, one row per training, and learning_curve.png. Rows
-of other curves are not changed.
+The benchmark writes docs/research/results/learning_curve.csv, one row per training, and
+learning_curve.png. Rows of other curves are not changed.
 """
 
 import sys
@@ -46,7 +46,7 @@ CPU = torch.device("cpu")
 def solve_on_features(
     labelled: Dataset, test: Dataset, seed: int
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test, of a head that learns from these photos."""
+    """Return micro F1, macro F1, mAP and loss on test of a linear probe fitted on `labelled`."""
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
     return score_head(train, val, test, read_all_params().model_copy(update={"seed": seed}))
@@ -55,7 +55,7 @@ def solve_on_features(
 def score_head(
     train: Dataset, val: Dataset, test: Dataset, params: Params
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test, of a head that is solved on these splits."""
+    """Return micro F1, macro F1, mAP and loss on test of a linear probe fitted on train."""
     head, l2 = solve(train, val, params)
     return judge(head, predict_out_of_fold(head, train, params, l2), train, val, test, params)
 
@@ -77,7 +77,7 @@ def judge(
     test: Dataset,
     params: Params,
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test; thresholds as `evaluate` chooses them."""
+    """Return micro F1, macro F1, mAP and loss on test, with thresholds as in `evaluate`."""
     seen = join_datasets([train, val]) if len(out_of_fold) else val
     logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
     cuts = choose_thresholds(
@@ -97,7 +97,7 @@ def judge(
 
 
 def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test, of a network that learns from these."""
+    """Return micro F1, macro F1, mAP and loss on test of a network trained on `labelled`."""
     params = read_all_params().model_copy(update={"seed": seed})
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
@@ -110,8 +110,8 @@ def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, f
 
 
 def draw_curves(table: pd.DataFrame, path: Path) -> None:
-    """Draw micro F1 (full) and macro F1 (dashed) by the number of photos, a colour a curve."""
-    figure, axes = new_figure("What so many labelled photos give", "labelled photos", "F1 on test")
+    """Draw micro F1 (solid) and macro F1 (dashed) by the number of photos, one color per curve."""
+    figure, axes = new_figure("F1 by number of labelled photos", "labelled photos", "F1 on test")
     for number, (curve, rows) in enumerate(table.groupby("curve", sort=False)):
         for metric, style in (("f1_micro", "-"), ("f1_macro", "--")):
             means = rows.groupby("photos")[metric].mean()
@@ -128,7 +128,7 @@ def draw_curves(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Print a row for each number of photos, and keep each training."""
+    """Run all trainings, print one row each, and write the table and the figure."""
     if len(sys.argv) < 3 or sys.argv[1].isdecimal():
         sys.exit(__doc__)
     curve, counts = sys.argv[1], [*map(int, sys.argv[2:])]
@@ -137,7 +137,9 @@ def main() -> None:
     photos = join_datasets(list(parts.values()))
     learn, model = train_network, read_all_params().model
     if model.pretrained and not model.frozen:
-        sys.exit("a backbone that trains on starts from a solved head, which this does not do")
+        sys.exit(
+            "model.freeze is false: this benchmark does not fine-tune; set model.freeze to true"
+        )
     if model.frozen:
         photos = replace(photos, images=np.load("data/features.npy", mmap_mode="r"))
         learn = solve_on_features

@@ -1,7 +1,8 @@
-"""Training speed of the networks of the claims.
+"""Compare the training speed of the networks of the claims.
 
-`python -m benchmarks.networks VARIANT...`, on an otherwise idle machine: the variants take turns,
-each in a process of its own, with its augmentations and averaged weights; medians are kept.
+Run `python -m benchmarks.networks VARIANT...` on an otherwise idle machine. Each variant trains in
+a separate process, with its augmentations and averaged weights, and the variants alternate. The
+table has medians.
 """
 
 import sys
@@ -13,7 +14,7 @@ import yaml
 from benchmarks.claims.claims import read_experiments
 from benchmarks.claims.collection import RESULTS
 from benchmarks.machine import name_processor
-from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
+from benchmarks.train_speed import alternate, build_training, read_photos, time_epoch
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
 from phototag.network.allocator import keep_freed_memory
@@ -21,7 +22,7 @@ from phototag.schema.params import Params
 
 
 def measure(variant: str, folder: Path) -> float:
-    """Train one epoch as the stage does and return images a second."""
+    """Train one epoch as the train stage does and return images per second."""
     keep_freed_memory()
     params = read_variant(variant)
     return time_epoch(build_training(params, params.precision), read_photos(folder)[0])
@@ -36,9 +37,9 @@ def read_variant(variant: str) -> Params:
 
 
 def main() -> None:
-    """Print images a second and write them to docs/research/results/."""
+    """Print images per second and write them to docs/research/results/."""
     variants = sys.argv[1:]
-    rates = take_turns(variants, measure)
+    rates = alternate(variants, measure)
     table = pd.DataFrame({"variant": variants, "images_per_second": rates.values()}).round(1)
     table["time"] = (rates[variants[0]] / table["images_per_second"]).round(2)
     table["processor"] = name_processor()

@@ -1,4 +1,7 @@
-"""ONNX Runtime beside PyTorch, on the CPU: `python -m benchmarks.onnx_speed` after `dvc repro`."""
+"""Compare ONNX Runtime with PyTorch on the CPU.
+
+Run `python -m benchmarks.onnx_speed` after `dvc repro`.
+"""
 
 import statistics
 import tempfile
@@ -19,7 +22,7 @@ TURNS = 5
 
 
 def main() -> None:
-    """Take turns on batches of 1 and 64, and print medians and ratios."""
+    """Alternate both on batches of 1 and 64, and print medians and ratios."""
     keep_freed_memory()
     tagger = load_tagger(MODEL, THRESHOLDS)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,8 +43,8 @@ def main() -> None:
                 ]
             rates = {name: statistics.median(turn[name] for turn in turns) for name in ways}
             ratio = rates["ONNX Runtime"] / rates["PyTorch"]
-            told = ", ".join(f"{name} {rate:.0f} photos/s" for name, rate in rates.items())
-            print(f"batches of {batch}: {told}; ratio {ratio:.2f}")
+            shown = ", ".join(f"{name} {rate:.0f} photos/s" for name, rate in rates.items())
+            print(f"batches of {batch}: {shown}; ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Logistic regression on the pixels, beside the trained network, on the same splits.
+"""Compare the trained network with a logistic regression on the pixels.
 
-Run after `dvc repro`: `python -m benchmarks.pixel_baseline`. A linear model sees brightness and
-colour at each place but no shapes, so the gap between the two is what the network learnt of them.
+Run `python -m benchmarks.pixel_baseline` after `dvc repro`; both models use the same splits. A
+linear model has access to brightness and color at each position, but not to shapes. The gap between
+both models shows how much the network learned about shapes.
 
 L2-regularised logistic regression depends on the pixels only through the space that the training
-photos span: rotating them into it first (a full SVD) gives the same solution, much faster.
+photos span. Projecting the photos to this space with a full SVD gives the same solution faster.
 """
 
 from pathlib import Path
@@ -21,11 +22,11 @@ from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import sigmoid
 from phototag.schema.params import read_all_params
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of C, chosen on val
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # values of C; the best one is chosen on val
 
 
 def pixels(dataset: Dataset) -> np.ndarray:
-    """Return all pixels as float32 [num_photos, size * size * 3], 0..1."""
+    """Return all pixels as float32 [num_photos, size * size * 3], in the range 0 to 1."""
     chosen = dataset.images[dataset.rows].reshape(len(dataset), -1)
     return np.asarray(chosen / np.float32(255), np.float32)
 
@@ -33,7 +34,7 @@ def pixels(dataset: Dataset) -> np.ndarray:
 def fit_label(
     x: np.ndarray, y: np.ndarray, others: list[np.ndarray], strength: float
 ) -> list[np.ndarray]:
-    """Fit one label and return the logits of the other splits' photos."""
+    """Fit one label and return the logits for each array of `others`."""
     if y.min() == y.max():
         return [np.full(len(other), -20.0 if y.max() == 0 else 20.0) for other in others]
     model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
@@ -41,7 +42,7 @@ def fit_label(
 
 
 def main() -> None:
-    """Fit for each strength, choose by micro F1 on val, print both models' scores."""
+    """Fit one model per C, choose the best by micro F1 on val, and print the scores."""
     params = read_all_params()
     datasets = read_datasets(
         Path("data/images.npy"), Path("data/manifest.csv"), Path("data/splits.csv")

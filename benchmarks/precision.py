@@ -1,8 +1,8 @@
-"""What bfloat16 costs in scores: the same trainings in float32 and in bfloat16, over seeds.
+"""Compare trainings in float32 with trainings in bfloat16, over several seeds.
 
-`python -m benchmarks.precision [DATA] [SEED ...]`, where DATA holds what the stages resize, split
-and normalize-stats wrote (data by default). Only the training's precision differs: val loss and F1
-come from float32 passes.
+Run `python -m benchmarks.precision [DATA] [SEED ...]`. DATA is a folder with the outputs of resize,
+split and normalize-stats (default: data). Only the training differs in precision: val loss and F1
+are computed in float32.
 """
 
 import sys
@@ -21,7 +21,7 @@ FIGURES = ("val_loss", "f1_micro", "f1_macro")
 
 
 def train(params: Params, data: Path) -> dict[str, float]:
-    """Train as the stage does and return the best epoch's figures."""
+    """Train as the train stage does and return the metrics of the best epoch."""
     files = [data / name for name in ("images.npy", "manifest.csv", "splits.csv")]
     datasets = read_datasets(*files)
     stats = read_json(data / "stats.json")
@@ -36,7 +36,7 @@ def train(params: Params, data: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print each training's figures, their means, and the difference beside the spread."""
+    """Print the metrics of each training, their means, differences and standard deviations."""
     data = Path(sys.argv[1]) if sys.argv[1:] else Path("data")
     seeds = [int(seed) for seed in sys.argv[2:]] or [0, 1, 2]
     params = read_all_params()

@@ -1,4 +1,4 @@
-"""How often something runs in a second."""
+"""Measurement of calls per second."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ SECONDS = 2.0
 
 
 def measure_rate(run: Callable[[], object], batch: int) -> float:
-    """Return photos a second, of a call that takes a batch of them."""
+    """Return photos per second of a function that processes `batch` photos per call."""
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < SECONDS:
         run()

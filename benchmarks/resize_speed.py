@@ -1,10 +1,11 @@
-"""Verify and resize, against the plain Pillow loop, and with two cores against one.
+"""Compare the resize stage with a plain Pillow loop, on one core and on two.
 
-`python -m benchmarks.resize_speed [PHOTOS.zip]`. Both sides get the same JPEGs from a zip, take
-turns five times, and the medians are compared. Our side also verifies, hashes, looks for EXIF and
-ICC, and packs, what the loop does not. How much decoding at a fraction saves hangs on the bits a
-pixel: the entropy coding is decoded in full either way. Noise with the spectrum of photos stands
-for them; a zip of real ones (500 pixels wide or so) is measured as it is, and enlarged.
+Run `python -m benchmarks.resize_speed [PHOTOS.zip]`. All sides read the same JPEGs from a zip and
+alternate five times; the table has medians. The resize stage also verifies and hashes each photo,
+handles EXIF and ICC data, and packs the array; the loop does not. Decoding at a reduced size saves
+less if a photo has many bits per pixel, because the entropy coding is always decoded in full. The
+photos are noise with the spectrum of natural images. Photos of PHOTOS.zip that are 500 pixels wide
+are measured at their size, and again enlarged.
 """
 
 import io
@@ -30,7 +31,7 @@ REPEATS = 5
 
 
 def pillow_loop(path: Path, names: list[str]) -> np.ndarray:
-    """Open, convert, resize, crop: what everybody writes."""
+    """Open, convert, resize and crop each photo, as in most tutorials."""
     done = []
     with zipfile.ZipFile(path) as archive:
         for name in names:
@@ -44,26 +45,26 @@ def pillow_loop(path: Path, names: list[str]) -> np.ndarray:
 
 
 def ours(path: Path, names: list[str], n_jobs: int) -> None:
-    """Run what the stage runs, without its reports."""
+    """Run the work of the resize stage, without its reports."""
     photos = prepare_photos(path, names, SIZE, n_jobs=n_jobs)
     decided = write_images(path.with_name("images.npy"), photos, SIZE)
     assert all(photo.decision != "rejected" for photo in decided)
 
 
-def take_turns(*sides: Callable[[], object]) -> list[float]:
-    """Run all sides in turn and return each one's median seconds."""
+def alternate(*sides: Callable[[], object]) -> list[float]:
+    """Alternate all sides and return the median seconds of each."""
     seconds: list[list[float]] = [[] for _ in sides]
     for repeat in range(REPEATS + 1):
         for side, run in enumerate(sides):
             start = time.perf_counter()
             run()
-            if repeat:  # the first round warms up files and workers
+            if repeat:  # the first round is a warm-up
                 seconds[side].append(time.perf_counter() - start)
     return [statistics.median(times) for times in seconds]
 
 
 def make_photos(real: Path | None) -> Iterator[tuple[str, int, list[bytes]]]:
-    """Yield a name, the width, and distinct JPEGs."""
+    """Yield the kind of photos, their width in pixels, and distinct JPEGs."""
     for width, height in ((128, 128), (500, 375), (2048, 1536)):
         for quality in (75, 90):
             images = [draw_noise(width, height, seed) for seed in range(DISTINCT)]
@@ -80,7 +81,7 @@ def make_photos(real: Path | None) -> Iterator[tuple[str, int, list[bytes]]]:
 
 
 def main() -> None:
-    """Print one row a kind of photo."""
+    """Print one row per kind of photo."""
     real = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     print(
         f"{'photos':<24}{'width':>6}{'bits/pixel':>12}{'Pillow loop':>13}{'1 core':>9}"
@@ -93,7 +94,7 @@ def main() -> None:
             with zipfile.ZipFile(path, "w") as archive:
                 for index, name in enumerate(names):
                     archive.writestr(name, data[index % len(data)])
-            loop, one, two = take_turns(
+            loop, one, two = alternate(
                 partial(pillow_loop, path, names),
                 partial(ours, path, names, 1),
                 partial(ours, path, names, 2),

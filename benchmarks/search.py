@@ -1,13 +1,14 @@
-"""What ways of searching find in the same time: TPE, chance, and one setting at a time.
+"""Compare search methods with the same CPU time: TPE, random search, one parameter at a time.
 
-In a project where all before the training is made (`dvc repro embed`), `python -m benchmarks.search
-STUDY SECONDS [SEED...]` gives each way so many seconds of processor time for a study of
-search.yaml: as it stands there; drawn at random and never pruned; and, for `report`, as the report
-went about it, from its network, a key after the other, keeping the best value so far. Time is the
-processor's, so that other work on the machine favours nobody. Trials train by the stage, but are no
-experiments: what those cost besides is measured by `phototag tune` itself.
+Run `python -m benchmarks.search STUDY SECONDS [SEED...]` in a project in which `dvc repro embed`
+has run. Each method gets SECONDS of CPU time for a study of search.yaml: with the settings of
+search.yaml; with random sampling and without pruning; and, for the study `report`, with the method
+of the report. The report started with its network and varied one key after the other, and kept the
+best value of each. CPU time is used so that other programs do not affect the comparison. Trials use
+the train stage, but they are not DVC experiments; `phototag tune` measures the additional cost.
 
-It writes docs/research/results/search-STUDY.csv, a row a trial, and search-STUDY.png.
+The benchmark writes docs/research/results/search-STUDY.csv, one row per trial, and
+search-STUDY.png.
 """
 
 import math
@@ -40,7 +41,7 @@ from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.records import Record
 from stages.train import train_network
 
-# What the report varied, in its own values: variants of the claims, one list per key.
+# Keys that the report varied: one tuple of variant names of the claims per key.
 ONE_AT_A_TIME = (
     ("no-1x1", "shallower", "deeper"),
     ("two-linear", "one-linear"),
@@ -49,34 +50,34 @@ ONE_AT_A_TIME = (
     ("decay-low", "decay-high"),
     ("batch-16", "batch-32", "batch-128"),
 )
-LABELS = ("processor time (minutes)", "lowest val loss so far")
+LABELS = ("CPU time (minutes)", "lowest val loss")
 SEEDS = ("0", "1", "2")
 WAYS = {"tune": "tpe", "by chance": "random", "one at a time": ""}
 
 
 class Trainer:
-    """Trains as the stage does, and counts the time."""
+    """Training as in the train stage, with a limit of CPU time."""
 
     def __init__(self, budget: float) -> None:
-        """Start the clock.
+        """Start to measure CPU time.
 
         Args:
-            budget: Seconds of processor time.
+            budget: Limit of CPU time in seconds.
         """
         self.budget, self.began = budget, time.process_time()
 
     @property
     def spent(self) -> float:
-        """Seconds so far."""
+        """CPU time since the start, in seconds."""
         return time.process_time() - self.began
 
     @property
     def is_over(self) -> bool:
-        """Whether no new trial may begin."""
+        """Whether the budget is used up, so that no trial may start."""
         return self.spent >= self.budget
 
     def score(self, values: dict[str, Any], trial: optuna.trial.Trial | None = None) -> float:
-        """Return the lowest val loss of a training; not a number if the trial is pruned."""
+        """Return the lowest val loss of a training, or NaN if the trial is pruned."""
         records: list[dict[str, Any]] = []
 
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
@@ -96,8 +97,8 @@ class Trainer:
         return float(best_record(records)["val_loss"])
 
 
-def ask_and_tell(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterator[float]:
-    """Yield each trial's val loss, as `phototag tune` proposes and prunes them."""
+def run_study(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterator[float]:
+    """Propose and prune trials as `phototag tune` does; yield the val loss of each trial."""
     search = optuna.create_study(direction="minimize", pruner=build_pruner(study))
     while not trainer.is_over:
         search.sampler = build_sampler(study, len(search.trials))
@@ -116,7 +117,7 @@ def ask_and_tell(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterat
 
 
 def change_one(trainer: Trainer, base: dict[str, Any], seed: int) -> Iterator[float]:
-    """Yield each trial's val loss: keys in any order, of each the best value so far is kept."""
+    """Vary the keys in random order and keep the best value; yield the val loss of each trial."""
     variants = read_experiments().variants
     best, kept = trainer.score(base), base
     yield best
@@ -133,8 +134,8 @@ def change_one(trainer: Trainer, base: dict[str, Any], seed: int) -> Iterator[fl
 
 
 def draw_curves(table: pd.DataFrame, path: Path) -> None:
-    """Draw the lowest val loss so far over time: a line a seed, a colour a way."""
-    figure, axes = new_figure("What is found in the same time", *LABELS)
+    """Draw the lowest val loss over CPU time: one line per seed, one color per method."""
+    figure, axes = new_figure("Lowest val loss by CPU time", *LABELS)
     for number, (way, rows) in enumerate(table.groupby("way", sort=False)):
         for seed, trials in rows.groupby("seed"):
             lowest = trials["val_loss"].cummin().ffill()
@@ -145,7 +146,7 @@ def draw_curves(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Run all ways with each seed, print what they found, and keep it."""
+    """Run all methods with each seed, print their results, and write the table and the figure."""
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -166,7 +167,7 @@ def main() -> None:
             if way == "by chance":
                 changes["pruner"] = "none"
             losses = (
-                ask_and_tell(trainer, shipped.model_copy(update=changes), base)
+                run_study(trainer, shipped.model_copy(update=changes), base)
                 if sampler
                 else change_one(trainer, base, seed)
             )

@@ -1,10 +1,10 @@
-"""How fast a served model answers, beside the same model called in this process.
+"""Measure the latency of a served model, and of the same model called in this process.
 
-`mlflow models serve -m models:/phototag@champion --env-manager local -p 5001` in one terminal, then
-`python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. Each of
-1 000 requests carries one photo; 1, 8 and 64 clients send them at once, and take the two cores'
-time with the server. In this process the registered model is called with one photo at a time, by
-one thread and by 8. To compare two models, serve the other on another port and name both addresses.
+Run `mlflow models serve -m models:/phototag@champion --env-manager local -p 5001` in one terminal,
+and `python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. Each
+of 1 000 requests has one photo. 1, 8 and 64 clients send requests at the same time; they share the
+CPU cores with the server. In this process, one thread and then 8 threads call the model with one
+photo at a time. To compare two models, serve the other one on another port and pass both addresses.
 """
 
 import base64
@@ -25,11 +25,11 @@ from phototag.apps.predictions import find_photos
 from phototag.tracking.store import connect
 
 REQUESTS, CLIENTS, TURNS = 1000, (1, 8, 64), 3
-RATE = "in process, 1 thread"  # what the others are compared with
+RATE = "in process, 1 thread"  # reference of the ratios
 
 
 class Client(threading.local):
-    """A connection of each thread's own."""
+    """HTTP client with one connection per thread."""
 
     def __init__(self, address: str) -> None:
         from http.client import HTTPConnection
@@ -39,7 +39,7 @@ class Client(threading.local):
         self.path, self.connection = parts.path, HTTPConnection(parts.netloc, timeout=120)
 
     def __call__(self, image: str) -> None:
-        """Send one photo, and end everything where the answer is no tagged photo."""
+        """Send one photo; exit if the response is not a tagged photo."""
         body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}})
         self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
@@ -51,7 +51,7 @@ class Client(threading.local):
 def measure(
     tag: Callable[[str], None], images: list[str], clients: int
 ) -> tuple[float, float, float]:
-    """Return photos a second, and the median and the 99th percentile of the wait in ms."""
+    """Return photos per second, and the median and 99th percentile of the latency in ms."""
 
     def wait(image: str) -> float:
         asked = time.perf_counter()
@@ -66,14 +66,14 @@ def measure(
 
 
 def main() -> None:
-    """Take turns, and print the medians and the ratios."""
+    """Alternate the ways, and print medians and ratios."""
     *addresses, folder = sys.argv[1:]
     files = itertools.cycle(find_photos([folder], []))
     encoded = {
         f: base64.b64encode(Path(f).read_bytes()).decode() for f in find_photos([folder], [])
     }
     images = [encoded[file] for file in itertools.islice(files, REQUESTS)]
-    _ = connect().client  # from here on, MLflow knows the store
+    _ = connect().client  # sets the tracking URI of MLflow
     model = mlflow.pyfunc.load_model("models:/phototag@champion")
 
     def call(image: str) -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     for name, (rate, middle, late) in medians.items():
         print(
             f"{name:<{max(map(len, ways))}}  {rate:6.0f} photos/s, "
-            f"{rate / medians[RATE][0]:.2f} of one thread's; "
+            f"{rate / medians[RATE][0]:.2f} of one thread; "
             f"p50 {middle:6.1f} ms, p99 {late:6.1f} ms"
         )
 

@@ -1,4 +1,4 @@
-"""Photos for measurements: noise whose spectrum falls like that of natural images."""
+"""Noise images with the spectrum of natural images, for measurements."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def draw_noise(width: int, height: int, seed: int) -> Image.Image:
-    """Draw an RGB image with a 1/f amplitude spectrum, as photos have it (Field 1987)."""
+    """Return an RGB image with a 1/f amplitude spectrum, as in natural images (Field 1987)."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1
@@ -16,14 +16,14 @@ def draw_noise(width: int, height: int, seed: int) -> Image.Image:
         phase = np.exp(2j * np.pi * rng.random(frequency.shape))
         values = np.fft.irfft2(phase / frequency, s=(height, width))
         channels.append(np.clip(128 + 55 * values / values.std(), 0, 255))
-    # Channels of photos are alike: mix them.
+    # Mix the channels, because the channels of photos are correlated.
     luma = channels[0]
     mixed = [0.8 * luma + 0.2 * channel for channel in channels]
     return Image.fromarray(np.stack(mixed, axis=2).astype(np.uint8))
 
 
 def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    """Encode as JPEG."""
+    """Return the image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

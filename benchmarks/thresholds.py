@@ -1,7 +1,7 @@
-"""How well thresholds chosen on some photos do on others: 20 random halves.
+"""Compare ways to choose thresholds: chosen on one half of the photos, scored on the other.
 
-`python -m benchmarks.thresholds [predictions.csv ...]`, by default the last evaluation's. On one
-half of the held-out photos thresholds are chosen, on the other half judged.
+Run `python -m benchmarks.thresholds [predictions.csv ...]` (default: the file of the last
+evaluation). The held-out photos are split into random halves 20 times.
 """
 
 import sys
@@ -27,7 +27,7 @@ def read_predictions(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> pd.DataFrame:
-    """Judge each way of choosing; one row a way and split."""
+    """Score each way to choose thresholds; return one row per way and split."""
     rows = []
     for seed in range(SPLITS):
         order = np.random.default_rng(seed).permutation(len(targets))
@@ -36,7 +36,7 @@ def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float)
         drawn = bootstrap_weights(len(chosen), RESAMPLES, seed)
         ways = {
             "0.5": np.full(targets.shape[1], 0.5),
-            "each label's best": choose_thresholds(*given, 0, plain).values,
+            "best per label": choose_thresholds(*given, 0, plain).values,
             "one for all": choose_thresholds(*given, 1e9, plain).values,
             "phototag": choose_thresholds(*given, pooling, drawn).values,
         }
@@ -48,11 +48,11 @@ def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float)
 
 
 def main() -> None:
-    """Print the mean F1 of each way, and in how many splits phototag's beats it."""
+    """Print the mean F1 of each way, and the number of splits in which phototag is better."""
     pooling = read_all_params().evaluate.prior_strength
     for path in sys.argv[1:] or ["reports/evaluate/predictions.csv"]:
         table = judge_halves(*read_predictions(path), pooling)
-        print(f"{path}: F1 over {SPLITS} halves, and how many of them phototag wins")
+        print(f"{path}: mean F1 over {SPLITS} splits, and splits in which phototag is better")
         ours = table[table["way"] == "phototag"].set_index("seed")
         for way, group in table.groupby("way", sort=False):
             figures = [

@@ -1,7 +1,8 @@
-"""What each measure for speed gives: the training of the report's network without it.
+"""Measure each speed optimization of the training by switching it off.
 
-`python -m benchmarks.train_ablation`, on an otherwise idle machine. The sides take turns, each in
-a process of its own; medians of images a second are compared. The last sides add what is not used.
+Run `python -m benchmarks.train_ablation` on an otherwise idle machine. Each side trains the
+report's network in a separate process, and the sides alternate. The table has medians of images per
+second. The last two sides add optimizations that are off by default.
 """
 
 from collections.abc import Callable
@@ -14,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.train_speed import build_training, read_photos, take_turns, time_epoch
+from benchmarks.train_speed import alternate, build_training, read_photos, time_epoch
 from phototag.dataset.dataset import read_batch
 from phototag.network.allocator import keep_freed_memory
 from phototag.schema.params import Params, read_all_params
 from phototag.training.loop import Training
 
 SHIPPED = "as shipped"
-MEMORY = "freed memory goes back to the kernel"
+MEMORY = "freed memory returned to the kernel"
 JPEGS = "JPEGs decoded for each batch"
 FP32 = "float32"
 COMPILED = "with train.compile"
@@ -29,13 +30,13 @@ PADDED = "widths padded to 32, 64, 32, 64, 128"
 
 
 def channels_first(training: Training) -> None:
-    """Weights and photos as PyTorch has them by default."""
+    """Store weights and photos in PyTorch's default memory format."""
     training.model.to(memory_format=torch.contiguous_format)
     training.model.register_forward_pre_hook(lambda _, images: images[0].contiguous())
 
 
 def relu_before_pool(training: Training) -> None:
-    """The order of the report's text; the function is the same."""
+    """Apply ReLU before max pooling, as in the report; the result is the same."""
     model = training.model
     assert isinstance(model, nn.Sequential)
     for index, (pool, relu) in enumerate(pairwise(list(model))):
@@ -44,7 +45,7 @@ def relu_before_pool(training: Training) -> None:
 
 
 def relu_not_in_place(training: Training) -> None:
-    """A new map for each ReLU."""
+    """Allocate a new feature map for each ReLU."""
     for module in training.model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
@@ -59,7 +60,7 @@ ADAM = "Adam not fused"
 
 
 def measure(side: str, folder: Path) -> float:
-    """Train one epoch without one of the measures; images a second."""
+    """Train one epoch with the change of this side; return images per second."""
     if side != MEMORY:
         keep_freed_memory()
     dataset, photos = read_photos(folder)
@@ -91,9 +92,9 @@ def _change(params: Params, side: str) -> Params:
 
 
 def main() -> None:
-    """Print images a second of each side, and its share of the shipped one's."""
+    """Print images per second of each side, and its ratio to the shipped training."""
     sides = (SHIPPED, FP32, MEMORY, *CHANGES, ADAM, JPEGS, PADDED, COMPILED)
-    median = take_turns(sides, measure)
+    median = alternate(sides, measure)
     print("as a ratio of the shipped training:")
     for side in sides[1:]:
         print(f"{side:<40}{median[side] / median[SHIPPED]:>8.2f}")

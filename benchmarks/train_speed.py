@@ -1,8 +1,8 @@
-"""Training the report's network: this project against a stock PyTorch loop, and the hardware.
+"""Compare the training of the report's network with a stock PyTorch loop and with the hardware.
 
-`python -m benchmarks.train_speed`, on an otherwise idle machine. The sides take turns; medians
-are compared. The stock loop is what a tutorial has: a DataLoader with two workers that decode
-JPEGs, eager float32, Adam. The matmul rate is that of one large product of the same dtype.
+Run `python -m benchmarks.train_speed` on an otherwise idle machine. The sides alternate; the table
+has medians. The stock loop is that of tutorials: a DataLoader with two workers that decode JPEGs,
+eager float32, Adam. The matmul rate is that of one large matrix product of the same dtype.
 """
 
 import copy
@@ -37,7 +37,7 @@ from phototag.training.precision import pick_dtype
 COUNT = 1024
 LABELS = 14
 REPEATS = 5
-# Multiply-adds of one image, forward and backward (measured with PyTorch's flop counter).
+# Multiply-adds per image, forward and backward, measured with PyTorch's FLOP counter.
 MULTIPLY_ADDS = 195e6
 
 
@@ -58,7 +58,7 @@ class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def stock_network() -> nn.Sequential:
-    """Write the report's network as its text reads: convolution, ReLU, pool."""
+    """Return the report's network with the layer order of its text: convolution, ReLU, pool."""
     layers: list[nn.Module] = []
     channels = 3
     for out, kernel, pool in ((20, 3, 2), (40, 3, 2), (20, 1, 1), (50, 5, 2), (100, 7, 2)):
@@ -70,7 +70,7 @@ def stock_network() -> nn.Sequential:
 
 
 def stock_epoch(photos: Photos) -> float:
-    """Train one epoch as a tutorial does and return images a second."""
+    """Train one epoch as in a tutorial and return images per second."""
     loader = DataLoader(photos, batch_size=64, shuffle=True, num_workers=2)
     model = stock_network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0005, weight_decay=0.0002)
@@ -85,12 +85,12 @@ def stock_epoch(photos: Photos) -> float:
 
 
 def our_epoch(params: Params, dataset: Dataset, precision: str) -> float:
-    """Train one epoch as the stage does and return images a second."""
+    """Train one epoch as the train stage does and return images per second."""
     return time_epoch(build_training(params, precision), dataset)
 
 
 def build_training(params: Params, precision: str) -> loop.Training:
-    """Build what the stage trains: the network of params.yaml, for 14 labels."""
+    """Return the training of the train stage: the network of params.yaml with 14 labels."""
     device = torch.device("cpu")
     model = build_model(params.model, LABELS, 128, [0.5] * 3, [0.25] * 3)
     initialize(model, params.model, torch.full((LABELS,), 0.1))
@@ -106,21 +106,21 @@ def build_training(params: Params, precision: str) -> loop.Training:
 
 
 def time_epoch(training: loop.Training, dataset: Dataset) -> float:
-    """Train one epoch and return images a second."""
+    """Train one epoch and return images per second."""
     start = time.perf_counter()
     loop.train_one_epoch(training, dataset, 1)
     return COUNT / (time.perf_counter() - start)
 
 
 def resident_epoch(params: Params, dataset: Dataset) -> float:
-    """Take as many steps on one batch that is there already; images a second."""
+    """Train one epoch on a single batch in memory; return images per second."""
     batch = read_batch(dataset, np.arange(64), torch.device("cpu"))
     with mock.patch("phototag.training.loop.read_batch", return_value=batch):
         return our_epoch(params, dataset, params.precision)
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Return multiply-adds a second of one large product."""
+    """Return multiply-adds per second of a large matrix product."""
     a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
     a @ b
     start = time.perf_counter()
@@ -130,7 +130,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def draw_photos(folder: Path) -> None:
-    """Write photos of noise, packed and as JPEGs."""
+    """Write photos of noise, as a packed array and as JPEGs."""
     shape = (COUNT, 128, 128, 3)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
     for index in range(COUNT):
@@ -141,7 +141,7 @@ def draw_photos(folder: Path) -> None:
 
 
 def read_photos(folder: Path) -> tuple[Dataset, Photos]:
-    """Read what `draw_photos` wrote, packed and as JPEGs."""
+    """Return the photos written by `draw_photos`, as a packed array and as JPEGs."""
     targets = (np.random.default_rng(0).random((COUNT, LABELS)) < 0.1).astype(np.uint8)
     files = [folder / f"{index}.jpg" for index in range(COUNT)]
     names = [file.name for file in files]
@@ -151,7 +151,7 @@ def read_photos(folder: Path) -> tuple[Dataset, Photos]:
 
 
 def measure(side: str, folder: Path) -> float:
-    """Run one side once, in a process that runs no other."""
+    """Run one side once, in the process of this side; return its rate."""
     if "matmul" in side:
         return matmul_rate(torch.bfloat16 if "bf16" in side else torch.float32) / 1e9
     params = read_all_params()
@@ -174,14 +174,12 @@ SIDES = (
 )
 
 
-def take_turns(
-    sides: Sequence[str], measure_side: Callable[[str, Path], float]
-) -> dict[str, float]:
-    """Measure all sides in turn, each in a process of its own; print and return the medians.
+def alternate(sides: Sequence[str], measure_side: Callable[[str, Path], float]) -> dict[str, float]:
+    """Alternate all sides, each in a separate process; print and return the medians.
 
     Args:
-        sides: Their names.
-        measure_side: Measures one, by its name and the folder of the photos.
+        sides: Names of the sides.
+        measure_side: Function that measures one side, given its name and the folder of the photos.
     """
     spawn = multiprocessing.get_context("spawn")
     rates: dict[str, list[float]] = {side: [] for side in sides}
@@ -193,7 +191,7 @@ def take_turns(
         for repeat in range(REPEATS + 1):
             for side, pool in pools.items():
                 rate = pool.submit(measure_side, side, Path(name)).result()
-                if repeat:  # the first round warms up
+                if repeat:  # the first round is a warm-up
                     rates[side].append(rate)
     for side, values in rates.items():
         middle = statistics.median(values)
@@ -202,12 +200,12 @@ def take_turns(
 
 
 def main() -> None:
-    """Print images a second of each side, and the ratios."""
-    median = take_turns(SIDES, measure)
+    """Print images per second of each side, and the ratios."""
+    median = alternate(SIDES, measure)
     stock, fp32, bf16, resident, _, rate = median.values()
     print(f"fp32 against stock: {fp32 / stock:.2f}; bf16 against stock: {bf16 / stock:.2f}")
-    print(f"of the bf16 matmul rate: {bf16 * MULTIPLY_ADDS / (rate * 1e9):.1%}")
-    print(f"time of an epoch over the array, against one resident batch: {resident / bf16:.3f}")
+    print(f"share of the bf16 matmul rate: {bf16 * MULTIPLY_ADDS / (rate * 1e9):.1%}")
+    print(f"time of an epoch, array / one resident batch: {resident / bf16:.3f}")
 
 
 if __name__ == "__main__":

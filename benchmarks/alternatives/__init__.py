@@ -1,1 +1,1 @@
-"""The same photos and network through what a user would pick instead of this project."""
+"""Comparison with the libraries that a user could choose instead of this project."""

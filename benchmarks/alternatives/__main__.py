@@ -1,13 +1,12 @@
-"""The report's network through fastai, Lightning and this project: time, F1, lines to write.
+"""Compare fastai, Lightning and this project: training time, F1 and lines of code.
 
-`python -m benchmarks.alternatives PHOTOS.zip`, on an otherwise idle machine. The two libraries are
-installed from the package registry into an environment of their own, under .phototag/, with the
-torch that is pinned here. Each side trains on the same photos and split, with batches of 64 and
-Adam at the report's learning rate and weight decay, one after the other. An epoch is training and
-the pass over val; the first, which starts worker processes, does not count. Lines are those of
-code that a user writes, without docstrings, comments and empty lines; phototag's is the one of
-params.yaml that names the photos. The last side is this project's own configuration, for as many
-epochs as the claims use for these photos.
+Run `python -m benchmarks.alternatives PHOTOS.zip` on an otherwise idle machine. The two libraries
+are installed from the package index into a separate environment in .phototag/, with the pinned
+version of torch. Each side trains the report's network on the same photos and splits, with batches
+of 64 and Adam at the report's learning rate and weight decay. An epoch is the training and the pass
+over val. The first epoch is not counted, because it starts worker processes. Lines of code exclude
+docstrings, comments and empty lines; phototag needs one line of params.yaml, which names the
+photos. The last side is phototag's own network, for as many epochs as in the claims.
 """
 
 import ast
@@ -38,7 +37,7 @@ LIBRARIES = ("fastai", "lightning")
 
 
 def make_environment() -> Path:
-    """Install the libraries with the torch pinned here, where that is not done yet."""
+    """Install the libraries and the pinned torch, unless that was done before."""
     python, done = ENVIRONMENT / "bin/python", ENVIRONMENT / ".installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
@@ -54,7 +53,7 @@ def prepare_photos(folder: Path, photos: Path) -> Path:
     """Run the pipeline up to the split in `folder`, and write photos.csv for the libraries.
 
     Returns:
-        The folder that holds the photos as files.
+        Folder of the photo files.
     """
     for stage in ("resize", "split", "normalize_stats"):
         run(Path(sys.executable), folder, "-m", f"stages.{stage}")
@@ -71,7 +70,7 @@ def prepare_photos(folder: Path, photos: Path) -> Path:
 
 
 def run(python: Path, folder: Path, *command: str) -> str:
-    """Run Python with this checkout's code in `folder`; return what it printed."""
+    """Run Python in `folder` with the code of this repository; return its standard output."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     done = subprocess.run(
         [str(python), *command], cwd=folder, env=environment, stdout=subprocess.PIPE, check=True
@@ -96,7 +95,7 @@ def count_lines(path: Path) -> int:
 
 
 def compare(photos: Path) -> pd.DataFrame:
-    """Train every side, and return one row a side."""
+    """Train every side and return one row per side."""
     experiments = read_experiments()
     here = Path(__file__).parent
     python = make_environment()

@@ -1,4 +1,4 @@
-"""What a user of Lightning writes."""
+"""The training as a user of Lightning would write it."""
 
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Tagger(lightning.LightningModule):  # type: ignore[misc]
 
 
 def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[list[float]]:
-    """Train; return val loss and micro F1 of each epoch, after which `timer` is called."""
+    """Train, call `timer` after each epoch, and return val loss and micro F1 per epoch."""
     lightning.seed_everything(seed)
     frame = pd.read_csv(table, keep_default_na=False)
     targets = frame["labels"].str.get_dummies(";")
