@@ -508,7 +508,7 @@ def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> 
     assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
     day = datetime.fromtimestamp(drawn[0].stat().st_mtime, UTC).date()
     assert "40 drawn scenes alone: it knows no real photos" in told
-    assert f"model.safetensors is of {day}." in told
+    assert f"model.safetensors was written on {day}." in told
     real = make_model(tmp_path / "real", source="data/raw.zip")
     assert (
         "Trained on 40 photos of data/raw.zip." in run(str(photos / "im1.png"), *options(real))[2]
@@ -519,16 +519,16 @@ def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> No
     point = json.loads(model[1].read_text())
     del point["content_key"]
     model[1].write_text(json.dumps(point))
-    load_tagger(*model)  # of before the file told
+    load_tagger(*model)  # files of older versions have no key
     with pytest.raises(InputError, match="cannot be read"):
         load_tagger(model[0], model[0].parent)
     for text, problem in (
         ('{"temperature": 1, "thresholds": {"cat": 0.5}}', "blue"),
-        ("[]", "holds no thresholds"),
-        ("no json", "holds no thresholds"),
-        (json.dumps(point | {"thresholds": dict.fromkeys(LABELS)}), "holds no thresholds"),
-        (json.dumps(point | {"temperature": math.nan}), "no numbers"),
-        (json.dumps(point | {"content_key": "other"}), "are of two trainings"),
+        ("[]", "has no thresholds"),
+        ("no json", "has no thresholds"),
+        (json.dumps(point | {"thresholds": dict.fromkeys(LABELS)}), "has no thresholds"),
+        (json.dumps(point | {"temperature": math.nan}), "not finite"),
+        (json.dumps(point | {"content_key": "other"}), "belong to different trainings"),
     ):
         model[1].write_text(text)
         with pytest.raises(InputError, match=problem):

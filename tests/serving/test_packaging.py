@@ -1,4 +1,4 @@
-"""What a version brings along: all the code that it runs, and no other."""
+"""Code that a version ships: all that it imports, and nothing else."""
 
 import os
 import shutil
@@ -43,10 +43,10 @@ assert all(Path(file).is_relative_to(sys.argv[1]) for file in ours)
 
 
 @pytest.mark.slow
-def test_the_packaged_code_needs_nothing_of_the_repository(tmp_path: Path) -> None:
+def test_shipped_code_runs_without_the_repository(tmp_path: Path) -> None:
     package = copy_package(tmp_path / "code")
     files = make_model(tmp_path / "model")
-    # The environment may have this repository installed: the copy comes first all the same.
+    # PYTHONPATH comes before the installed package.
     done = subprocess.run(
         [sys.executable, "-c", LOAD, str(package.parent), *map(str, files)],
         cwd=tmp_path,
@@ -60,16 +60,15 @@ def test_the_packaged_code_needs_nothing_of_the_repository(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [make_backbone, make_model])
-def test_a_version_is_served_by_onnx_runtime(
+def test_version_is_served_by_onnx_runtime_with_the_same_scores(
     store: Store, tmp_path: Path, make: Callable[[Path], tuple[Path, Path]]
 ) -> None:
-    """And says what the model file says."""
     files = make(tmp_path / "model")
     with store.lock, mlflow.start_run(run_id=create_run(store, "key", {}, {}, "")):
         info = pyfunc.log_model(*files, "phototag")
     served = mlflow.pyfunc.load_model(info.model_uri)
-    joined = served.unwrap_python_model().tagger.network
-    assert isinstance(joined.network, runtime.Session)
+    batcher = served.unwrap_python_model().tagger.network
+    assert isinstance(batcher.network, runtime.Session)
     drawn = np.random.default_rng(0).integers(0, 256, (3, 30, 40, 3), np.uint8)
     photos = [encode(Image.fromarray(pixels)) for pixels in drawn]
     expected = tag_photos(load_tagger(*files), photos)
@@ -84,21 +83,18 @@ def test_a_version_is_served_by_onnx_runtime(
     assert not {"onnx", "timm"} & names
 
 
-def test_the_copy_has_the_packaged_files_and_no_leftovers(tmp_path: Path) -> None:
+def test_copy_has_the_shipped_packages_only(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     copied = {file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()}
     assert copied == set(packaged_files())
-    rooms = {name.partition("/")[0] for name in copied}
-    assert rooms == {"__init__.py", "base", "data", "intake", "network", "serving"}
-    assert {
-        "network/model.py",
-        "network/weights.py",
-        "network/metrics.py",
-        "intake/raw.py",
-    } < copied
+    packages = {name.partition("/")[0] for name in copied}
+    assert packages == {"__init__.py", "base", "decoding", "network", "serving"}
+    assert {"network/weights.py", "decoding/photos.py", "serving/tagger.py"} < copied
 
 
-def test_any_change_makes_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_covers_weights_thresholds_code_and_requirements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = make_model(tmp_path / "model")
     package = copy_package(tmp_path / "copy")
     monkeypatch.setattr(pyfunc, "__file__", str(package / "serving/pyfunc.py"))

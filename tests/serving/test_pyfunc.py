@@ -1,4 +1,4 @@
-"""The registered model: in this process, behind MLflow's parser, and over HTTP."""
+"""The registered model in this process, behind MLflow's request parser, and over HTTP."""
 
 import base64
 import gc
@@ -27,7 +27,7 @@ from mlflow.pyfunc import scoring_server
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.registry import versions
+from phototag.registry import gate, versions
 from phototag.serving import pool, pyfunc
 from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, ROOT, SIGNATURE
 from phototag.serving.tagger import load_tagger, tag_photos
@@ -49,7 +49,7 @@ def base64_of(data: bytes) -> str:
 
 
 BLUE = encode(Image.new("RGB", (40, 30), (220, 0, 0)))
-# With "+" and "=" in its base64; what follows a PNG is nothing to a decoder.
+# The bytes after the PNG are ignored by decoders; they give base64 with "+", "/" and "=".
 BLUE += bytes(-len(BLUE) % 3) + b"\xfb\xef\xbe\0"
 NOISE = encode(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)), "JPEG"
@@ -57,13 +57,13 @@ NOISE = encode(
 
 
 def bomb(side: int) -> bytes:
-    """A valid PNG of side x side black pixels in a few kilobytes."""
+    """Return a valid PNG of side x side black pixels in a few kilobytes."""
     return png(side, side, 8, 0, zlib.compress(b"\0" * (side * (side + 1)), 9))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model as MLflow saves it."""
+    """Folder of a saved MLflow model."""
     folder = tmp_path_factory.mktemp("saved")
     files = dict(zip(("model", "thresholds"), map(str, make_model(folder / "files")), strict=True))
     entry = str(Path(pyfunc.__file__).with_name("entry.py"))
@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> Callable[..., list[dict[str, Any]]]:
-    """The model, as a function of the data frame's columns."""
+    """Return the model as a function of the data frame's columns."""
     model = mlflow.pyfunc.load_model(str(folder))
 
     def predict(**columns: list[Any]) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def model(folder: Path) -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def scored(folder: Path) -> Callable[[Any], list[dict[str, Any]]]:
-    """What MLflow's scoring server answers to a request's JSON."""
+    """Function that returns the predictions of MLflow's scoring server for a JSON request."""
     model = mlflow.pyfunc.load_model(str(folder))
 
     def ask(body: Any) -> list[dict[str, Any]]:
@@ -127,12 +127,12 @@ WAYS = {
     "b64 of TensorFlow": {"b64": PLAIN},
     "numbers": list(BLUE),
 }
-# Each alphabet's own two characters and padding must be in it, or the cases say nothing.
+# The cases need the characters in which the two base64 alphabets differ, and padding.
 assert set("+/=") <= set(PLAIN)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_write_a_photo_is_read(
+def test_photo_is_read_in_every_encoding(
     scored: Callable[[Any], list[dict[str, Any]]], way: str
 ) -> None:
     split = {"columns": ["image"], "data": [[WAYS[way]], [base64_of(NOISE)]]}
@@ -159,35 +159,35 @@ BODIES: dict[str, Callable[[list[str]], Any]] = {
 
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("photos", [[BLUE], [BLUE, RED], [BLUE, RED, BLUE]])
-def test_every_body_of_mlflow_is_read(
+def test_photos_are_read_from_every_request_format(
     scored: Callable[[Any], list[dict[str, Any]]], body: str, photos: list[bytes]
 ) -> None:
     expected = [["blue"] if photo == BLUE else ["red"] for photo in photos]
     assert labels_of(scored(BODIES[body]([base64_of(photo) for photo in photos]))) == expected
 
 
-def test_one_photo_needs_no_list(scored: Callable[[Any], list[dict[str, Any]]]) -> None:
+def test_single_photo_needs_no_list(scored: Callable[[Any], list[dict[str, Any]]]) -> None:
     assert labels_of(scored({"inputs": {"image": PLAIN}})) == [["blue"]]
     assert labels_of(scored({"instances": {"image": PLAIN}})) == [["blue"]]
 
 
-def test_bytes_of_any_kind_are_read(model: Callable[..., list[dict[str, Any]]]) -> None:
+def test_all_bytes_types_are_read(model: Callable[..., list[dict[str, Any]]]) -> None:
     kinds = [BLUE, bytearray(BLUE), memoryview(BLUE), np.frombuffer(BLUE, np.uint8), [BLUE, RED]]
     assert labels_of(model(image=kinds)) == [["blue"]] * 5 + [["red"]]
 
 
-def test_a_bad_row_gets_an_error_and_fails_nothing(
+def test_invalid_row_gets_an_error_and_does_not_affect_others(
     model: Callable[..., list[dict[str, Any]]],
 ) -> None:
     bad: dict[Any, str] = {
         "%%%": "not base64",
         "AAAAA": "not base64",
-        "data:image/png,abc": "not of base64",
-        "data:": "not of base64",
+        "data:image/png,abc": "not base64",
+        "data:": "not base64",
         base64_of(b"x"): "not an image",
         base64_of(BLUE[:60]): "",
-        5: "neither base64 nor bytes",
-        None: "neither base64 nor bytes",
+        5: "is neither base64 nor bytes",
+        None: "is neither base64 nor bytes",
         "A" * (MAX_BYTES * 3 // 2 + 1): "larger than 32 MiB",
         bytes(MAX_BYTES + 1): "larger than 32 MiB",
         (1, 300): "range(0, 256)",
@@ -200,7 +200,7 @@ def test_a_bad_row_gets_an_error_and_fails_nothing(
         assert reason in answer["error"]
 
 
-def test_what_a_decoder_raises_is_one_rows_error(
+def test_error_of_a_decoder_is_the_error_of_its_row(
     model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -211,7 +211,7 @@ def test_what_a_decoder_raises_is_one_rows_error(
         model(image=[BLUE, RED])
 
 
-def test_no_readable_row_no_column_and_too_much_are_the_callers_mistake(
+def test_request_without_readable_photos_or_over_the_limits_is_refused(
     model: Callable[..., list[dict[str, Any]]],
 ) -> None:
     for columns, reason in (
@@ -220,7 +220,7 @@ def test_no_readable_row_no_column_and_too_much_are_the_callers_mistake(
         ({"image": [None]}, "column `image`"),
         ({"image": [BLUE] * (MAX_ROWS + 1)}, "257 photos: send at most 256"),
         ({"image": [[BLUE] * (MAX_ROWS + 1)]}, "257 photos: send at most 256"),
-        ({"image": [bytes(MAX_BYTES)] * 3}, "over 64 MiB together"),
+        ({"image": [bytes(MAX_BYTES)] * 3}, "more than 64 MiB in total"),
     ):
         with pytest.raises(MlflowException, match=reason) as caught:
             model(**columns)
@@ -229,7 +229,7 @@ def test_no_readable_row_no_column_and_too_much_are_the_callers_mistake(
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """A folder `root` with a photo, beside what nobody may see, and links of all kinds."""
+    """Folder `root` with a photo and links of all kinds, beside files that must not be read."""
     root = tmp_path / "root"
     (root / "album").mkdir(parents=True)
     (root / "album/a b.png").write_bytes(BLUE)
@@ -246,29 +246,29 @@ def shelf(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_server_reads_no_files_unless_its_owner_names_a_folder(
+def test_server_reads_no_files_without_a_root(
     folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ROOT, raising=False)
     closed = load(folder)
     there = str(shelf / "inside.png")
     for columns in ({"path": [there]}, {"path": [there + "x"]}):
-        with pytest.raises(MlflowException, match="send a column `image`"):
+        with pytest.raises(MlflowException, match="column `image`"):
             closed(**columns)
     answers = closed(image=[BLUE, f"file:{there}", f"file:{there}x"])[1:]
     assert answers[0] == answers[1]
     assert answers[0]["error"].startswith("this server reads no files")
-    # The column is never looked at, whatever stands beside it.
+    # Other columns are ignored.
     assert labels_of(closed(image=[BLUE], path=[there])) == [["blue"]]
     assert labels_of(closed(image=[BLUE, None], path=[there, there])) == [["blue"], []]
 
 
-def test_files_of_the_named_folder_alone_are_read(
+def test_server_reads_files_of_its_root_only(
     folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ROOT, str(shelf))
     opened = load(folder)
-    monkeypatch.delenv(ROOT)  # read at load
+    monkeypatch.delenv(ROOT)  # it is read when the model is loaded
     names = ["album/a b.png", "album/a%20b.png", "./album/../inside.png", f"{shelf}/inside.png"]
     names += [(shelf / "album/a b.png").as_uri().removeprefix("file:"), "//localhost/inside.png"]
     found = opened(image=[f"file:{name}" for name in names[:-1]])
@@ -282,26 +282,26 @@ def test_files_of_the_named_folder_alone_are_read(
     assert {answer["error"] for answer in answers} == {NO_FILE}
 
 
-def test_a_root_that_is_no_folder_is_told_at_load(
+def test_root_that_is_not_a_folder_is_refused_at_load(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ROOT, str(tmp_path / "none"))
-    with pytest.raises(InputError, match=r"PHOTOTAG_ROOT is .*none, which is no folder"):
+    with pytest.raises(InputError, match=r"PHOTOTAG_ROOT is .*none, which is not a folder"):
         load(folder)
 
 
 def palette_png(side: int) -> bytes:
-    """A PNG of a few kilobytes that takes 13 bytes a pixel to decode."""
+    """Return a PNG of a few kilobytes whose decoding takes 13 bytes per pixel."""
     file = io.BytesIO()
     Image.new("P", (side, side)).save(file, "PNG", transparency=b"\0" * 256)
     return file.getvalue()
 
 
 def peak_of(clients: list[Callable[[], Any]]) -> int:
-    """By how many bytes the process grows, at its highest, while clients ask at once."""
+    """Return by how many bytes the peak memory grows while all clients run at once."""
     gc.collect()
     before = psutil.Process().memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     with ThreadPoolExecutor(len(clients)) as threads:
         for done in [threads.submit(client) for client in clients]:
             done.result()
@@ -311,7 +311,7 @@ def peak_of(clients: list[Callable[[], Any]]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_large_photos_of_16_clients_wait_for_one_another(
+def test_large_photos_of_16_clients_share_the_pixel_budget(
     model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "BUDGET", pool.PixelBudget(2_000_000))
@@ -319,12 +319,12 @@ def test_large_photos_of_16_clients_wait_for_one_another(
     answers: list[Any] = []
     peak = peak_of([lambda: answers.append(model(image=[large]))] * 16)
     assert [answer[0]["error"] for answer in answers] == [None] * 16
-    assert peak < 120 * 2**20  # all at once, they would take 400
+    assert peak < 120 * 2**20  # without the budget it would be 400 MiB
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_16_hostile_clients_take_half_a_gigabyte_at_most(
+def test_16_hostile_clients_use_at_most_600_mib(
     model: Callable[..., list[dict[str, Any]]],
 ) -> None:
     largest = int(MAX_PIXELS**0.5)
@@ -341,7 +341,7 @@ def test_16_hostile_clients_take_half_a_gigabyte_at_most(
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address of a served champion, and the folder of its model file."""
+    """Address of a served champion, and the folder of its model file."""
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
@@ -350,7 +350,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         run_id = create_run(store, "key", {}, {}, "")
         tags = {"model_digest": "d", "test_fingerprint": "f"}
         version = versions.register_model(store, run_id, *make_model(folder / "model"), tags, "")
-        versions.promote(store, version, "")
+        gate.promote(store, version, "")
         yield from serve(folder, default_uri())
 
 
@@ -360,7 +360,7 @@ def serve(folder: Path, uri: str) -> Iterator[tuple[str, Path]]:
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    # In a folder of its own: the model must bring its code along.
+    # The folder has no phototag package, so the model must ship its code.
     with run_server(command, f"http://127.0.0.1:{port}/ping", folder, environment):
         yield f"http://127.0.0.1:{port}/invocations", folder
 
@@ -380,7 +380,7 @@ def body_of(*images: bytes) -> bytes:
 
 
 @pytest.mark.slow
-def test_server_answers_as_promised(served: tuple[str, Path]) -> None:
+def test_server_returns_labels_scores_and_errors(served: tuple[str, Path]) -> None:
     address, folder = served
     status, answer = post(address, body_of(BLUE, NOISE, b"no photo"))
     assert status == 200
@@ -405,7 +405,7 @@ def test_server_answers_as_promised(served: tuple[str, Path]) -> None:
         ("another column", "image"),
     ],
 )
-def test_server_refuses_with_a_reason_and_lives_on(
+def test_server_refuses_invalid_requests_and_keeps_running(
     served: tuple[str, Path], case: str, reason: str
 ) -> None:
     bodies: dict[str, Callable[[], bytes]] = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.network.runtime import PARITY, export_graph
-from phototag.serving.tagger import Tagger, draw_examples
+from phototag.serving.tagger import Tagger, example_images
 
 
 class Probabilities(nn.Module):
@@ -45,7 +45,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
         raise InputError("phototag export needs ONNX: run `make setup-onnx`")
     import onnx
 
-    network, example = Probabilities(tagger), draw_examples(tagger)
+    network, example = Probabilities(tagger), example_images(tagger)
     try:
         graph = export_graph(network, example, "images", "probabilities")
     except Exception as error:  # the exporter raises many types of errors

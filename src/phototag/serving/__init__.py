@@ -1,1 +1,1 @@
-"""Photos to labels: the tagger, and the registered model that brings it along."""
+"""Photos to labels: the tagger, and the MLflow model that ships with it."""

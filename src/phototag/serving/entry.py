@@ -1,4 +1,4 @@
-"""What MLflow runs to load a registered model (its "models from code")."""
+"""Script that MLflow runs to load a registered model ("models from code")."""
 
 from mlflow.models import set_model
 

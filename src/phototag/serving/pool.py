@@ -1,7 +1,7 @@
-"""Photos' files to pixels, in one pool for the whole process, so that memory stays bounded.
+"""Decoding of photos in one thread pool for the whole process, with bounded memory.
 
-A file of a few kilobytes may hold a hundred million pixels. However many ask at once, large photos
-wait for one another.
+A file of a few kilobytes can hold a hundred million pixels. Large photos therefore wait for each
+other, however many requests arrive at once.
 """
 
 import io
@@ -20,9 +20,12 @@ from phototag.decoding.photos import MAX_PIXELS, count_pixels, prepare_photo
 
 
 class PixelBudget:
-    """Pixels that may be held at once, by all threads together.
+    """Number of pixels that all threads together may decode at the same time.
 
-    Decoding takes up to 16 bytes a pixel for a moment (measured: 16 bits with transparency).
+    Decoding takes at most 16 bytes per pixel (measured for 16 bits with transparency).
+
+    Args:
+        pixels: Number of pixels in total.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -31,7 +34,7 @@ class PixelBudget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until so many are free; one photo of more than all of them goes alone."""
+        """Wait until the pixels are free; a photo above the whole budget is decoded alone."""
         taken = min(pixels, self.pixels)
         with self.change:
             self.change.wait_for(lambda: self.free >= taken)
@@ -45,32 +48,31 @@ class PixelBudget:
 
 
 BUDGET = PixelBudget(32_000_000)
-# A single photo of so few pixels is decoded by the thread that asks, which need not wait for
-# another to wake up. Larger ones go to the pool: each thread that ever decoded keeps what it freed.
+# The calling thread decodes a single photo of at most this many pixels, which saves the wait for
+# another thread. Larger photos go to the pool, because every thread keeps the memory it freed.
 SMALL = 300_000
-# Pillow decodes outside Python's lock, so threads do, and need no copies.
-POOL = ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode")
+POOL = ThreadPoolExecutor(cpu_count(), thread_name_prefix="decode")  # Pillow releases the GIL
 Decoded = tuple[np.ndarray | None, str | None]
 
 
 def decode_photos(
     photos: Sequence[bytes | InputError], size: int, max_pixels: int = MAX_PIXELS
 ) -> list[Decoded]:
-    """Decode photos to squares; whatever a file holds, it spoils no other.
+    """Decode photos to squares; a photo that fails does not affect the others.
 
     Args:
-        photos: Each a file's bytes, or why there are none.
-        size: Of the squares, in pixels a side.
-        max_pixels: A photo of more is refused before it is decoded.
+        photos: Contents of each file, or the error with which it was read.
+        size: Side of the squares in pixels.
+        max_pixels: Largest number of pixels of a photo that is decoded.
 
     Returns:
-        For each its pixels, uint8 [size, size, 3], or why there are none.
+        For each photo its pixels, uint8 [size, size, 3], and None; or None and the reason.
     """
 
     def decode(photo: bytes | InputError) -> Decoded:
         return _decode(photo, size, max_pixels)
 
-    if len(photos) == 1 and _count_held(photos[0], size) <= SMALL:
+    if len(photos) == 1 and _count_pixels(photos[0], size) <= SMALL:
         return [decode(photos[0])]
     return list(POOL.map(decode, photos))
 
@@ -79,27 +81,25 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Decoded:
     if isinstance(photo, InputError):
         return None, str(photo)
     try:
-        held = _count_held(photo, size)
-        if held > max_pixels:
+        pixels = _count_pixels(photo, size)
+        if pixels > max_pixels:
             return None, "over the pixel limit"
-        with BUDGET.hold(held):
+        with BUDGET.hold(pixels):
             prepared = prepare_photo(photo, size, max_pixels=max_pixels)
-    except Exception as error:  # decoders of hostile files raise anything at all
+    except Exception as error:  # decoders raise any kind of error on damaged files
         return None, f"unreadable: {type(error).__name__}"
     return prepared.pixels, None if prepared.pixels is not None else prepared.reason
 
 
-def _count_held(photo: bytes | InputError, size: int) -> int:
-    """Count the pixels that decoding will hold at once, from the file's header.
-
-    Of a JPEG that is decoded at an eighth of its size they are a 64th.
-    """
+def _count_pixels(photo: bytes | InputError, size: int) -> int:
+    """Return the number of pixels that decoding holds at once, read from the file's header."""
     if isinstance(photo, InputError):
         return 0
     try:
         image = Image.open(io.BytesIO(photo), formats=FORMATS)
-    except Exception:  # it will be told when it is decoded
+    except Exception:  # `prepare_photo` reports the reason
         return 0
-    if not image.info.get("progressive"):  # whose coefficients are all held
+    # A JPEG can be decoded at an eighth of its size, unless it is progressive.
+    if not image.info.get("progressive"):
         image.draft(None, (size, size))
     return count_pixels(image)

@@ -1,9 +1,9 @@
-"""The registered model: an MLflow pyfunc, defined from code, that takes photos.
+"""The registered model: an MLflow pyfunc, defined from code, that labels photos.
 
-Input: a data frame with the column `image`, each a photo's file as bytes, as base64, as a data URL,
-or, where the server's owner names a folder in PHOTOTAG_ROOT, as a file URL in it. Output: for each
-photo `labels` (those at or over their threshold), `scores` (label -> probability) and `error`
-(null, or why the photo could not be read).
+Input is a data frame with the column `image`. A cell holds the bytes of a photo's file, base64 or a
+data URL. If the owner of the server sets PHOTOTAG_ROOT to a folder, a cell may also be a file URL
+of a photo in that folder. Output for each photo is `labels` (those at or above their threshold),
+`scores` (probability of each label) and `error` (null, or why the photo could not be read).
 """
 
 import base64
@@ -24,7 +24,6 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from PIL import Image
@@ -35,10 +34,10 @@ from phototag.decoding.formats import FORMATS
 from phototag.network.allocator import keep_freed_memory
 from phototag.network.runtime import Session, can_record
 from phototag.network.weights import read_metadata, required_packages
-from phototag.serving.queue import Joined
+from phototag.serving.batching import MicroBatcher
 from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
 
-# What the version's code imports; its environment needs no more (no dvc, no matplotlib).
+# Packages that the version's code imports, without those of training such as dvc or matplotlib.
 REQUIREMENTS = (
     "joblib",
     "mlflow",
@@ -51,18 +50,18 @@ REQUIREMENTS = (
     "scipy",
     "torch",
 )
-# The rooms whose code a version brings along: those that the tagger imports.
-ROOMS = ("base", "dataset", "decoding", "metrics", "network", "serving")
-# What a stranger may ask of a server at once.
+# Packages of phototag whose code a version ships: those that the tagger imports.
+PACKAGES = ("base", "decoding", "network", "serving")
+# Limits of a request.
 MAX_PIXELS = 25_000_000  # of one photo
 MAX_BYTES = 32 * 2**20  # of one photo's file
 MAX_REQUEST_BYTES = 64 * 2**20  # of all files of a request
 MAX_ROWS = 256
 ROOT = "PHOTOTAG_ROOT"
 TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB"
-# The same, whatever is there: nobody learns which files the server has.
+# One message for all cases, so that it does not reveal which files the server has.
 NO_FILE = "no file of this name that this server may read"
-# One column of any type: base64 and bytes come through as they are, and plain lists too.
+# With a column of any type, base64, bytes and lists arrive unchanged.
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(AnyType(), "image", required=False)]),
     outputs=Schema(
@@ -76,25 +75,25 @@ SIGNATURE = ModelSignature(
 
 
 class PhotoTagger(PythonModel):  # type: ignore[misc]
-    """Tags photos given as bytes, base64, data URLs or file URLs."""
+    """Model that labels photos given as bytes, base64, data URLs or file URLs."""
 
     def load_context(self, context: Any) -> None:
-        """Load weights and thresholds from the model's own artifacts."""
+        """Load weights and thresholds from the model's artifacts."""
         keep_freed_memory()
         self.root = read_root()
         files = {name: Path(file) for name, file in context.artifacts.items()}
         tagger = load_tagger(files["model"], files["thresholds"])
         graph = files.get("graph")
         network = Session(graph.read_bytes()) if graph else tagger.network
-        self.tagger = replace(tagger, network=Joined(network))
+        self.tagger = replace(tagger, network=MicroBatcher(network))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Tag every photo; a bad one gets an error and leaves the others alone.
+        """Label every photo; a photo that cannot be read gets an error.
 
         Raises:
-            MlflowException: Not one could be read, or they are too many; a server answers 400.
+            MlflowException: No photo can be read, or there are too many; a server answers 400.
         """
         photos = read_rows(model_input, self.root)
         tags = tag_photos(self.tagger, photos, MAX_PIXELS)
@@ -105,36 +104,38 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
 
 
 def read_root() -> Path | None:
-    """Read which folder the server's owner lets clients name files of; by default none.
+    """Return the folder PHOTOTAG_ROOT, or None if it is not set.
 
     Raises:
-        InputError: The environment variable PHOTOTAG_ROOT names no folder.
+        InputError: PHOTOTAG_ROOT is not a folder.
     """
-    named = os.environ.get(ROOT)
-    if not named:
+    value = os.environ.get(ROOT)
+    if not value:
         return None
-    if not Path(named).is_dir():
-        raise InputError(f"{ROOT} is {named}, which is no folder: name one, or unset it")
-    return Path(named).resolve()
+    if not Path(value).is_dir():
+        raise InputError(
+            f"{ROOT} is {value}, which is not a folder: set it to a folder or unset it"
+        )
+    return Path(value).resolve()
 
 
 def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | InputError]:
-    """Read the photos of the column `image`; a list in a cell stands for as many rows.
+    """Return the photos of the column `image`; a list in a cell counts as several rows.
 
     Args:
-        rows: A photo is bytes (also as a list of numbers), base64 (with line breaks, of either
-            alphabet, padded or not; also as `{"b64": ...}`), a data URL or a file URL.
-        root: The folder whose files may be named, or None.
+        rows: Data frame whose cells are bytes (also as a list of numbers), base64 (padded or not,
+            of either alphabet, also as `{"b64": ...}`), data URLs or file URLs.
+        root: Folder whose files may be named, or None.
 
     Raises:
-        MlflowException: There is no such column, or it holds more than a server should take.
+        MlflowException: The column is missing or empty, or exceeds the limits.
     """
-    # As lists: what pandas does to a table of one cell takes longer than to decode its photo.
+    # Lists are faster: pandas takes longer for a table of one cell than decoding its photo takes.
     cells = rows["image"].tolist() if "image" in rows.columns.tolist() else []
     if all(cell is None or cell is pd.NA or isinstance(cell, float) for cell in cells):
         raise _refuse(
-            "send a column `image` of photos as base64, data URLs or bytes; a file on the server "
-            f"is named file:NAME, where its owner set {ROOT}"
+            "the column `image` is missing or empty: send photos as base64, data URLs or bytes, or "
+            f"as file:NAME if the owner of the server set {ROOT}"
         )
     values = [value for cell in cells for value in _flatten(cell)]
     if len(values) > MAX_ROWS:
@@ -146,16 +147,16 @@ def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | Inpu
         num_bytes += len(photos[-1]) if isinstance(photos[-1], bytes) else 0
         if num_bytes > MAX_REQUEST_BYTES:
             limit = MAX_REQUEST_BYTES // 2**20
-            raise _refuse(f"photos of over {limit} MiB together: send fewer in one request")
+            raise _refuse(f"photos of more than {limit} MiB in total: send fewer in one request")
     return photos
 
 
 def _refuse(reason: str) -> MlflowException:
-    return MlflowException(reason, INVALID_PARAMETER_VALUE)
+    return MlflowException.invalid_parameter_value(reason)
 
 
 def _flatten(cell: Any) -> list[Any]:
-    """Return what a cell holds: one photo, or a list of them, whatever its depth."""
+    """Return the photos of a cell: one, or those of a nested list."""
     if isinstance(cell, np.ndarray) and cell.dtype != np.uint8:
         cell = cell.tolist()
     if isinstance(cell, list | tuple) and not (cell and isinstance(cell[0], int)):
@@ -164,7 +165,7 @@ def _flatten(cell: Any) -> list[Any]:
 
 
 def _read(value: Any, root: Path | None) -> bytes | InputError:
-    """Read one photo; return, not raise, why it cannot be read."""
+    """Return the contents of one photo, or the error with which it could not be read."""
     try:
         if isinstance(value, Mapping) and set(value) == {"b64"}:
             value = value["b64"]
@@ -175,21 +176,26 @@ def _read(value: Any, root: Path | None) -> bytes | InputError:
         elif isinstance(value, bytes | bytearray | memoryview | list | tuple | np.ndarray):
             data = bytes(value)
         else:
-            return InputError(f"neither base64 nor bytes, but {type(value).__name__}")
+            return InputError(f"{type(value).__name__} is neither base64 nor bytes")
     except (ValueError, TypeError) as error:
         return InputError(str(error))
     return data if len(data) <= MAX_BYTES else InputError(TOO_LARGE)
 
 
 def _decode(text: str) -> bytes:
-    if len(text) > MAX_BYTES * 3 // 2:  # with room for line breaks
+    """Decode base64 or a data URL.
+
+    Raises:
+        ValueError: The text is neither, or it is too long.
+    """
+    if len(text) > MAX_BYTES * 3 // 2:  # base64 takes 4/3, and line breaks add to it
         raise ValueError(TOO_LARGE)
     if text[:5].lower() == "data:":
         kind, comma, text = text.partition(",")
         if not comma or not kind.lower().endswith(";base64"):
-            raise ValueError("a data URL, but not of base64")
+            raise ValueError("a data URL that is not base64")
         text = unquote(text)
-    # Line breaks and other white space, the URL-safe alphabet and missing padding are all in use.
+    # Accept white space, the URL-safe alphabet and missing padding.
     text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -198,28 +204,28 @@ def _decode(text: str) -> bytes:
 
 
 def _read_file(name: str, root: Path | None) -> bytes | InputError:
-    """Read a file under `root`; everything else gets the same answer, there or not."""
+    """Return the contents of a file under `root`; all other files give the same error."""
     if root is None:
-        return InputError(f"this server reads no files of its own: its owner did not set {ROOT}")
+        return InputError(f"this server reads no files: its owner did not set {ROOT}")
     try:
-        if name.startswith("//"):  # file://host/path, where the host is this one
+        if name.startswith("//"):  # file://host/path
             name = "/" + name[2:].partition("/")[2]
         path = Path(os.path.normpath(root / unquote(name)))
-        # Judged by name first, so that not even the time tells what is outside.
+        # The name is checked before the disk is read, so response times reveal no file either.
         if path.is_relative_to(root):
             path = path.resolve()
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:
                 return path.read_bytes()
-    except Exception:  # NUL in a name, links in a circle, no right to read
+    except Exception:  # for example a NUL in the name or a circular link
         pass
     return InputError(NO_FILE)
 
 
 def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
-    """Log the model to the active run and register a version of it.
+    """Log the model to the active MLflow run and register a version of it.
 
-    The version holds the weights, the thresholds and the code of `packaged_files`, no pickle; and
-    the recorded network, where ONNX Runtime is installed and runs it.
+    The version holds weights, thresholds and the code of `packaged_files`, without pickles. If
+    ONNX Runtime can run the network, it also holds the network's ONNX graph.
     """
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
@@ -227,14 +233,14 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
         if isinstance(network, Session):
             files["graph"] = Path(folder, "recorded.onnx")
             files["graph"].write_bytes(network.graph)
-        # MLflow refuses links that lead elsewhere, and DVC may have put one in a file's place.
-        place = Path(folder, "files")
-        place.mkdir()
-        copies = {key: str(shutil.copy(file, place)) for key, file in files.items()}
+        # Files are copied because MLflow refuses links to other folders, and DVC may use links.
+        copies = Path(folder, "files")
+        copies.mkdir()
+        artifacts = {key: str(shutil.copy(file, copies)) for key, file in files.items()}
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("entry.py")),
-            artifacts=copies,
+            artifacts=artifacts,
             code_paths=[str(copy_package(Path(folder)))],
             pip_requirements=_pin_requirements(model_file),
             signature=SIGNATURE,
@@ -244,15 +250,15 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
 
 
 def packaged_files() -> dict[str, Path]:
-    """Return the code that a version brings along: name in the package -> file."""
+    """Return the code that a version ships, by its path in the package `phototag`."""
     package = Path(__file__).parents[1]
     files = [package / "__init__.py"]
-    files += [file for room in ROOMS for file in sorted((package / room).glob("*.py"))]
+    files += [file for name in PACKAGES for file in sorted((package / name).glob("*.py"))]
     return {file.relative_to(package).as_posix(): file for file in files}
 
 
 def copy_package(folder: Path) -> Path:
-    """Copy `packaged_files` into a folder, as a package of its own, and return that."""
+    """Copy `packaged_files` to a package `phototag` in a folder, and return its path."""
     package = folder / "phototag"
     for name, file in packaged_files().items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +267,7 @@ def copy_package(folder: Path) -> Path:
 
 
 def digest_model(model_file: Path, thresholds_file: Path) -> str:
-    """Hash all that a version is made of: weights, thresholds, code, requirements."""
+    """Return a hash of everything in a version: weights, thresholds, code and requirements."""
     files = packaged_files()
     return content_key(
         [*files, *_pin_requirements(model_file)], [model_file, thresholds_file, *files.values()]
@@ -272,7 +278,7 @@ def _pin_requirements(model_file: Path) -> list[str]:
     names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
     if can_record():
         names.append("onnxruntime")
-    if "HEIF" in FORMATS:  # what it was trained on, it reads where it is served
+    if "HEIF" in FORMATS:  # the model may be trained on HEIC photos
         names.append("pillow-heif")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
 

@@ -1,4 +1,4 @@
-"""Photos' files to labels: what the command line, the registered model and the demo share."""
+"""Labels of photo files: used by the command line, the registered model and the demo."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,33 +7,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.decoding.photos import MAX_PIXELS
 from phototag.decoding.sources import read_file
-from phototag.metrics.losses import sigmoid
 from phototag.network.runtime import accelerate
 from phototag.network.weights import describe_origin, load_model
 from phototag.serving.pool import decode_photos
 
-BATCH = 64  # photos whose pixels are held at once
+BATCH = 64  # photos whose pixels are in memory at once
 
 
 @dataclass(frozen=True)
 class Tagger:
-    """A network and what turns its logits into labels.
+    """A network with the values that turn its logits into labels.
 
     Attributes:
-        network: From uint8 [batch, 3, size, size] to logits, on the CPU.
-        labels: Their names, [num_labels].
-        size: Pixels a side of its input.
-        temperature: By which the logits are divided.
-        thresholds: 0..1 [num_labels].
-        origin: What it was trained on, in a sentence; may be empty.
+        network: Network that maps uint8 [batch, 3, size, size] to logits, on the CPU.
+        labels: Names of the labels, [num_labels].
+        size: Side of the input in pixels.
+        temperature: Divisor of the logits.
+        thresholds: Probability thresholds, 0..1 [num_labels].
+        origin: Sentence about the training data; may be empty.
         is_synthetic: Whether the model was trained on the synthetic dataset only.
-        files: Weights and thresholds, from which a worker loads it; none of one made in memory.
+        files: Model file and thresholds file; empty if the tagger was built in memory.
     """
 
     network: nn.Module
@@ -48,13 +48,13 @@ class Tagger:
 
 @dataclass(frozen=True)
 class Tags:
-    """What is said of one photo.
+    """Prediction for one photo.
 
     Attributes:
-        labels: Those whose probability reaches their threshold.
-        scores: Label -> probability, 0..1; empty where the photo could not be read.
-        error: Why it could not be read, or None.
-        pixels: What the network saw, uint8 [size, size, 3], or None.
+        labels: Labels whose probability is at least their threshold.
+        scores: Probability of each label, 0..1; empty if the photo could not be read.
+        error: Reason why the photo could not be read, or None.
+        pixels: Input of the network, uint8 [size, size, 3], or None.
     """
 
     labels: list[str]
@@ -67,7 +67,7 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
     """Load a model file and its thresholds.
 
     Raises:
-        InputError: One of them is missing or of another kind, or they do not belong together.
+        InputError: A file is missing or invalid, or the files belong to different trainings.
     """
     network, metadata = load_model(model_file)
     try:
@@ -75,21 +75,23 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         thresholds = np.array([float(point["thresholds"][label]) for label in metadata.labels])
         temperature, key = float(point["temperature"]), point.get("content_key")
     except FileNotFoundError:
-        raise InputError(f"{thresholds_file} is missing: `dvc repro evaluate` makes it") from None
+        raise InputError(f"{thresholds_file} is missing: run `dvc repro evaluate`") from None
     except OSError as error:
-        raise InputError(f"{thresholds_file} cannot be read ({error.strerror})") from None
+        raise InputError(f"{thresholds_file} cannot be read: {error.strerror}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{thresholds_file} holds no thresholds for the labels of {model_file} "
-            f"({type(error).__name__}: {error})"
+            f"{thresholds_file} has no thresholds for the labels of {model_file} "
+            f"({type(error).__name__}: {error}): run `dvc repro evaluate`"
         ) from None
     if not np.isfinite([temperature, *thresholds]).all():
-        raise InputError(f"{thresholds_file} holds thresholds that are no numbers")
-    # Older files do not tell.
+        raise InputError(
+            f"{thresholds_file} has a value that is not finite: run `dvc repro evaluate`"
+        )
+    # Files of older versions have no key.
     if key not in (None, metadata.content_key):
         raise InputError(
-            f"{thresholds_file} and {model_file} are of two trainings: `dvc repro evaluate` makes "
-            "the thresholds of the model that is here"
+            f"{thresholds_file} and {model_file} belong to different trainings: run `dvc repro "
+            "evaluate`"
         )
     return Tagger(
         network,
@@ -104,46 +106,46 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
 
 
 def accelerate_tagger(tagger: Tagger) -> Tagger:
-    """Have the network run by ONNX Runtime, where that gives the same; recording takes a second."""
-    return replace(tagger, network=accelerate(tagger.network, draw_examples(tagger)))
+    """Run the network with ONNX Runtime if its outputs are the same; this takes a second."""
+    return replace(tagger, network=accelerate(tagger.network, example_images(tagger)))
 
 
-def draw_examples(tagger: Tagger) -> Tensor:
-    """Draw what a network is recorded and compared with: noise, uint8 [2, 3, size, size]."""
+def example_images(tagger: Tagger) -> Tensor:
+    """Return random images to trace and compare networks with, uint8 [2, 3, size, size]."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, tagger.size, tagger.size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
 def _date_origin(model_file: Path, origin: str) -> str:
-    """Add when the file was written; the file itself cannot tell: equal inputs, equal bytes."""
+    """Add the date of the model file, which its contents do not have."""
     day = datetime.fromtimestamp(model_file.stat().st_mtime, UTC).date()
-    return f"{origin} {model_file.name} is of {day}." if origin else ""
+    return f"{origin} {model_file.name} was written on {day}." if origin else ""
 
 
 def read_photo(path: str | Path) -> bytes | InputError:
-    """Read a photo's file; return, not raise, why it cannot be read."""
+    """Return the contents of a photo's file, or the error with which it could not be read."""
     try:
         real = Path(path).resolve()
         return read_file(real.parent, real.name)
     except InputError as error:
         return error
-    except Exception as error:  # links in a circle, NUL in a name, a damaged zip: anything at all
-        return InputError(f"no path of a file: {str(error) or type(error).__name__}")
+    except Exception as error:  # for example a circular link or a NUL in the name
+        return InputError(f"not a valid path: {str(error) or type(error).__name__}")
 
 
 def tag_photos(
     tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels: int = MAX_PIXELS
 ) -> list[Tags]:
-    """Tag photos; one that cannot be read gets an error and leaves the others alone.
+    """Predict the labels of photos; a photo that cannot be read does not affect the others.
 
     Args:
-        tagger: The model.
-        photos: Each a file's bytes, or why there are none.
-        max_pixels: A photo of more is refused before it is decoded.
+        tagger: Model with thresholds.
+        photos: Contents of each file, or the error with which it was read.
+        max_pixels: Largest number of pixels of a photo that is decoded.
 
     Returns:
-        One entry a photo, in their order.
+        One prediction per photo, in the given order.
     """
     found: list[Tags] = []
     for start in range(0, len(photos), BATCH):
@@ -159,17 +161,17 @@ def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels:
         images = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
         with torch.inference_mode():
             logits = tagger.network(images).float().numpy()
-    rows = iter(sigmoid(logits / tagger.temperature))
+    rows = iter(expit(logits / tagger.temperature, dtype=np.float64))
     return [
-        Tags([], {}, error) if pixels is None else _describe(tagger, next(rows), pixels)
+        Tags([], {}, error) if pixels is None else _predict(tagger, next(rows), pixels)
         for pixels, error in decoded
     ]
 
 
-def _describe(tagger: Tagger, probabilities: np.ndarray, pixels: np.ndarray) -> Tags:
-    chosen = probabilities >= tagger.thresholds
+def _predict(tagger: Tagger, probabilities: np.ndarray, pixels: np.ndarray) -> Tags:
+    above = probabilities >= tagger.thresholds
     return Tags(
-        labels=[label for label, yes in zip(tagger.labels, chosen, strict=True) if yes],
+        labels=[label for label, yes in zip(tagger.labels, above, strict=True) if yes],
         scores=dict(zip(tagger.labels, probabilities.tolist(), strict=True)),
         error=None,
         pixels=pixels,
