@@ -507,7 +507,7 @@ def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> 
     code, out, told = run(str(photos / "im1.png"), *options(drawn))
     assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
     day = datetime.fromtimestamp(drawn[0].stat().st_mtime, UTC).date()
-    assert "40 drawn scenes alone: it knows no real photos" in told
+    assert "40 synthetic images only" in told
     assert f"model.safetensors was written on {day}." in told
     real = make_model(tmp_path / "real", source="data/raw.zip")
     assert (
