@@ -127,7 +127,7 @@ def import_photos(to: str) -> str:
 
 def test_import_prints_the_next_commands(project: Path) -> None:
     shown = import_photos("data/raw.zip")
-    assert "recognised as numbered photos: 1, and 1 label file\n" in shown
+    assert "recognised as numbered photos: 1, label files: 1\n" in shown
     assert "1 photos in data/raw.zip: cat 1" in shown
     assert "dvc add data/raw.zip" in shown
     assert "Set `data.raw: data/raw.zip` in params.yaml.\nRun these commands" in shown

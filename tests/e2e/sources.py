@@ -21,7 +21,6 @@ from pillow_heif import register_heif_opener
 from pycocotools.coco import COCO
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.importers.recognition import Format
 from tests.importers.imports import annotate, make_task, write
 
 NUMBER = 48
@@ -47,7 +46,7 @@ class Source:
     """
 
     path: Path
-    kind: Format
+    kind: str
     photos: list[Path]
     targets: np.ndarray
     labels: Sequence[str] = LABELS

@@ -3,7 +3,7 @@
 import csv
 import io
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from phototag.dataset.manifest import label_names, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import list_files, read_file
 from phototag.experiments.recipes import update_params
-from phototag.importers.recognition import WORDS, Format
+from phototag.importers.formats import FORMATS
 from phototag.network.weights import load_model
 from tests.e2e.sources import WRITERS, Source
 from tests.projects import Project, make_project
@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_every_format_has_a_source(tmp_path: Path) -> None:
     kinds = {write(tmp_path / name).kind for name, write in WRITERS.items()}
-    assert kinds == set(get_args(Format))
+    assert kinds == set(FORMATS)
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_a_source_becomes_a_model(project: Project, tmp_path: Path, name: str) -
     ran = project("dvc", "repro")
     project.commit(name)
     print(told, ran, sep="\n")  # by `pytest -s`: what a user sees
-    assert told.removeprefix("recognised as ").partition(":")[0] in WORDS[source.kind]
+    assert told.removeprefix("recognised as ").partition(":")[0] in FORMATS[source.kind].description
 
     # What the pipeline has of each photo is what its tool said.
     manifest = read_kept(project.folder / "data/manifest.csv")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from phototag.decoding.sources import list_files, read_file
-from phototag.importers.importer import ImportSummary, import_photos
-from phototag.importers.recognition import Hints
+from phototag.importers.importer import import_photos
+from phototag.importers.source import ImportOptions, SourceDataset
 
 
 class Imported(NamedTuple):
@@ -23,7 +23,7 @@ class Imported(NamedTuple):
         ids: Photo -> its id in the source.
     """
 
-    summary: ImportSummary
+    summary: SourceDataset
     carried: dict[str, str]
     unknown: dict[str, str]
     ids: dict[str, str]
@@ -82,7 +82,7 @@ def make_task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str
 
 def run_import(source: Path, to: Path, **hints: Any) -> Imported:
     """Import a source and read the result back through its own list of sources."""
-    summary = import_photos(source, to, Hints(**hints))
+    summary = import_photos(source, to, ImportOptions(**hints))
     rows = list(csv.DictReader(io.StringIO(read_file(to, "sources.csv").decode())))
     names = {row["file"].removeprefix("im").partition(".")[0]: row["source"] for row in rows}
     images = [name for name in list_files(to) if name.startswith("images/")]

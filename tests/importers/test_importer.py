@@ -12,7 +12,7 @@ from PIL import Image
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_file
 from phototag.importers.importer import import_photos
-from phototag.importers.recognition import Hints
+from phototag.importers.source import ImportOptions
 from phototag.verification.labels import read_labels, refuse_names
 from phototag.verification.layout import find_layout
 from phototag.verification.packing import prepare_photos
@@ -46,7 +46,7 @@ def course(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("destination", ["new/raw.zip", "new/raw"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_course_data_from_folder_or_zip(
+def test_course_data_is_read_from_folder_or_zip(
     course: Path, tmp_path: Path, destination: str, packed: bool
 ) -> None:
     source = course
@@ -56,7 +56,7 @@ def test_course_data_from_folder_or_zip(
             for path in sorted(course.rglob("*.*")):
                 archive.write(path, path.relative_to(course))
     summary = import_photos(source, tmp_path / destination)
-    assert (summary.num_images, summary.label_counts) == (3, {"cat": 2, "dog": 0})
+    assert (len(summary.photos), summary.count_labels()) == (3, {"cat": 2, "dog": 0})
     images, labels = read_back(tmp_path / destination)
     assert images == ["images/im1.jpg", "images/im10.jpg", "images/im2.jpg"]
     assert labels == {"cat": [0, 1, 1], "dog": [0, 0, 0]}
@@ -65,7 +65,7 @@ def test_course_data_from_folder_or_zip(
     assert [p.name for p in (tmp_path / "new").iterdir()] == [Path(destination).name]
 
 
-def test_zip_is_the_same_bytes_each_time(course: Path, tmp_path: Path) -> None:
+def test_equal_photos_make_equal_zips(course: Path, tmp_path: Path) -> None:
     import_photos(course, tmp_path / "a.zip")
     os.utime(course / "train/images/im1.jpg", (0, 0))
     import_photos(course, tmp_path / "b.zip")
@@ -84,7 +84,7 @@ def test_nothing_is_overwritten(course: Path, tmp_path: Path) -> None:
 def test_a_failed_import_leaves_nothing(course: Path, tmp_path: Path) -> None:
     (course / "train/images/im7.jpg").symlink_to(photo_outside(tmp_path))
     for name in ("out/raw", "out/raw.zip"):
-        with pytest.raises(InputError, match="link out of the folder"):
+        with pytest.raises(InputError, match="link to a file outside the folder"):
             import_photos(course, tmp_path / name)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -94,7 +94,7 @@ def photo_outside(folder: Path) -> Path:
     return folder / "outside.jpg"
 
 
-def test_mirflickr_takes_strict_labels_unless_told(tmp_path: Path) -> None:
+def test_mirflickr_strict_labels_are_the_default(tmp_path: Path) -> None:
     for number in (1, 2):
         photo(tmp_path / f"mirflickr/im{number}.jpg", number)
     text(tmp_path / "mirflickr/doc/README.txt", "The MIRFLICKR collection\n")
@@ -102,25 +102,25 @@ def test_mirflickr_takes_strict_labels_unless_told(tmp_path: Path) -> None:
     text(tmp_path / "labels/sea_r1.txt", "2\n25000\n")
     text(tmp_path / "labels/README.txt", "See the paper.\n")
     summary = import_photos(
-        tmp_path / "mirflickr", tmp_path / "a", Hints(annotations=tmp_path / "labels")
+        tmp_path / "mirflickr", tmp_path / "a", ImportOptions(annotations=tmp_path / "labels")
     )
     assert read_back(tmp_path / "a")[1] == {"sea": [0, 1]}
     notes = " ".join(summary.notes)
-    assert "README.txt was passed over" in notes
-    assert "left out sea;" in notes
-    assert "1 of 2 images are not in" in notes
-    hints = Hints(annotations=tmp_path / "labels", potential=True)
+    assert "image number: 1, such as 'README.txt'" in notes
+    assert "skipped: sea (" in notes
+    assert "1 of 2 photos are not in" in notes
+    hints = ImportOptions(annotations=tmp_path / "labels", potential=True)
     import_photos(tmp_path / "mirflickr", tmp_path / "b", hints)
     assert read_back(tmp_path / "b")[1] == {"sea": [1, 1]}
 
 
-def test_csv_numbers_the_photos_and_keeps_the_way_back(tmp_path: Path) -> None:
+def test_csv_photos_are_numbered_and_listed_in_sources_csv(tmp_path: Path) -> None:
     for index, name in enumerate(("p/eins.JPG", "zwei.png", "p/drei ö.jpg")):
         photo(tmp_path / name, index)
     rows = "\ufefffile,label,group\np/eins.JPG,cat;dog,ann\nzwei.png,,\np/drei ö.jpg,dog,bo\n"
     text(tmp_path / "list.csv", rows)
     summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
-    assert summary.label_counts == {"cat": 1, "dog": 2}
+    assert summary.count_labels() == {"cat": 1, "dog": 2}
     images, labels = read_back(tmp_path / "raw")
     assert images == ["images/im1.jpg", "images/im2.png", "images/im3.jpg"]
     assert labels == {"cat": [1, 0, 0], "dog": [1, 0, 1]}
@@ -134,41 +134,41 @@ def test_csv_numbers_the_photos_and_keeps_the_way_back(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("picture,label\na.png,x\n", "csv:1: no column 'file'"),
-        ("file\na.png\n", "csv:1: no column 'label'"),
+        ("file\na.png\n", "csv:1: no column of labels"),
         ("file,label\nb.png,x\n", r"csv:2: .*b\.png is missing"),
-        ("file,label\na.png,x\na.png,y\n", "csv:3: a.png stands on line 2 already"),
+        ("file,label\na.png,x\na.png,y\n", "csv:3: a.png is already listed in .*:2"),
         ("file,label\n,x\n", "csv:2: no file"),
-        ("file,label\na.png,x/y\n", "csv:2: the label 'x/y' cannot name a file"),
-        ("file,label\na.png,\n", "csv: no photo carries a label"),
+        ("file,label\na.png,x/y\n", "csv:2: label 'x/y' cannot be a file name"),
+        ("file,label\na.png,\n", "csv: no photo has a label"),
         ("", "csv:1: no column 'file'"),
         ("a.png,cat\n", "csv:1: no column 'file'"),
         ("file,label,Label\na.png,x,y\n", "csv:1: the column 'label' stands twice"),
-        ("file,label,labels\na.png,x,y\n", "csv:1: the columns 'label' and 'labels' both"),
+        ("file,label,labels\na.png,x,y\n", "csv:1: columns 'label' and 'labels'; keep one"),
         ("file,label\na.png,cat,outdoor,night\n",
-         "csv:2: 4 cells where the first line names 2 columns; .*: a.png,cat;outdoor;night$"),
-        ("file,label,group\na.png,cat,outdoor,night\n", "csv:2: 4 .* a.png,cat;outdoor;night$"),
-        ("label,file\ncat,a.png,outdoor\n", "csv:2: 3 .* a.png,cat;outdoor$"),
-        ("file,label,\na.png,cat,outdoor\n", "csv:2: 3 .* a.png,cat;outdoor$"),
-        ("file;label\na.png;cat;outdoor\n", 'csv:2: 3 .* a.png;"cat;outdoor"$'),
-        ("file,label,group\na.png\n", "csv:2: no cell of the column 'label'.* written a.png,$"),
-        ("file,label\n\na.png,\"cat\nb.png,dog\n", "csv:3: .*a quotation mark is missing"),
-        ("file,label\na.png,\"cat\"x\n", "csv:2: .*a quotation mark is missing"),
-        ("file,label\na.png,x\n./a.png,y\n", "csv:3: ./a.png stands on line 2 already"),
-        ("file,label\na.png,x\nsub/../a.png,y\n", "csv:3: .* stands on line 2 already"),
-        ("file,label\nsub,x\n", "csv:2: .*sub is no file"),
+         "csv:2: number of cells is 4, number of columns 2; .* separated by ';', and ','"),
+        ("file,label,group\na.png,cat,outdoor,night\n", "csv:2: .* number of columns 3"),
+        ("label,file\ncat,a.png,outdoor\n", "csv:2: number of cells is 3, number of columns 2"),
+        ("file,label,\na.png,cat,outdoor\n", "csv:2: number of cells is 3, number of columns 2"),
+        ("file;label\na.png;cat;outdoor\n", "csv:2: .* ';' between the cells"),
+        ("file,label,group\na.png\n", "csv:2: number of cells is 1, number of columns 3"),
+        ("file,label\n\na.png,\"cat\nb.png,dog\n", "csv:3: .*quotation mark"),
+        ("file,label\na.png,\"cat\"x\n", "csv:2: .*quotation mark"),
+        ("file,label\na.png,x\n./a.png,y\n", "csv:3: ./a.png is already listed in .*:2"),
+        ("file,label\na.png,x\nsub/../a.png,y\n", "csv:3: .* is already listed in .*:2"),
+        ("file,label\nsub,x\n", "csv:2: .*sub is not a file"),
         ("file,label\n" + "b" * 300 + ",x\n", "csv:2: .* is missing"),
-        ("file,label\na.png,mode\n", "csv:2: the label 'mode' is a manifest column's name"),
-        ("file,label\na.png,file;cat\n", "csv:2: the label 'file' is a manifest column's name"),
-        ('file,label\na.png,"x\ty"\n', "csv:2: the label .* cannot name a file"),
-        ("file,label\na.png," + "é" * 101 + "\n", "csv:2: the label .* cannot name a file"),
-        ("label,file\ncat\n", "csv:2: no file"),
-        ("file,label\na.png,im5\n", "csv:2: the label 'im5' cannot name a file"),
-        ("file,label\na.png,tags12\n", "csv:2: the label 'tags12' cannot name a file"),
-        ("file,label\na.png,.cat\n", "csv:2: the label '.cat' cannot name a file"),
-        ("file,label\na.png,~$cat\n", "csv:2: the label .* cannot name a file"),
+        ("file,label\na.png,mode\n", "csv:2: .*label 'mode' is a manifest column's name"),
+        ("file,label\na.png,file;cat\n", "csv:2: .*label 'file' is a manifest column's name"),
+        ('file,label\na.png,"x\ty"\n', "csv:2: label .* cannot be a file name"),
+        ("file,label\na.png," + "é" * 101 + "\n", "csv:2: label .* cannot be a file name"),
+        ("label,file\ncat\n", "csv:2: number of cells is 1, number of columns 2"),
+        ("file,label\na.png,im5\n", "csv:2: label 'im5' cannot be a file name"),
+        ("file,label\na.png,tags12\n", "csv:2: label 'tags12' cannot be a file name"),
+        ("file,label\na.png,.cat\n", "csv:2: label '.cat' cannot be a file name"),
+        ("file,label\na.png,~$cat\n", "csv:2: label .* cannot be a file name"),
     ],
 )  # fmt: skip
-def test_csv_errors_name_the_row(tmp_path: Path, content: str, message: str) -> None:
+def test_csv_error_names_the_line(tmp_path: Path, content: str, message: str) -> None:
     photo(tmp_path / "a.png", 1)
     (tmp_path / "sub").mkdir()
     text(tmp_path / "list.csv", content)
@@ -183,21 +183,21 @@ ROWS = [["file", "label", "group"], ["a.png", "été;cat", "ann"], ["b.png", "",
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be",
                                       "utf-32"])  # fmt: skip
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_csv_of_any_encoding_and_separator(tmp_path: Path, encoding: str, separator: str) -> None:
+def test_csv_encoding_and_separator_are_found(
+    tmp_path: Path, encoding: str, separator: str
+) -> None:
     for name in ("a.png", "b.png"):
         photo(tmp_path / name, 1)
     with (tmp_path / "list.csv").open("w", encoding=encoding, newline="") as file:
         csv.writer(file, delimiter=separator).writerows(ROWS)
     summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
-    assert (summary.num_images, summary.label_counts) == (2, {"cat": 1, "été": 1})
+    assert (len(summary.photos), summary.count_labels()) == (2, {"cat": 1, "été": 1})
     assert summary.notes == []
     assert "im1.png,a.png,ann\n" in (tmp_path / "raw/sources.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp1250", "mac-roman", "shift-jis"])
-def test_csv_of_an_encoding_that_nothing_tells_is_refused_by_line(
-    tmp_path: Path, encoding: str
-) -> None:
+def test_csv_in_single_byte_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
     photo(tmp_path / "a.png", 1)
     label = "猫" if encoding == "shift-jis" else "été"
     content = f"file,label\r\na.png,cat\r\nb.png,{label}\r\n"
@@ -206,7 +206,7 @@ def test_csv_of_an_encoding_that_nothing_tells_is_refused_by_line(
         import_photos(tmp_path / "list.csv", tmp_path / "raw")
 
 
-def test_csv_partly_in_another_encoding_or_cut_is_refused_by_line(tmp_path: Path) -> None:
+def test_csv_in_mixed_encoding_or_truncated_is_refused(tmp_path: Path) -> None:
     mixed = "\ufefffile,label\na.png,été\n".encode() + "b.png,été\n".encode("cp1252")
     for data, name in (
         (mixed, "csv:3: not UTF-8"),
@@ -217,26 +217,26 @@ def test_csv_partly_in_another_encoding_or_cut_is_refused_by_line(tmp_path: Path
             import_photos(tmp_path / "list.csv", tmp_path / "raw")
 
 
-def test_csv_as_spreadsheets_leave_it(tmp_path: Path) -> None:
+def test_csv_with_spreadsheet_quirks_is_read(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         photo(tmp_path / name, 1)
     rows = 'sep=;\r\n\r\n File ;LABELS;note;;\r\na.png;" cat ; dog;";x;;\r\n;;;;\r\n\r\nb.png;;\r\n'
     text(tmp_path / "list.csv", rows + "c.png;Cat\r\n")
     summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
-    assert summary.label_counts == {"Cat": 1, "cat": 1, "dog": 1}
+    assert summary.count_labels() == {"Cat": 1, "cat": 1, "dog": 1}
     assert summary.notes == [
-        "columns passed over: note",
-        "the labels 'Cat' and 'cat' differ in capitals only",
+        "skipped columns: note",
+        "label 'Cat' differs from another label only in case",
+        "label 'cat' differs from another label only in case",
     ]
 
 
-def test_what_may_be_no_label_or_no_group_is_noted(tmp_path: Path) -> None:
+def test_label_with_comma_is_noted(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         photo(tmp_path / name, 1)
     text(tmp_path / "list.csv", 'file,label,group\na.png,cat,dog\nb.png,"dog;sofa,bed",\n')
     notes = " ".join(import_photos(tmp_path / "list.csv", tmp_path / "raw").notes)
-    assert "the label 'sofa,bed' holds a comma" in notes
-    assert "'dog' is a label and a group as well" in notes
+    assert "label 'sofa,bed' contains a comma" in notes
 
 
 NAMES = [
@@ -246,7 +246,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("destination", ["raw", "raw.zip"])
-def test_whatever_import_writes_resize_reads(tmp_path: Path, destination: str) -> None:
+def test_resize_reads_every_imported_file_name(tmp_path: Path, destination: str) -> None:
     with (tmp_path / "list.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label"])
@@ -257,7 +257,7 @@ def test_whatever_import_writes_resize_reads(tmp_path: Path, destination: str) -
         writer.writerow(["no photo.tmp", "cat"])
     summary = import_photos(tmp_path / "list.csv", tmp_path / destination)
     layout = find_layout(tmp_path / destination)
-    assert len(layout.images) == summary.num_images == len(NAMES) + 1
+    assert len(layout.images) == len(summary.photos) == len(NAMES) + 1
     assert (refuse_names(layout.images), layout.system_files) == ({}, [])
     photos = prepare_photos(tmp_path / destination, layout.images, 32, n_jobs=1)
     decisions = [photo.decision for photo in photos]
@@ -265,7 +265,7 @@ def test_whatever_import_writes_resize_reads(tmp_path: Path, destination: str) -
 
 
 @pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_names_and_labels_in_another_form_of_unicode(
+def test_names_in_other_unicode_form_are_found(
     tmp_path: Path, form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"]
 ) -> None:
     photo(tmp_path / unicodedata.normalize(form, "é/ö.png"), 1)
@@ -278,36 +278,36 @@ def test_names_and_labels_in_another_form_of_unicode(
     )
     both = f"file,label\né/ö.png,été\n{unicodedata.normalize('NFD', 'é/ö.png')},x\n"
     text(tmp_path / "list.csv", both)
-    with pytest.raises(InputError, match=r"csv:3: .* stands on line 2 already"):
+    with pytest.raises(InputError, match=r"csv:3: .* is already listed in .*:2"):
         import_photos(tmp_path / "list.csv", tmp_path / "again")
 
 
-def test_labels_that_differ_in_their_form_of_unicode_are_one(tmp_path: Path) -> None:
+def test_labels_in_two_unicode_forms_are_one_label(tmp_path: Path) -> None:
     photo(tmp_path / "a.png", 1)
     forms = [unicodedata.normalize(form, "été") for form in ("NFC", "NFD")]
     text(tmp_path / "list.csv", f"file,label\na.png,{forms[0]};{forms[1]}\n")
-    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").label_counts == {forms[0]: 1}
+    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").count_labels() == {forms[0]: 1}
     photo(tmp_path / "old/im1.jpg", 1)
     for form in forms:
         text(tmp_path / f"old/{form}.txt", "1\n")
-    with pytest.raises(InputError, match="are label files of one name"):
+    with pytest.raises(InputError, match="have the same label"):
         import_photos(tmp_path / "old", tmp_path / "new")
 
 
-def test_csv_from_windows_names_folders_with_backslashes(tmp_path: Path) -> None:
+def test_csv_with_backslashes_is_read(tmp_path: Path) -> None:
     photo(tmp_path / "cats/one.png", 1)
     text(tmp_path / "list.csv", "file,label\r\ncats\\one.png,cat\r\n")
-    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").num_images == 1
+    assert import_photos(tmp_path / "list.csv", tmp_path / "raw").count_labels() == {"cat": 1}
 
 
-def test_a_numbered_label_may_not_be_named_like_a_column(course: Path, tmp_path: Path) -> None:
+def test_label_named_like_manifest_column_is_refused(course: Path, tmp_path: Path) -> None:
     text(course / "train/annotations/mode.txt", "1\n")
-    with pytest.raises(InputError, match="the label 'mode' is a manifest column's name"):
+    with pytest.raises(InputError, match="label 'mode' is a manifest column's name"):
         import_photos(course, tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
 
-def test_leftovers_and_other_files_are_passed_over_and_told(course: Path, tmp_path: Path) -> None:
+def test_system_files_and_other_files_are_skipped_and_noted(course: Path, tmp_path: Path) -> None:
     for number in (1, 2, 10):
         text(course / f"train/images/._im{number}.jpg", "")
         text(course / f"__MACOSX/train/images/._im{number}.jpg", "")
@@ -315,14 +315,14 @@ def test_leftovers_and_other_files_are_passed_over_and_told(course: Path, tmp_pa
     text(course / "train/images/IM3.JPG", "")
     text(course / "list.txt", "1\n")
     summary = import_photos(course, tmp_path / "raw")
-    assert (summary.num_images, summary.label_counts) == (3, {"cat": 2, "dog": 0})
+    assert (len(summary.photos), summary.count_labels()) == (3, {"cat": 2, "dog": 0})
     notes = " ".join(summary.notes)
     assert "7 system files were ignored" in notes
-    assert "1 file was passed over: not named imN.jpg" in notes
-    assert "1 file was passed over: texts outside annotations/" in notes
+    assert "skipped files not named imN.jpg: 1, such as" in notes
+    assert "skipped texts outside of annotations/: 1, such as" in notes
 
 
-def test_mirflickr_s_texts_about_photos_are_no_classes(tmp_path: Path) -> None:
+def test_mirflickr_texts_about_photos_are_not_labels(tmp_path: Path) -> None:
     for number in range(1, 9):
         photo(tmp_path / f"mirflickr/im{number}.jpg", number)
         text(tmp_path / f"mirflickr/meta/tags/tags{number}.txt", "2007\nsea\n" * (number % 2))
@@ -333,48 +333,49 @@ def test_mirflickr_s_texts_about_photos_are_no_classes(tmp_path: Path) -> None:
     text(tmp_path / "mirflickr/sea.txt", "1\n2\n")
     text(tmp_path / "mirflickr/tags.txt", "3\n")
     summary = import_photos(tmp_path / "mirflickr", tmp_path / "raw")
-    assert summary.label_counts == {"sea": 2, "tags": 1}
+    assert summary.count_labels() == {"sea": 2, "tags": 1}
     notes = " ".join(summary.notes)
-    assert "32 files were passed over: texts about single photos" in notes
-    assert "3 files were passed over: texts of the same kind" in notes
-    assert len(summary.notes) == 7
+    assert "skipped texts about single photos: 32, such as" in notes
+    assert "skipped texts that do not start with an image number: 8" in notes
+    assert len(summary.notes) == 2
 
 
-def test_a_note_on_a_name_that_is_not_utf8_can_be_printed(course: Path, tmp_path: Path) -> None:
+def test_note_with_name_not_utf8_can_be_printed(course: Path, tmp_path: Path) -> None:
     text(course / "train/annotations" / os.fsdecode(b"\xff.txt"), "prose")
     notes = import_photos(course, tmp_path / "raw").notes
     assert notes == [
-        "train/annotations/\\udcff.txt was passed over: its first word is no image number"
+        "skipped texts that do not start with an image number: 1, such as "
+        "'train/annotations/\\udcff.txt'"
     ]
 
 
-def test_a_label_file_in_utf_16_is_read(course: Path, tmp_path: Path) -> None:
+def test_label_file_in_utf_16_is_read(course: Path, tmp_path: Path) -> None:
     (course / "train/annotations/cat.txt").write_bytes("1\r\n2\r\n".encode("utf-16"))
-    assert import_photos(course, tmp_path / "raw").label_counts == {"cat": 2, "dog": 0}
+    assert import_photos(course, tmp_path / "raw").count_labels() == {"cat": 2, "dog": 0}
 
 
-def test_a_folder_of_zips_says_so(tmp_path: Path) -> None:
+def test_folder_of_zips_error_names_the_zip(tmp_path: Path) -> None:
     (tmp_path / "zips").mkdir()
     (tmp_path / "zips/photos.zip").write_bytes(b"")
-    with pytest.raises(InputError, match=r"no photo named imN\.jpg.*; give or unpack photos\.zip"):
+    with pytest.raises(InputError, match=r"no numbered .*; unpack the zip to use photos\.zip"):
         import_photos(tmp_path / "zips", tmp_path / "raw")
 
 
-def test_sources_without_photos_or_labels(tmp_path: Path) -> None:
+def test_source_without_photos_or_labels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no photo"):
+    with pytest.raises(InputError, match="contains no numbered photos"):
         import_photos(tmp_path / "empty", tmp_path / "raw")
     photo(tmp_path / "bare/im1.jpg", 1)
-    with pytest.raises(InputError, match="no label file"):
+    with pytest.raises(InputError, match="contains no label file"):
         import_photos(tmp_path / "bare", tmp_path / "raw")
 
 
 @pytest.mark.photos
-def test_real_photos(tmp_path: Path) -> None:
+def test_mirflickr_2500_is_imported(tmp_path: Path) -> None:
     folder = os.environ.get("PHOTOTAG_PHOTOS")
     if not folder:
         pytest.skip("PHOTOTAG_PHOTOS names no folder of real photos")
     summary = import_photos(Path(folder, "mirflickr-2500.zip"), tmp_path / "raw.zip")
-    assert (summary.num_images, len(summary.label_counts)) == (2500, 14)
+    assert (len(summary.photos), len(summary.count_labels())) == (2500, 14)
     columns = read_back(tmp_path / "raw.zip")[1]
-    assert np.sum(list(columns.values())) == sum(summary.label_counts.values())
+    assert np.sum(list(columns.values())) == sum(summary.count_labels().values())

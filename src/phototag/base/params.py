@@ -6,6 +6,7 @@ its package with `read_params`; `phototag.schema` checks the whole file.
 
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -15,6 +16,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_source
 
 FILE = Path("params.yaml")
+MAX_PROBLEMS = 5  # in an error message
 
 
 def _parse_float(value: Any) -> Any:
@@ -93,8 +95,10 @@ def validate_params(schema: type[Schema], values: Mapping[str, Any], source: str
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Return the problems that pydantic found, key by key, on one line."""
-    return "; ".join(_describe_problem(problem) for problem in error.errors())
+    """Return the first few problems that pydantic found, key by key, on one line."""
+    problems = error.errors(include_url=False)
+    more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+    return "; ".join(_describe_problem(problem) for problem in problems[:MAX_PROBLEMS]) + more
 
 
 def _describe_problem(problem: Any) -> str:
@@ -102,6 +106,8 @@ def _describe_problem(problem: Any) -> str:
     match problem["type"]:
         case "missing":
             return f"{key} is missing"
+        case "json_invalid":
+            return f"not valid JSON: {problem['ctx']['error']}"
         case "extra_forbidden":
             return f"{key} is unknown (misspelt, or in the wrong group?)"
         case _:
@@ -109,4 +115,4 @@ def _describe_problem(problem: Any) -> str:
             message = f"{key}: {message[:1].lower()}{message[1:]}"
             # The message of a whole group names the key and its value.
             given = problem["input"]
-            return message if isinstance(given, dict) else f"{message}, not {given!r}"
+            return message if isinstance(given, dict) else f"{message}, not {short_repr(given)}"

@@ -52,21 +52,19 @@ def import_(
     Studio export, a Hugging Face imagefolder, or a CSV of labels, of tags, or of 0 and 1.
     """
     from phototag.importers.importer import import_photos
-    from phototag.importers.recognition import Hints
+    from phototag.importers.source import ImportOptions
 
     root = project_root()
-    hints = Hints(format_, annotations, potential, images, separator, nested)
-    summary = import_photos(source, to or project_file("data/raw.zip"), hints)
-    typer.echo(f"recognised as {summary.what}")
-    for note in summary.notes:
+    to = to or project_file("data/raw.zip")
+    options = ImportOptions(format_, annotations, potential, images, separator, nested)
+    dataset = import_photos(source, to, options)
+    typer.echo(f"recognised as {dataset.description}")
+    for note in dataset.notes:
         typer.echo(f"note: {note}")
-    typer.echo(
-        f"{summary.num_images} photos in {summary.destination}: "
-        f"{_join_counts(summary.label_counts)}"
-    )
-    if summary.unknown_counts:
-        typer.echo(f"unknown labels: {_join_counts(summary.unknown_counts)}")
-    typer.echo(_set_photos(root, summary.destination))
+    typer.echo(f"{len(dataset.photos)} photos in {to}: {_join_counts(dataset.count_labels())}")
+    if unknown := dataset.count_unknown():
+        typer.echo(f"unknown labels: {_join_counts(unknown)}")
+    typer.echo(_set_photos(root, to))
 
 
 def _join_counts(counts: dict[str, int]) -> str:

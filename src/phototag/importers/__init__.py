@@ -1,1 +1,1 @@
-"""Import formats: other layouts and label files into the layout that the pipeline reads."""
+"""Import formats of other tools, converted to the layout that the pipeline reads."""

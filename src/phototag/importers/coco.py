@@ -1,25 +1,25 @@
-"""COCO's instances: an image carries each category of which it has an annotation."""
+"""COCO instances (https://cocodataset.org/#format-data), and LVIS.
 
+An image carries each category of which it has an annotation.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.collection import (
+from phototag.importers.photo_files import choose_images_folder, find_photo, relative_name
+from phototag.importers.source import (
     NONE,
-    Collection,
-    Entry,
     Id,
-    Place,
+    Source,
+    SourceDataset,
+    SourcePhoto,
     check_label,
-    choose_images,
-    collect,
-    confine,
-    count,
-    find_photo,
-    parse_json,
+    make_dataset,
 )
 
 
@@ -27,7 +27,7 @@ from phototag.importers.collection import (
 class _Image:
     id: Id
     file_name: str = ""
-    coco_url: str = ""  # LVIS names no file
+    coco_url: str = ""  # LVIS has no file_name
     neg_category_ids: list[Id] | None = None
 
 
@@ -50,74 +50,70 @@ class _Instances:
     annotations: list[_Annotation] = field(default_factory=list)
 
 
-_SHAPE = TypeAdapter(_Instances)
+def recognize(source: Source) -> bool:
+    """Return whether a source is a JSON object, as COCO instances are."""
+    return source.is_json("{", ("images", "categories"))
 
 
-def read_coco(source: Path, text: str, images: Path | None) -> Collection:
-    """Read an instances file (https://cocodataset.org/#format-data).
+def read(source: Source) -> SourceDataset:
+    """Read an instances file.
 
-    What is not annotated is absent. In LVIS, which says of each image which categories were looked
-    for in vain (`neg_category_ids`), all others are unknown.
-
-    Args:
-        source: The file.
-        text: What it holds.
-        images: The folder of the photos; None for one beside the file.
+    A category without an annotation is absent. In LVIS, whose images have `neg_category_ids`,
+    only those categories are absent, and all others without an annotation are unknown.
 
     Raises:
-        InputError: It is no such file, an id is unknown or stands twice, or a photo is missing.
+        InputError: The structure is wrong, an id is unknown or used twice, or a photo is missing.
     """
-    found = parse_json(_SHAPE, text, str(source))
-    labels = _name_categories(found.categories, str(source))
-    names = [image.file_name or image.coco_url.rpartition("/")[2] for image in found.images]
-    rows: dict[object, int] = {}
-    for row, image in enumerate(found.images):
-        if (first := rows.setdefault(image.id, row)) != row:
-            place = Place(str(source), f"images[{row}]")
-            raise InputError(f"{place}: the id {image.id!r} stands in images[{first}] already")
-    carried: list[set[str]] = [set() for _ in names]
-    for index, annotation in enumerate(found.annotations):
-        row, label = rows.get(annotation.image_id, -1), labels.get(annotation.category_id)
-        if row < 0 or label is None:
-            place = Place(str(source), f"annotations[{index}]")
-            what = "image" if row < 0 else "category"
-            wrong = annotation.image_id if row < 0 else annotation.category_id
-            raise InputError(f"{place}: no {what} has the id {wrong!r}; add it, or take this out")
-        carried[row].add(label)
+    instances = source.parse_json(TypeAdapter(_Instances))
+    images, categories, annotations = instances.images, instances.categories, instances.annotations
+    rows = _index([image.id for image in images], f"{source.path}: images", "id")
+    place = f"{source.path}: categories"
+    _index([category.id for category in categories], place, "id")
+    names = [
+        check_label(category.name, f"{place}[{index}]") for index, category in enumerate(categories)
+    ]
+    _index(names, place, "name")
+    labels = {category.id: name for category, name in zip(categories, names, strict=True)}
+    carried: list[set[str]] = [set() for _ in images]
+    for index, annotation in enumerate(annotations):
+        for kind, known, id_ in (
+            ("image", rows, annotation.image_id),
+            ("category", labels, annotation.category_id),
+        ):
+            if id_ not in known:
+                raise InputError(
+                    f"{source.path}: annotations[{index}]: no {kind} has the id {id_!r}; add the "
+                    f"{kind} or remove the annotation"
+                )
+        carried[rows[annotation.image_id]].add(labels[annotation.category_id])
 
-    folder = choose_images(source, names[:20], images) if names else source.parent
-    every = frozenset(labels.values())
-    entries, seen = [], dict[str, Place]()
-    for row, name in enumerate(tqdm(names, "read", disable=None)):
-        image = found.images[row]
-        place = Place(str(source), f"images[{row}]")
-        path = find_photo(folder, name, place, seen)
+    files = [image.file_name or image.coco_url.rpartition("/")[2] for image in images]
+    folder = choose_images_folder(source.path, files[:20], source.options.images)
+    photos, seen = [], dict[str, str]()
+    for row, image in enumerate(tqdm(images, "read", disable=None)):
+        location = f"{source.path}: images[{row}]"
+        path = find_photo(folder, files[row], location, seen)
         unknown = NONE
         if image.neg_category_ids is not None:
             absent = {labels.get(category, "") for category in image.neg_category_ids}
-            unknown = every - carried[row] - absent
-        file = confine(path, folder, place)
-        entries.append(Entry(file, folder, frozenset(carried[row]), unknown, str(image.id)))
-    what = (
-        f"COCO instances: {count(len(names), 'image')}, "
-        f"{count(len(found.annotations), 'annotation')}, "
-        f"{count(len(labels), 'category', 'categories')}"
+            unknown = frozenset(names) - carried[row] - absent
+        name = relative_name(path, folder, location)
+        photos.append(SourcePhoto(name, folder, frozenset(carried[row]), unknown, str(image.id)))
+    description = (
+        f"COCO instances: {len(images)} images, {len(annotations)} annotations, "
+        f"{len(categories)} categories"
     )
-    return collect(source, what, entries, [], every)
+    return make_dataset(source.path, description, photos, [], names)
 
 
-def _name_categories(categories: list[_Category], file: str) -> dict[object, str]:
-    """Return id -> label."""
-    labels: dict[object, str] = {}
-    first: dict[object, int] = {}
-    for index, category in enumerate(categories):
-        place = Place(file, f"categories[{index}]")
-        label = check_label(category.name, place)
-        for what, value in (("id", category.id), ("name", (label,))):
-            if (other := first.setdefault(value, index)) != index:
-                shown = category.id if what == "id" else label
-                raise InputError(
-                    f"{place}: the {what} {shown!r} stands in categories[{other}] already"
-                )
-        labels[category.id] = label
-    return labels
+def _index(values: Sequence[Any], place: str, kind: str) -> dict[Any, int]:
+    """Return the position of each value.
+
+    Raises:
+        InputError: A value is used twice.
+    """
+    positions: dict[Any, int] = {}
+    for position, value in enumerate(values):
+        if (first := positions.setdefault(value, position)) != position:
+            raise InputError(f"{place}[{position}]: {kind} {value!r} is already used in [{first}]")
+    return positions

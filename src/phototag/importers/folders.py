@@ -1,96 +1,92 @@
-"""A folder a class: cats/1.jpg carries cats."""
+"""A folder per class: cats/1.jpg carries the label cats."""
 
 import hashlib
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.collection import (
-    EVERY,
+from phototag.importers import numbered
+from phototag.importers.source import (
+    ALL_LABELS,
     NONE,
-    Collection,
-    Entry,
+    Source,
+    SourceDataset,
+    SourcePhoto,
     check_label,
-    collect,
-    count,
+    make_dataset,
     read_source_file,
 )
+from phototag.verification.labels import image_number
 
-Nested = Literal["all", "outer", "inner"]
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
-def find_classes(names: Sequence[str]) -> dict[str, list[str]]:
-    """Find the photos among files, and the folders whose classes they may be.
-
-    What all photos lie in is no class, and neither are train, val and test.
-
-    Returns:
-        Photo -> the folders on its way, the outermost first; none for a photo beside them.
-    """
-    photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
-    ways = {name: name.split("/")[:-1] for name in photos}
-    levels = zip(*ways.values(), strict=False)
-    common = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))
-    ways = {name: way[common:] for name, way in ways.items()}
-    if all(way and way[0].casefold() in SPLITS for way in ways.values()):
-        ways = {name: way[1:] for name, way in ways.items()}
-    return ways
+def recognize(source: Source) -> bool:
+    """Return whether the photos are in at least two folders, and are not numbered photos."""
+    folders = _find_folders(source.names or ())
+    if len({folder for path in folders.values() for folder in path}) < 2:
+        return False
+    all_numbered = all(image_number(name) is not None for name in folders)
+    return not (all_numbered and numbered.recognize(source))
 
 
-def count_classes(ways: dict[str, list[str]]) -> int:
-    """Count the folders that may be a class each."""
-    return len({folder for way in ways.values() for folder in way})
+def read(source: Source) -> SourceDataset:
+    """Read photos that are in one folder per class.
 
-
-def read_folders(source: Path, names: Sequence[str], nested: Nested | None) -> Collection:
-    """Read photos that lie in a folder a class.
-
-    The same photo, by its bytes, in several folders carries several labels. Of a photo beside the
-    folders nothing is known.
-
-    Args:
-        source: A folder or zip.
-        names: The files in it.
-        nested: Which of the folders on a photo's way are classes; None where each has one.
+    A photo that is in several folders (compared by its bytes) carries several labels. All labels
+    of a photo outside of the folders are unknown.
 
     Raises:
-        InputError: There are folders in folders, and the user does not say what they are.
+        InputError: Folders are nested and --nested does not say which of them are labels.
     """
-    ways = find_classes(names)
-    deep = max(ways, key=lambda name: len(ways[name]), default="")
-    if nested is None and deep and len(ways[deep]) > 1:
-        way = ways[deep]
+    folders, nested = _find_folders(source.names or ()), source.options.nested
+    deepest = max(folders, key=lambda name: len(folders[name]), default="")
+    if nested is None and deepest and len(folders[deepest]) > 1:
+        path = folders[deepest]
         raise InputError(
-            f"{source / deep} lies in folders in folders: --nested all gives it the labels "
-            f"{' and '.join(way)}, --nested outer {way[0]} alone, --nested inner {way[-1]} alone"
+            f"{source.path / deepest} is in nested folders: choose its labels with --nested all "
+            f"({' and '.join(path)}), --nested outer ({path[0]}) or --nested inner ({path[-1]})"
         )
     part = {"outer": slice(1), "inner": slice(-1, None)}.get(nested or "all", slice(None))
     labels = {
-        folder: check_label(folder, source)
-        for folder in sorted({folder for way in ways.values() for folder in way[part]})
+        folder: check_label(folder, source.path)
+        for folder in sorted({folder for path in folders.values() for folder in path[part]})
     }
-    photos: dict[str, list[str]] = {}
-    for name in tqdm(ways, "compare", disable=None):
-        digest = hashlib.sha256(read_source_file(source, name)).hexdigest()
-        photos.setdefault(digest, []).append(name)
-    entries = []
+    same_bytes: dict[str, list[str]] = {}
+    for name in tqdm(folders, "compare", disable=None):
+        digest = hashlib.sha256(read_source_file(source.path, name)).hexdigest()
+        same_bytes.setdefault(digest, []).append(name)
+    photos = []
     several = 0
-    for same in photos.values():
-        carried = frozenset(labels[folder] for name in same for folder in ways[name][part])
-        several += len({tuple(ways[name][part]) for name in same}) > 1
-        entries.append(Entry(same[0], source, carried, NONE if carried else EVERY))
+    for names in same_bytes.values():
+        carried = frozenset(labels[folder] for name in names for folder in folders[name][part])
+        several += len({tuple(folders[name][part]) for name in names}) > 1
+        photos.append(SourcePhoto(names[0], source.path, carried, NONE if carried else ALL_LABELS))
     notes = []
     if several:
-        notes.append(f"{count(several, 'photo')} in several folders: all of their labels")
-    if copies := len(ways) - len(photos):
-        notes.append(f"{count(copies, 'file')} with the same bytes as another: one photo each")
-    if beside := sum(not entry.labels for entry in entries):
-        notes.append(f"{count(beside, 'photo')} beside the folders: labels not known")
-    what = f"a folder a class: {count(len(ways), 'photo')} in {count(len(labels), 'folder')}"
-    return collect(source, what, entries, notes)
+        notes.append(f"photos in several folders, which get the labels of all of them: {several}")
+    if copies := len(folders) - len(same_bytes):
+        notes.append(f"skipped files with the same bytes as another file: {copies}")
+    if outside := sum(not photo.labels for photo in photos):
+        notes.append(f"photos outside of the folders, whose labels are unknown: {outside}")
+    description = f"a folder per class: {len(folders)} photos in {len(labels)} folders"
+    return make_dataset(source.path, description, photos, notes)
+
+
+def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the folders on the path of each photo, the outermost first.
+
+    A folder that contains all photos is no class, and neither are train, val and test.
+    """
+    photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
+    folders = {name: name.split("/")[:-1] for name in photos}
+    levels = zip(*folders.values(), strict=False)
+    common = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))
+    folders = {name: path[common:] for name, path in folders.items()}
+    if all(path and path[0].casefold() in SPLITS for path in folders.values()):
+        folders = {name: path[1:] for name, path in folders.items()}
+    return folders

@@ -1,134 +1,149 @@
-"""Hugging Face's imagefolder: metadata.csv or metadata.jsonl beside the photos."""
+"""Hugging Face ImageFolder: metadata.csv or metadata.jsonl beside the photos.
+
+See https://huggingface.co/docs/datasets/image_dataset.
+"""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.collection import (
-    Collection,
-    Entry,
-    Place,
-    collect,
-    count,
+from phototag.importers.source import (
+    Source,
+    SourceDataset,
+    SourcePhoto,
+    make_dataset,
     read_source_file,
-    shorten_text,
 )
 from phototag.importers.tables import (
-    FILES,
+    DESCRIPTIONS,
+    FILE_COLUMNS,
     UNKNOWN,
-    Kind,
-    choose_kind,
+    TableKind,
+    find_label_columns,
     read_table,
-    recognize_table,
 )
 from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-ANY = "\x1f"  # between labels that came as a list: a character that no label may hold
+LIST_SEPARATOR = "\x1f"  # joins the labels of a JSON list; no label may contain it
 
 
-def read_imagefolder(
-    source: Path,
-    metadata: Sequence[str],
-    names: Sequence[str],
-    kind: Kind | None,
-    separator: str | None,
-) -> Collection:
-    """Read a folder (https://huggingface.co/docs/datasets/image_dataset), splits and all.
+def recognize(source: Source) -> bool:
+    """Return whether a source is a JSON Lines file, or a folder that contains metadata files."""
+    if source.names is None:
+        return source.path.suffix.lower() == ".jsonl" and not source.is_found
+    return source.path.is_dir() and bool(_find_metadata(source.names))
 
-    Args:
-        source: The folder.
-        metadata: The metadata files in it, each beside the photos that it names.
-        names: All files in it.
-        kind: How the user says that the metadata are to be read; None as they show.
-        separator: Between labels of a cell; None for what the cells show. Lists need none.
+
+def read(source: Source) -> SourceDataset:
+    """Read an ImageFolder with one metadata file per folder of photos.
 
     Raises:
-        InputError: Two files describe the same photos, one is of a kind that is not read, or a row
-            is wrong.
+        InputError: Two metadata files are in one folder, one is a Parquet file, or a row is wrong.
     """
-    entries: list[Entry] = []
+    root, names, options = source.path, source.names or (), source.options
+    metadata = _find_metadata(names)
+    if source.names is None:
+        root, metadata = source.path.parent, [source.path.name]
+    photos: list[SourcePhoto] = []
     notes: list[str] = []
-    offered: list[str] = []
+    one_hot: list[str] = []
     folders: dict[str, str] = {}
     for name in metadata:
-        path, folder = source / name, name.rpartition("/")[0]
-        mark = separator
-        if name.endswith(".parquet"):
-            raise InputError(f"{path}: this kind is not read; write it as metadata.csv or .jsonl")
-        if (other := folders.setdefault(folder, name)) != name:
+        path = root / name
+        if path.suffix == ".parquet":
+            raise InputError(f"{path}: Parquet is not supported; convert it to metadata.csv")
+        if (other := folders.setdefault(name.rpartition("/")[0], name)) != name:
             raise InputError(
-                f"{source / other} and {name} describe the same photos: give the one that counts "
-                "as SOURCE"
+                f"{root / other} and {name} may both describe the photos: pass one as SOURCE"
             )
-        data = read_source_file(source, name)
-        if name.endswith(".csv"):
-            listing = read_listing(data, str(path))
+        data = read_source_file(root, name)
+        if path.suffix == ".csv":
+            table = read_listing(data, str(path))
         else:
-            mark = separator or ANY
-            listing = read_json_lines(decode_text(data, str(path)), str(path), mark)
-        chosen = choose_kind(recognize_table(listing, str(path)), kind, str(path))
-        found, noted, columns = read_table(path, listing, chosen, path.parent, mark, source)
-        entries += found
-        notes += [f"{name}: {note}" if len(metadata) > 1 else note for note in noted]
-        offered += columns
-    listed = {entry.name for entry in entries}
-    left = [n for n in names if Path(n).suffix.lower() in PHOTO_EXTENSIONS and n not in listed]
-    if left:
-        notes.append(f"{count(len(left), 'photo')} without metadata passed over, such as {left[0]}")
-    what = f"imagefolder: {count(len(entries), 'photo')} in {count(len(metadata), 'metadata file')}"
-    return collect(source, what, entries, notes, offered)
+            options = replace(options, separator=options.separator or LIST_SEPARATOR)
+            table = _parse_json_lines(decode_text(data, str(path)), path, options.separator or "")
+        kind = _choose_kind(table, options.format, path)
+        found, skipped, labels = read_table(path, table, kind, options, root)
+        photos += found
+        notes += [f"{name}: {note}" for note in skipped]
+        one_hot += labels
+    listed = {photo.name for photo in photos}
+    photo_names = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
+    if missing := [name for name in photo_names if name not in listed]:
+        notes.append(f"skipped photos without metadata: {len(missing)}, such as {missing[0]}")
+    description = f"ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"
+    return make_dataset(source.path, description, photos, notes, one_hot)
 
 
-def read_json_lines(text: str, file: str, separator: str) -> Listing:
-    """Read a JSON object a line as a table; what is null or missing there is not known.
+def _find_metadata(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.rpartition("/")[2] in METADATA]
 
-    Args:
-        text: What the file holds.
-        file: Its name, for messages.
-        separator: What joins the labels of a list into a cell.
+
+def _choose_kind(table: Listing, wanted: str | None, path: Path) -> TableKind:
+    """Return the kind of a metadata table.
 
     Raises:
-        InputError: A line is none, or names no file; the message names it.
+        InputError: The table is of two kinds, or not of the wanted one.
+    """
+    kinds = list(find_label_columns(table, path))
+    chosen = [kind for kind in kinds if wanted in (kind, None, "imagefolder")]
+    if len(chosen) != 1:
+        readings = " or as a ".join(DESCRIPTIONS[kind] for kind in kinds)
+        options = " or ".join(f"--as {kind}" for kind in kinds)
+        raise InputError(f"{path} can be read as a {readings}: choose with {options}")
+    return chosen[0]
+
+
+def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
+    """Parse JSON Lines as a table; missing and null values are unknown.
+
+    Args:
+        text: Content of the file, with one JSON object a line.
+        path: Path of the file, for messages.
+        separator: Separator that joins the labels of a list to one cell.
+
+    Raises:
+        InputError: A line is not a JSON object, or a list holds something other than labels.
     """
     titles: dict[str, str] = {}
     rows = []
-    for line, written in enumerate(text.split("\n"), start=1):
-        if not written.strip():
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
             continue
-        place = Place(file, line)
+        location = f"{path}:{line}"
         try:
-            values = json.loads(written)
+            values = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{place}: no JSON ({error}); one object a line") from None
+            raise InputError(f"{location}: not JSON ({error}); write one object a line") from None
         if not isinstance(values, dict):
-            raise InputError(f"{place}: {shorten_text(written)} is no object; one a line")
-        cells = {}
-        for title, value in values.items():
-            if isinstance(value, dict):  # boxes and the like: no label of the photo
+            raise InputError(
+                f"{location}: {short_repr(content)} is not an object; write one object a line"
+            )
+        row = Row(line, {}, [])
+        for key, value in values.items():
+            if isinstance(value, dict):  # boxes and the like, which are not labels of the photo
                 continue
-            written_title = normalize(title).strip()
-            column = written_title.casefold()
-            titles.setdefault(column, written_title)
-            if column in FILES and not isinstance(value, str):
-                raise InputError(
-                    f"{place}: {title} should be text, not {shorten_text(repr(value))}"
-                )
-            cells[column] = _write_cell(value, separator, f"{place}: {title}")
-        rows.append(Row(line, cells, []))
+            title = normalize(key).strip()
+            titles.setdefault(title.casefold(), title)
+            row.cells[title.casefold()] = _format_cell(value, separator, f"{location}: {key}")
+        rows.append(row)
     for row in rows:
         for column in titles:
-            row.cells.setdefault(column, "" if column in (*FILES, "group") else UNKNOWN)
+            row.cells.setdefault(column, "" if column in (*FILE_COLUMNS, "group") else UNKNOWN)
     return Listing(list(titles), list(titles.values()), rows, ",", 1)
 
 
-def _write_cell(value: Any, separator: str, place: str) -> str:
-    if isinstance(value, list):
-        if not all(isinstance(one, str | int) for one in value):
-            raise InputError(f"{place} should be a list of labels, not {shorten_text(repr(value))}")
-        return separator.join(str(one) for one in value)
-    return UNKNOWN if value is None else normalize(str(value)).strip()
+def _format_cell(value: Any, separator: str, location: str) -> str:
+    if value is None:
+        return UNKNOWN
+    labels = value if isinstance(value, list) else [value]
+    if not all(isinstance(label, str | int | float) for label in labels):
+        raise InputError(f"{location} should be a list of labels, not {short_repr(value)}")
+    return separator.join(normalize(str(label)).strip() for label in labels)

@@ -1,10 +1,9 @@
-"""Label Studio's JSON export: tasks with the choices that people made."""
+"""Label Studio's JSON export (https://labelstud.io/guide/task_format)."""
 
-import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from reprlib import repr as short_repr
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -13,26 +12,24 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.collection import (
-    EVERY,
-    NONE,
-    Collection,
-    Entry,
-    Id,
-    Place,
-    check_label,
-    choose_images,
-    collect,
-    confine,
-    count,
+from phototag.importers.photo_files import (
+    choose_images_folder,
     find_photo,
-    locate,
-    parse_json,
-    shorten,
-    shorten_text,
+    relative_name,
+    resolve_name,
+)
+from phototag.importers.source import (
+    ALL_LABELS,
+    NONE,
+    Id,
+    Source,
+    SourceDataset,
+    SourcePhoto,
+    check_label,
+    make_dataset,
 )
 
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # what Label Studio puts before an uploaded file's name
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # the prefix that Label Studio adds to an uploaded file
 
 
 @dataclass(slots=True)
@@ -56,119 +53,104 @@ class _Task:
     annotations: list[_Annotation]
 
 
-_SHAPE = TypeAdapter(list[_Task])
+def recognize(source: Source) -> bool:
+    """Return whether a source is a JSON list, as a Label Studio export is."""
+    return source.is_json("[", ("data", "annotations"))
 
 
-def read_labelstudio(source: Path, text: str, images: Path | None) -> Collection:
-    """Read an export (https://labelstud.io/guide/task_format).
+def read(source: Source) -> SourceDataset:
+    """Read an export.
 
-    A photo carries what is chosen for it, as a whole or for a region. Of several annotations of
-    one task the ground truth counts, where there is one; else a label that some gave and others
-    did not is unknown. So are all labels of a task without a completed annotation.
-
-    Args:
-        source: The file.
-        text: What it holds.
-        images: The folder of the photos; None for one beside the file.
+    A photo carries the labels chosen for the photo or for a region of it. If a task has several
+    annotations, those marked as ground truth count; if none is, a label on which they differ is
+    unknown. All labels of a task without a completed annotation are unknown.
 
     Raises:
-        InputError: It is no such file, a task stands twice, or a photo is missing.
+        InputError: The structure is wrong, a task is listed twice, or a photo is missing.
     """
-    tasks = parse_json(_SHAPE, text, str(source))
-    seen_ids: dict[object, int] = {}
-    answers: list[list[frozenset[str]]] = []
-    controls: set[str] = set()
-    others: set[str] = set()
-    values: list[str] = []
-    for index, task in enumerate(tasks):
-        place = Place(str(source), f"[{index}] (task {task.id})")
-        if (first := seen_ids.setdefault(task.id, index)) != index:
-            raise InputError(f"{place}: this task stands in [{first}] already")
-        values.append(_find_value(task.data, place))
-        answers.append(_read_answers(task, place, controls, others))
+    tasks = source.parse_json(TypeAdapter(list[_Task]))
+    skipped: set[str] = set()
+    locations, addresses, given = [], [], []
+    rows: dict[object, int] = {}
+    for row, task in enumerate(tasks):
+        location = f"{source.path}: [{row}] (task {task.id})"
+        if (first := rows.setdefault(task.id, row)) != row:
+            raise InputError(f"{location}: the task is already listed in [{first}]")
+        locations.append(location)
+        addresses.append(_find_address(task.data, location))
+        given.append(_read_annotations(task, location, skipped))
 
-    candidates = [_name_candidates(value) for value in values]
-    folder = choose_images(source, [name for some in candidates[:20] for name in some], images)
-    entries, seen = [], dict[str, Place]()
-    progress = tqdm(tasks, "read", disable=None)
-    for task, value, names, given in zip(progress, values, candidates, answers, strict=True):
-        place = Place(str(source), f"[{seen_ids[task.id]}] (task {task.id})")
-        name = next((name for name in names if _is_file(folder, name)), None)
+    candidates = [_list_candidates(address) for address in addresses]
+    some = [name for names in candidates[:20] for name in names]
+    folder = choose_images_folder(source.path, some, source.options.images)
+    photos, seen = [], dict[str, str]()
+    for row, task in enumerate(tqdm(tasks, "read", disable=None)):
+        existing = (name for name in candidates[row] if resolve_name(folder, name).is_file())
+        name = next(existing, None)
         if name is None:
             raise InputError(
-                f"{place}: {value} is not in {folder}: name the folder of the photos with --images"
+                f"{locations[row]}: {addresses[row]} is not in {folder}: pass the folder of the "
+                "photos with --images"
             )
-        file = confine(find_photo(folder, name, place, seen), folder, place)
-        agreed = frozenset.intersection(*given) if given else NONE
-        unknown = frozenset.union(*given) - agreed if given else EVERY
-        entries.append(Entry(file, folder, agreed, unknown, str(task.id)))
-
+        path = find_photo(folder, name, locations[row], seen)
+        agreed = frozenset.intersection(*given[row]) if given[row] else NONE
+        unknown = frozenset.union(*given[row]) - agreed if given[row] else ALL_LABELS
+        name = relative_name(path, folder, locations[row])
+        photos.append(SourcePhoto(name, folder, agreed, unknown, str(task.id)))
     notes = []
-    if len(controls) > 1:
-        notes.append(f"labels of several controls were joined: {shorten(sorted(controls))}")
-    if others:
-        notes.append(f"results that are no labels were passed over: {shorten(sorted(others))}")
-    done = sum(bool(given) for given in answers)
-    what = f"Label Studio export: {count(len(tasks), 'task')}, {done} of them completed"
-    return collect(source, what, entries, notes)
+    if skipped:
+        notes.append(f"skipped results that are not labels: {', '.join(sorted(skipped))}")
+    completed = sum(bool(annotations) for annotations in given)
+    description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
+    return make_dataset(source.path, description, photos, notes)
 
 
-def _read_answers(
-    task: _Task, place: Place, controls: set[str], others: set[str]
-) -> list[frozenset[str]]:
-    """Return the labels of each annotation that counts, and note controls and other results."""
+def _read_annotations(task: _Task, location: str, skipped: set[str]) -> list[frozenset[str]]:
+    """Return the labels of each annotation that counts; add the types of other results."""
     completed = [(n, one) for n, one in enumerate(task.annotations) if not one.was_cancelled]
-    truths = [(n, one) for n, one in completed if one.ground_truth]
-    answers = []
-    for n, annotation in truths or completed:
+    ground_truth = [(n, one) for n, one in completed if one.ground_truth]
+    found = []
+    for n, annotation in ground_truth or completed:
         labels: set[str] = set()
         for m, result in enumerate(annotation.result):
-            # choices, and the labels of regions: rectanglelabels, polygonlabels, brushlabels ...
+            # Regions have the types rectanglelabels, polygonlabels, brushlabels and the like.
             if result.type != "choices" and not result.type.endswith("labels"):
-                others.add(result.type or "results without a type")
+                skipped.add(result.type or "results without a type")
                 continue
-            key = f"annotations[{n}].result[{m}].value.{result.type}"
+            key = f"{location}: annotations[{n}].result[{m}].value.{result.type}"
             chosen = result.value.get(result.type)
             if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
-                shown = shorten_text(repr(chosen))
-                raise InputError(f"{place}: {key} should be a list of labels, not {shown}")
-            controls.add(result.from_name)
-            labels.update(check_label(one, f"{place}: {key}") for one in chosen)
-        answers.append(frozenset(labels))
-    return answers
+                raise InputError(f"{key} should be a list of labels, not {short_repr(chosen)}")
+            labels.update(check_label(label, key) for label in chosen)
+        found.append(frozenset(labels))
+    return found
 
 
-def _find_value(data: dict[str, Any], place: Place) -> str:
-    """Return what names the photo."""
-    texts = {key: value for key, value in data.items() if isinstance(value, str) and value}
-    photos = [
-        key for key, value in texts.items()
-        if PurePosixPath(_read_path(value)).suffix.lower() in PHOTO_EXTENSIONS
-    ]  # fmt: skip
-    found = photos or list(texts)
+def _find_address(data: dict[str, Any], location: str) -> str:
+    """Return the address of the photo in the data of a task."""
+    texts = [value for value in data.values() if isinstance(value, str) and value]
+    suffixes = [PurePosixPath(_extract_path(text)).suffix.lower() for text in texts]
+    photos = [t for t, suffix in zip(texts, suffixes, strict=True) if suffix in PHOTO_EXTENSIONS]
+    found = photos or texts
     if len(found) != 1:
-        keys = f"photos under {shorten(found)}" if found else "no photo"
-        raise InputError(f"{place}: data holds {keys}; a task must hold one")
-    return texts[found[0]]
+        raise InputError(f"{location}: number of photos in data is {len(found)}, should be 1")
+    return found[0]
 
 
-def _read_path(value: str) -> str:
-    """Return the path in a task's address: of an upload, a local file, a bucket, the web."""
-    address = urlsplit(value.replace("\\", "/"))
-    if local := parse_qs(address.query).get("d"):  # /data/local-files/?d=PATH
+def _extract_path(address: str) -> str:
+    """Return the path in the address of an upload, a local file, a bucket or a web page."""
+    address = address.replace("\\", "/")
+    url = urlsplit(address)
+    if local := parse_qs(url.query).get("d"):  # /data/local-files/?d=PATH
         return local[0]
-    is_address = len(address.scheme) > 1 or value.startswith("/data/")
-    return unquote(address.path) if is_address else value.replace("\\", "/")
+    is_url = len(url.scheme) > 1 or address.startswith("/data/")
+    return unquote(url.path) if is_url else address
 
 
-def _name_candidates(value: str) -> Sequence[str]:
-    """Return what the photo may be called in the user's folder, the longest first."""
-    parts = [part for part in _read_path(value).split("/") if part not in ("", "..")]
+def _list_candidates(address: str) -> list[str]:
+    """Return the names that a photo may have in the folder of photos, the longest first."""
+    parts = [part for part in _extract_path(address).split("/") if part not in ("", "..")]
     names = ["/".join(parts[start:]) for start in range(len(parts))]
-    if parts and (uploaded := _UPLOADED.fullmatch(parts[-1])):
-        names.append(uploaded[1])
+    if parts and (upload := _UPLOAD.fullmatch(parts[-1])):
+        names.append(upload[1])
     return names
-
-
-def _is_file(folder: Path, name: str) -> bool:
-    return os.path.isfile(locate(folder, name))  # noqa: PTH113

@@ -1,13 +1,17 @@
-"""The report's own layouts: photos called imN.jpg, and label files of their numbers."""
+"""Photos called imN.jpg, and label files CLASS.txt that list the numbers of photos.
 
-from collections.abc import Sequence
+This is the layout of the course, of MIRFLICKR-25000, and of the result of `phototag import`.
+"""
+
+import codecs
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import check_labels
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import split_system_files
-from phototag.importers.collection import Collection, Entry, count, read_source_file
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_source_file
 from phototag.verification.labels import (
     image_number,
     is_about_photo,
@@ -15,145 +19,122 @@ from phototag.verification.labels import (
     parse_annotation,
     refuse_names,
 )
-from phototag.verification.listing import decode_text
 
-STRICT = "_r1"  # MIRFLICKR's suffix of label files that hold only clear cases
+STRICT = "_r1"  # MIRFLICKR's suffix of label files that list only clear cases
 
 
-def read_numbered(
-    source: Path, names: Sequence[str], annotations: Path, potential: bool
-) -> Collection:
-    """Read the course's data or MIRFLICKR-25000.
+def recognize(source: Source) -> bool:
+    """Return whether a source holds numbered photos, and has label files."""
+    names = source.names or ()
+    if all(image_number(name) is None for name in names):
+        return False
+    texts = [name for name in names if _is_text(name) and not is_about_photo(name)]
+    given = source.options.annotations is not None
+    return given or any(_is_label_file(source.path, name) for name in texts)
 
-    Args:
-        source: A folder or zip.
-        names: The files in it.
-        annotations: The folder or zip with the label files, which may be the same.
-        potential: Take MIRFLICKR's CLASS.txt also where there is a CLASS_r1.txt.
+
+def read(source: Source) -> SourceDataset:
+    """Read numbered photos and their label files.
 
     Raises:
-        InputError: Two photos have one number, there is no label file, or a line of one is wrong.
+        InputError: Two photos have the same number, there is no label file, or a line of a label
+            file is not a number.
     """
-    names = [name for name in names if not _is_text(name)]
+    names = [name for name in source.names or () if not _is_text(name)]
     photos = [name for name in names if image_number(name) is not None]
-    notes = []
-    if others := sorted(set(names) - set(photos)):
-        why = f"not named imN.jpg, with a number N (such as {others[0]!r})"
-        notes.append(_pass_over(len(others), why))
+    notes: list[str] = []
+    _note_skipped(notes, "files not named imN.jpg", set(names) - set(photos))
     photos.sort(key=lambda name: image_number(name) or 0)
     for name, reason in refuse_names(photos).items():
-        raise InputError(f"{source / name}: {reason}; remove one of them")
-    present = {image_number(name): name for name in photos}
-    carried: dict[str, set[str]] = {name: set() for name in photos}
-    unknown: dict[str, set[str]] = {name: set() for name in photos}
-    files, not_known = _choose_label_files(annotations, potential, notes)
+        raise InputError(f"{source.path / name}: {reason}; remove one of them")
+    annotations = source.options.annotations or source.path
+    files, unknown_files = _find_label_files(annotations, source.options.potential, notes)
     check_labels(sorted(files))
-    for sets, chosen in ((carried, files), (unknown, not_known)):
-        for label, name in sorted(chosen.items()):
-            numbers = _read_numbers(annotations, name)
-            for number in numbers:
-                if number in present:
-                    sets[present[number]].add(label)
-            if missing := sum(number not in present for number in numbers):
-                notes.append(f"{name}: {missing} of {len(numbers)} images are not in {source}")
-    entries = [
-        Entry(
-            name,
-            source,
-            frozenset(carried[name]),
-            frozenset(unknown[name]),
-            number=image_number(name),
-        )
-        for name in photos
+    numbers = [image_number(name) for name in photos]
+    carried = _read_label_files(annotations, files, numbers, notes)
+    unknown = _read_label_files(annotations, unknown_files, numbers, notes)
+    dataset = [
+        SourcePhoto(name, source.path, carried[row], unknown[row], number=numbers[row])
+        for row, name in enumerate(photos)
     ]
-    what = f"numbered photos: {len(photos)}, and {count(len(files), 'label file')}"
-    return Collection(what, entries, sorted(files), notes)
+    description = f"numbered photos: {len(photos)}, label files: {len(files)}"
+    return SourceDataset(description, dataset, sorted(files), notes)
 
 
-def has_label_files(source: Path, names: Sequence[str]) -> bool:
-    """Tell whether a source holds label files, for its own photos or others."""
-    texts = [name for name in names if _is_text(name) and not is_about_photo(name)]
-    return any(_is_label_file(source, name) for name in texts)
+def _find_label_files(
+    source: Path, potential: bool, notes: list[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the label files and the files of unknown labels, by label; note skipped files."""
+    texts = {name for name in split_system_files(list_files(source))[0] if _is_text(name)}
+    annotations = _list_in_folder(texts, "annotations")
+    unknown = _list_in_folder(texts, "unknown") if annotations else set()
+    label_files = annotations or texts
+    _note_skipped(notes, "texts outside of annotations/", texts - label_files - unknown)
+    about_photos = {name for name in label_files if is_about_photo(name)}
+    _note_skipped(notes, "texts about single photos", about_photos)
+    prose = {name for name in label_files - about_photos if not _is_label_file(source, name)}
+    _note_skipped(notes, "texts that do not start with an image number", prose)
+    found: dict[str, str] = {}
+    for name in sorted(label_files - about_photos - prose):
+        if (first := found.setdefault(_label_of(name), name)) != name:
+            raise InputError(f"{source}: {first} and {name} have the same label; join them")
+    if not found:
+        raise InputError(
+            f"{source} contains no label file (CLASS.txt): pass its folder with --annotations"
+        )
+    strict = {label for label in found if label.endswith(STRICT)}
+    others = sorted(found.keys() - strict)
+    if strict and not potential:
+        notes.append(
+            f"read the strict label files (CLASS{STRICT}.txt): {len(strict)}; skipped: "
+            f"{', '.join(others)} (--potential reads those instead)"
+        )
+        return {label.removesuffix(STRICT): found[label] for label in strict}, {}
+    return {label: found[label] for label in others}, {_label_of(name): name for name in unknown}
+
+
+def _list_in_folder(names: Iterable[str], folder: str) -> set[str]:
+    """Return the files that are directly in a folder of this name, in any case."""
+    return {name for name in names if PurePosixPath(name.casefold()).parent.name == folder}
+
+
+def _note_skipped(notes: list[str], what: str, names: Iterable[str]) -> None:
+    if listed := sorted(names):
+        notes.append(f"skipped {what}: {len(listed)}, such as {listed[0]!r}")
+
+
+def _read_label_files(
+    source: Path, files: dict[str, str], numbers: list[int | None], notes: list[str]
+) -> list[frozenset[str]]:
+    """Return the labels of each photo number; note listed numbers without a photo."""
+    labels: dict[int | None, set[str]] = {number: set() for number in numbers}
+    for label, name in sorted(files.items()):
+        lines, problems = parse_annotation(_read_text(source, name).encode(), name)
+        for problem in problems:
+            if problem.line:
+                raise InputError(f"{problem.place}: {problem.text}")
+        for number in lines.keys() & labels.keys():
+            labels[number].add(label)
+        if missing := len(lines.keys() - labels.keys()):
+            notes.append(f"{name}: {missing} of {len(lines)} photos are not in the source")
+    return [frozenset(labels[number]) for number in numbers]
 
 
 def _is_label_file(source: Path, name: str) -> bool:
-    # An empty file is a label without photos; prose is some README.
+    """Return whether a text is empty (a label without photos) or starts with a number."""
     words = _read_text(source, name).split(maxsplit=1)
     return all(word.isascii() and word.isdigit() for word in words[:1])
 
 
-def _choose_label_files(
-    source: Path, potential: bool, notes: list[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Find the label files and note what was left aside; label -> file, also of what is unknown."""
-    texts = [name for name in split_system_files(list_files(source))[0] if _is_text(name)]
-    placed = [name for name in texts if _split_path(name)[-2:-1] == ["annotations"]]
-    # As `phototag import` writes it.
-    beside = [name for name in texts if placed and _split_path(name)[-2:-1] == ["unknown"]]
-    if placed and len(texts) > len(placed) + len(beside):
-        number = len(texts) - len(placed) - len(beside)
-        notes.append(_pass_over(number, "texts outside annotations/"))
-    plain = [name for name in placed or texts if not is_about_photo(name)]
-    if about := len(placed or texts) - len(plain):
-        notes.append(_pass_over(about, "texts about single photos"))
-    found: dict[str, str] = {}
-    prose: list[str] = []
-    for name in plain:
-        if _is_label_file(source, name):
-            stem = normalize(PurePosixPath(name).stem)
-            if stem in found:
-                raise InputError(f"{found[stem]} and {name} are label files of one name")
-            found[stem] = name
-        else:
-            prose.append(name)
-    notes += [f"{name} was passed over: its first word is no image number" for name in prose[:5]]
-    if len(prose) > 5:
-        notes.append(_pass_over(len(prose) - 5, "texts of the same kind"))
-    if not found:
-        raise InputError(
-            f"{source} holds no label file (CLASS.txt); name their place: --annotations"
-        )
-    unknown = {normalize(PurePosixPath(name).stem): name for name in beside}
-    if strangers := sorted(unknown.keys() - found.keys()):
-        raise InputError(
-            f"{source / unknown[strangers[0]]}: annotations/ has no file of this name; add it"
-        )
-    strict = {stem for stem in found if stem.endswith(STRICT)}
-    if not strict:
-        return found, unknown
-    if potential:
-        return {stem: name for stem, name in found.items() if stem not in strict}, unknown
-    left = sorted(found.keys() - strict)
-    notes.append(
-        f"took the {len(strict)} strict label files ({STRICT}) and left out {', '.join(left)}; "
-        "--potential takes those instead"
-    )
-    return {stem.removesuffix(STRICT): found[stem] for stem in strict}, {}
-
-
-def _pass_over(number: int, why: str) -> str:
-    return f"{number} {'file was' if number == 1 else 'files were'} passed over: {why}"
-
-
 def _read_text(source: Path, name: str) -> str:
     data = read_source_file(source, name)
-    try:
-        return decode_text(data, name)
-    except InputError:  # prose in some other encoding; numbers are the same in all
-        return data.decode("utf-8", errors="replace")
-
-
-def _read_numbers(source: Path, name: str) -> list[int]:
-    lines, problems = parse_annotation(_read_text(source, name).encode(), name)
-    for problem in problems:
-        if problem.line:
-            raise InputError(f"{problem.place}: {problem.text}")
-    return sorted(lines)
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
+    return data.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
 
 
 def _is_text(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() == ".txt"
 
 
-def _split_path(name: str) -> list[str]:
-    return name.casefold().split("/")
+def _label_of(name: str) -> str:
+    return normalize(PurePosixPath(name).stem)

@@ -1,0 +1,246 @@
+"""The source of an import, and the photos and labels that a format reads from it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from phototag.base.errors import InputError
+from phototag.base.params import describe_validation_error
+from phototag.dataset.manifest import check_labels
+from phototag.decoding.sources import read_file
+from phototag.decoding.system_files import is_system_file
+from phototag.verification.labels import is_about_photo, normalize
+from phototag.verification.listing import Listing, decode_text, read_listing
+
+Nested = Literal["all", "outer", "inner"]
+Structure = TypeVar("Structure")
+NONE: frozenset[str] = frozenset()
+# Placeholder for all labels, which are known only after the last photo; no label contains a *.
+ALL_LABELS = frozenset({"*"})
+MAX_LABEL_BYTES = 200  # file systems allow 255 bytes for CLASS.txt with a temporary suffix
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in file names of some system
+
+
+def _check_id(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("should be a number or text")
+    return value
+
+
+Id = Annotated[Any, AfterValidator(_check_id)]
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The options of `phototag import`; None and False leave the choice to the content.
+
+    Attributes:
+        format: Name of the format of the source.
+        annotations: Folder or zip with the label files of numbered photos.
+        potential: Whether to read MIRFLICKR's CLASS.txt instead of the stricter CLASS_r1.txt.
+        images: Folder that the paths in a table or JSON file are relative to.
+        separator: Separator of the labels in a cell.
+        nested: Folders on a photo's path that are labels.
+    """
+
+    format: str | None = None
+    annotations: Path | None = None
+    potential: bool = False
+    images: Path | None = None
+    separator: str | None = None
+    nested: Nested | None = None
+
+
+@dataclass(eq=False)
+class Source:
+    """A folder, a zip, or a file that lists photos.
+
+    Attributes:
+        path: Path of the folder, zip or file.
+        options: Options of the import.
+        names: Files in the folder or zip, relative to it; None for a file that lists photos.
+        is_found: Whether the file was found in a folder that the user passed.
+    """
+
+    path: Path
+    options: ImportOptions
+    names: Sequence[str] | None = None
+    is_found: bool = False
+
+    @cached_property
+    def data(self) -> bytes:
+        """The content of the file that lists photos."""
+        file = self.path.resolve()  # a link to a file in another folder is allowed
+        return read_source_file(file.parent, file.name)
+
+    @cached_property
+    def text(self) -> str:
+        """The decoded content of the file that lists photos."""
+        return decode_text(self.data, str(self.path))
+
+    @cached_property
+    def table(self) -> Listing:
+        """The content of a CSV file."""
+        return read_listing(self.data, str(self.path))
+
+    def is_json(self, bracket: str, keys: Sequence[str]) -> bool:
+        """Return whether the source is a JSON file that starts with a bracket.
+
+        A file that was found in a folder must also contain the keys, because a folder may hold
+        JSON files for other purposes.
+        """
+        if self.names is not None or self.path.suffix.lower() == ".jsonl":
+            return False
+        starts = self.text[:1000].lstrip("\ufeff \t\r\n").startswith(bracket)
+        return starts and (not self.is_found or all(f'"{key}"' in self.text for key in keys))
+
+    def is_table(self) -> bool:
+        """Return whether the source is a text file other than JSON."""
+        if self.names is not None or self.path.suffix.lower() in (".json", ".jsonl"):
+            return False
+        return not self.is_json("{", ()) and not self.is_json("[", ())
+
+    def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:
+        """Parse a JSON file of a given structure; other keys are skipped.
+
+        Raises:
+            InputError: The file is not JSON or has another structure; the message names the key.
+        """
+        try:
+            return structure.validate_json(self.text)
+        except ValidationError as error:
+            raise InputError(f"{self.path}: {describe_validation_error(error)}") from None
+
+
+@dataclass(frozen=True)
+class SourcePhoto:
+    """One photo of a source and its labels.
+
+    Attributes:
+        name: Path of the photo, relative to `root` if there is a root.
+        root: Folder or zip that must contain the photo, also if the photo is a link; None for a
+            photo that is listed in the user's own table.
+        labels: Labels that the photo carries.
+        unknown: Labels for which the source does not define a value, or `ALL_LABELS`.
+        id: Id of the photo in the source, or "".
+        group: Group of the photo in the source (photographer, album), or "".
+        number: Number N of a photo called imN.jpg; None to use the position of the photo.
+    """
+
+    name: str
+    root: Path | None
+    labels: frozenset[str]
+    unknown: frozenset[str] = NONE
+    id: str = ""
+    group: str = ""
+    number: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The path of the photo; a photo in a zip has the path of the zip in front."""
+        return Path(self.name) if self.root is None else self.root / self.name
+
+
+@dataclass(frozen=True)
+class SourceDataset:
+    """The photos and labels of a source.
+
+    Attributes:
+        description: Format of the source with numbers, such as "one-hot CSV: 4 rows".
+        photos: Photos in the order of the source.
+        labels: Labels in alphabetical order.
+        notes: Sentences about what was skipped or may be a mistake.
+    """
+
+    description: str
+    photos: list[SourcePhoto]
+    labels: list[str]
+    notes: list[str]
+
+    def count_labels(self) -> dict[str, int]:
+        """Return the number of photos with each label."""
+        return {label: sum(label in photo.labels for photo in self.photos) for label in self.labels}
+
+    def count_unknown(self) -> dict[str, int]:
+        """Return the number of photos for which each label is unknown, without zeros."""
+        unknown = Counter(label for photo in self.photos for label in photo.unknown)
+        return dict(sorted(unknown.items()))
+
+
+def make_dataset(
+    source: Path,
+    description: str,
+    photos: list[SourcePhoto],
+    notes: Sequence[str],
+    offered: Iterable[str] = (),
+) -> SourceDataset:
+    """Collect the photos of a source, and drop labels without a photo, which cannot be learned.
+
+    Args:
+        source: Path of the source, for messages.
+        description: Description of the source, see `SourceDataset`.
+        photos: Photos in the order of the source.
+        notes: Notes so far.
+        offered: Labels that the source defines; a note lists those without a photo.
+
+    Raises:
+        InputError: No photo has a label.
+    """
+    carried = frozenset().union(*(photo.labels for photo in photos))
+    if not carried:
+        raise InputError(f"{source}: no photo has a label; label at least one photo")
+    notes = list(notes)
+    folded = Counter(label.casefold() for label in carried)
+    for label in sorted(carried):
+        if "," in label:
+            notes.append(f"label {label!r} contains a comma; semicolons separate labels")
+        if folded[label.casefold()] > 1:
+            notes.append(f"label {label!r} differs from another label only in case")
+    if unused := sorted(set(offered) - carried):
+        notes.append(f"skipped labels without a photo: {', '.join(unused)}")
+    photos = [
+        replace(photo, unknown=carried if photo.unknown == ALL_LABELS else photo.unknown & carried)
+        for photo in photos
+    ]
+    return SourceDataset(description, photos, sorted(carried), notes)
+
+
+def check_label(label: str, location: object) -> str:
+    """Return a label in Unicode's composed form (NFC), without surrounding white space.
+
+    Args:
+        label: Label as written in the source.
+        location: File with line or key, for messages.
+
+    Raises:
+        InputError: The label cannot be the name of a label file or a column of the manifest.
+    """
+    label = normalize(label).strip()
+    file = f"{label}.txt"
+    too_long = len(label.encode(errors="replace")) > MAX_LABEL_BYTES
+    reserved = is_system_file(file) or is_about_photo(file)
+    if not label or too_long or reserved or _FORBIDDEN.search(label):
+        raise InputError(f"{location}: label {label[:40]!r} cannot be a file name: rename it")
+    try:
+        check_labels([label])
+    except InputError as error:
+        raise InputError(f"{location}: {error}") from None
+    return label
+
+
+def read_source_file(source: Path, name: str) -> bytes:
+    """Read a file of a folder or zip.
+
+    Raises:
+        InputError: The file cannot be read; the message names it.
+    """
+    try:
+        return read_file(source, name)
+    except InputError as error:
+        raise InputError(f"{source / name}: {error}; fix or remove the file") from None
