@@ -1,1 +1,1 @@
-"""What a trained network is worth: thresholds, scores, figures, the report page."""
+"""Evaluation of a model on held-out photos: thresholds, metrics, calibration, report."""

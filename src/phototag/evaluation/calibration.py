@@ -1,4 +1,4 @@
-"""Whether a probability means what it says."""
+"""Calibration: whether predicted probabilities agree with observed frequencies."""
 
 import numpy as np
 import pandas as pd
@@ -7,58 +7,63 @@ from scipy.optimize import minimize_scalar
 from phototag.dataset.targets import is_known
 from phototag.metrics.losses import binary_cross_entropy
 
-BINS = 10  # of equal width over 0..1
-SCALE = 20.0  # temperatures from 1 / SCALE to SCALE are tried
-ENOUGH = 2_000_000  # decisions for one temperature; of more, those of photos evenly apart
+NUM_BINS = 10  # bins of equal width over 0..1
+MAX_TEMPERATURE = 20.0  # temperatures from 1 / MAX_TEMPERATURE to MAX_TEMPERATURE are tried
+MAX_ENTRIES = 2_000_000  # with more entries, the temperature is fitted to every n-th photo
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
-    """Fit the temperature T for which logits / T have the smallest cross entropy.
+    """Fit the temperature T that minimizes the cross entropy of logits / T (Guo et al., 2017).
 
-    Over 1 the network is too sure of itself, under 1 too timid (Guo et al., 2017). One number for
-    all labels changes no ranking.
+    A temperature over 1 means that the model is overconfident, under 1 that it is underconfident.
+    One temperature for all labels does not change any ranking.
 
     Args:
         targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits: float [num_photos, num_labels].
+        logits: float, same shape.
     """
-    step = -(-targets.size // ENOUGH) or 1
+    step = -(-targets.size // MAX_ENTRIES) or 1
     targets, logits = targets[::step], logits[::step]
     found = minimize_scalar(
         lambda log: binary_cross_entropy(targets, logits / np.exp(log)),
-        bounds=(-np.log(SCALE), np.log(SCALE)),
+        bounds=(-np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)),
         method="bounded",
     )
     return float(np.exp(found.x))
 
 
 def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Compare predicted with observed frequency, bin by bin.
+    """Compare predicted probabilities with observed frequencies in bins of equal width.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, which is left out, [n].
-        probabilities: 0..1 [n].
+        targets: 1, 0 or `UNKNOWN`, [num_entries].
+        probabilities: 0..1 [num_entries].
 
     Returns:
-        One row a bin that has decisions: decisions (how many), predicted (their mean probability)
-        and observed (their share of positives).
+        One row per bin that is not empty, with the columns `entries` (number of known entries),
+        `predicted` (mean probability) and `observed` (share of positives).
     """
     known = is_known(targets)
     targets, probabilities = targets[known], probabilities[known]
-    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
+    bins = np.minimum((probabilities * NUM_BINS).astype(int), NUM_BINS - 1)
+    count = np.bincount(bins, minlength=NUM_BINS)
     filled = count > 0
-    columns: dict[str, np.ndarray] = {"decisions": count[filled]}
+    columns: dict[str, np.ndarray] = {"entries": count[filled]}
     for name, values in (("predicted", probabilities), ("observed", targets)):
-        columns[name] = np.bincount(bins, values, minlength=BINS)[filled] / count[filled]
+        columns[name] = np.bincount(bins, values, minlength=NUM_BINS)[filled] / count[filled]
     return pd.DataFrame(columns)
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Compute the expected calibration error, 0..1: the mean gap of the bins, by their size.
+    """Compute the expected calibration error (ECE) of a label's probabilities, 0..1.
 
-    Naeini, Cooper and Hauskrecht (2015), on the probability of the label.
+    ECE is the mean absolute difference between predicted and observed frequency over the bins,
+    weighted by their size (Naeini, Cooper and Hauskrecht, 2015).
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_entries].
+        probabilities: 0..1 [num_entries].
     """
     table = tabulate_reliability(targets, probabilities)
     gap = (table["predicted"] - table["observed"]).abs()
-    return float((gap * table["decisions"]).sum() / max(table["decisions"].sum(), 1))
+    return float((gap * table["entries"]).sum() / max(table["entries"].sum(), 1))

@@ -1,7 +1,7 @@
-"""The figures of an evaluation.
+"""Figures of an evaluation.
 
-Of many labels, a figure shows the most frequent ones and says so; the tables have all. Targets are
-1, 0 or `UNKNOWN`, and figures are of those that are known.
+Figures show the most frequent labels only and state how many; the tables contain all. Targets are
+1, 0 or `UNKNOWN`, and unknown entries are not drawn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from phototag.dataset.targets import is_known
 from phototag.evaluation.calibration import tabulate_reliability
 from phototag.evaluation.tables import sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
+from phototag.metrics.classification import f1_from_counts
 from phototag.metrics.selection import best_record, step_number
 from phototag.pages.figures import (
     BLUE,
@@ -27,27 +28,32 @@ from phototag.pages.figures import (
     shorten_name,
 )
 
-PANELS = 24  # labels of a figure with one panel a label
-SHOWN = 40  # labels of any other figure
-POINTS = 1000  # of a curve
-GRID = np.linspace(0, 1, 101)
+MAX_PANELS = 24  # labels in a figure with one panel per label
+MAX_LABELS = 40  # labels in any other figure
+MAX_POINTS = 1000  # points of a curve
+GRID = np.linspace(0, 1, 101)  # thresholds at which F1 is drawn
 
 
-def draw_loss(history: pd.DataFrame, prior: float) -> Figure:
-    """Draw training and validation loss over epochs, with the loss of the prior on val."""
-    x = "epoch" if "epoch" in history else "step"
+def draw_loss(history: pd.DataFrame, baseline: float) -> Figure:
+    """Draw train and val loss by epoch, or by step of a linear probe.
+
+    Args:
+        history: Content of history.csv, one row per epoch or step.
+        baseline: Loss of the constant baseline on val.
+    """
+    x = _step_column(history)
     figure, axes = new_figure("Loss", x, "mean binary cross entropy (nats)")
     axes.plot(history[x], history["train_loss"], color=BLUE, label="train")
     axes.plot(history[x], history["val_loss"], color=ORANGE, label="val")
-    axes.axhline(prior, color=GREY, linestyle=":", label="always the prior")
+    axes.axhline(baseline, color=GREY, linestyle=":", label="baseline (label frequencies)")
     _mark_best(axes, history)
     axes.legend()
     return figure
 
 
 def draw_f1(history: pd.DataFrame) -> Figure:
-    """Draw micro and macro F1 on val at 0.5 over epochs."""
-    x = "epoch" if "epoch" in history else "step"
+    """Draw micro and macro F1 on val, at threshold 0.5, by epoch or step."""
+    x = _step_column(history)
     figure, axes = new_figure("F1 on val at threshold 0.5", x, "F1")
     axes.plot(history[x], history["f1_micro"], color=BLUE, label="micro")
     axes.plot(history[x], history["f1_macro"], color=ORANGE, label="macro")
@@ -57,98 +63,108 @@ def draw_f1(history: pd.DataFrame) -> Figure:
     return figure
 
 
+def _step_column(history: pd.DataFrame) -> str:
+    """Return the column that counts epochs, or steps of a linear probe."""
+    return "epoch" if "epoch" in history else "step"
+
+
 def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
     best = step_number(best_record(history.to_dict("records")))
-    x = "epoch" if "epoch" in history else "step"
-    axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=f"best {x}: {best}")
+    label = f"best {_step_column(history)}: {best}"
+    axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def draw_per_label(per_label: pd.DataFrame) -> Figure:
-    """Draw F1 of each label with its interval, precision and recall, the best label on top."""
-    title = f"Each label at its threshold{_tell_shown(len(per_label), SHOWN)}"
-    table = take_frequent(per_label, SHOWN).sort_values("f1", kind="stable")
+    """Draw F1, precision and recall of each label, by descending F1."""
+    title = (
+        f"Scores of each label at its threshold{_describe_selection(len(per_label), MAX_LABELS)}"
+    )
+    table = take_frequent(per_label, MAX_LABELS).sort_values("f1", kind="stable")
     figure, axes = new_figure(title, "score", "")
     figure.set_size_inches(6.4, 1.2 + 0.3 * len(table))
-    place = np.arange(len(table))
-    axes.barh(place, table["f1"], color=BLUE, alpha=0.35, label="F1")
-    axes.hlines(place, table["f1_low"], table["f1_high"], color=BLUE, label="its 95% interval")
-    axes.plot(table["precision"], place, "o", color=ORANGE, label="precision")
-    axes.plot(table["recall"], place, "D", color=GREEN, label="recall")
+    rows = np.arange(len(table))
+    axes.barh(rows, table["f1"], color=BLUE, alpha=0.35, label="F1")
+    interval = "95% confidence interval"
+    axes.hlines(rows, table["f1_low"], table["f1_high"], color=BLUE, label=interval)
+    axes.plot(table["precision"], rows, "o", color=ORANGE, label="precision")
+    axes.plot(table["recall"], rows, "D", color=GREEN, label="recall")
     names = [f"{shorten_name(str(row.label))} ({row.support})" for row in table.itertuples()]
-    axes.set_yticks(place, names)
+    axes.set_yticks(rows, names)
+    axes.set_ylabel("label (positives)")
     axes.set_xlim(0, 1.02)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
 def draw_pr_curves(targets: np.ndarray, probabilities: np.ndarray) -> Figure:
-    """Draw the precision-recall curve of all decisions pooled and, faint, of every label."""
-    figure, axes = new_figure("Precision against recall", "recall", "precision")
+    """Draw the precision-recall curves of all entries pooled and of each label."""
+    figure, axes = new_figure("Precision-recall curves", "recall", "precision")
     known = is_known(targets)
-    there = [label for label in sort_labels(targets) if (targets[:, label] > 0).any()]
-    for label in there[:SHOWN]:
+    present = [label for label in sort_labels(targets) if (targets[:, label] > 0).any()]
+    for label in present[:MAX_LABELS]:
         chosen = known[:, label]
-        curve = _thin_curve(targets[chosen, label], probabilities[chosen, label])
+        curve = _precision_recall(targets[chosen, label], probabilities[chosen, label])
         axes.plot(*curve, color=GREY, alpha=0.35, linewidth=0.8)
-    if there:
-        curve = _thin_curve(targets[known], probabilities[known])
+    if present:
+        curve = _precision_recall(targets[known], probabilities[known])
         axes.plot(*curve, color=BLUE, linewidth=2, label="all labels pooled (micro)")
-    axes.axhline(targets[known].mean(), color=GREY, linestyle=":", label="guessing, pooled")
-    axes.plot([], [], color=GREY, alpha=0.6, label=f"each label{_tell_shown(len(there), SHOWN)}")
+    positives = targets[known].mean()
+    axes.axhline(positives, color=GREY, linestyle=":", label="share of positives (chance level)")
+    name = f"each label{_describe_selection(len(present), MAX_LABELS)}"
+    axes.plot([], [], color=GREY, alpha=0.6, label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="best", frameon=True)
     return figure
 
 
-def _thin_curve(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall and precision, at most `POINTS` of each and the last one among them."""
+def _precision_recall(
+    targets: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision of at most `MAX_POINTS` points, including the last one."""
     precision, recall, _ = precision_recall_curve(targets, probabilities)
-    step = -(-len(recall) // POINTS)
+    step = -(-len(recall) // MAX_POINTS)
     return recall[::-1][::step][::-1], precision[::-1][::step][::-1]
 
 
 def draw_threshold_curves(
     labels: Sequence[str],
     val: tuple[np.ndarray, np.ndarray],
-    judged: tuple[np.ndarray, np.ndarray] | None,
+    test: tuple[np.ndarray, np.ndarray] | None,
     thresholds: Thresholds,
 ) -> Figure:
-    """Draw each label's F1 over thresholds, on val and on test, with the one chosen.
+    """Draw the F1 of each label as a function of its threshold, on val and on test.
 
     Args:
         labels: Names.
-        val: Targets and probabilities, [num_photos, num_labels] each.
-        judged: The same of test, where there is a test split.
-        thresholds: With their spread.
+        val: Targets and probabilities of val, [num_photos, num_labels] each.
+        test: Targets and probabilities of test, or None if there is no test split.
+        thresholds: Decision thresholds.
     """
-    figure, panels = _new_panels(
-        "F1 over thresholds; the line is the chosen one, the band its 95% spread",
-        labels,
-        val[0],
-        "threshold",
-        "F1",
-    )
-    curves = [("val", BLUE, val), ("test", ORANGE, judged)]
+    title = "F1 by threshold"
+    figure, panels = _new_panels(title, labels, val[0], "threshold", "F1")
+    curves = [("val", BLUE, val), ("test", ORANGE, test)]
     for axes, label in panels:
         for name, color, given in curves:
             if given:
-                f1 = _f1_curve(given[0][:, label], given[1][:, label])
+                f1 = _f1_by_threshold(given[0][:, label], given[1][:, label])
                 axes.plot(GRID, f1, color=color, linewidth=1.2, label=name)
-        axes.axvspan(thresholds.low[label], thresholds.high[label], color=GREEN, alpha=0.2)
-        axes.axvline(thresholds.values[label], color=GREEN, label="chosen")
+        low, high = thresholds.low[label], thresholds.high[label]
+        axes.axvspan(low, high, color=GREEN, alpha=0.2, label="95% interval of the threshold")
+        axes.axvline(thresholds.values[label], color=GREEN, label="chosen threshold")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-    _share_legend(figure)
+    _add_shared_legend(figure)
     return figure
 
 
-def _f1_curve(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def _f1_by_threshold(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the F1 of one label at the thresholds of `GRID`."""
     positive, negative = (np.sort(probabilities[targets == value]) for value in (1, 0))
-    right = len(positive) - np.searchsorted(positive, GRID)
-    wrong = len(negative) - np.searchsorted(negative, GRID)
-    return np.asarray(2 * right / np.maximum(right + wrong + len(positive), 1))
+    true_positives = len(positive) - np.searchsorted(positive, GRID)
+    false_positives = len(negative) - np.searchsorted(negative, GRID)
+    return f1_from_counts(true_positives, true_positives + false_positives + len(positive))
 
 
 def draw_score_distributions(
@@ -157,38 +173,33 @@ def draw_score_distributions(
     probabilities: np.ndarray,
     thresholds: np.ndarray,
 ) -> Figure:
-    """Draw how the probabilities of photos with and without each label are spread."""
-    figure, panels = _new_panels(
-        "Probabilities of photos with and without the label",
-        labels,
-        targets,
-        "probability",
-        "share of these photos",
-    )
+    """Draw histograms of the probabilities of photos with and without each label."""
+    title = "Predicted probabilities of photos with and without the label"
+    figure, panels = _new_panels(title, labels, targets, "probability", "share of photos")
     bins = np.linspace(0, 1, 21).tolist()
     for axes, label in panels:
-        for value, color, name in ((0, GREY, "without"), (1, BLUE, "with the label")):
+        for value, color, name in ((0, GREY, "without the label"), (1, BLUE, "with the label")):
             chosen = probabilities[targets[:, label] == value, label]
             share = np.full(len(chosen), 1 / max(len(chosen), 1))
             axes.hist(chosen, bins, weights=share, color=color, alpha=0.55, label=name)
         axes.axvline(thresholds[label], color=GREEN, label="threshold")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-    _share_legend(figure)
+    _add_shared_legend(figure)
     return figure
 
 
 def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Draw how often a photo with one label carries another: in truth, and as predicted.
+    """Draw how often a photo with one label has another label, in the targets and as predicted.
 
-    Both are of photos for which both labels are known.
+    Each pair of labels is counted on the photos for which both are known.
     """
-    shown = np.sort(sort_labels(targets)[:SHOWN])
+    shown = np.sort(sort_labels(targets)[:MAX_LABELS])
     names = [shorten_name(labels[label]) for label in shown]
     figure = Figure(figsize=(7 + 0.3 * len(shown), 2.2 + 0.22 * len(shown)), layout="constrained")
     figure.suptitle(
-        "Of the photos with the label on the left, the share with the one below, in %"
-        f"{_tell_shown(len(labels), SHOWN)}"
+        "Share of the photos with the label of the row that have the label of the column, in %"
+        f"{_describe_selection(len(labels), MAX_LABELS)}"
     )
     panels = figure.subplots(1, 2, sharey=True)
     known = is_known(targets[:, shown])
@@ -211,55 +222,53 @@ def draw_cooccurrence(labels: Sequence[str], targets: np.ndarray, predicted: np.
 
 
 def draw_calibration(
-    targets: np.ndarray, logits_to_probabilities: dict[str, np.ndarray], per_label: pd.DataFrame
+    targets: np.ndarray, curves: dict[str, np.ndarray], per_label: pd.DataFrame
 ) -> Figure:
-    """Draw observed over predicted frequency, all labels pooled, and each label's error.
+    """Draw the reliability diagram of all labels pooled, and the calibration error of each label.
 
     Args:
         targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits_to_probabilities: Name of the curve -> probabilities, the model's own first.
-        per_label: With label and calibration_error.
+        curves: Name of a curve -> its probabilities, same shape as `targets`. Two at most.
+        per_label: Table with the columns `label`, `support` and `calibration_error`.
     """
-    table = take_frequent(per_label, SHOWN)
+    table = take_frequent(per_label, MAX_LABELS)
     figure = Figure(figsize=(9.5, 0.5 + max(3.5, 0.26 * len(table))), layout="constrained")
     curve, bars = figure.subplots(1, 2)
-    curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as it should be")
-    styles = zip((BLUE, ORANGE), ("o-", "D--"), strict=True)
-    for (name, values), (color, style) in zip(
-        logits_to_probabilities.items(), styles, strict=False
-    ):
+    curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect calibration")
+    styles = [(BLUE, "o-"), (ORANGE, "D--")][: len(curves)]
+    for (name, values), (color, style) in zip(curves.items(), styles, strict=True):
         bins = tabulate_reliability(targets.ravel(), values.ravel())
         curve.plot(bins["predicted"], bins["observed"], style, color=color, label=name)
     curve.set(
-        title="Reliability, all labels pooled",
+        title="Reliability diagram, all labels pooled",
         xlabel="predicted probability",
-        ylabel="observed share of positives",
+        ylabel="observed frequency",
         xlim=(0, 1),
         ylim=(0, 1.02),
     )
     curve.legend(loc="upper left")
     table = table.sort_values("calibration_error", ascending=False, kind="stable")
-    place = np.arange(len(table))
-    bars.barh(place, table["calibration_error"], color=BLUE, alpha=0.6)
-    bars.set_yticks(place, [shorten_name(label) for label in table["label"]])
-    title = f"Expected calibration error{_tell_shown(len(per_label), SHOWN)}"
-    bars.set(title=title, xlabel="mean gap, 0 to 1")
+    rows = np.arange(len(table))
+    bars.barh(rows, table["calibration_error"], color=BLUE, alpha=0.6)
+    bars.set_yticks(rows, [shorten_name(label) for label in table["label"]])
+    title = f"Calibration error of each label{_describe_selection(len(per_label), MAX_LABELS)}"
+    bars.set(title=title, xlabel="expected calibration error")
     return figure
 
 
 def draw_slices(slices: pd.DataFrame) -> Figure:
-    """Draw micro F1 of each group of photos, with its interval."""
-    figure, axes = new_figure("Groups of photos", "micro F1, with 95% interval", "")
+    """Draw the micro F1 of each group of photos with its confidence interval."""
+    figure, axes = new_figure("Micro F1 by slice", "micro F1, 95% confidence interval", "")
     figure.set_size_inches(6.4, 1.2 + 0.3 * len(slices))
-    place = np.arange(len(slices))[::-1]
-    axes.hlines(place, slices["f1_micro_low"], slices["f1_micro_high"], color=BLUE)
-    axes.plot(slices["f1_micro"], place, "o", color=BLUE)
-    axes.set_yticks(
-        place, [f"{row.slice}: {row.group} ({row.photos})" for row in slices.itertuples()]
-    )
+    rows = np.arange(len(slices))[::-1]
+    axes.hlines(rows, slices["f1_micro_low"], slices["f1_micro_high"], color=BLUE)
+    axes.plot(slices["f1_micro"], rows, "o", color=BLUE)
+    names = [f"{row.slice}: {row.group} ({row.photos})" for row in slices.itertuples()]
+    axes.set_yticks(rows, names)
+    axes.set_ylabel("slice (photos)")
     first = ~slices["slice"].duplicated()
-    for line in place[first][1:]:
-        axes.axhline(line + 0.5, color=GREY, linewidth=0.6)
+    for row in rows[first][1:]:
+        axes.axhline(row + 0.5, color=GREY, linewidth=0.6)
     axes.set_xlim(0, 1.02)
     return figure
 
@@ -267,29 +276,29 @@ def draw_slices(slices: pd.DataFrame) -> Figure:
 def _new_panels(
     title: str, labels: Sequence[str], targets: np.ndarray, xlabel: str, ylabel: str
 ) -> tuple[Figure, Iterator[tuple[Axes, int]]]:
-    """Return a figure of one panel a label, and the panels with their labels' positions."""
+    """Return a figure with one panel per label, and the panels with the labels' positions."""
     support = (targets > 0).sum(axis=0)
-    shown = np.sort(sort_labels(targets)[:PANELS])
+    shown = np.sort(sort_labels(targets)[:MAX_PANELS])
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(2.4 * columns, 0.9 + 1.7 * rows), layout="constrained")
-    figure.suptitle(f"{title}{_tell_shown(len(labels), PANELS)}")
+    figure.suptitle(f"{title}{_describe_selection(len(labels), MAX_PANELS)}")
     figure.supylabel(ylabel)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(shown) :]:
         axes.remove()
     for axes in grid[max(len(shown) - columns, 0) : len(shown)]:
-        axes.tick_params(labelbottom=True)  # the lowest of its column
+        axes.tick_params(labelbottom=True)  # the lowest panel of its column
         axes.set_xlabel(xlabel)
     for axes, label in zip(grid, shown, strict=False):
         axes.set_title(f"{shorten_name(labels[label])} ({support[label]})", fontsize=10)
     return figure, zip(grid, shown, strict=False)
 
 
-def _share_legend(figure: Figure) -> None:
+def _add_shared_legend(figure: Figure) -> None:
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
 
 
-def _tell_shown(number: int, shown: int) -> str:
+def _describe_selection(number: int, shown: int) -> str:
     return f" (the {shown} most frequent of {number})" if number > shown else ""

@@ -1,41 +1,40 @@
-"""Photos that show what a model does right and wrong."""
+"""Example photos of each label: right and wrong predictions, and likely label errors."""
 
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
 
 from phototag.dataset.dataset import Dataset, join_datasets, read_batch
-from phototag.dataset.targets import is_known
+from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import sigmoid
 from phototag.pages.figures import colormaps, data_uri
 
-PER_GROUP = 6  # photos of each kind that a label shows
-LABELS = 30  # with a gallery: the most frequent ones
-SIDE = 128  # of a picture, pixels
-BATCH = 32
+MAX_EXAMPLES = 6  # photos of each kind per label
+MAX_LABELS = 30  # labels that get a gallery
+SIDE = 128  # side length of a picture in pixels
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Example:
-    """One photo in a gallery.
+    """One photo in the gallery of a label.
 
     Attributes:
-        photo: Data URI.
-        heat: Data URI of the photo with what spoke for the label (Grad-CAM) laid over it; empty
-            where the network has no such maps.
-        file: The source file.
-        truth: True labels, and how many are known where not all are.
-        scores: The highest probabilities.
-        probability: Of the gallery's label, 0..1.
+        photo: Data URI of the photo.
+        heat: Data URI of the photo with its Grad-CAM heat map; empty if the network has no feature
+            maps with positions.
+        file: Name of the source file.
+        truth: True labels; if some are unknown, also the number of known ones.
+        scores: Three highest probabilities, with their labels.
+        probability: Probability of the gallery's label, 0..1.
     """
 
     photo: str
@@ -46,42 +45,45 @@ class Example:
     probability: float
 
 
-def build_galleries(
-    model: nn.Module, device: torch.device, result: Evaluation
-) -> dict[str, dict[str, list[Example]]]:
-    """Choose and draw the examples of each label.
+Galleries = dict[str, dict[str, list[Example]]]
+
+
+def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) -> Galleries:
+    """Select and draw example photos of the most frequent labels.
 
     Args:
-        model: The network, on `device`.
-        device: Where it is.
-        result: Its evaluation.
+        model: Network on `device`.
+        device: Device that computes the heat maps.
+        result: Evaluation of the network.
 
     Returns:
-        Label -> kind -> at most `PER_GROUP` examples; the most frequent labels come first.
+        Label -> kind of example -> at most `MAX_EXAMPLES` examples, by descending frequency of the
+        label.
     """
     held_out = join_datasets([result.datasets[name] for name in result.logits])
     probabilities = sigmoid(np.concatenate([*result.logits.values()]))
-    # The judged split is the last; another serves only the search for label errors.
-    judged = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
+    # The evaluated split is the last one. Label errors are searched in val too.
+    evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
     predicted = probabilities >= result.thresholds.values
-    label_errors = result.tables["label_errors"]
-    frequent = sort_labels(held_out.targets)[:LABELS]
-    picks = {
-        label: _pick(
-            held_out.targets[:, label],
+    suspects = result.tables["label_errors"]
+    picks = {}
+    for label in sort_labels(held_out.targets)[:MAX_LABELS].tolist():
+        kinds = _pick_examples(
+            np.where(evaluated, held_out.targets[:, label], UNKNOWN),
             probabilities[:, label],
             predicted[:, label],
-            judged,
-            label_errors["photo"][label_errors["label"] == held_out.labels[label]],
         )
-        for label in frequent.tolist()
-    }
-    wanted = [(p, n) for n, kinds in picks.items() for group in kinds.values() for p in group]
-    drawn = dict(zip(wanted, _draw(model, device, held_out, wanted), strict=True))
+        own = suspects["photo"][suspects["label"] == held_out.labels[label]]
+        picks[label] = kinds | {"likely label errors": own.tolist()[:MAX_EXAMPLES]}
+
+    wanted = [
+        (p, label) for label, kinds in picks.items() for group in kinds.values() for p in group
+    ]
+    pictures = dict(zip(wanted, _draw(model, device, held_out, wanted), strict=True))
     return {
         held_out.labels[label]: {
             kind: [
-                _describe(held_out, probabilities, photo, label, drawn[photo, label])
+                _describe(held_out, probabilities, photo, label, pictures[photo, label])
                 for photo in group
             ]
             for kind, group in kinds.items()
@@ -90,44 +92,48 @@ def build_galleries(
     }
 
 
-def _pick(
-    targets: np.ndarray,
-    probabilities: np.ndarray,
-    predicted: np.ndarray,
-    judged: np.ndarray,
-    suspects: pd.Series,
+def _pick_examples(
+    targets: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray
 ) -> dict[str, list[int]]:
-    highest = np.argsort(-probabilities, kind="stable")
+    """Return the positions of the most extreme photos of each kind.
+
+    Args:
+        targets: Targets of one label, [num_photos]: 1, 0 or `UNKNOWN` for photos to leave out.
+        probabilities: Probabilities of the label, 0..1 [num_photos].
+        predicted: Predictions of the label, 0 or 1, [num_photos].
+    """
+    descending = np.argsort(-probabilities, kind="stable")
 
     def first(order: np.ndarray, chosen: np.ndarray) -> list[int]:
-        return [int(photo) for photo in order if chosen[photo]][:PER_GROUP]
+        return [int(photo) for photo in order if chosen[photo]][:MAX_EXAMPLES]
 
     return {
-        "most confident and right": first(highest, judged & (targets > 0) & predicted),
-        "most confident and wrong": first(highest, judged & (targets == 0) & predicted),
-        "missed by most": first(highest[::-1], judged & (targets > 0) & ~predicted),
-        "likely label errors": suspects.tolist()[:PER_GROUP],
+        "true positives with the highest probability": first(descending, (targets > 0) & predicted),
+        "false positives with the highest probability": first(
+            descending, (targets == 0) & predicted
+        ),
+        "false negatives with the lowest probability": first(
+            descending[::-1], (targets > 0) & ~predicted
+        ),
     }
 
 
 def _draw(
     model: nn.Module, device: torch.device, dataset: Dataset, wanted: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the photo and its heat map for each (photo, label)."""
-    for start in range(0, len(wanted), BATCH):
-        part = np.array(wanted[start : start + BATCH])
+    """Yield the photo and its heat map, as data URIs, for each pair of photo and label."""
+    for start in range(0, len(wanted), BATCH_SIZE):
+        part = np.array(wanted[start : start + BATCH_SIZE])
         images, _ = read_batch(dataset, part[:, 0], device)
         maps = locate_labels(model, images, torch.from_numpy(part[:, 1]))
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-        if maps is None:
-            yield from ((_encode(image), "") for image in pixels)
-            continue
-        for image, heat in zip(pixels, maps, strict=True):
-            yield _encode(image), _encode(overlay_heat(image, heat))
+        for index, image in enumerate(pixels):
+            heat = "" if maps is None else _encode(overlay_heat(image, maps[index]))
+            yield _encode(image), heat
 
 
 def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a heat map over a photo: the hotter, the more of the map's colour.
+    """Blend a heat map over a photo.
 
     Args:
         image: uint8 [height, width, 3].
@@ -137,7 +143,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
         uint8 [height, width, 3].
     """
     color = colormaps["inferno"](heat)[:, :, :3] * 255
-    share = 0.3 + 0.4 * heat[:, :, None]  # a dimmed photo, so that the heat stands out
+    share = 0.3 + 0.4 * heat[:, :, None]  # also darkens the photo, so that the heat is visible
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Where in a photo the network saw a label (Grad-CAM; Selvaraju et al., 2017)."""
+"""Heat maps of the image regions that raise a label's logit (Grad-CAM; Selvaraju et al., 2017)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,22 +14,22 @@ POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
 def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray | None:
-    """Compute one heat map a photo, of the label asked for.
+    """Compute one heat map per photo, for the requested label.
 
-    The feature maps that feed the last pool are summed, each weighed by the mean gradient of the
-    label's logit with respect to it; what speaks against the label is cut off. In the report's
-    network they are those of the last convolution (behind its batch norm and a ReLU, which the
-    network may have after a pool), or of the residual unit around it. Of backbones side by side
-    the sums are added up.
+    The feature maps before the last pooling are summed, each weighted by the mean gradient of the
+    label's logit, and negative values are set to 0. In the report's network these are the maps of
+    the last convolution (after batch norm and ReLU), or of the residual unit that contains it. The
+    sums of several backbones are added.
 
     Args:
-        model: From pixels to logits.
+        model: Network that maps pixels to logits.
         images: uint8 [batch, 3, size, size].
-        labels: Position of the label, int64 [batch].
+        labels: Position of the label of each photo, int64 [batch].
 
     Returns:
-        float32 [batch, size, size]; each map's highest value is 1, or all of it is 0. None where
-        a backbone has no maps of its own places, as transformers, whose attention mixes them.
+        float32 [batch, size, size]. The maximum of each map is 1, or the map is all 0. None if a
+        backbone has no feature maps with positions, such as a transformer, whose attention mixes
+        positions.
     """
     model.eval()
     backbones = _list_backbones(model)
@@ -37,18 +37,19 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     layers = layers or [_find_last_maps(model)]
     if None in layers:
         return None
-    kept: dict[nn.Module, Tensor] = {}
-    with _watch([layer for layer in layers if layer], kept.__setitem__), torch.enable_grad():
+    outputs: dict[nn.Module, Tensor] = {}
+    with _record_outputs([l for l in layers if l], outputs.__setitem__), torch.enable_grad():
         logits = model(images)
         wanted = logits.gather(1, labels[:, None].to(logits.device)).sum()
-        gradients = torch.autograd.grad(wanted, list(kept.values()))
+        gradients = torch.autograd.grad(wanted, list(outputs.values()))
     heat = torch.zeros(len(images), 1, *images.shape[2:], device=logits.device)
-    for maps, gradient in zip(kept.values(), gradients, strict=True):
+    for maps, gradient in zip(outputs.values(), gradients, strict=True):
         importance = gradient.mean(dim=(2, 3), keepdim=True)
-        behind_relu = maps.detach() if backbones else maps.detach().clamp(min=0)
-        weighed = (importance * behind_relu).sum(dim=1, keepdim=True)
+        # In the report's network a ReLU follows, possibly after a pooling.
+        activated = maps.detach() if backbones else maps.detach().clamp(min=0)
+        weighted = (importance * activated).sum(dim=1, keepdim=True)
         heat += nn.functional.interpolate(
-            weighed, images.shape[2:], mode="bilinear", align_corners=False
+            weighted, images.shape[2:], mode="bilinear", align_corners=False
         )
     heat.clamp_(min=0)
     peak = heat.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
@@ -56,7 +57,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
 
 
 def _list_backbones(model: nn.Module) -> list[nn.Module]:
-    """List the networks that are no layers of ours."""
+    """List the parts of a model that come from torchvision or timm."""
     parts = [module for module in model.modules() if isinstance(module, SideBySide)]
     if parts:
         return list(parts[0].parts)
@@ -65,41 +66,42 @@ def _list_backbones(model: nn.Module) -> list[nn.Module]:
 
 
 def _find_pooled_maps(backbone: nn.Module, model: nn.Module, image: Tensor) -> nn.Module | None:
-    """Find the layer that gives the last maps, by running the model once."""
+    """Run the model once and return the layer whose output is the last square feature map."""
     names = {type(module).__name__.lower() for module in backbone.modules()}
     if any("attention" in name for name in names):
         return None
     found: list[tuple[nn.Module, torch.Size]] = []
     layers = [module for module in backbone.modules() if not isinstance(module, POOLS)]
-    tell = _watch(layers, lambda layer, output: found.append((layer, output.shape)))
-    with tell, torch.no_grad():
+    record = _record_outputs(layers, lambda layer, output: found.append((layer, output.shape)))
+    with record, torch.no_grad():
         model(image)
-    # What is pooled already has one place.
+    # Maps that are already pooled have a single position.
     maps = [(layer, shape) for layer, shape in found if len(shape) > 2 and shape[2:].numel() > 1]
     if not maps:
         return None
     layer, shape = maps[-1]
-    # Photos are squares; where the last two are none, they are no places.
+    # Photos are square: if the last two dimensions differ, they are not image positions.
     return layer if len(shape) == 4 and shape[2] == shape[3] else None
 
 
 def _find_last_maps(model: nn.Module) -> nn.Module:
+    """Return the last convolution or batch norm, or the residual unit that contains it."""
     last = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)][-1]
-    # A unit adds what skips it to what its last convolution gives.
+    # The output of a residual unit is the sum of its last convolution and the skip connection.
     around = (m for m in model.modules() if isinstance(m, Residual) and last in m.modules())
     return next(around, last)
 
 
 @contextmanager
-def _watch(
-    layers: Sequence[nn.Module], tell: Callable[[nn.Module, Tensor], object]
+def _record_outputs(
+    layers: Sequence[nn.Module], record: Callable[[nn.Module, Tensor], object]
 ) -> Iterator[None]:
-    """Tell each output of these layers while the model runs in this thread."""
-    own = get_ident()  # the demo's other visitors have the same network
+    """Call `record` with each output of these layers while the model runs in this thread."""
+    thread = get_ident()  # the demo serves several users with one network
 
     def hook(layer: nn.Module, given: object, output: object) -> None:
-        if isinstance(output, Tensor) and get_ident() == own:
-            tell(layer, output)
+        if isinstance(output, Tensor) and get_ident() == thread:
+            record(layer, output)
 
     hooks = [layer.register_forward_hook(hook) for layer in layers]
     try:

@@ -1,34 +1,36 @@
-"""Labels that are likely wrong."""
+"""Search for labels that are likely wrong."""
 
 import numpy as np
 import pandas as pd
 
 
 def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Find labels that a model which has not been trained on them contradicts with confidence.
+    """Find given labels that an independent model contradicts with confidence.
 
-    Confident learning (Northcutt, Jiang and Chuang, 2021), for each label as a question of yes or
-    no: an answer counts as confident when its probability reaches the mean that the model gives
-    to that answer where it is the given one. A given answer is likely wrong where the model is
-    confident of the other answer, not of this one, and holds the other for the likelier.
+    The method is confident learning (Northcutt, Jiang and Chuang, 2021), applied to each label as a
+    binary problem. An answer is confident if its probability reaches the mean probability of this
+    answer over the photos for which it is given. A given answer is a likely error if the model is
+    confident of the opposite answer, not confident of the given one, and gives the opposite answer
+    the higher probability.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, which no model contradicts, [num_photos, num_labels].
-        probabilities: Out-of-sample, 0..1, of the same shape.
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels]. Unknown entries are no errors.
+        probabilities: Predictions of a model that was not trained on these photos, 0..1, same
+            shape.
 
     Returns:
-        Columns photo and label (positions), given (0/1), probability (of the label) and margin
-        (how far the other answer's probability passes its mean), the widest margin first. A label
-        that every photo carries, or none, has no such means and is left out.
+        Columns `photo` and `label` (positions), `given` (0 or 1), `probability` (of the label) and
+        `margin` (difference between the opposite answer's probability and its mean), sorted by
+        descending margin. A label whose known entries are all equal is left out.
     """
-    given, absent = targets > 0, targets == 0
-    positives, negatives = given.sum(axis=0), absent.sum(axis=0)
-    sure_yes = (probabilities * given).sum(axis=0) / np.maximum(positives, 1)
-    sure_no = ((1 - probabilities) * absent).sum(axis=0) / np.maximum(negatives, 1)
-    yes, no = probabilities - sure_yes, (1 - probabilities) - sure_no
-    wrong = (given & (no >= 0) & (yes < 0)) | (absent & (yes >= 0) & (no < 0))
-    wrong &= (positives > 0) & (negatives > 0)
-    wrong &= (probabilities > 0.5) != given
+    positive, negative = targets > 0, targets == 0
+    num_positive, num_negative = positive.sum(axis=0), negative.sum(axis=0)
+    mean_yes = (probabilities * positive).sum(axis=0) / np.maximum(num_positive, 1)
+    mean_no = ((1 - probabilities) * negative).sum(axis=0) / np.maximum(num_negative, 1)
+    yes, no = probabilities - mean_yes, (1 - probabilities) - mean_no
+    wrong = (positive & (no >= 0) & (yes < 0)) | (negative & (yes >= 0) & (no < 0))
+    wrong &= (num_positive > 0) & (num_negative > 0)
+    wrong &= (probabilities > 0.5) != positive
     photo, label = np.nonzero(wrong)
     table = pd.DataFrame(
         {
@@ -36,7 +38,7 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
             "label": label,
             "given": targets[wrong],
             "probability": probabilities[wrong],
-            "margin": np.where(given, no, yes)[wrong],
+            "margin": np.where(positive, no, yes)[wrong],
         }
     )
     return table.sort_values("margin", ascending=False, kind="stable").reset_index(drop=True)

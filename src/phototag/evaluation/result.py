@@ -1,4 +1,4 @@
-"""What was found out about a model: thresholds chosen on val, the judged split scored."""
+"""Evaluation of a model: thresholds chosen on val, metrics computed on test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from phototag.evaluation.tables import (
     tabulate_predictions,
     tabulate_scores,
 )
-from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
+from phototag.evaluation.thresholds import Thresholds, choose_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import sigmoid
 
-# In metrics.json: the predictor's row of the score table, and the metric in it.
+# Metrics of metrics.json: predictor and metric in the table `scores`.
 HEADLINE = {
     "loss": ("model", "loss"),
     "f1_micro": ("model", "f1_micro"),
@@ -38,27 +38,25 @@ HEADLINE = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found out about a model.
+    """Results of an evaluation.
 
     Attributes:
-        datasets: The splits.
-        logits: Of val, and of test where there is one, divided by the temperature if that is
-            wanted, float [num_photos, num_labels] each.
-        split: The one that is judged: test, or val where there is no test split.
-        temperature: That fits val best, whether it is applied or not.
-        applied: By which the logits were divided: that one, or 1.
-        thresholds: Chosen on val, and out of fold on train where there are such logits.
-        chosen_on: In words.
-        tables: By the names under which they are written; see the `tabulate_` functions.
+        datasets: Splits, by name.
+        logits: Logits of val and, if there is a test split, of test, divided by
+            `applied_temperature`; float [num_photos, num_labels] each.
+        split: Name of the evaluated split: test, or val if there is no test split.
+        temperature: Temperature that fits val best.
+        applied_temperature: That temperature if `evaluate.calibrate` is true, otherwise 1.
+        thresholds: Decision thresholds.
+        tables: Tables by the name of their file; the functions `tabulate_...` describe the columns.
     """
 
     datasets: Mapping[str, Dataset]
     logits: Mapping[str, np.ndarray]
     split: str
     temperature: float
-    applied: float
+    applied_temperature: float
     thresholds: Thresholds
-    chosen_on: str
     tables: Mapping[str, pd.DataFrame]
 
 
@@ -70,91 +68,78 @@ def evaluate(
     seed: int,
     out_of_fold: np.ndarray | None = None,
 ) -> Evaluation:
-    """Choose thresholds on val, and score and tabulate the judged split.
-
-    Where train's photos were each judged by a network that had not seen them, thresholds are chosen
-    on these too: rare labels have many times the positives there.
+    """Choose thresholds, and compute all tables of the evaluated split.
 
     Args:
-        datasets: The splits.
-        logits: Of val, and of test where there is one, float [num_photos, num_labels] each.
-        manifest: The kept photos' rows, in the order of the packed array.
-        params: Of the stage.
-        seed: Of the resamples.
-        out_of_fold: Logits of train, of `linear_probe.predict_out_of_fold`.
+        datasets: Splits, by name.
+        logits: Logits of val and, if there is a test split, of test; float
+            [num_photos, num_labels] each.
+        manifest: Manifest rows of the photos in the packed array, in its order.
+        params: Params of the stage.
+        seed: Seed of the bootstrap resamples.
+        out_of_fold: Out-of-fold logits of train, written by `train` for linear probes, or None.
     """
-    val = datasets["val"]
-    temperature = fit_temperature(val.targets, logits["val"])
-    used = temperature if params.calibrate else 1.0
-    logits = {split: values / used for split, values in logits.items()}
-    chosen_on, seen = val, logits["val"]
+    temperature = fit_temperature(datasets["val"].targets, logits["val"])
+    applied = temperature if params.calibrate else 1.0
+    logits = {split: values / applied for split, values in logits.items()}
     if out_of_fold is not None:
-        chosen_on = join_datasets([datasets["train"], val])
-        seen = np.concatenate([out_of_fold / used, seen])
+        out_of_fold = out_of_fold / applied
     thresholds = choose_thresholds(
-        chosen_on.targets,
-        sigmoid(seen),
-        params.prior_strength,
-        bootstrap_weights(len(chosen_on), RESAMPLES, seed, chosen_on.groups),
+        datasets, logits["val"], out_of_fold, params.prior_strength, seed
     )
 
     split = "test" if "test" in logits else "val"
-    judged, cuts = datasets[split], thresholds.values
-    predicted = sigmoid(logits[split]) >= cuts
-    weights = bootstrap_weights(len(judged), params.resamples, seed, judged.groups)
+    evaluated, own = datasets[split], logits[split]
+    targets, labels = evaluated.targets, evaluated.labels
+    predicted = sigmoid(own) >= thresholds.values
+    weights = bootstrap_weights(len(evaluated), params.resamples, seed, evaluated.groups)
+    slices = slice_photos(evaluated, manifest.iloc[evaluated.rows])
     held_out = join_datasets([datasets[name] for name in logits])
     suspects = find_label_errors(held_out.targets, sigmoid(np.concatenate([*logits.values()])))
     tables = {
         "scores": tabulate_scores(
-            datasets["train"].targets, judged.targets, logits[split], cuts, weights
+            datasets["train"].targets, targets, own, thresholds.values, weights
         ),
-        "per_label": tabulate_labels(
-            judged.labels, judged.targets, logits[split], thresholds, weights
-        ),
-        "slices": tabulate_slices(
-            slice_photos(judged, manifest.iloc[judged.rows]),
-            judged.targets,
-            logits[split],
-            predicted,
-            weights,
-        ),
-        "predictions": tabulate_predictions(datasets, logits, cuts),
+        "per_label": tabulate_labels(labels, targets, own, thresholds, weights),
+        "slices": tabulate_slices(slices, targets, own, predicted, weights),
+        "predictions": tabulate_predictions(datasets, logits, thresholds.values),
         "label_errors": tabulate_label_errors(datasets, list(logits), suspects),
-        "pr_curve": tabulate_curve(judged.targets, logits[split]),
-        "cooccurrence": tabulate_cooccurrence(judged.labels, judged.targets, predicted),
+        "pr_curve": tabulate_curve(targets, own),
+        "cooccurrence": tabulate_cooccurrence(labels, targets, predicted),
     }
-    where = (
-        "val" if out_of_fold is None else "val, and on train by heads that had not seen the photo"
-    )
-    return Evaluation(datasets, logits, split, temperature, used, thresholds, where, tables)
+    return Evaluation(datasets, logits, split, temperature, applied, thresholds, tables)
 
 
-def operating_point(result: Evaluation, params: EvaluateParams, content_key: str) -> dict[str, Any]:
-    """Return what turns a model's logits into labels.
+def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
+    """Return what a prediction needs in addition to the weights: the content of thresholds.json.
 
     Args:
-        result: Of `evaluate`.
-        params: What is wanted.
-        content_key: Of the model.
+        result: Evaluation of the model.
+        content_key: Training key of the model.
 
     Returns:
-        content_key, temperature (1 if not wanted) and thresholds (label -> 0..1).
+        `content_key`, `temperature` (by which logits are divided) and `thresholds` (label -> 0..1).
     """
     labels = result.datasets[result.split].labels
     return {
         "content_key": content_key,
-        "temperature": result.temperature if params.calibrate else 1.0,
+        "temperature": result.applied_temperature,
         "thresholds": dict(zip(labels, result.thresholds.values.tolist(), strict=True)),
     }
 
 
-def headline(table: pd.DataFrame) -> dict[str, float]:
-    """Pick the few metrics that stand in metrics.json, with 8 digits, as tables have.
+def headline(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the metrics of metrics.json, with 8 significant digits as in the tables.
 
-    To round what was rounded may be off by one in the last digit, so who shows them rounds them.
-    Where some entries are not known, `known` is how many are, as in the table.
+    Programs that display them should round these numbers, not numbers that were rounded before.
+
+    Args:
+        scores: Table returned by `tabulate_scores`.
+
+    Returns:
+        Metrics named in `HEADLINE`; and `known`, the number of known entries, if some are unknown.
     """
-    values = table.set_index(["predictor", "metric"])["value"]
-    # A value that does not exist (no label has positives) is 0 here: JSON knows no NaN.
+    values = scores.set_index(["predictor", "metric"])["value"]
+    # JSON has no NaN: the mAP is 0 if no label has positives.
     found = {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
-    return found | ({"known": int(table["known"].iloc[0])} if "known" in table else {})
+    return found | ({"known": int(scores["known"].iloc[0])} if "known" in scores else {})

@@ -1,4 +1,4 @@
-"""Groups of photos in which a weakness would show."""
+"""Scores on slices: subsets of photos that share a property, such as dark photos."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,8 @@ from phototag.metrics.bootstrap import confidence_interval
 from phototag.metrics.classification import micro_scores
 from phototag.metrics.losses import binary_cross_entropy
 
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of ITU-R BT.601, as in Pillow's mode L
+MAX_GRAY = 2.0  # mean difference between channels, 0..255, up to which a photo counts as gray
 COLUMNS = [
     "slice",
     "group",
@@ -23,33 +24,33 @@ COLUMNS = [
     "f1_micro_high",
     "precision_micro",
     "recall_micro",
-    "wrong_per_photo",
+    "errors_per_photo",
 ]
-PARTLY = "not all are known"
-GRAY = 2.0  # mean difference between the channels, of 255, up to which a photo counts as gray
+# Groups are listed in this order, and others alphabetically after them.
+ORDER = ("dark", "small", "none", "1", "2", "3", "medium", "bright", "large")
 
 
 def slice_photos(dataset: Dataset, manifest: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Sort photos into groups by what they look like.
+    """Assign photos to groups by several properties.
 
     Args:
-        dataset: The photos.
-        manifest: Their manifest rows, in the same order.
+        dataset: Photos to assign.
+        manifest: Manifest rows of these photos, in the same order.
 
     Returns:
-        Name of the slicing -> each photo's group, strings [num_photos]: brightness and short side
-        of the source (terciles), number of labels (of photos whose every label is known), colour,
-        orientation of the source as stored.
-        Where all photos are of one group, the slicing is left out.
+        Property -> group of each photo, strings [num_photos]. The properties are brightness and
+        short side of the source file (both in terciles), number of labels, colour, and orientation
+        of the source file. A property that all photos share is left out.
     """
-    brightness, colourful = _look(dataset)
+    brightness, colourfulness = _measure_pixels(dataset)
     width, height = manifest["width"].to_numpy(), manifest["height"].to_numpy()
-    count = np.minimum((dataset.targets > 0).sum(axis=1), 4)
-    count[~is_known(dataset.targets).all(axis=1)] = 5
+    num_labels = np.minimum((dataset.targets > 0).sum(axis=1), 4)
+    num_labels[~is_known(dataset.targets).all(axis=1)] = 5
+    names = np.array(["none", "1", "2", "3", "4 or more", "some unknown"])
     slices = {
         "brightness": _terciles(brightness, ("dark", "medium", "bright")),
-        "number of labels": np.array(["none", "1", "2", "3", "4 or more", PARTLY])[count],
-        "colour": np.where(colourful > GRAY, "colour", "gray"),
+        "number of labels": names[num_labels],
+        "colour": np.where(colourfulness > MAX_GRAY, "colour", "gray"),
         "orientation": np.select([width > height, width < height], ["wide", "tall"], "square"),
         "short side": _terciles(np.minimum(width, height), ("small", "medium", "large")),
     }
@@ -63,31 +64,32 @@ def tabulate_slices(
     predicted: np.ndarray,
     weights: np.ndarray,
 ) -> pd.DataFrame:
-    """Score each group by itself.
+    """Compute the scores of each group of photos.
 
     Args:
-        slices: Of `slice_photos`.
+        slices: Groups returned by `slice_photos`.
         targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits: float [num_photos, num_labels].
-        predicted: 0/1 [num_photos, num_labels].
-        weights: Of `scores.draw_weights`.
+        logits: float, same shape.
+        predicted: 0 or 1, same shape.
+        weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        Columns slice, group, photos, known (of their entries; only where some are not),
-        loss, f1_micro, f1_micro_low and f1_micro_high (95 % interval; none where nothing in the
-        group can be resampled), precision_micro, recall_micro and wrong_per_photo (decisions).
+        One row per group that has known entries. Columns: `slice`, `group`, `photos`, `known`
+        (number of known entries; omitted if all are known), `loss`, `f1_micro`, `f1_micro_low` and
+        `f1_micro_high` (95% confidence interval; NaN for a single photo or album),
+        `precision_micro`, `recall_micro` and `errors_per_photo` (wrong entries).
     """
     rows = []
     known = is_known(targets)
-    wrong = ((targets != predicted) & known).sum(axis=1)
-    for name, group, chosen in _groups(slices):
-        if not known[chosen].any():  # nor anything to score
+    errors = ((targets != predicted) & known).sum(axis=1)
+    for name, group, chosen in _iterate_groups(slices):
+        if not known[chosen].any():
             continue
         drawn = weights[:, chosen]
-        drawn = drawn[drawn.any(axis=1)]  # a resample without these photos has no score
+        drawn = drawn[drawn.any(axis=1)]  # resamples without these photos have no score
         found = micro_scores(targets[chosen], predicted[chosen], drawn)
-        alike = (drawn == drawn[:, :1]).all()  # one photo, or one album
-        low, high = confidence_interval(found["f1_micro"][:1] if alike else found["f1_micro"])
+        single = (drawn == drawn[:, :1]).all()  # one photo or one album: nothing to resample
+        low, high = confidence_interval(found["f1_micro"][:1] if single else found["f1_micro"])
         rows.append(
             {
                 "slice": name,
@@ -100,30 +102,30 @@ def tabulate_slices(
                 "f1_micro_high": high,
                 "precision_micro": found["precision_micro"][0],
                 "recall_micro": found["recall_micro"][0],
-                "wrong_per_photo": wrong[chosen].mean(),
+                "errors_per_photo": errors[chosen].mean(),
             }
         )
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.drop(columns="known") if all_known(targets) else table
 
 
-def _groups(slices: dict[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray]]:
-    orders = ("dark", "small", "none", "1", "2", "3", "medium", "bright", "large")
+def _iterate_groups(slices: dict[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield property, group, and which photos are in the group."""
     for name, groups in slices.items():
-        present = [group for group in orders if group in groups]
-        for group in [*present, *sorted(set(groups) - set(orders))]:
+        ordered = [group for group in ORDER if group in groups]
+        for group in [*ordered, *sorted(set(groups) - set(ORDER))]:
             yield name, group, groups == group
 
 
-def _look(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return each photo's mean luma and mean difference between its channels, 0..255."""
-    looks = []
+def _measure_pixels(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return each photo's mean luma and mean difference between channels, 0..255."""
+    measured = []
     for row in dataset.rows:
-        # Every fourth pixel both ways tells enough.
+        # Every fourth pixel in both directions is accurate enough.
         pixels = dataset.images[row, ::4, ::4].astype(np.float64)
-        looks.append(((pixels @ LUMA).mean(), np.ptp(pixels, axis=2).mean()))
-    brightness, colourful = np.array(looks).reshape(-1, 2).T
-    return brightness, colourful
+        measured.append(((pixels @ LUMA).mean(), np.ptp(pixels, axis=2).mean()))
+    brightness, colourfulness = np.array(measured).reshape(-1, 2).T
+    return brightness, colourfulness
 
 
 def _terciles(values: np.ndarray, names: tuple[str, str, str]) -> np.ndarray:

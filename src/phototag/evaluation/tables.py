@@ -1,4 +1,4 @@
-"""Scores of a model on held-out photos, as tables."""
+"""Tables of scores and predictions on held-out photos."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,21 @@ from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
-PAIRS = 2_000_000  # of true and predicted labels that are listed
-CURVE_POINTS = 201  # of the precision-recall curve: smooth to the eye, small in git
+MAX_PAIRS = 2_000_000  # rows of the co-occurrence table
+CURVE_POINTS = 201  # rows of the precision-recall curve, which git tracks
 
 
 def sort_labels(targets: np.ndarray) -> np.ndarray:
-    """Sort labels by frequency, the most frequent first, and equally frequent ones as they stand.
+    """Return the positions of the labels by descending number of positives, int64 [num_labels].
 
     Args:
         targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-
-    Returns:
-        Positions, int64 [num_labels].
     """
     return np.asarray(np.argsort(-(targets > 0).sum(axis=0), kind="stable"))
 
 
 def take_frequent(per_label: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Take the rows of the most frequent labels, in the table's own order."""
+    """Return the rows of the most frequent labels, in the order of the table."""
     support = per_label["support"].sort_values(ascending=False, kind="stable")
     return per_label.loc[support.index[:number]].sort_index()
 
@@ -45,37 +42,38 @@ def tabulate_scores(
     thresholds: np.ndarray,
     weights: np.ndarray,
 ) -> pd.DataFrame:
-    """Score the model, at its thresholds and at 0.5, and two predictors that see no photo.
+    """Compute all metrics of the model and of two baselines that do not look at the photos.
 
     Args:
-        train_targets: 1, 0 or `UNKNOWN`, [num_train_photos, num_labels], from which the two others
-            are made.
-        targets: The same, [num_photos, num_labels].
-        logits: float [num_photos, num_labels].
+        train_targets: Targets of train, from which the baselines are made: 1, 0 or `UNKNOWN`,
+            [num_train_photos, num_labels].
+        targets: Targets of the evaluated split, [num_photos, num_labels].
+        logits: Logits of the evaluated split, same shape.
         thresholds: 0..1 [num_labels].
-        weights: Of `bootstrap_weights`, [1 + resamples, num_photos].
+        weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        Columns predictor, metric, value, low and high (a 95 % interval); and known, how many
-        entries these count over, only where some are not known. The predictors: `model`,
-        `model at 0.5`, `prior` (each label's frequency on train, which at 0.5 is mostly silence)
-        and `most frequent label` (that one for every photo; it has no probabilities). The model's
-        loss_skill is the share of the prior's loss that it saves.
+        Columns `predictor`, `metric`, `value`, `low` and `high` (95% confidence interval), and
+        `known` (number of known entries; omitted if all are known). The predictors are `model`,
+        `model at 0.5` (thresholds 0.5), `label frequencies` (each label's frequency on train as its
+        probability) and `most frequent label` (that label for every photo, without probabilities).
+        The metric `loss_skill` is 1 - loss / loss of the label frequencies.
     """
     probabilities = sigmoid(logits)
-    prior_logits = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
-    common = np.zeros(targets.shape, bool)
-    common[:, sort_labels(train_targets)[0]] = True
-    ranked = _score_probabilities(targets, logits, weights)
+    frequencies = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
+    most_frequent = np.zeros(targets.shape, bool)
+    most_frequent[:, sort_labels(train_targets)[0]] = True
+    model = _score_probabilities(targets, logits, weights)
+    baseline = _score_probabilities(targets, frequencies, weights)
+    skill = {"loss_skill": 1 - model["loss"] / baseline["loss"]}
     found = {
-        "model": ranked | classification_scores(targets, probabilities >= thresholds, weights),
-        "model at 0.5": ranked | classification_scores(targets, probabilities >= 0.5, weights),
-        "prior": _score_probabilities(targets, prior_logits, weights)
-        | classification_scores(targets, prior_logits >= 0, weights),
-        "most frequent label": classification_scores(targets, common, weights),
+        "model": skill
+        | model
+        | classification_scores(targets, probabilities >= thresholds, weights),
+        "model at 0.5": model | classification_scores(targets, probabilities >= 0.5, weights),
+        "label frequencies": baseline | classification_scores(targets, frequencies >= 0, weights),
+        "most frequent label": classification_scores(targets, most_frequent, weights),
     }
-    skill = {"loss_skill": 1 - ranked["loss"] / found["prior"]["loss"]}
-    found["model"] = skill | found["model"]
     rows = [
         (predictor, metric, values[0], *confidence_interval(values))
         for predictor, metrics in found.items()
@@ -88,6 +86,7 @@ def tabulate_scores(
 def _score_probabilities(
     targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
+    """Compute the metrics that need no thresholds."""
     loss = {"loss": weighted_cross_entropy(targets, logits, weights)}
     return loss | ranking_scores(targets, sigmoid(logits), weights)
 
@@ -99,23 +98,30 @@ def tabulate_labels(
     thresholds: Thresholds,
     weights: np.ndarray,
 ) -> pd.DataFrame:
-    """Tabulate each label's scores at its threshold.
+    """Compute the scores of each label at its threshold.
 
-    F1, precision and recall are 0 where nothing is there to count; a label without positives has
-    no average_precision and no auroc.
+    Args:
+        labels: Names.
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        logits: float, same shape.
+        thresholds: Decision thresholds.
+        weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        Columns label, support (positives), known (photos for which it is; only where some entries
-        are not), prevalence, threshold, threshold_low and threshold_high (its 95 % spread over
-        resamples of val), precision, recall, f1, f1_low and f1_high (95 % interval),
-        average_precision, auroc, calibration_error and f1_at_0.5.
+        One row per label. Columns: `label`, `support` (positives), `known` (photos for which the
+        label is known; omitted if all are), `prevalence` (share of positives), `threshold`,
+        `threshold_low` and `threshold_high` (95% interval over resamples of the photos on which it
+        was chosen), `precision`, `recall`, `f1`, `f1_low` and `f1_high` (95% confidence interval),
+        `average_precision` and `auroc` (NaN for a label without positives), `calibration_error`,
+        and `f1_at_0.5` (F1 at threshold 0.5).
     """
     probabilities = sigmoid(logits)
-    as_they_are = weights[:1]
-    f1, precision, recall = label_scores(targets, probabilities >= thresholds.values, weights)
+    original = weights[:1]
+    predicted = probabilities >= thresholds.values
+    f1, precision, recall = label_scores(targets, predicted, weights)
     f1_low, f1_high = confidence_interval(f1)
-    average_precision, auroc = average_precision_and_auroc(targets, probabilities, as_they_are)
-    half = label_scores(targets, probabilities >= 0.5, as_they_are)[0]
+    average_precision, auroc = average_precision_and_auroc(targets, probabilities, original)
+    f1_at_half, _, _ = label_scores(targets, probabilities >= 0.5, original)
     table = pd.DataFrame(
         {
             "label": list(labels),
@@ -136,7 +142,7 @@ def tabulate_labels(
                 calibration_error(targets[:, label], probabilities[:, label])
                 for label in range(len(labels))
             ],
-            "f1_at_0.5": half[0],
+            "f1_at_0.5": f1_at_half[0],
         }
     )
     return table.drop(columns="known") if all_known(targets) else table
@@ -145,16 +151,15 @@ def tabulate_labels(
 def tabulate_predictions(
     datasets: Mapping[str, Dataset], logits: Mapping[str, np.ndarray], thresholds: np.ndarray
 ) -> pd.DataFrame:
-    """Tabulate every decision, one row a photo and label.
+    """List the prediction of every label for every held-out photo.
 
     Returns:
-        Columns image, split, label, target (0/1; empty where it is not known), probability (0..1),
-        predicted (0/1).
+        One row per photo and label. Columns: `image`, `split`, `label`, `target` (0, 1 or NaN if
+        unknown), `probability` (0..1) and `predicted` (0 or 1).
     """
     held_out = join_datasets([datasets[split] for split in logits])
     probabilities = sigmoid(np.concatenate([*logits.values()]))
     num_photos, num_labels = probabilities.shape
-    # Names as categories: millions of rows share a few thousand strings.
     targets = held_out.targets
     if not held_out.complete:
         targets = np.where(is_known(targets), targets, np.float32(np.nan))
@@ -163,9 +168,9 @@ def tabulate_predictions(
     split = np.repeat(np.arange(len(logits)), [len(values) for values in logits.values()])
     return pd.DataFrame(
         {
-            "image": _name(photo, held_out.files),
-            "split": _name(split[photo], list(logits)),
-            "label": _name(label, held_out.labels),
+            "image": _categorical(photo, held_out.files),
+            "split": _categorical(split[photo], list(logits)),
+            "label": _categorical(label, held_out.labels),
             "target": targets.ravel(),
             "probability": probabilities.ravel(),
             "predicted": (probabilities >= thresholds).astype(np.uint8).ravel(),
@@ -173,31 +178,31 @@ def tabulate_predictions(
     )
 
 
-def _name(positions: np.ndarray | pd.Series, names: Sequence[str]) -> "pd.Categorical[str]":
-    """Write names for their positions, each once."""
-    return pd.Categorical.from_codes(np.asarray(positions), pd.Index(names))
+def _categorical(codes: np.ndarray | pd.Series, names: Sequence[str]) -> "pd.Categorical[str]":
+    """Return a column of names given by their positions, without a string per row."""
+    return pd.Categorical.from_codes(np.asarray(codes), pd.Index(names))
 
 
 def tabulate_label_errors(
     datasets: Mapping[str, Dataset], splits: Sequence[str], suspects: pd.DataFrame
 ) -> pd.DataFrame:
-    """Name the photos and labels of likely label errors.
+    """Add names of photos and labels to the likely label errors.
 
     Args:
-        datasets: The splits.
-        splits: Those that were searched, one after the other.
-        suspects: Of `label_errors.find_label_errors`.
+        datasets: Splits, by name.
+        splits: Names of the searched splits, in the order in which they were joined.
+        suspects: Table returned by `find_label_errors`.
 
     Returns:
-        Columns image, split, label, given (0/1), probability, margin; and photo, its position
-        among those searched.
+        Columns `image`, `split`, `label`, `given` (0 or 1), `probability`, `margin`, and `photo`
+        (position among the photos of the searched splits).
     """
     searched = join_datasets([datasets[name] for name in splits])
-    origin = np.repeat(splits, [len(datasets[name]) for name in splits])
+    split = np.repeat(splits, [len(datasets[name]) for name in splits])
     names = {
-        "image": _name(suspects["photo"], searched.files),
-        "split": origin[suspects["photo"]],
-        "label": _name(suspects["label"], searched.labels),
+        "image": _categorical(suspects["photo"], searched.files),
+        "split": split[suspects["photo"]],
+        "label": _categorical(suspects["label"], searched.labels),
     }
     return pd.concat(
         [pd.DataFrame(names), suspects[["given", "probability", "margin", "photo"]]], axis=1
@@ -205,19 +210,19 @@ def tabulate_label_errors(
 
 
 def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
-    """Tabulate the precision-recall curve of all decisions on known targets pooled (micro).
+    """Compute the precision-recall curve of all known entries pooled (micro average).
 
     Returns:
-        Columns recall, precision and threshold, at most `CURVE_POINTS` rows by rising recall; where
-        nothing is positive, recall is 1 throughout, as scikit-learn has it.
+        Columns `recall`, `precision` and `threshold`; at most `CURVE_POINTS` rows with increasing
+        recall. If there are no positives, recall is 1 in every row, as in scikit-learn.
     """
+    known = is_known(targets)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No positive class", UserWarning)
-        known = is_known(targets)
         precision, recall, threshold = precision_recall_curve(
             targets[known], sigmoid(logits[known])
         )
-    # scikit-learn ends with the point (recall 0, precision 1), which has no threshold.
+    # The last point of scikit-learn (recall 0, precision 1) has no threshold.
     table = pd.DataFrame(
         {"recall": recall[:-1], "precision": precision[:-1], "threshold": threshold}
     )[::-1]
@@ -228,52 +233,48 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
 def tabulate_cooccurrence(
     labels: Sequence[str], targets: np.ndarray, predicted: np.ndarray
 ) -> pd.DataFrame:
-    """Pair each photo's true labels with its predicted ones, for a confusion matrix.
+    """Pair each photo's true labels with its predicted labels, for a confusion matrix.
 
-    A photo without labels, or without predicted ones, stands under `(none)`. Only targets that are
-    known take part, on both sides: a label that is predicted where nobody knows is neither right
-    nor wrong.
-
-    Where that is more than `PAIRS` rows, only the most frequent labels take part, as many as fit:
-    a matrix of more is no picture.
+    A photo without true or predicted labels gets the label `(none)`. Unknown entries are ignored
+    on both sides. If there are more than `MAX_PAIRS` pairs, only the most frequent labels are
+    included.
 
     Returns:
-        Columns actual and predicted, one row a photo, true label and predicted label.
+        Columns `actual` and `predicted`, one row per photo, true label and predicted label.
     """
-    nobody = "(none)"
-    while nobody in labels:
-        nobody = f"({nobody})"
+    none = "(none)"
+    while none in labels:
+        none = f"({none})"
     known = is_known(targets)
-    some = known.any(axis=1)
-    targets, predicted = targets[some] > 0, (predicted & known)[some]
-    chosen = _choose_pairs(targets, predicted)
-    names = [*(labels[label] for label in chosen), nobody]
-    truth, said = (
-        np.column_stack([part[:, chosen] > 0, ~(part > 0).any(axis=1)])
-        for part in (targets, predicted)
+    any_known = known.any(axis=1)
+    positive, positive_predicted = targets[any_known] > 0, (predicted & known)[any_known] > 0
+    chosen = _choose_labels(positive, positive_predicted)
+    actual, found = (
+        np.column_stack([part[:, chosen], ~part.any(axis=1)])
+        for part in (positive, positive_predicted)
     )
-    # Each photo's true labels, each as often as it has predicted ones, beside all of these.
-    photo, actual = np.nonzero(truth)
-    found, start = np.nonzero(said)[1], np.append(0, np.cumsum(said.sum(axis=1)))
-    times = said.sum(axis=1)[photo]
-    ends = np.cumsum(times)
-    within = np.arange(times.sum()) - np.repeat(ends - times, times)
+    pairs = [
+        (one, other)
+        for true, guessed in zip(actual, found, strict=True)
+        for one in np.flatnonzero(true).tolist()
+        for other in np.flatnonzero(guessed).tolist()
+    ]
+    codes = np.array(pairs, np.int32).reshape(-1, 2)
+    names = [*(labels[label] for label in chosen), none]
     return pd.DataFrame(
         {
-            "actual": _name(np.repeat(actual, times), names),
-            "predicted": _name(found[np.repeat(start[photo], times) + within], names),
+            "actual": _categorical(codes[:, 0], names),
+            "predicted": _categorical(codes[:, 1], names),
         }
     )
 
 
-def _choose_pairs(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Choose the most frequent labels, so many that their pairs are at most `PAIRS`."""
-    order, number = sort_labels(targets), targets.shape[1]
+def _choose_labels(positive: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the positions of the most frequent labels whose pairs are at most `MAX_PAIRS`."""
+    order, number = sort_labels(positive), positive.shape[1]
     while number > 1:
-        truth, said = (
-            part[:, order[:number]].astype(bool).sum(axis=1) for part in (targets, predicted)
-        )
-        if (np.maximum(truth, 1) * np.maximum(said, 1)).sum() <= PAIRS:
+        counts = [part[:, order[:number]].sum(axis=1) for part in (positive, predicted)]
+        if (np.maximum(counts[0], 1) * np.maximum(counts[1], 1)).sum() <= MAX_PAIRS:
             break
         number = number * 3 // 4
     return np.sort(order[:number])

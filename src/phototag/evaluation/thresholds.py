@@ -1,74 +1,117 @@
-"""Decision thresholds that maximise F1 without overfitting it."""
+"""Choice of the decision thresholds, one per label.
 
-from dataclasses import dataclass
+`choose_thresholds` determines on which photos they are chosen, `fit_thresholds` is the method.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from phototag.dataset.dataset import Dataset, join_datasets
 from phototag.dataset.targets import is_known
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import f1_from_counts
+from phototag.metrics.losses import sigmoid
 from phototag.metrics.ranking import cumulative_weights
 
-RESAMPLES = 200  # enough for a mean and a spread
-CANDIDATES = 4096  # thresholds of which all are tried
-FEWER = 1024  # of more, so many, evenly, and ...
-OWN = 128  # ... so many of each label's own
+RESAMPLES = 200  # enough for a mean and an interval
+MAX_CANDIDATES = 4096  # up to this number, all probabilities of positives are candidates
+POOLED_CANDIDATES = 1024  # otherwise so many quantiles of all labels ...
+LABEL_CANDIDATES = 128  # ... and so many quantiles of each label
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """One threshold a label, and how sure it is.
+    """One decision threshold per label, with its confidence interval.
 
     Attributes:
-        values: 0..1, float64 [num_labels].
-        low: 2.5th percentile over the resamples, float64 [num_labels].
-        high: 97.5th percentile, float64 [num_labels].
+        values: Thresholds, 0..1, float64 [num_labels].
+        low: 2.5th percentile over the bootstrap resamples, float64 [num_labels].
+        high: 97.5th percentile over the bootstrap resamples, float64 [num_labels].
+        chosen_on: Description of the photos on which the thresholds were chosen.
     """
 
     values: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    chosen_on: str = "val"
 
 
 def choose_thresholds(
-    targets: np.ndarray, probabilities: np.ndarray, pooling: float, weights: np.ndarray
+    datasets: Mapping[str, Dataset],
+    val_logits: np.ndarray,
+    out_of_fold: np.ndarray | None,
+    prior_strength: float,
+    seed: int,
 ) -> Thresholds:
-    """Choose one threshold a label, to be judged on other photos than these.
+    """Choose the thresholds on val, never on test.
 
-    The threshold that maximises a label's F1 follows the accidents of its few positives. Two
-    things hold it back. Each label borrows from all labels pooled, as if `pooling` more of its
-    positives behaved as the pool does:
-
-        F(t) = (2 tp + w 2 TP) / (predicted + positives + w (PREDICTED + POSITIVES))
-
-    with w = pooling / POSITIVES, small letters for the label and capitals for the pool, all at
-    threshold t: a label with few positives takes the pool's threshold, one with many its own. And
-    F(t) is maximised in every resample, and the mean of these thresholds taken (bagging; Breiman,
-    1996), because the maximum of one ragged curve jumps.
+    For a linear probe (`optimizer: lbfgs`), `train` also writes out-of-fold logits: logits of the
+    photos of train, computed by heads that were fitted without these photos. The thresholds are
+    then chosen on train and val together, where a rare label has several times the positives.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, which counts for nothing, [num_photos, num_labels].
-        probabilities: 0..1, of the same shape.
-        pooling: How many positives the pool is worth; 0 lets each label go alone.
-        weights: Of `scores.draw_weights`, [1 + resamples, num_photos]; with one row, the photos as
-            they are, there is no mean to take and no spread.
+        datasets: Splits, by name.
+        val_logits: Logits of val, float [num_val_photos, num_labels].
+        out_of_fold: Out-of-fold logits of train, float [num_train_photos, num_labels], or None.
+        prior_strength: Prior strength in pseudo-positives, see `fit_thresholds`.
+        seed: Seed of the bootstrap resamples.
+    """
+    photos, logits, chosen_on = datasets["val"], val_logits, "val"
+    if out_of_fold is not None:
+        photos = join_datasets([datasets["train"], photos])
+        logits = np.concatenate([out_of_fold, logits])
+        chosen_on = "val and, with out-of-fold predictions, on train"
+    weights = bootstrap_weights(len(photos), RESAMPLES, seed, photos.groups)
+    found = fit_thresholds(photos.targets, sigmoid(logits), prior_strength, weights)
+    return replace(found, chosen_on=chosen_on)
+
+
+def fit_thresholds(
+    targets: np.ndarray, probabilities: np.ndarray, prior_strength: float, weights: np.ndarray
+) -> Thresholds:
+    """Find the threshold of each label that maximizes a regularized F1.
+
+    The threshold that maximizes the F1 of a label with few positives overfits. Two methods reduce
+    this. First, the counts of all labels pooled are added to those of the label, scaled to
+    `prior_strength` positives:
+
+        F(t) = 2 (tp + w TP) / (predicted + positives + w (PREDICTED + POSITIVES))
+
+    with w = prior_strength / POSITIVES. Lower case is the label, upper case is the pool, both at
+    threshold t. A label with few positives gets the threshold of the pool, a label with many its
+    individual threshold. Second, F(t) is maximized on every bootstrap resample and the thresholds
+    are averaged (bagging; Breiman, 1996), because the maximum of a single curve is unstable.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        probabilities: 0..1, same shape.
+        prior_strength: Number of pseudo-positives added from all labels pooled; 0 fits each label
+            by itself.
+        weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos]. If
+            there is one row only, the thresholds maximize F(t) on the original sample.
 
     Returns:
-        The thresholds; 0.5 everywhere where nothing is positive.
+        The thresholds; 0.5 for every label if there are no positives at all.
     """
     num_labels = targets.shape[1]
     if not (targets > 0).any():
         half = np.full(num_labels, 0.5)
         return Thresholds(half, half, half)
-    drawn = weights[1:] if len(weights) > 1 else weights
-    by_photo = np.ascontiguousarray(drawn.T)
-    # Only where a positive is gained can F(t) have its maximum.
-    gained = np.unique(probabilities[targets > 0])
-    tried = (gained if len(gained) <= CANDIDATES else _thin(gained, FEWER))[::-1]
+    resamples = weights[1:] if len(weights) > 1 else weights
+    by_photo = np.ascontiguousarray(resamples.T)
+    # F(t) can only have its maximum at the probability of a positive.
+    tried = np.unique(probabilities[targets > 0])
+    if len(tried) > MAX_CANDIDATES:
+        tried = _take_evenly(tried, POOLED_CANDIDATES)
+    tried = tried[::-1]
     photos = np.repeat(np.arange(len(targets), dtype=np.int32), num_labels)
     pool = _count(targets.ravel(), probabilities.ravel(), photos, tried, by_photo)
-    share = pooling / np.maximum(pool[2], 1)
+    scale = prior_strength / np.maximum(pool[2], 1)
     chosen = np.stack(
         [
-            _maximize(targets[:, label], probabilities[:, label], tried, pool, share, by_photo)
+            _maximize_f1(targets[:, label], probabilities[:, label], tried, pool, scale, by_photo)
             for label in range(num_labels)
         ],
         axis=1,
@@ -77,28 +120,27 @@ def choose_thresholds(
     return Thresholds(chosen.mean(axis=0), low, high)
 
 
-def _maximize(
+def _maximize_f1(
     targets: np.ndarray,
     probabilities: np.ndarray,
     tried: np.ndarray,
     pool: tuple[np.ndarray, np.ndarray, np.ndarray],
-    share: np.ndarray,
+    scale: np.ndarray,
     by_photo: np.ndarray,
 ) -> np.ndarray:
-    """Return a label's threshold in each resample, [resamples]."""
-    own = _thin(np.unique(probabilities[targets > 0]), OWN)
+    """Return the threshold of one label in each resample, [resamples]."""
+    own = _take_evenly(np.unique(probabilities[targets > 0]), LABEL_CANDIDATES)
     candidates = np.union1d(tried, own)[::-1]
-    # Of the pool, what stands at the next lower threshold that was counted.
-    place = np.minimum(np.searchsorted(-tried, -candidates), len(tried) - 1)
+    # The pool was counted at fewer thresholds: use its counts at the next lower one.
+    index = np.minimum(np.searchsorted(-tried, -candidates), len(tried) - 1)
     photos = np.arange(len(targets), dtype=np.int32)
-    right, total, _ = _count(targets, probabilities, photos, candidates, by_photo)
-    gain, size = 2 * pool[0][place], pool[1][place]
-    f1 = (2 * right + share * gain) / np.maximum(total + share * size, 1e-12)
+    hits, total, _ = _count(targets, probabilities, photos, candidates, by_photo)
+    f1 = f1_from_counts(hits + scale * pool[0][index], total + scale * pool[1][index])
     best = candidates[f1.argmax(axis=0)]
-    # Halfway to the label's next lower probability: a photo a little off those seen then falls on
-    # the side of the nearer one. Below the lowest probability the neighbour is 0.
-    seen = probabilities[is_known(targets)]
-    rising = np.append(0, np.sort(seen if len(seen) else probabilities))
+    # The threshold is halfway between the best candidate and the label's next lower probability
+    # (or 0), so that a new photo is assigned to the nearer of the two.
+    known = probabilities[is_known(targets)]
+    rising = np.append(0, np.sort(known if len(known) else probabilities))
     return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)
 
 
@@ -109,22 +151,24 @@ def _count(
     candidates: np.ndarray,
     by_photo: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count true positives, and predicted plus positives, at every candidate; and positives.
+    """Count entries at every candidate threshold.
 
     Returns:
-        [num_candidates, resamples] twice, and [resamples].
+        True positives, float64 [num_candidates, resamples]; predicted plus actual positives, same
+        shape; and actual positives, [resamples].
     """
     order = np.argsort(-probabilities, kind="stable")
     order = order[is_known(targets[order])]
-    taken = np.searchsorted(-probabilities[order], -candidates, side="right")
+    predicted = np.searchsorted(-probabilities[order], -candidates, side="right")
     places = np.flatnonzero(targets[order] > 0)
-    ends = np.append(np.searchsorted(places, taken), len(places))
+    ends = np.append(np.searchsorted(places, predicted), len(places))
     hits = cumulative_weights(photos[order[places]], ends, by_photo)
-    return hits[:-1], cumulative_weights(photos[order], taken, by_photo) + hits[-1], hits[-1]
+    total = cumulative_weights(photos[order], predicted, by_photo) + hits[-1]
+    return hits[:-1], total, hits[-1]
 
 
-def _thin(rising: np.ndarray, number: int) -> np.ndarray:
-    """Take that many of the values, evenly, the first and the last among them."""
+def _take_evenly(rising: np.ndarray, number: int) -> np.ndarray:
+    """Return at most `number` of the values at regular positions, including both ends."""
     if len(rising) <= number:
         return rising
     return np.asarray(rising[np.linspace(0, len(rising) - 1, number).round().astype(int)])
