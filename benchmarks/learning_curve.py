@@ -24,7 +24,7 @@ from phototag.base.files import write_table
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.stats import channel_stats
 from phototag.dataset.targets import label_rates
-from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
+from phototag.evaluation.thresholds import RESAMPLES, fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import binary_cross_entropy, sigmoid
@@ -80,7 +80,7 @@ def judge(
     """Return micro F1, macro F1, mAP and loss on test, with thresholds as in `evaluate`."""
     seen = join_datasets([train, val]) if len(out_of_fold) else val
     logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
-    cuts = choose_thresholds(
+    cuts = fit_thresholds(
         seen.targets,
         sigmoid(logits),
         params.evaluate.prior_strength,

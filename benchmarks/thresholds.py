@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.thresholds import RESAMPLES, choose_thresholds
+from phototag.evaluation.thresholds import RESAMPLES, fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_score
 from phototag.schema.params import read_all_params
@@ -36,9 +36,9 @@ def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float)
         drawn = bootstrap_weights(len(chosen), RESAMPLES, seed)
         ways = {
             "0.5": np.full(targets.shape[1], 0.5),
-            "best per label": choose_thresholds(*given, 0, plain).values,
-            "one for all": choose_thresholds(*given, 1e9, plain).values,
-            "phototag": choose_thresholds(*given, pooling, drawn).values,
+            "best per label": fit_thresholds(*given, 0, plain).values,
+            "one for all": fit_thresholds(*given, 1e9, plain).values,
+            "phototag": fit_thresholds(*given, pooling, drawn).values,
         }
         for way, thresholds in ways.items():
             predicted = probabilities[judged] >= thresholds

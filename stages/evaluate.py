@@ -70,7 +70,7 @@ def main() -> None:
     scores = headline(result.tables["scores"])
     write_json(REPORTS / "metrics.json", scores)
     key = metadata.content_key
-    write_json(REPORTS / "thresholds.json", operating_point(result, params.evaluate, key))
+    write_json(REPORTS / "thresholds.json", operating_point(result, key))
     for name in TABLES:
         write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(result.tables[name]))
     timings.end("scores")

@@ -6,7 +6,7 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 
 
-def test_uncertainty_is_the_entropy_of_what_is_not_known() -> None:
+def test_uncertainty_is_the_entropy_of_unknown_entries() -> None:
     rng = np.random.default_rng(0)
     targets = rng.choice([1, 0, UNKNOWN], (20, 5))
     targets[3] = 1
@@ -18,17 +18,17 @@ def test_uncertainty_is_the_entropy_of_what_is_not_known() -> None:
     assert measure_uncertainty(targets, probabilities)[3] == 0
 
 
-def test_ten_shots_of_one_scene_are_one_question() -> None:
+def test_photos_of_different_scenes_come_first() -> None:
     rng = np.random.default_rng(0)
     scenes = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
     shots = np.repeat(scenes, 10, axis=0) + 0.01 * rng.normal(size=(40, 16))
     shots /= np.linalg.norm(shots, axis=1, keepdims=True)
-    # All shots of one scene are less certain than all of the next.
+    # All photos of one scene are less certain than all photos of the next scene.
     uncertainty = np.repeat([1.0, 0.9, 0.8, 0.7], 10)
     assert (order_photos(uncertainty, shots, 4) // 10).tolist() == [0, 1, 2, 3]
 
 
-def test_photos_that_are_alike_go_by_uncertainty_and_known_ones_never() -> None:
+def test_equally_distant_photos_are_ordered_by_uncertainty() -> None:
     far = np.eye(5)
     uncertainty = np.array([0.1, 0.0, 0.4, 0.3, 0.0])
     assert order_photos(uncertainty, far, 10).tolist() == [2, 3, 0]
@@ -36,6 +36,6 @@ def test_photos_that_are_alike_go_by_uncertainty_and_known_ones_never() -> None:
     assert order_photos(np.zeros(5), far, 2).tolist() == []
 
 
-def test_the_order_is_each_photo_once_even_of_equal_ones() -> None:
+def test_equal_photos_are_returned_once_each() -> None:
     same = np.ones((6, 1))
     assert sorted(order_photos(np.ones(6), same, 6)) == list(range(6))

@@ -4,7 +4,7 @@ from sklearn.calibration import calibration_curve
 
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.calibration import (
-    BINS,
+    NUM_BINS,
     calibration_error,
     fit_temperature,
     tabulate_reliability,
@@ -13,7 +13,7 @@ from phototag.metrics.losses import binary_cross_entropy, sigmoid
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_is_found_again(temperature: float) -> None:
+def test_fitted_temperature_equals_the_true_one(temperature: float) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(-1, 2, (20_000, 3))
     targets = (rng.random(logits.shape) < sigmoid(logits)).astype(np.uint8)
@@ -28,11 +28,13 @@ def test_reliability_equals_scikit_learn() -> None:
     probabilities = np.append(rng.random(500) ** 3, [0.0, 1.0])
     targets = (rng.random(502) < probabilities**2).astype(np.uint8)
     table = tabulate_reliability(targets, probabilities)
-    observed, predicted = calibration_curve(targets, probabilities, n_bins=BINS, strategy="uniform")
+    observed, predicted = calibration_curve(
+        targets, probabilities, n_bins=NUM_BINS, strategy="uniform"
+    )
     np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
     np.testing.assert_allclose(table["predicted"], predicted, atol=1e-12)
-    assert table["decisions"].sum() == 502
-    gap = np.abs(observed - predicted) @ table["decisions"] / 502
+    assert table["entries"].sum() == 502
+    gap = np.abs(observed - predicted) @ table["entries"] / 502
     assert calibration_error(targets, probabilities) == pytest.approx(gap)
 
 
@@ -43,7 +45,7 @@ def test_perfectly_calibrated_probabilities_have_no_error() -> None:
     assert calibration_error(1 - targets, probabilities) == pytest.approx(0.5)
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_entries_are_ignored() -> None:
     rng = np.random.default_rng(2)
     logits = rng.normal(-1, 2, (500, 3))
     truth = (rng.random(logits.shape) < sigmoid(logits / 2)).astype(np.int8)
@@ -52,9 +54,9 @@ def test_what_is_not_known_is_left_out() -> None:
     expected = fit_temperature(truth[known][:, None], logits[known][:, None])
     assert fit_temperature(targets, logits) == pytest.approx(expected)
     table = tabulate_reliability(targets.ravel(), probabilities.ravel())
-    observed, predicted = calibration_curve(truth[known], probabilities[known], n_bins=BINS)
+    observed, predicted = calibration_curve(truth[known], probabilities[known], n_bins=NUM_BINS)
     np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
     np.testing.assert_allclose(table["predicted"], predicted, atol=1e-12)
-    assert table["decisions"].sum() == known.sum()
+    assert table["entries"].sum() == known.sum()
     nothing = np.full(4, UNKNOWN)
     assert calibration_error(nothing, probabilities[:4, 0]) == 0

@@ -17,8 +17,8 @@ def locate(network: nn.Module, images: torch.Tensor, labels: list[int]) -> np.nd
     return maps
 
 
-def test_heat_lies_where_the_label_is() -> None:
-    # One map of brightness; label 0 speaks for it, label 1 against it.
+def test_heat_map_marks_the_position_of_the_label() -> None:
+    # One feature map of brightness; it raises the logit of label 0 and lowers that of label 1.
     convolution = nn.Conv2d(3, 1, 1, bias=False)
     head = nn.Linear(64, 2, bias=False)
     with torch.no_grad():
@@ -35,14 +35,14 @@ def test_heat_lies_where_the_label_is() -> None:
     assert not maps[1].any()
 
 
-def test_threads_do_not_see_each_others_photos(tiny_spec: ModelParams) -> None:
+def test_threads_do_not_mix_their_photos(tiny_spec: ModelParams) -> None:
     torch.manual_seed(0)
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
     photos = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
     expected = [locate(network, photo[None], [1]) for photo in photos]
     ended = Event()
 
-    def tag() -> None:  # as the demo does with another visitor's photo
+    def tag() -> None:  # as the demo does for another user
         with torch.inference_mode():
             while not ended.is_set():
                 network(photos[:1])
@@ -58,7 +58,7 @@ def test_threads_do_not_see_each_others_photos(tiny_spec: ModelParams) -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_any_network_and_no_trace_left(tiny_spec: ModelParams, batch_norm: bool) -> None:
+def test_network_is_unchanged_afterwards(tiny_spec: ModelParams, batch_norm: bool) -> None:
     spec = tiny_spec.model_copy(update={"batch_norm": batch_norm})
     network = build_model(spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
@@ -71,7 +71,7 @@ def test_any_network_and_no_trace_left(tiny_spec: ModelParams, batch_norm: bool)
     assert torch.equal(network(images), before)
 
 
-# The layer whose maps the network pools, by reading each one's forward().
+# The layer whose output the network pools, according to its forward().
 POOLED = {
     "resnet18": "layer4",
     "densenet121": "features",
@@ -100,7 +100,7 @@ def build(spec: ModelParams, name: str) -> nn.Sequential:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in SMALL else pytest.mark.slow) for n in POOLED]
 )
-def test_maps_are_those_that_feed_the_pool(tiny_spec: ModelParams, name: str) -> None:
+def test_maps_before_the_pooling_are_used(tiny_spec: ModelParams, name: str) -> None:
     network = build(tiny_spec, name)
     images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     expected = network[1].get_submodule(POOLED[name])
@@ -109,29 +109,31 @@ def test_maps_are_those_that_feed_the_pool(tiny_spec: ModelParams, name: str) ->
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
-def test_a_linear_head_on_the_mean_gives_cam(tiny_spec: ModelParams, name: str) -> None:
+def test_linear_head_on_the_mean_gives_class_activation_maps(
+    tiny_spec: ModelParams, name: str
+) -> None:
     network = build(tiny_spec, name)
     images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
-    kept: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     layer = network[1].get_submodule(POOLED[name])
-    layer.register_forward_hook(lambda module, given, output: kept.append(output))
+    layer.register_forward_hook(lambda module, given, output: outputs.append(output))
     head = find_head(network)
     with torch.no_grad():
         network(images)
-        # Zhou et al. (2016): the maps, weighed by what the head makes of their means.
-        cam = (head.weight[[0, 2], :, None, None] * kept[0]).sum(dim=1, keepdim=True)
+        # Zhou et al. (2016): the maps, weighted by the head's weights of their means.
+        cam = (head.weight[[0, 2], :, None, None] * outputs[0]).sum(dim=1, keepdim=True)
         cam = nn.functional.interpolate(cam, (128, 128), mode="bilinear").clamp(min=0)
         cam /= cam.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
     np.testing.assert_allclose(locate(network, images, [0, 2]), cam[:, 0], atol=1e-3)
 
 
-def test_backbones_side_by_side_add_up_their_maps(tiny_spec: ModelParams) -> None:
+def test_maps_of_several_backbones_are_added(tiny_spec: ModelParams) -> None:
     network = build(tiny_spec, "resnet18+squeezenet1_1")
     images = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
     both, head, joined = locate(network, images, [1]), find_head(network), network[1]
     assert isinstance(joined, SideBySide)
     with torch.no_grad():
-        head.weight[:, 512:] = 0  # the second no longer counts
+        head.weight[:, 512:] = 0  # ignore the second backbone
     first = locate(network, images, [1])
     assert not np.allclose(both, first)
     alone = nn.Linear(512, 3)
@@ -141,17 +143,17 @@ def test_backbones_side_by_side_add_up_their_maps(tiny_spec: ModelParams) -> Non
 
 
 @pytest.mark.parametrize("name", ["vit_b_32", "timm/mixer_s32_224"])
-def test_networks_without_maps_of_places_are_told(tiny_spec: ModelParams, name: str) -> None:
+def test_networks_without_positional_maps_return_none(tiny_spec: ModelParams, name: str) -> None:
     network = build(tiny_spec, name)
     images = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
     assert locate_labels(network, images, torch.tensor([0])) is None
 
 
-def test_a_residual_units_maps_come_from_behind_its_sum(tiny_spec: ModelParams) -> None:
+def test_maps_of_a_residual_unit_include_the_skip_connection(tiny_spec: ModelParams) -> None:
     block = tiny_spec.conv[-1].model_copy(update={"residual": 1})
     spec = tiny_spec.model_copy(update={"conv": (*tiny_spec.conv[:-1], block)})
     network = build_model(spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
-    initialize(network, spec, torch.full((3,), 0.2))  # the unit adds nothing yet
+    initialize(network, spec, torch.full((3,), 0.2))  # the unit adds 0 before training
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    # The last convolution's own maps are all 0.
+    # The output of the last convolution is all 0.
     assert locate(network, images, [0, 1, 2, 0]).any()

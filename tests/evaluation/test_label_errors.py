@@ -12,7 +12,9 @@ def test_planted_errors_are_found_first() -> None:
     planted = {(3, 0), (40, 1), (77, 2), (200, 0)}
     for photo, label in planted:
         given[photo, label] ^= 1
-        probabilities[photo, label] = 0.05 + 0.9 * truth[photo, label]  # surer than on average
+        probabilities[photo, label] = (
+            0.05 + 0.9 * truth[photo, label]
+        )  # more certain than on average
     found = find_label_errors(given, probabilities)
     first = found.head(len(planted))
     assert set(zip(first["photo"], first["label"], strict=True)) == planted
@@ -24,21 +26,21 @@ def test_planted_errors_are_found_first() -> None:
 
 
 def test_confidence_is_relative_to_the_label() -> None:
-    # Of the first label the model is never surer than 0.7, so there 0.7 is confident.
+    # The probability of the first label is at most 0.7, so 0.7 is confident for it.
     given = np.array([[1, 1], [1, 1], [0, 0], [0, 0], [0, 0]], np.uint8)
     probabilities = np.array([[0.7, 0.95], [0.7, 0.95], [0.7, 0.7], [0.1, 0.1], [0.1, 0.1]])
     found = find_label_errors(given, probabilities)
     assert found[["photo", "label"]].to_numpy().tolist() == [[2, 0]]
 
 
-def test_labels_without_both_answers_are_left_out() -> None:
+def test_labels_with_a_single_answer_are_left_out() -> None:
     given = np.array([[0, 1], [0, 1], [0, 1]], np.uint8)
     found = find_label_errors(given, np.array([[0.9, 0.1]] * 3))
     assert found.empty
     assert list(found.columns) == ["photo", "label", "given", "probability", "margin"]
 
 
-def test_what_is_not_known_is_no_error_and_moves_no_mean() -> None:
+def test_unknown_entries_are_ignored() -> None:
     rng = np.random.default_rng(3)
     given = (rng.random((200, 2)) < 0.4).astype(np.int8)
     probabilities = rng.random(given.shape)

@@ -16,8 +16,9 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import charts, report
 from phototag.evaluation.galleries import build_galleries, overlay_heat
 from phototag.evaluation.params import EvaluateParams
-from phototag.evaluation.report import CAPTIONS, draw_figures, summarize, write_report
+from phototag.evaluation.report import CAPTIONS, draw_figures, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
+from phototag.evaluation.summary import summarize
 from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import sigmoid
 from phototag.network.model import build_model
@@ -33,7 +34,7 @@ HISTORY = pd.DataFrame(
     }
 )
 PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
-Figures = tuple[Path, dict[str, str]]  # their folder, and what draw_figures returned
+Figures = tuple[Path, dict[str, str]]  # folder, and the figures as data URIs
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def figures(result: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Fig
     return folder, draw_figures(result, HISTORY, folder)
 
 
-def test_report_is_one_page_with_all_its_pictures(
+def test_report_is_one_page_with_all_pictures(
     result: Evaluation, figures: Figures, tiny_spec: ModelParams, tmp_path: Path
 ) -> None:
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
@@ -77,19 +78,19 @@ def test_report_is_one_page_with_all_its_pictures(
     assert f"{headline(result.tables['scores'])['f1_macro']:.2f}" in text
 
 
-def test_a_network_without_maps_is_told_on_the_page(
+def test_page_reports_missing_heat_maps(
     result: Evaluation, tiny_spec: ModelParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
     page = tmp_path / "report.html"
     figures = dict.fromkeys(CAPTIONS, "")
     write_report(page, result, figures, build_galleries(network, torch.device("cpu"), result))
-    assert "has no maps of places" not in page.read_text()
+    assert "no feature maps with positions" not in page.read_text()
     assert "heat map of" in page.read_text()
     monkeypatch.setattr("phototag.evaluation.galleries.locate_labels", lambda *given: None)
     galleries = build_galleries(network, torch.device("cpu"), result)
     write_report(page, result, figures, galleries)
-    assert "This network has no maps of places" in page.read_text()
+    assert "this network has no feature maps with positions" in page.read_text()
     assert "heat map of" not in page.read_text()
     pictures = sum(len(group) for kinds in galleries.values() for group in kinds.values())
     assert page.read_text().count("data:image/jpeg") == pictures > 0
@@ -117,19 +118,19 @@ def test_page_fits_a_phone_and_a_desktop(
     page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
     loaded = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
     page.wait_for_function(loaded)
-    # Tables scroll by themselves; the page never does sideways.
+    # Wide tables scroll; the page does not scroll sideways.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert set(asked) <= {"file", "data"}
     page.close()
 
 
-def test_figures_are_the_same_bytes_each_time(
+def test_equal_results_give_equal_figures(
     result: Evaluation, figures: Figures, tmp_path: Path
 ) -> None:
     assert draw_figures(result, HISTORY, tmp_path) == figures[1]
 
 
-def test_galleries_show_what_they_say(result: Evaluation, tiny_spec: ModelParams) -> None:
+def test_galleries_show_the_most_extreme_photos(result: Evaluation, tiny_spec: ModelParams) -> None:
     network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3)
     galleries = build_galleries(network, torch.device("cpu"), result)
     test = result.datasets["test"]
@@ -137,11 +138,11 @@ def test_galleries_show_what_they_say(result: Evaluation, tiny_spec: ModelParams
     for name, kinds in galleries.items():
         label = test.labels.index(name)
         truth = test.targets[:, label] > 0
-        said = probabilities[:, label] >= result.thresholds.values[label]
+        predicted = probabilities[:, label] >= result.thresholds.values[label]
         for kind, chosen, highest in (
-            ("most confident and right", truth & said, True),
-            ("most confident and wrong", ~truth & said, True),
-            ("missed by most", truth & ~said, False),
+            ("true positives with the highest probability", truth & predicted, True),
+            ("false positives with the highest probability", ~truth & predicted, True),
+            ("false negatives with the lowest probability", truth & ~predicted, False),
         ):
             order = np.argsort(-probabilities[:, label] if highest else probabilities[:, label])
             expected = [test.files[photo] for photo in order if chosen[photo]][:6]
@@ -150,15 +151,15 @@ def test_galleries_show_what_they_say(result: Evaluation, tiny_spec: ModelParams
         assert [example.file for example in kinds["likely label errors"]] == suspects[:6]
 
 
-def test_heat_leaves_a_cold_photo_dimmed_and_marks_the_hot_place() -> None:
+def test_heat_map_is_bright_where_it_is_hot() -> None:
     image = np.full((4, 4, 3), 200, np.uint8)
     heat = np.zeros((4, 4))
     heat[1, 2] = 1
-    laid = overlay_heat(image, heat).astype(int)
-    assert laid.shape == (4, 4, 3)
-    assert (laid[0, 0] == laid[3, 3]).all()
-    assert laid[0, 0].max() < 160
-    assert laid[1, 2].sum() > laid[0, 0].sum()
+    blended = overlay_heat(image, heat).astype(int)
+    assert blended.shape == (4, 4, 3)
+    assert (blended[0, 0] == blended[3, 3]).all()
+    assert blended[0, 0].max() < 160
+    assert blended[1, 2].sum() > blended[0, 0].sum()
 
 
 def make_scores(f1: float, skill: tuple[float, float, float], coverage: float) -> pd.DataFrame:
@@ -186,7 +187,7 @@ def make_slices(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_summary_is_made_from_the_numbers() -> None:
+def test_summary_describes_the_tables() -> None:
     labels = make_labels(red=(0.9, 0.8, 1), blue=(0.5, 0.4, 0.6), green=(0.2, 0.1, 0.7))
     slices = make_slices(
         ("number of labels", "1", 0.1, 0.1, 0.1),
@@ -198,33 +199,36 @@ def test_summary_is_made_from_the_numbers() -> None:
     scores = make_scores(0.5, (0.4, 0.3, 0.5), 0.75)
     first, second, third = summarize("8 test photos", scores, labels, slices)
     assert first == (
-        "On 8 test photos the model finds 25% of the labels, and 80% of those it gives are right: "
-        "micro F1 0.50 (95% interval 0.45 to 0.55) and macro F1 0.40, where giving every photo the "
-        "most frequent label would reach 0.31 and 0.03; its loss, 0.100, is 40% below the prior's."
+        "On 8 test photos, the model has recall 25% and precision 80%: micro F1 0.50 (95% "
+        "confidence interval 0.45 to 0.55) and macro F1 0.40. Predicting the most frequent label for every "
+        "photo would give 0.31 and 0.03. The loss, 0.100, is 40% below the baseline (label "
+        "frequencies)."
     )
     assert second == (
-        "By F1 it does best on red (0.90) and worst on green (0.20), though with 9 photos of green "
-        "here its F1 may be anything from 0.10 to 0.70."
+        "F1 is highest for red (0.90) and lowest for green (0.20). With only 9 positives, the F1 "
+        "of green is uncertain: 0.10 to 0.70."
     )
     assert third == (
-        "Of the photos without labels it rightly leaves 75% alone. By brightness it is clearly "
-        "weaker on dark photos (F1 0.30) than on bright ones (0.60)."
+        "For 75% of the photos without labels, no label is predicted. By brightness, micro F1 is "
+        "significantly lower for dark photos (0.30) than for bright photos (0.60)."
     )
 
 
-def test_summary_says_so_where_nothing_was_learnt() -> None:
+def test_summary_reports_a_model_that_learnt_nothing() -> None:
     scores = make_scores(0.1, (0.01, -0.02, 0.03), np.nan)
     labels = make_labels(red=(0.0, 0.0, 0.0), blue=(0.1, 0.0, 0.2))
     first, second, third = summarize("8 test photos", scores, labels, make_slices())
-    assert "cannot be told from the prior's" in first
-    assert second.endswith("worst on red (0.00): of red it finds none (9 here).")
-    assert third.startswith("Every photo here has a label. No group of photos")
+    assert "does not differ significantly from the baseline" in first
+    assert second.endswith("lowest for red (0.00). No red is found (of 9).")
+    assert third.startswith("Every photo has a label. No slice")
     worse = make_scores(0.1, (-0.2, -0.3, -0.1), 1.0)
-    assert "20% ABOVE the prior's" in summarize("8", worse, labels, make_slices())[0]
+    assert "20% ABOVE the baseline" in summarize("8", worse, labels, make_slices())[0]
 
 
-def find_out(targets: dict[str, np.ndarray], labels: list[str], **params: bool) -> Evaluation:
-    """Evaluate photos of these targets, which all look the same."""
+def evaluate_targets(
+    targets: dict[str, np.ndarray], labels: list[str], **params: bool
+) -> Evaluation:
+    """Evaluate equal photos with these targets."""
     rng = np.random.default_rng(0)
     total = sum(map(len, targets.values()))
     images = np.broadcast_to(np.uint8(7), (total, 16, 16, 3))
@@ -246,8 +250,8 @@ def find_out(targets: dict[str, np.ndarray], labels: list[str], **params: bool) 
 def make_page(
     folder: Path, targets: dict[str, np.ndarray], labels: list[str], **params: bool
 ) -> tuple[Evaluation, str]:
-    """Evaluate photos of these targets and return what was found and the page."""
-    result = find_out(targets, labels, **params)
+    """Evaluate equal photos with these targets, and return the result and the page."""
+    result = evaluate_targets(targets, labels, **params)
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 3, "pool": 2}], "linear": []}
     )
@@ -275,19 +279,19 @@ def draw_targets(num_labels: int, **sizes: int) -> dict[str, np.ndarray]:
     ],
     ids=["one of each", "one of val", "one label", "no positives", "all positive", "val without"],
 )
-def test_few_photos_alike_give_a_report(targets: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_few_equal_photos_give_a_report(targets: dict[str, np.ndarray], tmp_path: Path) -> None:
     labels = [f"l{number}" for number in range(targets["train"].shape[1])]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, page = make_page(tmp_path, targets, labels)
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
-    # All photos look the same; with one number of labels, too, there are no groups.
-    alike = len({int(row.sum()) for row in targets["test" if len(targets["test"]) else "val"]}) == 1
-    assert ("Groups of photos" in page) == (not alike)
-    assert (tmp_path / "figures/slices.png").exists() == (not alike)
+    # Equal photos with the same number of labels have no slices.
+    equal = len({int(row.sum()) for row in targets["test" if len(targets["test"]) else "val"]}) == 1
+    assert ("<h2>Slices</h2>" in page) == (not equal)
+    assert (tmp_path / "figures/slices.png").exists() == (not equal)
 
 
-def test_words_of_the_user_are_never_markup(tmp_path: Path) -> None:
+def test_label_names_are_escaped(tmp_path: Path) -> None:
     labels = ["$", "$$", "$x$", "_x_", "<b>", "&", "=1+1", r"\frac{", "a\nb", "x" * 300, "^_{", "%"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -298,7 +302,7 @@ def test_words_of_the_user_are_never_markup(tmp_path: Path) -> None:
     assert "<td>&amp;</td>" in page
 
 
-def test_panels_show_the_most_frequent_labels_and_say_so() -> None:
+def test_panels_show_the_most_frequent_labels() -> None:
     rng = np.random.default_rng(0)
     # The first twelve labels have no positives on any held-out photo.
     rates = np.append(np.zeros(12), np.linspace(0.2, 0.6, 28))
@@ -306,30 +310,30 @@ def test_panels_show_the_most_frequent_labels_and_say_so() -> None:
         split: rng.random((40, 40)) < (rates + 0.1 * (split == "train"))
         for split in ("train", "val", "test")
     }
-    result = find_out(targets, [f"l{number}" for number in range(40)])
+    result = evaluate_targets(targets, [f"l{number}" for number in range(40)])
     test = result.datasets["test"]
     figure = charts.draw_score_distributions(
         test.labels, test.targets, sigmoid(result.logits["test"]), result.thresholds.values
     )
     titles = [axes.get_title() for axes in figure.axes]
-    assert len(titles) == charts.PANELS
+    assert len(titles) == charts.MAX_PANELS
     assert all(int(title.split()[0][1:]) >= 12 for title in titles)
     support = test.targets.sum(axis=0, dtype=int)
     assert all(title.endswith(f"({support[int(title.split()[0][1:])]})") for title in titles)
     assert "the 24 most frequent of 40" in figure.get_suptitle()
 
 
-def test_of_many_labels_the_page_shows_the_most_frequent_and_tables_have_all(
+def test_page_shows_frequent_labels_and_tables_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SHOWN", "PANELS"):
+    for name in ("MAX_LABELS", "MAX_PANELS"):
         monkeypatch.setattr(charts, name, 4)
-    monkeypatch.setattr(report, "ROWS", 5)
+    monkeypatch.setattr(report, "MAX_ROWS", 5)
     targets = draw_targets(8, train=30, val=20, test=20)
     for own in targets.values():
         own[2:, 3] = False
     result, page = make_page(tmp_path, targets, [f"l{number}" for number in range(8)])
-    assert "These are the 5 most frequent of 8 labels" in page
+    assert "The table shows the 5 most frequent of 8 labels" in page
     assert "<td>l3</td>" not in page
     assert len(result.tables["per_label"]) == 8
     assert len(result.tables["predictions"]) == 40 * 8
@@ -339,7 +343,7 @@ def test_of_many_labels_the_page_shows_the_most_frequent_and_tables_have_all(
 
 
 @pytest.mark.parametrize("calibrate", [False, True])
-def test_the_fitted_curve_divides_by_the_temperature_once(
+def test_calibration_curves_apply_the_temperature_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibrate: bool
 ) -> None:
     drawn: dict[str, np.ndarray] = {}
@@ -354,13 +358,18 @@ def test_the_fitted_curve_divides_by_the_temperature_once(
     result, page = make_page(tmp_path, targets, list("abc"), calibrate=calibrate)
     raw = result.logits["test"] * (result.temperature if calibrate else 1)
     assert result.temperature != 1
-    np.testing.assert_allclose(drawn["fitted"], sigmoid(raw / result.temperature))
-    (other,) = set(drawn) - {"fitted"}
-    np.testing.assert_allclose(drawn[other], sigmoid(raw))
-    assert ("It is applied" in page) == calibrate
+    scaled, unscaled = sigmoid(raw / result.temperature), sigmoid(raw)
+    if calibrate:
+        expected = {"model": scaled, "without temperature scaling": unscaled}
+    else:
+        expected = {"model": unscaled, "with temperature scaling": scaled}
+    assert list(drawn) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(drawn[name], values)
+    assert ("The logits are divided by it" in page) == calibrate
 
 
-def test_the_page_says_how_much_is_known(
+def test_page_states_the_number_of_known_entries(
     partly: dict[str, Dataset], tiny_spec: ModelParams, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -374,19 +383,24 @@ def test_the_page_says_how_much_is_known(
     known = test.targets != UNKNOWN
     for label, kinds in galleries.items():
         column = test.labels.index(label)
-        for kind, value in (("most confident and right", 1), ("most confident and wrong", 0)):
-            said = probabilities[:, column] >= found.thresholds.values[column]
-            assert len(kinds[kind]) == min((said & (test.targets[:, column] == value)).sum(), 6)
+        for kind, value in (
+            ("true positives with the highest probability", 1),
+            ("false positives with the highest probability", 0),
+        ):
+            predicted = probabilities[:, column] >= found.thresholds.values[column]
+            assert len(kinds[kind]) == min(
+                (predicted & (test.targets[:, column] == value)).sum(), 6
+            )
     write_report(tmp_path / "report.html", found, dict.fromkeys(CAPTIONS, ""), galleries)
     text = (tmp_path / "report.html").read_text()
-    assert f"On 8 test photos ({known.sum()} of 24 entries are known) the model finds" in text
-    assert f"every score here is over the known ones, {known.sum()} of 24 entries" in text
+    assert f"On 8 test photos ({known.sum()} of 24 entries are known), the model has recall" in text
+    assert f"over the known entries (pairs of photo and label): {known.sum()} of 24 entries" in text
     assert text.count("<th>known</th>") == 2
-    assert "Of no photo here is it known that it has no label." in text
+    assert "No photo is known to have no label." in text
     assert re.search(r"true: [a-z, ]+ \([0-2] of 3 labels are known\)", text)
 
 
-def test_figures_are_of_what_is_known() -> None:
+def test_figures_ignore_unknown_entries() -> None:
     rng = np.random.default_rng(0)
     truth = (rng.random((80, 3)) < 0.5).astype(np.int8)
     probabilities, known = rng.random((80, 3)), rng.random((80, 3)) < 0.6

@@ -17,10 +17,10 @@ def make_dataset(images: np.ndarray, targets: np.ndarray) -> Dataset:
     return Dataset(images, rows, targets, ["a", "b", "c", "d", "e"], names, names)
 
 
-def test_photos_are_sorted_by_what_they_look_like() -> None:
+def test_photos_are_assigned_to_groups() -> None:
     images = np.zeros((6, 16, 16, 3), np.uint8)
     images[:] = np.array([10, 20, 100, 110, 200, 210], np.uint8)[:, None, None, None]
-    images[4, :, :, 0] = 255  # the only one with colour
+    images[4, :, :, 0] = 255
     targets = np.tri(6, 5, -1, dtype=np.uint8)  # 0 to 5 labels
     width, height = [10, 10, 30, 40, 50, 60], [20, 10, 20, 70, 80, 30]
     manifest = pd.DataFrame({"width": width, "height": height})
@@ -34,13 +34,13 @@ def test_photos_are_sorted_by_what_they_look_like() -> None:
     }
 
 
-def test_where_all_are_alike_there_is_nothing_to_compare() -> None:
+def test_property_shared_by_all_photos_is_left_out() -> None:
     images = np.full((4, 8, 8, 3), 7, np.uint8)
     manifest = pd.DataFrame({"width": [128] * 4, "height": [128] * 4})
     assert slice_photos(make_dataset(images, np.zeros((4, 5), np.uint8)), manifest) == {}
 
 
-def test_groups_are_scored_by_themselves() -> None:
+def test_scores_of_each_group_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((40, 3)) < 0.4).astype(np.uint8)
     logits = rng.normal(size=targets.shape) + targets
@@ -55,10 +55,10 @@ def test_groups_are_scored_by_themselves() -> None:
     assert dark["f1_micro"] == pytest.approx(expected)
     assert dark["f1_micro_low"] < expected < dark["f1_micro_high"]
     wrong = (targets[:15] != predicted[:15]).sum(axis=1).mean()
-    assert dark["wrong_per_photo"] == pytest.approx(wrong)
+    assert dark["errors_per_photo"] == pytest.approx(wrong)
 
 
-def test_a_group_of_one_photo_has_no_interval_and_no_resample_without_it_counts() -> None:
+def test_single_photo_has_no_interval() -> None:
     targets = np.array([[1, 0], [0, 1], [1, 1], [1, 0], [0, 1]], np.uint8)
     predicted = targets.copy()
     predicted[4] = 1
@@ -68,25 +68,25 @@ def test_a_group_of_one_photo_has_no_interval_and_no_resample_without_it_counts(
     rows = table.set_index("group")
     assert rows["f1_micro"].tolist() == pytest.approx([1, 0.8, 1])
     assert np.isnan([rows["f1_micro_low"]["dark"], rows["f1_micro_high"]["dark"]]).all()
-    # Both photos of the others are drawn in some resamples only: that is no F1 of 0.
+    # Resamples without photos of the group are ignored; they are no F1 of 0.
     assert rows["f1_micro_low"]["bright"] == 1
     assert rows["f1_micro_low"]["medium"] == pytest.approx(2 / 3)
 
 
-def test_without_groups_the_table_is_empty_and_has_its_columns() -> None:
+def test_table_without_groups_has_its_columns() -> None:
     nothing = np.zeros((3, 2))
     table = tabulate_slices({}, nothing, nothing, nothing, np.ones((1, 3)))
     assert table.empty
     assert "f1_micro_low" in table
 
 
-def test_groups_are_scored_by_what_is_known() -> None:
+def test_scores_of_known_entries_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth = (rng.random((40, 3)) < 0.4).astype(np.int8)
     logits = rng.normal(size=truth.shape) + truth
     known = rng.random(truth.shape) < 0.6
     groups = np.repeat(["dark", "bright", "medium"], [15, 20, 5])
-    known[groups == "medium"] = False  # nothing can be said of these
+    known[groups == "medium"] = False  # left out
     targets, predicted = np.where(known, truth, UNKNOWN), logits > 0
     weights = bootstrap_weights(40, 200, seed=0)
     table = tabulate_slices({"brightness": groups}, targets, logits, predicted, weights)
@@ -97,12 +97,12 @@ def test_groups_are_scored_by_what_is_known() -> None:
         assert row["f1_micro"] == pytest.approx(f1_score(truth[chosen], predicted[chosen]))
         assert row["loss"] == pytest.approx(log_loss(truth[chosen], sigmoid(logits[chosen])))
         wrong = (truth[chosen] != predicted[chosen]).sum() / photos
-        assert row["wrong_per_photo"] == pytest.approx(wrong)
+        assert row["errors_per_photo"] == pytest.approx(wrong)
 
 
-def test_photos_are_not_sorted_by_a_number_of_labels_that_nobody_knows() -> None:
+def test_photos_with_unknown_labels_have_their_own_group() -> None:
     images = np.full((3, 8, 8, 3), 7, np.uint8)
     targets = np.array([[1, 0, 1, 0, 0], [1, UNKNOWN, 0, 0, 0], [0, 0, 0, 0, 0]], np.int8)
     manifest = pd.DataFrame({"width": [128] * 3, "height": [128] * 3})
     found = slice_photos(make_dataset(images, targets), manifest)
-    assert found["number of labels"].tolist() == ["2", "not all are known", "none"]
+    assert found["number of labels"].tolist() == ["2", "some unknown", "none"]

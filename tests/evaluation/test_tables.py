@@ -12,7 +12,7 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import tables
 from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.result import evaluate, headline, operating_point
-from phototag.evaluation.thresholds import RESAMPLES, Thresholds, choose_thresholds
+from phototag.evaluation.thresholds import RESAMPLES, Thresholds, fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import binary_cross_entropy, sigmoid
 
@@ -28,7 +28,7 @@ PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
 
 @pytest.fixture
 def logits(datasets: dict[str, Dataset]) -> dict[str, np.ndarray]:
-    """Of val and test, and too sure of themselves."""
+    """Overconfident logits of val and test."""
     rng = np.random.default_rng(1)
     return {
         split: 3 * rng.normal(2.0 * datasets[split].targets - 1, 1.5) for split in ("val", "test")
@@ -55,25 +55,25 @@ def test_headline_equals_scikit_learn() -> None:
         "f1_macro_at_0.5": sk.f1_score(TARGETS, half, average="macro", zero_division=0),
     }  # fmt: skip
     found = headline(table)
-    # With 8 digits: whoever shows them rounds them, and once.
+    # The values have 8 significant digits.
     assert found == pytest.approx(expected, rel=1e-7)
     assert any(value != round(value, 4) for value in found.values())
     assert list(found) == list(expected)
 
 
-def test_predictors_that_see_no_photo() -> None:
+def test_baselines_use_the_targets_of_train_only() -> None:
     table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
     rows = table.set_index(["predictor", "metric"])
-    prior = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
-    loss = binary_cross_entropy(TARGETS, np.log(prior / (1 - prior)))
-    assert rows["value"]["prior", "loss"] == pytest.approx(loss)
+    frequencies = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
+    loss = binary_cross_entropy(TARGETS, np.log(frequencies / (1 - frequencies)))
+    assert rows["value"]["label frequencies", "loss"] == pytest.approx(loss)
     assert rows["value"]["model", "loss_skill"] == pytest.approx(
         1 - rows["value"]["model", "loss"] / loss
     )
-    common = np.zeros_like(TARGETS)
-    common[:, 1] = 1
+    most_frequent = np.zeros_like(TARGETS)
+    most_frequent[:, 1] = 1
     assert rows["value"]["most frequent label", "f1_micro"] == pytest.approx(
-        sk.f1_score(TARGETS, common, average="micro")
+        sk.f1_score(TARGETS, most_frequent, average="micro")
     )
     assert ("most frequent label", "loss") not in rows.index
     inside = (rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])
@@ -100,7 +100,7 @@ def test_label_table_equals_scikit_learn() -> None:
     assert table["threshold_high"].tolist() == (CUTS + 0.1).tolist()
 
 
-def test_thresholds_come_from_val_and_scores_from_test(
+def test_thresholds_are_chosen_on_val_and_scores_computed_on_test(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     result = evaluate(datasets, logits, manifest, PARAMS, seed=0)
@@ -109,13 +109,13 @@ def test_thresholds_come_from_val_and_scores_from_test(
     assert result.thresholds.values.tolist() == again.thresholds.values.tolist()
     assert result.split == "test"
     assert headline(result.tables["scores"]) != headline(again.tables["scores"])
-    point = operating_point(result, PARAMS, "key")
+    point = operating_point(result, "key")
     assert point["content_key"] == "key"
     assert point["temperature"] == 1
     assert list(point["thresholds"]) == ["blue", "green", "red"]
 
 
-def test_without_test_split_val_is_judged(
+def test_val_is_evaluated_without_a_test_split(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     only = {"val": logits["val"]}
@@ -124,7 +124,7 @@ def test_without_test_split_val_is_judged(
     assert set(result.tables["predictions"]["split"]) == {"val"}
 
 
-def test_calibration_divides_the_logits(
+def test_calibrate_divides_the_logits(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     plain = evaluate(datasets, logits, manifest, PARAMS, seed=0)
@@ -132,7 +132,7 @@ def test_calibration_divides_the_logits(
     result = evaluate(datasets, logits, manifest, params, seed=0)
     temperature = plain.temperature
     assert result.temperature == temperature != 1
-    assert operating_point(result, params, "key")["temperature"] == temperature
+    assert operating_point(result, "key")["temperature"] == temperature
     np.testing.assert_allclose(result.logits["test"], logits["test"] / temperature)
     losses = [
         binary_cross_entropy(datasets["val"].targets, r.logits["val"]) for r in (plain, result)
@@ -140,7 +140,7 @@ def test_calibration_divides_the_logits(
     assert losses[1] < losses[0]
 
 
-def test_prediction_table_is_long(
+def test_predictions_have_one_row_per_photo_and_label(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
 ) -> None:
     table = tables.tabulate_predictions(datasets, logits, CUTS[:3])
@@ -155,14 +155,14 @@ def test_prediction_table_is_long(
     assert row["predicted"] == (row["probability"] >= 0.6)
 
 
-def test_label_errors_name_photos_of_both_splits(
+def test_label_errors_of_both_splits_are_listed(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
-    # The model is sure of one wrong label in each split.
-    sure = {split: 8.0 * datasets[split].targets - 4 for split in ("val", "test")}
+    # The model contradicts one label in each split with confidence.
+    confident = {split: 8.0 * datasets[split].targets - 4 for split in ("val", "test")}
     for split, place in (("val", (2, 0)), ("test", (3, 1))):
-        sure[split][place] *= -1.5
-    table = evaluate(datasets, sure, manifest, PARAMS, seed=0).tables["label_errors"]
+        confident[split][place] *= -1.5
+    table = evaluate(datasets, confident, manifest, PARAMS, seed=0).tables["label_errors"]
     found = set(zip(table["split"], table["image"], table["label"], strict=True))
     assert found == {
         ("val", datasets["val"].files[2], "blue"),
@@ -170,7 +170,7 @@ def test_label_errors_name_photos_of_both_splits(
     }
 
 
-def test_curve_rises_in_recall_and_ends_at_one() -> None:
+def test_recall_of_the_curve_increases_to_one() -> None:
     table = tables.tabulate_curve(TARGETS, LOGITS)
     assert len(table) <= tables.CURVE_POINTS
     assert table["recall"].is_monotonic_increasing
@@ -179,7 +179,7 @@ def test_curve_rises_in_recall_and_ends_at_one() -> None:
     assert table["precision"].iloc[100] == pytest.approx(sk.precision_score(TARGETS.ravel(), cut))
 
 
-def test_cooccurrence_pairs_true_with_predicted() -> None:
+def test_cooccurrence_pairs_true_with_predicted_labels() -> None:
     targets = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]], np.uint8)
     predicted = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]], np.uint8)
     table = tables.tabulate_cooccurrence(list("abc"), targets, predicted)
@@ -191,17 +191,17 @@ def test_cooccurrence_pairs_true_with_predicted() -> None:
     ]
 
 
-def test_a_photo_or_label_called_none_does_not_hide_who_has_none() -> None:
+def test_label_named_none_is_not_confused_with_no_label() -> None:
     nothing = np.zeros((1, 2), np.uint8)
     table = tables.tabulate_cooccurrence(["(none)", "a"], nothing, nothing)
     assert table.to_numpy().tolist() == [["((none))", "((none))"]]
 
 
 @pytest.mark.parametrize("pairs", [10**6, 60])
-def test_cooccurrence_is_complete_as_far_as_it_fits(
+def test_cooccurrence_is_limited_to_frequent_labels(
     pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "PAIRS", pairs)
+    monkeypatch.setattr(tables, "MAX_PAIRS", pairs)
     rng = np.random.default_rng(0)
     labels = [f"l{number}" for number in range(9)]
     rates = np.linspace(0.1, 0.6, 9)
@@ -222,8 +222,8 @@ def test_cooccurrence_is_complete_as_far_as_it_fits(
     assert kept == {labels[label] for label in frequent}
 
 
-def test_labels_without_positives_are_the_last() -> None:
-    # Sums of uint8 are unsigned, and the negative of 0 is then the least.
+def test_labels_without_positives_are_sorted_last() -> None:
+    # The sums must be signed: with uint8, the negative of 0 would be the smallest.
     targets = np.zeros((6, 5), np.uint8)
     targets[:2, 1] = targets[:4, 3] = targets[3:5, 4] = 1
     assert tables.sort_labels(targets).tolist() == [3, 1, 4, 0, 2]
@@ -231,10 +231,10 @@ def test_labels_without_positives_are_the_last() -> None:
     assert tables.take_frequent(per_label, 2)["label"].tolist() == ["b", "d"]
 
 
-def test_whole_albums_are_resampled_everywhere(
+def test_groups_are_resampled_whole(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
-    """With all photos of a split twice, in pairs, each interval is that of the photos once."""
+    """If each photo is a group of two copies, the intervals are those of the single photos."""
     twice, doubled = {}, {}
     for split, dataset in datasets.items():
         chosen = np.repeat(np.arange(len(dataset)), 2)
@@ -259,12 +259,12 @@ def test_whole_albums_are_resampled_everywhere(
         ("slices", ["f1_micro", "f1_micro_low", "f1_micro_high"]),
     ):
         ours, theirs = (result.tables[name] for result in (found, single))
-        if name == "slices":  # thirds by brightness fall elsewhere
+        if name == "slices":  # terciles of brightness differ
             ours, theirs = (t[t["slice"] == "number of labels"] for t in (ours, theirs))
         np.testing.assert_allclose(ours[columns], theirs[columns], atol=1e-12, err_msg=name)
 
 
-def test_thresholds_are_chosen_on_train_too_where_it_was_judged_out_of_fold(
+def test_thresholds_use_out_of_fold_logits_of_train(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     train, val = datasets["train"], datasets["val"]
@@ -273,21 +273,21 @@ def test_thresholds_are_chosen_on_train_too_where_it_was_judged_out_of_fold(
     params = PARAMS.model_copy(update={"calibrate": True})
     both = evaluate(datasets, logits, manifest, params, 0, logit)
     targets = np.concatenate([train.targets, val.targets])
-    judged = np.concatenate([logit, logits["val"]]) / both.temperature
-    expected = choose_thresholds(
+    joined = np.concatenate([logit, logits["val"]]) / both.temperature
+    expected = fit_thresholds(
         targets,
-        sigmoid(judged),
+        sigmoid(joined),
         PARAMS.prior_strength,
         bootstrap_weights(len(targets), RESAMPLES, 0),
     )
     assert both.thresholds.values.tolist() == expected.values.tolist()
     assert plain.temperature == both.temperature, "fitted on val alone"
-    assert plain.chosen_on == "val"
-    assert both.chosen_on.startswith("val, and on train by heads that had not seen")
-    assert list(both.logits) == ["val", "test"], "what is tabulated stays held out"
+    assert plain.thresholds.chosen_on == "val"
+    assert both.thresholds.chosen_on == "val and, with out-of-fold predictions, on train"
+    assert list(both.logits) == ["val", "test"]
 
 
-def test_tables_say_over_how_many_known_entries_they_count(
+def test_tables_state_the_number_of_known_entries(
     partly: dict[str, Dataset],
     logits: dict[str, np.ndarray],
     manifest: pd.DataFrame,
@@ -320,7 +320,7 @@ def test_tables_say_over_how_many_known_entries_they_count(
     assert curve["precision"] == pytest.approx(sk.precision_score(targets[known], cut))
 
 
-def test_cooccurrence_is_of_what_is_known() -> None:
+def test_cooccurrence_ignores_unknown_entries() -> None:
     targets = np.array([[1, UNKNOWN, 0], [UNKNOWN] * 3, [0, 0, UNKNOWN], [0, UNKNOWN, 1]], np.int8)
     predicted = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 0]], np.uint8)
     table = tables.tabulate_cooccurrence(list("abc"), targets, predicted)

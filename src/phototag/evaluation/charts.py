@@ -77,11 +77,9 @@ def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
 
 def draw_per_label(per_label: pd.DataFrame) -> Figure:
     """Draw F1, precision and recall of each label, by descending F1."""
-    title = (
-        f"Scores of each label at its threshold{_describe_selection(len(per_label), MAX_LABELS)}"
-    )
+    selection = _describe_selection(len(per_label), MAX_LABELS)
     table = take_frequent(per_label, MAX_LABELS).sort_values("f1", kind="stable")
-    figure, axes = new_figure(title, "score", "")
+    figure, axes = new_figure(f"Scores of each label{selection}", "score", "")
     figure.set_size_inches(6.4, 1.2 + 0.3 * len(table))
     rows = np.arange(len(table))
     axes.barh(rows, table["f1"], color=BLUE, alpha=0.35, label="F1")
@@ -142,8 +140,7 @@ def draw_threshold_curves(
         test: Targets and probabilities of test, or None if there is no test split.
         thresholds: Decision thresholds.
     """
-    title = "F1 by threshold"
-    figure, panels = _new_panels(title, labels, val[0], "threshold", "F1")
+    figure, panels = _new_panels("F1 by threshold", labels, val[0], "threshold", "F1")
     curves = [("val", BLUE, val), ("test", ORANGE, test)]
     for axes, label in panels:
         for name, color, given in curves:

@@ -77,7 +77,10 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
         picks[label] = kinds | {"likely label errors": own.tolist()[:MAX_EXAMPLES]}
 
     wanted = [
-        (p, label) for label, kinds in picks.items() for group in kinds.values() for p in group
+        (photo, label)
+        for label, kinds in picks.items()
+        for group in kinds.values()
+        for photo in group
     ]
     pictures = dict(zip(wanted, _draw(model, device, held_out, wanted), strict=True))
     return {

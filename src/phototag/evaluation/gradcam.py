@@ -38,7 +38,10 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     if None in layers:
         return None
     outputs: dict[nn.Module, Tensor] = {}
-    with _record_outputs([l for l in layers if l], outputs.__setitem__), torch.enable_grad():
+    with (
+        _record_outputs([layer for layer in layers if layer], outputs.__setitem__),
+        torch.enable_grad(),
+    ):
         logits = model(images)
         wanted = logits.gather(1, labels[:, None].to(logits.device)).sum()
         gradients = torch.autograd.grad(wanted, list(outputs.values()))

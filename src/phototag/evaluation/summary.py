@@ -23,9 +23,9 @@ def summarize(
     rows = {(row.predictor, row.metric): row for row in _rows(scores)}
     value = {key: row.value for key, row in rows.items()}
     f1 = rows["model", "f1_micro"]
-    interval = (
-        "" if np.isnan(f1.low) else f" (95% confidence interval {f1.low:.2f} to {f1.high:.2f})"
-    )
+    interval = f" (95% confidence interval {f1.low:.2f} to {f1.high:.2f})"
+    if np.isnan(f1.low):
+        interval = ""
     return [
         f"On {photos}, the model has recall {value['model', 'recall_micro']:.0%} and precision "
         f"{value['model', 'precision_micro']:.0%}: micro F1 {f1.value:.2f}{interval} and macro F1 "
