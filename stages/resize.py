@@ -9,10 +9,10 @@ from tqdm import tqdm
 from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.dataset.manifest import check_labels, keep
-from phototag.verification.corrections import apply_answers, read_answers, remark_changes
+from phototag.verification.corrections import add_correction_remarks, apply_answers, read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
-from phototag.verification.labels import image_number, read_labels, refuse_names
+from phototag.verification.labels import find_invalid_names, image_number, read_labels
 from phototag.verification.layout import find_layout
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import prepare_photos, write_images
@@ -23,13 +23,13 @@ from phototag.verification.source_groups import read_source_groups
 
 from . import run
 
-CORRECTIONS = Path("data/corrections.csv")
+CORRECTIONS, IMAGES = Path("data/corrections.csv"), Path("data/images.npy")
 
 
 def main() -> None:
     """Run the stage."""
     params = read_params(VerificationParams)
-    # A check changes no output: what it needs of the network is none of this stage's dependencies.
+    # A check changes no output, so it is imported in a way that makes it no dependency.
     import_module("phototag.schema.checks").check_backbones()
     source, resize = Path(params.data.raw), params.resize
     layout = find_layout(source)
@@ -38,27 +38,26 @@ def main() -> None:
     labels = read_labels(source, layout.annotations, names, wanted, layout.unknown)
     check_labels(labels.targets)
     answers = read_answers(CORRECTIONS)
-    source_groups, missing = read_source_groups(source, layout.sources, names)
+    source_groups = read_source_groups(source, layout.sources, names)
 
-    memory = project_root() / ".phototag" / "resize"
+    cache = project_root() / ".phototag" / "resize"
     key = decoding_key(resize.size, resize.min_side, resize.max_pixels)
     prepared = prepare_photos(
         source,
         names,
         resize.size,
-        refuse_names(names),
+        find_invalid_names(names),
         resize.min_side,
         resize.max_pixels,
         resize.backend,
-        known=load_decode_cache(memory, key),
+        cached=load_decode_cache(cache, key),
     )
-    progress = tqdm(prepared, "resize", len(names), disable=None)
-    photos = write_images(Path("data/images.npy"), progress, resize.size)
-    save_decode_cache(memory, key, names, photos, Path("data/images.npy"))
-    images = np.load("data/images.npy", mmap_mode="r")
+    photos = write_images(IMAGES, tqdm(prepared, "resize", len(names), disable=None), resize.size)
+    save_decode_cache(cache, key, names, photos, IMAGES)
+    images = np.load(IMAGES, mmap_mode="r")
 
-    changes, untaken = apply_answers(labels.targets, names, photos, answers, str(CORRECTIONS))
-    photos = remark_changes(photos, changes)
+    changes, not_applied = apply_answers(labels.targets, photos, answers, str(CORRECTIONS))
+    photos = add_correction_remarks(photos, changes)
     manifest = build_manifest(names, photos, labels.targets, source_groups)
     kept = keep(manifest)
     manifest.loc[manifest["decision"] != "rejected", "duplicate_group"] = group_duplicates(
@@ -66,10 +65,9 @@ def main() -> None:
     )
     write_manifest(Path("data/manifest.csv"), manifest)
 
-    problems = [*list_rejected(manifest), *labels.problems, *missing, *untaken]
-    write_verification_report(
-        Path("reports/resize"), manifest, problems, images, layout.system_files, changes
-    )
+    problems = [*list_rejected(manifest), *labels.problems, *not_applied]
+    report = Path("reports/resize")
+    write_verification_report(report, manifest, problems, images, layout.system_files, changes)
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

@@ -13,7 +13,7 @@ GOOD = Photo("kept", "", "JPEG", 5, 5, "RGB", "aa", "0012")
 BAD = Photo("rejected", "zero bytes", sha256="bb")
 
 
-def test_rejected_rows_are_written_but_not_read_as_kept(tmp_path: Path) -> None:
+def test_rejected_rows_are_written_and_not_read_as_kept(tmp_path: Path) -> None:
     targets = {"NA": np.array([1, 0, 1], np.uint8), "null": np.array([0, 1, 1], np.uint8)}
     manifest = build_manifest(["NA", 'b, "c"', "ü.jpg"], [GOOD, BAD, GOOD], targets)
     write_manifest(tmp_path / "manifest.csv", manifest)
@@ -28,48 +28,53 @@ def test_rejected_rows_are_written_but_not_read_as_kept(tmp_path: Path) -> None:
     assert label_targets(kept).tolist() == [[1, 0], [1, 1]]
 
 
-def test_a_name_that_is_not_utf8_is_written_escaped(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     targets = {"cat": np.ones(1, np.uint8)}
     write_manifest(tmp_path / "m.csv", build_manifest(["im1\udcff.jpg"], [GOOD], targets, ["me"]))
     kept = read_kept(tmp_path / "m.csv")
     assert (kept["file"][0], kept["source_group"][0]) == ("im1\\udcff.jpg", "me")
 
 
-def test_a_label_may_not_be_called_like_a_column() -> None:
+def test_label_named_like_a_column_is_refused() -> None:
     with pytest.raises(InputError, match="'mode' is a manifest column"):
         build_manifest(["a"], [GOOD], {"mode": np.zeros(1, np.uint8)})
 
 
-def test_nothing_usable_says_why() -> None:
-    with pytest.raises(InputError, match=r"no usable photo among 1 files \(a.jpg: zero bytes\)"):
+def test_manifest_without_kept_photos_is_refused() -> None:
+    with pytest.raises(InputError, match=r"all 1 files were rejected \(a.jpg: zero bytes\)"):
         build_manifest(["a.jpg"], [BAD], {"cat": np.zeros(1, np.uint8)})
 
 
-def test_a_reason_that_names_a_file_in_another_encoding_is_written(tmp_path: Path) -> None:
+def test_reason_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     bad = Photo("rejected", "same number: as \udcff.jpg")
     targets = {"cat": np.ones(2, np.uint8)}
     write_manifest(tmp_path / "m.csv", build_manifest(["a.jpg", "b.jpg"], [GOOD, bad], targets))
     assert "same number: as \\udcff.jpg" in (tmp_path / "m.csv").read_text()
 
 
-def test_a_label_that_is_not_utf8_is_refused() -> None:
+def test_label_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(InputError, match=r"the label 'd.+udcffg' is not UTF-8"):
         check_labels(["d\udcffg"])
 
 
-def test_what_is_not_known_is_an_empty_cell(tmp_path: Path) -> None:
-    """Also of a label whose name reads like a missing value."""
+def test_unknown_target_is_an_empty_cell(tmp_path: Path) -> None:
     targets = {
         "NA": np.array([1, UNKNOWN, 0], np.int8),
         "cat": np.array([0, 1, 1], np.int8),
-        "self": np.array([UNKNOWN, UNKNOWN, UNKNOWN], np.int8),
+        "self": np.array([UNKNOWN, UNKNOWN, 1], np.int8),
     }
     manifest = build_manifest(["a", "b", "c"], [GOOD] * 3, targets)
     write_manifest(tmp_path / "manifest.csv", manifest)
     rows = (tmp_path / "manifest.csv").read_text().splitlines()
     assert [row.rsplit(",", 3)[1:] for row in rows] == [
-        ["NA", "cat", "self"], ["1", "0", ""], ["", "1", ""], ["0", "1", ""]]  # fmt: skip
+        ["NA", "cat", "self"], ["1", "0", ""], ["", "1", ""], ["0", "1", "1"]]  # fmt: skip
     kept = read_kept(tmp_path / "manifest.csv")
     assert label_targets(kept).tolist() == np.stack(list(targets.values()), axis=1).tolist()
     assert label_targets(kept).dtype == np.int8
     assert label_targets(manifest).tolist() == label_targets(kept).tolist()
+
+
+def test_label_that_is_unknown_for_all_kept_photos_is_refused() -> None:
+    targets = {"cat": np.array([UNKNOWN, 1], np.int8)}
+    with pytest.raises(InputError, match="the label 'cat' is unknown for all photos"):
+        build_manifest(["a", "b"], [GOOD, BAD], targets)

@@ -149,7 +149,7 @@ def test_ambiguous_table_is_refused_with_both_readings(
         ("file,cat,dog\na.png,1,0\n,0,1\n", r"csv:3: no file name"),
         ("file,cat,dog\na.png,1,0\nb.png,1\n", r"csv:3: number of cells is 2, number of columns 3"),
         ("file,cat,dog\na.png,1,0\nb.png,1,0,1\n", r"csv:3: number of cells is 4"),
-        ("file,cat,CAT\na.png,1,0\n", r"csv:1: the column 'cat' stands twice"),
+        ("file,cat,CAT\na.png,1,0\n", r"csv:1: two columns are named 'cat'"),
         ("file,a/b,dog\na.png,1,0\n", r"csv:1: label 'a/b' cannot be a file name"),
         ("file,cat,mode\na.png,1,0\n", r"csv:1: .*label 'mode' is a manifest column's name"),
         ("cat,dog\n1,0\n", r"csv:1: no column 'file'"),

@@ -1,4 +1,4 @@
-"""The stages from raw photos to splits, on a few drawn photos in a folder of their own."""
+"""The stages from raw photos to splits, run on a few synthetic photos."""
 
 import csv
 import json
@@ -50,24 +50,22 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *mains: Any, **changes: A
         main()
 
 
-def sides(folder: Path) -> dict[str, str]:
-    """Return content -> split."""
+def splits_by_content(folder: Path) -> dict[str, str]:
+    """Return SHA-256 -> split."""
     manifest = read_kept(folder / "data/manifest.csv")
     splits = pd.read_csv(folder / "data/splits.csv", keep_default_na=False)
     assert list(manifest["file"]) == list(splits["image"])
     return dict(zip(manifest["sha256"], splits["split"], strict=True))
 
 
-def test_renamed_photos_in_another_order_are_split_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renamed_photos_are_split_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     found = []
     for name in "ab":
         numbers = [int(number) for number in rng.choice(5000, COUNT, replace=False)]
         write_raw(tmp_path / name / "raw", numbers)
         run(tmp_path / name, monkeypatch, resize.main, split.main, normalize_stats.main)
-        found.append(sides(tmp_path / name))
+        found.append(splits_by_content(tmp_path / name))
     assert found[0] == found[1]
     assert len(found[0]) == COUNT - 1  # two files are the same bytes
     assert set(found[0].values()) == {"train", "val", "test"}
@@ -75,7 +73,7 @@ def test_renamed_photos_in_another_order_are_split_alike(
     assert stats[0] == stats[1]
 
 
-def test_copies_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
     run(tmp_path, monkeypatch, resize.main, split.main)
     manifest = read_kept(tmp_path / "data/manifest.csv")
@@ -88,7 +86,7 @@ def test_copies_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(rates) == 3 * 3
 
 
-def test_albums_of_the_csv_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_groups_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "mine.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label", "group"])
@@ -104,12 +102,12 @@ def test_albums_of_the_csv_stay_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     assert splits["split"].nunique() == 3
 
 
-def test_too_many_bad_photos_stop_and_leave_the_report(
+def test_too_many_rejections_stop_after_writing_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
     (tmp_path / "raw/images/im7.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1 of 60 photos is over resize\.max_rejected") as caught:
+    with pytest.raises(InputError, match=r"1 of 60 photos exceed resize\.max_rejected") as caught:
         run(tmp_path, monkeypatch, resize.main)
     assert "  images/im7.jpg  zero bytes\n" in str(caught.value)
     assert "zero bytes" in (tmp_path / "reports/resize/report.html").read_text()
@@ -118,7 +116,7 @@ def test_too_many_bad_photos_stop_and_leave_the_report(
         run(tmp_path, monkeypatch, resize.main, max_rejected=0.02, on_problem="fail")
 
 
-def test_leftovers_of_systems_and_tools_are_no_rejected_photos(
+def test_system_files_are_not_rejected_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
@@ -135,17 +133,17 @@ def test_leftovers_of_systems_and_tools_are_no_rejected_photos(
 
 
 @pytest.mark.parametrize("label", ["mode", "file", "source_group"])
-def test_a_label_named_like_a_column_is_refused_before_a_photo_is_decoded(
+def test_label_named_like_a_column_is_refused_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
     (tmp_path / f"raw/annotations/{label}.txt").write_text("9\n")
-    monkeypatch.setattr(resize, "prepare_photos", None)  # which cannot be called
+    monkeypatch.setattr(resize, "prepare_photos", None)  # a call would fail
     with pytest.raises(InputError, match=f"the label '{label}' is a manifest column's name"):
         run(tmp_path, monkeypatch, resize.main)
 
 
-def test_a_rare_label_is_warned_of(
+def test_rare_label_gives_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
@@ -154,10 +152,10 @@ def test_a_rare_label_is_warned_of(
     assert "warning: label 'owl' has no photos in" in capsys.readouterr().err
 
 
-def test_a_network_that_cannot_be_built_stops_before_photos_are_read(
+def test_invalid_network_is_refused_before_photos_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(tmp_path, monkeypatch)  # writes the params; there are no photos
+    run(tmp_path, monkeypatch)  # writes params.yaml; there are no photos
     values = yaml.safe_load((tmp_path / "params.yaml").read_text())
     values["model"]["name"] = "resnet19"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
@@ -165,7 +163,7 @@ def test_a_network_that_cannot_be_built_stops_before_photos_are_read(
         resize.main()
 
 
-def test_what_is_not_known_reaches_splits_and_counts(
+def test_unknown_targets_reach_splits_and_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
@@ -191,9 +189,7 @@ def test_what_is_not_known_reaches_splits_and_counts(
     assert rates["known"]["cat", "train"] == stats["known_counts"]["cat"]
 
 
-def test_answers_reach_manifest_splits_and_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_reach_manifest_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
     run(tmp_path, monkeypatch, resize.main)
     plain = read_kept(tmp_path / "data/manifest.csv")
@@ -218,11 +214,8 @@ def test_answers_reach_manifest_splits_and_report(
     assert (manifest[["bird", "dog"]] == plain[["bird", "dog"]]).all(axis=None)
     summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
     assert summary["corrected"] == {"cat": 3}
-    assert (
-        summary["unknown"]["cat"]
-        == summary["label_problems"]["a correction of a photo that is gone"]
-        == 1
-    )
+    assert summary["unknown"]["cat"] == 1
+    assert summary["label_problems"]["answer not applied"] == 1
     page = (tmp_path / "reports/resize/report.html").read_text()
-    assert "3 entries of 3 photos were corrected by people (1 yes, 1 no, 1 unsure)" in page
+    assert "Targets changed by data/corrections.csv: 3." in page
     assert "data/corrections.csv:5" in page

@@ -1,4 +1,4 @@
-"""Bad, odd and hostile input through the real stage."""
+"""Damaged, unusual and hostile files through the resize stage."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.decoding.corpus import SYSTEM_FILES, Case, make_corpus
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Case]]:
-    """The project's folder after the stage, and the cases."""
+    """Folder of the project after the stage, and the cases."""
     folder = tmp_path_factory.mktemp("corpus")
     cases = make_corpus(folder / "raw")
     values = yaml.safe_load(SHIPPED_PARAMS.read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def manifest(corpus: tuple[Path, list[Case]]) -> pd.DataFrame:
     return pd.read_csv(corpus[0] / "data/manifest.csv", keep_default_na=False, dtype=text)
 
 
-def test_every_file_gets_one_row_and_the_decision_expected(
+def test_every_file_gets_one_row_with_the_expected_decision(
     corpus: tuple[Path, list[Case]], manifest: pd.DataFrame
 ) -> None:
     _, cases = corpus
@@ -53,7 +53,7 @@ def test_every_file_gets_one_row_and_the_decision_expected(
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_array_holds_what_was_not_rejected(
+def test_array_holds_all_photos_that_are_not_rejected(
     corpus: tuple[Path, list[Case]], manifest: pd.DataFrame
 ) -> None:
     images = np.load(corpus[0] / "data/images.npy", mmap_mode="r")
@@ -61,14 +61,12 @@ def test_the_array_holds_what_was_not_rejected(
     assert (manifest["sha256"].str.len() == 64).sum() >= len(images)
 
 
-def test_the_link_to_a_photo_is_its_duplicate(manifest: pd.DataFrame) -> None:
+def test_link_to_a_photo_is_its_duplicate(manifest: pd.DataFrame) -> None:
     groups = manifest.set_index("file")["duplicate_group"]
     assert groups["images/im60.jpg"] == groups["images/im101.jpg"] != ""
 
 
-def test_the_report_names_everything(
-    corpus: tuple[Path, list[Case]], manifest: pd.DataFrame
-) -> None:
+def test_report_names_all_problems(corpus: tuple[Path, list[Case]], manifest: pd.DataFrame) -> None:
     folder = corpus[0] / "reports/resize"
     problems = pd.read_csv(folder / "problems.csv", keep_default_na=False)
     rejected = manifest[manifest["decision"] == "rejected"]

@@ -25,26 +25,26 @@ def source(tmp_path: Path) -> Path:
 
 
 def decode(source: Path, folder: Path, key: str, names: list[str] = NAMES) -> list[Photo]:
-    """Decode all photos as the stage does, and return what was decided."""
-    known = load_decode_cache(folder / "memory", key)
-    photos = prepare_photos(source, names, SIZE, backend="sequential", known=known)
+    """Decode all photos as the stage does, and return the decisions."""
+    cached = load_decode_cache(folder / "cache", key)
+    photos = prepare_photos(source, names, SIZE, backend="sequential", cached=cached)
     decided = write_images(folder / "images.npy", photos, SIZE)
-    save_decode_cache(folder / "memory", key, names, decided, folder / "images.npy")
+    save_decode_cache(folder / "cache", key, names, decided, folder / "images.npy")
     return decided
 
 
-def note_decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+def record_decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     decoded: list[bytes] = []
 
-    def note(data: bytes, *rest: Any) -> Photo:
+    def record(data: bytes, *rest: Any) -> Photo:
         decoded.append(data)
         return prepare_photo(data, *rest)
 
-    monkeypatch.setattr(packing, "prepare_photo", note)
+    monkeypatch.setattr(packing, "prepare_photo", record)
     return decoded
 
 
-def test_only_new_and_changed_files_are_decoded_and_the_bytes_are_the_same(
+def test_only_new_changed_and_rejected_files_are_decoded(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -53,28 +53,28 @@ def test_only_new_and_changed_files_are_decoded_and_the_bytes_are_the_same(
     (source / NAMES[0]).write_bytes(encode(picture(70)))
     (source / "im6.jpg").write_bytes(encode(picture(71)))
     names = ["im6.jpg", *NAMES[::-1]]
-    decoded = note_decoded(monkeypatch)
+    decoded = record_decoded(monkeypatch)
     decided = decode(source, tmp_path / "a", "key", names)
-    # The rejected one too: what became of it may depend on other files.
+    # Rejected photos are not cached.
     assert decoded == [(source / name).read_bytes() for name in ("im6.jpg", NAMES[2], NAMES[0])]
     assert decided == decode(source, tmp_path / "b", "key", names)
     arrays = [(tmp_path / name / "images.npy").read_bytes() for name in "ab"]
     assert arrays[0] == arrays[1]
-    # One array is kept, and takes no room of its own.
-    [kept] = (tmp_path / "a/memory").glob("*.npy")
+    # The cache holds one array, a hard link to the output.
+    [kept] = (tmp_path / "a/cache").glob("*.npy")
     assert kept.samefile(tmp_path / "a/images.npy")
 
 
-def test_another_key_remembers_nothing(
+def test_another_key_decodes_all_files(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode(source, tmp_path, "key")
-    decoded = note_decoded(monkeypatch)
+    decoded = record_decoded(monkeypatch)
     decode(source, tmp_path, "other")
     assert len(decoded) == len(NAMES)
 
 
-def test_the_key_is_of_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_depends_on_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     key = decoding_key(128, 32, 1000)
     assert decoding_key(128, 32, 1000) == key
     others = [decoding_key(64, 32, 1000), decoding_key(128, 1, 1000), decoding_key(128, 32, 9)]
@@ -83,23 +83,23 @@ def test_the_key_is_of_settings_and_versions(monkeypatch: pytest.MonkeyPatch) ->
     assert len({key, *others}) == 5
 
 
-@pytest.mark.parametrize("damage", ["no array", "no note", "cut array", "cut note"])
-def test_what_is_damaged_is_decoded_again(source: Path, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["no array", "no index", "cut array", "cut index"])
+def test_damaged_cache_is_ignored(source: Path, tmp_path: Path, damage: str) -> None:
     decode(source, tmp_path, "key")
     expected = (tmp_path / "images.npy").read_bytes()
     what, which = damage.split()
-    [path] = (tmp_path / "memory").glob("*.npy" if which == "array" else "*.json")
+    [path] = (tmp_path / "cache").glob("*.npy" if which == "array" else "*.json")
     data = path.read_bytes()
     path.unlink()
     if what == "cut":
         path.write_bytes(data[: len(data) // 2])
-    assert load_decode_cache(tmp_path / "memory", "key") == {}
+    assert load_decode_cache(tmp_path / "cache", "key") == {}
     decode(source, tmp_path, "key")
     assert (tmp_path / "images.npy").read_bytes() == expected
-    assert len(load_decode_cache(tmp_path / "memory", "key")) == len(NAMES) - 1
+    assert len(load_decode_cache(tmp_path / "cache", "key")) == len(NAMES) - 1
 
 
-def test_where_nothing_can_be_linked_nothing_is_remembered(
+def test_without_hard_links_nothing_is_cached(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -108,5 +108,5 @@ def test_where_nothing_can_be_linked_nothing_is_remembered(
     monkeypatch.setattr("os.link", refuse)
     decided = decode(source, tmp_path, "key")
     assert [photo.decision for photo in decided].count("rejected") == 1
-    assert load_decode_cache(tmp_path / "memory", "key") == {}
+    assert load_decode_cache(tmp_path / "cache", "key") == {}
     assert len(np.load(tmp_path / "images.npy")) == len(NAMES) - 1

@@ -18,7 +18,7 @@ def distance(a: str, b: str) -> int:
 
 @pytest.fixture(scope="module")
 def photos() -> list[Image.Image]:
-    """40 drawn scenes of 128 pixels."""
+    """40 synthetic images of 128 pixels."""
     rng = np.random.default_rng(0)
     return [draw_image(row, rng) for row in draw_targets(40, rng)]
 
@@ -39,7 +39,7 @@ def changed(image: Image.Image) -> dict[str, Image.Image]:
     }
 
 
-def test_copies_are_near_and_other_photos_are_not(photos: list[Image.Image]) -> None:
+def test_hashes_of_copies_are_near_and_of_other_photos_are_not(photos: list[Image.Image]) -> None:
     hashes = [perceptual_hash(photo) for photo in photos]
     assert {len(value) for value in hashes} == {16}
     for photo, own in zip(photos, hashes, strict=True):
@@ -50,7 +50,7 @@ def test_copies_are_near_and_other_photos_are_not(photos: list[Image.Image]) -> 
 
 
 @pytest.mark.parametrize("size", [9, 33, 100, 128, 224])
-def test_hash_is_the_sign_of_the_low_frequencies(size: int) -> None:
+def test_hash_equals_the_bits_of_the_low_frequencies(size: int) -> None:
     pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
     image = Image.fromarray(pixels)
     luma = np.asarray(image.convert("L"), np.float64)
@@ -67,12 +67,12 @@ def test_hash_is_the_sign_of_the_low_frequencies(size: int) -> None:
     assert int(perceptual_hash(image), 16) == int("".join(str(int(bit)) for bit in bits), 2)
 
 
-def test_a_flat_photo_has_no_hash() -> None:
+def test_photo_without_contrast_has_no_hash() -> None:
     assert perceptual_hash(Image.new("RGB", (64, 64), "gray")) == ""
 
 
 @pytest.mark.parametrize("bits", [0, 1, 3, 8, 12])
-def test_near_pairs_are_those_of_a_full_search(bits: int) -> None:
+def test_near_pairs_equal_a_full_search(bits: int) -> None:
     rng = np.random.default_rng(bits)
     centres = rng.integers(0, 2**64, 60, dtype=np.uint64)
     hashes = centres[rng.integers(0, 60, 400)]
@@ -94,11 +94,11 @@ def test_equal_hashes_are_paired_with_the_first() -> None:
     assert near_pairs(np.array([], np.uint64), 4).tolist() == []
 
 
-def test_groups_are_exact_and_near_copies(photos: list[Image.Image]) -> None:
+def test_exact_and_near_duplicates_are_grouped(photos: list[Image.Image]) -> None:
     chosen = [*photos[:10], changed(photos[3])["recompressed"], photos[5], photos[3]]
     chosen += [Image.new("RGB", (128, 128), name) for name in ("red", "red", "blue")]
     sha256 = [f"{index:02d}" * 32 for index in range(len(chosen))]
-    sha256[14] = sha256[13]  # the same flat file twice; another flat one stays alone
+    sha256[14] = sha256[13]  # the same file twice; the other flat photo has no duplicate
     hashes = [perceptual_hash(photo) for photo in chosen]
     groups = group_duplicates(sha256, hashes, stack(chosen), BITS)
     assert groups[3] == groups[10] == groups[12] == sha256[3][:16]
@@ -107,6 +107,6 @@ def test_groups_are_exact_and_near_copies(photos: list[Image.Image]) -> None:
     assert [row for row, name in enumerate(groups) if name == ""] == [0, 1, 2, 4, 6, 7, 8, 9, 15]
 
 
-def test_alike_hashes_of_other_pictures_do_not_group(photos: list[Image.Image]) -> None:
+def test_equal_hashes_of_different_photos_are_not_grouped(photos: list[Image.Image]) -> None:
     groups = group_duplicates(["aa", "bb"], ["0" * 16, "0" * 16], stack(photos[:2]), BITS)
     assert groups == ["", ""]

@@ -5,28 +5,28 @@ from phototag.verification.problems import SHOWN, Problem, check_problems
 
 PHOTO = Problem("images/im7.jpg", 0, "truncated", "", "rejected")
 LINE = Problem("annotations/cat.txt", 3, "no such image", "im9", "rejected")
-NOTE = Problem("annotations/cat.txt", 0, "blank lines", "2", "noted")
+NOTE = Problem("annotations/notes.md", 0, "not a label file", "ignored", "noted")
 
 
-def test_notes_stop_nothing() -> None:
+def test_noted_problems_are_accepted() -> None:
     check_problems([NOTE] * 50, 1, 1, "fail", 0)
 
 
-def test_the_first_rejection_stops_where_the_user_wants_it() -> None:
+def test_first_rejection_stops_if_on_problem_is_fail() -> None:
     check_problems([PHOTO, LINE], 100, 100, "reject", 0.01)
     with pytest.raises(InputError, match=r"1 rejected \(resize\.on_problem is fail\)"):
         check_problems([LINE], 100, 100, "fail", 1)
 
 
 @pytest.mark.parametrize(("problem", "what"), [(PHOTO, "photos"), (LINE, "label lines")])
-def test_a_share_of_photos_or_lines_stops_with_a_table(problem: Problem, what: str) -> None:
+def test_too_many_rejections_stop_with_a_table(problem: Problem, what: str) -> None:
     check_problems([problem], 100, 100, "reject", 0.01)
-    with pytest.raises(InputError, match=f"2 of 199 {what} is over") as caught:
+    with pytest.raises(InputError, match=f"2 of 199 {what} exceed resize.max_rejected") as caught:
         check_problems([problem, problem], 199, 199, "reject", 0.01)
     assert f"  {problem.place}  {problem.text}\n" in str(caught.value)
 
 
-def test_the_table_is_cut() -> None:
+def test_long_table_is_cut() -> None:
     with pytest.raises(InputError) as caught:
         check_problems([PHOTO] * 300, 300, 1, "reject", 0.5)
     assert str(caught.value).count("truncated") == SHOWN

@@ -30,7 +30,7 @@ TARGETS = {
 }
 LABEL_PROBLEMS = [
     Problem("annotations/cat.txt", 7, "no such image", "im99", "rejected"),
-    Problem("annotations/cat.txt", 0, "blank lines", "2", "noted"),
+    Problem("annotations/notes.md", 0, "not a label file", "ignored", "noted"),
 ]
 
 
@@ -41,7 +41,7 @@ def manifest() -> pd.DataFrame:
     return table
 
 
-def test_duplicates_are_listed_with_the_labels_they_dispute(manifest: pd.DataFrame) -> None:
+def test_duplicates_are_listed_with_conflicting_labels(manifest: pd.DataFrame) -> None:
     assert tabulate_duplicates(manifest).to_numpy().tolist() == [
         ["aa", "images/im1.jpg", "exact", "cat", "dog"],
         ["aa", "images/im5.jpg", "exact", "cat;dog", "dog"],
@@ -50,7 +50,7 @@ def test_duplicates_are_listed_with_the_labels_they_dispute(manifest: pd.DataFra
     ]
 
 
-def test_counts(manifest: pd.DataFrame) -> None:
+def test_summary_counts_files_labels_and_duplicates(manifest: pd.DataFrame) -> None:
     summary = summarize(manifest, LABEL_PROBLEMS, tabulate_duplicates(manifest))
     assert summary == {
         "files": 5,
@@ -66,14 +66,14 @@ def test_counts(manifest: pd.DataFrame) -> None:
         "labels": {"cat": 2, "dog": 2},
         "unlabelled": 1,
         "shorter_side": {"min": 200, "median": 337, "max": 375},
-        "label_problems": {"blank lines": 1, "no such image": 1},
+        "label_problems": {"no such image": 1, "not a label file": 1},
         "duplicate_groups": 2,
         "duplicate_photos": 4,
         "conflicting_groups": 2,
     }
 
 
-def test_the_page_shows_every_kind_and_escapes_what_it_quotes(
+def test_page_shows_every_kind_of_remark_and_escapes_text(
     manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
@@ -81,33 +81,37 @@ def test_the_page_shows_every_kind_and_escapes_what_it_quotes(
     write_verification_report(tmp_path, manifest, problems, images)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (
-        "5 files: 3 kept, 1 converted, 1 rejected.",
-        "2 groups of duplicates with 4 photos; in 2 of them the labels differ.",
+        "Files: 5 (3 kept, 1 converted, 1 rejected).",
+        "Groups of duplicates: 2, with 4 photos. Groups with different labels: 2.",
         "<h3>grayscale (1, converted)</h3>",
         "<h3>wrong extension (1, kept)</h3>",
         "<h3>truncated (1, rejected)</h3>",
         "&lt;b&gt;early&lt;/b&gt;",
         "<td>annotations/cat.txt:7</td><td>no such image: im99</td><td>rejected</td>",
-        "2 photos, near: labels differ in dog",
+        "2 photos, near; different labels: dog",
     ):
         assert text in page, text
     assert page.count("<img") == 1 + 3 + 4  # the histogram, three remarks, four duplicates
     assert "http" not in page
     table = pd.read_csv(tmp_path / "problems.csv", keep_default_na=False)
-    assert table["file"].tolist() == ["images/im4.jpg", *["annotations/cat.txt"] * 2]
+    assert table["file"].tolist() == [
+        "images/im4.jpg",
+        "annotations/cat.txt",
+        "annotations/notes.md",
+    ]
     assert json.loads((tmp_path / "summary.json").read_text())["files"] == 5
     assert (tmp_path / "sizes.png").stat().st_size > 5000
 
 
-def test_a_clean_data_set_has_a_short_page(tmp_path: Path) -> None:
+def test_dataset_without_problems_has_a_short_page(tmp_path: Path) -> None:
     manifest = build_manifest(NAMES[:1], PHOTOS[:1], {"cat": np.ones(1, np.uint8)})
     write_verification_report(tmp_path, manifest, [], np.zeros((1, 16, 16, 3), np.uint8))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "No photo is there twice." in page
-    assert "Photos with a remark" not in page
+    assert "No duplicates found." in page
+    assert "Remarks on photos" not in page
 
 
-def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> None:
+def test_unknown_targets_are_counted_and_do_not_conflict(tmp_path: Path) -> None:
     targets = {
         "cat": np.array([1, 0, 0, 1, UNKNOWN], np.int8),
         "dog": np.array([0, UNKNOWN, 1, 0, 1], np.int8),
@@ -116,7 +120,7 @@ def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> No
     manifest = build_manifest(NAMES, PHOTOS, targets)
     manifest["duplicate_group"] = ["aa", "cc", "cc", "", "aa"]
     duplicates = tabulate_duplicates(manifest)
-    assert duplicates[["labels", "conflict"]].to_numpy().tolist() == [
+    assert duplicates[["labels", "conflicting_labels"]].to_numpy().tolist() == [
         ["cat", "dog"], ["dog;?cat", "dog"], ["?dog", ""], ["dog", ""]]  # fmt: skip
     summary = summarize(manifest, [], duplicates)
     assert summary["labels"] == {"cat": 1, "dog": 2, "sea": 0}
@@ -125,6 +129,6 @@ def test_what_is_not_known_is_counted_and_disputes_nothing(tmp_path: Path) -> No
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     write_verification_report(tmp_path, manifest, [], images)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "0 photos are known to carry no label" in page
-    assert "2 of 12 entries (a photo and a label) are not known" in page
-    assert "<th>label that is not known</th>" in page
+    assert "Photos without labels: 0." in page
+    assert "Unknown targets: 2 of 12" in page
+    assert "<th>unknown label</th>" in page

@@ -13,11 +13,11 @@ from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import split_system_files
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_source_file
 from phototag.verification.labels import (
+    find_invalid_names,
     image_number,
-    is_about_photo,
+    is_photo_metadata,
     normalize,
-    parse_annotation,
-    refuse_names,
+    parse_label_file,
 )
 
 STRICT = "_r1"  # MIRFLICKR's suffix of label files that list only clear cases
@@ -28,7 +28,7 @@ def recognize(source: Source) -> bool:
     names = source.names or ()
     if all(image_number(name) is None for name in names):
         return False
-    texts = [name for name in names if _is_text(name) and not is_about_photo(name)]
+    texts = [name for name in names if _is_text(name) and not is_photo_metadata(name)]
     given = source.options.annotations is not None
     return given or any(_is_label_file(source.path, name) for name in texts)
 
@@ -45,7 +45,7 @@ def read(source: Source) -> SourceDataset:
     notes: list[str] = []
     _note_skipped(notes, "files not named imN.jpg", set(names) - set(photos))
     photos.sort(key=lambda name: image_number(name) or 0)
-    for name, reason in refuse_names(photos).items():
+    for name, reason in find_invalid_names(photos).items():
         raise InputError(f"{source.path / name}: {reason}; remove one of them")
     annotations = source.options.annotations or source.path
     files, unknown_files = _find_label_files(annotations, source.options.potential, notes)
@@ -70,7 +70,7 @@ def _find_label_files(
     unknown = _list_in_folder(texts, "unknown") if annotations else set()
     label_files = annotations or texts
     _note_skipped(notes, "texts outside of annotations/", texts - label_files - unknown)
-    about_photos = {name for name in label_files if is_about_photo(name)}
+    about_photos = {name for name in label_files if is_photo_metadata(name)}
     _note_skipped(notes, "texts about single photos", about_photos)
     prose = {name for name in label_files - about_photos if not _is_label_file(source, name)}
     _note_skipped(notes, "texts that do not start with an image number", prose)
@@ -109,7 +109,7 @@ def _read_label_files(
     """Return the labels of each photo number; note listed numbers without a photo."""
     labels: dict[int | None, set[str]] = {number: set() for number in numbers}
     for label, name in sorted(files.items()):
-        lines, problems = parse_annotation(_read_text(source, name).encode(), name)
+        lines, problems = parse_label_file(_read_text(source, name).encode(), name)
         for problem in problems:
             if problem.line:
                 raise InputError(f"{problem.place}: {problem.text}")

@@ -15,7 +15,7 @@ from phototag.base.params import describe_validation_error
 from phototag.dataset.manifest import check_labels
 from phototag.decoding.sources import read_file
 from phototag.decoding.system_files import is_system_file
-from phototag.verification.labels import is_about_photo, normalize
+from phototag.verification.labels import is_photo_metadata, normalize
 from phototag.verification.listing import Listing, decode_text, read_listing
 
 Nested = Literal["all", "outer", "inner"]
@@ -224,7 +224,7 @@ def check_label(label: str, location: object) -> str:
     label = normalize(label).strip()
     file = f"{label}.txt"
     too_long = len(label.encode(errors="replace")) > MAX_LABEL_BYTES
-    reserved = is_system_file(file) or is_about_photo(file)
+    reserved = is_system_file(file) or is_photo_metadata(file)
     if not label or too_long or reserved or _FORBIDDEN.search(label):
         raise InputError(f"{location}: label {label[:40]!r} cannot be a file name: rename it")
     try:

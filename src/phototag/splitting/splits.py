@@ -107,8 +107,9 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
         empty = list(rows.loc[rows["positives"] == 0, "split"])
         if empty:
             warnings.append(
-                f"label {label!r} has no photos in {', '.join(empty)} ({rows['positives'].sum()} in "
-                "total): its scores are unreliable; add photos that show it"
+                f"label {label!r} has no photos in {', '.join(empty)} "
+                f"({rows['positives'].sum()} in total): its scores are unreliable; add photos that "
+                "show it"
             )
     return warnings
 
@@ -138,8 +139,8 @@ def _balance(
     kind_of = kind_of.reshape(-1)
     num_splits = len(edges) - 1
     quota = np.diff(edges)[:, None] * counts.sum(axis=0)
-    # A label without positives and a split with fraction 0 have quota 0. The small divisor makes any
-    # photo there expensive.
+    # A label without positives and a split with fraction 0 have quota 0. The small divisor makes
+    # any photo there expensive.
     weight = 1 / np.maximum(quota, 1e-3) ** 2
     have = np.zeros_like(quota)
     np.add.at(have, assigned, counts)

@@ -1,1 +1,1 @@
-"""Verification of photos and label files: decisions, labels, duplicates, corrections, report."""
+"""Verification of a dataset: photos, label files, duplicates, corrections, and the report."""

@@ -1,8 +1,7 @@
-"""Corrections: what people answered about single labels, one row an answer.
+"""Corrections: answers of people about single labels, read from data/corrections.csv.
 
-The source of the photos is never touched. The file only grows, and travels by git; the stage that
-reads the label files applies it. A photo is known by its content, so that corrections survive other
-names and numbers.
+The file has one row per answer, and rows are only appended. Photos are identified by their content,
+so an answer holds for a renamed photo and for each copy. The source of the photos is not changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.errors import InputError
-from phototag.dataset.manifest import escape_name
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.verification.listing import read_listing
@@ -21,23 +19,22 @@ from phototag.verification.problems import Problem
 
 ANSWERS = {"yes": 1, "no": 0, "unsure": UNKNOWN}
 WORDS = {target: answer for answer, target in ANSWERS.items()}
-UNDO = "undo"  # in place of a ranking: the answer before is taken back
+UNDO = "undo"  # value of `ranking` in a row that takes back the person's previous answer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One row: whether a photo carries a label.
+    """A row of the corrections file: whether a photo carries a label.
 
     Attributes:
-        file: The source file, for people.
-        sha256: Of the source file's bytes, which says what photo it is.
-        label: The label.
+        file: Source file, for information.
+        sha256: SHA-256 of the source file, which identifies the photo.
+        label: Label that the answer is about.
         answer: yes | no | unsure.
-        old: What stood there before, in the same words.
-        who: Gave the answer.
-        when: ISO 8601, with a time zone; without one it counts as UTC.
-        ranking: By which the question was asked; `UNDO` where an answer is taken back, and what
-            stood there before is the answer.
+        old: Value before the answer: yes | no | unsure.
+        who: Person who answered.
+        when: Time in ISO 8601; UTC if it has no time zone.
+        ranking: Ranking that asked the question, or `UNDO`.
     """
 
     file: str
@@ -51,7 +48,7 @@ class Answer:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """The photo's hash and the label, which it is about."""
+        """SHA-256 of the photo and the label."""
         return self.sha256, self.label
 
 
@@ -60,7 +57,13 @@ COLUMNS = tuple(field.name for field in fields(Answer))
 
 @dataclass(frozen=True)
 class Change:
-    """An entry that is no longer what the label files say: the photo's position, label, answer."""
+    """A target that answers changed.
+
+    Attributes:
+        photo: Position of the photo among all source files.
+        label: Label of the target.
+        answer: yes | no | unsure.
+    """
 
     photo: int
     label: str
@@ -68,34 +71,31 @@ class Change:
 
 
 def read_answers(path: Path) -> dict[int, Answer]:
-    """Read all answers, by the line on which each stands, the oldest first.
+    """Read the corrections file: line number -> answer, the oldest answer first.
 
-    They are put in order by their time: git joins what two people appended in any order. Of one
-    time, the order of the file counts. Without a file there are none.
+    Answers are sorted by time, because git may join the rows of two people in any order; answers of
+    the same time keep the order of the file. A missing file has no answers.
 
     Raises:
-        InputError: The file is no such CSV; the message names the line.
+        InputError: The file is not a valid corrections file; the message names the line.
     """
     return parse_answers(path.read_bytes(), str(path)) if path.exists() else {}
 
 
 def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
-    """Read the file's bytes, as `read_answers` does; `path` is for messages."""
+    """Parse the content of a corrections file, as `read_answers`; `path` is for error messages."""
     table = read_listing(data, path)
+    names = ",".join(COLUMNS)
     if table.rows and not set(COLUMNS) <= set(table.columns):
-        raise InputError(
-            f"{path}:{table.header_line}: the first line must name the columns {','.join(COLUMNS)}"
-        )
+        raise InputError(f"{path}:{table.header_line}: the first line must be {names}")
     answers, times = {}, {}
     for row in table.rows:
-        place, cells = f"{path}:{row.line}", [row.cells.get(name, "") for name in COLUMNS]
-        answer = Answer(*cells)
+        place = f"{path}:{row.line}"
+        answer = Answer(*[row.cells.get(name, "") for name in COLUMNS])
         if row.extra or not (answer.sha256 and answer.label):
-            raise InputError(
-                f"{place}: no answer: a row is {','.join(COLUMNS)}; mend the line or take it out"
-            )
+            raise InputError(f"{place}: expected the cells {names}: fix or remove the line")
         if answer.answer not in ANSWERS:
-            raise InputError(f"{place}: the answer is {answer.answer!r}: write yes, no or unsure")
+            raise InputError(f"{place}: answer is {answer.answer!r}: write yes, no or unsure")
         try:
             time = datetime.fromisoformat(answer.when)
         except ValueError:
@@ -108,83 +108,64 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last answer about each entry: later answers win."""
+    """Return the last answer about each photo and label.
+
+    Args:
+        answers: Answers, the oldest first.
+    """
     return {answer.entry: answer for answer in answers}
 
 
 def apply_answers(
     targets: Mapping[str, np.ndarray],
-    files: Sequence[str],
     photos: Sequence[Photo],
     answers: Mapping[int, Answer],
-    place: str,
+    path: str,
 ) -> tuple[list[Change], list[Problem]]:
-    """Write the last answer about each entry into the targets, in place.
+    """Write the last answer about each photo and label into the targets, in place.
 
-    An answer holds for every file of the same bytes.
+    An answer holds for all files with the same content.
 
     Args:
         targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
-        files: Their names, [num_files].
-        photos: What was decided about each, [num_files].
-        answers: Of `read_answers`.
-        place: The answers' file, for the problems.
+        photos: Decision about each file, [num_files].
+        answers: Line number -> answer, returned by `read_answers`.
+        path: Path of the corrections file, for the problems.
 
     Returns:
-        What changed, and the answers that found no place, which are noted.
-
-    Raises:
-        InputError: After that, a label is known for no photo.
+        Targets that changed, and answers that could not be applied.
     """
     rows: dict[str, list[int]] = {}
     for row, photo in enumerate(photos):
         if photo.decision != "rejected":
             rows.setdefault(photo.sha256, []).append(row)
-    present, rejected = {escape_name(file) for file in files}, {photo.sha256 for photo in photos}
     changes, problems = [], []
     lines = {answer.entry: line for line, answer in answers.items()}
     for entry, answer in latest_answers(answers.values()).items():
-        missing = (
-            "a correction of a label that is not learned"
-            if answer.label not in targets
-            else ""
-            if answer.sha256 in rows
-            else "a correction of a photo that is rejected"
-            if answer.sha256 in rejected
-            else "a correction of a photo that has changed"
-            if answer.file in present
-            else "a correction of a photo that is gone"
-        )
-        if missing:
-            told = f"{answer.file}, {answer.label} {answer.answer}"
-            problems.append(Problem(place, lines[entry], missing, told, "noted"))
+        if answer.label not in targets or answer.sha256 not in rows:
+            reason = "no photo has this content"
+            if answer.label not in targets:
+                reason = "the label is not in data.labels"
+            detail = f"{answer.file}, {answer.label} {answer.answer}: {reason}"
+            problems.append(Problem(path, lines[entry], "answer not applied", detail, "noted"))
             continue
         column = targets[answer.label]
         for row in rows[answer.sha256]:
             if column[row] != ANSWERS[answer.answer]:
                 column[row] = ANSWERS[answer.answer]
                 changes.append(Change(row, answer.label, answer.answer))
-    kept = np.sort([row for group in rows.values() for row in group]).astype(int)
-    for label in {change.label for change in changes}:
-        if (targets[label][kept] == UNKNOWN).all():
-            raise InputError(
-                f"{place} leaves {label!r} known for no photo: answer yes or no for some, or take "
-                "the label out (data.labels names those to learn)"
-            )
     return changes, problems
 
 
-def remark_changes(photos: Sequence[Photo], changes: Sequence[Change]) -> list[Photo]:
-    """Say with each photo what was corrected, as one remark more."""
-    told: dict[int, list[str]] = {}
+def add_correction_remarks(photos: Sequence[Photo], changes: Sequence[Change]) -> list[Photo]:
+    """Append a remark such as `corrected: cat yes, dog no` to the reasons of corrected photos."""
+    corrections: dict[int, list[str]] = {}
     for change in changes:
-        # Remarks are told apart by semicolons.
-        told.setdefault(change.photo, []).append(
-            f"{change.label} {change.answer}".replace(";", ",")
-        )
+        # Semicolons separate remarks.
+        text = f"{change.label} {change.answer}".replace(";", ",")
+        corrections.setdefault(change.photo, []).append(text)
     remarked = list(photos)
-    for row, words in told.items():
-        remark = f"corrected: {', '.join(words)}"
-        reason = photos[row].reason
-        remarked[row] = replace(photos[row], reason=f"{reason}; {remark}" if reason else remark)
+    for row, texts in corrections.items():
+        remarks = [photos[row].reason, f"corrected: {', '.join(texts)}"]
+        remarked[row] = replace(photos[row], reason="; ".join(filter(None, remarks)))
     return remarked

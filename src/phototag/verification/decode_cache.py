@@ -1,6 +1,7 @@
-"""What an earlier run decoded: of the same bytes, settings and code the pixels are the same.
+"""Cache of decoded photos: unchanged files are not decoded again in the next run.
 
-A corrected label, or a hundred photos more, then costs no more than reading the others' files.
+The pixels depend on a file's bytes, the settings, the code of `phototag.decoding` and the installed
+decoders. After correcting a label or adding photos, only new and changed files are decoded.
 """
 
 import os
@@ -10,69 +11,74 @@ from pathlib import Path
 
 import numpy as np
 
+import phototag.decoding
 from phototag.base.files import content_key, read_json, replace_file, write_json
 from phototag.dataset.manifest import DECIDED
 from phototag.decoding.photos import Photo
 
-NOTE = "photos.json"
+INDEX = "photos.json"
 
 
 def decoding_key(size: int, min_side: int, max_pixels: int) -> str:
-    """Return the key of everything but a file's name and bytes that decides what becomes of it."""
-    code = sorted(Path(__file__).parent.glob("*.py"))
-    settings = [size, min_side, max_pixels, version("pillow"), _heif_version()]
-    return content_key(settings, code)
+    """Return a hash of all that determines a decoded photo, other than the file itself."""
+    code = sorted(Path(phototag.decoding.__file__).parent.glob("*.py"))
+    decoders = [_installed_version(name) for name in ("pillow", "pillow-heif")]
+    return content_key([size, min_side, max_pixels, *decoders], code)
 
 
 def save_decode_cache(
     folder: Path, key: str, names: Sequence[str], photos: Sequence[Photo], images: Path
 ) -> None:
-    """Keep what was decoded, in place of what was kept before.
+    """Replace the cache by the photos of this run.
 
-    The array is linked, so that it takes no room; where that cannot be, nothing is kept.
+    The cache holds a hard link to the array, which takes no disk space. On a file system without
+    hard links, nothing is cached.
 
     Args:
-        folder: Where.
-        key: Of `decoding_key`.
-        names: Files, [num_files].
-        photos: What was decided about each, [num_files].
-        images: The array of those that were not rejected, in this order.
+        folder: Folder of the cache.
+        key: Key returned by `decoding_key`.
+        names: Source files, [num_files].
+        photos: Decision about each file, [num_files].
+        images: Packed array of the photos that are not rejected, in the same order.
     """
     decided = [
         [name, *(getattr(photo, column) for column in DECIDED)]
         for name, photo in zip(names, photos, strict=True)
         if photo.decision != "rejected"
     ]
-    # The array's name follows from what it holds: a note never goes with another array.
+    # The array's name is a hash of the index, so an index never refers to another run's array.
     array = folder / f"{content_key([key, decided], [])}.npy"
     try:
         with replace_file(array) as temporary:
             os.link(images, temporary)
     except OSError:
         return
-    write_json(folder / NOTE, {"key": key, "array": array.name, "photos": decided})
+    write_json(folder / INDEX, {"key": key, "array": array.name, "photos": decided})
     for other in folder.glob("*.npy"):
         if other != array:
             other.unlink(missing_ok=True)
 
 
 def load_decode_cache(folder: Path, key: str) -> dict[str, Photo]:
-    """Return what was kept under this key: file -> photo, whose pixels stay on disk until used."""
+    """Return the cached photos by file name; empty if the cache has another key or is damaged.
+
+    The pixels are memory-mapped.
+    """
     try:
-        note = read_json(folder / NOTE)
-        array = np.load(folder / note["array"], mmap_mode="r")
+        index = read_json(folder / INDEX)
+        array = np.load(folder / index["array"], mmap_mode="r")
     except (OSError, ValueError):
         return {}
-    if note["key"] != key or len(array) != len(note["photos"]):
+    if index["key"] != key or len(array) != len(index["photos"]):
         return {}
     return {
         name: Photo(**dict(zip(DECIDED, decided, strict=True)), pixels=pixels)
-        for (name, *decided), pixels in zip(note["photos"], array, strict=True)
+        for (name, *decided), pixels in zip(index["photos"], array, strict=True)
     }
 
 
-def _heif_version() -> str:
+def _installed_version(package: str) -> str:
     try:
-        return version("pillow-heif")
+        return version(package)
     except PackageNotFoundError:
         return ""

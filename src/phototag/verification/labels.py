@@ -1,7 +1,7 @@
-"""Label files: one file a class, one image number a line.
+"""Label files: one file per class, one image number per line.
 
-`annotations/CLASS.txt` names the photos that carry CLASS, `unknown/CLASS.txt`, where there is one,
-those of which nobody has said whether they do. All others do not.
+`annotations/CLASS.txt` lists the photos that carry the label CLASS. `unknown/CLASS.txt`, which is
+optional, lists the photos for which nobody has decided. All other photos do not carry the label.
 """
 
 import re
@@ -16,25 +16,24 @@ import numpy as np
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import read_file
-from phototag.decoding.system_files import is_system_file
 from phototag.verification.problems import Problem
 
-# Up to 18 digits: what fits into 64 bits.
+# Numbers of up to 18 digits fit into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-# MIRFLICKR's texts about single photos, which may begin with a number (a tag "2007").
-_ABOUT_A_PHOTO = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
+# MIRFLICKR has text files with the metadata of single photos; they may begin with a number.
+_METADATA = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """All label files together.
+    """The content of all label files.
 
     Attributes:
-        targets: Label, in NFC -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]; in
-            alphabetical order.
-        problems: What the user should know.
-        num_lines: Lines with an entry, in all files.
+        targets: Label -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]; in alphabetical
+            order, names in Unicode's composed form (NFC).
+        problems: Problems of the label files.
+        num_lines: Number of lines with an entry in all files.
     """
 
     targets: dict[str, np.ndarray]
@@ -43,76 +42,64 @@ class Labels:
 
 
 def image_number(name: str) -> int | None:
-    """Return N of a file named imN.jpg (any extension), or None for any other name."""
+    """Return N of a file named imN.jpg (any extension), or None for other names."""
     match = _IMAGE_NAME.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
-def is_about_photo(name: str) -> bool:
-    """Tell a text about one photo, such as im1.txt or meta/tags/tags1.txt, from a label file."""
-    return _ABOUT_A_PHOTO.fullmatch(name) is not None or image_number(name) is not None
+def is_photo_metadata(name: str) -> bool:
+    """Return whether a text file describes one photo, such as im1.txt or meta/tags/tags1.txt."""
+    return _METADATA.fullmatch(name) is not None or image_number(name) is not None
 
 
 def normalize(text: str) -> str:
-    """Return text in Unicode's composed form (NFC): macOS writes names in the decomposed one."""
+    """Return text in Unicode's composed form (NFC); macOS writes names in the decomposed form."""
     return unicodedata.normalize("NFC", text)
 
 
-def refuse_names(names: Sequence[str]) -> dict[str, str]:
-    """Find the files that cannot be taken because of their name.
+def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
+    """Return the files whose names are invalid, with the reason.
 
-    Returns:
-        File -> reason; of two files of one number neither is taken, since a label could mean
-        either.
+    All files that share a number are invalid, because a label could mean any of them.
     """
     numbers = [image_number(name) for name in names]
     count = Counter(numbers)
     first = {number: name for name, number in zip(names[::-1], numbers[::-1], strict=True)}
-    refused = {}
+    invalid = {}
     for name, number in zip(names, numbers, strict=True):
-        if is_system_file(name):
-            refused[name] = "left by the operating system"
-        elif number is None:
-            refused[name] = "wrong name: not imN.jpg, with a number N"
+        if number is None:
+            invalid[name] = "wrong name: expected imN.jpg with a number N"
         elif count[number] > 1:
-            twin = first[number] if first[number] != name else "another file"
-            refused[name] = f"same number: as {twin}"
-    return refused
+            other = first[number] if first[number] != name else "another file"
+            invalid[name] = f"same number: {number} is also the number of {other}"
+    return invalid
 
 
-def parse_annotation(data: bytes, name: str) -> tuple[dict[int, int], list[Problem]]:
+def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Problem]]:
     """Parse one label file.
 
     Args:
-        data: The file's bytes, UTF-8.
-        name: The file's name, for the problems.
+        data: Content of the file, UTF-8; blank lines are ignored.
+        name: Name of the file, for the problems.
 
     Returns:
-        Image number -> line number, from 1; and the problems: lines that are no image number are
-        rejected, a number that stands twice counts once, and a byte order mark, Windows line ends
-        and blank lines are noted.
+        Image number -> line number, from 1; and problems: lines without an image number are
+        rejected, repeated numbers are noted.
     """
     problems = []
-    if data.startswith(b"\xef\xbb\xbf"):
-        problems.append(Problem(name, 0, "byte order mark", "", "noted"))
-    if b"\r" in data:
-        problems.append(Problem(name, 0, "Windows line ends", "", "noted"))
     lines: dict[int, int] = {}
-    blank = 0
-    for line_number, line in enumerate(_split_lines(data), start=1):
-        entry = line.strip()
+    text = data.decode("utf-8-sig", errors="replace")
+    for line, entry in enumerate(map(str.strip, text.splitlines()), start=1):
         if not entry:
-            blank += 1
-        elif not _NUMBER.fullmatch(entry):
+            continue
+        if not _NUMBER.fullmatch(entry):
             shown = repr(entry if len(entry) <= 40 else f"{entry[:40]}...")
-            problems.append(Problem(name, line_number, "not an image number", shown, "rejected"))
+            problems.append(Problem(name, line, "not an image number", shown, "rejected"))
         elif int(entry) in lines:
-            twice = f"{int(entry)}, as on line {lines[int(entry)]}"
-            problems.append(Problem(name, line_number, "the same number twice", twice, "noted"))
+            detail = f"{int(entry)}, first on line {lines[int(entry)]}"
+            problems.append(Problem(name, line, "repeated image number", detail, "noted"))
         else:
-            lines[int(entry)] = line_number
-    if blank:
-        problems.append(Problem(name, 0, "blank lines", str(blank), "noted"))
+            lines[int(entry)] = line
     return lines, problems
 
 
@@ -123,66 +110,56 @@ def read_labels(
     expected: Sequence[str] = (),
     unknown: Sequence[str] = (),
 ) -> Labels:
-    """Read the label files as columns of 1, 0 and `UNKNOWN`.
+    """Read the label files as targets.
 
     Args:
         source: A folder or zip.
-        files: The files in its annotations/ folder.
-        names: The photos; one whose name holds no number carries no label.
-        expected: The labels to read; empty for those of all files.
-        unknown: The files in its unknown/ folder.
+        files: Files in its folder `annotations`.
+        names: Photos; one whose name has no number carries no label.
+        expected: Labels to read; omit to read those of all files.
+        unknown: Files in its folder `unknown`.
 
     Raises:
-        InputError: There is no label file, an expected one is missing, one is unreadable, or two
-            have one name; a photo both carries a label and is not known to, or a label is known
-            for no photo.
+        InputError: There is no label file, one is missing or unreadable, two have the same name, or
+            a photo is listed both as carrying a label and as unknown.
     """
     wanted = {normalize(label) for label in expected}
     paths, problems = _find_label_files(source, files, "annotations", wanted)
-    doubtful, more = _find_label_files(source, unknown, "unknown", wanted)
+    unknown_paths, more = _find_label_files(source, unknown, "unknown", wanted)
     problems += more
     if not paths:
-        raise InputError(f"{source} has no label file (annotations/CLASS.txt)")
+        raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
     if missing := [label for label in expected if normalize(label) not in paths]:
         raise InputError(
-            f"{source} has no annotations/{missing[0]}.txt: add it, or take {missing[0]!r} out of "
+            f"{source} has no annotations/{missing[0]}.txt: add it, or remove {missing[0]!r} from "
             "data.labels"
         )
-    if alone := sorted(doubtful.keys() - paths.keys()):
+    if alone := sorted(unknown_paths.keys() - paths.keys()):
         raise InputError(
-            f"{source / doubtful[alone[0]]} has no annotations/{alone[0]}.txt beside it: add that, "
-            f"empty where no photo is known to carry {alone[0]!r}"
+            f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
+            "(empty if no photo carries the label)"
         )
-
     rows: dict[int, list[int]] = {}
     for row, name in enumerate(names):
         number = image_number(name)
         if number is not None:
             rows.setdefault(number, []).append(row)
     targets, num_lines = {}, 0
-    for label, name in paths.items():
+    for label, path in paths.items():
         column = targets[label] = np.zeros(len(names), np.int8)
-        lines, found = _read_numbers(source, name)
-        if not lines:
-            found.append(Problem(name, 0, "a label without a photo", "", "noted"))
-        problems += [*found, *_mark(column, 1, rows, lines, name)]
-        num_lines += len(lines) + sum(problem.line > 0 for problem in found)
-        if label not in doubtful:
+        carried, found = _read_label_file(source, path)
+        num_lines += len(carried) + len(found)
+        problems += [*found, *_mark(column, 1, rows, carried, path)]
+        if label not in unknown_paths:
             continue
-        doubts, found = _read_numbers(source, doubtful[label])
-        problems += [*found, *_mark(column, UNKNOWN, rows, doubts, doubtful[label])]
-        num_lines += len(doubts) + sum(problem.line > 0 for problem in found)
-        for number in sorted(doubts.keys() & lines.keys())[:1]:
+        unknown_path = unknown_paths[label]
+        undecided, found = _read_label_file(source, unknown_path)
+        num_lines += len(undecided) + len(found)
+        problems += [*found, *_mark(column, UNKNOWN, rows, undecided, unknown_path)]
+        for number in sorted(undecided.keys() & carried.keys())[:1]:
             raise InputError(
-                f"{source / doubtful[label]}:{doubts[number]}: im{number} stands in {name} too, on "
-                f"line {lines[number]}: either it is known to carry {label!r} or it is not; take "
-                "it out of one of them"
-            )
-        if rows and rows.keys() <= doubts.keys():
-            raise InputError(
-                f"{source / doubtful[label]} names every photo, so that {label!r} is known for "
-                "none: take it out and the label with it (data.labels names those to learn), or "
-                "label some photos"
+                f"{source / unknown_path}:{undecided[number]}: im{number} is also on line "
+                f"{carried[number]} of {path}: remove it from one of the files"
             )
     return Labels(targets, problems, num_lines)
 
@@ -190,44 +167,51 @@ def read_labels(
 def _find_label_files(
     source: Path, files: Sequence[str], folder: str, wanted: set[str]
 ) -> tuple[dict[str, str], list[Problem]]:
-    """Return label -> file of what lies in a folder, and what was passed over."""
+    """Return label -> label file for the files of a folder, and the files that are ignored.
+
+    Args:
+        source: A folder or zip, for error messages.
+        files: Files in the folder, also in its subfolders.
+        folder: Name of the folder in lower case.
+        wanted: Labels to read in NFC; empty for all.
+    """
     problems: list[Problem] = []
-    about: list[str] = []
+    metadata: list[str] = []
     paths: dict[str, str] = {}
     for name in sorted(files, key=normalize):
         path = PurePosixPath(name)
         label = normalize(path.stem)
-        in_place = path.parent.name.casefold() == folder
-        if is_about_photo(name) and label not in wanted:
-            about.append(name)
-        elif path.suffix.lower() != ".txt" or not in_place or is_system_file(name):
-            problems.append(Problem(name, 0, "not a label file", "passed over", "noted"))
+        if is_photo_metadata(name) and label not in wanted:
+            metadata.append(name)
+        elif path.suffix.lower() != ".txt" or path.parent.name.casefold() != folder:
+            problems.append(Problem(name, 0, "not a label file", "ignored", "noted"))
         elif wanted and label not in wanted:
-            problems.append(Problem(name, 0, "an unknown class", "not in data.labels", "noted"))
+            problems.append(Problem(name, 0, "unused label file", "not in data.labels", "noted"))
         elif label in paths:
             raise InputError(
-                f"{paths[label]} and {name} in {source} are label files of one name: join them"
+                f"{paths[label]} and {name} in {source} are label files of the same label: join "
+                "them"
             )
         else:
             paths[label] = name
-    if about:
-        passed = f"{len(about)} passed over"
-        problems.append(Problem(about[0], 0, "texts about single photos", passed, "noted"))
+    if metadata:
+        detail = f"{len(metadata)} files ignored"
+        problems.append(Problem(metadata[0], 0, "metadata of single photos", detail, "noted"))
     return paths, problems
 
 
-def _read_numbers(source: Path, name: str) -> tuple[dict[int, int], list[Problem]]:
+def _read_label_file(source: Path, name: str) -> tuple[dict[int, int], list[Problem]]:
     try:
         data = read_file(source, name)
     except InputError as error:
         raise InputError(f"{source / name}: {error}") from None
-    return parse_annotation(data, name)
+    return parse_label_file(data, name)
 
 
 def _mark(
     column: np.ndarray, value: int, rows: dict[int, list[int]], lines: dict[int, int], name: str
 ) -> list[Problem]:
-    """Write a value for the photos that a file names; those that are not there are told."""
+    """Write a value into the rows of the listed photos; return a problem per missing photo."""
     problems = []
     for number, line in lines.items():
         if number in rows:
@@ -235,10 +219,3 @@ def _mark(
         else:
             problems.append(Problem(name, line, "no such image", f"im{number}", "rejected"))
     return problems
-
-
-def _split_lines(data: bytes) -> list[str]:
-    # Only \n, \r\n and \r end a line: str.splitlines would also take form feeds and the like.
-    text = data.decode("utf-8-sig", errors="replace")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines if lines[-1] else lines[:-1]

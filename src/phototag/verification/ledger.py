@@ -1,4 +1,4 @@
-"""The ledger of a dataset: one row per source file, with the decision about it and its labels."""
+"""Writing of the manifest, which has one row per source file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,32 +23,40 @@ def build_manifest(
 
     Args:
         names: Source files, [num_files].
-        photos: What was decided about each, [num_files].
+        photos: Decision about each file, [num_files].
         targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
-        source_groups: The user's own group of each (photographer, album), [num_files].
+        source_groups: User's own group of each file (photographer, album), [num_files].
 
     Returns:
-        `COLUMNS`, then one column a label. The rows that are not rejected are, in order, the
-        rows of images.npy. No duplicates are filled in yet.
+        The columns `COLUMNS` and one column per label; duplicate_group is empty. The rows that are
+        not rejected are the rows of images.npy, in the same order.
 
     Raises:
-        InputError: As `check_labels`, or every file was rejected.
+        InputError: A label cannot be a column or is unknown for all photos, or all files were
+            rejected.
     """
     check_labels(targets)
     rows: dict[str, Sequence[object]] = {"file": [escape_name(name) for name in names]}
     rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
-    rows["reason"] = [escape_name(photo.reason) for photo in photos]  # may name another file
+    rows["reason"] = [escape_name(photo.reason) for photo in photos]  # may hold a file name
     blank = [""] * len(names)
     rows |= {"duplicate_group": blank, "source_group": source_groups or blank}
     manifest = pd.DataFrame({**rows, **targets})
-    if (manifest["decision"] == "rejected").all():
+    kept = manifest[manifest["decision"] != "rejected"]
+    if kept.empty:
         first = f" ({names[0]}: {photos[0].reason})" if names else ""
-        raise InputError(f"no usable photo among {len(names)} files{first}")
+        raise InputError(f"all {len(names)} files were rejected{first}: no photo is left")
+    for label in targets:
+        if (kept[label] == UNKNOWN).all():
+            raise InputError(
+                f"the label {label!r} is unknown for all photos: label some of them, or set "
+                "data.labels to the other labels"
+            )
     return manifest
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
-    """Write the manifest as CSV; the cell of a label that is not known stays empty."""
+    """Write the manifest as CSV, unknown targets as empty cells."""
     labels = label_names(manifest)
     partly = [label for label in labels if (manifest[label] == UNKNOWN).any()]
     manifest = manifest.replace(dict.fromkeys(partly, UNKNOWN), "")

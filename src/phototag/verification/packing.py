@@ -1,4 +1,4 @@
-"""Many photos to one array, decoded in several processes."""
+"""Decoding of many photos in parallel into one packed array."""
 
 import hashlib
 import io
@@ -15,36 +15,38 @@ from phototag.base.parallel import Backend, run_in_order
 from phototag.decoding.photos import MAX_PIXELS, Photo, prepare_photo
 from phototag.decoding.sources import read_file
 
-CHUNK = 32  # photos a task: large enough to hide the cost of sending a task to a worker
+CHUNK = 32  # photos per task, large enough to hide the cost of sending a task to a worker
 
 
 def prepare_photos(
     source: Path,
     names: Sequence[str],
     size: int,
-    refused: Mapping[str, str] | None = None,
+    invalid: Mapping[str, str] | None = None,
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
     backend: Backend = "loky",
     n_jobs: int = -1,
-    known: Mapping[str, Photo] | None = None,
+    cached: Mapping[str, Photo] | None = None,
 ) -> Iterator[Photo]:
-    """Prepare many photos in parallel and yield them in the order of `names`.
+    """Decode photos in parallel and yield them in the order of `names`.
 
     Args:
         source: A folder or zip.
-        names: Files in it.
-        size: Of the squares, in pixels a side.
-        refused: File -> reason, for files that are rejected whatever they hold.
-        min_side: As for `prepare_photo`.
-        max_pixels: As for `prepare_photo`.
-        backend: Of `run_in_order`; a cluster must see `source` under the same path.
-        n_jobs: As there.
-        known: Of `memory.load_decode_cache`; a file of these bytes is not decoded again.
+        names: Files in the source.
+        size: Side of the squares in pixels.
+        invalid: File -> reason, for files to reject because of their names.
+        min_side: Minimum of a photo's shorter side in pixels.
+        max_pixels: Maximum number of a photo's pixels.
+        backend: joblib backend; the machines of a cluster must see `source` under the same path.
+        n_jobs: Number of workers, -1 for one per core.
+        cached: File -> photo, returned by `load_decode_cache`. A file with the same content is not
+            decoded again.
     """
-    refused, known = refused or {}, known or {}
+    invalid, cached = invalid or {}, cached or {}
     tasks = [
-        (name, refused.get(name, ""), known[name].sha256 if name in known else "") for name in names
+        (name, invalid.get(name, ""), cached[name].sha256 if name in cached else "")
+        for name in names
     ]
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     work = partial(
@@ -52,16 +54,16 @@ def prepare_photos(
     )
     for chunk, photos in zip(chunks, run_in_order(work, chunks, backend, n_jobs), strict=True):
         for (name, *_), photo in zip(chunk, photos, strict=True):
-            yield photo or known[name]
+            yield photo or cached[name]
 
 
 def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
-    """Stream photos into one packed .npy file, uint8 [num_images, size, size, 3].
+    """Write photos to a packed .npy file, uint8 [num_images, size, size, 3].
 
-    Rejected photos take no row. The array is never held in memory.
+    Rejected photos have no row. Photos are written one by one, so the array is never in memory.
 
     Returns:
-        Every photo, the rejected ones included, without its pixels.
+        All photos, including the rejected ones, without their pixels.
     """
     decided = []
     num_images = 0
@@ -72,7 +74,7 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
                 file.write(photo.pixels.tobytes())
                 num_images += 1
             decided.append(replace(photo, pixels=None))
-        # NumPy pads the header so that the first dimension can grow in place.
+        # NumPy pads the header, so a larger first dimension fits into the same space.
         file.seek(0)
         _write_header(file, num_images, size)
     return decided
@@ -81,28 +83,23 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
 def _prepare_chunk(
     source: Path, tasks: Sequence[tuple[str, str, str]], size: int, min_side: int, max_pixels: int
 ) -> list[Photo | None]:
-    return [_prepare_file(source, *task, size, min_side, max_pixels) for task in tasks]
-
-
-def _prepare_file(
-    source: Path,
-    name: str,
-    refusal: str,
-    known: str,
-    size: int,
-    min_side: int,
-    max_pixels: int,
-) -> Photo | None:
-    """Prepare a file; None where its SHA-256 is the known one."""
-    try:
-        data = read_file(source, name)
-    except InputError as error:
-        return Photo("rejected", refusal or str(error))
-    if refusal:
-        return Photo("rejected", refusal, sha256=hashlib.sha256(data).hexdigest())
-    if known and hashlib.sha256(data).hexdigest() == known:
-        return None
-    return prepare_photo(data, size, PurePosixPath(name).suffix.lower(), min_side, max_pixels)
+    """Decode the files of a task; None stands for a photo that is in the cache."""
+    photos: list[Photo | None] = []
+    for name, invalid, cached_sha256 in tasks:
+        try:
+            data = read_file(source, name)
+        except InputError as error:
+            photos.append(Photo("rejected", invalid or str(error)))
+            continue
+        sha256 = hashlib.sha256(data).hexdigest()
+        if invalid:
+            photos.append(Photo("rejected", invalid, sha256=sha256))
+        elif sha256 == cached_sha256:
+            photos.append(None)
+        else:
+            extension = PurePosixPath(name).suffix.lower()
+            photos.append(prepare_photo(data, size, extension, min_side, max_pixels))
+    return photos
 
 
 def _write_header(file: io.BufferedWriter, num_images: int, size: int) -> None:

@@ -10,11 +10,21 @@ from phototag.dataset.params import DataParams
 
 
 class ResizeParams(ParamGroup):
-    """The group `resize`: size of the packed photos, and what is rejected."""
+    """The group `resize`: size of the packed photos, limits, and duplicates.
+
+    Attributes:
+        size: Side of the packed photos in pixels.
+        min_side: Minimum of a photo's shorter side in pixels; smaller photos are rejected.
+        max_pixels: Maximum number of a photo's pixels; larger photos are rejected.
+        on_problem: reject (reject up to `max_rejected`) | fail (stop at any rejection).
+        max_rejected: Maximum share of rejected photos, and of rejected label lines, 0..1.
+        duplicate_bits: Maximum number of differing bits in the hashes of near duplicates.
+        backend: joblib backend that decodes the photos.
+    """
 
     size: PositiveInt
     min_side: PositiveInt
-    # Pillow refuses to open larger files, whatever limit is set here.
+    # Pillow refuses to open larger files, regardless of this limit.
     max_pixels: Annotated[int, Field(gt=0, le=178_956_970)]
     on_problem: Literal["reject", "fail"]
     max_rejected: Share

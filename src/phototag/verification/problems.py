@@ -1,4 +1,4 @@
-"""What is wrong with the files of a data set, and when it is too much."""
+"""Problems of a dataset's files, and the limits above which they stop the pipeline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from typing import Literal
 
 from phototag.base.errors import InputError
 
-SHOWN = 20  # problems in the table that stops the pipeline
+SHOWN = 20  # maximum number of problems in the error message
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that the user should know about a file.
+    """A problem of a photo or a label file.
 
     Attributes:
-        file: Its path in the data set.
-        line: From 1; 0 for the file as a whole.
-        kind: What it is, in the same words each time.
-        detail: What exactly, in words; may be empty.
-        action: rejected (a photo or a line was left out) | noted (nothing was lost).
+        file: Path of the file in the dataset.
+        line: Line number from 1, or 0 if the problem concerns the whole file.
+        kind: Kind of problem, the same words for all problems of the kind.
+        detail: What was found; may be empty.
+        action: rejected (the photo or line is not used) | noted (everything is used).
     """
 
     file: str
@@ -29,49 +29,48 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """The file, with the line where there is one."""
+        """File, with the line number if there is one."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
     @property
     def text(self) -> str:
-        """The kind and the detail."""
+        """Kind and detail."""
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
 def check_problems(
     problems: Sequence[Problem], num_photos: int, num_lines: int, on_problem: str, share: float
 ) -> None:
-    """Stop where more was left out than the user allows.
+    """Check that no more photos and label lines were rejected than the user allows.
 
     Args:
-        problems: Of photos (line 0) and of label files.
-        num_photos: All files among the photos.
-        num_lines: All lines of the label files.
-        on_problem: reject (up to a share) | fail (at the first rejection).
-        share: The largest share of the photos, and of the lines, that may be left out, 0..1.
+        problems: Problems of photos (line 0) and label files.
+        num_photos: Number of photo files.
+        num_lines: Number of lines in all label files.
+        on_problem: reject (accept rejections up to `share`) | fail (accept none).
+        share: Maximum share of rejected photos, and of rejected label lines, 0..1.
 
     Raises:
-        InputError: With a table of what was left out, and where.
+        InputError: Too many were rejected; the message lists them.
     """
     rejected = [problem for problem in problems if problem.action == "rejected"]
     lines = [problem for problem in rejected if problem.line]
-    photos = [problem for problem in rejected if not problem.line]
-    over = []
-    if on_problem == "fail" and rejected:
-        over.append("resize.on_problem is fail")
-    for what, some, count in (("photos", photos, num_photos), ("label lines", lines, num_lines)):
-        if len(some) > share * count:
-            over.append(f"{len(some)} of {count} {what} is over resize.max_rejected, {share:g}")
-    if not over:
+    reasons = ["resize.on_problem is fail"] if on_problem == "fail" and rejected else []
+    for what, number, total in (
+        ("photos", len(rejected) - len(lines), num_photos),
+        ("label lines", len(lines), num_lines),
+    ):
+        if number > share * total:
+            reasons.append(f"{number} of {total} {what} exceed resize.max_rejected {share:g}")
+    if not reasons:
         return
-    shown = rejected[:SHOWN]
-    width = max(len(problem.place) for problem in shown)
-    table = [f"  {problem.place:<{width}}  {problem.text}" for problem in shown]
+    width = max(len(problem.place) for problem in rejected[:SHOWN])
+    table = [f"  {problem.place:<{width}}  {problem.text}" for problem in rejected[:SHOWN]]
     if len(rejected) > SHOWN:
         table.append(f"  ... and {len(rejected) - SHOWN} more")
     raise InputError(
-        f"{len(rejected)} rejected ({'; '.join(over)}):\n"
+        f"{len(rejected)} rejected ({'; '.join(reasons)}):\n"
         + "\n".join(table)
-        + "\nMend these files, or allow more in params.yaml; all of them stand in "
-        "reports/resize/problems.csv"
+        + "\nfix these files (reports/resize/problems.csv lists all), or raise resize.max_rejected "
+        "and set resize.on_problem to reject"
     )

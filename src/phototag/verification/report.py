@@ -1,9 +1,9 @@
-"""The report on a data set: what came in, what did not and why, and what is there twice."""
+"""Report on a dataset: counts, problems, remarks on photos, and duplicates."""
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,20 @@ from phototag.pages.figures import (
     save_figure,
 )
 from phototag.pages.html import write_page
-from phototag.verification.corrections import ANSWERS, Change
+from phototag.verification.corrections import Change
 from phototag.verification.problems import Problem
 
-TILES = 12  # photos shown of each kind
-GROUPS = 40  # duplicate groups shown
-LINES = 50  # problems of label files shown
+DECISIONS = ("rejected", "converted", "kept")  # in the order of the page
+TILES = 12  # maximum number of photos shown per kind of remark and per duplicate group
+GROUPS = 40  # maximum number of duplicate groups shown
+LINES = 50  # maximum number of problems of label files shown
 
 
 def list_rejected(manifest: pd.DataFrame) -> list[Problem]:
-    """Return each rejected photo as a problem."""
+    """Return a problem for each rejected photo."""
     rejected = manifest[manifest["decision"] == "rejected"]
     return [
-        Problem(file, 0, *_split_reason(reason), "rejected")
+        Problem(file, 0, *_split_remark(reason), "rejected")
         for file, reason in zip(rejected["file"], rejected["reason"], strict=True)
     ]
 
@@ -54,30 +55,33 @@ def write_verification_report(
     """Write summary.json, problems.csv, duplicates.csv, sizes.png and report.html.
 
     Args:
-        folder: Where they go.
-        manifest: Of all source files, with the duplicate groups.
-        problems: Of photos and label files.
-        images: uint8 [num_images, size, size, 3], of the photos that were not rejected.
-        system_files: Files of systems and tools, which were passed over; they are counted apart.
-        changes: Entries that people corrected.
+        folder: Folder of the report.
+        manifest: Manifest of all source files, with the duplicate groups.
+        problems: Problems of photos and label files.
+        images: Photos that are not rejected, uint8 [num_images, size, size, 3].
+        system_files: System files, which were ignored.
+        changes: Targets that answers in the corrections file changed.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
     if changes:
         summary["corrected"] = _count(change.label for change in changes)
     write_json(folder / "summary.json", summary)
-    columns = ["file", "line", "kind", "detail", "action"]
-    problems = [replace(problem, file=escape_name(problem.file)) for problem in problems]
-    rows = [[getattr(problem, column) for column in columns] for problem in problems]
+    rows = [asdict(problem) | {"file": escape_name(problem.file)} for problem in problems]
+    columns = list(Problem.__dataclass_fields__)
     _write_csv(folder / "problems.csv", pd.DataFrame(rows, columns=columns))
     _write_csv(folder / "duplicates.csv", duplicates)
     with figure_style():
         sizes = save_figure(draw_sizes(manifest), folder / "sizes.png")
 
-    about_labels = [problem for problem in problems if problem.action == "noted" or problem.line]
-    kept = keep(manifest)
-    row_of = {file: row for row, file in enumerate(kept["file"])}
-    groups = _show_groups(kept, duplicates, images)
+    row_of = {file: row for row, file in enumerate(keep(manifest)["file"])}
+
+    def show(file: str, lines: list[str]) -> dict[str, Any]:
+        """Return a tile of the page: thumbnail (empty if rejected), file name and text lines."""
+        image = _thumbnail(images[row_of[file]]) if file in row_of else ""
+        return {"file": file.rpartition("/")[2], "lines": lines, "image": image}
+
+    label_problems = [problem for problem in problems if _concerns_labels(problem)]
     unknown = {label: count for label, count in summary.get("unknown", {}).items() if count}
     tables = {
         "decision": summary["decisions"],
@@ -85,104 +89,98 @@ def write_verification_report(
         "format": summary["formats"],
         "mode": summary["modes"],
         "label": summary["labels"],
-        "label that is not known": unknown,
+        "unknown label": unknown,
         "corrected label": summary.get("corrected", {}),
-        "problem in label files": summary["label_problems"],
+        "problem of label files": summary["label_problems"],
     }
     write_page(
         folder / "report.html",
         "phototag.verification",
         "report.html.j2",
-        title="What came in?",
-        headline=[
-            *_headline(summary),
-            *_describe_changes(changes),
-            *describe_system_files(system_files),
-        ],
+        title="Dataset verification",
+        headline=[*_headline(summary), *describe_system_files(system_files)],
         tables={name: counts for name, counts in tables.items() if counts},
         sizes=sizes,
-        problems=about_labels[:LINES],
-        more_problems=max(len(about_labels) - LINES, 0),
-        kinds=_show_kinds(manifest, row_of, images),
-        groups=groups[:GROUPS],
-        more_groups=max(duplicates["group"].nunique() - GROUPS, 0),
+        problems=label_problems[:LINES],
+        more_problems=max(len(label_problems) - LINES, 0),
+        remarks=_show_remarks(manifest, show),
+        groups=_show_duplicates(duplicates, show),
+        more_groups=max(summary["duplicate_groups"] - GROUPS, 0),
     )
 
 
 def summarize(
     manifest: pd.DataFrame, problems: Sequence[Problem], duplicates: pd.DataFrame
 ) -> dict[str, Any]:
-    """Count files by decision, reason, format, mode and label, and duplicates.
+    """Count files, labels, problems and duplicates.
 
-    Labels are counted on the photos that were not rejected: `labels` has those that carry each,
-    `unlabelled` counts those that are known to carry none, and `unknown`, which is there only where
-    something is not known, has those of which each label is not.
+    Args:
+        manifest: Manifest of all source files.
+        problems: Problems of photos and label files.
+        duplicates: Table returned by `tabulate_duplicates`.
+
+    Returns:
+        The content of summary.json. Labels are counted on the photos that are not rejected:
+        `labels` counts the photos that carry each label, `unlabelled` those that carry none, and
+        `unknown`, which is missing if all targets are known, those of which a label is unknown.
     """
     kept = keep(manifest)
     labels, targets = label_names(manifest), label_targets(kept)
     unknown = dict(zip(labels, (~is_known(targets)).sum(axis=0).tolist(), strict=True))
-    kinds = [kind for reason in manifest["reason"] for kind in _kinds(reason)]
+    remarks = [remark for reason in manifest["reason"] for remark in reason.split("; ") if remark]
     shorter = kept[["width", "height"]].min(axis=1)
     return {
         "files": len(manifest),
         "decisions": _count(manifest["decision"]),
-        "reasons": _count(kinds),
+        "reasons": _count(_split_remark(remark)[0] for remark in remarks),
         "formats": _count(kept["format"]),
         "modes": _count(kept["mode"]),
         "labels": dict(zip(labels, (targets > 0).sum(axis=0).tolist(), strict=True)),
         "unlabelled": int((targets == 0).all(axis=1).sum()),
         **({} if all_known(targets) else {"unknown": unknown}),
         "shorter_side": {name: int(getattr(shorter, name)()) for name in ("min", "median", "max")},
-        "label_problems": _count(
-            problem.kind for problem in problems if problem.action == "noted" or problem.line
-        ),
+        "label_problems": _count(problem.kind for problem in problems if _concerns_labels(problem)),
         "duplicate_groups": int(duplicates["group"].nunique()),
         "duplicate_photos": len(duplicates),
-        "conflicting_groups": int(duplicates.loc[duplicates["conflict"] != "", "group"].nunique()),
+        "conflicting_groups": int(
+            duplicates.loc[duplicates["conflicting_labels"] != "", "group"].nunique()
+        ),
     }
 
 
 def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
-    """List the photos that have a duplicate.
+    """List the photos that have duplicates.
 
     Returns:
-        group, file, kind (exact where all bytes of the group are equal, else near), labels (one
-        that is not known as `?label`), and conflict (the labels on which those photos of the group
-        do not agree for which they are known); labels are separated by `;`.
+        Columns group; file; kind (exact if all files of the group have the same bytes, else near);
+        labels (an unknown one as `?label`); conflicting_labels (labels that some photos of the
+        group carry and others do not). Labels are separated by semicolons.
     """
     labels = label_names(manifest)
     rows: list[list[str]] = []
     found = manifest[manifest["duplicate_group"] != ""]
     for name, group in found.groupby("duplicate_group", sort=True):
-        differ = [label for label in labels if {0, 1} <= set(group[label])]
+        conflicting = [label for label in labels if {0, 1} <= set(group[label])]
         kind = "exact" if group["sha256"].nunique() == 1 else "near"
-        for row in _records(group):
+        for row in group.to_dict("records"):
             carried = [label for label in labels if row[label] == 1]
             carried += [f"?{label}" for label in labels if row[label] == UNKNOWN]
-            rows.append([str(name), row["file"], kind, ";".join(carried), ";".join(differ)])
-    return pd.DataFrame(rows, columns=["group", "file", "kind", "labels", "conflict"], dtype=str)
+            rows.append([str(name), row["file"], kind, ";".join(carried), ";".join(conflicting)])
+    columns = ["group", "file", "kind", "labels", "conflicting_labels"]
+    return pd.DataFrame(rows, columns=columns, dtype=str)
 
 
 def draw_sizes(manifest: pd.DataFrame) -> Figure:
-    """Draw a histogram of the shorter and the longer sides of all photos that could be read."""
+    """Draw histograms of the shorter and longer sides of all photos that could be read."""
     sides = manifest.loc[manifest["width"] > 0, ["width", "height"]].to_numpy()
     figure, axes = new_figure("Sizes of the source photos", "pixels", "photos")
-    low, high = sides.min(), sides.max()
-    logarithmic = high > 10 * low
-    # Photos of one size get one bar, not an axis without an end.
-    space = np.geomspace if logarithmic else np.linspace
-    bins = space(low * 0.9, high * 1.1, 40).tolist()
+    # The margins give photos of a single size a bar instead of an empty range.
+    bins = np.linspace(sides.min() * 0.9, sides.max() * 1.1, 40).tolist()
     for values, colour, name in (
         (sides.min(axis=1), BLUE, "shorter side"),
         (sides.max(axis=1), ORANGE, "longer side"),
     ):
         axes.hist(values, bins=bins, histtype="step", linewidth=1.6, color=colour, label=name)
-    if logarithmic:
-        axes.set_xscale("log")
-        ticks = [first * 10**power for power in range(6) for first in (1, 3)]
-        axes.set_xticks([tick for tick in ticks if low < tick < high])
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
@@ -190,104 +188,67 @@ def draw_sizes(manifest: pd.DataFrame) -> Figure:
 
 def _headline(summary: dict[str, Any]) -> list[str]:
     decisions = summary["decisions"]
-    parts = [f"{decisions.get(name, 0)} {name}" for name in ("kept", "converted", "rejected")]
-    sentences = [f"{summary['files']} files: {', '.join(parts)}."]
-    num, photos = summary["duplicate_groups"], summary["duplicate_photos"]
-    sentences.append(
-        f"{num} {'group' if num == 1 else 'groups'} of duplicates with {photos} photos; in "
-        f"{summary['conflicting_groups']} of them the labels differ."
-        if num
-        else "No photo is there twice."
-    )
-    times = sum(summary["label_problems"].values())
-    known = "are known to " if "unknown" in summary else ""
-    sentences.append(
-        f"{times} {'remark' if times == 1 else 'remarks'} on label files; "
-        f"{summary['unlabelled']} photos {known}carry no label."
-    )
+    counts = ", ".join(f"{decisions.get(name, 0)} {name}" for name in reversed(DECISIONS))
+    sentences = [
+        f"Files: {summary['files']} ({counts}).",
+        f"Groups of duplicates: {summary['duplicate_groups']}, with {summary['duplicate_photos']} "
+        f"photos. Groups with different labels: {summary['conflicting_groups']}.",
+        f"Problems of label files: {sum(summary['label_problems'].values())}. Photos without "
+        f"labels: {summary['unlabelled']}.",
+    ]
     if "unknown" in summary:
-        photos = summary["files"] - decisions.get("rejected", 0)
-        unknown, entries = sum(summary["unknown"].values()), photos * len(summary["labels"])
+        num_photos = summary["files"] - decisions.get("rejected", 0)
         sentences.append(
-            f"{unknown} of {entries} entries (a photo and a label) are not known: nothing is "
-            "learnt from them, or judged by them."
+            f"Unknown targets: {sum(summary['unknown'].values())} of "
+            f"{num_photos * len(summary['labels'])} (one per photo and label). Training and "
+            "evaluation ignore them."
         )
+    if "corrected" in summary:
+        number = sum(summary["corrected"].values())
+        sentences.append(f"Targets changed by data/corrections.csv: {number}.")
     return sentences
 
 
-def _describe_changes(changes: Sequence[Change]) -> list[str]:
-    if not changes:
-        return []
-    answers = Counter(change.answer for change in changes)
-    told = ", ".join(f"{answers[answer]} {answer}" for answer in ANSWERS if answers[answer])
-    number, photos = len(changes), len({change.photo for change in changes})
+def _show_remarks(
+    manifest: pd.DataFrame, show: Callable[[str, list[str]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the first photos of each kind of remark, rejections first."""
+    found: dict[tuple[int, str], list[tuple[str, list[str]]]] = {}
+    for row in manifest[manifest["reason"] != ""].to_dict("records"):
+        size = f"{row['width']} x {row['height']}" if row["width"] else ""
+        for remark in row["reason"].split("; "):
+            kind, detail = _split_remark(remark)
+            key = (DECISIONS.index(row["decision"]), kind)
+            found.setdefault(key, []).append((row["file"], [size, detail]))
     return [
-        f"{number} {'entry' if number == 1 else 'entries'} of {photos} "
-        f"{'photo' if photos == 1 else 'photos'} were corrected by people ({told}): there the "
-        "manifest says something else than the label files."
+        {
+            "kind": kind,
+            "decision": DECISIONS[rank],
+            "count": len(photos),
+            "more": max(len(photos) - TILES, 0),
+            "tiles": [show(file, lines) for file, lines in photos[:TILES]],
+        }
+        for (rank, kind), photos in sorted(found.items())
     ]
 
 
-def _show_kinds(
-    manifest: pd.DataFrame, row_of: dict[str, int], images: np.ndarray
+def _show_duplicates(
+    duplicates: pd.DataFrame, show: Callable[[str, list[str]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return a contact sheet of each kind of remark, the rejections first."""
-    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    remarked = manifest[manifest["reason"] != ""]
-    for row in _records(remarked):
-        rank = ("rejected", "converted", "kept").index(row["decision"])
-        for part in row["reason"].split("; "):
-            found.setdefault((rank, _split_reason(part)[0]), []).append({**row, "part": part})
-    kinds = []
-    for (rank, name), rows in sorted(found.items(), key=lambda item: item[0]):
-        tiles = []
-        for row in rows[:TILES]:
-            pixels = images[row_of[row["file"]]] if row["decision"] != "rejected" else None
-            size = [f"{row['width']} x {row['height']}"] if row["width"] else []
-            tiles.append(_tile(row["file"], [*size, _split_reason(row["part"])[1]], pixels))
-        decision = ("rejected", "converted", "kept")[rank]
-        more = max(len(rows) - TILES, 0)
-        kinds.append(
-            {
-                "name": name,
-                "count": len(rows),
-                "decision": decision,
-                "tiles": tiles,
-                "more": more,
-            }
-        )
-    return kinds
-
-
-def _show_groups(
-    kept: pd.DataFrame, duplicates: pd.DataFrame, images: np.ndarray
-) -> list[dict[str, Any]]:
-    row_of = {file: row for row, file in enumerate(kept["file"])}
-    groups: list[dict[str, Any]] = []
-    for _, group in duplicates.groupby("group", sort=True):
-        rows = _records(group)
-        tiles = [
-            _tile(row["file"], [row["labels"].replace(";", ", ") or "no label"], None)
-            | {"row": row_of[row["file"]]}
-            for row in rows[:TILES]
-        ]
-        name = f"{len(rows)} photos, {rows[0]['kind']}"
-        conflict = rows[0]["conflict"].replace(";", ", ")
-        groups.append({"name": name, "conflict": conflict, "tiles": tiles})
-    groups.sort(key=lambda shown: str(shown["conflict"]) == "")
-    for shown in groups[:GROUPS]:
-        for tile in shown["tiles"]:
-            tile["image"] = _thumbnail(images[tile["row"]])
-    return groups
-
-
-def _tile(file: str, lines: list[str], pixels: np.ndarray | None) -> dict[str, Any]:
-    name = file.rpartition("/")[2]
-    return {
-        "file": name,
-        "lines": lines,
-        "image": "" if pixels is None else _thumbnail(pixels),
-    }
+    """Return the first duplicate groups, those with conflicting labels first."""
+    groups = [group.to_dict("records") for _, group in duplicates.groupby("group", sort=True)]
+    groups.sort(key=lambda rows: str(rows[0]["conflicting_labels"]) == "")
+    return [
+        {
+            "title": f"{len(rows)} photos, {rows[0]['kind']}",
+            "conflicting_labels": rows[0]["conflicting_labels"].replace(";", ", "),
+            "tiles": [
+                show(row["file"], [row["labels"].replace(";", ", ") or "no label"])
+                for row in rows[:TILES]
+            ],
+        }
+        for rows in groups[:GROUPS]
+    ]
 
 
 def _thumbnail(pixels: np.ndarray) -> str:
@@ -296,17 +257,13 @@ def _thumbnail(pixels: np.ndarray) -> str:
     return data_uri(buffer.getvalue(), "image/jpeg")
 
 
-def _split_reason(reason: str) -> tuple[str, str]:
-    kind, _, detail = reason.partition(": ")
+def _concerns_labels(problem: Problem) -> bool:
+    return problem.action == "noted" or problem.line > 0
+
+
+def _split_remark(remark: str) -> tuple[str, str]:
+    kind, _, detail = remark.partition(": ")
     return kind, detail
-
-
-def _kinds(reason: str) -> list[str]:
-    return [_split_reason(part)[0] for part in reason.split("; ") if part]
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:

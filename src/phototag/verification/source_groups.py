@@ -1,4 +1,4 @@
-"""The list of sources that an import leaves beside the photos: file, source, group, maybe id."""
+"""Reader of sources.csv, which `phototag import` writes beside the photos."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -6,52 +6,32 @@ from pathlib import Path, PurePosixPath
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_file
 from phototag.verification.listing import read_listing
-from phototag.verification.problems import Problem
 
 
-def read_source_groups(
-    source: Path, listing: str | None, names: Sequence[str]
-) -> tuple[list[str], list[Problem]]:
+def read_source_groups(source: Path, listing: str | None, names: Sequence[str]) -> list[str]:
     """Read the user's own group of each photo (photographer, album).
 
     Args:
         source: A folder or zip.
-        listing: The sources.csv in it, with the columns file and group; None where there is none.
-        names: The photos.
+        listing: Path of sources.csv in the source, or None without one. Its columns are file and
+            group; other columns are ignored, and without the column group there are no groups.
+        names: Photos, [num_photos].
 
     Returns:
-        The group of each photo, [num_photos], empty where none is given; and the problems.
+        Group of each photo, [num_photos], empty for a photo without one.
 
     Raises:
-        InputError: The file is no such CSV.
+        InputError: The file is not a valid CSV file, or its column file is missing.
     """
     if listing is None:
-        return [""] * len(names), []
+        return [""] * len(names)
+    path = source / listing
     try:
         data = read_file(source, listing)
     except InputError as error:
-        raise InputError(f"{source / listing}: {error}") from None
-    table = read_listing(data, str(source / listing))
-    if "group" not in table.columns:
-        return [""] * len(names), []
-    if "file" not in table.columns:
-        raise InputError(f"{source / listing}: no column 'file'; the first line names the columns")
-    rows: dict[str, tuple[int, str]] = {}
-    for row in table.rows:
-        place, file = f"{source / listing}:{row.line}", row.cells.get("file", "")
-        if row.extra:
-            raise InputError(
-                f"{place}: more cells than the {len(table.columns)} columns that the first line "
-                "names"
-            )
-        if file in rows:
-            raise InputError(f"{place}: {file} stands on line {rows[file][0]} already")
-        rows[file] = (row.line, row.cells.get("group", ""))
-    present = {PurePosixPath(name).name for name in names}
-    problems = [
-        Problem(listing, line, "no such image", file, "noted")
-        for file, (line, _) in rows.items()
-        if file not in present
-    ]
-    groups = [rows.get(PurePosixPath(name).name, (0, ""))[1] for name in names]
-    return groups, problems
+        raise InputError(f"{path}: {error}") from None
+    table = read_listing(data, str(path))
+    if "group" in table.columns and "file" not in table.columns:
+        raise InputError(f"{path}: the column 'file' is missing: name it in the first line")
+    groups = {row.cells.get("file", ""): row.cells.get("group", "") for row in table.rows}
+    return [groups.get(PurePosixPath(name).name, "") for name in names]
