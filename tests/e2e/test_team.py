@@ -1,4 +1,4 @@
-"""What a team shares: an MLflow server on PostgreSQL, and DVC remotes."""
+"""A team's MLflow server on PostgreSQL and its DVC remotes."""
 
 import asyncio
 import json
@@ -35,11 +35,11 @@ def find_postgres() -> Path | None:
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    """The address of an empty PostgreSQL database."""
+    """Address of an empty PostgreSQL database."""
     programs = find_postgres()
     if programs is None:
         pytest.skip("there is no PostgreSQL: apt-get install postgresql")
-    # As root it refuses to run; and its folder must be where that user may go.
+    # PostgreSQL does not run as root, and its user must have access to the folder.
     user = "postgres" if os.getuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="phototag-"))
     if user:
@@ -64,9 +64,9 @@ def database() -> Iterator[str]:
 
 @pytest.fixture
 def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
-    """An MLflow server on it, through which artifacts go too."""
-    # Of several, uvicorn ends each that does not answer within 5 s, as while it is imported on a
-    # busy machine, and starts it anew, for ever.
+    """Address of an MLflow server that uses the database and stores the artifacts."""
+    # With several workers, uvicorn restarts each one that does not answer within 5 s, which on a
+    # busy machine is shorter than its imports take.
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "kept")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
@@ -76,7 +76,7 @@ def server(database: str, tmp_path: Path, port: int) -> Iterator[str]:
 
 
 @pytest.mark.soak
-def test_four_queue_workers_at_once_lose_nothing(
+def test_runs_of_four_queue_workers_are_complete(
     server: str, tmp_path: Path, results: Project
 ) -> None:
     project = results.clone(tmp_path / "project", cache=True)
@@ -139,7 +139,7 @@ def test_four_workers_of_two_clones_share_a_study(
 
 
 class SSHServer:
-    """A real SSH server with SFTP on this machine, in a thread."""
+    """An SSH server with SFTP on this machine, in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.key = folder / "key"
@@ -162,7 +162,7 @@ class SSHServer:
         )
 
     def close(self) -> None:
-        """End it."""
+        """Stop the server."""
         self.loop.call_soon_threadsafe(self.listener.close)
         self.loop.call_soon_threadsafe(self.loop.stop)
 
@@ -175,7 +175,7 @@ def ssh(tmp_path: Path) -> Iterator[SSHServer]:
 
 
 @pytest.mark.parametrize("kind", ["folder", pytest.param("ssh", marks=pytest.mark.soak)])
-def test_results_travel_through_a_remote(
+def test_results_are_pulled_from_a_remote(
     kind: str, tmp_path: Path, ssh: SSHServer, results: Project
 ) -> None:
     place = tmp_path / "remote"
@@ -194,12 +194,12 @@ def test_results_travel_through_a_remote(
     mate("dvc", "pull", "models/model.safetensors", "reports/evaluate/report.html")
     for name in ("models/model.safetensors", "reports/evaluate/report.html"):
         assert file_digest(mate.folder / name) == file_digest(project.folder / name)
-    # With everything pulled, nothing is left to compute.
+    # After pulling everything, no stage runs.
     mate("dvc", "pull")
     assert "Running stage" not in mate("dvc", "repro")
 
 
-def test_answers_of_two_people_travel_by_git(tmp_path: Path, results: Project) -> None:
+def test_answers_of_two_reviewers_are_merged_by_git(tmp_path: Path, results: Project) -> None:
     project = results.clone(tmp_path / "project", cache=True)
     mate = project.clone(tmp_path / "mate", cache=True)
     path, images = "data/corrections.csv", file_digest(project.folder / "data/images.npy")
@@ -218,4 +218,4 @@ def test_answers_of_two_people_travel_by_git(tmp_path: Path, results: Project) -
     assert after["people"].tolist() == [*(1 - before["people"][:2]), *before["people"][2:]]
     assert after["reason"].str.startswith("corrected: people").sum() == 2
     assert file_digest(project.folder / "data/images.npy") == images
-    assert "embed" not in json.loads(project("dvc", "status", "--json"))  # no feature is computed
+    assert "embed" not in json.loads(project("dvc", "status", "--json"))  # no features are computed

@@ -124,6 +124,25 @@ def test_same_weights_with_other_code_replace_the_champion_and_keep_the_count(
     assert registry.challenge("b", 1)["challenge"] == 2
 
 
+def test_champion_that_changed_during_the_comparison_is_compared_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.challenge("first", 1)
+    rival = registry.register("rival", 3)
+    compare, moved = comparison.compare_models, []
+
+    def compare_while_another_machine_promotes(*given: Any) -> pd.DataFrame:
+        if not moved:
+            moved.append(rival)
+            registry.store.client.set_registered_model_alias("phototag", "champion", rival)
+        return compare(*given)
+
+    monkeypatch.setattr(gate, "compare_models", compare_while_another_machine_promotes)
+    decision = registry.challenge("mine", 2)
+    assert (decision["champion"], decision["previous_champion"]) == (False, int(rival))
+    assert registry.champion() == int(rival)
+
+
 def test_deleted_versions_are_named_in_the_error(registry: Registry) -> None:
     registry.challenge("first", 1)
     registry.challenge("better", 3)

@@ -53,11 +53,13 @@ def challenge_champion(
         the models were compared, the decision has the number of the `challenge` and the `coverage`
         of the intervals; otherwise the comparison is empty.
     """
+    files = model_file, thresholds_file
     with store.lock:
-        decision, comparison = _decide(
-            store.client, version, (model_file, thresholds_file), photos, resamples, seed
-        )
-        return _apply(store.client, decision), comparison
+        while True:
+            decision, comparison = _decide(store.client, version, files, photos, resamples, seed)
+            # Another machine does not share the lock: if the champion changed, decide again.
+            if decision["previous_champion"] == _version_number(find_champion(store.client)):
+                return _apply(store.client, decision), comparison
 
 
 def _decide(
@@ -121,8 +123,11 @@ def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVer
 def _decision(
     kind: str, version: str, champion: ModelVersion | None, wins: bool, reason: str
 ) -> dict[str, Any]:
-    previous = int(champion.version) if champion else None
-    return make_decision(kind, int(version), previous, wins, reason)
+    return make_decision(kind, int(version), _version_number(champion), wins, reason)
+
+
+def _version_number(version: ModelVersion | None) -> int | None:
+    return int(version.version) if version else None
 
 
 def _apply(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
