@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """Invalid input: the message names it, says what was expected, and how to fix it."""
+    """Invalid input: the message names it, what was expected, and how to fix it."""

@@ -1,7 +1,7 @@
 """Backgrounds of a scene: outdoors, indoors, a studio, the sea, a river.
 
-Each function paints a background and returns the height at which objects can stand, as a fraction
-of the side from the top.
+Each function paints a background and returns the height of the ground for objects, as a fraction of
+the side from the top.
 """
 
 import math

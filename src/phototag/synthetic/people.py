@@ -77,7 +77,7 @@ def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
 
 
 def draw_figures(canvas: Canvas, kinds: Sequence[str], ground: float) -> None:
-    """Draw whole people who stand side by side."""
+    """Draw full figures of people side by side."""
     slots = np.linspace(0, 1, len(kinds) + 2)[1:-1]
     for slot, kind in zip(slots, kinds, strict=True):
         height = canvas.uniform(0.62, 0.88) * (0.65 if kind == "baby" else 1)
