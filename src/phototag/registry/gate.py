@@ -182,7 +182,7 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
     A second rollback goes back one champion further.
 
     Raises:
-        InputError: There is no champion or none before it, or that version was deleted.
+        InputError: No champion exists, it is the first one, or the version before it was deleted.
     """
     with store.lock:
         champion = find_champion(store.client)

@@ -53,9 +53,9 @@ REQUIREMENTS = (
 # Packages of phototag whose code a version ships: those that the tagger imports.
 PACKAGES = ("base", "decoding", "network", "serving")
 # Limits of a request.
-MAX_PIXELS = 25_000_000  # of one photo
-MAX_BYTES = 32 * 2**20  # of one photo's file
-MAX_REQUEST_BYTES = 64 * 2**20  # of all files of a request
+MAX_PIXELS = 25_000_000  # per photo
+MAX_BYTES = 32 * 2**20  # per file
+MAX_REQUEST_BYTES = 64 * 2**20  # all files together
 MAX_ROWS = 256
 ROOT = "PHOTOTAG_ROOT"
 TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB"

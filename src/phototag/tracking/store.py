@@ -1,13 +1,12 @@
 """The MLflow store: its address, how it is opened, and a description of its failures.
 
-The default store is `mlflow.db` in the project's root, with artifacts in `mlartifacts/` beside it.
+The default store is `mlflow.db` in the project's root, with artifacts in `mlartifacts/` next to it.
 `MLFLOW_TRACKING_URI` names another store.
 """
 
 import json
 import os
 import re
-import shlex
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -165,9 +164,6 @@ def _open(uri: str) -> tuple[MlflowClient, str]:
     """Open the store, and create the database and the experiment if they are missing.
 
     The caller holds the lock: processes that migrate one new SQLite file at the same time fail.
-
-    Raises:
-        StoreError: The experiment was deleted.
     """
     is_database = uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
     location = _prepare_database(uri) if is_database else None
@@ -176,26 +172,18 @@ def _open(uri: str) -> tuple[MlflowClient, str]:
     if client.get_experiment_by_name(EXPERIMENT) is None:
         client.create_experiment(EXPERIMENT, location)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    experiment_id = experiment.experiment_id
-    if experiment.lifecycle_stage != "active":
-        address = shlex.quote(hide_password(uri))
-        raise StoreError(
-            f"MLflow's experiment {EXPERIMENT!r} was deleted. To restore it: "
-            f"MLFLOW_TRACKING_URI={address} mlflow experiments restore "
-            f"--experiment-id {experiment_id}"
-        )
     tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
     for name, value in tags.items():
         if name not in experiment.tags:  # a user may have changed it
-            client.set_experiment_tag(experiment_id, name, value)
-    return client, experiment_id
+            client.set_experiment_tag(experiment.experiment_id, name, value)
+    return client, experiment.experiment_id
 
 
 def _prepare_database(uri: str) -> str:
     """Check that a database answers and return the location of its artifacts.
 
     MLflow itself retries for two minutes before it reports that a database does not answer. The
-    location is absolute because a relative one could lie in an experiment's copy: it is beside a
+    location is absolute because a relative one could be in an experiment's copy: it is next to a
     SQLite file, and in the project's root for any other database.
     """
     is_sqlite = uri.startswith("sqlite")
