@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    (
+    [
         "import .",
         "recipe",
         "summary",
@@ -42,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "history",
         "promote 1",
         "rollback",
-    ),
+    ],
 )
 def test_commands_outside_a_project_say_so_and_write_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str

@@ -11,7 +11,7 @@ from tests.models import make_model
 from tests.servers import run_server
 
 pytestmark = pytest.mark.slow
-PATIENCE = 180_000  # milliseconds: the server loads the model when the page asks first
+TIMEOUT = 180_000  # milliseconds; the server loads the model at the first request
 
 
 @pytest.fixture
@@ -24,22 +24,22 @@ def address(tmp_path: Path, port: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_dropped_photo_is_labelled(address: str, browser: Browser, tmp_path: Path) -> None:
+def test_dropped_photo_is_labelled(address: str, browser: Browser, tmp_path: Path) -> None:
     blue = tmp_path / "blue.png"
     Image.new("RGB", (40, 30), (220, 0, 0)).save(blue)
     text = tmp_path / "text.jpg"
     text.write_text("no photo")
     page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(TIMEOUT)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
     page.locator("input[type=file]").set_input_files(blue)
-    expect(page.get_by_role("heading", name="blue")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name="blue")).to_be_visible(timeout=TIMEOUT)
     expect(page.get_by_text("blue: 1.00 (threshold 0.50)")).to_be_visible()
     expect(page.get_by_text("red: 0.00 (threshold 0.50)")).to_be_visible()
     expect(page.locator("img")).to_have_count(2)
     page.locator("input[type=file]").set_input_files(text)
-    expect(page.get_by_text("text.jpg: not an image")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("text.jpg: not an image")).to_be_visible(timeout=TIMEOUT)
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
     page.close()

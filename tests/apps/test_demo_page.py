@@ -1,4 +1,4 @@
-"""The page without a browser, as Streamlit's own test runner draws it."""
+"""The demo page in Streamlit's test runner, without a browser."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def draw(model: Path, thresholds: Path, monkeypatch: pytest.MonkeyPatch) -> AppT
 
 
 @pytest.mark.parametrize("source", [SYNTHETIC, "data/my_*photos*.zip", ""])
-def test_the_page_says_what_the_model_was_trained_on(
+def test_page_shows_what_the_model_was_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     page = draw(*make_model(tmp_path, source=source), monkeypatch)
@@ -30,10 +30,10 @@ def test_the_page_says_what_the_model_was_trained_on(
         assert not captions
     else:
         assert not warnings
-        # The user's words are no Markdown.
+        # Names are escaped for Markdown.
         assert [r"my\_\*photos\*" in text for text in captions] == [True] * bool(source)
 
 
-def test_a_missing_model_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_model_shows_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = draw(tmp_path / "none.safetensors", tmp_path / "none.json", monkeypatch)
     assert "is missing" in page.error[0].value

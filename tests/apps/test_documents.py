@@ -1,4 +1,4 @@
-"""Predictions that other tools load, and that an import reads back."""
+"""COCO and Label Studio predictions, read by their own tools and by `phototag import`."""
 
 import json
 import os
@@ -27,14 +27,14 @@ def model(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current one, with a photo of each colour and a file that is none."""
+    """The current folder, with a photo of each colour and two unreadable files."""
     lying = Image.Exif()
     lying[0x0112] = 6
     for name, color in COLORS.items():
         (tmp_path / "my photos").mkdir(exist_ok=True)
         Image.new("RGB", (30, 20), color).save(tmp_path / f"my photos/{name} ö.png", exif=lying)
     (tmp_path / "my photos/broken.jpg").write_text("no photo")
-    half = tmp_path / "my photos/half.jpg"  # whose size can be read
+    half = tmp_path / "my photos/half.jpg"  # its header is readable
     Image.radial_gradient("L").save(half)
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     monkeypatch.chdir(tmp_path)
@@ -54,14 +54,14 @@ def read_scores(model: tuple[Path, Path], name: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("format_", ["coco", "labelstudio"])
-def test_a_file_is_what_is_shown(model: tuple[Path, Path], folder: Path, format_: str) -> None:
+def test_file_equals_printed_document(model: tuple[Path, Path], folder: Path, format_: str) -> None:
     predict(model, format_, "-o", "out.json")
     text = Path("out.json").read_text(encoding="utf-8")
     assert predict(model, format_) == text
     assert not list(folder.glob("*.partial"))
 
 
-def test_coco_s_own_tools_read_the_predictions(
+def test_pycocotools_reads_the_predictions(
     model: tuple[Path, Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict(model, "coco", "-o", "out.json")
@@ -79,7 +79,7 @@ def test_coco_s_own_tools_read_the_predictions(
     assert coco.getAnnIds(images["my photos/none ö.png"]["id"]) == []
 
 
-def test_label_studio_gets_tasks_with_choices(model: tuple[Path, Path], folder: Path) -> None:
+def test_label_studio_tasks_have_choices(model: tuple[Path, Path], folder: Path) -> None:
     tasks: list[dict[str, Any]] = json.loads(predict(model, "labelstudio"))
     assert len(tasks) == len(COLORS)
     found = {task["data"]["image"]: task["predictions"] for task in tasks}
@@ -107,7 +107,7 @@ def test_label_studio_gets_tasks_with_choices(model: tuple[Path, Path], folder: 
         (["my photos/red ö.png", "{folder}/my photos/blue ö.png"], "/"),
     ],
 )
-def test_label_studio_finds_all_photos_in_one_root(
+def test_label_studio_paths_share_one_root(
     model: tuple[Path, Path], folder: Path, given: list[str], root: str
 ) -> None:
     Path("inner").mkdir()
@@ -122,16 +122,16 @@ def test_label_studio_finds_all_photos_in_one_root(
     assert [Path(root, part).resolve() for part in parts] == [
         Path(name).resolve() for name in names
     ]
-    # Out of it Label Studio serves nothing, and it takes no path from the top.
+    # Label Studio serves neither absolute paths nor paths that lead out of its root.
     assert not any(part.startswith("/") or ".." in part for part in parts)
 
 
-def test_what_was_predicted_can_be_imported(model: tuple[Path, Path], folder: Path) -> None:
+def test_predictions_can_be_imported(model: tuple[Path, Path], folder: Path) -> None:
     carried = {f"my photos/{name} ö.png": name if name in LABELS else "" for name in COLORS}
     predict(model, "coco", "-o", "coco.json")
     assert run_import(Path("coco.json"), Path("a")).carried == carried
     predict(model, "labelstudio", "-o", "tasks.json")
-    # As Label Studio exports them when a person has accepted every prediction.
+    # Label Studio exports this if a person accepts every prediction.
     tasks = json.loads(Path("tasks.json").read_text(encoding="utf-8"))
     for number, task in enumerate(tasks):
         results = [one["result"] for one in task["predictions"]]
@@ -140,7 +140,7 @@ def test_what_was_predicted_can_be_imported(model: tuple[Path, Path], folder: Pa
     assert run_import(Path("export.json"), Path("b")).carried == carried
 
 
-def test_nothing_predicted_is_an_empty_list(model: tuple[Path, Path], folder: Path) -> None:
+def test_no_predicted_label_gives_an_empty_list(model: tuple[Path, Path], folder: Path) -> None:
     for name in LABELS:
         Path(f"my photos/{name} ö.png").unlink()
     found = json.loads(predict(model, "coco"))

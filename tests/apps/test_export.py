@@ -23,10 +23,10 @@ from phototag.serving.tagger import Tagger, accelerate_tagger
 pytestmark = pytest.mark.slow
 
 
-def test_onnx_gives_the_same_probabilities_for_any_batch(
+def test_onnx_runtime_gives_the_same_probabilities_for_any_batch_size(
     shipped_params: Params, tmp_path: Path
 ) -> None:
-    """The report's own network, as shipped."""
+    """Exports the report's network."""
     torch.manual_seed(0)
     labels = [f"label{index}" for index in range(14)]
     network = build_model(shipped_params.model, 14, 128, [0.4] * 3, [0.2] * 3).eval()
@@ -39,27 +39,29 @@ def test_onnx_gives_the_same_probabilities_for_any_batch(
             expected = sigmoid(network(images).numpy() / 0.05)
         (found,) = session.run(None, {"images": images.numpy()})
         np.testing.assert_allclose(found, expected, atol=1e-4)
-        assert np.ptp(expected) > 0.05  # they differ, so that the comparison says something
+        assert (
+            np.ptp(expected) > 0.05
+        )  # a network with constant output would make the comparison useless
     thresholds = session.get_modelmeta().custom_metadata_map["thresholds"]
     assert list(json.loads(thresholds)) == labels
 
 
 class Odd(nn.Module):
-    """Of 7 x 7 places of a map, which are no share of 16: an older ONNX cannot say that."""
+    """A network whose adaptive pooling from 16 to 7 positions ONNX cannot express."""
 
     def forward(self, images: Tensor) -> Tensor:
         pooled = nn.functional.adaptive_avg_pool2d(images.float(), 7)
         return pooled.flatten(1)[:, :3]
 
 
-def test_networks_that_onnx_cannot_express_are_told_in_a_sentence(
+def test_network_that_onnx_cannot_express_is_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tagger = Tagger(Odd().eval(), ["a", "b", "c"], 16, 1.0, np.full(3, 0.5))
-    with pytest.raises(InputError, match="cannot be written as ONNX") as raised:
+    with pytest.raises(InputError, match="cannot be exported to ONNX") as raised:
         export_onnx(tagger, tmp_path / "model.onnx")
     assert "\n" not in str(raised.value)
-    # What predict does with it: PyTorch computes, and nothing comes between the predictions.
+    # Predictions then fall back to PyTorch, and standard output has predictions only.
     accelerate_tagger(tagger)
     found = capfd.readouterr()
     assert found.out == ""
@@ -67,17 +69,17 @@ def test_networks_that_onnx_cannot_express_are_told_in_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_graph_that_onnx_runtime_refuses_is_told(
+def test_graph_that_onnx_runtime_refuses_is_refused(
     shipped_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_model(shipped_params.model, 3, 128, [0.4] * 3, [0.2] * 3).eval()
     tagger = Tagger(network, ["a", "b", "c"], 128, 1.0, np.full(3, 0.5))
     monkeypatch.setattr(export, "export_graph", lambda *given: b"no graph")
-    with pytest.raises(InputError, match="ONNX Runtime cannot run this network"):
+    with pytest.raises(InputError, match="ONNX Runtime cannot run the network"):
         export_onnx(tagger, tmp_path / "model.onnx")
 
 
-def test_a_graph_that_gives_something_else_is_not_written(
+def test_graph_with_other_probabilities_is_not_written(
     shipped_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_model(shipped_params.model, 3, 128, [0.4] * 3, [0.2] * 3).eval()
@@ -91,12 +93,12 @@ def test_a_graph_that_gives_something_else_is_not_written(
         return network
 
     monkeypatch.setattr(export, "export_graph", forget)
-    with pytest.raises(InputError, match=r"ONNX Runtime is off by .*: nothing is written"):
+    with pytest.raises(InputError, match=r"differ by .* from PyTorch.*: no file was written"):
         export_onnx(tagger, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_command_writes_a_new_file_only(tmp_path: Path) -> None:
+def test_existing_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
     shown = CliRunner().invoke(typer_app, ["export", str(tmp_path / "model.onnx")])
     assert "exists already" in str(shown.exception)

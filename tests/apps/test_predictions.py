@@ -1,6 +1,4 @@
 import csv
-import errno
-import fcntl
 import io
 import json
 import math
@@ -54,7 +52,7 @@ def tagger(model: tuple[Path, Path]) -> Tagger:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """im1, im2 and im10, of one colour each, and a file that is no photo."""
+    """A folder with im1, im2 and im10, each of one colour, and two files that are not photos."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, name in ((1, "blue"), (2, "none"), (10, "red")):
@@ -74,7 +72,7 @@ def options(model: tuple[Path, Path]) -> list[str]:
     return ["--model", str(model[0]), "--thresholds", str(model[1])]
 
 
-def test_leftovers_in_a_folder_are_counted_and_not_tagged(
+def test_system_files_in_a_folder_are_ignored_and_counted(
     model: tuple[Path, Path], photos: Path
 ) -> None:
     (photos / "@eaDir").mkdir()
@@ -88,7 +86,7 @@ def test_leftovers_in_a_folder_are_counted_and_not_tagged(
     assert "2 system files were ignored, such as" in err
 
 
-def test_scores_are_those_of_the_evaluate_stage(tagger: Tagger) -> None:
+def test_scores_equal_those_of_the_evaluate_stage(tagger: Tagger) -> None:
     rng = np.random.default_rng(0)
     data = []
     for _ in range(2 * BATCH + 3):
@@ -102,7 +100,7 @@ def test_scores_are_those_of_the_evaluate_stage(tagger: Tagger) -> None:
     expected = sigmoid(predict_logits(tagger.network, packed, pick_device()))
     found = [list(tags.scores.values()) for tags in tag_photos(tagger, data)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    # One at a time as in a batch.
+    # A photo alone gets the same scores as in a batch.
     alone = [list(tag_photos(tagger, [photo])[0].scores.values()) for photo in data[:5]]
     np.testing.assert_allclose(alone, expected[:5], atol=1e-5)
 
@@ -119,7 +117,7 @@ def test_temperature_and_thresholds_are_applied(model: tuple[Path, Path], photos
     assert (before.labels, after.labels) == (["blue"], ["green"])
 
 
-def test_a_bad_photo_leaves_the_others_alone(tagger: Tagger, photos: Path) -> None:
+def test_unreadable_photo_does_not_affect_others(tagger: Tagger, photos: Path) -> None:
     names = ["im1.png", "im3.jpg", "missing.jpg", "im10.png"]
     first, text, missing, last = tag_photos(tagger, [read_photo(photos / name) for name in names])
     assert (first.labels, last.labels) == (["blue"], ["red"])
@@ -128,7 +126,7 @@ def test_a_bad_photo_leaves_the_others_alone(tagger: Tagger, photos: Path) -> No
     assert "No such file" in str(missing.error)
 
 
-def test_sources_are_files_folders_patterns_and_lists(photos: Path) -> None:
+def test_find_photos_of_files_folders_patterns_and_lists(photos: Path) -> None:
     def find(*sources: str, listed: str = "") -> list[str]:
         return [Path(name).name for name in predictions.find_photos(sources, io.StringIO(listed))]
 
@@ -145,11 +143,11 @@ def test_sources_are_files_folders_patterns_and_lists(photos: Path) -> None:
     odd.write_bytes((photos / "im1.png").read_bytes())
     assert find(str(odd)) == ["im[7].png"]
     for empty in (str(photos / "*.gif"), "-"):
-        with pytest.raises(InputError, match="holds no photo"):
+        with pytest.raises(InputError, match="no photos found"):
             find(empty)
 
 
-def test_table_and_bad_files(model: tuple[Path, Path], photos: Path) -> None:
+def test_table_shows_labels_and_errors(model: tuple[Path, Path], photos: Path) -> None:
     code, out, _ = run(str(photos), *options(model))
     lines = out.splitlines()
     assert code == 0
@@ -166,11 +164,13 @@ def test_table_and_bad_files(model: tuple[Path, Path], photos: Path) -> None:
     for more in ([], ["-o", str(output)]):
         code, _, problem = run(str(photos / "im3.jpg"), *more, *options(model))
         assert code != 0
-        assert "not one of these files" in problem
+        assert "none of these files" in problem
     assert "not an image" in output.read_text()
 
 
-def test_csv_json_and_results(model: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
+def test_csv_jsonl_and_results_formats(
+    model: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
     _, out, problems = run(str(photos), "-f", "csv", *options(model))
     table = pd.read_csv(io.StringIO(out), keep_default_na=False)
     assert list(table.columns) == ["file", "labels", "error", *LABELS]
@@ -191,10 +191,10 @@ def test_csv_json_and_results(model: tuple[Path, Path], photos: Path, tmp_path: 
     assert out.splitlines() == ["1 0 0", "0 0 0", "0 0 0", "0 0 1"]
     nameless = photos / "cat.png"
     nameless.write_bytes((photos / "im1.png").read_bytes())
-    assert "this name has none" in run(str(nameless), "-f", "results", *options(model))[2]
+    assert "no image number" in run(str(nameless), "-f", "results", *options(model))[2]
 
 
-def test_output_is_a_new_file(model: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
+def test_existing_output_is_refused(model: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "results.txt"
     arguments = [str(photos), "-f", "results", "-o", str(output), *options(model)]
     assert run(*arguments)[0] == 0
@@ -219,7 +219,7 @@ ODD = {
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, the current one, of photos with odd names and one file that is none."""
+    """The current folder, with photos of unusual names and one file that is not a photo."""
     folder = tmp_path / "odd"
     folder.mkdir()
     file = io.BytesIO()
@@ -235,14 +235,15 @@ SHOWN = [shown for _, shown in ODD.values()]
 
 
 @pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results"])
-def test_odd_names_take_one_line_in_every_format(
+def test_unusual_names_take_one_line_in_every_format(
     model: tuple[Path, Path], odd: Path, tmp_path: Path, format_: str
 ) -> None:
     names = [os.fsdecode(name) for name, _ in ODD.values()] + [os.fsdecode(b"\xff\n10.png")]
     output = tmp_path / "out"
     code, _, problems = run(*names, "-f", format_, "-o", str(output), *options(model))
     assert code == 0
-    assert r"\xff\n10.png: not an image" in problems
+    # A table has the message in the line of the photo.
+    assert (r"\xff\n10.png: not an image" in problems) == (format_ != "table")
     _, shown, _ = run(*names, "-f", format_, *options(model))
     text = output.read_text(encoding="utf-8")
     assert shown == text
@@ -263,13 +264,13 @@ def test_odd_names_take_one_line_in_every_format(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_odd_names_go_to_streams_of_any_encoding(
+def test_unusual_names_are_printed_in_any_encoding(
     model: tuple[Path, Path], odd: Path, encoding: str
 ) -> None:
     def predict(photos: str, *more: str) -> tuple[int, bytes, bytes]:
         return run_forked(["predict", photos, *options(model), *more], encoding)
 
-    # CSV and JSON lines are UTF-8 wherever they go.
+    # CSV and JSON lines are UTF-8 in every terminal.
     for format_ in ("table", "csv", "jsonl") if encoding == "ascii" else ("table", "csv"):
         code, out, told = predict(".", "-f", format_)
         assert code == 0
@@ -278,12 +279,12 @@ def test_odd_names_go_to_streams_of_any_encoding(
         assert len(text.removesuffix("\n").split("\n")) == 10 + (format_ == "csv")
     code, _, told = predict(os.fsdecode(b"\xff/*.png"))
     assert code == 1
-    assert told.decode("ascii").startswith(r"error: \xff/*.png holds no photo")
+    assert told.decode("ascii").startswith(r"error: \xff/*.png: no photos found")
 
 
-def test_lists_of_any_make_are_read(tmp_path: Path) -> None:
+def test_read_path_list_accepts_line_ends_and_nul(tmp_path: Path) -> None:
     def read(data: bytes) -> list[str]:
-        return predictions.find_photos(["-"], predictions.read_list(io.BytesIO(data)))
+        return predictions.find_photos(["-"], predictions.read_path_list(io.BytesIO(data)))
 
     odd = os.fsdecode(b"caf\xe9.png")
     assert read(b"a.png\nb c.png\n") == ["a.png", "b c.png"]
@@ -296,7 +297,7 @@ def test_lists_of_any_make_are_read(tmp_path: Path) -> None:
     assert read(os.fsencode(strange) + b"\n") == [str(strange)]
 
 
-def test_labels_named_like_columns_keep_their_own() -> None:
+def test_labels_named_like_columns_get_score_columns() -> None:
     tags = Tags(["error"], {"error": 0.75, "file": 0.25, "=x": 0.5}, None)
     labels = list(tags.scores)
     first, line = formats.as_csv([], labels)
@@ -325,7 +326,7 @@ def test_labels_named_like_columns_keep_their_own() -> None:
 
 @pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results", "coco", "labelstudio"])
 @pytest.mark.parametrize("cut", [0, 1])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+def test_resumed_run_writes_the_same_bytes(
     model: tuple[Path, Path],
     photos: Path,
     tmp_path: Path,
@@ -350,21 +351,21 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert not output.exists()
     (left,) = tmp_path.glob("out.csv.*.partial")
     lines = 2 + (format_ == "csv")
-    assert left.read_bytes().count(b"\n") == lines  # what was done is on disk
-    # A kill -9 may leave half a line.
+    assert left.read_bytes().count(b"\n") == lines  # every finished photo is in the file
+    # `kill -9` may leave an incomplete line.
     left.write_bytes(left.read_bytes()[: -3 if cut else None])
     seen.clear()
     seen += [0, 0, 0]
     assert "add --resume" in run(*arguments, "-o", str(output))[2]
     code, _, problems = run(*arguments, "-o", str(output), "--resume")
     assert code == 0
-    assert f"going on after {lines - cut} lines" in problems
-    assert seen[3:] == [1] * (2 + cut)  # only what was missing
+    assert f"resumed after {lines - cut} lines" in problems
+    assert seen[3:] == [1] * (2 + cut)  # only the missing photos
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_two_runs_do_not_write_the_same(
+def test_second_process_is_refused(
     model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [str(photos), "-f", "csv", *options(model), "-o", str(tmp_path / "out.csv")]
@@ -377,24 +378,14 @@ def test_two_runs_do_not_write_the_same(
     monkeypatch.setattr(predictions, "tag_photos", other)
     assert run(*arguments)[0] == 0
     assert len(told) == 2
-    assert all(re.search(r"another process writes .*partial: wait for its end", t) for t in told)
+    assert all(
+        re.search(r"another process writes .*partial: wait until it has ended", t) for t in told
+    )
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
 
 
-def test_a_file_system_without_locks_will_do(
-    model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(file: object, how: int) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    output = tmp_path / "out.csv"
-    assert run(str(photos), "-f", "csv", *options(model), "-o", str(output))[0] == 0
-    assert len(output.read_text().splitlines()) == 5
-
-
 @pytest.mark.slow
-def test_threads_load_one_network(
+def test_threads_share_one_network(
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -419,7 +410,7 @@ def test_threads_load_one_network(
 
 
 @pytest.mark.slow
-def test_workers_say_the_same(
+def test_worker_processes_give_the_same_output(
     model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos)
@@ -435,7 +426,7 @@ def test_workers_say_the_same(
 
 
 @pytest.mark.slow
-def test_many_photos_go_through_onnx_runtime(
+def test_many_photos_use_onnx_runtime(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
@@ -453,7 +444,7 @@ def test_many_photos_go_through_onnx_runtime(
     monkeypatch.setattr(predictions, "tag_photos", watch)
     monkeypatch.setattr(predictions, "MANY", 3)
     many = list(predictions.predict(tagger, names))
-    # Gone on with, it is the same runtime, though fewer are left.
+    # A resumed run uses the same runtime although fewer photos are left.
     assert [name for name, _ in predictions.predict(tagger, names, done=2)] == names[2:]
     assert [type(network) for network in ran] == [Session, Session]
     for (name, one), (other, two) in zip(few, many, strict=True):
@@ -461,12 +452,13 @@ def test_many_photos_go_through_onnx_runtime(
         assert two.scores == pytest.approx(one.scores, abs=1e-4)
 
 
-def test_another_model_or_other_photos_are_not_gone_on_with(
+def test_run_of_other_photos_or_model_is_not_resumed(
     model: tuple[Path, Path], photos: Path, tmp_path: Path
 ) -> None:
     def place(*names: str) -> Path:
         found = predictions.find_photos(names, [])
-        return predictions.unfinished_of(tmp_path / "out", found, "csv", model)
+        job = predictions.PredictionJob(load_tagger(*model), found, "csv", print)
+        return job.unfinished_path(tmp_path / "out")
 
     before = place(str(photos))
     assert place(str(photos)) == before
@@ -478,12 +470,12 @@ def test_another_model_or_other_photos_are_not_gone_on_with(
     output = ["-o", str(tmp_path / "out"), "--resume"]
     code, _, problems = run(str(photos), "-f", "csv", *output, *options(model))
     assert code == 0
-    assert "nothing to go on with" in problems
-    assert "name it with --output" in run(str(photos), "--resume", *options(model))[2]
+    assert "nothing to resume" in problems
+    assert "add --output FILE" in run(str(photos), "--resume", *options(model))[2]
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_photos(
+def test_memory_does_not_grow_with_the_number_of_photos(
     tagger: Tagger, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos)
@@ -492,17 +484,17 @@ def test_memory_does_not_grow_with_the_photos(
         names = ["im1.png"] * count
         tracemalloc.start()
         output = tmp_path / f"{count}.csv"
-        predictions.write_predictions(tagger, names, "csv", str, output, resume=False)
+        predictions.PredictionJob(tagger, names, "csv", str).write(output, resume=False)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
 
     peak(10)
-    # A place in a list is 8 bytes; what is said of a photo takes over 500.
+    # A list entry takes 8 bytes; the tags of a photo take over 500.
     assert peak(2300) - peak(300) < 2000 * 100
 
 
-def test_what_the_model_was_trained_on_is_told(photos: Path, tmp_path: Path) -> None:
+def test_origin_of_the_model_is_printed_to_stderr(photos: Path, tmp_path: Path) -> None:
     drawn = make_model(tmp_path / "drawn", source=SYNTHETIC)
     code, out, told = run(str(photos / "im1.png"), *options(drawn))
     assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
@@ -539,7 +531,7 @@ def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> No
 
 
 @pytest.mark.slow
-def test_predict_imports_neither_mlflow_nor_what_trains(
+def test_predict_imports_neither_mlflow_nor_training_libraries(
     model: tuple[Path, Path], photos: Path
 ) -> None:
     code = (

@@ -43,7 +43,7 @@ def main() -> None:
         for label in ranked:
             score, threshold = tags.scores[label], tagger.thresholds[tagger.labels.index(label)]
             mark = "**yes**" if label in tags.labels else "no"
-            text = f"{escape_streamlit(label)}: {score:.2f}, threshold {threshold:.2f}, {mark}"
+            text = f"{escape_streamlit(label)}: {score:.2f} (threshold {threshold:.2f}), {mark}"
             st.progress(score, text=text)
     with right:
         label = st.selectbox("Heat map for", ranked)
