@@ -26,7 +26,7 @@ def test_page_shows_what_the_model_was_trained_on(
     page = draw(*make_model(tmp_path, source=source), monkeypatch)
     warnings, captions = ([found.value for found in some] for some in (page.warning, page.caption))
     if source == SYNTHETIC:
-        assert "40 drawn scenes alone" in warnings[0]
+        assert "40 synthetic images only" in warnings[0]
         assert not captions
     else:
         assert not warnings
