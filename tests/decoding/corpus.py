@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
+import phototag.decoding.formats  # noqa: F401 - registers the HEIF codec
+
 
 @dataclass(frozen=True)
 class Case:

@@ -191,8 +191,8 @@ def _headline(summary: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{decisions.get(name, 0)} {name}" for name in reversed(DECISIONS))
     sentences = [
         f"Files: {summary['files']} ({counts}).",
-        f"Groups of duplicates: {summary['duplicate_groups']}, with {summary['duplicate_photos']} "
-        f"photos. Groups with different labels: {summary['conflicting_groups']}.",
+        f"Groups of duplicates: {summary['duplicate_groups']} ({summary['duplicate_photos']} "
+        f"photos, different labels in {summary['conflicting_groups']} groups).",
         f"Problems of label files: {sum(summary['label_problems'].values())}. Photos without "
         f"labels: {summary['unlabelled']}.",
     ]
