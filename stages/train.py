@@ -98,10 +98,10 @@ def train_network(
     records = watch((fit_linear_probe if probes else fit)(learner, train, val, params, checkpoint))
     if distributed.rank() == 0:
         data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
-        told = ({"backbone": params.model.name} if cached else {}) | dict(tags or {})
+        run_tags = ({"backbone": params.model.name} if cached else {}) | dict(tags or {})
         try:
             history = record_training(
-                connect(), key, read_values(), map(asdict, records), data, resumed, told
+                connect(), key, read_values(), map(asdict, records), data, resumed, run_tags
             )
         except Stopped as stopped:
             stopped.checkpoint = checkpoint

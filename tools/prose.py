@@ -64,7 +64,8 @@ def find_openers(lines: list[str], tree: ast.Module | None) -> Iterator[Finding]
                 opener = re.match(r"(\w+)", text)
             elif section:
                 opener = re.match(r"\*{0,2}\w+: (\w+)", text)
-            yield from _check(number, [opener[1]] if opener else [], RULES["openers"])
+            openers = RULES["comment_openers" if section == "Raises:" else "openers"]
+            yield from _check(number, [opener[1]] if opener else [], openers)
             previous = text
 
 

@@ -1,1 +1,1 @@
-"""What users do with a trained model: predict, demo, export, and the summary of an evaluation."""
+"""Applications of a trained model: predict, demo, export, and the summary of an evaluation."""

@@ -41,7 +41,7 @@ def read(source: Source) -> SourceDataset:
     of a photo outside of the folders are unknown.
 
     Raises:
-        InputError: Folders are nested and --nested does not say which of them are labels.
+        InputError: Folders are nested and --nested does not select the labels.
     """
     folders, nested = _find_folders(source.names or ()), source.options.nested
     deepest = max(folders, key=lambda name: len(folders[name]), default="")

@@ -132,7 +132,7 @@ def _choose_reading(
     if options.format:
         wanted = {options.format}
         if options.format in tables.DESCRIPTIONS:
-            wanted.add("imagefolder")  # its metadata are a table of any kind
+            wanted.add("imagefolder")  # the metadata may be any table
         found = _describe_readings(path, readings)
         readings = [reading for reading in readings if reading[0] in wanted]
         if not readings:

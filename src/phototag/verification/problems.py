@@ -17,7 +17,7 @@ class Problem:
         file: Path of the file in the dataset.
         line: Line number from 1, or 0 if the problem concerns the whole file.
         kind: Kind of problem, the same words for all problems of the kind.
-        detail: What was found; may be empty.
+        detail: Value that was found; may be empty.
         action: rejected (the photo or line is not used) | noted (everything is used).
     """
 
