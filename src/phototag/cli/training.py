@@ -187,7 +187,7 @@ def tune(
         typer.echo(change.rstrip() or "params.yaml has these values already")
         typer.echo("\nNext: dvc repro")
     else:
-        tuning.tune(root, study, jobs, changes, tell=typer.echo)
+        tuning.tune(root, study, jobs, changes)
 
 
 def review(

@@ -1,1 +1,10 @@
-"""Searches: settings that learn from trials which to try next."""
+"""Hyperparameter search with Optuna: `phototag tune`."""
+
+from phototag.base.errors import InputError
+
+try:
+    import optuna
+except ModuleNotFoundError as error:
+    raise InputError("phototag tune requires Optuna: run `make setup-tune`") from error
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,27 +1,27 @@
-"""How much better than it is the best of many looks, on the photos by which it was chosen."""
+"""Optimism of choosing the best trial: its score on val is better than on other photos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from phototag.metrics.bootstrap import bootstrap_weights, confidence_interval
-from phototag.metrics.classification import f1_score
-from phototag.metrics.losses import binary_cross_entropy
-from phototag.metrics.ranking import mean_average_precision
+from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.classification import classification_scores
+from phototag.metrics.losses import weighted_cross_entropy
+from phototag.metrics.ranking import average_precision_and_auroc
 from phototag.search.studies import Objective
 
 RESAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What one trial says of one seed's val photos.
+class Predictions:
+    """Predictions of one trial on the val photos of one seed.
 
     Attributes:
         logits: float [num_photos, num_labels].
-        targets: 1, 0 or `UNKNOWN`, the same for all trials of a seed.
-        groups: Each photo's album or file, [num_photos].
+        targets: [num_photos, num_labels], 1, 0 or `UNKNOWN`; the same for all trials of a seed.
+        groups: Group of each photo, [num_photos]; photos of a group are resampled together.
     """
 
     logits: np.ndarray
@@ -31,96 +31,93 @@ class Judged:
 
 @dataclass(frozen=True)
 class Optimism:
-    """The winner's lead that is luck.
+    """Optimism of the chosen trial, estimated by bootstrap.
 
     Attributes:
-        chosen: Mean score of the best on the photos by which it is the best.
-        unseen: Mean score of the same on photos that had no part in choosing.
-        low: Of their difference, the 2.5th percentile.
-        high: The 97.5th.
-        trials: Among how many was chosen.
+        chosen: Mean score of the chosen trial on the photos on which it was chosen.
+        unseen: Mean score of the chosen trial on the photos left out of the resample.
+        difference: How much worse `unseen` is than `chosen`.
+        trials: Number of trials among which was chosen.
     """
 
     chosen: float
     unseen: float
-    low: float
-    high: float
+    difference: float
     trials: int
-
-    @property
-    def difference(self) -> float:
-        """What is to be expected less on other photos; of a loss, more."""
-        return abs(self.unseen - self.chosen)
 
 
 def estimate_optimism(
-    trials: Sequence[Sequence[Judged]], objective: Objective, seed: int
+    trials: Sequence[Sequence[Predictions]], objective: Objective, seed: int
 ) -> Optimism | None:
-    """Choose the best anew among trials, and judge it by photos that had no part in it.
+    """Estimate the optimism by bootstrap bias correction.
 
-    In each bootstrap resample of val's photos (whole albums) the best trial is chosen; the photos
-    that were not drawn, about 37%, are as new to that choice as test is. How much worse the chosen
-    one is there than on what it was chosen by is the optimism of choosing (bootstrap bias
-    correction: Tsamardinos, Greasidou and Borboudakis, 2018). Which epoch is kept was chosen on val
-    too, within each trial: that is not in it.
+    In each resample of the val photos (whole groups) the best trial is chosen on the drawn photos
+    and scored on the photos that were not drawn, about 37%. The mean difference of the two scores
+    is the optimism (Tsamardinos, Greasidou and Borboudakis, 2018). It does not include that each
+    trial chose its best epoch on val.
 
     Args:
-        trials: Of each trial, what it says for each seed.
-        objective: By which the best is chosen; the mean over seeds.
-        seed: Of the resamples.
+        trials: Predictions of each trial, for each seed.
+        objective: Metric by which the best trial is chosen, as the mean over seeds.
+        seed: Seed of the resamples.
 
     Returns:
-        None of fewer than two trials, or where no photos are left out.
+        The estimate; None for fewer than two trials, or if no resample leaves photos out.
     """
     if len(trials) < 2:
         return None
-    score, sign = SCORES[objective], -1 if objective == "val_loss" else 1
-    seeds = range(len(trials[0]))
-    drawn = [
-        bootstrap_weights(
-            len(first.targets), RESAMPLES, seed + number, list(map(str, first.groups))
-        )
-        for number, first in enumerate(trials[0])
+    weights = [
+        bootstrap_weights(len(own.targets), RESAMPLES, seed + number, list(map(str, own.groups)))
+        for number, own in enumerate(trials[0])
     ]
-    if any(len(weights) < 2 for weights in drawn):
+    # The first row is the original sample, which leaves no photo out.
+    usable = np.all([(rows == 0).any(axis=1) for rows in weights], axis=0)
+    if not usable.any():
         return None
-    chosen, unseen = [], []
-    for resample in range(1, RESAMPLES + 1):
-        rows = [weights[resample] for weights in drawn]
-        seen = [np.repeat(np.arange(len(row)), row.astype(int)) for row in rows]
-        left = [np.flatnonzero(row == 0) for row in rows]
-        if any(len(photos) == 0 for photos in left):
-            continue
-        means = [
-            float(np.mean([score(trial[number], seen[number]) for number in seeds]))
-            for trial in trials
+    drawn = mean_scores(trials, [rows[usable] for rows in weights], objective)
+    left_out = [(rows[usable] == 0).astype(float) for rows in weights]
+    scores = mean_scores(trials, left_out, objective)
+    sign = -1 if objective == "val_loss" else 1
+    best = np.argmax(sign * drawn, axis=0)[None]
+    chosen, unseen = (np.take_along_axis(each, best, axis=0)[0] for each in (drawn, scores))
+    lost = float((sign * (chosen - unseen)).mean())
+    return Optimism(float(chosen.mean()), float(unseen.mean()), lost, len(trials))
+
+
+def mean_scores(
+    trials: Sequence[Sequence[Predictions]], weights: Sequence[np.ndarray], objective: Objective
+) -> np.ndarray:
+    """Return each trial's objective as the mean over seeds, float64 [num_trials, resamples].
+
+    Args:
+        trials: Predictions of each trial, for each seed.
+        weights: float [resamples, num_photos] for each seed.
+        objective: Metric to compute.
+    """
+    return np.array(
+        [
+            np.mean(
+                [score(own, rows, objective) for own, rows in zip(seeds, weights, strict=True)],
+                axis=0,
+            )
+            for seeds in trials
         ]
-        best = max(range(len(trials)), key=lambda index: sign * means[index])
-        chosen.append(means[best])
-        unseen.append(float(np.mean([score(trials[best][n], left[n]) for n in seeds])))
-    if not chosen:
-        return None
-    lost = sign * (np.array(chosen) - np.array(unseen))
-    low, high = confidence_interval(np.append(lost[:1], lost))
-    return Optimism(
-        float(np.mean(chosen)), float(np.mean(unseen)), float(low), float(high), len(trials)
     )
 
 
-def _loss(judged: Judged, photos: np.ndarray) -> float:
-    return binary_cross_entropy(judged.targets[photos], judged.logits[photos])
+def score(own: Predictions, weights: np.ndarray, objective: Objective) -> np.ndarray:
+    """Return a trial's objective on each resample, float64 [resamples].
 
-
-def _precision(judged: Judged, photos: np.ndarray) -> float:
-    return mean_average_precision(judged.targets[photos], judged.logits[photos])
-
-
-def _f1(judged: Judged, photos: np.ndarray) -> float:
-    return f1_score(judged.targets[photos], judged.logits[photos] >= 0, "macro")
-
-
-SCORES: dict[str, Callable[[Judged, np.ndarray], float]] = {
-    "val_loss": _loss,
-    "mAP": _precision,
-    "f1_macro": _f1,
-}
+    Args:
+        own: Predictions of the trial.
+        weights: float [resamples, num_photos].
+        objective: Metric to compute; F1 is at the threshold 0.5.
+    """
+    match objective:
+        case "val_loss":
+            return weighted_cross_entropy(own.targets, own.logits, weights)
+        case "mAP":
+            precision, _ = average_precision_and_auroc(own.targets, own.logits, weights)
+            return np.asarray(np.nanmean(precision, axis=1))
+        case "f1_macro":
+            return classification_scores(own.targets, own.logits >= 0, weights)["f1_macro"]

@@ -1,96 +1,74 @@
-"""The space of a study: settings from what Optuna proposes."""
+"""Search space: values of params.yaml that Optuna suggests for a trial."""
 
 import json
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
+import optuna
+
+from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
-from phototag.schema.params import Params
-from phototag.search.studies import Knob, Study, join_fields
+from phototag.network.params import feature_map_side
+from phototag.schema.params import validate_all
 
-DIGITS = 4  # of a proposed number: more make no difference, and are hard to read
-Choice = bool | int | float | str | None
-
-
-class Proposer(Protocol):
-    """What of Optuna's trial is needed; it remembers what it proposed under a name."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float:
-        """Propose a number."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """Propose a whole number."""
-
-    def suggest_categorical(self, name: str, choices: list[Choice]) -> Choice:
-        """Propose a choice."""
+DIGITS = 4  # significant digits of a suggested number, for readable params
+Space = dict[str, dict[str, Any]]
 
 
-def propose(trial: Proposer, study: Study, base: dict[str, Any]) -> dict[str, Any]:
-    """Ask for a value of each key whose knob counts.
+def suggest_settings(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Any]:
+    """Suggest a value of each key of a search space.
+
+    A distribution has the arguments of a `suggest` method of Optuna's trials:
+
+    - `{choices: [...]}`: `suggest_categorical`; the choices may be lists or mappings, too.
+    - `{low: 16, high: 64, step: 16}`: `suggest_int`, if all numbers are integers.
+    - `{low: 0.001, high: 0.1, log: true}`: `suggest_float`.
+    - `{count: [1, 3], each: ...}`: a list of 1 to 3 items; `each` is the distribution of an item,
+      or maps each field of an item to its distribution.
 
     Args:
-        trial: Of Optuna.
-        study: Whose space it is.
-        base: The values of params.yaml with which trials start.
+        trial: Trial of Optuna; it records the suggestions.
+        space: Dotted key of params.yaml -> distribution.
 
     Returns:
         Dotted key of params.yaml -> value.
     """
-    settings: dict[str, Any] = {}
-    for key, knobs in study.space.items():
-        for knob in knobs:
-            if all(settings.get(other) in values for other, values in knob.when.items()):
-                # Of several knobs of one key each has its own range, and so its own name.
-                words = "/".join(str(value) for values in knob.when.values() for value in values)
-                name = key if len(knobs) == 1 or not words else f"{key} ({words})"
-                settings[key] = _turn(trial, name, knob)
-                break
-    return _match_types(settings, base)
+    return {key: _suggest(trial, key, distribution) for key, distribution in space.items()}
 
 
-def _turn(trial: Proposer, name: str, knob: Knob) -> Any:
-    if knob.choices is not None:
-        # Optuna's own table holds plain values alone.
-        plain = {
-            value if isinstance(value, Choice) else json.dumps(value): value
-            for value in knob.choices
+def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str, Any]) -> Any:
+    if all(isinstance(value, dict) for value in distribution.values()):
+        fields = distribution.items()
+        return {field: _suggest(trial, f"{name}.{field}", each) for field, each in fields}
+    if "count" in distribution:
+        count = trial.suggest_int(f"{name}.count", *distribution["count"])
+        each = distribution["each"]
+        return [_suggest(trial, f"{name}.{index}", each) for index in range(count)]
+    if "choices" in distribution:
+        # Optuna stores scalars only, so a list or a mapping is stored as JSON.
+        choices = {
+            json.dumps(value) if isinstance(value, list | dict) else value: value
+            for value in distribution["choices"]
         }
-        return plain[trial.suggest_categorical(name, list(plain))]
-    if knob.each is not None:
-        assert knob.count is not None
-        fewest, most = knob.count
-        count = fewest
-        if most > fewest:
-            count = trial.suggest_int(f"{name}.count", fewest, most, step=1, log=False)
-        return [
-            join_fields(
-                {
-                    field: _turn(trial, ".".join(filter(None, [name, str(index), field])), each)
-                    for field, each in knob.each.items()
-                }
-            )
-            for index in range(count)
-        ]
-    low, high, step = knob.low, knob.high, knob.step
-    assert low is not None
-    assert high is not None
-    if isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None):
-        return trial.suggest_int(name, low, high, step=step or 1, log=knob.log)
-    value = trial.suggest_float(name, low, high, step=step, log=knob.log)
-    return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+        return choices[trial.suggest_categorical(name, list(choices))]
+    # PyYAML reads 1e-5 as a string.
+    numbers = {key: float(v) if isinstance(v, str) else v for key, v in distribution.items()}
+    if all(isinstance(value, int) for value in numbers.values()):
+        return trial.suggest_int(name, **numbers)
+    return float(f"{trial.suggest_float(name, **numbers):.{DIGITS}g}")
 
 
-def _match_types(settings: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """Write numbers as params.yaml reads them, so that equal settings are equal values."""
+def find_conflict(base: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Return the reason why a trial cannot be trained; empty if it can.
+
+    Args:
+        base: Nested values of params.yaml from which trials start.
+        settings: Dotted key -> value of the trial.
+    """
     try:
-        values = Params.model_validate(apply_overrides(base, settings)).model_dump()
-    except ValueError:  # told of the trial
-        return settings
-    for key, value in settings.items():
-        place: Any = values
-        for part in key.split("."):
-            place = place[part]
-        if isinstance(place, float) and isinstance(value, int):
-            settings[key] = place
-    return settings
+        params = validate_all(apply_overrides(base, settings), "params")
+        if params.model.name == "conv":
+            feature_map_side(params.model, params.resize.size)
+    except InputError as error:
+        return str(error)
+    return ""

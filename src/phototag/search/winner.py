@@ -1,6 +1,7 @@
-"""The winner of a study beside the settings from which it started, on test, once.
+"""Comparison of a study's winner with the settings from which its trials started, on test.
 
-Without a test split it is val, by which the winner was chosen: then the lead is flattered.
+Without a test split (`split.test: 0`) both are compared on val, which favours the winner because it
+was chosen on val.
 """
 
 import io
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
+from optuna.trial import FrozenTrial
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
+from phototag.base.params import read_values
 from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.experiments.dvc_tools import list_experiments, open_revision
 from phototag.experiments.queue import run_queued
@@ -24,137 +26,129 @@ from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
 from phototag.pages.escaping import escape_spreadsheet_cell
 from phototag.registry.comparison import list_differences
-from phototag.search.journal import SETTINGS, FrozenTrial, Plan
+from phototag.search.storage import SETTINGS, Plan
 
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
-FARTHEST = 1e-8  # of a probability from 0 and 1, which tables write with 8 digits
+# predictions.csv rounds probabilities to 8 digits, so 0 and 1 stand for values up to this close.
+EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The winner beside the start.
+class Comparison:
+    """Scores of the winner and the start on the same photos.
 
     Attributes:
-        table: Columns seed, metric, winner, start, difference, low and high (of its 95% interval).
-        judged: The split: test, or val where there is none.
-        winners: How many winners of this study were evaluated so far.
-        experiments: Those evaluated; the start and the winner, seed by seed.
+        table: Columns seed, metric, winner, start, difference, low and high (95% interval of the
+            difference).
+        split: `test`, or `val` if there is no test split.
+        num_winners: Number of winners of this study that were evaluated so far.
+        experiments: Names of the DVC experiments, winners first.
     """
 
     table: pd.DataFrame
-    judged: str
-    winners: int
+    split: str
+    num_winners: int
     experiments: tuple[str, ...]
 
-    @property
-    def experiment(self) -> str:
-        """Of the winner, with the first seed."""
-        return self.experiments[1]
 
+def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
+    """Evaluate the winner and the start as DVC experiments, and compare their predictions.
 
-def hold_contest(root: Path, plan: Plan, best: FrozenTrial) -> Contest:
-    """Evaluate the winner and the start, in DVC's queue, and compare them on test.
-
-    Both are experiments down to `evaluate`, the only ones of a study that are. What was evaluated
-    before is not evaluated again; the winner's training is taken from DVC's cache.
+    Only these experiments of a study include the `evaluate` stage. Experiments that exist are not
+    run again, and the winner's model comes from DVC's cache.
 
     Raises:
-        InputError: One failed; or no photo is in test of both.
+        InputError: An experiment failed, or the two were evaluated on different photos.
     """
-    won = f"best{best.number}"
+    root, present = plan.root, flatten(read_values(plan.root / "params.yaml"))
+    variants = {f"best{best.number}": best.user_attrs[SETTINGS], "start": {}}
     experiments = {}
-    for seed in plan.study.seeds:
-        for variant, settings in (("start", {}), (won, best.user_attrs[SETTINGS])):
-            values = apply_overrides(plan.base, settings | {"seed": seed})
-            experiments[f"{plan.name}-{variant}-s{seed}"] = _find_changes(root, values)
+    for variant, settings in variants.items():
+        for seed in plan.study.seeds:
+            values = flatten(apply_overrides(plan.base, settings))
+            changes = {key: value for key, value in values.items() if present.get(key) != value}
+            experiments[f"{plan.name}-{variant}-s{seed}"] = changes | {"seed": seed}
     run_queued(root, experiments, jobs=1)
     revisions = dict(list_experiments(root))
-    parts = []
+    tables = []
     for seed in plan.study.seeds:
-        won_by, begun = (
+        winner, start = (
             _read_predictions(root, revisions[f"{plan.name}-{variant}-s{seed}"])
-            for variant in (won, "start")
+            for variant in variants
         )
-        judged = won_by["split"].iloc[0]
-        resamples = plan.base["evaluate"]["resamples"]
-        table = compare_predictions(won_by, begun, resamples, seed)
+        table = compare_predictions(winner, start, plan.base["evaluate"]["resamples"], seed)
         table.insert(0, "seed", seed)
-        parts.append(table)
-    # Names end in -sSEED.
+        tables.append(table)
+    # The names of winners are STUDY-bestTRIAL-sSEED.
     winners = {
         name.rpartition("-s")[0] for name in revisions if name.startswith(f"{plan.name}-best")
     }
-    return Contest(pd.concat(parts, ignore_index=True), judged, len(winners), tuple(experiments))
-
-
-def _find_changes(root: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs from params.yaml, and the seed."""
-    present = flatten(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")))
-    wanted = flatten(values)
-    return {k: v for k, v in wanted.items() if k == "seed" or k not in present or present[k] != v}
+    split = winner["split"].iloc[0]
+    return Comparison(pd.concat(tables), split, len(winners), tuple(experiments))
 
 
 def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
-    """Read what a model says of the judged photos, and each photo's group."""
+    """Read the predictions of a revision on test, or on val without test, and add the group."""
     files, project = open_revision(root, revision)
     tables = []
     for path in ("reports/evaluate/predictions.csv", "data/splits.csv"):
         with files.open(f"{project}{path}") as file:
             tables.append(pd.read_csv(io.BytesIO(file.read()), keep_default_na=False))
     predictions, splits = tables
-    judged = "test" if (splits["split"] == "test").any() else "val"
+    split = "test" if (splits["split"] == "test").any() else "val"
     groups = dict(zip(splits["image"].map(escape_spreadsheet_cell), splits["group"], strict=True))
-    own = predictions[predictions["split"] == judged]
-    # The cell of what is not known is empty.
-    targets = pd.to_numeric(own["target"]).fillna(UNKNOWN).astype(int)
-    return own.assign(target=targets, group=own["image"].map(groups).astype(str))
+    rows = predictions[predictions["split"] == split]
+    # Unknown targets are empty cells.
+    targets = pd.to_numeric(rows["target"]).fillna(UNKNOWN).astype(int)
+    return rows.assign(target=targets, group=rows["image"].map(groups).astype(str))
 
 
 def compare_predictions(
     winner: pd.DataFrame, start: pd.DataFrame, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Compare two models on the same photos, by a paired bootstrap over photos, albums whole.
+    """Compare the predictions of two models by a paired bootstrap over groups of photos.
 
-    Photos that only one of them was judged by are left out: at another size, others may look like
-    copies, which are split together. So are those of which nothing is known.
+    Photos that are in only one of the tables are left out: at another photo size, other photos may
+    count as duplicates, which share a split. Photos without a known target are left out, too.
 
     Args:
         winner: Columns image, label, target (1, 0 or `UNKNOWN`), probability, predicted and group;
-            a photo's labels in a row, in the same order.
-        start: The same of the other.
-        resamples: Of the bootstrap.
-        seed: Of the resamples.
+            the rows of a photo are adjacent, with labels in the same order for all photos.
+        start: The same columns, in any order of rows.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Columns metric, winner, start, difference, low and high.
 
     Raises:
-        InputError: There is no photo that both were judged by.
+        InputError: No photo is in both tables.
     """
-    count = winner["label"].nunique()
+    num_labels = winner["label"].nunique()
     known = winner.loc[is_known(winner["target"].to_numpy()), "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
     if winner.empty:
         raise InputError(
-            "the winner and the start have no photo in common by which both were judged: do not "
-            "search resize.size"
+            "the winner and the start were evaluated on different photos: do not search resize.size"
         )
-    both = []
-    groups = winner["group"].tolist()[::count]
+    groups = winner["group"].tolist()[::num_labels]
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
-    for table in (winner, start.set_index(["image", "label"])):
-        if table is not winner:  # in the same order
-            table = table.loc[pd.MultiIndex.from_frame(winner[["image", "label"]])]
-        targets, probabilities, predicted = (
-            table[column].to_numpy().reshape(-1, count)
-            for column in ("target", "probability", "predicted")
-        )
-        near = np.clip(probabilities.astype(float), FARTHEST, 1 - FARTHEST)
-        both.append(
-            classification_scores(targets, predicted, weights)
-            | ranking_scores(targets, near, weights)
-            | {"loss": weighted_cross_entropy(targets, np.log(near / (1 - near)), weights)}
-        )
-    new, old = both
+    same_order = pd.MultiIndex.from_frame(winner[["image", "label"]])
+    start = start.set_index(["image", "label"]).loc[same_order]
+    new, old = (_score(table, num_labels, weights) for table in (winner, start))
     rows = list_differences(new, old, METRICS, len(set(groups)))
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])
+
+
+def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> Mapping[str, Any]:
+    """Return each metric on the photos and on each resample, float64 [1 + resamples]."""
+    targets, probabilities, predicted = (
+        table[column].to_numpy().reshape(-1, num_labels)
+        for column in ("target", "probability", "predicted")
+    )
+    clipped = np.clip(probabilities.astype(float), EPSILON, 1 - EPSILON)
+    return (
+        classification_scores(targets, predicted, weights)
+        | ranking_scores(targets, clipped, weights)
+        | {"loss": weighted_cross_entropy(targets, np.log(clipped / (1 - clipped)), weights)}
+    )

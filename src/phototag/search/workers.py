@@ -1,0 +1,73 @@
+"""Worker processes of a study.
+
+`phototag tune STUDY -j 2` starts two workers. Each is a process `python -m stages.trials` in a
+workspace: a copy of the repository whose data is linked from DVC's cache. A worker calls Optuna's
+`study.optimize` until the budget of the study is used up. All workers of a study share its storage,
+also those of other machines. A worker that is killed, for example because memory runs out, is
+started again and resumes its trial from the last epoch. If this process ends, its workers end, too.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+
+import psutil
+
+from phototag.base.errors import InputError
+from phototag.base.files import write_text
+from phototag.experiments.workspaces import FOLDER, make_workspace, remove_workspaces
+from phototag.search.storage import Plan
+
+
+def run_workers(plan: Plan, jobs: int) -> None:
+    """Run workers until the budget of the study is used up, and remove their workspaces.
+
+    Args:
+        plan: The study.
+        jobs: Number of workers.
+
+    Raises:
+        InputError: A worker stopped with an error, which it has printed.
+    """
+    for folder in (plan.root / FOLDER).glob("*"):
+        if not psutil.pid_exists(int(folder.name.partition("-")[0])):
+            shutil.rmtree(folder, ignore_errors=True)  # its process was killed
+    prefix = f"{os.getpid()}-"
+    workers: dict[int, subprocess.Popen[bytes]] = {}
+    try:
+        for number in range(jobs):
+            workers[number] = _start_worker(plan, number, f"{prefix}{number}", jobs)
+        while workers:
+            time.sleep(0.2)
+            for number, worker in list(workers.items()):
+                code = worker.poll()
+                if code is None:
+                    continue
+                del workers[number]
+                if code < 0 or code > 128:  # a signal ended it
+                    workers[number] = _start_worker(plan, number, f"{prefix}{number}", jobs)
+                elif code:
+                    raise InputError(f"{plan.name}: a worker failed; its error is printed above")
+    finally:
+        for worker in workers.values():
+            worker.terminate()
+        for worker in workers.values():
+            worker.wait()
+        remove_workspaces(plan.root, prefix)
+
+
+def _start_worker(plan: Plan, number: int, name: str, jobs: int) -> subprocess.Popen[bytes]:
+    place = make_workspace(plan.root, name)
+    path = place / ".dvc" / "tmp" / "plan.json"
+    write_text(path, plan.model_copy(update={"worker": number}).model_dump_json())
+    variables = {"DVC_ROOT": str(plan.root)}
+    if jobs > 1:
+        threads = max(1, (psutil.cpu_count(logical=False) or 1) // jobs)
+        variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+    return subprocess.Popen(
+        ["python", "-m", "stages.trials", str(path)],
+        cwd=place,
+        env=os.environ | variables,
+        stdin=subprocess.PIPE,  # it closes when this process ends, and the worker ends then
+    )
