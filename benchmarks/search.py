@@ -32,9 +32,8 @@ from phototag.base.keys import apply_overrides, flatten
 from phototag.metrics.selection import best_record
 from phototag.pages.figures import figure_style, new_figure, save_figure
 from phototag.schema.params import Params
-from phototag.search.feasibility import why_infeasible
-from phototag.search.journal import build_pruner, build_sampler
-from phototag.search.space import propose
+from phototag.search.space import find_conflict, suggest_settings
+from phototag.search.storage import PRUNERS, build_sampler
 from phototag.search.studies import Study, find_study, read_search
 from phototag.tracking.training import Stopped
 from phototag.training.checkpoint import discard_checkpoint
@@ -99,13 +98,11 @@ class Trainer:
 
 def run_study(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterator[float]:
     """Propose and prune trials as `phototag tune` does; yield the val loss of each trial."""
-    search = optuna.create_study(direction="minimize", pruner=build_pruner(study))
+    search = optuna.create_study(sampler=build_sampler(study), pruner=PRUNERS[study.pruner]())
     while not trainer.is_over:
-        search.sampler = build_sampler(study, len(search.trials))
         trial = search.ask()
-        settings = propose(trial, study, base)
-        if why_infeasible(base, settings, study.compute):
-            trial.set_constraint("feasible", 1.0)
+        settings = suggest_settings(trial, study.space)
+        if find_conflict(base, settings):
             search.tell(trial, state=optuna.trial.TrialState.PRUNED)
             continue
         loss = trainer.score(apply_overrides(base, settings), trial)
@@ -155,7 +152,7 @@ def main() -> None:
     shipped = find_study(read_search(), name)
     overrides = dict(flatten(read_experiments().variants[shipped.recipe or "report"]))
     base = apply_overrides(
-        yaml.safe_load(Path("params.yaml").read_text()), overrides | shipped.settings
+        yaml.safe_load(Path("params.yaml").read_text()), overrides | flatten(shipped.settings)
     )
     rows = []
     for seed in map(int, sys.argv[3:] or SEEDS):
