@@ -1,6 +1,6 @@
-"""MLflow's own pages, in Chromium, on the store that a real pipeline and two experiments made.
+"""MLflow's pages in Chromium, for the store of a real pipeline with two experiments.
 
-PHOTOTAG_SCREENSHOTS names a folder that takes pictures of them.
+If PHOTOTAG_SCREENSHOTS names a folder, screenshots are saved there.
 """
 
 import json
@@ -17,11 +17,11 @@ from tests.projects import Project
 from tests.servers import free_port, run_server
 
 pytestmark = pytest.mark.slow
-PATIENCE = 180_000  # milliseconds: the server's first page takes long
+PATIENCE = 180_000  # milliseconds; the first page of the server is slow
 
 
 class Served:
-    """The project's MLflow, as `phototag ui` serves it."""
+    """MLflow server started by `phototag ui`, with the runs by name and the newest version."""
 
     def __init__(self, base: str, view: str, folder: Path) -> None:
         self.base, self.view = base, view
@@ -57,14 +57,14 @@ def keep(page: Page, name: str) -> None:
         assistant = page.get_by_role("button", name="Close", exact=True)
         if assistant.count():
             assistant.first.click()
-        page.wait_for_timeout(2000)  # for the picture's sake: charts come in with a movement
+        page.wait_for_timeout(2000)  # until the charts have finished their animation
         page.screenshot(path=Path(folder, f"{name}.png"))
 
 
-def test_runs_table_has_lr_loss_and_f1_in_sight(served: Served, page: Page) -> None:
+def test_table_of_runs_shows_lr_loss_and_f1(served: Served, page: Page) -> None:
     page.goto(served.view)
     for name in served.runs:
-        # A forced repetition of a training has its name.
+        # Repeated trainings have the same name.
         expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=PATIENCE)
     for column in ("best_val_loss", "test_f1_micro", "test_f1_macro", "lr"):
         expect(page.get_by_text(column, exact=True).first).to_be_visible(timeout=PATIENCE)
@@ -72,7 +72,7 @@ def test_runs_table_has_lr_loss_and_f1_in_sight(served: Served, page: Page) -> N
     keep(page, "runs")
 
 
-def test_a_run_shows_its_curves(served: Served, page: Page) -> None:
+def test_run_page_shows_curves(served: Served, page: Page) -> None:
     run_id = served.runs["slow-lr"].info.run_id
     page.goto(f"{served.base}/#/experiments/1/runs/{run_id}/model-metrics")
     for metric in ("val_loss", "f1_micro"):
@@ -81,7 +81,7 @@ def test_a_run_shows_its_curves(served: Served, page: Page) -> None:
     keep(page, "run")
 
 
-def test_experiments_compare(served: Served, page: Page) -> None:
+def test_comparison_page_shows_both_experiments(served: Served, page: Page) -> None:
     chosen = [served.runs[name].info.run_id for name in ("slow-lr", "pooled")]
     runs, experiments = (urllib.parse.quote(json.dumps(ids)) for ids in (chosen, ["1"]))
     page.goto(f"{served.base}/#/compare-runs?runs={runs}&experiments={experiments}")
@@ -94,7 +94,7 @@ def test_experiments_compare(served: Served, page: Page) -> None:
     keep(page, "compare")
 
 
-def test_registered_model_shows_its_aliases(served: Served, page: Page) -> None:
+def test_model_page_shows_aliases(served: Served, page: Page) -> None:
     page.goto(f"{served.base}/#/models/phototag")
     for alias in ("champion", "challenger"):
         expect(page.get_by_text(alias).first).to_be_visible(timeout=PATIENCE)
