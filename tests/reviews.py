@@ -26,6 +26,7 @@ def make_review(folder: Path, packed: Path) -> Path:
         packed: Folder of the fixture `packed`, whose labels are correct.
     """
     shutil.copytree(packed, folder / "data")
+    (folder / "params.yaml").touch()  # marks the root of a project
     manifest = read_kept(packed / "manifest.csv")
     targets = label_targets(manifest)
     for row, label in WRONG:

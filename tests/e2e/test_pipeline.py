@@ -77,7 +77,7 @@ RERUNS: dict[str, set[str]] = {
     "serving/tagger.py": {"register"},
     "registry/params.py": {"register"},
     "importers/coco.py": set(),
-    "review/review_page.py": set(),
+    "review/page.py": set(),
     "schema/params.py": set(),
 }
 

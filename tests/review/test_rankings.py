@@ -28,7 +28,7 @@ def ask(evidence: Evidence, ranking: str) -> list[tuple[int, str]]:
     return [(question.photo, LABELS[question.label]) for question in RANKINGS[ranking](evidence)]
 
 
-def test_evidence_is_in_the_order_of_the_array(evidence: Evidence, project: Path) -> None:
+def test_evidence_has_the_order_of_images_npy(evidence: Evidence, project: Path) -> None:
     names = ("images.npy", "manifest.csv", "splits.csv")
     parts = read_datasets(*(project / "data" / name for name in names))
     assert evidence.photos.rows.tolist() == list(range(40))
@@ -38,23 +38,21 @@ def test_evidence_is_in_the_order_of_the_array(evidence: Evidence, project: Path
         assert (evidence.photos.targets[part.rows] == part.targets).all()
         logits = predict_logits(evidence.network, part, next(evidence.network.buffers()).device)
         assert evidence.probabilities[part.rows] == pytest.approx(1 / (1 + np.exp(-logits)))
-    # The bright channels, which are what the output layer looks at, tell who is alike.
+    # The inputs of the output layer are the bright channels.
     means = evidence.photos.images.reshape(40, -1, 3).max(axis=1).astype(float)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    nearness = means @ means[5]
-    nearness[5] = -1
-    assert evidence.find_neighbours(5, 3)[0] in np.argsort(-nearness)[:8]
-    assert evidence.find_copies(COPIES[0]) == [COPIES[1]]
+    similarity = means @ means[5]
+    similarity[5] = -1
+    assert evidence.find_similar(5, 3)[0] in np.argsort(-similarity)[:8]
+    assert evidence.find_duplicates(COPIES[0]) == [COPIES[1]]
 
 
-def test_errors_are_the_wrong_entries_of_photos_that_were_not_trained_on(
-    evidence: Evidence, project: Path
-) -> None:
+def test_errors_are_wrong_labels_of_unseen_photos(evidence: Evidence, project: Path) -> None:
     asked = ask(evidence, "errors")
     expected = {(row, label) for row, label in WRONG if evidence.splits[row] != "train"}
     assert expected <= set(asked)
     assert all(evidence.splits[row] != "train" for row, _ in asked)
-    # With logits of heads that had not seen them, train's photos are asked about too.
+    # With out-of-fold logits, photos of train are unseen too.
     train = np.flatnonzero(evidence.splits == "train")
     sure = np.random.default_rng(0).uniform(1, 5, (len(train), 3))
     logits = np.where(evidence.probabilities[train] > 0.5, sure, -sure).astype(np.float32)
@@ -66,7 +64,7 @@ def test_errors_are_the_wrong_entries_of_photos_that_were_not_trained_on(
     assert len(found) >= 3
 
 
-def test_next_asks_all_that_is_not_known_photo_by_photo(evidence: Evidence) -> None:
+def test_next_asks_about_unknown_labels_photo_by_photo(evidence: Evidence) -> None:
     asked = ask(evidence, "next")
     assert sorted(asked) == sorted(DOUBTFUL)
     photos = [photo for photo, _ in asked]
@@ -80,7 +78,7 @@ def test_next_asks_all_that_is_not_known_photo_by_photo(evidence: Evidence) -> N
     assert ask(replace(evidence, photos=known), "next") == []
 
 
-def test_duplicates_ask_about_each_copy_and_once_about_the_same_bytes(evidence: Evidence) -> None:
+def test_duplicates_ask_once_about_equal_bytes(evidence: Evidence) -> None:
     expected = [(row, "green") for row in COPIES]
     assert [entry for entry in ask(evidence, "duplicates") if entry[1] == "green"] == expected
     sha256 = evidence.photos.sha256.copy()
@@ -89,14 +87,14 @@ def test_duplicates_ask_about_each_copy_and_once_about_the_same_bytes(evidence: 
     assert [e for e in ask(same, "duplicates") if e[1] == "green"] == expected[:1]
 
 
-def test_a_project_without_results_is_told(project: Path) -> None:
+def test_project_without_model_is_refused(project: Path) -> None:
     (project / "models/model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"models/model\.safetensors is missing: `dvc repro`"):
+    with pytest.raises(InputError, match=r"models/model\.safetensors is missing: run `dvc repro`"):
         read_evidence(project)
 
 
-def test_a_model_of_other_labels_is_told(project: Path) -> None:
+def test_model_with_other_labels_is_refused(project: Path) -> None:
     manifest = project / "data/manifest.csv"
     manifest.write_text(manifest.read_text().replace(",red\n", ",crimson\n", 1))
-    with pytest.raises(InputError, match="know other labels: run `dvc repro`"):
+    with pytest.raises(InputError, match=r"has other labels than .*: run `dvc repro`"):
         read_evidence(project)

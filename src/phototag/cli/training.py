@@ -215,12 +215,12 @@ def review(
     `dvc repro` then trains with the corrected labels.
     """
     from phototag.apps.server import serve_page
-    from phototag.review import effects
+    from phototag.review import effects, session
 
     root = project_root()
     if effect is not None:
         typer.echo(effects.describe_effect(root, effect))
         return
     check_port(port)
-    page = Path(effects.__file__).with_name("review_page.py")
-    serve_page(page, port, str(root), ranking, who or effects.name_user())
+    page = Path(effects.__file__).with_name("page.py")
+    serve_page(page, port, str(root), ranking, who or session.default_user(root))

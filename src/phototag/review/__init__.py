@@ -1,1 +1,1 @@
-"""Corrections of labels by people: questions, answers, pages."""
+"""Review of labels by people: questions in a useful order, the page, and the answers."""

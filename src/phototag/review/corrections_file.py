@@ -1,4 +1,4 @@
-"""Appends answers to the corrections file."""
+"""Appending of answers to the corrections file; `verification.corrections` reads it."""
 
 import csv
 import io
@@ -14,13 +14,12 @@ from phototag.verification.corrections import COLUMNS, Answer
 
 
 def append_answer(path: Path, answer: Answer) -> None:
-    """Append an answer, in one write under a lock, and wait until it is on the disk.
+    """Append an answer in one write under a lock, and wait until it is on the disk.
 
-    Pages that append at once wait for each other, and a kill at any moment leaves the row or none
-    of it.
+    A process that is killed leaves the whole row or no row.
 
     Raises:
-        InputError: The file was saved in another layout, so that a row would not fit in.
+        InputError: The columns of the file are not `COLUMNS`, so that a row would not fit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     row = _format_row(astuple(answer))
@@ -34,13 +33,10 @@ def append_answer(path: Path, answer: Answer) -> None:
                 f"{path}: the first line must be {','.join(COLUMNS)}: save the file as UTF-8, with "
                 "commas and the columns in this order"
             )
-        end = file.seek(0, os.SEEK_END)
-        if end and header:
+        else:
             file.seek(-1, os.SEEK_END)
             row = row if file.read(1) == b"\n" else b"\n" + row
-        if file.write(row) != len(row):
-            file.truncate(end)
-            raise OSError(f"{path}: the disk took only a part of a row")
+        file.write(row)
         os.fsync(file.fileno())
 
 

@@ -1,4 +1,4 @@
-"""What is known of a project's photos: labels, what the model says, which look alike."""
+"""The data that review shows for each photo: labels, scores, similar photos."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from phototag.network.weights import load_model
 IMAGES, MANIFEST, SPLITS = "data/images.npy", "data/manifest.csv", "data/splits.csv"
 FEATURES, OUT_OF_FOLD = "data/features.npy", "models/out_of_fold.npy"
 MODEL, THRESHOLDS = "models/model.safetensors", "reports/evaluate/thresholds.json"
-READ = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
+INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Evidence:
 
     Attributes:
         photos: Pixels, targets, labels, files and hashes.
-        duplicate_groups: Of each photo, [num_photos]; empty for one without a duplicate.
-        splits: Each photo's split, [num_photos].
-        probabilities: 0..1, [num_photos, num_labels].
-        unseen: Whether they come from a network that was not trained on the photo, [num_photos].
-        features: What the output layer looks at, of unit length, float32 [num_photos, width].
-        thresholds: From which a label counts as predicted, [num_labels].
-        network: From pixels to logits.
+        duplicate_groups: Duplicate group of each photo, [num_photos]; "" for none.
+        splits: Split of each photo, [num_photos].
+        probabilities: Scores in 0..1, [num_photos, num_labels].
+        unseen: Whether the scores are of a network that was not trained on the photo, bool
+            [num_photos].
+        features: Inputs of the output layer, scaled to length 1, float32 [num_photos, width].
+        thresholds: Lowest score at which a label is predicted, [num_labels].
+        network: Network from pixels to logits.
     """
 
     photos: Dataset
@@ -49,17 +50,17 @@ class Evidence:
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """The first photo of each content hash."""
+        """The row of each content hash; the first one if several files have the same bytes."""
         return {sha256: row for row, sha256 in reversed([*enumerate(self.photos.sha256)])}
 
-    def find_neighbours(self, photo: int, count: int) -> list[int]:
-        """Find the photos that look most like one, the nearest first."""
-        nearness = self.features @ self.features[photo]
-        nearness[photo] = -np.inf
-        return [int(row) for row in np.argsort(-nearness, kind="stable")[:count]]
+    def find_similar(self, photo: int, count: int) -> list[int]:
+        """Return the photos with the highest cosine similarity of features, the highest first."""
+        similarity = self.features @ self.features[photo]
+        similarity[photo] = -np.inf
+        return [int(row) for row in np.argsort(-similarity, kind="stable")[:count]]
 
-    def find_copies(self, photo: int) -> list[int]:
-        """Find the other photos of a group of duplicates."""
+    def find_duplicates(self, photo: int) -> list[int]:
+        """Return the other photos in the duplicate group of a photo."""
         group = self.duplicate_groups[photo]
         return [
             row for row, name in enumerate(self.duplicate_groups) if name == group and row != photo
@@ -67,31 +68,31 @@ class Evidence:
 
 
 def read_evidence(root: Path) -> Evidence:
-    """Read what the last `dvc repro` of a project gave.
+    """Read the results of the last `dvc repro`.
 
     Raises:
-        InputError: Something is missing, or does not belong together.
+        InputError: A file is missing, or the labels of the model and the manifest differ.
     """
-    missing = [name for name in READ if not (root / name).is_file()]
-    if missing:
-        raise InputError(f"{missing[0]} is missing: `dvc repro` makes it")
+    for name in INPUTS:
+        if not (root / name).is_file():
+            raise InputError(f"{name} is missing: run `dvc repro`")
     parts = read_datasets(root / IMAGES, root / MANIFEST, root / SPLITS)
     network, metadata = load_model(root / MODEL)
     point = read_json(root / THRESHOLDS)
     train, joined = parts["train"], join_datasets(list(parts.values()))
     photos = take_photos(joined, np.argsort(joined.rows))
     if not photos.labels == metadata.labels == [*point["thresholds"]]:
-        raise InputError(f"{MANIFEST} and {MODEL} know other labels: run `dvc repro`")
+        raise InputError(f"{MODEL} has other labels than {MANIFEST}: run `dvc repro`")
     splits = np.empty(len(photos), "<U5")
     for split, part in parts.items():
         splits[part.rows] = split
 
     network.to(pick_device())
-    judge, seen = network, photos
-    if metadata.is_frozen:
-        kept = read_features(root / FEATURES, network[:2], photos.images)
-        judge, seen = network[2:], replace(photos, images=kept)
-    logits, features = _look(judge, seen)
+    module, inputs = network, photos
+    if metadata.is_frozen:  # the features of the backbones are cached
+        cached = read_features(root / FEATURES, network[:2], photos.images)
+        module, inputs = network[2:], replace(photos, images=cached)
+    logits, features = _predict(module, inputs)
     out_of_fold = np.load(root / OUT_OF_FOLD)
     if len(out_of_fold) == len(train):
         logits[train.rows] = out_of_fold
@@ -109,12 +110,12 @@ def read_evidence(root: Path) -> Evidence:
     )
 
 
-def _look(judge: nn.Module, photos: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits, and what the output layer makes them of."""
-    given: list[np.ndarray] = []
-    hook = find_head(judge).register_forward_pre_hook(
-        lambda _, inputs: given.append(inputs[0].float().cpu().numpy())
+def _predict(module: nn.Module, photos: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits and the inputs of the output layer."""
+    inputs: list[np.ndarray] = []
+    hook = find_head(module).register_forward_pre_hook(
+        lambda _, arguments: inputs.append(arguments[0].float().cpu().numpy())
     )
-    logits = predict_logits(judge, photos, pick_device())
+    logits = predict_logits(module, photos, pick_device())
     hook.remove()
-    return logits, np.concatenate(given)
+    return logits, np.concatenate(inputs)

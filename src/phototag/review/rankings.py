@@ -1,4 +1,4 @@
-"""The questions that are most worth a person's time, the worthiest first."""
+"""The questions that review asks, and their order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +10,24 @@ from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.review.evidence import Evidence
 
-NEXT = 500  # photos that `next` lists; after as many, another training knows better
+MAX_PHOTOS = 500  # photos that `next` asks about; train again before labelling more
 
 
 @dataclass(frozen=True)
 class Question:
-    """Whether a photo carries a label, both by their positions."""
+    """The question whether a photo carries a label.
+
+    Attributes:
+        photo: Row of the photo in images.npy.
+        label: Position of the label.
+    """
 
     photo: int
     label: int
 
 
 def rank_errors(evidence: Evidence) -> list[Question]:
-    """List entries that networks which had not seen the photo contradict."""
+    """Return the likely label errors among photos that the network was not trained on."""
     rows = np.flatnonzero(evidence.unseen)
     found = find_label_errors(evidence.photos.targets[rows], evidence.probabilities[rows])
     return [
@@ -32,24 +37,24 @@ def rank_errors(evidence: Evidence) -> list[Question]:
 
 
 def rank_next(evidence: Evidence) -> list[Question]:
-    """List what is not known of photos, uncertain ones that do not look alike, photo by photo.
+    """Return the unknown labels of uncertain and diverse photos, photo by photo.
 
-    Of a photo, the likeliest label comes first.
+    The labels of a photo are in the order of their scores, the highest first.
     """
     targets, probabilities = evidence.photos.targets, evidence.probabilities
     uncertainty = measure_uncertainty(targets, probabilities)
     return [
         Question(photo, int(label))
-        for photo in order_photos(uncertainty, evidence.features, NEXT).tolist()
+        for photo in order_photos(uncertainty, evidence.features, MAX_PHOTOS).tolist()
         for label in np.argsort(-probabilities[photo], kind="stable")
         if targets[photo, label] == UNKNOWN
     ]
 
 
 def rank_duplicates(evidence: Evidence) -> list[Question]:
-    """List the labels on which copies of one photo differ, for each of the copies.
+    """Return the labels that are yes and no within a group of duplicates, for each photo of it.
 
-    Groups go by their name, and files of the same bytes are one question.
+    Groups are in the order of their names. Files with the same bytes are one question.
     """
     groups: dict[str, list[int]] = {}
     for row, group in enumerate(evidence.duplicate_groups):

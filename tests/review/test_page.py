@@ -1,4 +1,4 @@
-"""The page of `phototag review` in a browser, judged by keyboard."""
+"""The page of `phototag review` in a browser, answered by keyboard."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.servers import free_port, run_server
 
 pytestmark = pytest.mark.slow
 
-SLOW = 60_000  # milliseconds that a loaded machine may take for a page
+SLOW = 60_000  # milliseconds that a busy machine may need for a page
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def project(tmp_path: Path, packed: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> Iterator[tuple[Path, str]]:
-    """A project, and the address of its page of likely label errors."""
+    """Yield a project and the address of its page of likely label errors."""
     folder = make_review(tmp_path_factory.mktemp("errors") / "project", packed)
     with serve(folder, free_port(), "errors") as address:
         yield folder, address
@@ -41,11 +41,10 @@ def serve(project: Path, port: int, ranking: str, who: str = "ann") -> Iterator[
         yield f"http://127.0.0.1:{port}"
 
 
-def judge(page: Page, key: str, then: str) -> None:
-    """Press a key, and wait for what the progress then says and for the next question.
+def press(page: Page, key: str, then: str) -> None:
+    """Press a key, and wait for a text of the progress bar and for the next question.
 
-    A browser that has no time may draw a button before it hears its key: who sees nothing happen
-    presses again.
+    A busy browser may draw a button before it handles its key, so the key is pressed again.
     """
     for _ in range(6):
         page.keyboard.press(key)
@@ -57,12 +56,12 @@ def judge(page: Page, key: str, then: str) -> None:
 
 
 def await_page(page: Page) -> None:
-    """Wait until all is drawn: what is pressed before counts for nothing."""
+    """Wait until the page is drawn; keys before that have no effect."""
     done = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
     expect(done).to_be_visible(timeout=SLOW)
 
 
-def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
+def test_answers_by_keyboard_survive_a_killed_server(
     project: Path, port: int, browser: Browser
 ) -> None:
     keys = {"yes": "y", "no": "n", "unsure": "u"}
@@ -72,22 +71,22 @@ def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
     page.on("request", lambda request: asked.append(request.url))
     with serve(project, port, "next") as address:
         page.goto(address)
-        expect(page.get_by_text("0 of 9 judged")).to_be_visible(timeout=SLOW)
-        expect(page.get_by_text("The labels do not know, the model gives it")).to_be_visible()
+        expect(page.get_by_text("0 of 9 answered")).to_be_visible(timeout=SLOW)
+        expect(page.get_by_text("Label: unknown. Score of the model:")).to_be_visible()
         await_page(page)
         for number, answer in enumerate(answers[:4], start=1):
-            judge(page, keys[answer], f"{number} of 9 judged")
-        # The last one is taken back, and given again.
-        judge(page, "z", "3 of 9 judged")
-        judge(page, keys[answers[3]], "4 of 9 judged")
-        # Looked at once more, and passed over; no answer comes of it.
+            press(page, keys[answer], f"{number} of 9 answered")
+        # Undo the last answer and give it again.
+        press(page, "z", "3 of 9 answered")
+        press(page, keys[answers[3]], "4 of 9 answered")
+        # Going back and skipping writes no answer.
         question = page.get_by_role("heading", name="Does this photo show")
         shown = question.inner_text()
         page.keyboard.press("b")
-        expect(page.get_by_text("Answered: yes, by ann.")).to_be_visible(timeout=SLOW)
+        expect(page.get_by_text("Answer: yes, by ann.")).to_be_visible(timeout=SLOW)
         await_page(page)
         page.keyboard.press("s")
-        expect(page.get_by_text("Answered: yes, by ann.")).to_have_count(0, timeout=SLOW)
+        expect(page.get_by_text("Answer: yes, by ann.")).to_have_count(0, timeout=SLOW)
         expect(question).to_have_text(shown)
         [server] = [
             process
@@ -97,11 +96,11 @@ def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
         server.kill()
     with serve(project, port, "next") as address:
         page.goto(address)
-        expect(page.get_by_text("4 of 9 judged")).to_be_visible(timeout=SLOW)
+        expect(page.get_by_text("4 of 9 answered")).to_be_visible(timeout=SLOW)
         await_page(page)
         for number, answer in enumerate(answers[4:], start=5):
-            judge(page, keys[answer], f"{number} of 9 judged")
-        expect(page.get_by_text("Nothing is left to judge.")).to_be_visible(timeout=SLOW)
+            press(page, keys[answer], f"{number} of 9 answered")
+        expect(page.get_by_text("All questions are answered.")).to_be_visible(timeout=SLOW)
     page.close()
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
 
@@ -115,18 +114,18 @@ def test_ten_answers_by_keyboard_of_which_a_killed_page_loses_none(
 
 
 @pytest.mark.soak
-def test_two_pages_at_once_ask_nobody_twice(errors: tuple[Path, str], browser: Browser) -> None:
+def test_two_pages_do_not_ask_the_same_question(errors: tuple[Path, str], browser: Browser) -> None:
     project, address = errors
     pages = [browser.new_page() for _ in range(2)]
     for page in pages:
         page.goto(address)
         expect(page.get_by_text("0 of ")).to_be_visible(timeout=SLOW)
         await_page(page)
-    judge(pages[0], "y", "1 of ")
-    judge(pages[0], "n", "2 of ")
-    # The other page still shows the first question, and its answer is the later one.
-    judge(pages[1], "u", "2 of ")
-    judge(pages[1], "y", "3 of ")
+    press(pages[0], "y", "1 of ")
+    press(pages[0], "n", "2 of ")
+    # The other page still shows the first question. Its answer is later and counts.
+    press(pages[1], "u", "2 of ")
+    press(pages[1], "y", "3 of ")
     for page in pages:
         page.close()
     rows = read_rows(project)
@@ -137,7 +136,7 @@ def test_two_pages_at_once_ask_nobody_twice(errors: tuple[Path, str], browser: B
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_question_and_keys_are_in_sight_on_a_desktop_and_on_a_phone(
+def test_question_and_buttons_fit_on_desktop_and_phone(
     errors: tuple[Path, str], browser: Browser, width: int, height: int
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": height})
@@ -146,7 +145,7 @@ def test_question_and_keys_are_in_sight_on_a_desktop_and_on_a_phone(
         button = page.get_by_role("button", name=re.compile(f"^{name}"))
         expect(button).to_be_visible(timeout=SLOW)
         expect(button).to_be_in_viewport(ratio=1)
-    # Photo and heat map in one picture, six that look like it.
+    # One image of the photo with its heat map, and six similar photos.
     expect(page.locator("img")).to_have_count(7)
     expect(page.locator("img").first).to_be_in_viewport(ratio=0.5)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,191 @@
+"""The Streamlit page of `phototag review`: one photo, one question, one key per answer."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+import torch
+
+from phototag.base.errors import InputError
+from phototag.dataset.dataset import read_batch
+from phototag.evaluation.galleries import overlay_heat
+from phototag.evaluation.gradcam import locate_labels
+from phototag.network.inference import pick_device
+from phototag.pages.escaping import escape_streamlit
+from phototag.review.evidence import INPUTS, Evidence, read_evidence
+from phototag.review.rankings import RANKINGS, Question
+from phototag.review.session import ReviewSession
+from phototag.verification.corrections import WORDS
+
+NUM_SIMILAR = 6
+NUM_SCORES = 6  # labels in the table of scores, besides the label of the question
+SMALL, GAP = 104, 4  # width of a similar photo, and between photo and heat map, in pixels
+# The menu bar that Streamlit reserves space for is hidden on this page.
+STYLE = "<style>.stMainBlockContainer { padding-top: 2.5rem }</style>"
+DESCRIPTIONS = {
+    "errors": "likely label errors",
+    "next": "photos worth labelling next",
+    "duplicates": "duplicates with different labels",
+}
+
+
+def main() -> None:
+    """Draw the page; Streamlit calls this function again after each key."""
+    st.set_page_config(page_title="phototag review", layout="wide")
+    st.html(STYLE)
+    root, ranking, who = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    try:
+        times = tuple((root / name).stat().st_mtime_ns for name in INPUTS if (root / name).exists())
+        evidence, queue = _load(root, ranking, times)
+        _draw(ReviewSession(root / "data/corrections.csv", evidence, queue, ranking, who))
+    except InputError as error:
+        st.error(escape_streamlit(str(error)))
+
+
+@st.cache_resource(show_spinner="Reading photos, model and features ...", max_entries=1)  # type: ignore[untyped-decorator]
+def _load(root: Path, ranking: str, times: tuple[int, ...]) -> tuple[Evidence, list[Question]]:
+    """Return the evidence and the questions; other file times load them again."""
+    evidence = read_evidence(root)
+    return evidence, RANKINGS[ranking](evidence)
+
+
+def _draw(session: ReviewSession) -> None:
+    open_, total = session.list_open(), len(session.queue)
+    answered, description = total - len(open_), DESCRIPTIONS[session.ranking]
+    text = f"{answered} of {total} answered: {description}"
+    st.progress(answered / max(total, 1), text=text)
+    position = st.session_state.get("position")
+    if position is None or position >= total:
+        position = next(iter(open_), None)
+    st.session_state["position"] = position
+    if position is None:
+        st.success(
+            "All questions are answered. Run `dvc repro` to train with the answers, and "
+            "`phototag review --effect HEAD` to see what changed."
+            if total
+            else f"There are no {description}."
+        )
+        _draw_button("Undo", None, partial(_undo, session), key="Z")
+        return
+    question = session.queue[position]
+    left, right = st.columns([3, 2])
+    with left:
+        _draw_question(session, question)
+        _draw_buttons(session, position)
+        _draw_photo(session.evidence, question)
+    with right:
+        _draw_scores(session.evidence, question)
+        _draw_similar(session, question)
+
+
+def _draw_question(session: ReviewSession, question: Question) -> None:
+    evidence, answer = session.evidence, session.find_answer(question)
+    label = escape_streamlit(evidence.photos.labels[question.label])
+    file = escape_streamlit(evidence.photos.files[question.photo].rpartition("/")[2])
+    given = _name_state(WORDS[int(evidence.photos.targets[question.photo, question.label])])
+    score = evidence.probabilities[question.photo, question.label]
+    answered = f" Answer: {answer.answer}, by {escape_streamlit(answer.who)}." if answer else ""
+    st.subheader(f"Does this photo show **{label}**?")
+    st.caption(f"Label: {given}. Score of the model: {score:.2f}.{answered} File: {file}")
+
+
+def _name_state(state: str) -> str:
+    return "unknown" if state == "unsure" else state
+
+
+def _draw_buttons(session: ReviewSession, position: int) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for name in ("Yes", "No", "Unsure"):
+            action = partial(_answer, session, position, name.lower())
+            _draw_button(name, position, action, primary=True)
+    with st.container(horizontal=True, gap="small"):
+        _draw_button("Back", position, partial(_move, position - 1), disabled=position == 0)
+        is_last = position + 1 >= len(session.queue)
+        _draw_button("Skip", position, partial(_move, position + 1), disabled=is_last)
+        _draw_button("Undo", position, partial(_undo, session), key="Z")
+
+
+def _draw_button(
+    name: str,
+    position: int | None,
+    action: Callable[[], None],
+    primary: bool = False,
+    disabled: bool = False,
+    key: str = "",
+) -> None:
+    # Each question has its own buttons, so that a second press does not answer the next question.
+    st.button(
+        name,
+        key=f"{name} {position}",
+        on_click=action,
+        type="primary" if primary else "secondary",
+        disabled=disabled,
+        shortcut=key or name[0],
+    )
+
+
+def _answer(session: ReviewSession, position: int, answer: str) -> None:
+    if st.session_state["position"] != position:
+        return  # the key was pressed before the next question was drawn
+    session.answer(session.queue[position], answer)
+    open_ = session.reload().list_open()  # another page may have answered the next questions
+    st.session_state["position"] = next((later for later in open_ if later > position), None)
+
+
+def _move(position: int) -> None:
+    st.session_state["position"] = position
+
+
+def _undo(session: ReviewSession) -> None:
+    question = session.undo()
+    if question is None:
+        st.toast("There is no answer to undo.")
+    elif question in session.queue:
+        st.session_state["position"] = session.queue.index(question)
+
+
+def _draw_photo(evidence: Evidence, question: Question) -> None:
+    images, _ = read_batch(evidence.photos, np.array([question.photo]), pick_device())
+    heat = locate_labels(evidence.network, images, torch.tensor([question.label]))
+    pixels = evidence.photos.images[question.photo]
+    if heat is None:
+        st.image(pixels, width="stretch")
+        return
+    # A single image keeps both side by side on a phone.
+    gap = np.full((len(pixels), GAP, 3), 255, np.uint8)
+    both = np.concatenate([pixels, gap, overlay_heat(pixels, heat[0])], axis=1)
+    st.image(both, width="stretch", caption="Photo, and heat map of the label (Grad-CAM)")
+
+
+def _draw_scores(evidence: Evidence, question: Question) -> None:
+    scores, thresholds = evidence.probabilities[question.photo], evidence.thresholds
+    targets = evidence.photos.targets[question.photo]
+    lines = ["| label | score | threshold | labelled |", "|---|---|---|---|"]
+    highest = np.argsort(-scores, kind="stable")[:NUM_SCORES].tolist()
+    for label in dict.fromkeys([*highest, question.label]):
+        name = escape_streamlit(evidence.photos.labels[label])
+        name = f"**{name}**" if scores[label] >= thresholds[label] else name
+        given = _name_state(WORDS[int(targets[label])])
+        lines.append(f"| {name} | {scores[label]:.2f} | {thresholds[label]:.2f} | {given} |")
+    st.markdown("\n".join(lines))
+
+
+def _draw_similar(session: ReviewSession, question: Question) -> None:
+    evidence, title = session.evidence, "Duplicates"
+    duplicates = evidence.find_duplicates(question.photo) if session.ranking == "duplicates" else []
+    photos = duplicates[:NUM_SIMILAR]
+    if not photos:
+        photos, title = evidence.find_similar(question.photo, NUM_SIMILAR), "Similar photos"
+    label = escape_streamlit(evidence.photos.labels[question.label])
+    st.caption(f"{title}, and whether they are labelled {label}")
+    with st.container(horizontal=True, gap="small"):
+        for photo in photos:
+            caption = _name_state(session.state(Question(photo, question.label)))
+            st.image(evidence.photos.images[photo], caption=caption, width=SMALL)
+
+
+if __name__ == "__main__":
+    main()

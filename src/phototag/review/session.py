@@ -1,0 +1,101 @@
+"""The review session of one person: open questions, answers, and undo."""
+
+import getpass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from phototag.base.git import ask_git
+from phototag.review.corrections_file import append_answer
+from phototag.review.evidence import Evidence
+from phototag.review.rankings import Question
+from phototag.verification.corrections import UNDO, WORDS, Answer, latest_answers, read_answers
+
+
+def default_user(root: Path) -> str:
+    """Return git's user.name, or the name of the system's user."""
+    return ask_git(root, "config", "user.name") or getpass.getuser()
+
+
+@dataclass(frozen=True)
+class ReviewSession:
+    """The questions for one person, and the corrections file that stores the answers.
+
+    Attributes:
+        path: Path of the corrections file.
+        evidence: Labels, scores and features of the photos.
+        queue: Questions in the order in which they are asked.
+        ranking: Name of that order.
+        who: Name of the person.
+    """
+
+    path: Path
+    evidence: Evidence
+    queue: Sequence[Question]
+    ranking: str
+    who: str
+
+    @cached_property
+    def _latest(self) -> dict[tuple[str, str], Answer]:
+        return latest_answers(read_answers(self.path).values())
+
+    def reload(self) -> "ReviewSession":
+        """Return the session with the answers that the file contains now."""
+        return replace(self)
+
+    def list_open(self) -> list[int]:
+        """Return the positions in the queue of the questions without an answer."""
+        return [n for n, question in enumerate(self.queue) if self.find_answer(question) is None]
+
+    def find_answer(self, question: Question) -> Answer | None:
+        """Return the answer to a question, or None if there is none or it was undone."""
+        answer = self._latest.get(self._entry(question))
+        return None if answer is None or answer.ranking == UNDO else answer
+
+    def state(self, question: Question) -> str:
+        """Return the corrected label of a photo: yes, no or unsure."""
+        answer = self._latest.get(self._entry(question))
+        given = self.evidence.photos.targets[question.photo, question.label]
+        return answer.answer if answer else WORDS[int(given)]
+
+    def answer(self, question: Question, answer: str, ranking: str = "") -> None:
+        """Append an answer to the corrections file.
+
+        Args:
+            question: Question that was asked.
+            answer: yes, no or unsure.
+            ranking: Name of the ranking that asked the question (default: of this session).
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        file = self.evidence.photos.files[question.photo]
+        old = self.reload().state(question)  # another page may have answered
+        row = Answer(
+            file, *self._entry(question), answer, old, self.who, now, ranking or self.ranking
+        )
+        append_answer(self.path, row)
+
+    def undo(self) -> Question | None:
+        """Undo the last answer of this person by appending the value before it.
+
+        Returns:
+            The question of the answer, or None if there is no answer to undo.
+        """
+        answers: list[Answer] = []
+        for answer in read_answers(self.path).values():
+            if answer.who == self.who and answer.ranking != UNDO:
+                answers.append(answer)
+            elif answer.who == self.who and answers:
+                answers.pop()
+        rows, labels = self.evidence.rows, self.evidence.photos.labels
+        for answer in reversed(answers):
+            if answer.sha256 in rows and answer.label in labels:
+                question = Question(rows[answer.sha256], labels.index(answer.label))
+                self.answer(question, answer.old, UNDO)
+                return question
+        return None
+
+    def _entry(self, question: Question) -> tuple[str, str]:
+        photos = self.evidence.photos
+        return photos.sha256[question.photo], photos.labels[question.label]
