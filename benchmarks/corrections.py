@@ -26,10 +26,10 @@ import torch
 from benchmarks.learning_curve import CPU, SEEDS, judge, score_head, solve, solve_on_features
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
+from phototag.review.acquisition import measure_uncertainty, order_photos
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
 from phototag.training.linear_probe import predict_out_of_fold

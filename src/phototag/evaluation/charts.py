@@ -41,38 +41,34 @@ def draw_loss(history: pd.DataFrame, baseline: float) -> Figure:
         history: Content of history.csv, one row per epoch or step.
         baseline: Loss of the constant baseline on val.
     """
-    x = _step_column(history)
-    figure, axes = new_figure("Loss", x, "mean binary cross entropy (nats)")
-    axes.plot(history[x], history["train_loss"], color=BLUE, label="train")
-    axes.plot(history[x], history["val_loss"], color=ORANGE, label="val")
+    curves = {"train": "train_loss", "val": "val_loss"}
+    figure, axes = _draw_history(history, curves, "Loss", "mean binary cross entropy (nats)")
     axes.axhline(baseline, color=GREY, linestyle=":", label="baseline (label frequencies)")
-    _mark_best(axes, history)
     axes.legend()
     return figure
 
 
 def draw_f1(history: pd.DataFrame) -> Figure:
     """Draw micro and macro F1 on val, at threshold 0.5, by epoch or step."""
-    x = _step_column(history)
-    figure, axes = new_figure("F1 on val at threshold 0.5", x, "F1")
-    axes.plot(history[x], history["f1_micro"], color=BLUE, label="micro")
-    axes.plot(history[x], history["f1_macro"], color=ORANGE, label="macro")
+    curves = {"micro": "f1_micro", "macro": "f1_macro"}
+    figure, axes = _draw_history(history, curves, "F1 on val at threshold 0.5", "F1")
     axes.set_ylim(0, 1)
-    _mark_best(axes, history)
     axes.legend()
     return figure
 
 
-def _step_column(history: pd.DataFrame) -> str:
-    """Return the column that counts epochs, or steps of a linear probe."""
-    return "epoch" if "epoch" in history else "step"
-
-
-def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
+def _draw_history(
+    history: pd.DataFrame, curves: dict[str, str], title: str, ylabel: str
+) -> tuple[Figure, Axes]:
+    """Draw two columns of history.csv, given by name of the curve, and mark the best epoch."""
+    x = "epoch" if "epoch" in history else "step"
+    figure, axes = new_figure(title, x, ylabel)
+    for (name, column), color in zip(curves.items(), (BLUE, ORANGE), strict=True):
+        axes.plot(history[x], history[column], color=color, label=name)
     best = step_number(best_record(history.to_dict("records")))
-    label = f"best {_step_column(history)}: {best}"
-    axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=label)
+    axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=f"best {x}: {best}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axes
 
 
 def draw_per_label(per_label: pd.DataFrame) -> Figure:
@@ -83,8 +79,7 @@ def draw_per_label(per_label: pd.DataFrame) -> Figure:
     figure.set_size_inches(6.4, 1.2 + 0.3 * len(table))
     rows = np.arange(len(table))
     axes.barh(rows, table["f1"], color=BLUE, alpha=0.35, label="F1")
-    interval = "95% confidence interval"
-    axes.hlines(rows, table["f1_low"], table["f1_high"], color=BLUE, label=interval)
+    axes.hlines(rows, table["f1_low"], table["f1_high"], color=BLUE, label="95% interval of F1")
     axes.plot(table["precision"], rows, "o", color=ORANGE, label="precision")
     axes.plot(table["recall"], rows, "D", color=GREEN, label="recall")
     names = [f"{shorten_name(str(row.label))} ({row.support})" for row in table.itertuples()]
@@ -113,7 +108,7 @@ def draw_pr_curves(targets: np.ndarray, probabilities: np.ndarray) -> Figure:
     axes.plot([], [], color=GREY, alpha=0.6, label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.legend(loc="best", frameon=True)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -150,8 +145,6 @@ def draw_threshold_curves(
         low, high = thresholds.low[label], thresholds.high[label]
         axes.axvspan(low, high, color=GREEN, alpha=0.2, label="95% interval of the threshold")
         axes.axvline(thresholds.values[label], color=GREEN, label="chosen threshold")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
     _add_shared_legend(figure)
     return figure
 
@@ -180,8 +173,6 @@ def draw_score_distributions(
             share = np.full(len(chosen), 1 / max(len(chosen), 1))
             axes.hist(chosen, bins, weights=share, color=color, alpha=0.55, label=name)
         axes.axvline(thresholds[label], color=GREEN, label="threshold")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
     _add_shared_legend(figure)
     return figure
 
@@ -243,13 +234,14 @@ def draw_calibration(
         xlim=(0, 1),
         ylim=(0, 1.02),
     )
-    curve.legend(loc="upper left")
+    curve.legend(loc="best", frameon=True)
     table = table.sort_values("calibration_error", ascending=False, kind="stable")
     rows = np.arange(len(table))
     bars.barh(rows, table["calibration_error"], color=BLUE, alpha=0.6)
     bars.set_yticks(rows, [shorten_name(label) for label in table["label"]])
     title = f"Calibration error of each label{_describe_selection(len(per_label), MAX_LABELS)}"
     bars.set(title=title, xlabel="expected calibration error")
+    bars.locator_params(axis="x", nbins=5)
     return figure
 
 
@@ -273,7 +265,10 @@ def draw_slices(slices: pd.DataFrame) -> Figure:
 def _new_panels(
     title: str, labels: Sequence[str], targets: np.ndarray, xlabel: str, ylabel: str
 ) -> tuple[Figure, Iterator[tuple[Axes, int]]]:
-    """Return a figure with one panel per label, and the panels with the labels' positions."""
+    """Return a figure with one panel per label, and the panels with the labels' positions.
+
+    Both axes of a panel go from 0 to 1.
+    """
     support = (targets > 0).sum(axis=0)
     shown = np.sort(sort_labels(targets)[:MAX_PANELS])
     columns = min(4, len(shown))
@@ -289,6 +284,7 @@ def _new_panels(
         axes.set_xlabel(xlabel)
     for axes, label in zip(grid, shown, strict=False):
         axes.set_title(f"{shorten_name(labels[label])} ({support[label]})", fontsize=10)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     return figure, zip(grid, shown, strict=False)
 
 

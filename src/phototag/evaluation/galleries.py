@@ -49,7 +49,7 @@ Galleries = dict[str, dict[str, list[Example]]]
 
 
 def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) -> Galleries:
-    """Select and draw example photos of the most frequent labels.
+    """Select example photos, with heat maps, for the most frequent labels.
 
     Args:
         model: Network on `device`.

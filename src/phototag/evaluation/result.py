@@ -46,7 +46,7 @@ class Evaluation:
             `applied_temperature`; float [num_photos, num_labels] each.
         split: Name of the evaluated split: test, or val if there is no test split.
         temperature: Temperature that fits val best.
-        applied_temperature: `temperature` if `evaluate.calibrate` is true, otherwise 1.
+        applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, else 1.
         thresholds: Decision thresholds.
         tables: Tables by the name of their file; the functions `tabulate_...` describe the columns.
     """

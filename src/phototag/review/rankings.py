@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.acquisition import measure_uncertainty, order_photos
 from phototag.evaluation.label_errors import find_label_errors
+from phototag.review.acquisition import measure_uncertainty, order_photos
 from phototag.review.evidence import Evidence
 
 MAX_PHOTOS = 500  # photos that `next` asks about; train again before labelling more

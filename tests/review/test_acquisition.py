@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import entropy
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.evaluation.acquisition import measure_uncertainty, order_photos
+from phototag.review.acquisition import measure_uncertainty, order_photos
 
 
 def test_uncertainty_is_the_entropy_of_unknown_entries() -> None:
