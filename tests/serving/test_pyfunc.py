@@ -229,7 +229,7 @@ def test_request_without_readable_photos_or_over_the_limits_is_refused(
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """Folder `root` with a photo and links of all kinds, beside files that must not be read."""
+    """Folder `root` with a photo and links of all kinds, next to files that must not be read."""
     root = tmp_path / "root"
     (root / "album").mkdir(parents=True)
     (root / "album/a b.png").write_bytes(BLUE)
