@@ -1,4 +1,4 @@
-"""System files: files that operating systems and tools create beside photos."""
+"""System files: files that operating systems and tools create next to photos."""
 
 import re
 from collections.abc import Iterable, Sequence

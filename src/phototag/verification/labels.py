@@ -120,8 +120,8 @@ def read_labels(
         unknown: Files in its folder `unknown`.
 
     Raises:
-        InputError: There is no label file, one is missing or unreadable, two have the same name, or
-            a photo is listed both as carrying a label and as unknown.
+        InputError: A label file is missing or unreadable, two have the same label, or a photo is
+            listed both as carrying a label and as unknown.
     """
     wanted = {normalize(label) for label in expected}
     paths, problems = _find_label_files(source, files, "annotations", wanted)

@@ -1,8 +1,8 @@
-"""Layout of a dataset's source: `images/imN.jpg` with `annotations/CLASS.txt` beside it.
+"""Layout of a dataset's source: `images/imN.jpg` with `annotations/CLASS.txt` next to it.
 
 Both folders lie at the top or inside one folder; the course's zip has them in `train/`. Capital
-letters in their names do not matter. `sources.csv` and `unknown/CLASS.txt` may lie beside them, as
-`phototag import` writes them.
+letters in their names do not matter. `phototag import` also writes `sources.csv` and `unknown/CLASS.txt`
+next to them.
 """
 
 from pathlib import Path, PurePosixPath
@@ -35,8 +35,8 @@ def find_layout(source: Path) -> Layout:
     """Find the photos and label files of a folder or zip.
 
     Raises:
-        InputError: There is no folder `images` with a folder `annotations` beside it, or several,
-            or one of them is a link.
+        InputError: Not exactly one folder `images` has a folder `annotations` next to it, or one of
+            them is a link.
     """
     # A zip made by macOS repeats all files as system files below __MACOSX.
     names, system_files = split_system_files(list_files(source))
@@ -52,7 +52,7 @@ def find_layout(source: Path) -> Layout:
         _reject_folder_links(source, names, ("images", "annotations"))
         raise InputError(
             f"{source} holds {'several folders' if roots else 'no folder'} images/ with "
-            "annotations/ beside it: give a source with one (`phototag import` converts other "
+            "annotations/ next to it: give a source with one (`phototag import` converts other "
             "layouts)"
         )
     root = roots[0]

@@ -1,4 +1,4 @@
-"""Reader of sources.csv, which `phototag import` writes beside the photos."""
+"""Reader of sources.csv, which `phototag import` writes next to the photos."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
