@@ -245,12 +245,12 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     return files
 
 
-# Of systems and tools: passed over, and no row of the manifest.
+# System files are ignored: the manifest has no rows for them.
 SYSTEM_FILES = (".DS_Store", "Thumbs.db", "._im101.jpg", "@eaDir/im102.jpg", "im103.xmp", "Icon\r")
 
 
 def make_corpus(folder: Path) -> list[Case]:
-    """Write the corpus to folder/images, with annotations beside it."""
+    """Write the corpus to folder/images, with annotations next to it."""
     images = folder / "images"
     cases = []
     for name, data, decision, kinds in make_files():

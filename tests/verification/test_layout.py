@@ -114,8 +114,8 @@ def test_linked_images_folder_is_refused(
 
 
 def test_unknown_folder_lies_beside_the_annotations(source: Path) -> None:
-    beside = {"train/Unknown/cat.txt": b"1", "unknown/dog.txt": b"1", "train/unknowns/a.txt": b""}
-    write_source(source, {f"train/{name}": data for name, data in FILES.items()} | beside)
+    others = {"train/Unknown/cat.txt": b"1", "unknown/dog.txt": b"1", "train/unknowns/a.txt": b""}
+    write_source(source, {f"train/{name}": data for name, data in FILES.items()} | others)
     layout = find_layout(source)
     assert layout.unknown == ["train/Unknown/cat.txt"]
     assert len(layout.annotations) == 2

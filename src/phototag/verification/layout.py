@@ -1,8 +1,8 @@
 """Layout of a dataset's source: `images/imN.jpg` with `annotations/CLASS.txt` next to it.
 
 Both folders lie at the top or inside one folder; the course's zip has them in `train/`. Capital
-letters in their names do not matter. `phototag import` also writes `sources.csv` and `unknown/CLASS.txt`
-next to them.
+letters in their names do not matter. `phototag import` also writes `sources.csv` and
+`unknown/CLASS.txt` next to them.
 """
 
 from pathlib import Path, PurePosixPath
