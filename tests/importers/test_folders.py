@@ -20,7 +20,7 @@ def test_photo_in_two_folders_carries_both_labels(source: Path, tmp_path: Path) 
     shutil.copy(source / "cats/2.png", source / "dogs/other name.png")
     shutil.copy(source / "dogs/1.png", source / "dogs/1 (copy).png")
     found = run_import(source, tmp_path / "raw")
-    assert found.summary.description == "a folder per class: 6 photos in 2 folders"
+    assert found.summary.description == "one folder per label: 6 photos in 2 folders"
     assert found.carried == {
         "cats/1.png": "cats",
         "cats/2.png": "cats dogs",
@@ -117,5 +117,5 @@ def test_link_out_of_folder_is_refused(source: Path, tmp_path: Path) -> None:
 def test_single_folder_is_refused(tmp_path: Path) -> None:
     paint(tmp_path / "in/photos/1.png", 1)
     paint(tmp_path / "in/photos/2.png", 2)
-    with pytest.raises(InputError, match="no folder per class"):
+    with pytest.raises(InputError, match="unknown format; expected"):
         run_import(tmp_path / "in", tmp_path / "raw")

@@ -50,7 +50,7 @@ def test_json_file_is_found_in_folder(tmp_path: Path, place: str) -> None:
         (
             "metadata.jsonl",
             "{}",
-            r"an ImageFolder with metadata: .* or --as imagefolder",
+            r"a Hugging Face ImageFolder: .* or --as imagefolder",
         ),
     ],
 )
@@ -58,7 +58,7 @@ def test_class_folders_with_list_file_are_refused_as_ambiguous(
     folder: Path, tmp_path: Path, name: str, content: Any, told: str
 ) -> None:
     write(folder / name, content)
-    with pytest.raises(InputError, match=r"in can be read as a folder per class or as " + told):
+    with pytest.raises(InputError, match=r"in can be read as one folder per label or as " + told):
         run_import(folder, tmp_path / "raw")
     assert len(run_import(folder, tmp_path / "raw", format="folders").summary.photos) == 2
 
@@ -75,7 +75,7 @@ def test_numbered_photos_with_label_files_are_not_class_folders(tmp_path: Path) 
     for number, name in enumerate(["a/im0.png", "b/im1.png"]):
         paint(tmp_path / "in" / name, number)
     assert run_import(tmp_path / "in", tmp_path / "raw").summary.description.startswith(
-        "a folder per class"
+        "one folder per label"
     )
     write(tmp_path / "in/cat.txt", "1\n")
     assert import_photos(tmp_path / "in", tmp_path / "new").count_labels() == {"cat": 1}
@@ -85,7 +85,7 @@ def test_numbered_photos_with_label_files_are_not_class_folders(tmp_path: Path) 
         "images/im1.png",
     ]
     paint(tmp_path / "in/b/other.png", 7)
-    with pytest.raises(InputError, match=r"numbered photos .* or as a folder per class: choose"):
+    with pytest.raises(InputError, match=r"numbered photos .* or as one folder per label: choose"):
         import_photos(tmp_path / "in", tmp_path / "newer")
 
 
@@ -109,14 +109,18 @@ def test_result_of_import_can_be_imported_again(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "hints", "message"),
     [
-        ("", {"images": Path()}, "--images does not apply to a folder per class: omit the option"),
-        ("", {"separator": ";"}, "--separator does not apply to a folder per class"),
-        ("", {"potential": True}, "--potential does not apply to a folder per class"),
-        ("", {"format": "coco"}, "in is not COCO instances: it can be read as a folder per class"),
-        ("", {"format": "tags"}, "in is not a tags CSV: it can be read as a folder per class"),
-        ("list.csv", {"nested": "all"}, "--nested does not apply to a one-hot CSV"),
-        ("list.csv", {"annotations": Path()}, "--annotations does not apply to a one-hot CSV"),
-        ("list.csv", {"separator": ";"}, "--separator does not apply to a one-hot CSV"),
+        ("", {"images": Path()}, "--images does not apply to the format folders"),
+        ("", {"separator": ";"}, "--separator does not apply to the format folders"),
+        ("", {"potential": True}, "--potential does not apply to the format folders"),
+        (
+            "",
+            {"format": "coco"},
+            "in is not COCO instances: it can be read as one folder per label",
+        ),
+        ("", {"format": "tags"}, "in is not a tags CSV: it can be read as one folder per label"),
+        ("list.csv", {"nested": "all"}, "--nested does not apply to the format one-hot"),
+        ("list.csv", {"annotations": Path()}, "--annotations does not apply to the format one-hot"),
+        ("list.csv", {"separator": ";"}, "--separator does not apply to the format one-hot"),
         (
             "list.csv",
             {"format": "tags"},
@@ -132,7 +136,7 @@ def test_result_of_import_can_be_imported_again(folder: Path, tmp_path: Path) ->
             {"format": "labelstudio"},
             "not a Label Studio export: .* as COCO inst",
         ),
-        ("all.json", {"separator": ";"}, "--separator does not apply to COCO instances"),
+        ("all.json", {"separator": ";"}, "--separator does not apply to the format coco"),
         ("gone.json", {}, r"gone\.json is missing: pass an existing CSV or JSON file"),
         ("cats/1.png", {}, r"1\.png is neither a folder nor a zip"),
     ],

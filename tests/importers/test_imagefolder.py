@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 def test_metadata_csv_is_read(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
     found = run_import(folder, tmp_path / "raw")
-    assert found.summary.description == "ImageFolder: 3 photos in 1 metadata files"
+    assert found.summary.description == "Hugging Face ImageFolder: 3 photos in 1 metadata files"
     assert found.carried == {"1.png": "cat", "2.png": "dog", "more/3.png": ""}
     assert found.unknown == {}
 
@@ -65,7 +65,7 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
         paint(tmp_path / "in" / name, value)
     write(tmp_path / "in/metadata.csv", "file_name,tags\ncats/1.png,big\ndogs/2.png,small\n")
     message = (
-        r"in can be read as a folder per class or as an ImageFolder with metadata: choose with "
+        r"in can be read as one folder per label or as a Hugging Face ImageFolder: choose with "
         "--as folders or --as imagefolder"
     )
     with pytest.raises(InputError, match=message):

@@ -49,7 +49,7 @@ def import_(
     """Import photos and labels, and set data.raw of params.yaml to them.
 
     SOURCE may be numbered photos with label files, one folder per label, COCO instances, a Label
-    Studio export, a Hugging Face imagefolder, or a CSV of labels, of tags, or of 0 and 1.
+    Studio export, a Hugging Face ImageFolder, or a CSV of labels, of tags, or of 0 and 1.
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions

@@ -1,4 +1,4 @@
-"""A folder per class: cats/1.jpg carries the label cats."""
+"""One folder per label: cats/1.jpg carries the label cats."""
 
 import hashlib
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def recognize(source: Source) -> bool:
 
 
 def read(source: Source) -> SourceDataset:
-    """Read photos that are in one folder per class.
+    """Read photos that are in one folder per label.
 
     A photo that is in several folders (compared by its bytes) carries several labels. All labels
     of a photo outside of the folders are unknown.
@@ -73,14 +73,14 @@ def read(source: Source) -> SourceDataset:
         notes.append(f"skipped files with the same bytes as another file: {copies}")
     if outside := sum(not photo.labels for photo in photos):
         notes.append(f"photos outside of the folders, whose labels are unknown: {outside}")
-    description = f"a folder per class: {len(folders)} photos in {len(labels)} folders"
+    description = f"one folder per label: {len(folders)} photos in {len(labels)} folders"
     return make_dataset(source.path, description, photos, notes)
 
 
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
     """Return the folders on the path of each photo, the outermost first.
 
-    A folder that contains all photos is no class, and neither are train, val and test.
+    A folder that contains all photos is no label, and neither are train, val and test.
     """
     photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     folders = {name: name.split("/")[:-1] for name in photos}

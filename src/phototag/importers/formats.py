@@ -51,9 +51,9 @@ FORMATS = {
         numbered.read,
         ("annotations", "potential"),
     ),
-    "folders": Format("a folder per class", folders.recognize, folders.read, ("nested",)),
+    "folders": Format("one folder per label", folders.recognize, folders.read, ("nested",)),
     "imagefolder": Format(
-        "an ImageFolder with metadata", imagefolder.recognize, imagefolder.read, ("separator",)
+        "a Hugging Face ImageFolder", imagefolder.recognize, imagefolder.read, ("separator",)
     ),
     "coco": Format("COCO instances", coco.recognize, coco.read, ("images",)),
     "labelstudio": Format(
@@ -98,7 +98,8 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     for option in ("annotations", "potential", "images", "separator", "nested"):
         if getattr(options, option) and option not in FORMATS[name].options:
             raise InputError(
-                f"--{option} does not apply to {FORMATS[name].description}: omit the option"
+                f"--{option} does not apply to the format {name} ({FORMATS[name].description}); "
+                "omit it"
             )
     dataset = FORMATS[name].read(source)
     notes = [*describe_system_files(system_files), *dataset.notes]
@@ -166,7 +167,7 @@ def _describe_unknown(path: Path, names: Sequence[str] | None) -> str:
     suffixes = (".zip",) if path.is_dir() else LIST_SUFFIXES  # a list in a zip is not read
     packed = [name for name in names if name.lower().endswith(suffixes)]
     return (
-        f"{path} contains no numbered photos (imN.jpg) with label files, no folder per class and "
-        "no file that lists photos (CSV, COCO, Label Studio, metadata.csv)"
+        f"{path}: unknown format; expected numbered photos (imN.jpg) with label files, two or more "
+        "folders named after labels, or a file that lists photos (CSV, JSON)"
         + "".join(f"; unpack the zip to use {name}" for name in packed[:1])
     )

@@ -78,7 +78,9 @@ def read(source: Source) -> SourceDataset:
     photo_names = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     if missing := [name for name in photo_names if name not in listed]:
         notes.append(f"skipped photos without metadata: {len(missing)}, such as {missing[0]}")
-    description = f"ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"
+    description = (
+        f"Hugging Face ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"
+    )
     return make_dataset(source.path, description, photos, notes, one_hot)
 
 
