@@ -67,7 +67,7 @@ def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
     """Return the values that a recipe sets: dotted key of params.yaml -> value.
 
     Raises:
-        InputError: There is no recipe of this name.
+        InputError: No recipe has this name.
     """
     if name not in recipes.recipes:
         raise InputError(f"{FILE} has no recipe {name!r}: choose {', '.join(recipes.recipes)}")
