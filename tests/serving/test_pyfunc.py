@@ -32,7 +32,7 @@ from phototag.serving import pool, pyfunc
 from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, ROOT, SIGNATURE
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import create_run
-from phototag.tracking.store import connect, default_uri
+from phototag.tracking.store import connect
 from tests.decoding.corpus import png, tile_tiff
 from tests.models import LABELS, make_model
 from tests.servers import free_port, run_server
@@ -351,7 +351,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         tags = {"model_digest": "d", "test_fingerprint": "f"}
         version = versions.register_model(store, run_id, *make_model(folder / "model"), tags, "")
         gate.promote(store, version, "")
-        yield from serve(folder, default_uri())
+        yield from serve(folder, f"sqlite:///{folder}/mlflow.db")
 
 
 def serve(folder: Path, uri: str) -> Iterator[tuple[str, Path]]:

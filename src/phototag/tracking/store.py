@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from phototag.base.errors import InputError
 from phototag.base.files import project_root
 
+DEFAULT = "sqlite:///mlflow.db"  # in the project's root
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
 WAIT = 20  # seconds to wait for a database that another process has locked, as MLflow does
@@ -93,11 +94,8 @@ class Store:
     @cached_property
     def _opened(self) -> tuple[MlflowClient, str]:
         try:
-            Path(self.lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             with self.lock:
                 return _open(self.uri)
-        except StoreError:
-            raise
         except Exception as error:  # drivers, migrations and JSON parsers raise their own errors
             raise StoreError(describe_failure(error, self.uri)) from error
 
@@ -120,21 +118,16 @@ def connect() -> Store:
     return Store(store_uri(), FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock"))
 
 
-def default_uri() -> str:
-    """Return the address of the database in the project's root."""
-    return sqlite_uri(project_root() / "mlflow.db")
-
-
 def store_uri() -> str:
     """Return the address in `MLFLOW_TRACKING_URI`, or that of the default store."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    return resolve_sqlite(uri, project_root()) if uri else default_uri()
+    return resolve_sqlite(uri or DEFAULT, project_root())
 
 
 def resolve_sqlite(uri: str, root: Path) -> str:
     """Return a database address in which a relative SQLite path starts at the project's root.
 
-    A path relative to the working directory could lie in the copy of a queued or --temp
+    A path relative to the working directory could be in the copy of a queued or --temp
     experiment, which DVC deletes.
 
     Args:
