@@ -200,9 +200,9 @@ def test_summary_describes_the_tables() -> None:
     first, second, third = summarize("8 test photos", scores, labels, slices)
     assert first == (
         "On 8 test photos, the model has recall 25% and precision 80%: micro F1 0.50 (95% "
-        "confidence interval 0.45 to 0.55) and macro F1 0.40. Predicting the most frequent label for every "
-        "photo would give 0.31 and 0.03. The loss, 0.100, is 40% below the baseline (label "
-        "frequencies)."
+        "confidence interval 0.45 to 0.55) and macro F1 0.40. Predicting the most "
+        "frequent label for every photo would give 0.31 and 0.03. The loss, 0.100, is 40% below "
+        "the baseline (label frequencies)."
     )
     assert second == (
         "F1 is highest for red (0.90) and lowest for green (0.20). With only 9 positives, the F1 "

@@ -215,7 +215,7 @@ def test_version_has_tags_description_and_signature(store: Store, tmp_path: Path
         metadata, {"f1_micro": 0.5}, {"red": 0.123456}, "digest", "data", "photos"
     )
     scores = pd.DataFrame(
-        [("model", "f1_micro", 0.5, 0.4, 0.6), ("prior", "loss", 1, 1, 1)],
+        [("model", "f1_micro", 0.5, 0.4, 0.6), ("label frequencies", "loss", 1, 1, 1)],
         columns=["predictor", "metric", "value", "low", "high"],
     )
     text = versions.write_description(scores, metadata)

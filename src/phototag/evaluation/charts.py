@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_curve
 
 from phototag.dataset.targets import is_known
 from phototag.evaluation.calibration import tabulate_reliability
-from phototag.evaluation.tables import sort_labels, take_frequent
+from phototag.evaluation.tables import MAX_LABELS, sort_labels, take_frequent
 from phototag.evaluation.thresholds import Thresholds
 from phototag.metrics.classification import f1_from_counts
 from phototag.metrics.selection import best_record, step_number
@@ -28,8 +28,7 @@ from phototag.pages.figures import (
     shorten_name,
 )
 
-MAX_PANELS = 24  # labels in a figure with one panel per label
-MAX_LABELS = 40  # labels in any other figure
+MAX_PANELS = 24  # labels of figures with one panel per label
 MAX_POINTS = 1000  # points of a curve
 GRID = np.linspace(0, 1, 101)  # thresholds at which F1 is drawn
 

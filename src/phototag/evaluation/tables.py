@@ -16,7 +16,7 @@ from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
-MAX_PAIRS = 2_000_000  # rows of the co-occurrence table
+MAX_LABELS = 40  # labels of the co-occurrence table and of figures
 CURVE_POINTS = 201  # rows of the precision-recall curve, which git tracks
 
 
@@ -235,20 +235,16 @@ def tabulate_cooccurrence(
 ) -> pd.DataFrame:
     """Pair each photo's true labels with its predicted labels, for a confusion matrix.
 
-    A photo without true or predicted labels gets the label `(none)`. Unknown entries are ignored
-    on both sides. If there are more than `MAX_PAIRS` pairs, only the most frequent labels are
-    included.
+    The table contains the `MAX_LABELS` most frequent labels. A photo without any true or predicted
+    label gets the label `(none)`. Unknown entries are ignored on both sides.
 
     Returns:
         Columns `actual` and `predicted`, one row per photo, true label and predicted label.
     """
-    none = "(none)"
-    while none in labels:
-        none = f"({none})"
     known = is_known(targets)
     any_known = known.any(axis=1)
     positive, positive_predicted = targets[any_known] > 0, (predicted & known)[any_known] > 0
-    chosen = _choose_labels(positive, positive_predicted)
+    chosen = np.sort(sort_labels(targets)[:MAX_LABELS])
     actual, found = (
         np.column_stack([part[:, chosen], ~part.any(axis=1)])
         for part in (positive, positive_predicted)
@@ -260,21 +256,10 @@ def tabulate_cooccurrence(
         for other in np.flatnonzero(guessed).tolist()
     ]
     codes = np.array(pairs, np.int32).reshape(-1, 2)
-    names = [*(labels[label] for label in chosen), none]
+    names = [*(labels[label] for label in chosen), "(none)"]
     return pd.DataFrame(
         {
             "actual": _categorical(codes[:, 0], names),
             "predicted": _categorical(codes[:, 1], names),
         }
     )
-
-
-def _choose_labels(positive: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the positions of the most frequent labels whose pairs are at most `MAX_PAIRS`."""
-    order, number = sort_labels(positive), positive.shape[1]
-    while number > 1:
-        counts = [part[:, order[:number]].sum(axis=1) for part in (positive, predicted)]
-        if (np.maximum(counts[0], 1) * np.maximum(counts[1], 1)).sum() <= MAX_PAIRS:
-            break
-        number = number * 3 // 4
-    return np.sort(order[:number])

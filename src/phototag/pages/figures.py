@@ -27,13 +27,8 @@ MAX_NAME = 40  # characters of a name in a figure
 FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
     "WenQuanYi Micro Hei",
     "Droid Sans Fallback",
-    "Noto Sans Devanagari",
-    "Noto Sans Thai",
-    "Hiragino Sans",
-    "PingFang SC",
     "Arial Unicode MS",
 )
 STYLE: dict[Any, Any] = {
