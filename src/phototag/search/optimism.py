@@ -36,7 +36,7 @@ class Optimism:
     Attributes:
         chosen: Mean score of the chosen trial on the photos on which it was chosen.
         unseen: Mean score of the chosen trial on the photos left out of the resample.
-        difference: How much worse `unseen` is than `chosen`.
+        difference: Amount by which `unseen` is worse than `chosen`.
         trials: Number of trials among which was chosen.
     """
 

@@ -67,8 +67,8 @@ class Study(ParamGroup):
     @model_validator(mode="before")
     @classmethod
     def _refuse_old_names(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "says" in values:
-            raise ValueError("says is now called description: rename it")
+        if isinstance(values, dict) and "says" in values:  # prose: ignore
+            raise ValueError("says is now called description: rename it")  # prose: ignore
         return values
 
 

@@ -59,7 +59,7 @@ def run_trials(plan: Plan, train: Train) -> None:
         try:
             study.optimize(objective, catch=(Exception,), callbacks=[progress])
         except (ValueError, UpdateFinishedTrialError) as error:
-            if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+            if isinstance(error, ValueError) and "Cannot tell" not in str(error):  # prose: ignore
                 raise
             # A computer that slept sent no heartbeats, so another worker took over its trial.
             print("another worker took over this trial, because its heartbeats were missing")

@@ -32,7 +32,7 @@ def run_workers(plan: Plan, jobs: int) -> None:
     """
     for folder in (plan.root / FOLDER).glob("*"):
         if not psutil.pid_exists(int(folder.name.partition("-")[0])):
-            shutil.rmtree(folder, ignore_errors=True)  # its process was killed
+            shutil.rmtree(folder, ignore_errors=True)  # the process of this workspace was killed
     prefix = f"{os.getpid()}-"
     workers: dict[int, subprocess.Popen[bytes]] = {}
     try:
