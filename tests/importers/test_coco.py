@@ -142,7 +142,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         (without("categories"), r"val2017\.json: categories is missing$"),
         (INSTANCES | {"images": {}}, r"json: images: input should be a valid array"),
         (INSTANCES | {"images": []}, r"json: annotations\[0\]: no image has the id 397133"),
-        (INSTANCES | {"images": [], "annotations": []}, r"json: lists no photo"),
+        (INSTANCES | {"images": [], "annotations": []}, r"json: no file names"),
         (INSTANCES | {"annotations": []}, r"json: no photo has a label"),
         (INSTANCES | {"annotations": [{"image_id": 37777, "caption": "A man"}]},
          r"json: annotations\.0\.category_id is missing"),

@@ -90,7 +90,7 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
     ("content", "message"),
     [
         ("[", r"export\.json: not valid JSON"),
-        ("[]", r"export\.json: lists no photo"),
+        ("[]", r"export\.json: no file names"),
         ([{"image": "one.png", "id": 1, "choice": "cat"}], r"json: 0\.data is missing"),
         (["x"], r"json: 0: input should be"),
         (changed(id=41), r"json: \[1\] \(task 41\): the task is already listed in \[0\]"),

@@ -87,8 +87,9 @@ def choose_images_folder(source: Path, names: Sequence[str], images: Path | None
     Raises:
         InputError: No folder has a photo, or several have equally many.
     """
+    names = [name for name in names if name]
     if not names:
-        raise InputError(f"{source}: lists no photo")
+        raise InputError(f"{source}: no file names of photos")
     if images is not None:
         return images
     parts = ("", "images", "data", source.stem.removeprefix("instances_"))
