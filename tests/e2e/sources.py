@@ -1,6 +1,6 @@
-"""Sources of photos, written as the tools write them whose formats `phototag import` reads.
+"""Sources of photos for `phototag import`, written as other tools write them.
 
-A label stands where its channel is bright, so that a small network finds it within seconds.
+A photo has the label of each bright channel, which a small network learns within seconds.
 """
 
 import csv
@@ -25,24 +25,24 @@ from tests.importers.imports import annotate, make_task, write
 
 NUMBER = 48
 LABELS = ("red", "green", "blue")
-FOLDERS = ("rouge à lèvres", "зелёный", "blau & mehr")  # of the channels
+FOLDERS = ("rouge à lèvres", "зелёный", "blau & mehr")  # names of label folders
 
 register_heif_opener()
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was written, and what an import of it must find.
+    """A written source and the expected result of its import.
 
     Attributes:
-        path: What to import.
-        kind: What it must be recognised as.
-        photos: The files, [num_photos].
-        targets: 1, 0 or `UNKNOWN`, int8 [num_photos, num_labels].
-        labels: Of the channels red, green and blue.
-        ids: The photos' own, if they have any.
-        groups: The same.
-        options: Of the command.
+        path: Path to import.
+        kind: Name of the expected format.
+        photos: Photo files, [num_photos].
+        targets: Expected targets 1, 0 or `UNKNOWN`, int8 [num_photos, num_labels].
+        labels: Labels of the channels red, green and blue.
+        ids: Expected ids, if the source has any.
+        groups: Expected groups, if the source has any.
+        options: Options of `phototag import`.
     """
 
     path: Path
@@ -55,8 +55,8 @@ class Source:
     options: Sequence[str] = ()
 
 
-def draw_photos(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Draw photos of every combination of bright channels, no two alike, of the suffixes' kinds."""
+def make_photos(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Write different photos with every combination of bright channels, in the suffix's format."""
     photos = [folder / name for name in names]
     for number, (photo, bright) in enumerate(zip(photos, list_truth(), strict=True)):
         rng = np.random.default_rng([number, *photo.name.encode()])
@@ -67,19 +67,19 @@ def draw_photos(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def list_truth() -> np.ndarray:
-    """Return which channels of each photo are bright, int8 [num_photos, 3]."""
+    """Return 1 for each bright channel of each photo, int8 [num_photos, 3]."""
     return (np.arange(NUMBER)[:, None] >> np.arange(3) & 1).astype(np.int8)
 
 
 def hide_entries() -> np.ndarray:
-    """Return the same, a fifth of it not known, of the first photo nothing."""
+    """Return the true targets with a fifth unknown, and all of the first photo unknown."""
     hidden = np.random.default_rng(0).random((NUMBER, 3)) < 0.2
     hidden[0] = True
     return np.where(hidden, np.int8(UNKNOWN), list_truth())
 
 
 def hide_photos() -> np.ndarray:
-    """Return the same, nothing known of photos without a bright channel."""
+    """Return the true targets, with photos without a bright channel unknown."""
     truth = list_truth()
     return np.where(truth.any(axis=1, keepdims=True), truth, np.int8(UNKNOWN))
 
@@ -89,7 +89,7 @@ def name_photos(pattern: str = "{}.jpg") -> list[str]:
 
 
 def name_labels(row: np.ndarray) -> list[str]:
-    """Return the labels that a photo is known to carry."""
+    """Return the labels whose target is 1."""
     return [label for label, value in zip(LABELS, row, strict=True) if value == 1]
 
 
@@ -101,8 +101,8 @@ def write_rows(path: Path, rows: Sequence[Sequence[object]], **dialect: Any) -> 
 
 
 def write_list(folder: Path) -> Source:
-    """A list from a spreadsheet: semicolons in the cells, two photos of each photographer."""
-    photos, targets = draw_photos(folder, name_photos("im Urlaub/{}.png")), hide_photos()
+    """Write a CSV of labels from a spreadsheet, with two photos per photographer."""
+    photos, targets = make_photos(folder, name_photos("im Urlaub/{}.png")), hide_photos()
     groups = [f"guest {number // 2}" for number in range(NUMBER)]
     rows = [
         (photo.relative_to(folder), ";".join(name_labels(row)) or "?", group)
@@ -113,8 +113,8 @@ def write_list(folder: Path) -> Source:
 
 
 def write_tags(folder: Path, mark: str) -> Source:
-    """A list of tags, with other columns; what has no tag is known to have none."""
-    photos = draw_photos(folder, name_photos("{}.webp"))
+    """Write a tags CSV with other columns; an empty cell means no label."""
+    photos = make_photos(folder, name_photos("{}.webp"))
     rows = [
         (number, photo.name, "2024-05-01", mark.join(name_labels(row)))
         for number, (photo, row) in enumerate(zip(photos, list_truth(), strict=True), start=1)
@@ -126,8 +126,8 @@ def write_tags(folder: Path, mark: str) -> Source:
 
 
 def write_one_hot(folder: Path) -> Source:
-    """A table of pandas: its index, floats, NaN as an empty cell; and ? where a person wrote it."""
-    photos, targets = draw_photos(folder / "images", name_photos()), hide_entries()
+    """Write a one-hot CSV with pandas: an index, floats, NaN as an empty cell, and some ?."""
+    photos, targets = make_photos(folder / "images", name_photos()), hide_entries()
     table = pd.DataFrame(np.where(targets == UNKNOWN, np.nan, targets), columns=list(LABELS))
     table.insert(0, "image_path", [f"images/{photo.name}" for photo in photos])
     table["blue"] = table["blue"].astype(object).where(table["blue"].notna(), "?")
@@ -137,11 +137,11 @@ def write_one_hot(folder: Path) -> Source:
 
 
 def write_folders(folder: Path) -> Source:
-    """A folder a class, of phones' photos, a copy in each class; what lies beside is not known."""
+    """Write one folder per label, with copies in several folders and photos outside of them."""
     kinds = [("heic", "avif", "JPG", "png")[number // 8 % 4] for number in range(NUMBER)]
-    drawn = draw_photos(folder, [f"IMG {n}.{kind}" for n, kind in enumerate(kinds)])
+    made = make_photos(folder, [f"IMG {n}.{kind}" for n, kind in enumerate(kinds)])
     photos, targets = [], hide_photos()
-    for photo, row in zip(drawn, targets, strict=True):
+    for photo, row in zip(made, targets, strict=True):
         copies = [folder / name / photo.name for name, has in zip(FOLDERS, row, strict=True)
                   if has == 1]  # fmt: skip
         for copy in copies:
@@ -154,12 +154,12 @@ def write_folders(folder: Path) -> Source:
 
 
 def write_coco(folder: Path) -> Source:
-    """The instances of COCO's own layout, with boxes, polygons and a crowd."""
+    """Write COCO instances with boxes, polygons and a crowd."""
     return _write_instances(folder, list_truth(), {})
 
 
 def write_lvis(folder: Path) -> Source:
-    """LVIS: an address in place of a name, and what was looked for in vain, image by image."""
+    """Write LVIS instances: URLs instead of file names, and verified absent categories."""
     targets = hide_entries()
     absent = {
         number: [10 * (n + 1) for n, value in enumerate(row) if value == 0]
@@ -169,7 +169,7 @@ def write_lvis(folder: Path) -> Source:
 
 
 def _write_instances(folder: Path, targets: np.ndarray, absent: dict[int, list[int]]) -> Source:
-    photos = draw_photos(folder / "val2017", name_photos("000000000{}.jpg"))
+    photos = make_photos(folder / "val2017", name_photos("000000000{}.jpg"))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (photo, row) in enumerate(zip(photos, targets, strict=True)):
@@ -187,7 +187,7 @@ def _write_instances(folder: Path, targets: np.ndarray, absent: dict[int, list[i
             if number == NUMBER - 1:
                 shape = {"segmentation": {"counts": [0, 64 * 48], "size": [48, 64]}, "iscrowd": 1}
             box = {"image_id": image["id"], "category_id": 10 * (int(label) + 1), **shape}
-            # Two of the same kind in one image.
+            # Every second image has two annotations of the same category.
             annotations += [box | {"bbox": [8, 8, 32, 32], "area": 512.0}] * (1 + number % 2)
     instances = {
         "info": {"year": 2017, "version": "1.0", "description": "COCO 2017 Dataset"},
@@ -200,7 +200,7 @@ def _write_instances(folder: Path, targets: np.ndarray, absent: dict[int, list[i
         ],
     }
     path = write(folder / "annotations/instances_val2017.json", instances)
-    # What its own tools read there is what must come out.
+    # The expected targets are what pycocotools reads.
     coco = COCO(str(path))
     ids = [image["id"] for image in images]
     read = np.array([[image in coco.catToImgs[10 * n] for n in (1, 2, 3)] for image in ids])
@@ -208,8 +208,8 @@ def _write_instances(folder: Path, targets: np.ndarray, absent: dict[int, list[i
 
 
 def write_labelstudio(folder: Path) -> Source:
-    """An export of uploads and of local files, on some of which two people do not agree."""
-    photos, targets = draw_photos(folder, name_photos("träume {}.png")), hide_entries()
+    """Write a Label Studio export of uploads and local files, with disagreeing annotations."""
+    photos, targets = make_photos(folder, name_photos("träume {}.png")), hide_entries()
     tasks = []
     for number, (photo, row) in enumerate(zip(photos, targets, strict=True), start=7):
         image = f"/data/upload/3/8a1b2c{number:02}-{quote(photo.name)}"
@@ -229,10 +229,10 @@ def write_labelstudio(folder: Path) -> Source:
 
 
 def write_metadata(folder: Path, kind: str) -> Source:
-    """An imagefolder of two splits, each with its metadata."""
+    """Write an ImageFolder of two splits, each with a metadata file."""
     targets = hide_photos() if kind == "jsonl" else list_truth()
     names = [f"{'train' if n % 4 else 'test'}/{name}" for n, name in enumerate(name_photos())]
-    photos = draw_photos(folder, names)
+    photos = make_photos(folder, names)
     for split in ("train", "test"):
         rows = [
             (photo.name, name_labels(row), f"A photo; {photo.stem}", bool((row != UNKNOWN).all()))
@@ -252,8 +252,8 @@ def write_metadata(folder: Path, kind: str) -> Source:
 
 
 def write_course(folder: Path) -> Source:
-    """The course's zip: photos in any order, numbers too, and a file a class."""
-    photos, targets = draw_photos(folder / "images", name_photos("im{}.jpg")), list_truth()
+    """Write the zip of the course, with photos and numbers in reverse order."""
+    photos, targets = make_photos(folder / "images", name_photos("im{}.jpg")), list_truth()
     _write_numbers(folder / "annotations", photos, targets == 1)
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as archive:
@@ -263,8 +263,8 @@ def write_course(folder: Path) -> Source:
 
 
 def write_mirflickr(folder: Path) -> Source:
-    """MIRFLICKR-25000: strict and less strict label files apart from the photos, and texts."""
-    photos = draw_photos(folder / "mirflickr", name_photos("im{}.jpg"))
+    """Write MIRFLICKR-25000: strict and less strict label files in another folder, and texts."""
+    photos = make_photos(folder / "mirflickr", name_photos("im{}.jpg"))
     targets = list_truth()
     labels = folder / "mirflickr25k_annotations_v080"
     _write_numbers(labels, photos, targets == 1, "_r1")
@@ -278,8 +278,8 @@ def write_mirflickr(folder: Path) -> Source:
 
 
 def write_import(folder: Path) -> Source:
-    """What an import itself writes, with what is not known."""
-    photos, targets = draw_photos(folder / "images", name_photos("im{}.jpg")), hide_entries()
+    """Write the result of an import, with unknown labels."""
+    photos, targets = make_photos(folder / "images", name_photos("im{}.jpg")), hide_entries()
     _write_numbers(folder / "annotations", photos, targets == 1)
     _write_numbers(folder / "unknown", photos, targets == UNKNOWN)
     return Source(folder, "numbered", photos, targets)

@@ -1,4 +1,4 @@
-"""Every format that `phototag import` reads, from its tool's files to a registered model."""
+"""Every import format, from the files of a tool to a registered model."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from phototag.network.weights import load_model
 from tests.e2e.sources import WRITERS, Source
 from tests.projects import Project, make_project
 
-# Channels' means, and a line through them: enough for what the sources show.
+# A linear model of the channels' means, which can learn the labels of the sources.
 SMALL = {
     "resize.size": 32,
     "split.val": 0.25,
@@ -35,7 +35,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """All formats' own: one after the other is imported into it."""
+    """Return the project into which all sources are imported, one after the other."""
     made = make_project(tmp_path_factory.mktemp("formats") / "project", epochs="12")
     update_params(made.folder / "params.yaml", SMALL)
     made.commit("A small network")
@@ -52,15 +52,17 @@ def test_every_format_has_a_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_source_becomes_a_model(project: Project, tmp_path: Path, name: str) -> None:
     source, raw = WRITERS[name](tmp_path / "meine Fotos"), f"data/{name}.zip"
-    told = project("phototag", "import", str(source.path), *source.options, "--to", raw)
-    steps = [line for line in told.splitlines() if line.startswith("  ")]
+    shown = project("phototag", "import", str(source.path), *source.options, "--to", raw)
+    steps = [line for line in shown.splitlines() if line.startswith("  ")]
     project("bash", "-e", "-c", "\n".join(steps))
     ran = project("dvc", "repro")
     project.commit(name)
-    print(told, ran, sep="\n")  # by `pytest -s`: what a user sees
-    assert told.removeprefix("recognised as ").partition(":")[0] in FORMATS[source.kind].description
+    print(shown, ran, sep="\n")  # for `pytest -s`
+    assert (
+        shown.removeprefix("recognised as ").partition(":")[0] in FORMATS[source.kind].description
+    )
 
-    # What the pipeline has of each photo is what its tool said.
+    # The manifest has the expected targets, ids and groups.
     manifest = read_kept(project.folder / "data/manifest.csv")
     labels = sorted(source.labels)
     assert label_names(manifest) == labels
@@ -85,14 +87,14 @@ def test_a_source_becomes_a_model(project: Project, tmp_path: Path, name: str) -
 
 
 class Origin(NamedTuple):
-    """Where a photo of the pipeline came from: its file, and its id there."""
+    """The file of a photo in the source, and its id there."""
 
     path: Path
     id: str
 
 
 def read_origins(raw: Path, source: Source) -> dict[str, Origin]:
-    """Go the way back from each photo's new name, by sources.csv or by its number."""
+    """Return the origin of each imported photo, from sources.csv or from its number."""
     if "sources.csv" not in list_files(raw):
         return {f"images/{photo.name}": Origin(photo, "") for photo in source.photos}
     folder = source.path if source.path.is_dir() else source.path.parent
@@ -104,7 +106,7 @@ def read_origins(raw: Path, source: Source) -> dict[str, Origin]:
 
 
 def check_registered(project: Project, raw: str, labels: list[str]) -> None:
-    """Make sure that the registry has the model, of a run on these photos."""
+    """Check that the registered model comes from a run with these photos."""
     assert load_model(project.folder / "models/model.safetensors")[1].labels == labels
     decision = read_json(project.folder / "reports/register/decision.json")
     client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
@@ -116,7 +118,7 @@ def check_registered(project: Project, raw: str, labels: list[str]) -> None:
 def check_predictions(
     project: Project, folder: Path, source: Source, labels: list[str], targets: np.ndarray
 ) -> None:
-    """Make sure that other tools load what the model says of two photos, and that it is right."""
+    """Check that the predictions for two photos are right, and readable by other tools."""
     chosen = np.flatnonzero((targets == (1, 1, 0)).all(axis=1))[:2]
     names, truth = [str(source.photos[row]) for row in chosen], labels[:2]
     for format_ in ("coco", "labelstudio"):

@@ -1,4 +1,4 @@
-"""Sources as people have them, and what an import makes of them."""
+"""Sources for the tests of importers, and the results of importing them."""
 
 import csv
 import io
@@ -14,13 +14,13 @@ from phototag.importers.source import ImportOptions, SourceDataset
 
 
 class Imported(NamedTuple):
-    """What came of it, by the photos' old names.
+    """The result of an import, by the names of the photos in the source.
 
     Attributes:
-        summary: What the import says.
-        carried: Photo -> labels, as one text.
-        unknown: Photo -> labels that are not known; only photos with such labels.
-        ids: Photo -> its id in the source.
+        summary: Dataset returned by `import_photos`.
+        carried: Photo -> labels, joined by spaces.
+        unknown: Photo -> unknown labels, joined by spaces; only photos with unknown labels.
+        ids: Photo -> id in the source.
     """
 
     summary: SourceDataset
@@ -30,13 +30,13 @@ class Imported(NamedTuple):
 
 
 def paint(path: Path, value: int) -> None:
-    """Write a small gray photo, another for each value."""
+    """Write a small photo in a shade of gray, 0..255."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (value, value, value)).save(path)
 
 
 def write(path: Path, content: Any) -> Path:
-    """Write a text, or what is not one as JSON."""
+    """Write a text as it is, and any other value as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content)
     path.write_text(text, encoding="utf-8")
@@ -44,7 +44,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 def annotate(*choices: str, **more: Any) -> dict[str, Any]:
-    """Write an annotation as Label Studio 1.x exports it."""
+    """Return an annotation as Label Studio 1.x exports it."""
     chosen = {
         "value": {"choices": list(choices)},
         "id": "Dx_aB91ISN",
@@ -66,7 +66,7 @@ def annotate(*choices: str, **more: Any) -> dict[str, Any]:
 
 
 def make_task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str, Any]:
-    """Write a task as the same exports it."""
+    """Return a task as Label Studio 1.x exports it."""
     return {
         "id": number,
         "annotations": list(annotations),
@@ -81,7 +81,7 @@ def make_task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str
 
 
 def run_import(source: Path, to: Path, **hints: Any) -> Imported:
-    """Import a source and read the result back through its own list of sources."""
+    """Import a source and return the result by the names in its sources.csv."""
     summary = import_photos(source, to, ImportOptions(**hints))
     rows = list(csv.DictReader(io.StringIO(read_file(to, "sources.csv").decode())))
     names = {row["file"].removeprefix("im").partition(".")[0]: row["source"] for row in rows}

@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from phototag.base.errors import InputError
 from tests.importers.imports import paint, run_import, write
 
-# As https://cocodataset.org/#format-data has it.
+# Example of https://cocodataset.org/#format-data.
 INSTANCES: dict[str, Any] = {
     "info": {"year": 2017, "version": "1.0", "description": "COCO 2017 Dataset"},
     "licenses": [{"id": 1, "name": "Attribution", "url": ""}],
@@ -61,7 +61,7 @@ def test_image_carries_each_category_with_an_annotation(folder: Path, tmp_path: 
     assert found.summary.count_labels() == {"bottle": 1, "person": 2}
     assert found.summary.notes == ["skipped labels without a photo: toothbrush"]
     assert found.unknown == {}
-    # pycocotools says the same.
+    # pycocotools reads the same categories.
     coco = COCO(str(source))
     for image in coco.loadImgs(coco.getImgIds()):
         annotations = coco.loadAnns(coco.getAnnIds(image["id"]))

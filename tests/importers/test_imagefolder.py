@@ -6,7 +6,7 @@ import pytest
 from phototag.base.errors import InputError
 from tests.importers.imports import paint, run_import, write
 
-# As https://huggingface.co/docs/datasets/image_dataset has it.
+# Example of https://huggingface.co/docs/datasets/image_dataset.
 CSV = "file_name,label\n1.png,cat\n2.png,dog\nmore/3.png,\n"
 LINES = """{"file_name": "1.png", "labels": ["cat", "red sofa"], "text": "A cat; red"}
 {"file_name": "2.png", "labels": []}

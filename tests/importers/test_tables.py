@@ -29,7 +29,7 @@ def test_one_hot_cells_are_yes_no_or_unknown(tmp_path: Path) -> None:
 
 
 def test_one_hot_written_by_pandas_is_read(tmp_path: Path) -> None:
-    """With its index in a column without a name, floats, and empty cells for NaN."""
+    """Read an index without a column name, floats, and empty cells for NaN."""
     table = pd.DataFrame(
         {"image_path": ["a.png", "b.png", "c.png"], "cat": [1.0, 0.0, None], "dog": [0, 1, 1]}
     )
@@ -140,7 +140,7 @@ def test_ambiguous_table_is_refused_with_both_readings(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        # Of 0 and 1.
+        # one-hot
         ("file,cat,dog\na.png,1,0\nb.png,2,0\nc.png,0,1\n", r"csv:3: '2' in column 'cat'; wr"),
         ("file,Cat,dog\na.png,1,0\nb.png,-1,0\nc.png,0,1\n", r"csv:3: '-1' in column 'Cat'"),
         ("file,cat,dog\na.png,1,0\nb.png,cat,0\nc.png,0,1\n", r"csv:3: 'cat' in column 'cat'"),
@@ -157,7 +157,7 @@ def test_ambiguous_table_is_refused_with_both_readings(
         ("file,cat,dog\na.png,0,0\nb.png,0,?\n", r"csv: no photo has a label"),
         ("file,cat,dog\n", r"csv:1: no column of labels"),
         ("file,a,b\na.png,x,y\n", r"csv:1: no column of labels"),
-        # Of tags.
+        # tags
         ('file,tags\na.png,"x, y"\nb.png,x;y\n',
          r"csv:3: tags 'x;y' may be separated by ',' or by ';': choose with --separator"),
         ("file,tags,keywords\na.png,x,y\n", r"csv:1: several columns of tags: tags, keyw"),
