@@ -26,15 +26,6 @@ from phototag.tracking.store import connect
 from . import run
 
 MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/evaluate")
-TABLES = (
-    "scores",
-    "per_label",
-    "slices",
-    "predictions",
-    "label_errors",
-    "pr_curve",
-    "cooccurrence",
-)
 
 
 def main() -> None:
@@ -49,13 +40,13 @@ def main() -> None:
     network.to(device)
     keep_freed_memory()
     held_out = {split: datasets[split] for split in ("val", "test") if len(datasets[split])}
-    judge = network
+    predictor = network
     if metadata.is_frozen:
-        # As training judged the head: the same logits as from pixels, without the backbones' time.
+        # The head on cached features gives the logits of the whole network on pixels, but faster.
         features = read_features(Path("data/features.npy"), network[:2], datasets["val"].images)
-        judge = network[2:]
+        predictor = network[2:]
         held_out = {split: replace(photos, images=features) for split, photos in held_out.items()}
-    logits = {split: predict_logits(judge, photos, device) for split, photos in held_out.items()}
+    logits = {split: predict_logits(predictor, own, device) for split, own in held_out.items()}
     timings.end("inference")
 
     out_of_fold = np.load("models/out_of_fold.npy")
@@ -71,8 +62,8 @@ def main() -> None:
     write_json(REPORTS / "metrics.json", scores)
     key = metadata.content_key
     write_json(REPORTS / "thresholds.json", operating_point(result, key))
-    for name in TABLES:
-        write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(result.tables[name]))
+    for name, table in result.tables.items():
+        write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(table))
     timings.end("scores")
 
     galleries = build_galleries(network, device, result)

@@ -16,9 +16,9 @@ from phototag.metrics.losses import sigmoid
 from phototag.metrics.ranking import cumulative_weights
 
 RESAMPLES = 200  # enough for a mean and an interval
-MAX_CANDIDATES = 4096  # up to this number, all probabilities of positives are candidates
-POOLED_CANDIDATES = 1024  # otherwise so many quantiles of all labels ...
-LABEL_CANDIDATES = 128  # ... and so many quantiles of each label
+MAX_CANDIDATES = 4096  # largest number of candidate thresholds that are all tried
+POOLED_CANDIDATES = 1024  # quantiles over all labels that are tried if there are more candidates
+LABEL_CANDIDATES = 128  # quantiles of each label that are tried in addition
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
 BLOCK = 2**22  # float64 values of a table that are processed at once; limits the memory
-# Pooled rankings use fewer resamples if entries x resamples exceeds this number, but at least ...
-MAX_WORK = 2 * 10**9
-MIN_RESAMPLES = 200  # ... this many
+MAX_WORK = 2 * 10**9  # limit of entries times resamples; with more entries, use fewer resamples
+MIN_RESAMPLES = 200  # smallest number of resamples, regardless of `MAX_WORK`
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
