@@ -78,14 +78,14 @@ test-all: setup-dev lint docs ## Run the linters, all tests and the docs build, 
 test-fast: setup-dev ## Run the tests that take less than a minute together
 	$(PYTEST) -m 'not slow'
 
-lint: setup-dev ## Run ruff, mypy and import-linter
+lint: setup-dev prose ## Run ruff, mypy, import-linter and the prose check
 	ruff check .
 	ruff format --check .
-	mypy
 	lint-imports
+	mypy
 
-prose: setup-dev ## Check the words of code and docs against tools/prose.toml
-	python -m tools.prose
+prose: ## Find words in code and docs that tools/prose.toml refuses
+	$(PYTHON) -m tools.prose
 
 format: setup-dev ## Format the code with ruff
 	ruff check --fix .
