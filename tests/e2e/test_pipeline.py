@@ -190,12 +190,12 @@ def test_experiments_run_their_snapshot_and_keep_their_artifacts(
 def test_sync_adds_the_run_of_a_cached_experiment(project: Project, folder: Path) -> None:
     project("dvc", "exp", "run", "--temp", "-n", "as-before")
     assert "as-before" not in runs(folder)
-    assert "1 runs added to MLflow: as-before" in project("phototag", "sync")
+    assert "MLflow runs created: 1 (as-before)" in project("phototag", "sync")
     run = runs(folder)["as-before"]
     assert "test_f1_micro" in run.data.metrics
     listed = project("dvc", "exp", "list", "--sha-only").split()
     assert run.data.tags["phototag.revision"] in listed
-    assert project("phototag", "sync") == "0 runs added to MLflow\n"
+    assert project("phototag", "sync") == "MLflow runs created: 0\n"
 
 
 def test_sync_fills_the_empty_store_of_a_clone(
@@ -204,7 +204,7 @@ def test_sync_fills_the_empty_store_of_a_clone(
     """A new clone has results in git, but no store and no DVC cache."""
     clone = project.clone(tmp_path / "clone")
     commit = project("git", "log", "-1", "--format=%H", "--", "reports/train/training.json").strip()
-    assert f"1 runs added to MLflow: {commit[:7]}" in clone("phototag", "sync")
+    assert f"MLflow runs created: 1 ({commit[:7]})" in clone("phototag", "sync")
     (run,) = runs(clone.folder).values()
     scores = json.loads((folder / "reports/evaluate/metrics.json").read_text())
     assert run.data.metrics["test_loss"] == scores["loss"]

@@ -138,9 +138,13 @@ def sync() -> None:
     root = project_root()
     with connect() as store:
         added, tagged = sync_runs(store, root)
-    typer.echo(f"{len(added)} runs created{': ' if added else ''}{', '.join(added)}")
+    typer.echo(f"MLflow runs created: {len(added)}{_list_names(added)}")
     if tagged:
-        typer.echo(f"{len(tagged)} runs tagged with their revision: {', '.join(tagged)}")
+        typer.echo(f"MLflow runs tagged with their revision: {len(tagged)}{_list_names(tagged)}")
+
+
+def _list_names(names: list[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 def tune(
