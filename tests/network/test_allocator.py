@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-# Prints the fewest page faults that one of many tensors cost, before and after.
+# Prints the lowest number of page faults that allocating a tensor causes, before and after.
 SCRIPT = """
 import resource
 import torch
@@ -20,7 +20,7 @@ print(min(count_faults() for _ in range(20)))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc only")
-def test_memory_is_not_faulted_in_again() -> None:
+def test_freed_memory_is_reused() -> None:
     printed = subprocess.check_output([sys.executable, "-c", SCRIPT], text=True)
     before, after = map(int, printed.split())
     assert after < 0.5 * before

@@ -11,10 +11,10 @@ from phototag.network import backbones
 from phototag.network.backbones import build_backbone, sketch_backbone
 from phototag.network.model import Normalize, SideBySide, build_model, find_head, initialize
 from phototag.network.params import ModelParams
-from phototag.network.pretrained import _fit, _rename
+from phototag.network.pretrained import _rename, _select
 
 SIZE = 128
-# One of each family; a slow test takes them all.
+# One network of each family; slow tests use all networks.
 FAMILIES = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3"),
     *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18"),
@@ -28,12 +28,12 @@ TIMM = (
     *("resnest14d", "resnet10t.c3_in1k", "resnetv2_50", "rexnet_100", "tf_efficientnet_lite0"),
     *("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "xcit_nano_12_p8_224"),
 )
-# What each wants otherwise: names, heads, sizes.
+# Networks with unusual names, heads or sizes.
 PECULIAR = ("densenet121", "inception_v3", "maxvit_t", "mnasnet0_5", "squeezenet1_0", "vit_b_32")
 REFUSED = {
-    "maxvit_t": r"maxvit_t cannot take photos of 128 .* partition size 7.* made for, 224",
-    "vit_h_14": r"vit_h_14 cannot take photos of 128 .* patch size.* made for, 518",
-    "timm/crossvit_tiny_240": r"crossvit_tiny_240 cannot take photos of 128 .* made for, 240",
+    "maxvit_t": r"maxvit_t cannot take photos of 128 .* partition size 7.* its own size, 224",
+    "vit_h_14": r"vit_h_14 cannot take photos of 128 .* patch size.* its own size, 518",
+    "timm/crossvit_tiny_240": r"crossvit_tiny_240 cannot take photos of 128 .* its own size, 240",
 }
 TINY = ("squeezenet1_0", "timm/mobilenetv3_small_050")
 ALL = [*FAMILIES, *(f"timm/{name}" for name in TIMM)]
@@ -44,19 +44,19 @@ def make_spec(name: str, **changes: Any) -> ModelParams:
     return ModelParams.model_validate(given | changes)
 
 
-def sketch(name: str) -> backbones.Backbone | None:
-    """Build a network without weights, or see it refused."""
+def sketch(name: str, size: int = SIZE) -> backbones.Backbone | None:
+    """Build a network on the meta device, or check that it is refused."""
     if name.startswith("timm/"):
         pytest.importorskip("timm")
     if name not in REFUSED:
-        return sketch_backbone(name, "DEFAULT", SIZE)
+        return sketch_backbone(name, "DEFAULT", size)
     with pytest.raises(InputError, match=REFUSED[name]):
         sketch_backbone(name, "DEFAULT", SIZE)
     return None
 
 
 def full_state(name: str) -> "OrderedDict[str, torch.Tensor]":
-    """Make what an old file of torchvision's holds: all heads, and no counters of batches."""
+    """Return the state dict of an old file of torchvision: all heads, no counters of batches."""
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     try:
         with torch.device("meta"):
@@ -70,42 +70,45 @@ def full_state(name: str) -> "OrderedDict[str, torch.Tensor]":
 
 
 def check_torchvision(name: str) -> None:
-    backbone = sketch(name)
+    # The position embeddings of torchvision's vit are of one size.
+    backbone = sketch(name, 224 if name.startswith("vit_") else SIZE)
     if backbone is None:
         return
     found = _rename(name, backbone.network, full_state(name))
-    fitting = _fit(name, backbone.network, found, "a file")
+    fitting = _select(name, backbone.network, found, "a file")
     own = {key for key in backbone.network.state_dict() if "num_batches_tracked" not in key}
     assert own == set(fitting)
-    assert not any(value.shape[:1] == (1000,) for value in fitting.values())  # ImageNet's classes
+    assert not any(
+        value.shape[:1] == (1000,) for value in fitting.values()
+    )  # the classes of ImageNet
     transforms = models.get_model_weights(name).DEFAULT.transforms()
     assert (backbone.mean, backbone.std) == (transforms.mean, transforms.std)
 
 
 @pytest.mark.parametrize("name", PECULIAR)
-def test_peculiar_networks_take_torchvisions_file(name: str) -> None:
+def test_unusual_networks_load_torchvisions_file(name: str) -> None:
     check_torchvision(name)
 
 
 def is_large(name: str) -> bool:
-    """Whether it takes long to build; it is built as the smaller ones of its family are."""
+    """Return whether a network takes long to build."""
     if name.startswith("timm/"):
         return "_base_" in name
     return bool(models.get_model_weights(name).DEFAULT.meta["num_params"] > 45e6)
 
 
 @pytest.mark.slow
-@pytest.mark.soak  # one of each family trains below
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "name",
     [name for name in models.list_models(models) if name != "regnet_y_128gf"],  # 2.6 GB
 )
-def test_every_network_of_torchvision_is_built_or_refused(name: str) -> None:
+def test_torchvision_network_is_built_or_refused(name: str) -> None:
     check_torchvision(name)
 
 
 @pytest.mark.parametrize("name", ["timm/crossvit_tiny_240", "timm/vit_tiny_patch16_224"])
-def test_networks_of_timm_are_built_or_refused(name: str) -> None:
+def test_timm_network_is_built_or_refused(name: str) -> None:
     sketch(name)
 
 
@@ -123,7 +126,7 @@ def test_tiny_networks_train(name: str) -> None:
         if name not in REFUSED
     ],
 )
-def test_a_network_of_each_family_trains(name: str) -> None:
+def test_network_of_each_family_trains(name: str) -> None:
     take_step(name, SIZE)
 
 
@@ -147,7 +150,7 @@ def take_step(name: str, size: int) -> None:
     assert any(p.grad is not None and p.grad.any() for p in model[1].parameters())
 
 
-def test_backbones_side_by_side_normalise_each_its_own_way() -> None:
+def test_several_backbones_have_their_own_normalisation() -> None:
     spec = make_spec("shufflenet_v2_x0_5+squeezenet1_1", weights="DEFAULT")
     torch.manual_seed(0)
     model = build_model(spec, 4, 64, [0.1] * 3, [0.9] * 3).eval()
@@ -162,23 +165,23 @@ def test_backbones_side_by_side_normalise_each_its_own_way() -> None:
         assert torch.equal(part.get_submodule("0")(images), imagenet(images))
 
 
-def test_without_weights_the_photos_own_statistics_count() -> None:
+def test_backbone_without_weights_uses_train_statistics() -> None:
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     model = build_model(make_spec("squeezenet1_1"), 4, 64, [0.1] * 3, [0.9] * 3)
     assert torch.equal(model[0](images), Normalize([0.1] * 3, [0.9] * 3)(images))
 
 
-def test_a_network_of_no_name_is_told_what_is_near() -> None:
-    with pytest.raises(InputError, match=r"torchvision has no classifier 'resnet19'; .*resnet18"):
+def test_unknown_network_is_refused_with_similar_names() -> None:
+    with pytest.raises(InputError, match=r"torchvision has no classifier 'resnet19': .*resnet18"):
         build_backbone("resnet19", None, 64)
     pytest.importorskip("timm")
-    with pytest.raises(InputError, match=r"timm has no network 'resnet19'; close .* resnet18"):
+    with pytest.raises(InputError, match=r"timm has no network 'resnet19': similar .* resnet18"):
         build_backbone("timm/resnet19", None, 64)
-    with pytest.raises(InputError, match=r"no weights 'best' of resnet18; it has .*a1_in1k"):
+    with pytest.raises(InputError, match=r"no weights 'best' of resnet18: name one of .*a1_in1k"):
         build_backbone("timm/resnet18.best", None, 64)
 
 
-def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"need timm: run `make setup-pretrained`"):
+    with pytest.raises(InputError, match=r"need timm.* run `make setup-pretrained`"):
         build_backbone("timm/resnet18", None, 64)

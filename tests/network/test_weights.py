@@ -14,7 +14,7 @@ from phototag.base.errors import InputError
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 from phototag.network.weights import (
-    DRAWN,
+    SYNTHETIC,
     Metadata,
     describe_origin,
     load_model,
@@ -39,7 +39,7 @@ save_model(pathlib.Path(sys.argv[1]), model, metadata)
 """
 
 
-def test_round_trip(tmp_path: Path, tiny_spec: ModelParams) -> None:
+def test_saved_model_loads_equal(tmp_path: Path, tiny_spec: ModelParams) -> None:
     model = build_model(tiny_spec, 3, 16, [0.1, 0.2, 0.3], [0.2] * 3).eval()
     spec = tiny_spec.model_dump(mode="json")
     metadata = Metadata(["a", "b", "ü"], 16, [0.1, 0.2, 0.3], [0.2] * 3, spec, "key", 3, 0.25)
@@ -51,7 +51,7 @@ def test_round_trip(tmp_path: Path, tiny_spec: ModelParams) -> None:
     assert not loaded.training
 
 
-def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+def test_model_file_has_same_bytes_in_two_processes(tmp_path: Path) -> None:
     source = str(Path(__file__).parents[2] / "src")
     subprocess.run(
         [sys.executable, "-c", SAVE, str(tmp_path / "a"), source],
@@ -67,7 +67,7 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     ("name", "packages"),
     [("conv", []), ("resnet18", ["torchvision"]), ("timm/a+resnet18", ["timm", "torchvision"])],
 )
-def test_a_model_says_which_packages_bring_its_backbones(
+def test_required_packages_are_those_of_the_backbones(
     tiny_spec: ModelParams, name: str, packages: list[str]
 ) -> None:
     spec = tiny_spec.model_copy(update={"name": name}).model_dump(mode="json")
@@ -76,7 +76,7 @@ def test_a_model_says_which_packages_bring_its_backbones(
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_backbones_come_back_without_their_weights_file(
+def test_saved_backbone_loads_without_its_weights_file(
     tmp_path: Path, tiny_spec: ModelParams, freeze: bool
 ) -> None:
     changes = {"name": "squeezenet1_1", "weights": "/gone/weights.pth", "freeze": freeze}
@@ -91,27 +91,29 @@ def test_backbones_come_back_without_their_weights_file(
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"missing: `dvc repro train` makes it"):
+    with pytest.raises(InputError, match=r"missing: run `dvc repro train`"):
         read_metadata(tmp_path / "model.safetensors")
     (tmp_path / "text").write_text("no model")
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign")
     for name in ("text", "foreign"):
-        with pytest.raises(InputError, match=f"{name} is no phototag model"):
+        with pytest.raises(InputError, match=f"{name} is not a model file of phototag"):
             read_metadata(tmp_path / name)
 
 
-def test_a_model_says_what_it_was_trained_on(tmp_path: Path) -> None:
-    drawn, real, silent = (
+def test_origin_describes_the_training_photos(tmp_path: Path) -> None:
+    synthetic, real, unknown = (
         read_metadata(make_model(tmp_path / name, source=source)[0])
-        for name, source in (("drawn", DRAWN), ("real", "data/raw.zip"), ("silent", ""))
+        for name, source in (("synthetic", SYNTHETIC), ("real", "data/raw.zip"), ("unknown", ""))
     )
-    assert "40 drawn scenes alone: it knows no real photos" in describe_origin(drawn)
+    assert "40 synthetic images only: the model has seen no real photo" in describe_origin(
+        synthetic
+    )
     assert describe_origin(real) == "Trained on 40 photos of data/raw.zip."
-    assert describe_origin(silent) == ""
-    assert [found.is_drawn for found in (drawn, real, silent)] == [True, False, False]
+    assert describe_origin(unknown) == ""
+    assert [found.is_synthetic for found in (synthetic, real, unknown)] == [True, False, False]
 
 
-def test_a_file_of_before_this_was_told_loads(tmp_path: Path) -> None:
+def test_file_without_origin_loads(tmp_path: Path) -> None:
     path, _ = make_model(tmp_path)
     values = asdict(read_metadata(path))
     del values["num_photos"], values["source"]
@@ -119,20 +121,20 @@ def test_a_file_of_before_this_was_told_loads(tmp_path: Path) -> None:
     assert describe_origin(load_model(path)[1]) == ""
 
 
-def test_a_network_that_is_built_otherwise_by_now_is_told(tmp_path: Path) -> None:
+def test_file_of_changed_network_is_refused(tmp_path: Path) -> None:
     path, _ = make_model(tmp_path)
     tensors, values = load_file(path), asdict(read_metadata(path))
     later = values | {"model": values["model"] | {"attention": 8}}
     save_file(tensors, path, {"phototag": json.dumps(later)})
-    with pytest.raises(InputError, match=r"does not fit this version of phototag: .*attention"):
+    with pytest.raises(InputError, match=r"does not fit this version of phototag .*attention"):
         load_model(path)
     save_file({"x": torch.zeros(1)}, path, {"phototag": json.dumps(values)})
-    with pytest.raises(InputError, match=r"does not fit this version of phototag: .*state_dict"):
+    with pytest.raises(InputError, match=r"does not fit this version of phototag .*state_dict"):
         load_model(path)
 
 
-def test_a_file_of_a_later_version_is_told(tmp_path: Path) -> None:
+def test_file_of_later_version_is_refused(tmp_path: Path) -> None:
     entry = {"phototag": json.dumps({"labels": ["sea"], "colours": 3})}
     save_file({"x": torch.zeros(1)}, tmp_path / "later", entry)
-    with pytest.raises(InputError, match="later is of another version of phototag"):
+    with pytest.raises(InputError, match="later was written by another version of phototag"):
         read_metadata(tmp_path / "later")

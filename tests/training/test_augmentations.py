@@ -7,16 +7,15 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from phototag.training.augmentations import (
-    Draws,
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
     augment_batch,
-    draw_augmentation,
-    drop_colours,
+    draw_augmentations,
     enlarge,
     mix_batches,
+    remove_colours,
     rotate,
 )
 from phototag.training.params import AugmentParams
@@ -64,7 +63,7 @@ def images() -> Tensor:
         ),
     ],
 )
-def test_it_equals_torchvision_for_the_same_draw(
+def test_augmentation_matches_torchvision_for_the_same_values(
     images: Tensor,
     ours: Callable[[Tensor, Tensor], Tensor],
     theirs: Callable[[Tensor, float], Tensor],
@@ -77,20 +76,23 @@ def test_it_equals_torchvision_for_the_same_draw(
         torch.testing.assert_close(result, expected, rtol=0, atol=0.02)
 
 
-def test_gray_equals_torchvision(images: Tensor) -> None:
+def test_grayscale_matches_torchvision(images: Tensor) -> None:
     chosen = torch.arange(len(images)) % 2 == 0
-    changed = drop_colours(images.float(), chosen)
+    changed = remove_colours(images.float(), chosen)
     for image, gray, result in zip(images, chosen, changed, strict=True):
         expected = tv.rgb_to_grayscale(image.float(), 3) if gray else image.float()
         torch.testing.assert_close(result, expected, rtol=0, atol=0.05)
 
 
-def test_flips_and_crops_equal_torchvision(images: Tensor) -> None:
+def test_flips_and_crops_match_torchvision(images: Tensor) -> None:
     count, pad = len(images), 5
     number = torch.arange(count)
     mirror_x, mirror_y = number % 2 == 0, number % 3 == 0
     shift_x, shift_y = number % 11 - pad, 3 * number % 11 - pad
-    moved = augment_batch(images, Draws(mirror_x, mirror_y, shift_x, shift_y))
+    moved = augment_batch(
+        images,
+        {"mirror_x": mirror_x, "mirror_y": mirror_y, "shift_x": shift_x, "shift_y": shift_y},
+    )
     assert moved.dtype == torch.uint8
     assert moved.is_contiguous(memory_format=torch.channels_last)
     for index, image in enumerate(images):
@@ -104,28 +106,27 @@ def test_flips_and_crops_equal_torchvision(images: Tensor) -> None:
         assert torch.equal(moved[index], expected)
 
 
-def test_enlarging_equals_torchvision_inside_the_window(images: Tensor) -> None:
+def test_enlarge_matches_torchvision_inside_the_window(images: Tensor) -> None:
     number = torch.arange(len(images))
     side, left, top = 12 + number % 5, number % 7, 3 * number % 6
-    window, room = side / 24, 24 - side
-    changed = enlarge(images.float(), window, left / room, top / room)
+    window, free = side / 24, 24 - side
+    changed = enlarge(images.float(), window, left / free, top / free)
     for index, image in enumerate(images):
         corner = int(top[index]), int(left[index]), int(side[index]), int(side[index])
         expected = tv.resized_crop(image.float(), *corner, [24, 24], antialias=False)
-        # At its border the crop repeats itself, while the window's neighbours are still there.
+        # At the border, torchvision repeats the crop's edge instead of using the pixels outside.
         inside = slice(2, -2), slice(2, -2)
         torch.testing.assert_close(
             changed[index][:, *inside], expected[:, *inside], rtol=0, atol=0.02
         )
 
 
-def test_mixing_blends_photos_and_targets_alike(images: Tensor) -> None:
+def test_mixup_blends_photos_and_targets(images: Tensor) -> None:
     targets = torch.eye(8)
-    draws = draw_augmentation(params(mixup=0.4), 8, 24, torch.Generator())
-    assert draws.mix is not None
-    assert 0 <= float(draws.mix.min()) < float(draws.mix.max()) <= 0.4
-    mixed, labels = mix_batches((images, targets), (images.flip(0), targets.flip(0)), draws.mix)
-    for index, share in enumerate(draws.mix.tolist()):
+    draws = draw_augmentations(params(mixup=0.4), 8, 24, torch.Generator())
+    assert 0 <= float(draws["mix"].min()) < float(draws["mix"].max()) <= 0.4
+    mixed, labels = mix_batches((images, targets), (images.flip(0), targets.flip(0)), draws["mix"])
+    for index, share in enumerate(draws["mix"].tolist()):
         expected = (1 - share) * images[index].float() + share * images[7 - index].float()
         torch.testing.assert_close(mixed[index], expected)
         assert float(labels[index, index]) == pytest.approx(1 - share)
@@ -133,9 +134,9 @@ def test_mixing_blends_photos_and_targets_alike(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_each_switch_changes_images_and_no_two_alike(images: Tensor, name: str) -> None:
+def test_each_augmentation_changes_every_image_differently(images: Tensor, name: str) -> None:
     same = images[2:3].expand(64, -1, -1, -1)
-    draws = draw_augmentation(params(**{name: SWITCHES[name]}), 64, 24, torch.Generator())
+    draws = draw_augmentations(params(**{name: SWITCHES[name]}), 64, 24, torch.Generator())
     changed = augment_batch(same, draws).float()
     distinct = len(torch.unique(changed.flatten(1), dim=0))
     assert (
@@ -147,58 +148,53 @@ def test_each_switch_changes_images_and_no_two_alike(images: Tensor, name: str) 
     assert changed.max() <= 255.01
 
 
-def test_everything_off_changes_nothing(images: Tensor) -> None:
-    draws = draw_augmentation(params(), len(images), 24, torch.Generator())
-    assert draws == Draws()
+def test_disabled_augmentations_return_the_images(images: Tensor) -> None:
+    draws = draw_augmentations(params(), len(images), 24, torch.Generator())
+    assert draws == {}
     assert augment_batch(images, draws) is images
 
 
-def test_the_seed_decides() -> None:
+def test_same_seed_gives_same_values() -> None:
     first, again, other = (
-        draw_augmentation(params(**SWITCHES, mixup=0.5), 8, 24, torch.Generator().manual_seed(seed))
+        draw_augmentations(
+            params(**SWITCHES, mixup=0.5), 8, 24, torch.Generator().manual_seed(seed)
+        )
         for seed in (1, 1, 2)
     )
-    for name, value in vars(first).items():
-        assert torch.equal(value, vars(again)[name])
-    assert not torch.equal(first.angle, other.angle)  # type: ignore[arg-type]
+    for name, value in first.items():
+        assert torch.equal(value, again[name])
+    assert not torch.equal(first["angle"], other["angle"])
 
 
-def test_draws_stay_in_their_ranges() -> None:
-    draws = draw_augmentation(params(**SWITCHES), 5000, 100, torch.Generator())
-    assert draws.shift_x is not None
-    assert (int(draws.shift_x.min()), int(draws.shift_x.max())) == (-10, 10)
-    assert draws.angle is not None
-    assert 19 < float(draws.angle.abs().max()) <= 20
-    assert draws.brightness is not None
-    assert 0.6 <= float(draws.brightness.min()) < 0.62
-    assert 1.38 < float(draws.brightness.max()) <= 1.4
-    assert draws.window is not None
-    assert 0.6 <= float(draws.window.min()) < 0.61
-    assert 0.99 < float(draws.window.max()) <= 1
-    assert draws.mirror_x is not None
-    assert 0.45 < float(draws.mirror_x.float().mean()) < 0.55
+def test_values_stay_in_their_ranges() -> None:
+    draws = draw_augmentations(params(**SWITCHES), 5000, 100, torch.Generator())
+    assert (int(draws["shift_x"].min()), int(draws["shift_x"].max())) == (-10, 10)
+    assert 19 < float(draws["angle"].abs().max()) <= 20
+    assert 0.6 <= float(draws["brightness"].min()) < 0.62
+    assert 1.38 < float(draws["brightness"].max()) <= 1.4
+    assert 0.6 <= float(draws["window"].min()) < 0.61
+    assert 0.99 < float(draws["window"].max()) <= 1
+    assert 0.45 < float(draws["mirror_x"].float().mean()) < 0.55
 
 
-def test_no_photos_go_through_every_augmentation(images: Tensor) -> None:
-    draws = draw_augmentation(params(**SWITCHES, mixup=0.4), 8, 24, torch.Generator())
-    none = draws.each(lambda drawn: drawn[:0])
-    assert none.mix is not None
+def test_empty_batch_passes_every_augmentation(images: Tensor) -> None:
+    draws = draw_augmentations(params(**SWITCHES, mixup=0.4), 8, 24, torch.Generator())
+    none = {name: drawn[:0] for name, drawn in draws.items()}
     batch = images[:0], torch.zeros(0, 3)
-    mixed, targets = mix_batches(batch, batch, none.mix)
+    mixed, targets = mix_batches(batch, batch, none["mix"])
     assert targets.shape == (0, 3)
     for empty in (images[:0], mixed):
         assert augment_batch(empty, none).shape == (0, 3, 24, 24)
 
 
-def test_of_mixed_photos_a_label_is_known_where_it_is_of_both(images: Tensor) -> None:
-    draws = draw_augmentation(params(mixup=0.4), 8, 24, torch.Generator())
-    assert draws.mix is not None
+def test_mixed_target_is_known_if_both_targets_are(images: Tensor) -> None:
+    draws = draw_augmentations(params(mixup=0.4), 8, 24, torch.Generator())
     targets = torch.arange(16.0).view(8, 2) % 2
     partly = targets.clone()
     partly[0, 0] = partly[3, 1] = torch.nan
     batch, other = (images, partly), (images.flip(0), partly.flip(0))
-    _, mixed = mix_batches(batch, other, draws.mix)
-    _, plain = mix_batches((images, targets), (images.flip(0), targets.flip(0)), draws.mix)
+    _, mixed = mix_batches(batch, other, draws["mix"])
+    _, plain = mix_batches((images, targets), (images.flip(0), targets.flip(0)), draws["mix"])
     known = ~(partly.isnan() | partly.flip(0).isnan())
     assert torch.equal(mixed.isnan(), ~known)
     assert torch.equal(mixed[known], plain[known])

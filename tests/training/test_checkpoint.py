@@ -18,13 +18,13 @@ from phototag.training.checkpoint import (
 
 
 class Evil:
-    """Would write a file when it is unpickled."""
+    """Object that would write a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch hacked",)
 
 
-def test_state_comes_back(tmp_path: Path) -> None:
+def test_saved_state_loads_equal(tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, "key")
     assert load_checkpoint(path) is None
     state = {"history": [{"epoch": 1, "val_loss": 0.5}], "model": {"w": torch.arange(3.0)}}
@@ -37,20 +37,20 @@ def test_state_comes_back(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_longer_training_keeps_its_state(tmp_path: Path) -> None:
+def test_shorter_training_does_not_overwrite_a_longer_one(tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, "key")
     assert avoid_longer(path, 3) == path
     save_checkpoint(path, {"history": [{}] * 5})
     assert avoid_longer(path, 5) == path
-    assert avoid_longer(path, 8) == path  # it goes on from there
+    assert avoid_longer(path, 8) == path  # training resumes from it
     assert avoid_longer(path, 4) == path.with_name("key-4.pt")
 
 
-def test_a_full_disk_is_told_and_leaves_the_former_state(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "key.pt"
     save_checkpoint(path, {"epoch": 1})
     before = path.read_bytes()
-    # A real write that fails: no file of this process may grow beyond 100 kB.
+    # No file of this process may grow beyond 100 kB, so the write fails.
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
@@ -64,7 +64,7 @@ def test_a_full_disk_is_told_and_leaves_the_former_state(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Evil()}, tmp_path / "key.pt")
     with pytest.raises(InputError, match="damaged"):
@@ -72,7 +72,7 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not (tmp_path / "hacked").exists()
 
 
-def test_states_that_nobody_took_up_are_removed(tmp_path: Path) -> None:
+def test_stale_checkpoints_are_removed(tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.pt" for name in ("done", "old", "new")]
     for path in paths:
         save_checkpoint(path, {})

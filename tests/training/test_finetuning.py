@@ -1,4 +1,4 @@
-"""Backbones that bring weights, and train on."""
+"""Fine-tuning of pretrained backbones."""
 
 import copy
 from dataclasses import replace
@@ -19,6 +19,8 @@ from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.schema.params import Params
 from phototag.training import loop
+from phototag.training.linear_probe import start_from_linear_probe
+from phototag.training.records import Epoch
 
 CPU = torch.device("cpu")
 Datasets = dict[str, Dataset]
@@ -35,7 +37,7 @@ def make_backbone() -> nn.Sequential:
 
 @pytest.fixture
 def params(params_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Params:
-    """Of a small network in place of a pretrained one."""
+    """Params of fine-tuning, with a small network instead of a pretrained one."""
 
     def build(name: str, weights: str | None, size: int) -> backbones.Backbone:
         return backbones.Backbone(name, make_backbone(), 12, [0.5] * 3, [0.25] * 3, size)
@@ -53,7 +55,7 @@ def change(params: Params, group: str, **changes: Any) -> Params:
 
 
 def build(params: Params, datasets: Datasets) -> nn.Sequential:
-    """Build the network, and solve its head first, as the stage does."""
+    """Build a network and fit its head with a linear probe, as the stage does."""
     torch.manual_seed(0)
     train, val = datasets["train"], datasets["val"]
     model = network.build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
@@ -63,13 +65,13 @@ def build(params: Params, datasets: Datasets) -> nn.Sequential:
         features = model[:2].eval()(photos).numpy()
     standardize_features(model[2], features, train.rows)
     head = replace(train, images=features), replace(val, images=features)
-    loop.solve_head(model[2:], *head, params)
+    start_from_linear_probe(model[2:], *head, params)
     return model
 
 
 def fit(
     params: Params, datasets: Datasets, checkpoint: Path | None = None
-) -> tuple[nn.Sequential, list[loop.Epoch]]:
+) -> tuple[nn.Sequential, list[Epoch]]:
     model = build(params, datasets)
     return model, list(loop.fit(model, datasets["train"], datasets["val"], params, checkpoint))
 
@@ -78,7 +80,7 @@ def judge(model: nn.Module, val: Dataset) -> float:
     return binary_cross_entropy(val.targets, predict_logits(model, val, CPU))
 
 
-def test_the_head_is_solved_on_the_backbone_as_it_came(params: Params, datasets: Datasets) -> None:
+def test_linear_probe_leaves_the_backbone_unchanged(params: Params, datasets: Datasets) -> None:
     model = build(params, datasets)
     for mine, its in zip(
         model[1].state_dict().values(), make_backbone().state_dict().values(), strict=True
@@ -90,7 +92,7 @@ def test_the_head_is_solved_on_the_backbone_as_it_came(params: Params, datasets:
     assert judge(model, val) < binary_cross_entropy(val.targets, logits)
 
 
-def test_all_of_it_trains_on_to_the_same_bytes(
+def test_finetuning_resumes_to_the_same_bytes(
     params: Params, datasets: Datasets, tmp_path: Path
 ) -> None:
     params = change(params, "train", ema=0.9)
@@ -114,7 +116,9 @@ def test_all_of_it_trains_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("freeze", [True, False])
-def test_statistics_are_kept_or_follow(params: Params, datasets: Datasets, freeze: bool) -> None:
+def test_batch_norm_statistics_are_frozen_or_updated(
+    params: Params, datasets: Datasets, freeze: bool
+) -> None:
     params = change(params, "finetune", freeze_batch_norm=freeze)
     model, _ = fit(params, datasets)
     for name, value in model[1].named_buffers():
@@ -122,8 +126,10 @@ def test_statistics_are_kept_or_follow(params: Params, datasets: Datasets, freez
 
 
 @pytest.mark.parametrize("parts", [2, 3, 8, 50])
-def test_a_batch_in_parts_is_a_batch(params: Params, datasets: Datasets, parts: int) -> None:
-    """With statistics held, photos do not know of each other."""
+def test_accumulated_parts_equal_the_whole_batch(
+    params: Params, datasets: Datasets, parts: int
+) -> None:
+    """With frozen statistics, photos of a batch do not affect each other."""
     _, whole = fit(params, datasets)
     seen: list[int] = []
     normalize = network.Normalize.forward

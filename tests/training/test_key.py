@@ -12,7 +12,7 @@ import torch
 from phototag.network import distributed
 from phototag.schema.params import Params
 from phototag.training import key
-from phototag.training.key import ROOMS, state_key, training_key
+from phototag.training.key import PACKAGES, state_key, training_key
 
 CPU = torch.device("cpu")
 MakeKey = Callable[..., str]
@@ -20,7 +20,7 @@ MakeKey = Callable[..., str]
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[Path]:
-    """What the stage reads, and the script itself."""
+    """Inputs of the stage, and its script."""
     paths = [tmp_path / name for name in ("images.npy", "manifest.csv", "splits.csv", "train.py")]
     for path in paths:
         path.write_text(path.name)
@@ -28,34 +28,34 @@ def inputs(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the rooms' code in place of theirs."""
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the packages' code, used instead of the packages."""
     copied = []
-    for room in ROOMS:
-        folder = Path(str(room.__file__)).parent
+    for package in PACKAGES:
+        folder = Path(str(package.__file__)).parent
         shutil.copytree(folder, tmp_path / "src" / folder.name)
-        copied.append(ModuleType(room.__name__))
+        copied.append(ModuleType(package.__name__))
         copied[-1].__file__ = str(tmp_path / "src" / folder.name / "__init__.py")
-    monkeypatch.setattr(key, "ROOMS", tuple(copied))
+    monkeypatch.setattr(key, "PACKAGES", tuple(copied))
     return tmp_path / "src"
 
 
 @pytest.fixture
 def make_key(params_values: dict[str, Any], inputs: list[Path]) -> MakeKey:
-    """The key of the shipped params with changes; dotted names reach into groups."""
+    """The key of the default params with changes; `group__name` changes a group."""
 
     def make(device: torch.device = CPU, **changes: Any) -> str:
         values = copy.deepcopy(params_values) | {"precision": "fp32"}
         for name, value in changes.items():
-            group, _, knob = name.rpartition("__")
-            (values[group] if group else values)[knob] = value
+            group, _, key_name = name.rpartition("__")
+            (values[group] if group else values)[key_name] = value
         params = Params.model_validate(values)
         return training_key(params.train_settings(), params.model, inputs, device)
 
     return make
 
 
-def test_it_changes_with_each_input(make_key: MakeKey, inputs: list[Path]) -> None:
+def test_key_changes_with_each_input(make_key: MakeKey, inputs: list[Path]) -> None:
     keys = {make_key()}
     for path in inputs:
         path.write_text("other")
@@ -71,7 +71,7 @@ def test_it_changes_with_each_input(make_key: MakeKey, inputs: list[Path]) -> No
         ({"schedule": "one-cycle"}, False),
     ],
 )
-def test_a_longer_training_passes_through_the_states_of_a_shorter_one(
+def test_state_key_ignores_epochs_of_a_constant_schedule(
     params_values: dict[str, Any], inputs: list[Path], changes: dict[str, Any], passes: bool
 ) -> None:
     keys = []
@@ -82,23 +82,27 @@ def test_a_longer_training_passes_through_the_states_of_a_shorter_one(
     assert keys[1] != keys[2]
 
 
-def test_it_changes_with_all_code_that_training_runs(make_key: MakeKey, rooms: Path) -> None:
-    files = sorted(rooms.rglob("*.py"))
-    assert {path.parent.name for path in files} == {"base", "data", "network", "training"}
-    for name in ("network/model.py", "network/metrics.py", "training/checkpoint.py"):
-        assert rooms / name in files
+def test_key_changes_with_the_code_of_training(make_key: MakeKey, packages: Path) -> None:
+    files = sorted(packages.rglob("*.py"))
+    assert {path.parent.name for path in files} == {
+        *("base", "dataset", "metrics", "network", "training"),
+    }
+    for name in ("network/model.py", "metrics/selection.py", "training/checkpoint.py"):
+        assert packages / name in files
     keys = [make_key()]
     for path in files:
         path.write_text(path.read_text() + "x = 1\n")
         keys.append(make_key())
-    (rooms / "network/new.py").write_text("")
+    (packages / "network/new.py").write_text("")
     keys.append(make_key())
-    (rooms / "network/new.py").rename(rooms / "network/newer.py")
+    (packages / "network/new.py").rename(packages / "network/newer.py")
     keys.append(make_key())
     assert len(set(keys)) == len(files) + 3
 
 
-def test_it_changes_with_what_computes(make_key: MakeKey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_changes_with_device_libraries_and_processes(
+    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = [make_key(), make_key(torch.device("cuda"))]
     for module in (torch, np):
         with monkeypatch.context() as patch:
@@ -110,7 +114,7 @@ def test_it_changes_with_what_computes(make_key: MakeKey, monkeypatch: pytest.Mo
     assert len(set(keys)) == len(keys)
 
 
-def test_torchvision_counts_where_the_network_is_its(
+def test_key_changes_with_the_library_of_the_backbone(
     make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"conv": make_key(), "resnet18": make_key(model__name="resnet18")}
@@ -122,7 +126,7 @@ def test_torchvision_counts_where_the_network_is_its(
     assert make_key(model__name="timm/resnet18") != timm
 
 
-def test_auto_is_the_precision_that_it_stands_for(
+def test_key_of_auto_is_that_of_the_selected_precision(
     make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for native in (False, True):
@@ -144,11 +148,11 @@ def test_auto_is_the_precision_that_it_stands_for(
     ],
     ids=str,
 )
-def test_it_changes_with_params(make_key: MakeKey, changes: dict[str, Any]) -> None:
+def test_key_changes_with_params(make_key: MakeKey, changes: dict[str, Any]) -> None:
     assert make_key(**changes) != make_key()
 
 
-def test_a_file_of_weights_counts_by_its_contents(make_key: MakeKey, tmp_path: Path) -> None:
+def test_key_depends_on_the_content_of_weights_files(make_key: MakeKey, tmp_path: Path) -> None:
     def ask(path: Path | str) -> str:
         return make_key(model__name="resnet18", model__weights=str(path))
 
@@ -162,17 +166,17 @@ def test_a_file_of_weights_counts_by_its_contents(make_key: MakeKey, tmp_path: P
     assert len({ask("DEFAULT"), ask("IMAGENET1K_V1"), before}) == 3
 
 
-def test_it_does_not_change_with_what_does_not_count(
-    make_key: MakeKey, rooms: Path, inputs: list[Path], tmp_path: Path
+def test_key_ignores_paths_and_unrelated_files_and_params(
+    make_key: MakeKey, packages: Path, inputs: list[Path], tmp_path: Path
 ) -> None:
     before = make_key()
-    (rooms / "base/notes.txt").write_text("no code")
-    (rooms / "evaluation").mkdir()
-    (rooms / "evaluation/report.py").write_text("# a comment")
-    rooms.rename(tmp_path / "moved")  # the checkout, and so the code's place
-    for room in key.ROOMS:
-        place = Path(str(room.__file__))
-        room.__file__ = str(tmp_path / "moved" / place.parent.name / place.name)
+    (packages / "base/notes.txt").write_text("no code")
+    (packages / "evaluation").mkdir()
+    (packages / "evaluation/report.py").write_text("# a comment")
+    packages.rename(tmp_path / "moved")  # the path of the checkout
+    for package in key.PACKAGES:
+        place = Path(str(package.__file__))
+        package.__file__ = str(tmp_path / "moved" / place.parent.name / place.name)
     inputs[0] = inputs[0].rename(tmp_path / "other.npy")
     assert make_key() == before
     for changes in (

@@ -23,6 +23,8 @@ from phototag.training import loop
 from phototag.training.loop import DivergedError
 from phototag.training.losses import build_loss, positive_weights
 from phototag.training.optimizers import build_optimizer
+from phototag.training.precision import pick_dtype
+from phototag.training.records import Epoch
 
 CPU = torch.device("cpu")
 TINY = {
@@ -34,7 +36,7 @@ MakeParams = Callable[..., Params]
 
 @pytest.fixture
 def make_params(params_values: dict[str, Any]) -> MakeParams:
-    """Params for a network of milliseconds an epoch; dotted names reach into groups."""
+    """Params of a small network; `group__name` changes a group."""
 
     def make(**changes: Any) -> Params:
         values = copy.deepcopy(params_values)
@@ -58,7 +60,7 @@ def build(params: Params) -> nn.Sequential:
 
 def train(
     params: Params, datasets: dict[str, Dataset], checkpoint: Path | None = None
-) -> tuple[nn.Module, list[loop.Epoch]]:
+) -> tuple[nn.Module, list[Epoch]]:
     model = build(params)
     return model, list(loop.fit(model, datasets["train"], datasets["val"], params, checkpoint))
 
@@ -68,23 +70,25 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_it_learns(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
+def test_network_learns(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
     _, records = train(make_params(epochs=15), datasets)
     assert records[-1].train_loss < 0.2 < records[0].train_loss
     assert max(record.f1_micro for record in records) > 0.9
     assert [record.epoch for record in records] == list(range(1, 16))
 
 
-def test_same_seed_same_weights(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
+def test_same_seed_gives_same_weights(
+    make_params: MakeParams, datasets: dict[str, Dataset]
+) -> None:
     first, again, other = (train(make_params(seed=seed), datasets)[0] for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_the_best_epochs_weights_are_kept(
+def test_model_has_the_weights_of_the_best_epoch(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
-    # So high a rate that the last epoch is not the best.
+    # With this learning rate the last epoch is not the best one.
     model, records = train(make_params(epochs=8, lr=0.08), datasets)
     losses = [record.val_loss for record in records]
     assert min(losses) < losses[-1]
@@ -104,14 +108,14 @@ def test_the_best_epochs_weights_are_kept(
     ],
     ids=str,
 )
-def test_a_loss_that_moves_away_from_cross_entropy_is_judged_by_ranking(
+def test_best_epoch_is_selected_by_map_for_losses_other_than_bce(
     make_params: MakeParams, datasets: dict[str, Dataset], changes: dict[str, Any], by: str
 ) -> None:
-    # Val is worse than train, so that the ranking is never perfect.
+    # Random targets, so that the ranking on val is never perfect.
     rng = np.random.default_rng(0)
     noisy = replace(datasets["val"], targets=(rng.random((8, 3)) < 0.4).astype(np.uint8))
     model, records = train(make_params(epochs=6, lr=0.03, **changes), datasets | {"val": noisy})
-    best = records[records[-1].kept - 1]
+    best = records[records[-1].best_epoch - 1]
     logits = predict_logits(model, noisy, CPU)
     if by == "mAP":
         assert best.mAP == max(record.mAP for record in records)
@@ -121,23 +125,20 @@ def test_a_loss_that_moves_away_from_cross_entropy_is_judged_by_ranking(
     assert binary_cross_entropy(noisy.targets, logits) == pytest.approx(best.val_loss)
 
 
-def test_the_choice_is_of_the_rule_not_of_calibration(make_params: MakeParams) -> None:
-    """The same ranking, ever less calibrated, then a better one that is worse calibrated still."""
-    records = [
-        {"epoch": 1, "val_loss": 0.2, "mAP": 0.24},
-        {"epoch": 2, "val_loss": 0.4, "mAP": 0.35},
-        {"epoch": 3, "val_loss": 0.3, "mAP": 0.35},
-    ]
-    for changes, expected in (
-        ({}, 1),
-        ({"train__loss": "asymmetric"}, 3),  # of equal rankings, the better calibrated
-        ({"train__loss": "focal"}, 3),
-        ({"pos_weight": True}, 3),
-        ({"train__label_smoothing": 0.1}, 3),
-    ):
-        params = make_params(**changes)
-        best = max(records, key=lambda record: loop.score_epoch(record, params))
-        assert best["epoch"] == expected, changes
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [
+        ({}, "val_loss"),
+        ({"train__loss": "asymmetric"}, "mAP"),
+        ({"train__loss": "focal"}, "mAP"),
+        ({"pos_weight": True}, "mAP"),
+        ({"train__label_smoothing": 0.1}, "mAP"),
+    ],
+)
+def test_selection_metric_is_map_for_losses_other_than_bce(
+    make_params: MakeParams, changes: dict[str, Any], metric: str
+) -> None:
+    assert make_params(**changes).selection_metric == metric
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -170,14 +171,14 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_every_variant_trains_and_goes_on_to_the_same_bytes(
+def test_every_variant_trains_and_resumes_to_the_same_bytes(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     params = make_params(**changes)
     whole, records = train(params, datasets)
     assert records[-1].train_loss < records[0].train_loss
 
-    # Stopped after the second epoch, and taken up again by a new model.
+    # Stopped after the second epoch, and resumed with a new model.
     checkpoint = tmp_path / "state.pt"
     model = build(params)
     interrupted = loop.fit(model, datasets["train"], datasets["val"], params, checkpoint)
@@ -185,16 +186,16 @@ def test_every_variant_trains_and_goes_on_to_the_same_bytes(
     del interrupted, model
     resumed, again = train(params, datasets, checkpoint)
     assert same(whole, resumed)
-    keep = [replace(record, images_per_second=0) for record in records]
-    assert [replace(record, images_per_second=0) for record in again] == keep
+    expected = [replace(record, images_per_second=0) for record in records]
+    assert [replace(record, images_per_second=0) for record in again] == expected
 
 
 @pytest.mark.slow
-@pytest.mark.soak  # the compiler takes a minute
-def test_compiled_it_learns_the_same(
+@pytest.mark.soak  # compilation takes a minute
+def test_compiled_network_learns_the_same(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    # 24 photos: the last batch is smaller, and so a recording of its own.
+    # 24 photos: the last batch is smaller and is compiled separately.
     _, expected = train(make_params(batch_size=10), datasets)
     compiled = make_params(batch_size=10, train__compile=True)
     whole, records = train(compiled, datasets)
@@ -212,7 +213,7 @@ def test_compiled_it_learns_the_same(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_never_waits_within_an_epoch(
+def test_gpu_does_not_wait_within_an_epoch(
     make_params: MakeParams, datasets: dict[str, Dataset], compiled: bool
 ) -> None:
     cuda = torch.device("cuda")
@@ -222,11 +223,11 @@ def test_a_gpu_never_waits_within_an_epoch(
     model = build(params).to(cuda)
     training = loop.Training(
         model=model,
-        forward=loop.wrap(model, compiled),
+        forward=loop.wrap_model(model, compiled),
         averaged=None,
         optimizer=build_optimizer(model, params),
         loss=build_loss("bce", 0.0, None),
-        dtype=loop.pick_dtype("auto", cuda),
+        dtype=pick_dtype("auto", cuda),
         params=params,
     )
     first = loop.train_one_epoch(training, resident, 1)
@@ -234,7 +235,7 @@ def test_a_gpu_never_waits_within_an_epoch(
     try:
         with pytest.raises(RuntimeError, match="synchronizing"):
             torch.ones(1, device=cuda).item()
-        # The loss is read once an epoch, after the last step.
+        # The loss is read once per epoch, after the last step.
         with mock.patch("phototag.training.loop._sum_losses", return_value=0.0):
             loop.train_one_epoch(training, resident, 2)
     finally:
@@ -242,7 +243,7 @@ def test_a_gpu_never_waits_within_an_epoch(
     assert loop.train_one_epoch(training, resident, 3) < first
 
 
-def test_a_longer_training_goes_on_from_a_shorter_one(
+def test_longer_training_resumes_from_a_shorter_one(
     datasets: dict[str, Dataset], make_params: MakeParams, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "state.pt"
@@ -253,7 +254,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
     assert [record.val_loss for record in records] == [record.val_loss for record in expected]
     for name, weight in alone.state_dict().items():
         assert torch.equal(longer.state_dict()[name], weight), name
-    # What went further than is wanted is of no use.
+    # A longer state is not used by a shorter training.
     assert checkpoint.stat().st_mtime_ns > written
     again, records = train(make_params(epochs=2), datasets, checkpoint)
     assert [record.epoch for record in records] == [1, 2]
@@ -261,7 +262,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
         assert torch.equal(again.state_dict()[name], weight), name
 
 
-def test_a_damaged_checkpoint_is_told(
+def test_damaged_checkpoint_is_reported(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
     (tmp_path / "state.pt").write_bytes(b"no state")
@@ -269,10 +270,10 @@ def test_a_damaged_checkpoint_is_told(
         train(make_params(), datasets, tmp_path / "state.pt")
 
 
-def test_pos_weight_raises_recall_at_half(
+def test_pos_weight_raises_the_share_of_predicted_labels(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
-    # Few positives, so that the weights are large.
+    # With few positives the weights are large.
     few = replace(datasets["train"], targets=datasets["train"].targets.copy())
     few.targets[6:] = 0
     share = []
@@ -290,14 +291,14 @@ def test_positive_weights_are_negatives_over_positives() -> None:
     assert positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
 
 
-def test_a_loss_that_is_not_finite_stops_at_once(
+def test_loss_that_is_not_finite_stops_training(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
     params = make_params(optimizer="sgd", lr=1e30)
     with pytest.raises(DivergedError, match=r"epoch 1: the loss of step 2 .*lower lr") as caught:
         train(params, datasets)
-    assert isinstance(caught.value, InputError)  # told in a sentence
-    # The last good epoch's state stands.
+    assert isinstance(caught.value, InputError)
+    # The checkpoint of the last finite epoch is kept.
     checkpoint = tmp_path / "state.pt"
     good = loop.fit(
         build(make_params()), datasets["train"], datasets["val"], make_params(), checkpoint
@@ -310,7 +311,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(
     assert checkpoint.read_bytes() == before
 
 
-def test_early_stopping_waits_for_a_better_epoch(
+def test_early_stopping_ends_after_epochs_without_a_better_one(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
     params = make_params(epochs=60, lr=0.05, train__early_stopping=3)
@@ -320,16 +321,9 @@ def test_early_stopping_waits_for_a_better_epoch(
     assert losses.index(min(losses)) == len(losses) - 4
 
 
-def test_a_last_batch_of_one_photo_whose_map_is_one_value_trains(
+def test_averaged_weights_are_evaluated_and_saved(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
-    block = {"out": 8, "kernel": 3, "pool": 14, "residual": 1}
-    params = make_params(batch_size=23, model__conv=[block], model__batch_norm=True)
-    _, records = train(params, datasets)
-    assert records[-1].train_loss < records[0].train_loss
-
-
-def test_the_average_is_what_is_kept(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
     plain, _ = train(make_params(epochs=1), datasets)
     averaged, records = train(make_params(epochs=1, train__ema=0.99), datasets)
     assert not same(plain, averaged)
@@ -338,7 +332,7 @@ def test_the_average_is_what_is_kept(make_params: MakeParams, datasets: dict[str
     assert records[0].val_loss == pytest.approx(expected)
 
 
-def test_the_learning_rate_follows_the_schedule(
+def test_learning_rate_follows_the_schedule(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
     _, records = train(make_params(epochs=5, schedule="cosine"), datasets)
@@ -347,23 +341,21 @@ def test_the_learning_rate_follows_the_schedule(
     assert rates[-1] < 0.05 * rates[0]
 
 
-def test_precision() -> None:
-    assert loop.pick_dtype("fp32", CPU) == torch.float32
-    assert loop.pick_dtype("bf16", CPU) == torch.bfloat16
+def test_auto_selects_bfloat16_if_the_processor_has_it() -> None:
+    assert pick_dtype("fp32", CPU) == torch.float32
+    assert pick_dtype("bf16", CPU) == torch.bfloat16
     native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     if native:
-        assert loop.pick_dtype("auto", CPU) == torch.bfloat16
+        assert pick_dtype("auto", CPU) == torch.bfloat16
 
 
-def test_an_empty_split_has_no_logits(
-    make_params: MakeParams, datasets: dict[str, Dataset]
-) -> None:
+def test_empty_split_has_no_logits(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
     test = datasets["test"]
     empty = replace(test, rows=test.rows[:0], targets=test.targets[:0])
     assert predict_logits(build(make_params()), empty, CPU).shape == (0, 3)
 
 
-def test_averaged_weights_bring_averaged_statistics() -> None:
+def test_statistics_of_batch_norm_are_averaged() -> None:
     averaged, model = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
     for layer, value in ((averaged, 1.0), (model, 5.0)):
         nn.init.constant_(layer.weight, value)
@@ -375,14 +367,14 @@ def test_averaged_weights_bring_averaged_statistics() -> None:
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
-def test_a_step_is_of_what_is_known(
+def test_step_uses_known_targets_only(
     make_params: MakeParams, partly: dict[str, Dataset], mixup: float
 ) -> None:
-    """Batches of 10 and one of 4: PyTorch's mean over the known entries of each."""
+    """Batches of 10, 10 and 4 photos match PyTorch's mean over the known entries."""
     params = make_params(optimizer="sgd", momentum=0.0, lr=0.1, batch_size=10, augment__mixup=mixup)
     params = params.model_copy(update={"epochs": 1})
     given = partly["train"]
-    given.targets[:3] = UNKNOWN  # photos of which nothing is known
+    given.targets[:3] = UNKNOWN  # photos without any known target
     model, records = train(params, partly)
 
     expected, losses = build(params), []
@@ -415,7 +407,7 @@ def test_a_step_is_of_what_is_known(
     assert records[0].val_loss == pytest.approx(binary_cross_entropy(val.targets, logits))
 
 
-def test_a_batch_of_which_nothing_is_known_teaches_nothing(
+def test_batch_without_known_targets_changes_nothing(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
     params = make_params(epochs=1, batch_size=1)

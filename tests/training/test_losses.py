@@ -3,7 +3,6 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from phototag.base.errors import InputError
 from phototag.training.losses import (
     asymmetric_loss,
     build_loss,
@@ -16,7 +15,7 @@ LOGITS = torch.linspace(-6, 6, 24).view(8, 3)
 TARGETS = (torch.arange(24).view(8, 3) % 3 == 0).float()
 
 
-def test_bce_is_pytorchs_with_weights() -> None:
+def test_bce_matches_pytorch_with_weights() -> None:
     weight = torch.tensor([1.0, 2.0, 5.0])
     entries = build_loss("bce", 0.0, weight)(LOGITS, TARGETS)
     expected = torch.nn.BCEWithLogitsLoss(pos_weight=weight)(LOGITS, TARGETS)
@@ -24,19 +23,19 @@ def test_bce_is_pytorchs_with_weights() -> None:
     assert entries.shape == LOGITS.shape
 
 
-def test_focal_equals_torchvision() -> None:
+def test_focal_loss_matches_torchvision() -> None:
     expected = sigmoid_focal_loss(LOGITS, TARGETS, alpha=-1, gamma=2.0)
     torch.testing.assert_close(focal_loss(LOGITS, TARGETS), expected)
 
 
-def test_asymmetric_is_the_papers_formula() -> None:
+def test_asymmetric_loss_matches_the_papers_formula() -> None:
     p = LOGITS.double().sigmoid()
     shifted = (p - 0.05).clamp(min=0)
     expected = -torch.where(TARGETS > 0, p.log(), shifted**4 * (1 - shifted).log())
     torch.testing.assert_close(asymmetric_loss(LOGITS.double(), TARGETS.double()), expected)
 
 
-def test_losses_and_gradients_are_finite_at_the_ends() -> None:
+def test_losses_and_gradients_of_extreme_logits_are_finite() -> None:
     for name in ("bce", "focal", "asymmetric"):
         logits = torch.tensor([[-200.0, 200.0], [200.0, -200.0]], requires_grad=True)
         loss = build_loss(name, 0.0, None)(logits, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
@@ -45,7 +44,7 @@ def test_losses_and_gradients_are_finite_at_the_ends() -> None:
         assert torch.isfinite(gradient).all()
 
 
-def test_smoothing_moves_the_targets() -> None:
+def test_smoothing_replaces_the_targets() -> None:
     entries = build_loss("bce", 0.2, None)(LOGITS, TARGETS)
     expected = build_loss("bce", 0.0, None)(LOGITS, TARGETS * 0.8 + 0.1)
     torch.testing.assert_close(entries, expected)
@@ -55,7 +54,7 @@ def test_smoothing_moves_the_targets() -> None:
 @pytest.mark.parametrize(
     ("name", "weight"), [("bce", None), ("bce", 100.0), ("bce", 0.5), ("focal", None)]
 )
-def test_a_smoothed_target_is_where_an_entry_converges(
+def test_loss_is_lowest_at_the_smoothed_target(
     name: str, weight: float | None, target: float
 ) -> None:
     loss = build_loss(name, 0.1, None if weight is None else torch.tensor([weight]))
@@ -64,12 +63,12 @@ def test_a_smoothed_target_is_where_an_entry_converges(
     assert lowest.sigmoid().item() == pytest.approx(0.95 if target else 0.05, abs=1e-3)
 
 
-def test_weights_beside_smoothing_are_those_of_true_positives() -> None:
+def test_smoothing_weights_true_positives_only() -> None:
     weight = torch.tensor([1.0, 2.0, 5.0])
     smooth, plain = build_loss("bce", 0.1, None), build_loss("bce", 0.1, weight)
     times = torch.where(TARGETS > 0, weight, 1.0)
     torch.testing.assert_close(plain(LOGITS, TARGETS), smooth(LOGITS, TARGETS) * times)
-    # Of photos that are blended, each counts by its share; so it does without smoothing.
+    # Blended photos count by their shares, as without smoothing.
     blended = plain(LOGITS, torch.full_like(LOGITS, 0.3))
     none, all_ = (plain(LOGITS, torch.full_like(LOGITS, end)) for end in (0.0, 1.0))
     torch.testing.assert_close(blended, torch.lerp(none, all_, 0.3))
@@ -77,21 +76,11 @@ def test_weights_beside_smoothing_are_those_of_true_positives() -> None:
     torch.testing.assert_close(slight, build_loss("bce", 0.0, weight)(LOGITS, TARGETS * 0.3))
 
 
-def test_smoothing_does_not_go_with_asymmetric() -> None:
-    with pytest.raises(InputError, match="label_smoothing does not go with loss asymmetric"):
-        build_loss("asymmetric", 0.1, None)
-
-
-def test_weights_go_with_bce_alone() -> None:
-    with pytest.raises(InputError, match="pos_weight goes with loss bce, not with focal"):
-        build_loss("focal", 0.0, torch.ones(3))
-
-
 @pytest.mark.parametrize(
     ("name", "smoothing", "weight"),
     [("bce", 0.0, None), ("bce", 0.1, 3.0), ("focal", 0.1, None), ("asymmetric", 0.0, None)],
 )
-def test_what_is_not_known_has_neither_loss_nor_gradient(
+def test_unknown_targets_have_no_loss_and_no_gradient(
     name: str, smoothing: float, weight: float | None
 ) -> None:
     loss = build_loss(name, smoothing, None if weight is None else torch.full((3,), weight))
@@ -105,6 +94,6 @@ def test_what_is_not_known_has_neither_loss_nor_gradient(
     assert torch.equal(gradient, expected)
 
 
-def test_weights_of_positives_are_of_what_is_known() -> None:
+def test_positive_weights_count_known_targets_only() -> None:
     targets = np.array([[1, 0, -1], [0, -1, -1], [0, -1, -1], [-1, 0, -1]], np.int8)
     assert positive_weights(targets).tolist() == [2.0, 2.0, 0.0]

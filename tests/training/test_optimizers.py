@@ -14,7 +14,7 @@ FIRST = 0.01
 
 @pytest.fixture
 def params(params_values: dict[str, Any]) -> Params:
-    """Of a backbone that trains on, twice beside itself."""
+    """Params that train two pretrained backbones further."""
     values = copy.deepcopy(params_values)
     values |= {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.05}
     values["model"] |= {"name": "mobilenet_v3_small+resnet18", "weights": ["a.pth", "b.pth"]}
@@ -27,15 +27,13 @@ def model(params: Params) -> nn.Sequential:
     return build_model(params.model, 3, 32, [0.5] * 3, [0.25] * 3)
 
 
-def test_the_rate_rises_from_the_first_layer_to_the_head(
-    params: Params, model: nn.Sequential
-) -> None:
+def test_learning_rate_rises_from_first_layer_to_head(params: Params, model: nn.Sequential) -> None:
     shares = {
         parameter: group["lr_share"]
         for group in group_parameters(model, params)
         for parameter in group["params"]
     }
-    assert set(shares) == set(model.parameters())  # each once: a group's own would be listed twice
+    assert set(shares) == set(model.parameters())
     assert sum(len(group["params"]) for group in group_parameters(model, params)) == len(shares)
     for backbone in list_backbones(model):
         rising = [shares[parameter] for parameter in backbone.parameters()]
@@ -47,12 +45,14 @@ def test_the_rate_rises_from_the_first_layer_to_the_head(
     assert {shares[parameter] for parameter in find_head(model).parameters()} == {1}
 
 
-def test_biases_and_normalisation_are_not_decayed(params: Params, model: nn.Sequential) -> None:
+def test_biases_and_normalisation_have_no_weight_decay(
+    params: Params, model: nn.Sequential
+) -> None:
     optimizer = build_optimizer(model, params)
     for group in optimizer.param_groups:
         flat = {parameter.ndim <= 1 for parameter in group["params"]}
         assert flat == {group["weight_decay"] == 0}
-    # A step without gradients but decay: only matrices and kernels shrink.
+    # With zero gradients, weight decay shrinks only matrices and kernels.
     before = {name: value.clone() for name, value in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -61,7 +61,7 @@ def test_biases_and_normalisation_are_not_decayed(params: Params, model: nn.Sequ
         assert torch.equal(value, before[name]) == (value.ndim <= 1 or not before[name].any()), name
 
 
-def test_whatever_brings_no_weights_or_is_frozen_is_one_group(params: Params) -> None:
+def test_network_without_finetuning_is_one_group(params: Params) -> None:
     for changes in ({"name": "conv"}, {"name": "resnet18", "weights": None}, {"freeze": True}):
         spec = params.model.model_copy(update=changes)
         layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))

@@ -25,23 +25,23 @@ def rates_of_torch(build: type, **options: float) -> list[float]:
     return rates
 
 
-def test_constant() -> None:
+def test_constant_rate_is_the_peak() -> None:
     assert rates_of("constant") == [PEAK] * TOTAL
 
 
-def test_cosine_equals_pytorch() -> None:
+def test_cosine_matches_pytorch() -> None:
     expected = rates_of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=TOTAL)
     assert rates_of("cosine") == pytest.approx(expected)
 
 
-def test_one_cycle_equals_pytorch() -> None:
+def test_one_cycle_matches_pytorch() -> None:
     one_cycle = torch.optim.lr_scheduler.OneCycleLR
     expected = rates_of_torch(one_cycle, max_lr=PEAK, total_steps=TOTAL, cycle_momentum=False)
     assert rates_of("one-cycle") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine"])
-def test_warmup_rises_to_the_peak(name: str) -> None:
+def test_warmup_rises_linearly_to_the_peak(name: str) -> None:
     rates = rates_of(name, warmup=10)
     assert rates[:10] == pytest.approx([PEAK * (step + 1) / 10 for step in range(10)])
     assert max(rates) == rates[10] == pytest.approx(PEAK)

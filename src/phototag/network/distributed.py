@@ -168,26 +168,6 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
             distributed.broadcast(tensor, 0)
 
 
-def check_equal(value: Any, name: str) -> None:
-    """Check that all processes hold an equal value.
-
-    Args:
-        value: Value of this process.
-        name: Name of the value in the error message.
-
-    Raises:
-        InputError: The values differ. All processes raise it.
-    """
-    if distributed.is_initialized():
-        values: list[Any] = [None] * world_size()
-        distributed.all_gather_object(values, value)
-        if any(other != values[0] for other in values):
-            raise InputError(
-                f"the machines have different {name}: give all of them the same params.yaml, data/ "
-                "and checkout"
-            )
-
-
 def local_share(items: Rows) -> Rows:
     """Return this process's part of a batch; the sizes of the parts differ by at most one."""
     count, number, processes = len(items), rank(), world_size()

@@ -1,4 +1,4 @@
-"""The head, solved: scikit-learn's logistic regression is the oracle."""
+"""The linear probe, compared with scikit-learn's logistic regression."""
 
 import copy
 from dataclasses import replace
@@ -20,7 +20,13 @@ from phototag.metrics.losses import binary_cross_entropy
 from phototag.network.features import standardize_features
 from phototag.network.model import Standardize
 from phototag.schema.params import Params, read_all_params
-from phototag.training import loop, solver
+from phototag.training import linear_probe
+from phototag.training.linear_probe import (
+    fit_linear_probe,
+    l2_for_step,
+    minimize_loss,
+    predict_out_of_fold,
+)
 from phototag.training.losses import build_loss, skip_unknown
 from tests.processes import run_together
 
@@ -28,7 +34,7 @@ WIDTH, LABELS = 24, 3
 
 
 def draw(count: int, seed: int = 0) -> Dataset:
-    """Features that say something of the labels; the last label is rare."""
+    """Return features that predict the labels; the last label is rare."""
     rng = np.random.default_rng(seed)
     features = rng.normal(3, [0.1, *range(1, WIDTH)], (count, WIDTH)).astype(np.float32)
     logits = (features - 3) @ np.random.default_rng(1).normal(0, 0.03, (WIDTH, LABELS))
@@ -52,7 +58,7 @@ def build() -> nn.Sequential:
         nn.Identity(), nn.Identity(), Standardize(WIDTH), nn.Linear(WIDTH, LABELS)
     )
     standardize_features(whole[2], TRAIN.images, TRAIN.rows)
-    return whole[2:]  # its layers keep their names
+    return whole[2:]  # the names of the layers stay
 
 
 @pytest.fixture
@@ -63,120 +69,119 @@ def params(params_values: dict[str, Any]) -> Params:
     return Params.model_validate(values)
 
 
-@pytest.mark.parametrize("chunk", [solver.CHUNK, 70])
+@pytest.mark.parametrize("chunk", [linear_probe.CHUNK, 70])
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("strength", [0.1, 0.001])
-def test_it_is_logistic_regression(
-    monkeypatch: pytest.MonkeyPatch, chunk: int, resident: bool, strength: float
+@pytest.mark.parametrize("l2", [0.1, 0.001])
+def test_linear_probe_matches_logistic_regression(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, resident: bool, l2: float
 ) -> None:
-    monkeypatch.setattr(solver, "CHUNK", chunk)
+    monkeypatch.setattr(linear_probe, "CHUNK", chunk)
     if not resident:
-        monkeypatch.setattr(solver, "physical_memory", lambda: 0)
+        monkeypatch.setattr(linear_probe, "physical_memory", lambda: 0)
     model = build()
-    loss = solver.solve_epoch(
-        model, build_loss("bce", 0, None), solver.build_solver(model), TRAIN, strength
-    )
+    loss = minimize_loss(model, build_loss("bce", 0, None), TRAIN, l2)
     features = model[0](torch.from_numpy(TRAIN.images)).numpy()
     with torch.no_grad():
         logits = model(torch.from_numpy(TRAIN.images)).numpy()
     assert loss == pytest.approx(binary_cross_entropy(TRAIN.targets, logits), rel=1e-5)
-    # Its loss is a sum, of one label alone.
-    oracle = LogisticRegression(C=1 / (len(TRAIN) * LABELS * strength), tol=1e-8, max_iter=1000)
+    # scikit-learn minimises the sum of the losses of one label.
+    oracle = LogisticRegression(C=1 / (len(TRAIN) * LABELS * l2), tol=1e-8, max_iter=1000)
     for label in range(LABELS):
         expected = oracle.fit(features, TRAIN.targets[:, label]).decision_function(features)
         np.testing.assert_allclose(logits[:, label], expected, atol=0.03)
 
 
-def test_the_strength_is_chosen_on_val(params: Params) -> None:
+def test_best_l2_strength_is_selected_on_val(params: Params) -> None:
     model = build()
-    epochs = list(loop.fit(model, TRAIN, VAL, params))
-    best = epochs[-1].kept
-    assert 1 < best < params.epochs, "the path ends on both sides of what suits val"
-    assert all(a.train_loss > b.train_loss for a, b in pairwise(epochs))
+    steps = list(fit_linear_probe(model, TRAIN, VAL, params))
+    best = steps[-1].best_step
+    assert 1 < best < params.epochs, "the best strength is the strongest or the weakest"
+    assert all(a.train_loss > b.train_loss for a, b in pairwise(steps))
     features = model[0](torch.from_numpy(TRAIN.images)).numpy()
     held_out = model[0](torch.from_numpy(VAL.images)).numpy()
     found = []
-    for epoch in range(1, params.epochs + 1):
-        strength = 10 ** (-(epoch - 1) / 4)
+    for step in steps:
+        l2 = l2_for_step(params.weight_decay, step.step)
+        assert step.l2 == l2 == pytest.approx(10 ** (-(step.step - 1) / 4))
         logits = [
-            LogisticRegression(C=1 / (len(TRAIN) * LABELS * strength), tol=1e-8, max_iter=1000)
+            LogisticRegression(C=1 / (len(TRAIN) * LABELS * l2), tol=1e-8, max_iter=1000)
             .fit(features, TRAIN.targets[:, label])
             .decision_function(held_out)
             for label in range(LABELS)
         ]
         found.append(binary_cross_entropy(VAL.targets, np.stack(logits, axis=1)))
-    assert [epoch.val_loss for epoch in epochs] == pytest.approx(found, abs=1e-3)
+    assert [step.val_loss for step in steps] == pytest.approx(found, abs=1e-3)
     assert best == int(np.argmin(found)) + 1
 
 
-def test_it_goes_on_to_the_same_bytes(params: Params, tmp_path: Path) -> None:
+def test_linear_probe_resumes_to_the_same_bytes(params: Params, tmp_path: Path) -> None:
     params = params.model_copy(update={"epochs": 4})
     whole, resumed, state = build(), build(), tmp_path / "state.pt"
-    records = list(loop.fit(whole, TRAIN, VAL, params))
-    list(islice(loop.fit(build(), TRAIN, VAL, params, state), 2))
-    again = list(loop.fit(resumed, TRAIN, VAL, params, state))
+    records = list(fit_linear_probe(whole, TRAIN, VAL, params))
+    list(islice(fit_linear_probe(build(), TRAIN, VAL, params, state), 2))
+    again = list(fit_linear_probe(resumed, TRAIN, VAL, params, state))
     for ours, theirs in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    assert [e.val_loss for e in records] == [e.val_loss for e in again]
+    assert records == again
 
 
-def test_out_of_fold_is_cross_validation(params: Params) -> None:
-    """Two photos of each group; scikit-learn solves each fold."""
+def test_out_of_fold_logits_match_cross_validation(params: Params) -> None:
+    """Each group has two photos; scikit-learn fits each fold."""
     groups = [str(index // 2) for index in range(len(TRAIN))]
     train, model = replace(TRAIN, groups=groups), build()
     before = copy.deepcopy(model.state_dict())
-    logits = solver.predict_out_of_fold(model, train, params, epoch=5)
+    logits = predict_out_of_fold(model, train, params, l2=0.1)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert logits.dtype == np.float32
     folds = np.random.default_rng([params.seed, 5]).permutation(75)
     folds = folds[np.unique(groups, return_inverse=True)[1]] % 5
-    features, strength = model[0](torch.from_numpy(TRAIN.images)).numpy(), 10**-1
+    features, l2 = model[0](torch.from_numpy(TRAIN.images)).numpy(), 0.1
     for fold in range(5):
         seen = folds != fold
         assert 110 < seen.sum() < 130
-        oracle = LogisticRegression(C=1 / (seen.sum() * LABELS * strength), tol=1e-8, max_iter=1000)
+        oracle = LogisticRegression(C=1 / (seen.sum() * LABELS * l2), tol=1e-8, max_iter=1000)
         for label in range(LABELS):
             oracle.fit(features[seen], TRAIN.targets[seen, label])
             expected = oracle.decision_function(features[~seen])
             np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)
-    again = solver.predict_out_of_fold(model, train, params, epoch=5)
+    again = predict_out_of_fold(model, train, params, l2=0.1)
     assert np.array_equal(again, logits)
     weighed = params.model_copy(update={"pos_weight": True})
-    higher = solver.predict_out_of_fold(model, train, weighed, epoch=5)
+    higher = predict_out_of_fold(model, train, weighed, l2=0.1)
     assert higher[:, 2].mean() > logits[:, 2].mean() + 1, "the rare label's positives weigh more"
 
 
-def test_out_of_fold_works_where_there_is_next_to_nothing(params: Params) -> None:
+def test_out_of_fold_logits_of_two_photos_are_finite(params: Params) -> None:
     few = take_photos(TRAIN, np.arange(2))
     few.targets[:] = [[1, 0, 0], [1, 0, 1]]
-    logits = solver.predict_out_of_fold(build(), few, params, epoch=3)
+    logits = predict_out_of_fold(build(), few, params, l2=0.3)
     assert np.isfinite(logits).all()
     assert logits.shape == (2, LABELS)
     one = take_photos(TRAIN, np.arange(1))
-    assert len(solver.predict_out_of_fold(build(), one, params, epoch=3)) == 0
+    assert len(predict_out_of_fold(build(), one, params, l2=0.3)) == 0
 
 
-def solve(params: Params, train: Dataset) -> list[float]:
+def fit_probe(params: Params, train: Dataset) -> list[float]:
     model = build()
-    losses = [epoch.val_loss for epoch in loop.fit(model, train, VAL, params)]
-    return [*losses, *solver.predict_out_of_fold(model, train, params, 2).ravel()[:30].tolist()]
+    losses = [step.val_loss for step in fit_linear_probe(model, train, VAL, params)]
+    return [*losses, *predict_out_of_fold(model, train, params, 0.5).ravel()[:30].tolist()]
 
 
 @pytest.mark.parametrize("count", [150, 1])
-def test_two_processes_solve_as_one(params: Params, tmp_path: Path, count: int) -> None:
-    """Of one photo, the second process has none."""
+def test_two_processes_fit_the_same_probe(params: Params, tmp_path: Path, count: int) -> None:
+    """With one photo, the second process has none."""
     few = take_photos(TRAIN, np.arange(count))
     params = params.model_copy(update={"epochs": 3})
-    alone = solve(params, few)
-    for together in run_together(tmp_path, solve, params, few):
+    alone = fit_probe(params, few)
+    for together in run_together(tmp_path, fit_probe, params, few):
         assert together[:3] == pytest.approx(alone[:3], abs=1e-4)  # losses; then logits
         assert together[3:] == pytest.approx(alone[3:], abs=1e-2)
 
 
 @pytest.mark.parametrize(
-    ("group", "key", "value", "told"),
+    ("group", "key", "value", "message"),
     [
-        ("model", "freeze", False, "set model.freeze to true"),
+        ("model", "freeze", False, "set model.freeze true"),
         ("model", "name", "conv", "name a backbone in model.name"),
         ("model", "linear", [64], "set model.linear to \\[\\]"),
         ("model", "dropout", 0.5, "set model.dropout to 0"),
@@ -185,49 +190,49 @@ def test_two_processes_solve_as_one(params: Params, tmp_path: Path, count: int) 
         ("train", "compile", True, "set train.compile to false"),
     ],
 )
-def test_what_cannot_be_solved_is_told(
-    params: Params, tmp_path: Path, group: str, key: str, value: Any, told: str
+def test_params_that_lbfgs_does_not_support_are_refused(
+    params: Params, tmp_path: Path, group: str, key: str, value: Any, message: str
 ) -> None:
     values = params.model_dump(mode="json")
     values[group][key] = value
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_all_params(path)
 
 
-def test_what_is_not_known_is_left_out(params: Params) -> None:
-    """Of each label scikit-learn has the photos for which it is known."""
+def test_unknown_targets_are_ignored(params: Params) -> None:
+    """scikit-learn gets the photos for which the label is known."""
     known = np.random.default_rng(5).random(TRAIN.targets.shape) < [0.5, 0.7, 1.0]
     train = replace(TRAIN, targets=np.where(known, TRAIN.targets.astype(np.int8), UNKNOWN))
-    model, strength = build(), 10**-1
+    model, l2 = build(), 0.1
     loss = skip_unknown(build_loss("bce", 0, None))
-    ended = solver.solve_epoch(model, loss, solver.build_solver(model), train, strength)
+    final = minimize_loss(model, loss, train, l2)
     features = model[0](torch.from_numpy(TRAIN.images)).numpy()
     with torch.no_grad():
         logits = model(torch.from_numpy(TRAIN.images)).numpy()
-    assert ended == pytest.approx(binary_cross_entropy(train.targets, logits), rel=1e-5)
-    oracle = LogisticRegression(C=1 / (known.sum() * strength), tol=1e-8, max_iter=1000)
+    assert final == pytest.approx(binary_cross_entropy(train.targets, logits), rel=1e-5)
+    oracle = LogisticRegression(C=1 / (known.sum() * l2), tol=1e-8, max_iter=1000)
     for label, rows in enumerate(known.T):
         oracle.fit(features[rows], TRAIN.targets[rows, label])
         expected = oracle.decision_function(features)
         np.testing.assert_allclose(logits[:, label], expected, atol=0.03)
 
-    logits = solver.predict_out_of_fold(model, train, params, epoch=5)
+    logits = predict_out_of_fold(model, train, params, l2=0.1)
     folds = np.random.default_rng([params.seed, 5]).permutation(len(TRAIN)) % 5
     order = np.argsort(np.array(TRAIN.files))  # groups are numbered by name
     of_photo = np.empty(len(TRAIN), int)
     of_photo[order] = folds
     for fold in range(5):
         seen = of_photo != fold
-        oracle = LogisticRegression(C=1 / (known[seen].sum() * strength), tol=1e-8, max_iter=1000)
+        oracle = LogisticRegression(C=1 / (known[seen].sum() * l2), tol=1e-8, max_iter=1000)
         for label, rows in enumerate(known.T):
             oracle.fit(features[seen & rows], TRAIN.targets[seen & rows, label])
             expected = oracle.decision_function(features[~seen])
             np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)
 
 
-def test_a_small_head_leaves_threads_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_products_use_half_of_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     bce = build_loss("bce", 0.0, None)
 
@@ -238,11 +243,10 @@ def test_a_small_head_leaves_threads_to_others(monkeypatch: pytest.MonkeyPatch) 
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        for small, expected in ((solver.SMALL, 2), (1, 4)):
-            monkeypatch.setattr(solver, "SMALL", small)
+        for small, expected in ((linear_probe.SMALL, 2), (1, 4)):
+            monkeypatch.setattr(linear_probe, "SMALL", small)
             seen.clear()
-            head = build()
-            solver.solve_epoch(head, watched, solver.build_solver(head), TRAIN, 0.1)
+            minimize_loss(build(), watched, TRAIN, 0.1)
             assert set(seen) == {expected}
             assert torch.get_num_threads() == 4
     finally:
