@@ -73,12 +73,15 @@ def render_row(
     default = value if value is not None or field.is_required() else field.default
     shown = "" if group_of(field) else yaml.safe_dump(default, default_flow_style=True)
     readers = [stage for stage, keys in stages.items() if _reads(keys, key)]
+    choices = " | ".join(map(str, get_args(field.annotation)))  # the column "Type" has them
+    comment = comments.get(key, "")
+    comment = "" if comment == choices else comment.removeprefix(f"{choices}; ")
     cells = [
         f"`{key}`",
         ", ".join(filter(None, (describe_type(field.annotation), describe_range(field)))),
         f"`{shown.removesuffix('...' + chr(10)).strip()}`" if shown else "",
         ", ".join(readers),
-        field.description or comments.get(key, ""),
+        field.description or comment,
     ]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
 
