@@ -11,16 +11,8 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import choose_images_folder, find_photo, relative_name
-from phototag.importers.source import (
-    NONE,
-    Id,
-    Source,
-    SourceDataset,
-    SourcePhoto,
-    check_label,
-    make_dataset,
-)
+from phototag.importers.photo_files import choose_images_folder, find_photo
+from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 
 @dataclass(slots=True)
@@ -92,18 +84,17 @@ def read(source: Source) -> SourceDataset:
     photos, seen = [], dict[str, str]()
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        path = find_photo(folder, files[row], location, seen)
-        unknown = NONE
+        name = find_photo(folder, files[row], location, seen, folder)
+        unknown: frozenset[str] = frozenset()
         if image.neg_category_ids is not None:
             absent = {labels.get(category, "") for category in image.neg_category_ids}
             unknown = frozenset(names) - carried[row] - absent
-        name = relative_name(path, folder, location)
         photos.append(SourcePhoto(name, folder, frozenset(carried[row]), unknown, str(image.id)))
     description = (
         f"COCO instances: {len(images)} images, {len(annotations)} annotations, "
         f"{len(categories)} categories"
     )
-    return make_dataset(source.path, description, photos, [], names)
+    return SourceDataset.collect(source.path, description, photos, offered=names)
 
 
 def _index(values: Sequence[Any], place: str, kind: str) -> dict[Any, int]:

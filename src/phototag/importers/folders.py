@@ -10,16 +10,7 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers import numbered
-from phototag.importers.source import (
-    ALL_LABELS,
-    NONE,
-    Source,
-    SourceDataset,
-    SourcePhoto,
-    check_label,
-    make_dataset,
-    read_source_file,
-)
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label, read_member
 from phototag.verification.labels import image_number
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -58,14 +49,14 @@ def read(source: Source) -> SourceDataset:
     }
     same_bytes: dict[str, list[str]] = {}
     for name in tqdm(folders, "compare", disable=None):
-        digest = hashlib.sha256(read_source_file(source.path, name)).hexdigest()
+        digest = hashlib.sha256(read_member(source.path, name)).hexdigest()
         same_bytes.setdefault(digest, []).append(name)
     photos = []
     several = 0
     for names in same_bytes.values():
         carried = frozenset(labels[folder] for name in names for folder in folders[name][part])
         several += len({tuple(folders[name][part]) for name in names}) > 1
-        photos.append(SourcePhoto(names[0], source.path, carried, NONE if carried else ALL_LABELS))
+        photos.append(SourcePhoto(names[0], source.path, carried, frozenset() if carried else None))
     notes = []
     if several:
         notes.append(f"photos in several folders, which get the labels of all of them: {several}")
@@ -74,7 +65,7 @@ def read(source: Source) -> SourceDataset:
     if outside := sum(not photo.labels for photo in photos):
         notes.append(f"photos outside of the folders, whose labels are unknown: {outside}")
     description = f"one folder per label: {len(folders)} photos in {len(labels)} folders"
-    return make_dataset(source.path, description, photos, notes)
+    return SourceDataset.collect(source.path, description, photos, notes)
 
 
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:

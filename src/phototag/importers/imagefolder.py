@@ -12,13 +12,7 @@ from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.source import (
-    Source,
-    SourceDataset,
-    SourcePhoto,
-    make_dataset,
-    read_source_file,
-)
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_member
 from phototag.importers.tables import (
     DESCRIPTIONS,
     FILE_COLUMNS,
@@ -63,7 +57,7 @@ def read(source: Source) -> SourceDataset:
             raise InputError(
                 f"{root / other} and {name} may both describe the photos: pass one as SOURCE"
             )
-        data = read_source_file(root, name)
+        data = read_member(root, name)
         if path.suffix == ".csv":
             table = read_listing(data, str(path))
         else:
@@ -81,7 +75,7 @@ def read(source: Source) -> SourceDataset:
     description = (
         f"Hugging Face ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"
     )
-    return make_dataset(source.path, description, photos, notes, one_hot)
+    return SourceDataset.collect(source.path, description, photos, notes, one_hot)
 
 
 def _find_metadata(names: Sequence[str]) -> list[str]:

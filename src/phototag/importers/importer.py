@@ -57,7 +57,7 @@ def import_photos(
             write(f"images/{files[-1]}", data)
             for label in photo.labels:
                 listed["annotations", label].append(number)
-            for label in photo.unknown:
+            for label in photo.unknown or ():
                 listed.setdefault(("unknown", label), []).append(number)
         for (folder, label), lines in sorted(listed.items()):
             write(f"{folder}/{label}.txt", "".join(f"{line}\n" for line in lines).encode())

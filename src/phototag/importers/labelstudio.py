@@ -1,5 +1,6 @@
 """Label Studio's JSON export (https://labelstud.io/guide/task_format)."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -12,22 +13,8 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import (
-    choose_images_folder,
-    find_photo,
-    relative_name,
-    resolve_name,
-)
-from phototag.importers.source import (
-    ALL_LABELS,
-    NONE,
-    Id,
-    Source,
-    SourceDataset,
-    SourcePhoto,
-    check_label,
-    make_dataset,
-)
+from phototag.importers.photo_files import choose_images_folder, find_photo, resolve_name
+from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # the prefix that Label Studio adds to an uploaded file
 
@@ -85,24 +72,23 @@ def read(source: Source) -> SourceDataset:
     folder = choose_images_folder(source.path, some, source.options.images)
     photos, seen = [], dict[str, str]()
     for row, task in enumerate(tqdm(tasks, "read", disable=None)):
-        existing = (name for name in candidates[row] if resolve_name(folder, name).is_file())
-        name = next(existing, None)
-        if name is None:
+        paths = {name: resolve_name(folder, name) for name in candidates[row]}
+        existing = [name for name, path in paths.items() if os.path.lexists(path)]
+        if not existing:
             raise InputError(
                 f"{locations[row]}: {addresses[row]} is not in {folder}: pass the folder of the "
                 "photos with --images"
             )
-        path = find_photo(folder, name, locations[row], seen)
-        agreed = frozenset.intersection(*given[row]) if given[row] else NONE
-        unknown = frozenset.union(*given[row]) - agreed if given[row] else ALL_LABELS
-        name = relative_name(path, folder, locations[row])
+        name = find_photo(folder, existing[0], locations[row], seen, folder)
+        agreed = frozenset.intersection(*given[row]) if given[row] else frozenset()
+        unknown = frozenset.union(*given[row]) - agreed if given[row] else None
         photos.append(SourcePhoto(name, folder, agreed, unknown, str(task.id)))
     notes = []
     if skipped:
         notes.append(f"skipped results that are not labels: {', '.join(sorted(skipped))}")
     completed = sum(bool(annotations) for annotations in given)
     description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
-    return make_dataset(source.path, description, photos, notes)
+    return SourceDataset.collect(source.path, description, photos, notes)
 
 
 def _read_annotations(task: _Task, location: str, skipped: set[str]) -> list[frozenset[str]]:

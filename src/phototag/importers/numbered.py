@@ -11,7 +11,7 @@ from phototag.base.errors import InputError
 from phototag.dataset.manifest import check_labels
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import split_system_files
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_source_file
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_member
 from phototag.verification.labels import (
     find_invalid_names,
     image_number,
@@ -112,7 +112,7 @@ def _read_label_files(
         lines, problems = parse_label_file(_read_text(source, name).encode(), name)
         for problem in problems:
             if problem.line:
-                raise InputError(f"{problem.place}: {problem.text}")
+                raise InputError(f"{source / problem.place}: {problem.text}; fix the line")
         for number in lines.keys() & labels.keys():
             labels[number].add(label)
         if missing := len(lines.keys() - labels.keys()):
@@ -127,7 +127,7 @@ def _is_label_file(source: Path, name: str) -> bool:
 
 
 def _read_text(source: Path, name: str) -> str:
-    data = read_source_file(source, name)
+    data = read_member(source, name)
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     return data.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
 

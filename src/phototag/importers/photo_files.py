@@ -9,17 +9,21 @@ from phototag.base.errors import InputError
 from phototag.verification.labels import normalize
 
 
-def find_photo(folder: Path, name: str, location: str, seen: dict[str, str]) -> Path:
-    """Return the path of a listed photo.
+def find_photo(
+    folder: Path, name: str, location: str, seen: dict[str, str], root: Path | None
+) -> str:
+    """Return the path of a listed photo, relative to the root if there is a root.
 
     Args:
         folder: Folder that relative names start from.
         name: Name of the photo in the table or JSON file.
         location: File with the line or key of the name, for messages.
         seen: Paths found so far, with their locations; the path is added.
+        root: Folder that must contain the photo, so that a list that came with the photos cannot
+            read other files; None for no restriction.
 
     Raises:
-        InputError: The name is empty, listed twice, or not the name of a file.
+        InputError: The name is empty, listed twice, not the name of a file, or outside of the root.
     """
     if not name:
         raise InputError(f"{location}: no file name; write the path of the photo")
@@ -27,26 +31,17 @@ def find_photo(folder: Path, name: str, location: str, seen: dict[str, str]) -> 
     first = seen.setdefault(os.path.normpath(path), location)
     if first != location:
         raise InputError(f"{location}: {name} is already listed in {first}; remove one of them")
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for long names)
         problem = "is not a file" if os.path.lexists(path) else "is missing"
         raise InputError(f"{location}: {path} {problem}")
-    return path
-
-
-def relative_name(path: Path, folder: Path, location: str) -> str:
-    """Return the name of a photo relative to a folder.
-
-    Raises:
-        InputError: The photo is outside of the folder. A list that came with the photos must not
-            be able to read other files.
-    """
-    name = os.path.relpath(os.path.normpath(path), folder).replace(os.sep, "/")
-    if name.split("/")[0] == "..":
+    if root is None:
+        return str(path)
+    inside = os.path.relpath(os.path.normpath(path), root).replace(os.sep, "/")
+    if inside.split("/")[0] == "..":
         raise InputError(
-            f"{location}: {path} is outside of {folder}: pass the folder of the photos with "
-            "--images"
+            f"{location}: {path} is outside of {root}: pass the folder of the photos with --images"
         )
-    return name
+    return inside
 
 
 def resolve_name(folder: Path, name: str) -> Path:

@@ -20,9 +20,6 @@ from phototag.verification.listing import Listing, decode_text, read_listing
 
 Nested = Literal["all", "outer", "inner"]
 Structure = TypeVar("Structure")
-NONE: frozenset[str] = frozenset()
-# Placeholder for all labels, which are known only after the last photo; no label contains a *.
-ALL_LABELS = frozenset({"*"})
 MAX_LABEL_BYTES = 200  # file systems allow 255 bytes for CLASS.txt with a temporary suffix
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in file names of some system
 
@@ -77,7 +74,7 @@ class Source:
     def data(self) -> bytes:
         """The content of the file that lists photos."""
         file = self.path.resolve()  # a link to a file in another folder is allowed
-        return read_source_file(file.parent, file.name)
+        return read_member(file.parent, file.name)
 
     @cached_property
     def text(self) -> str:
@@ -127,7 +124,7 @@ class SourcePhoto:
         root: Folder or zip that must contain the photo, also if the photo is a link; None for a
             photo that is listed in the user's own table.
         labels: Labels that the photo carries.
-        unknown: Labels for which the source does not define a value, or `ALL_LABELS`.
+        unknown: Labels for which the source does not define a value; None for all labels.
         id: Id of the photo in the source, or "".
         group: Group of the photo in the source (photographer, album), or "".
         number: Number N of a photo called imN.jpg; None to use the position of the photo.
@@ -136,7 +133,7 @@ class SourcePhoto:
     name: str
     root: Path | None
     labels: frozenset[str]
-    unknown: frozenset[str] = NONE
+    unknown: frozenset[str] | None = frozenset()
     id: str = ""
     group: str = ""
     number: int | None = None
@@ -163,52 +160,53 @@ class SourceDataset:
     labels: list[str]
     notes: list[str]
 
+    @classmethod
+    def collect(
+        cls,
+        source: Path,
+        description: str,
+        photos: list[SourcePhoto],
+        notes: Sequence[str] = (),
+        offered: Iterable[str] = (),
+    ) -> "SourceDataset":
+        """Collect the photos of a source, and drop labels without a photo, which cannot be learned.
+
+        Args:
+            source: Path of the source, for messages.
+            description: Description of the source, see `SourceDataset`.
+            photos: Photos in the order of the source.
+            notes: Notes so far.
+            offered: Labels that the source defines; a note lists those without a photo.
+
+        Raises:
+            InputError: No photo has a label.
+        """
+        carried = frozenset().union(*(photo.labels for photo in photos))
+        if not carried:
+            raise InputError(f"{source}: no photo has a label; label at least one photo")
+        notes = list(notes)
+        folded = Counter(label.casefold() for label in carried)
+        for label in sorted(carried):
+            if "," in label:
+                notes.append(f"label {label!r} contains a comma; semicolons separate labels")
+            if folded[label.casefold()] > 1:
+                notes.append(f"label {label!r} differs from another label only in case")
+        if unused := sorted(set(offered) - carried):
+            notes.append(f"skipped labels without a photo: {', '.join(unused)}")
+        photos = [
+            replace(photo, unknown=carried if photo.unknown is None else photo.unknown & carried)
+            for photo in photos
+        ]
+        return cls(description, photos, sorted(carried), notes)
+
     def count_labels(self) -> dict[str, int]:
         """Return the number of photos with each label."""
         return {label: sum(label in photo.labels for photo in self.photos) for label in self.labels}
 
     def count_unknown(self) -> dict[str, int]:
         """Return the number of photos for which each label is unknown, without zeros."""
-        unknown = Counter(label for photo in self.photos for label in photo.unknown)
+        unknown = Counter(label for photo in self.photos for label in photo.unknown or ())
         return dict(sorted(unknown.items()))
-
-
-def make_dataset(
-    source: Path,
-    description: str,
-    photos: list[SourcePhoto],
-    notes: Sequence[str],
-    offered: Iterable[str] = (),
-) -> SourceDataset:
-    """Collect the photos of a source, and drop labels without a photo, which cannot be learned.
-
-    Args:
-        source: Path of the source, for messages.
-        description: Description of the source, see `SourceDataset`.
-        photos: Photos in the order of the source.
-        notes: Notes so far.
-        offered: Labels that the source defines; a note lists those without a photo.
-
-    Raises:
-        InputError: No photo has a label.
-    """
-    carried = frozenset().union(*(photo.labels for photo in photos))
-    if not carried:
-        raise InputError(f"{source}: no photo has a label; label at least one photo")
-    notes = list(notes)
-    folded = Counter(label.casefold() for label in carried)
-    for label in sorted(carried):
-        if "," in label:
-            notes.append(f"label {label!r} contains a comma; semicolons separate labels")
-        if folded[label.casefold()] > 1:
-            notes.append(f"label {label!r} differs from another label only in case")
-    if unused := sorted(set(offered) - carried):
-        notes.append(f"skipped labels without a photo: {', '.join(unused)}")
-    photos = [
-        replace(photo, unknown=carried if photo.unknown == ALL_LABELS else photo.unknown & carried)
-        for photo in photos
-    ]
-    return SourceDataset(description, photos, sorted(carried), notes)
 
 
 def check_label(label: str, location: object) -> str:
@@ -234,7 +232,7 @@ def check_label(label: str, location: object) -> str:
     return label
 
 
-def read_source_file(source: Path, name: str) -> bytes:
+def read_member(source: Path, name: str) -> bytes:
     """Read a file of a folder or zip.
 
     Raises:

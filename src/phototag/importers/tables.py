@@ -8,17 +8,8 @@ from typing import Literal
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import find_photo, relative_name
-from phototag.importers.source import (
-    ALL_LABELS,
-    NONE,
-    ImportOptions,
-    Source,
-    SourceDataset,
-    SourcePhoto,
-    check_label,
-    make_dataset,
-)
+from phototag.importers.photo_files import find_photo
+from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "tags", "one-hot"]
@@ -34,6 +25,7 @@ TAG_COLUMNS = ("tag", "tags", "keyword", "keywords", "category", "categories", "
 ID_COLUMNS = ("id", "image_id")
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 UNKNOWN = "?"
+Cells = tuple[frozenset[str], frozenset[str] | None]  # labels, and unknown labels (None for all)
 SEPARATORS = ",;|"
 
 
@@ -59,7 +51,7 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
     """
     photos, notes, labels = read_table(source.path, source.table, kind, source.options)
     description = f"{DESCRIPTIONS[kind]}: {len(photos)} rows"
-    return make_dataset(source.path, description, photos, notes, labels)
+    return SourceDataset.collect(source.path, description, photos, notes, labels)
 
 
 def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]:
@@ -158,12 +150,12 @@ def read_table(
                 f"by {separator!r}, and {table.separator!r} between the cells"
             )
         cells = row.cells
-        photo = find_photo(options.images or path.parent, cells[file_column], location, seen)
+        folder = options.images or path.parent
+        name = find_photo(folder, cells[file_column], location, seen, root)
         if one_hot:
             labels, unknown = _read_one_hot(cells, one_hot, location)
         else:
             labels, unknown = _read_labels(cells[columns[0]], separator, location)
-        name = str(photo) if root is None else relative_name(photo, root, location)
         id_ = cells.get(id_column, "") if id_column else ""
         photos.append(SourcePhoto(name, root, labels, unknown, id_, cells.get("group", "")))
     used = ("", file_column, "group", *columns, id_column)
@@ -184,17 +176,15 @@ def _find_file_column(table: Listing, path: Path) -> str:
     return "file" if "file" in found else found[0]
 
 
-def _read_labels(cell: str, separator: str, location: str) -> tuple[frozenset[str], frozenset[str]]:
+def _read_labels(cell: str, separator: str, location: str) -> Cells:
     """Return the labels that a cell lists, and the unknown labels."""
     if cell == UNKNOWN:
-        return NONE, ALL_LABELS
+        return frozenset(), None
     parts = cell.split() if separator.isspace() else cell.split(separator)
-    return frozenset(check_label(part, location) for part in parts if part.strip()), NONE
+    return frozenset(check_label(part, location) for part in parts if part.strip()), frozenset()
 
 
-def _read_one_hot(
-    cells: dict[str, str], labels: dict[str, str], location: str
-) -> tuple[frozenset[str], frozenset[str]]:
+def _read_one_hot(cells: dict[str, str], labels: dict[str, str], location: str) -> Cells:
     """Return the labels whose cell is 1, and those whose cell is empty or ?."""
     carried, unknown = set(), set()
     for column, label in labels.items():
