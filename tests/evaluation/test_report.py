@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from playwright.sync_api import Browser
-from sklearn.metrics import precision_recall_curve
 
 from phototag.dataset.dataset import Dataset, read_datasets
 from phototag.dataset.targets import UNKNOWN
@@ -18,8 +17,6 @@ from phototag.evaluation.galleries import build_galleries, overlay_heat
 from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.report import CAPTIONS, draw_figures, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
-from phototag.evaluation.summary import summarize
-from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import sigmoid
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
@@ -162,69 +159,6 @@ def test_heat_map_is_bright_where_it_is_hot() -> None:
     assert blended[1, 2].sum() > blended[0, 0].sum()
 
 
-def make_scores(f1: float, skill: tuple[float, float, float], coverage: float) -> pd.DataFrame:
-    rows = [
-        ("model", "loss", 0.1, 0.09, 0.11),
-        ("model", "loss_skill", *skill),
-        ("model", "f1_micro", f1, f1 - 0.05, f1 + 0.05),
-        ("model", "f1_macro", 0.4, 0.3, 0.5),
-        ("model", "precision_micro", 0.8, 0.7, 0.9),
-        ("model", "recall_micro", 0.25, 0.2, 0.3),
-        ("model", "unlabelled_accuracy", coverage, coverage, coverage),
-        ("most frequent label", "f1_micro", 0.31, 0.3, 0.32),
-        ("most frequent label", "f1_macro", 0.03, 0.03, 0.03),
-    ]
-    return pd.DataFrame(rows, columns=["predictor", "metric", "value", "low", "high"])
-
-
-def make_labels(**f1: tuple[float, float, float]) -> pd.DataFrame:
-    rows = [(name, 9, *values, values[0]) for name, values in f1.items()]
-    return pd.DataFrame(rows, columns=["label", "support", "f1", "f1_low", "f1_high", "recall"])
-
-
-def make_slices(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
-    columns = ["slice", "group", "f1_micro", "f1_micro_low", "f1_micro_high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def test_summary_describes_the_tables() -> None:
-    labels = make_labels(red=(0.9, 0.8, 1), blue=(0.5, 0.4, 0.6), green=(0.2, 0.1, 0.7))
-    slices = make_slices(
-        ("number of labels", "1", 0.1, 0.1, 0.1),
-        ("number of labels", "2", 0.9, 0.9, 0.9),
-        ("brightness", "dark", 0.3, 0.2, 0.4),
-        ("brightness", "bright", 0.6, 0.5, 0.7),
-        ("colour", "gray", 0.2, 0.0, 0.9),
-    )
-    scores = make_scores(0.5, (0.4, 0.3, 0.5), 0.75)
-    first, second, third = summarize("8 test photos", scores, labels, slices)
-    assert first == (
-        "On 8 test photos, the model has recall 25% and precision 80%: micro F1 0.50 (95% "
-        "confidence interval 0.45 to 0.55) and macro F1 0.40. Predicting the most "
-        "frequent label for every photo would give 0.31 and 0.03. The loss, 0.100, is 40% below "
-        "the baseline (label frequencies)."
-    )
-    assert second == (
-        "F1 is highest for red (0.90) and lowest for green (0.20). With only 9 positives, the F1 "
-        "of green is uncertain: 0.10 to 0.70."
-    )
-    assert third == (
-        "For 75% of the photos without labels, no label is predicted. By brightness, micro F1 is "
-        "significantly lower for dark photos (0.30) than for bright photos (0.60)."
-    )
-
-
-def test_summary_reports_a_model_that_learnt_nothing() -> None:
-    scores = make_scores(0.1, (0.01, -0.02, 0.03), np.nan)
-    labels = make_labels(red=(0.0, 0.0, 0.0), blue=(0.1, 0.0, 0.2))
-    first, second, third = summarize("8 test photos", scores, labels, make_slices())
-    assert "does not differ significantly from the baseline" in first
-    assert second.endswith("lowest for red (0.00). No red is found (of 9).")
-    assert third.startswith("Every photo has a label. No slice")
-    worse = make_scores(0.1, (-0.2, -0.3, -0.1), 1.0)
-    assert "20% ABOVE the baseline" in summarize("8", worse, labels, make_slices())[0]
-
-
 def evaluate_targets(
     targets: dict[str, np.ndarray], labels: list[str], **params: bool
 ) -> Evaluation:
@@ -302,27 +236,6 @@ def test_label_names_are_escaped(tmp_path: Path) -> None:
     assert "<td>&amp;</td>" in page
 
 
-def test_panels_show_the_most_frequent_labels() -> None:
-    rng = np.random.default_rng(0)
-    # The first twelve labels have no positives on any held-out photo.
-    rates = np.append(np.zeros(12), np.linspace(0.2, 0.6, 28))
-    targets = {
-        split: rng.random((40, 40)) < (rates + 0.1 * (split == "train"))
-        for split in ("train", "val", "test")
-    }
-    result = evaluate_targets(targets, [f"l{number}" for number in range(40)])
-    test = result.datasets["test"]
-    figure = charts.draw_score_distributions(
-        test.labels, test.targets, sigmoid(result.logits["test"]), result.thresholds.values
-    )
-    titles = [axes.get_title() for axes in figure.axes]
-    assert len(titles) == charts.MAX_PANELS
-    assert all(int(title.split()[0][1:]) >= 12 for title in titles)
-    support = test.targets.sum(axis=0, dtype=int)
-    assert all(title.endswith(f"({support[int(title.split()[0][1:])]})") for title in titles)
-    assert "the 24 most frequent of 40" in figure.get_suptitle()
-
-
 def test_page_shows_frequent_labels_and_tables_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,25 +311,3 @@ def test_page_states_the_number_of_known_entries(
     assert text.count("<th>known</th>") == 2
     assert "No photo is known to have no label." in text
     assert re.search(r"true: [a-z, ]+ \([0-2] of 3 labels are known\)", text)
-
-
-def test_figures_ignore_unknown_entries() -> None:
-    rng = np.random.default_rng(0)
-    truth = (rng.random((80, 3)) < 0.5).astype(np.int8)
-    probabilities, known = rng.random((80, 3)), rng.random((80, 3)) < 0.6
-    targets, predicted = np.where(known, truth, UNKNOWN), probabilities > 0.5
-    panels = charts.draw_cooccurrence(list("abc"), targets, predicted).axes
-    for axes, values in zip(panels, (truth, predicted), strict=True):
-        shown = np.asarray(axes.images[0].get_array())
-        for row, column in ((0, 1), (1, 0), (2, 1)):
-            both = known[:, row] & known[:, column] & values[:, row].astype(bool)
-            assert shown[row, column] == pytest.approx(values[both, column].mean())
-    curve = charts.draw_pr_curves(targets, probabilities).axes[0].get_lines()
-    for line, (t, p) in (
-        (curve[3], (truth[known], probabilities[known])),
-        *((curve[at], (truth[known[:, n], n], probabilities[known[:, n], n]))
-          for at, n in enumerate(sort_labels(targets))),
-    ):  # fmt: skip
-        precision, recall, _ = precision_recall_curve(t, p)
-        drawn = np.asarray(line.get_xydata())
-        np.testing.assert_allclose(drawn, np.column_stack([recall, precision]))
