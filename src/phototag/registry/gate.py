@@ -1,6 +1,7 @@
 """The champion gate: which version of the model is the champion, and why.
 
-A version becomes the champion if it beats the present one on the same test photos, or by hand.
+A version becomes the champion if it beats the current one on the same test photos, or by hand with
+`phototag promote` and `phototag rollback`.
 Each decision is a tag of its version, so `phototag history` lists them.
 """
 
@@ -177,7 +178,7 @@ def promote(store: Store, version: str, reason: str) -> dict[str, Any]:
 
 
 def roll_back(store: Store, reason: str) -> dict[str, Any]:
-    """Make the version before the present champion the champion, and return the decision.
+    """Make the version before the current champion the champion, and return the decision.
 
     A second rollback goes back one champion further.
 
