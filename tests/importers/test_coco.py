@@ -135,7 +135,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"val2017\.json: neither a JSON object \(COCO\) nor a JSON list"),
+        ("", r"val2017\.json: unknown format; expected"),
         ("{", r"val2017\.json: not valid JSON: EOF .* line 1"),
         ('{"images": [}', r"val2017\.json: not valid JSON: .* line 1 column 13"),
         ({}, r"val2017\.json: images is missing; categories is"),

@@ -16,7 +16,6 @@ from phototag.decoding.system_files import describe_system_files, split_system_f
 from phototag.importers import coco, folders, imagefolder, labelstudio, numbered, tables
 from phototag.importers.photo_files import list_names
 from phototag.importers.source import ImportOptions, Source, SourceDataset
-from phototag.verification.labels import image_number
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 OUTPUT_TABLE = "sources.csv"  # written by an import beside the photos; it has no labels
@@ -94,7 +93,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
             and Path(name).name not in (*imagefolder.METADATA, OUTPUT_TABLE)
         ]
         sources = [Source(path, options, names), *(found if path.is_dir() else [])]
-    name, source = _choose_reading(path, _find_readings(sources), sources[0], options)
+    name, source = _choose_reading(path, _find_readings(sources), options)
     for option in ("annotations", "potential", "images", "separator", "nested"):
         if getattr(options, option) and option not in FORMATS[name].options:
             raise InputError(
@@ -121,7 +120,7 @@ def _find_readings(sources: Sequence[Source]) -> list[tuple[str, Source]]:
 
 
 def _choose_reading(
-    path: Path, readings: list[tuple[str, Source]], source: Source, options: ImportOptions
+    path: Path, readings: list[tuple[str, Source]], options: ImportOptions
 ) -> tuple[str, Source]:
     """Return the only reading of a source, or the only one that the options allow.
 
@@ -129,7 +128,12 @@ def _choose_reading(
         InputError: There is no reading or several.
     """
     if not readings:
-        raise InputError(_describe_unknown(path, source.names))
+        raise InputError(
+            f"{path}: unknown format; expected numbered photos (imN.jpg) with label files "
+            "CLASS.txt (--annotations names their folder), two or more folders named after labels, "
+            "a CSV with a column 'file', or JSON of COCO or Label Studio; unpack a zip with CSV or "
+            "JSON files"
+        )
     if options.format:
         wanted = {options.format}
         if options.format in tables.DESCRIPTIONS:
@@ -156,18 +160,4 @@ def _describe_readings(path: Path, readings: list[tuple[str, Source]]) -> str:
     ]
     return " or as ".join(
         FORMATS[name].description + file for (name, _), file in zip(readings, files, strict=True)
-    )
-
-
-def _describe_unknown(path: Path, names: Sequence[str] | None) -> str:
-    if names is None:
-        return f"{path}: neither a JSON object (COCO) nor a JSON list (Label Studio)"
-    if any(image_number(name) is not None for name in names):
-        return f"{path} contains no label file (CLASS.txt): pass its folder with --annotations"
-    suffixes = (".zip",) if path.is_dir() else LIST_SUFFIXES  # a list in a zip is not read
-    packed = [name for name in names if name.lower().endswith(suffixes)]
-    return (
-        f"{path}: unknown format; expected numbered photos (imN.jpg) with label files, two or more "
-        "folders named after labels, or a file that lists photos (CSV, JSON)"
-        + "".join(f"; unpack the zip to use {name}" for name in packed[:1])
     )

@@ -17,7 +17,6 @@ from phototag.importers.tables import (
     DESCRIPTIONS,
     FILE_COLUMNS,
     UNKNOWN,
-    TableKind,
     find_label_columns,
     read_table,
 )
@@ -63,8 +62,13 @@ def read(source: Source) -> SourceDataset:
         else:
             options = replace(options, separator=options.separator or LIST_SEPARATOR)
             table = _parse_json_lines(decode_text(data, str(path)), path, options.separator or "")
-        kind = _choose_kind(table, options.format, path)
-        found, skipped, labels = read_table(path, table, kind, options, root)
+        kinds = find_label_columns(table, path)
+        chosen = [kind for kind in kinds if options.format in (kind, None, "imagefolder")]
+        if len(chosen) != 1:
+            readings = " or as a ".join(DESCRIPTIONS[kind] for kind in kinds)
+            how = " or ".join(f"--as {kind}" for kind in kinds)
+            raise InputError(f"{path} can be read as a {readings}: choose with {how}")
+        found, skipped, labels = read_table(path, table, chosen[0], options, root)
         photos += found
         notes += [f"{name}: {note}" for note in skipped]
         one_hot += labels
@@ -80,21 +84,6 @@ def read(source: Source) -> SourceDataset:
 
 def _find_metadata(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.rpartition("/")[2] in METADATA]
-
-
-def _choose_kind(table: Listing, wanted: str | None, path: Path) -> TableKind:
-    """Return the kind of a metadata table.
-
-    Raises:
-        InputError: The table is of two kinds, or not of the wanted one.
-    """
-    kinds = list(find_label_columns(table, path))
-    chosen = [kind for kind in kinds if wanted in (kind, None, "imagefolder")]
-    if len(chosen) != 1:
-        readings = " or as a ".join(DESCRIPTIONS[kind] for kind in kinds)
-        options = " or ".join(f"--as {kind}" for kind in kinds)
-        raise InputError(f"{path} can be read as a {readings}: choose with {options}")
-    return chosen[0]
 
 
 def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
