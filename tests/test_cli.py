@@ -91,21 +91,6 @@ def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
     assert "phototag ui" in shown.output
 
 
-def test_summary_shows_scores_of_the_last_commit_if_they_differ(project: Path) -> None:
-    metrics = project / "reports/evaluate/metrics.json"
-    metrics.parent.mkdir(parents=True)
-    metrics.write_text(json.dumps({"loss": 0.1, "f1_micro": 0.71234}))
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t"]
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "results"]):
-        subprocess.run([*git, *arguments], check=True)
-    assert "last commit" not in CliRunner().invoke(typer_app, ["summary"]).output
-    metrics.write_text(json.dumps({"loss": 0.1, "f1_micro": 0.75}))
-    shown = CliRunner().invoke(typer_app, ["summary"]).output
-    assert "f1_micro  0.7500   (last commit: 0.7123)" in shown
-    assert "loss      0.1000\n" in shown
-    assert "git restore dvc.lock reports" in shown
-
-
 def test_error_is_one_line_without_traceback(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,9 @@
 """Summary of the last evaluation for `phototag summary`."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.base.git import show_file
-
-METRICS = "reports/evaluate/metrics.json"
 
 
 def summarize(root: Path) -> str:
@@ -20,33 +15,24 @@ def summarize(root: Path) -> str:
     Raises:
         InputError: No evaluation has run.
     """
-    if not (root / METRICS).is_file():
-        raise InputError(f"{root / METRICS} is missing: run `dvc repro` first")
-    scores = read_json(root / METRICS)
-    committed = _read_committed(root)
+    metrics = root / "reports/evaluate/metrics.json"
+    if not metrics.is_file():
+        raise InputError(f"{metrics} is missing: run `dvc repro` first")
+    scores = read_json(metrics)
     width = max(map(len, scores))
-    lines = []
-    for name, value in scores.items():
-        line = f"  {name:<{width}}  {_format_score(value)}"
-        if committed.get(name, value) != value:
-            line += f"   (last commit: {_format_score(committed[name])})"
-        lines.append(line)
-    if any(committed.get(name, value) != value for name, value in scores.items()):
-        lines += [
+    return "\n".join(
+        [
+            *(f"  {name:<{width}}  {_format_score(value)}" for name, value in scores.items()),
             "",
-            "Scores differ from the last commit if params, photos or the processor differ.",
-            "`git commit -a` keeps these results, `git restore dvc.lock reports` drops them.",
+            *_describe_registration(root / "reports/register/decision.json"),
+            f"Report:     {metrics.with_name('report.html')}",
+            "",
+            "Next:",
+            "  dvc metrics diff                 # compare with the last commit",
+            "  dvc exp run -S lr=0.001          # train with another learning rate",
+            "  phototag ui                      # open MLflow",
         ]
-    lines += [
-        "",
-        *_describe_registration(root / "reports/register/decision.json"),
-        f"Report:     {root / 'reports/evaluate/report.html'}",
-        "",
-        "Next:",
-        "  dvc exp run -S lr=0.001 && dvc exp show --only-changed",
-        "  phototag ui",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def _describe_registration(decision_file: Path) -> list[str]:
@@ -67,12 +53,3 @@ def _describe_registration(decision_file: Path) -> list[str]:
 def _format_score(value: float) -> str:
     """Format a score with 4 decimals and a count as an integer."""
     return str(value) if isinstance(value, int) else f"{value:.4f}"
-
-
-def _read_committed(root: Path) -> dict[str, Any]:
-    """Return the metrics of the last commit, or an empty dict if there are none."""
-    try:
-        committed: dict[str, Any] = json.loads(show_file(root, "HEAD", METRICS) or "{}")
-    except ValueError:
-        return {}
-    return committed

@@ -9,8 +9,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError as RuamelError
-from yaml import YAMLError, safe_load
+from ruamel.yaml.error import YAMLError
+from yaml import safe_load
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_source, write_text
@@ -116,20 +116,14 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     before = read_source(path)
     try:
         params = yaml.load(before)
-    except RuamelError as error:
+    except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     for key, value in values.items():
         _set_value(params, key, value, path)
     stream = io.StringIO()
     yaml.dump(params, stream)
     after = stream.getvalue()
-    try:
-        validate_all(safe_load(after), str(path))
-    except YAMLError as error:
-        raise InputError(
-            f"{path}: could not write {', '.join(values)} ({error}): move the comments inside "
-            "lists of params.yaml above the lists"
-        ) from None
+    validate_all(safe_load(after), str(path))
     if after == before:
         return ""
     write_text(path, after)

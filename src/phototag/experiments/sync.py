@@ -79,8 +79,8 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         title = name or revision[:7] or "the workspace"
         # Any run of the training will do for a commit; an experiment needs a run of its name.
         runs = find_runs(store, result.key, name or None)
-        exact = revision == WORKSPACE
-        complete = [run for run in runs if _has_scores(run.data.metrics, result.scores, exact)]
+        last_metric = "test_loss" if result.scores else "best_val_loss"
+        complete = [run for run in runs if last_metric in run.data.metrics]
         if complete:
             run_id, known = complete[0].info.run_id, complete[0].data.tags.get(REVISION_TAG)
         else:
@@ -90,14 +90,6 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
             store.client.set_tag(run_id, REVISION_TAG, revision)
             tagged.append(title)
     return added, tagged
-
-
-def _has_scores(metrics: Mapping[str, float], scores: Mapping[str, float], exact: bool) -> bool:
-    if exact:  # compared as text, in which nan equals nan
-        logged = {name: str(metrics.get(f"test_{name}")) for name in scores}
-        same = all(logged[name] == str(float(value)) for name, value in scores.items())
-        return same and "best_val_loss" in metrics
-    return ("test_loss" if scores else "best_val_loss") in metrics
 
 
 def _read_result(root: Path, revision: str) -> Result | None:
