@@ -4,7 +4,6 @@ from sklearn import metrics as sk
 
 from phototag.dataset.targets import UNKNOWN
 from phototag.metrics.classification import (
-    AVERAGES,
     classification_scores,
     f1_score,
     label_scores,
@@ -12,6 +11,7 @@ from phototag.metrics.classification import (
 )
 from tests.metrics.cases import make_case, make_partly_known_case, resample
 
+AVERAGES = ("micro", "macro", "weighted", "samples")
 FUNCTIONS = {"f1": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
 
 

@@ -106,19 +106,14 @@ def _pick_examples(
         predicted: Predictions of the label, 0 or 1, [num_photos].
     """
     descending = np.argsort(-probabilities, kind="stable")
-
-    def first(order: np.ndarray, chosen: np.ndarray) -> list[int]:
-        return [int(photo) for photo in order if chosen[photo]][:MAX_EXAMPLES]
-
-    return {
-        "true positives with the highest probability": first(descending, (targets > 0) & predicted),
-        "false positives with the highest probability": first(
-            descending, (targets == 0) & predicted
-        ),
-        "false negatives with the lowest probability": first(
-            descending[::-1], (targets > 0) & ~predicted
-        ),
+    positive, negative = (targets > 0)[descending], (targets == 0)[descending]
+    chosen = predicted[descending]
+    kinds = {
+        "true positives with the highest probability": descending[positive & chosen],
+        "false positives with the highest probability": descending[negative & chosen],
+        "false negatives with the lowest probability": descending[positive & ~chosen][::-1],
     }
+    return {kind: photos[:MAX_EXAMPLES].tolist() for kind, photos in kinds.items()}
 
 
 def _draw(

@@ -9,7 +9,6 @@ import numpy as np
 from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero, weighted_mean
 
-AVERAGES = ("micro", "macro", "weighted", "samples")
 SCORES = ("f1", "precision", "recall")
 EXACT_FLOAT32 = 2**24  # float32 represents every integer up to this one
 
@@ -40,29 +39,24 @@ def f1_score(targets: np.ndarray, predicted: np.ndarray, average: str) -> float:
     """
     if average not in ("micro", "macro"):
         raise ValueError(f"average must be micro or macro, not {average!r}")
-    positive, positive_predicted = _positives(targets, predicted)
     axis = None if average == "micro" else 0
-    hits = (positive & positive_predicted).sum(axis=axis)
-    total = positive_predicted.sum(axis=axis) + positive.sum(axis=axis)
-    return float(np.mean(f1_from_counts(hits, total)))
+    hits, chosen, positive = (part.sum(axis=axis) for part in _entries(targets, predicted))
+    return float(np.mean(f1_from_counts(hits, chosen + positive)))
 
 
 def label_scores(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute F1, precision and recall of each label, float64 [resamples, num_labels] each."""
-    positive, positive_predicted = _positives(targets, predicted)
-    parts = (positive & positive_predicted, positive_predicted, positive)
-    return _scores(*(_count(weights, part) for part in parts))
+    return _scores(*(_count(weights, part) for part in _entries(targets, predicted)))
 
 
 def micro_scores(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Compute `f1_micro`, `precision_micro` and `recall_micro`, float64 [resamples] each."""
-    positive, positive_predicted = _positives(targets, predicted)
-    parts = (positive & positive_predicted, positive_predicted, positive)
-    found = _scores(*(weights @ part.sum(axis=1, dtype=np.float64) for part in parts))
+    per_photo = (part.sum(axis=1, dtype=np.float64) for part in _entries(targets, predicted))
+    found = _scores(*(weights @ count for count in per_photo))
     return {f"{name}_micro": values for name, values in zip(SCORES, found, strict=True)}
 
 
@@ -84,8 +78,7 @@ def classification_scores(
         is predicted (NaN if there is no such photo). A photo without known entries is not counted.
     """
     known = is_known(targets)
-    positive, positive_predicted = _positives(targets, predicted)
-    parts = (positive & positive_predicted, positive_predicted, positive)
+    parts = _entries(targets, predicted)
     counts = [_count(weights, part) for part in parts]
     totals = [part.sum(axis=1) for part in counts]
     per_label = _scores(*counts)
@@ -100,21 +93,25 @@ def classification_scores(
         found[f"{name}_weighted"] = (per_label[index] * support).sum(axis=1)
         found[f"{name}_samples"] = weighted_mean(per_photo[index], weights, any_known)
 
-    all_right = (positive == positive_predicted).all(axis=1) & any_known
+    _, chosen, positive = parts
+    all_right = (positive == chosen).all(axis=1) & any_known
     found["subset_accuracy"] = weighted_mean(all_right, weights, any_known)
-    wrong = (positive != positive_predicted).mean(axis=1)
+    wrong = (positive != chosen).mean(axis=1)
     found["hamming_loss"] = weighted_mean(wrong, weights, known.mean(axis=1))
     unlabelled = (targets == 0).all(axis=1)
-    right = unlabelled & ~positive_predicted.any(axis=1)
+    right = unlabelled & ~chosen.any(axis=1)
     found["unlabelled_accuracy"] = ratio_or_nan(
         weights @ right.astype(np.float64), weights @ unlabelled.astype(np.float64)
     )
     return found
 
 
-def _positives(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which entries are positive, and which known ones are predicted to be positive."""
-    return targets > 0, predicted.astype(bool) & is_known(targets)
+def _entries(
+    targets: np.ndarray, predicted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which known entries are true positives, predicted positive, and positive."""
+    positive, chosen = targets > 0, predicted.astype(bool) & is_known(targets)
+    return positive & chosen, chosen, positive
 
 
 def _count(weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
