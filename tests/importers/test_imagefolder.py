@@ -52,10 +52,10 @@ def test_metadata_may_be_one_hot(folder: Path, tmp_path: Path) -> None:
 def test_each_split_has_its_metadata_file(tmp_path: Path) -> None:
     for value, name in enumerate(["train/1.png", "test/1.png", "test/2.png"]):
         paint(tmp_path / "in/data" / name, value)
-    write(tmp_path / "in/data/train/metadata.csv", "file_name,label\n1.png,cat\n")
+    write(tmp_path / "in/data/train/metadata.csv", "file_name,label\n1.png,cat;sofa\n")
     write(tmp_path / "in/data/test/metadata.jsonl", '{"file_name": "1.png", "label": "dog"}')
     found = run_import(tmp_path / "in", tmp_path / "raw")
-    assert found.carried == {"data/test/1.png": "dog", "data/train/1.png": "cat"}
+    assert found.carried == {"data/test/1.png": "dog", "data/train/1.png": "cat sofa"}
     note = "skipped photos without metadata: 1, such as data/test/2.png"
     assert found.summary.notes == [note]
 

@@ -40,7 +40,7 @@ def read(source: Source) -> SourceDataset:
     Raises:
         InputError: Two metadata files are in one folder, one is a Parquet file, or a row is wrong.
     """
-    root, names, options = source.path, source.names or (), source.options
+    root, names = source.path, source.names or ()
     metadata = _find_metadata(names)
     if source.names is None:
         root, metadata = source.path.parent, [source.path.name]
@@ -56,12 +56,13 @@ def read(source: Source) -> SourceDataset:
             raise InputError(
                 f"{root / other} and {name} may both describe the photos: pass one as SOURCE"
             )
-        data = read_member(root, name)
+        data, options = read_member(root, name), source.options
         if path.suffix == ".csv":
             table = read_listing(data, str(path))
         else:
-            options = replace(options, separator=options.separator or LIST_SEPARATOR)
-            table = _parse_json_lines(decode_text(data, str(path)), path, options.separator or "")
+            separator = options.separator or LIST_SEPARATOR
+            table = _parse_json_lines(decode_text(data, str(path)), path, separator)
+            options = replace(options, separator=separator)
         kinds = find_label_columns(table, path)
         chosen = [kind for kind in kinds if options.format in (kind, None, "imagefolder")]
         if len(chosen) != 1:
