@@ -9,7 +9,7 @@ from phototag.metrics.losses import binary_cross_entropy
 
 NUM_BINS = 10  # bins of equal width over 0..1
 MAX_TEMPERATURE = 20.0  # temperatures from 1 / MAX_TEMPERATURE to MAX_TEMPERATURE are tried
-MAX_ENTRIES = 2_000_000  # with more entries, the temperature is fitted to every n-th photo
+MAX_ENTRIES = 2_000_000  # with more entries, only every n-th photo is used for the fit
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
@@ -19,8 +19,8 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
     One temperature for all labels does not change any ranking.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits: float, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        logits: Logits, float, of the same shape.
     """
     step = -(-targets.size // MAX_ENTRIES) or 1
     targets, logits = targets[::step], logits[::step]
@@ -36,8 +36,8 @@ def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.D
     """Compare predicted probabilities with observed frequencies in bins of equal width.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_entries].
-        probabilities: 0..1 [num_entries].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
+        probabilities: Probabilities (0..1), [num_entries].
 
     Returns:
         One row per bin that is not empty, with the columns `entries` (number of known entries),
@@ -61,8 +61,8 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
     weighted by their size (Naeini, Cooper and Hauskrecht, 2015).
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_entries].
-        probabilities: 0..1 [num_entries].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
+        probabilities: Probabilities (0..1), [num_entries].
     """
     table = tabulate_reliability(targets, probabilities)
     gap = (table["predicted"] - table["observed"]).abs()

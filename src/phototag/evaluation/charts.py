@@ -214,8 +214,8 @@ def draw_calibration(
     """Draw the reliability diagram of all labels pooled, and the calibration error of each label.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        curves: Name of a curve -> its probabilities, same shape as `targets`. Two at most.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        curves: Name of a curve -> probabilities (0..1) of the same shape. At most two curves.
         per_label: Table with the columns `label`, `support` and `calibration_error`.
     """
     table = take_frequent(per_label, MAX_LABELS)

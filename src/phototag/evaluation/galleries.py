@@ -98,12 +98,12 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
 def _pick_examples(
     targets: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray
 ) -> dict[str, list[int]]:
-    """Return the positions of the most extreme photos of each kind.
+    """Return the positions of the photos with the most extreme probabilities, by kind.
 
     Args:
-        targets: Targets of one label, [num_photos]: 1, 0 or `UNKNOWN` for photos to leave out.
-        probabilities: Probabilities of the label, 0..1 [num_photos].
-        predicted: Predictions of the label, 0 or 1, [num_photos].
+        targets: Targets of one label, [num_photos]. Photos whose target is `UNKNOWN` are left out.
+        probabilities: Probabilities of the label (0..1), [num_photos].
+        predicted: Predictions of the label (0 or 1), [num_photos].
     """
     descending = np.argsort(-probabilities, kind="stable")
     positive, negative = (targets > 0)[descending], (targets == 0)[descending]
@@ -134,8 +134,8 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Blend a heat map over a photo.
 
     Args:
-        image: uint8 [height, width, 3].
-        heat: 0..1 [height, width].
+        image: Photo, uint8 [height, width, 3].
+        heat: Heat map (0..1), [height, width].
 
     Returns:
         uint8 [height, width, 3].

@@ -17,13 +17,13 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     """Compute one heat map per photo, for the requested label.
 
     The feature maps before the last pooling are summed, each weighted by the mean gradient of the
-    label's logit, and negative values are set to 0. In the report's network these are the maps of
+    label's logit, and negative values are set to 0. In the network of the report these are the maps of
     the last convolution (after batch norm and ReLU), or of the residual unit that contains it. The
     sums of several backbones are added.
 
     Args:
         model: Network that maps pixels to logits.
-        images: uint8 [batch, 3, size, size].
+        images: Photos, uint8 [batch, 3, size, size].
         labels: Position of the label of each photo, int64 [batch].
 
     Returns:
@@ -48,7 +48,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     heat = torch.zeros(len(images), 1, *images.shape[2:], device=logits.device)
     for maps, gradient in zip(outputs.values(), gradients, strict=True):
         importance = gradient.mean(dim=(2, 3), keepdim=True)
-        # In the report's network a ReLU follows, possibly after a pooling.
+        # In the network of the report a ReLU follows, possibly after a pooling.
         activated = maps.detach() if backbones else maps.detach().clamp(min=0)
         weighted = (importance * activated).sum(dim=1, keepdim=True)
         heat += nn.functional.interpolate(

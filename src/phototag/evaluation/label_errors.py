@@ -14,9 +14,10 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
     the higher probability.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels]. Unknown entries are no errors.
-        probabilities: Predictions of a model that was not trained on these photos, 0..1, same
-            shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Unknown entries are never
+            listed.
+        probabilities: Probabilities (0..1) of a model that was not trained on these photos, of the
+            same shape.
 
     Returns:
         Columns `photo` and `label` (positions), `given` (0 or 1), `probability` (of the label) and

@@ -31,7 +31,7 @@ ORDER = ("dark", "small", "none", "1", "2", "3", "medium", "bright", "large")
 
 
 def slice_photos(dataset: Dataset, manifest: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Assign photos to groups by several properties.
+    """Divide photos into groups by brightness, number of labels, colour, orientation and size.
 
     Args:
         dataset: Photos to assign.
@@ -68,9 +68,9 @@ def tabulate_slices(
 
     Args:
         slices: Groups returned by `slice_photos`.
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits: float, same shape.
-        predicted: 0 or 1, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        logits: Logits, float, of the same shape.
+        predicted: Predictions (0 or 1), of the same shape.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:

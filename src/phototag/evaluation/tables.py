@@ -24,7 +24,7 @@ def sort_labels(targets: np.ndarray) -> np.ndarray:
     """Return the positions of the labels by descending number of positives, int64 [num_labels].
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
     """
     return np.asarray(np.argsort(-(targets > 0).sum(axis=0), kind="stable"))
 
@@ -45,11 +45,11 @@ def tabulate_scores(
     """Compute all metrics of the model and of two baselines that do not look at the photos.
 
     Args:
-        train_targets: Targets of train, from which the baselines are made: 1, 0 or `UNKNOWN`,
-            [num_train_photos, num_labels].
+        train_targets: Targets of train (1, 0 or `UNKNOWN`), [num_train_photos, num_labels]. They
+            define the baselines.
         targets: Targets of the evaluated split, [num_photos, num_labels].
-        logits: Logits of the evaluated split, same shape.
-        thresholds: 0..1 [num_labels].
+        logits: Logits of the evaluated split, float, of the same shape.
+        thresholds: Thresholds (0..1), [num_labels].
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
@@ -102,8 +102,8 @@ def tabulate_labels(
 
     Args:
         labels: Names.
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits: float, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        logits: Logits, float, of the same shape.
         thresholds: Decision thresholds.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 

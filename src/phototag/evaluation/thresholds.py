@@ -85,8 +85,8 @@ def fit_thresholds(
     are averaged (bagging; Breiman, 1996), because the maximum of a single curve is unstable.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        probabilities: 0..1, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        probabilities: Probabilities (0..1), of the same shape.
         prior_strength: Number of pseudo-positives added from all labels pooled; 0 fits each label
             by itself.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos]. If

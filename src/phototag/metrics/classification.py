@@ -21,7 +21,7 @@ def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndar
         predicted_plus_positives: Number of predicted plus number of actual positives.
 
     Returns:
-        0..1, float64; 0 if nothing is predicted and nothing is positive.
+        F1 (0..1), float64; 0 if nothing is predicted and nothing is positive.
     """
     return ratio_or_zero(2 * true_positives, predicted_plus_positives)
 
@@ -30,8 +30,8 @@ def f1_score(targets: np.ndarray, predicted: np.ndarray, average: str) -> float:
     """Compute F1 of 0/1 predictions.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels] or [num_photos].
-        predicted: 0 or 1, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels] or [num_photos].
+        predicted: Predictions (0 or 1), of the same shape.
         average: `micro` pools all entries, `macro` is the mean over labels.
 
     Raises:
@@ -66,9 +66,9 @@ def classification_scores(
     """Compute all metrics of 0/1 predictions.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        predicted: 0 or 1, same shape.
-        weights: float [resamples, num_photos].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        predicted: Predictions (0 or 1), of the same shape.
+        weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
         Name -> float64 [resamples]: `f1_micro`, `f1_macro`, `f1_weighted` (by support) and

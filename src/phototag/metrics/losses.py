@@ -27,8 +27,9 @@ def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
     """Compute the mean binary cross entropy of the known entries in nats; NaN if there is none.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels]. Frequencies in 0..1 are valid too.
-        logits: float, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Frequencies (0..1) are valid
+            too.
+        logits: Logits, float, of the same shape.
     """
     known = np.count_nonzero(is_known(targets))
     return float(entry_cross_entropy(targets, logits).sum() / known) if known else float("nan")
@@ -40,9 +41,9 @@ def weighted_cross_entropy(
     """Compute the mean binary cross entropy of each resample in nats, float64 [resamples].
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        logits: float, same shape.
-        weights: float [resamples, num_photos].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        logits: Logits, float, of the same shape.
+        weights: Bootstrap weights, float [resamples, num_photos].
     """
     per_photo = entry_cross_entropy(targets, logits).mean(axis=1)
     return weighted_mean(per_photo, weights, is_known(targets).mean(axis=1))
@@ -67,8 +68,8 @@ def baseline_loss(frequencies: np.ndarray, targets: np.ndarray) -> float:
 
     Args:
         frequencies: Share of positives of each label on train, 0..1 [num_labels].
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels]; or a single row of frequencies in
-            0..1, which gives the expected loss on photos with these label frequencies.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. A single row of frequencies
+            (0..1) gives the expected loss on photos with these label frequencies.
     """
     logits = np.broadcast_to(baseline_logits(frequencies), targets.shape)
     return binary_cross_entropy(targets, logits)

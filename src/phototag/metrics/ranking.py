@@ -21,8 +21,8 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     """Compute the mean over labels of the average precision (mAP), 0..1.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        scores: Logits or probabilities, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        scores: Logits or probabilities, of the same shape.
 
     Returns:
         Mean over the labels that have positives; 0 if there is none.
@@ -40,9 +40,9 @@ def ranking_scores(
     """Compute mAP and AUROC.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        scores: Logits or probabilities, same shape.
-        weights: float [resamples, num_photos].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        scores: Logits or probabilities, of the same shape.
+        weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
         Name -> float64 [resamples]: `mAP_macro` and `AUROC_macro` are means over labels,
@@ -70,9 +70,9 @@ def average_precision_and_auroc(
     with equal scores have the same rank.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        scores: Logits or probabilities, same shape.
-        weights: float [resamples, num_photos].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        scores: Logits or probabilities, of the same shape.
+        weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
         float64 [resamples, num_labels] each; NaN for a label without positives, and the AUROC also
@@ -112,7 +112,7 @@ def _rank(
     summed by a product with a sparse matrix, so a thousand resamples cost few matrix products.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_entries].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
         scores: Logits or probabilities, [num_entries].
         by_photo: Transposed weights, float [num_photos, resamples].
         photos: Photo of each entry, integers [num_entries].

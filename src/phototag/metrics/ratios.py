@@ -18,7 +18,7 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray, shares: np.ndarray) -
 
     Args:
         values: Sum over the known part of each photo, [num_photos].
-        weights: float [resamples, num_photos].
+        weights: Bootstrap weights, float [resamples, num_photos].
         shares: Known part of each photo, 0..1 [num_photos].
 
     Returns:

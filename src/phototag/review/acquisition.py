@@ -10,8 +10,8 @@ def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.nd
     """Sum the predictive entropy of each photo's unknown entries, in nats.
 
     Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-        probabilities: 0..1, same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
+        probabilities: Probabilities (0..1), of the same shape.
 
     Returns:
         float64 [num_photos]; 0 for a photo whose labels are all known.
@@ -28,8 +28,8 @@ def order_photos(uncertainty: np.ndarray, features: np.ndarray, count: int) -> n
     so that several photos of one scene are not labelled one after another.
 
     Args:
-        uncertainty: Non-negative, [num_photos].
-        features: Rows of length 1 or 0, float [num_photos, num_features].
+        uncertainty: Uncertainty of each photo, not negative, [num_photos].
+        features: Features, with rows of length 1 or 0, float [num_photos, num_features].
         count: Largest number of photos to return.
 
     Returns:
