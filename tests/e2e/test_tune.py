@@ -1,9 +1,10 @@
-"""`phototag tune`: killed in the middle, gone on, evaluated once, applied; and its page."""
+"""`phototag tune`: a study that is killed, resumed, evaluated once, applied and reported."""
 
 import io
 import os
 import re
 import signal
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from optuna.trial import FrozenTrial
 from playwright.sync_api import Browser, expect
 
+from phototag.search.storage import list_trials
 from tests.projects import Project
 from tests.search.files import write_search
 
@@ -26,42 +29,45 @@ SPACE = {"lr": {"low": 0.0005, "high": 0.05, "log": True}, "batch_size": {"choic
 
 @dataclass(frozen=True)
 class Tuned:
-    """A study that was killed with -9 after its first trial, and started again.
+    """A study that was killed after its first trial and then resumed with two jobs.
 
     Attributes:
-        project: Where.
-        killed: Its trials when it had been killed: number -> settings and state.
-        told: What the second call printed.
+        project: Project of the study.
+        killed: Trials in the database after the kill.
+        output: Output of the resumed command.
     """
 
     project: Project
-    killed: dict[int, tuple[dict[str, object], str]]
-    told: str
+    killed: list[FrozenTrial]
+    output: str
 
     @property
     def name(self) -> str:
-        """The study's, with its hash."""
-        return self.told.partition(":")[0]
+        """Name of the study with its hash."""
+        return self.output.partition(":")[0]
 
-    def trials(self) -> list[optuna.trial.FrozenTrial]:
-        return read_trials(self.project, self.name)
+    def study(self) -> optuna.Study:
+        return load_study(self.project)
+
+    def trials(self) -> list[FrozenTrial]:
+        return list_trials(self.study())
 
     def runs(self) -> dict[str, Run]:
-        """Name -> run of MLflow."""
+        """MLflow runs by name."""
         client = MlflowClient(f"sqlite:///{self.project.folder / 'mlflow.db'}")
         return {run.info.run_name: run for run in client.search_runs(["1"])}
 
-    def shown(self) -> pd.DataFrame:
-        """What `dvc exp show` has of the study, by experiment."""
+    def experiments(self) -> pd.DataFrame:
+        """Rows of `dvc exp show` of the study."""
         table = pd.read_csv(io.StringIO(self.project("dvc", "exp", "show", "--csv")), na_values="!")
-        return table[table["Experiment"].fillna("").str.startswith(self.name)].set_index(
-            "Experiment"
-        )
+        own = table["Experiment"].fillna("").str.startswith(self.name)
+        return table[own].set_index("Experiment")
 
 
-def read_trials(project: Project, name: str) -> list[optuna.trial.FrozenTrial]:
+def load_study(project: Project) -> optuna.Study:
     uri = f"sqlite:///{project.folder / 'studies.db'}"
-    return list(optuna.load_study(study_name=name, storage=uri).get_trials())
+    (name,) = optuna.get_all_study_names(uri)
+    return optuna.load_study(study_name=name, storage=uri)
 
 
 @pytest.fixture(scope="module")
@@ -69,39 +75,40 @@ def tuned(results: Project, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     project = results.clone(tmp_path_factory.mktemp("tune") / "project", cache=True)
     settings = {"model.conv": SMALL_NETWORK, "model.linear": [], "epochs": 2}
     write_search(project.folder / "search.yaml", trials=TRIALS, settings=settings, space=SPACE)
-    with (project.folder / "log").open("w") as log:
-        process = project.start("phototag", "tune", "small", stdout=log)
-    while process.poll() is None:
-        text = (project.folder / "log").read_text()
-        if "trial 0: " in text:
+    process = subprocess.Popen(
+        ["phototag", "tune", "small"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if b"Trial 0 finished" in line:
             break
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    (project.folder / "log").unlink()
-    killed = {
-        trial.number: (trial.user_attrs.get("settings", {}), trial.state.name)
-        for trial in read_trials(project, text.partition(":")[0])
-    }
-    return Tuned(project, killed, project("phototag", "tune", "small"))
+    process.stderr.close()
+    killed = load_study(project).trials
+    return Tuned(project, killed, project("phototag", "tune", "small", "-j", "2"))
 
 
-def test_no_trial_is_lost_or_run_twice(tuned: Tuned) -> None:
-    assert tuned.killed[0][1] == "COMPLETE"
+def test_no_trial_is_lost_or_trained_twice(tuned: Tuned) -> None:
+    assert tuned.killed[0].state.name == "COMPLETE"
     found = tuned.trials()
     assert [trial.state.name for trial in found] == ["COMPLETE"] * TRIALS
-    assert len({str(trial.user_attrs["settings"]) for trial in found}) == TRIALS
-    for number, (settings, _) in tuned.killed.items():
-        if settings:
-            assert found[number].user_attrs["settings"] == settings
-    names = [f"{tuned.name}-t{number}-s0" for number in range(TRIALS)]
-    # What went on says so once, and the first trial is not told again.
-    assert re.findall(r"(?m)^trial (\d+): val_loss", tuned.told) == ["1", "2", "3"]
-    assert f"{TRIALS} of {TRIALS} trials ({TRIALS} complete), best val_loss" in tuned.told
-    assert set(names) <= set(tuned.runs())
+    settings = [trial.user_attrs["settings"] for trial in found]
+    assert len(set(map(str, settings))) == TRIALS
+    for trial in tuned.killed:
+        assert trial.user_attrs.get("settings", settings[0]) in settings
+    assert found[0].datetime_complete == tuned.killed[0].datetime_complete
+    assert f"{TRIALS} of {TRIALS} trials ({TRIALS} complete), best val_loss" in tuned.output
+    assert {f"{tuned.name}-t{trial.number}-s0" for trial in found} <= set(tuned.runs())
 
 
 def test_every_trial_is_a_nested_run_and_an_experiment_without_test_scores(tuned: Tuned) -> None:
-    runs, shown = tuned.runs(), tuned.shown()
+    runs, experiments = tuned.runs(), tuned.experiments()
     parent = runs[tuned.name]
     assert parent.info.status == "FINISHED"
     assert {"best_score", "test_f1_micro", "test_f1_micro_difference"} <= set(parent.data.metrics)
@@ -111,26 +118,26 @@ def test_every_trial_is_a_nested_run_and_an_experiment_without_test_scores(tuned
         assert runs[name].info.status == "FINISHED"
         assert float(runs[name].data.params["lr"]) == settings["lr"]
         assert not any(metric.startswith("test_") for metric in runs[name].data.metrics)
-        row = shown.loc[name].to_dict()
+        row = experiments.loc[name].to_dict()
         assert row["val_loss"] == trial.value
         assert float(row["lr"]) == settings["lr"]
         assert pd.isna(row["loss"])
-    # Test was read for two: the winner, whose training was not run again, and the start.
-    scored = shown[shown["loss"].notna()]
-    best = min(tuned.trials(), key=lambda trial: trial.value or 9)
+    # Test scores exist for two experiments: the start, and the winner, which is not trained again.
+    scored = experiments[experiments["loss"].notna()]
+    best = tuned.study().best_trial
     winner = f"{tuned.name}-best{best.number}-s0"
     assert set(scored.index) == {winner, f"{tuned.name}-start-s0"}
     assert scored.loc[winner, "val_loss"] == best.value
-    # DVC had it in its cache, and nothing was trained for it.
     assert runs[winner].data.tags["phototag.rebuilt"] == "true"
     assert runs[winner].data.tags["mlflow.parentRunId"] == parent.info.run_id
-    again = tuned.project("phototag", "tune", "small")
-    assert "trial " not in again.replace(f"trial {best.number}", "").replace("trials", "")
-    assert set(tuned.shown().index) == set(shown.index)
+    before = len(tuned.study().trials)
+    tuned.project("phototag", "tune", "small")
+    assert len(tuned.study().trials) == before
+    assert set(tuned.experiments().index) == set(experiments.index)
     assert not list((tuned.project.folder / ".dvc/tmp/workspaces").iterdir())
 
 
-def test_a_trial_is_taken_over_with_its_model(tuned: Tuned) -> None:
+def test_dvc_exp_apply_restores_a_trial_with_its_model(tuned: Tuned) -> None:
     project, params = tuned.project, tuned.project.folder / "params.yaml"
     other = tuned.trials()[0]
     before = params.read_text()
@@ -145,34 +152,32 @@ def test_a_trial_is_taken_over_with_its_model(tuned: Tuned) -> None:
     project("git", "stash", "pop", "-q")
 
 
-def test_the_winner_is_applied_and_the_study_stays_the_same(tuned: Tuned) -> None:
+def test_apply_writes_the_winner_into_params_and_keeps_the_study(tuned: Tuned) -> None:
     project, params = tuned.project, tuned.project.folder / "params.yaml"
     before = params.read_text()
-    best = min(tuned.trials(), key=lambda trial: trial.value or 9)
-    told = project("phototag", "tune", "small", "--apply")
+    best = tuned.study().best_trial
+    output = project("phototag", "tune", "small", "--apply")
     values = yaml.safe_load(params.read_text())
     assert values["lr"] == best.user_attrs["settings"]["lr"]
     assert values["model"]["linear"] == []
-    assert f"+lr: {values['lr']}" in told
-    assert params.read_text().count("#") == before.count("#")
+    assert f"+lr: {values['lr']}" in output
     status = project("phototag", "tune", "small", "--status")
     assert status.startswith(f"{tuned.name}: {TRIALS} of {TRIALS} trials")
     assert f"  lr: {values['lr']}\n" in status
     params.write_text(before)
 
 
-def test_the_page_says_what_was_found(browser: Browser, tuned: Tuned) -> None:
+def test_the_page_shows_the_winner_and_the_figures(browser: Browser, tuned: Tuned) -> None:
     folder = tuned.project.folder / "reports/tune/small"
     page = browser.new_page(viewport={"width": 1100, "height": 800})
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text))
     page.goto((folder / "report.html").as_uri())
-    expect(page.locator("h1")).to_have_text("What did the study small find?")
-    best = min(tuned.trials(), key=lambda trial: trial.value or 9)
-    expect(page.locator(".headline")).to_contain_text(
-        f"number {best.number} is the best: val_loss {best.value:.4f} on val"
-    )
-    expect(page.locator(".headline")).to_contain_text("On test, looked at once, micro F1 is")
+    expect(page.locator("h1")).to_have_text("Study small")
+    best = tuned.study().best_trial
+    headline = page.locator(".headline")
+    expect(headline).to_contain_text(f"Trial {best.number} is the best of {TRIALS} trials")
+    expect(headline).to_contain_text(re.compile("On test, the winner has a micro F1 of 0"))
     expect(page.locator("pre")).to_contain_text(f"+lr: {best.user_attrs['settings']['lr']}")
     widths = page.eval_on_selector_all("img", "images => images.map(each => each.naturalWidth)")
     assert len(widths) == 4
@@ -183,8 +188,8 @@ def test_the_page_says_what_was_found(browser: Browser, tuned: Tuned) -> None:
         page.screenshot(path=Path(screenshots, "tune.png"), full_page=True)
     page.close()
     table = pd.read_csv(folder / "trials.csv")
-    assert list(table["state"]) == ["complete"] * TRIALS
-    contest = pd.read_csv(folder / "contest.csv").set_index("metric")
-    scored = tuned.shown().loc[f"{tuned.name}-best{best.number}-s0"]
+    assert list(table["state"]).count("COMPLETE") == TRIALS
+    comparison = pd.read_csv(folder / "comparison.csv").set_index("metric")
+    scored = tuned.experiments().loc[f"{tuned.name}-best{best.number}-s0"]
     for metric, column in (("f1_micro", "f1_micro"), ("mAP_macro", "mAP"), ("loss", "loss")):
-        assert contest.loc[metric, "winner"] == pytest.approx(scored[column], abs=1e-6)
+        assert comparison.loc[metric, "winner"] == pytest.approx(scored[column], abs=1e-6)

@@ -114,7 +114,5 @@ def test_answers_not_used_in_training_are_refused(project: Path) -> None:
 
 def test_unknown_revision_is_refused(project: Path) -> None:
     train(project)
-    with pytest.raises(
-        InputError, match=r"other has no reports/evaluate/metrics\.json: pass"
-    ):
+    with pytest.raises(InputError, match=r"other has no reports/evaluate/metrics\.json: pass"):
         describe_effect(project, "other")

@@ -11,14 +11,14 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
 from phototag.search.report import summarize
-from phototag.search.winner import Contest, _read_predictions, compare_predictions
+from phototag.search.winner import Comparison, _read_predictions, compare_predictions
 from tests.search.files import make_study
 
 PHOTOS, LABELS = 200, ["cat", "dog", "=sofa"]
 
 
 def predict(skill: float, albums: int = PHOTOS) -> pd.DataFrame:
-    """Return the rows of predictions.csv of a model of some skill, and each photo's album."""
+    """Return predictions.csv of a model, with the group of each photo."""
     rng = np.random.default_rng(3)
     targets = (rng.random((PHOTOS, 3)) < 0.3).astype(int)
     logits = skill * (2 * targets - 1) + rng.normal(size=targets.shape)
@@ -36,13 +36,13 @@ def predict(skill: float, albums: int = PHOTOS) -> pd.DataFrame:
     )
 
 
-def test_scores_are_scikit_learns_whatever_the_order_of_photos() -> None:
+def test_scores_are_those_of_scikit_learn_in_any_order_of_photos() -> None:
     winner, start = predict(1.5), predict(0.5)
     shuffled = start.sample(frac=1, random_state=0)
     table = compare_predictions(winner, shuffled, 200, 0).set_index("metric")
-    for column, told in (("winner", winner), ("start", start)):
+    for column, model in (("winner", winner), ("start", start)):
         targets, probabilities, predicted = (
-            told[name].to_numpy().reshape(-1, 3) for name in ("target", "probability", "predicted")
+            model[name].to_numpy().reshape(-1, 3) for name in ("target", "probability", "predicted")
         )
         expected = {
             "f1_micro": f1_score(targets, predicted, average="micro"),
@@ -56,7 +56,7 @@ def test_scores_are_scikit_learns_whatever_the_order_of_photos() -> None:
     assert table["high"].to_dict()["loss"] < 0
 
 
-def test_equal_models_are_told_to_be_equal_and_few_albums_tell_nothing() -> None:
+def test_equal_models_do_not_differ_and_few_groups_give_no_interval() -> None:
     same = compare_predictions(predict(1), predict(1), 100, 0)
     assert (same[["difference", "low", "high"]] == 0).all(axis=None)
     few = compare_predictions(predict(2, albums=3), predict(1, albums=3), 100, 0)
@@ -65,9 +65,7 @@ def test_equal_models_are_told_to_be_equal_and_few_albums_tell_nothing() -> None
     assert many["low"].notna().all()
 
 
-def test_cells_of_what_is_not_known_are_read_as_such(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_targets_are_read_as_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path, text in (
         ("data/splits.csv", "image,split,group\na.jpg,val,1\nb.jpg,test,2\n"),
         (
@@ -86,10 +84,10 @@ def test_cells_of_what_is_not_known_are_read_as_such(
     assert found["group"].tolist() == ["2", "2"]
 
 
-def test_what_is_not_known_and_what_only_one_was_judged_by_is_left_out() -> None:
+def test_unknown_targets_and_photos_of_one_model_are_left_out() -> None:
     winner, start = predict(1.5), predict(0.5)
     hidden = np.random.default_rng(0).random(len(winner)) < 0.3
-    hidden[:3] = True  # nothing of the first photo is known
+    hidden[:3] = True  # the first photo has no known target
     for table in (winner, start):
         table.loc[hidden, "target"] = UNKNOWN
     table = compare_predictions(winner[:-3], start[30:], 50, 0).set_index("metric")
@@ -99,28 +97,33 @@ def test_what_is_not_known_and_what_only_one_was_judged_by_is_left_out() -> None
         "loss": log_loss(both["target"], both["probability"]),
     }
     assert table["winner"][list(expected)].to_dict() == pytest.approx(expected)
-    with pytest.raises(InputError, match="no photo in common"):
+    with pytest.raises(InputError, match="evaluated on different photos"):
         compare_predictions(winner[:30], start[30:], 50, 0)
 
 
 @pytest.mark.parametrize(
-    ("judged", "told"),
+    ("split", "low", "expected"),
     [
-        ("test", "On test, looked at once, micro F1 is 0.9000 .*, the winner is better"),
-        ("val", "On val, by which it was chosen, .*, which proves nothing: split.test is 0"),
+        ("test", 0.05, "On test, the winner has a micro F1 of 0.9000 .* The winner is better."),
+        ("test", -0.05, "On test, .* The difference may be chance."),
+        ("test", np.nan, "On test, .* The difference may be chance."),
+        ("test", -0.5, "On test, .* The winner is worse."),
+        ("val", 0.05, "On val, .* This is no evidence, because the winner was chosen on val"),
     ],
 )
-def test_a_lead_on_the_photos_that_chose_is_said_to_prove_nothing(judged: str, told: str) -> None:
+def test_the_headline_states_what_the_comparison_shows(
+    split: str, low: float, expected: str
+) -> None:
     row = {"seed": 0, "metric": "f1_micro", "winner": 0.9, "start": 0.8, "difference": 0.1}
-    table = pd.DataFrame([row | {"low": 0.05, "high": 0.15}])
+    table = pd.DataFrame([row | {"low": low, "high": low + 0.1}])
     plan = SimpleNamespace(study=make_study())
     best = SimpleNamespace(number=3, value=0.2)
-    contest = Contest(table, judged, 1, ("start", "best"))
-    *_, last = summarize(plan, best, {"complete": 4}, None, contest)  # type: ignore[arg-type]
-    assert re.match(told, last)
+    comparison = Comparison(table, split, 1, ("best", "start"))
+    *_, last = summarize(plan, best, 4, None, comparison)  # type: ignore[arg-type]
+    assert re.match(expected, last)
 
 
-def test_probabilities_of_one_have_a_finite_loss() -> None:
+def test_rounded_probabilities_have_a_finite_loss() -> None:
     sure = predict(1)
     sure["probability"] = sure["predicted"].astype(float)
     table = compare_predictions(sure, predict(1), 50, 0).set_index("metric")

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,19 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def figure_style() -> Iterator[None]:
+def figure_style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Apply the style to figures that are made and saved in this context.
 
     A user's matplotlibrc is ignored, so that figures depend on their data only.
+
+    Args:
+        changes: Matplotlib's rcParams that differ from the style (default: none).
     """
     installed = {font.name for font in font_manager.fontManager.ttflist}
     with rc_context():
         rcdefaults()
         rcParams.update(STYLE | {"font.family": [name for name in FONTS if name in installed]})
+        rcParams.update(changes or {})
         yield
 
 

@@ -1,5 +1,6 @@
 """Report page of a study: comparison of the winner, optimism, figures and the best trials."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ import optuna
 import pandas as pd
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import matplotlib as plots
 
 from phototag.base.files import write_json, write_table
 from phototag.pages.escaping import escape_spreadsheet_cells
@@ -29,7 +29,9 @@ CAPTIONS = {
     "slices": "Value of each trial by hyperparameter",
     "parallel": "Hyperparameters of each trial",
 }
-WIDE = ("slices", "parallel")
+WIDE = {"slices": (15, 4), "parallel": (12, 5)}  # size in inches
+# Optuna writes ticks of logarithmic axes as formulas, and labels reach out of its figures.
+STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 
 
 def tabulate_trials(study: optuna.Study) -> pd.DataFrame:
@@ -66,21 +68,33 @@ def draw_figures(study: optuna.Study, plan: Plan, folder: Path) -> dict[str, str
     trials = storage.list_trials(study)
     shown = optuna.create_study(direction=plan.study.direction)
     shown.add_trials(trials)
-    with figure_style():
-        return {
-            name: save_figure(np.ravel(draw())[0].figure, folder / f"{name}.png")
-            for name, draw in _list_plots(shown, f"{plan.study.objective} on val")
-        }
+    images = {}
+    with figure_style(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of few trials
+        for name, draw in _list_plots(shown, f"{plan.study.objective} on val"):
+            figure = np.ravel(draw())[0].figure
+            if name in WIDE:
+                figure.set_size_inches(WIDE[name])
+            images[name] = save_figure(figure, folder / f"{name}.png")
+    return images
 
 
 def _list_plots(study: optuna.Study, label: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield the name of each figure and the function that draws it."""
+    # Imported after phototag.pages.figures, which chooses Matplotlib's backend.
+    from optuna.visualization import matplotlib as plots
+
     yield "history", lambda: plots.plot_optimization_history(study, target_name=label)
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     if len(complete) < MIN_TRIALS or len({trial.value for trial in complete}) < 2:
         return
-    params = list(get_param_importances(study))[:NUM_PARAMS]
-    yield "importances", lambda: plots.plot_param_importances(study, params=params)
+    values = pd.DataFrame([trial.params for trial in complete], dtype=object)
+    varied = [name for name in get_param_importances(study) if values[name].nunique() > 1]
+    params = varied[:NUM_PARAMS]
+    yield (
+        "importances",
+        lambda: plots.plot_param_importances(study, params=params, target_name=label),
+    )
     yield "slices", lambda: plots.plot_slice(study, params, target_name=label)
     yield "parallel", lambda: plots.plot_parallel_coordinate(study, params, target_name=label)
 
@@ -164,8 +178,9 @@ def summarize(
             f"photos is expected to be {optimism.difference:.4f} {worse}."
         )
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
-    # NaN, if there are too few photos, is not greater.
-    verdict = "The winner is better." if f1["low"] > 0 else "The difference may be chance."
+    verdict = "The difference may be chance."  # also for NaN, if there are too few photos
+    if f1["low"] > 0 or f1["high"] < 0:
+        verdict = f"The winner is {'better' if f1['low'] > 0 else 'worse'}."
     if comparison.split == "val":
         verdict = "This is no evidence, because the winner was chosen on val (split.test is 0)."
     sentences.append(

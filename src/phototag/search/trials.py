@@ -201,7 +201,7 @@ class Objective:
             table = pd.DataFrame(records).drop(columns="images_per_second", errors="ignore")
             write_table(place / "reports/train/history.csv", table)
             workspaces.save_experiment(place, name, finished=False)
-            raise optuna.TrialPruned from stopped
+            raise optuna.TrialPruned(f"after epoch {len(records)}") from stopped
         workspaces.save_experiment(place, name, finished=True)
         discard_checkpoint(trained.checkpoint)
         score = best_record(records)[plan.study.objective]
