@@ -216,7 +216,7 @@ def _train_until_killed(plan: Plan, folder: Path) -> None:
         def kill(epochs: Any) -> Any:
             for each in watch(epochs):
                 yield each
-                if tags["phototag.trial"] == "1" and each.epoch == 2:
+                if tags["phototag.trial"] == "1" and each.number == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return train_network(params, kill, tags)
@@ -263,7 +263,7 @@ def start_trial(plan: Plan, process: str) -> optuna.Study:
     study = open_study(plan)
     trial = study.ask()
     trial.suggest_float("lr", 0.001, 0.01)
-    trial.storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    trial.storage.record_heartbeat(trial._trial_id)
     trial.set_user_attr("process", process)
     trial.set_user_attr("settings", trial.params)
     return study

@@ -23,13 +23,7 @@ from phototag.search.winner import Comparison
 NUM_ROWS = 20  # trials in the table of the page
 NUM_PARAMS = 6  # most important hyperparameters in the figures
 MIN_TRIALS = 4  # complete trials that the importances require
-CAPTIONS = {
-    "history": "Value of each complete trial, and the best value so far",
-    "importances": "Importance of each hyperparameter (PED-ANOVA)",
-    "slices": "Value of each trial by hyperparameter",
-    "parallel": "Hyperparameters of each trial",
-}
-WIDE = {"slices": (15, 4), "parallel": (12, 5)}  # size in inches
+WIDE = {"slices": (17, 4), "parallel": (12, 5)}  # size in inches
 # Optuna writes ticks of logarithmic axes as formulas, and labels reach out of its figures.
 STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 
@@ -39,18 +33,18 @@ def tabulate_trials(study: optuna.Study) -> pd.DataFrame:
 
     Returns:
         Columns trial, state, value (of a pruned trial: that of its last epoch), seconds, reason
-        (why it was skipped or failed), and one column per hyperparameter.
+        (why it was skipped or failed), and one column per searched key.
     """
-    table = study.trials_dataframe(("number", "state", "value", "duration"))
+    table: pd.DataFrame = study.trials_dataframe(("number", "state", "value", "duration"))
     trials = study.get_trials(deepcopy=False)
     notes = [trial.user_attrs for trial in trials]
     skipped = [storage.SKIPPED in own for own in notes]
     table["state"] = table["state"].mask(pd.Series(skipped), "SKIPPED")
     table["duration"] = table["duration"].dt.total_seconds()
     table["reason"] = [own.get(storage.SKIPPED) or own.get(storage.ERROR, "") for own in notes]
-    params = pd.DataFrame([trial.params for trial in trials], dtype=object)
+    params = pd.DataFrame([own.get(storage.SETTINGS, {}) for own in notes], dtype=object)
     names = {"number": "trial", "duration": "seconds"}
-    return pd.concat([table.rename(columns=names), params], axis=1)
+    return table.rename(columns=names).join(params)
 
 
 def draw_figures(study: optuna.Study, plan: Plan, folder: Path) -> dict[str, str]:
@@ -70,7 +64,7 @@ def draw_figures(study: optuna.Study, plan: Plan, folder: Path) -> dict[str, str
     shown.add_trials(trials)
     images = {}
     with figure_style(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of few trials
+        warnings.simplefilter("ignore", UserWarning)  # Optuna warns if there are few trials
         for name, draw in _list_plots(shown, f"{plan.study.objective} on val"):
             figure = np.ravel(draw())[0].figure
             if name in WIDE:
@@ -144,9 +138,10 @@ def write_report(
         comparison_rows=comparison.table.to_dict("records"),
         change=change,
         rows=rows.head(NUM_ROWS).astype(object).fillna("").to_dict("records"),
-        keys=[name for name in table.columns[5:] if complete[name].nunique() > 1],
+        keys=list(plan.study.space),
         reasons=table["reason"].replace("", None).value_counts().head(5).to_dict(),
-        figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},
+        figures=figures,
+        wide=list(WIDE),
     )
     metrics = {"best_score": study.best_value, "trials": float(num_trials)}
     if optimism:
@@ -169,7 +164,7 @@ def summarize(
     objective, seeds = plan.study.objective, plan.study.seeds
     sentences = [
         f"Trial {best.number} is the best of {num_trials} trials: {objective} {best.value:.4f} on "
-        f"val (mean over {len(seeds)} seeds)."
+        f"val, the mean over the seeds {', '.join(map(str, seeds))}."
     ]
     if optimism:
         worse = "higher" if plan.study.direction == "minimize" else "lower"

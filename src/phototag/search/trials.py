@@ -2,20 +2,22 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
-import yaml
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
+from phototag.base.params import read_values
 from phototag.experiments import workspaces
 from phototag.experiments.recipes import update_params
 from phototag.metrics.selection import best_record
@@ -104,12 +106,17 @@ class Objective:
 
     Attributes:
         params: Text of params.yaml, whose comments the experiments keep.
-        upstream: Values of params.yaml with which the workspace's data was made.
+        upstream_keys: Keys and groups of params.yaml that the stages before train read.
+        upstream: Values of these keys with which the workspace's data was made.
     """
 
     def __init__(self, plan: Plan, train: Train) -> None:
         self.plan, self.train = plan, train
         self.params = Path("params.yaml").read_text(encoding="utf-8")
+        stages = read_values(Path("dvc.yaml"))["stages"]
+        before_train = takewhile(lambda name: name != "train", stages)
+        keys = [key for name in before_train for key in stages[name].get("params", [])]
+        self.upstream_keys = tuple(f"{key}." for key in keys)
         self.upstream: dict[str, Any] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -165,7 +172,9 @@ class Objective:
         path = place / "params.yaml"
         path.write_text(self.params, encoding="utf-8")
         update_params(path, flatten(values))
-        needed = upstream_params(values, place / "dvc.yaml")
+        needed = {
+            k: v for k, v in flatten(values).items() if f"{k}.".startswith(self.upstream_keys)
+        }
         if needed != self.upstream:
             workspaces.run_upstream(self.plan.root, place)
             self.upstream = needed
@@ -208,35 +217,13 @@ class Objective:
         return {"score": score, "run": _log_predictions(trained, name)}
 
 
-def upstream_params(values: Mapping[str, Any], dvc_yaml: Path) -> dict[str, Any]:
-    """Return the values of params.yaml on which the stages before train depend.
-
-    Args:
-        values: Nested values of params.yaml.
-        dvc_yaml: The file that lists the params of each stage.
-    """
-    stages = yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
-    upstream = list(stages)[: list(stages).index("train")]
-    keys = [key for name in upstream for key in stages[name].get("params", [])]
-    return {
-        key: value
-        for key, value in flatten(values).items()
-        if any(f"{key}.".startswith(f"{used}.") for used in keys)
-    }
-
-
 def _log_predictions(trained: Trained, name: str) -> str:
     """Log the val logits in the trial's MLflow run; return the run's id, empty if there is none."""
     logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)
     groups = np.array(trained.val.groups or trained.val.files)
-    try:
-        with connect() as store:
-            runs = find_runs(store, trained.key, name)
-            if not runs:
-                return ""
-            run_id = str(runs[0].info.run_id)
-            targets = trained.val.targets
-            log_arrays(store, run_id, logits=logits, targets=targets, groups=groups)
-            return run_id
-    except FAILURES:  # the training has printed a warning
-        return ""
+    with suppress(*FAILURES), connect() as store:  # the training has printed a warning
+        for run in find_runs(store, trained.key, name)[:1]:
+            arrays = {"logits": logits, "targets": trained.val.targets, "groups": groups}
+            log_arrays(store, run.info.run_id, **arrays)
+            return str(run.info.run_id)
+    return ""
