@@ -17,7 +17,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     """Compute one heat map per photo, for the requested label.
 
     The feature maps before the last pooling are summed, each weighted by the mean gradient of the
-    label's logit, and negative values are set to 0. In the network of the report these are the maps of
+    label's logit, and negative values are set to 0. If `model.name` is conv, these are the maps of
     the last convolution (after batch norm and ReLU), or of the residual unit that contains it. The
     sums of several backbones are added.
 
@@ -48,7 +48,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     heat = torch.zeros(len(images), 1, *images.shape[2:], device=logits.device)
     for maps, gradient in zip(outputs.values(), gradients, strict=True):
         importance = gradient.mean(dim=(2, 3), keepdim=True)
-        # In the network of the report a ReLU follows, possibly after a pooling.
+        # If `model.name` is conv, a ReLU follows, possibly after a pooling.
         activated = maps.detach() if backbones else maps.detach().clamp(min=0)
         weighted = (importance * activated).sum(dim=1, keepdim=True)
         heat += nn.functional.interpolate(
