@@ -3,8 +3,6 @@
 The source is only read, and nothing is overwritten. The result is a new zip or folder.
 """
 
-import csv
-import io
 import os
 import shutil
 import zipfile
@@ -12,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
@@ -70,14 +69,15 @@ def import_photos(
 def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePhoto]) -> str:
     """Return a CSV with each photo's new name, its path in the source, its group and its id."""
     folder = source if source.is_dir() else source.parent
-    has_ids = any(photo.id for photo in photos)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "source", "group", *(["id"] if has_ids else [])])
-    for file, photo in zip(files, photos, strict=True):
-        path = os.path.relpath(photo.path, folder)
-        writer.writerow([file, path, photo.group, *([photo.id] if has_ids else [])])
-    return text.getvalue()
+    columns = {
+        "file": files,
+        "source": [os.path.relpath(photo.path, folder) for photo in photos],
+        "group": [photo.group for photo in photos],
+        "id": [photo.id for photo in photos],
+    }
+    if not any(columns["id"]):
+        del columns["id"]
+    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
 @contextmanager
