@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def figure_style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
+def figure_style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
     """Apply the style to figures that are made and saved in this context.
 
     A user's matplotlibrc is ignored, so that figures depend on their data only.
@@ -71,7 +71,7 @@ def new_figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 def save_figure(figure: Figure, path: Path) -> str:
     """Write a PNG and return it as a data URI."""
     with replace_file(path) as temporary:
-        # The metadata name Matplotlib's version; without them, equal figures have equal bytes.
+        # Without the version of Matplotlib in the metadata, equal figures have equal bytes.
         figure.savefig(temporary, metadata={"Software": None})
     return data_uri(path.read_bytes(), "image/png")
 
