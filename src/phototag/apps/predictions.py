@@ -33,8 +33,8 @@ from phototag.serving.tagger import (
     tag_photos,
 )
 
-LOADING = Lock()  # threads share one network, which the first of them loads
-MANY = 200  # number of photos from which exporting the network to ONNX Runtime saves time
+LOADING = Lock()  # held while a thread loads the network that all threads share
+MANY = 200  # photos for which ONNX Runtime saves more time than the export takes
 Report = Callable[[str], object]
 
 
@@ -104,7 +104,7 @@ def predict(
         backend: Backend of `run_in_order`; each worker loads the model once.
         done: Number of files to skip at the start.
     """
-    # Decided by all files, so that a resumed run computes with the same runtime.
+    # The number of all files decides, so that a resumed run uses the same runtime.
     many = len(names) >= MANY
     if backend == "sequential":
         work = partial(_tag_files, accelerate_tagger(tagger) if many else tagger)

@@ -106,6 +106,8 @@ def history() -> None:
 
     with connect() as store:
         entries = gate.read_history(store)
+    if not entries:
+        typer.echo("no version has been registered: run `dvc repro`")
     for entry in entries:
         outcome = "champion" if entry["champion"] else "refused "
         typer.echo(
