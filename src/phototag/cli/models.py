@@ -47,7 +47,10 @@ def predict(
     model: ModelFile = None,
     thresholds: ThresholdsFile = None,
 ) -> None:
-    """Predict labels of photos with a local model file."""
+    """Predict labels of photos.
+
+    Uses a local model file, without a server.
+    """
     from phototag.apps.formats import order_names
     from phototag.apps.predictions import PredictionJob, find_photos, read_path_list
     from phototag.serving.tagger import load_tagger
@@ -73,7 +76,10 @@ def export(
     model: ModelFile = None,
     thresholds: ThresholdsFile = None,
 ) -> None:
-    """Export the model to ONNX: from uint8 pixels to probabilities, for batches of any size."""
+    """Export the model to ONNX.
+
+    The graph maps uint8 pixels to probabilities, for batches of any size.
+    """
     from phototag.apps.export import export_onnx
     from phototag.serving.tagger import load_tagger
 
@@ -83,7 +89,10 @@ def export(
 
 
 def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile = None) -> None:
-    """Serve a page that shows labels, scores and a heat map of a photo."""
+    """Serve a page that labels a photo.
+
+    The page shows the labels, scores and a heat map of a photo that is dropped onto it.
+    """
     from phototag.apps import server
 
     files = [str(file.resolve()) for file in model_files(model, thresholds)]
@@ -92,7 +101,7 @@ def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile 
 
 
 def ui(port: Port = 5000) -> None:
-    """Serve MLflow's user interface for the runs of the project."""
+    """Serve the MLflow user interface."""
     from phototag.tracking.ui import serve_ui
 
     check_port(port)
@@ -100,7 +109,10 @@ def ui(port: Port = 5000) -> None:
 
 
 def history() -> None:
-    """List all champion decisions: time, version, kind, outcome and reason."""
+    """List all champion decisions.
+
+    Each line has the time, version, kind, outcome and reason of a decision.
+    """
     from phototag.registry import gate
     from phototag.tracking.store import connect
 
@@ -120,7 +132,10 @@ def promote(
     version: Annotated[int, typer.Argument(help="Version of the registered model.")],
     reason: Reason = "promoted by hand",
 ) -> None:
-    """Make a registered version the champion, without a comparison."""
+    """Make a version the champion.
+
+    The version is not compared with the current champion.
+    """
     from phototag.registry import gate
     from phototag.tracking.store import connect
 
@@ -129,7 +144,7 @@ def promote(
 
 
 def rollback(reason: Reason = "rolled back by hand") -> None:
-    """Make the previous champion the champion again."""
+    """Restore the previous champion."""
     from phototag.registry import gate
     from phototag.tracking.store import connect
 

@@ -46,9 +46,9 @@ def import_(
         bool, typer.Option(help="Read MIRFLICKR's CLASS.txt instead of the stricter CLASS_r1.txt.")
     ] = False,
 ) -> None:
-    """Import photos and labels, and set data.raw of params.yaml to them.
+    """Import photos and labels.
 
-    SOURCE may be numbered photos with label files, one folder per label, COCO instances, a Label
+    Writes a zip or folder and sets data.raw of params.yaml to it. SOURCE may be numbered photos with label files, one folder per label, COCO instances, a Label
     Studio export, a Hugging Face ImageFolder, or a CSV of labels, of tags, or of 0 and 1.
     """
     from phototag.importers.importer import import_photos
@@ -104,9 +104,9 @@ def recipe(
         str | None, typer.Argument(help="Name of a recipe. Omit to list all recipes.")
     ] = None,
 ) -> None:
-    """Write a recipe's values into params.yaml and show the difference.
+    """Write a recipe into params.yaml.
 
-    Values that no recipe sets (data, split, seed, evaluate, ...) are not changed.
+    Prints the difference. Values that no recipe sets (data, split, seed, evaluate, ...) are not changed.
     """
     from phototag.experiments import recipes
 
@@ -124,14 +124,20 @@ def recipe(
 
 
 def summary() -> None:
-    """Show the scores of the last evaluation, the registered model and the path of the report."""
+    """Show the last evaluation.
+
+    Prints its scores, the registered version and the path of the report.
+    """
     from phototag.apps.summary import summarize
 
     typer.echo(summarize(project_root()))
 
 
 def sync() -> None:
-    """Create the missing MLflow runs of DVC experiments and commits."""
+    """Create missing MLflow runs.
+
+    Adds the runs of DVC experiments and commits that the MLflow store lacks.
+    """
     from phototag.experiments.sync import sync_runs
     from phototag.tracking.store import connect
 
@@ -172,9 +178,9 @@ def tune(
         bool, typer.Option("--apply", help="Write the best trial's values into params.yaml.")
     ] = False,
 ) -> None:
-    """Search hyperparameters; each trial is a DVC experiment and an MLflow run.
+    """Search hyperparameters with Optuna.
 
-    The same command resumes a study that was stopped.
+    Each trial is a DVC experiment and an MLflow run. The same command resumes a study that was stopped.
     """
     from phototag.search import studies, tuning
 
@@ -214,9 +220,9 @@ def review(
     ] = None,
     port: Port = 8502,
 ) -> None:
-    """Serve a page for checking labels; answers are stored in data/corrections.csv.
+    """Serve a page for checking labels.
 
-    `dvc repro` then trains with the corrected labels.
+    Answers are stored in data/corrections.csv. `dvc repro` then trains with the corrected labels.
     """
     from phototag.apps.server import serve_page
     from phototag.review import effects, session
