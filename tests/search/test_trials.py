@@ -143,7 +143,7 @@ def test_a_space_of_which_nothing_can_be_trained_ends_with_the_reason(
     plan = make_plan(space={"model.conv": {"choices": nets}}, trials=1)
     run_trials(plan, train_fake)
     with pytest.raises(InputError, match=r"no complete trial: model.conv.0: .* window of 9"):
-        tuning.find_winner(open_study(plan), plan)
+        storage.find_best(open_study(plan))
 
 
 def test_data_is_made_again_for_each_seed_and_photo_size(

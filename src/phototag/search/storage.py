@@ -178,7 +178,15 @@ def list_trials(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def find_best(study: optuna.Study) -> FrozenTrial | None:
-    """Return the complete trial with the best value, or None if no trial is complete."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return study.best_trial if complete else None
+def find_best(study: optuna.Study) -> FrozenTrial:
+    """Return the complete trial with the best value.
+
+    Raises:
+        InputError: No trial is complete; the message has the reason of the last one.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.COMPLETE for trial in trials):
+        return study.best_trial
+    reasons = [t.user_attrs.get(ERROR) or t.user_attrs.get(SKIPPED) for t in reversed(trials)]
+    reason = next(filter(None, reasons), "run the study first")
+    raise InputError(f"{study.study_name} has no complete trial: {reason}")

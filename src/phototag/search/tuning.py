@@ -66,7 +66,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
             f"{storage.GRACE_PERIOD // 60} minutes later"
         )
         return
-    best = find_winner(study, plan)
+    best = storage.find_best(study)
     print("Evaluating the winner and the settings from which trials started")
     comparison = compare_on_test(plan, best)
     optimism = _estimate_optimism(plan, storage.list_trials(study))
@@ -111,21 +111,6 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
     return plan.model_copy(update={"base": start}), opened
 
 
-def find_winner(study: optuna.Study, plan: Plan) -> FrozenTrial:
-    """Return the best trial.
-
-    Raises:
-        InputError: No trial is complete.
-    """
-    best = storage.find_best(study)
-    if best is None:
-        attributes = [trial.user_attrs for trial in reversed(study.get_trials(deepcopy=False))]
-        reasons = [own.get(storage.ERROR) or own.get(storage.SKIPPED) for own in attributes]
-        reason = next(filter(None, reasons), "run the study first")
-        raise InputError(f"{plan.name} has no complete trial: {reason}")
-    return best
-
-
 def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> Optimism | None:
     """Estimate the optimism from the trials whose predictions MLflow has."""
     read = []
@@ -155,21 +140,17 @@ def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
         InputError: No trial is complete.
     """
     plan, study = open_plan(root, name, changes)
-    settings = winning_settings(plan, find_winner(study, plan))
+    settings = winning_settings(plan, storage.find_best(study))
     return recipes.update_params(root / "params.yaml", settings)
 
 
 def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:
-    """Return the progress of a study, its running trials and the settings of its best trial."""
+    """Return the progress of a study and the settings of its best trial."""
     plan, study = open_plan(root, name, changes)
     lines = [describe_progress(study, plan)]
-    for trial in storage.list_trials(study):
-        if trial.state == TrialState.RUNNING:
-            process = trial.user_attrs.get(storage.PROCESS)
-            lines.append(f"  trial {trial.number}: epoch {trial.last_step or 0}, process {process}")
-    best = storage.find_best(study)
-    for key, value in best.user_attrs[storage.SETTINGS].items() if best else ():
-        lines.append(f"  {key}: {value}")
+    with suppress(InputError):
+        settings = storage.find_best(study).user_attrs[storage.SETTINGS]
+        lines += [f"  {key}: {value}" for key, value in settings.items()]
     return "\n".join(lines)
 
 
@@ -179,7 +160,7 @@ def describe_progress(study: optuna.Study, plan: Plan) -> str:
     counts = Counter(trial.state.name.lower() for trial in trials)
     parts = ", ".join(f"{count} {state}" for state, count in counts.items())
     text = f"{plan.name}: {len(trials)} of {plan.study.trials} trials ({parts or 'none yet'})"
-    best = storage.find_best(study)
-    if best:
+    with suppress(InputError):
+        best = storage.find_best(study)
         text += f", best {plan.study.objective} {best.value:.4f} in trial {best.number}"
     return text
