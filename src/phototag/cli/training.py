@@ -48,8 +48,9 @@ def import_(
 ) -> None:
     """Import photos and labels.
 
-    Writes a zip or folder and sets data.raw of params.yaml to it. SOURCE may be numbered photos with label files, one folder per label, COCO instances, a Label
-    Studio export, a Hugging Face ImageFolder, or a CSV of labels, of tags, or of 0 and 1.
+    Writes a zip or folder and sets data.raw of params.yaml to it. SOURCE may be numbered photos
+    with label files, one folder per label, COCO instances, a Label Studio export, a Hugging Face
+    ImageFolder, or a CSV of labels, of tags, or of 0 and 1.
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions
@@ -106,7 +107,8 @@ def recipe(
 ) -> None:
     """Write a recipe into params.yaml.
 
-    Prints the difference. Values that no recipe sets (data, split, seed, evaluate, ...) are not changed.
+    Prints the difference. Values that no recipe sets (data, split, seed, evaluate, ...) are not
+    changed.
     """
     from phototag.experiments import recipes
 
@@ -180,7 +182,8 @@ def tune(
 ) -> None:
     """Search hyperparameters with Optuna.
 
-    Each trial is a DVC experiment and an MLflow run. The same command resumes a study that was stopped.
+    Each trial is a DVC experiment and an MLflow run. The same command resumes a study that was
+    stopped.
     """
     from phototag.search import studies, tuning
 
