@@ -1,7 +1,8 @@
 """The import formats, and the choice of the format of a source.
 
-To add a format, write a module with the functions `recognize` and `read`, add a row to `FORMATS`,
-and add the name of the format to `SourceFormat` in cli/training.py.
+To add a format, write a module with the functions `recognize` and `read`, and add the format to
+`FORMATS`, to `SourceFormat` in cli/training.py, to docs/reference/import.md and to the test sources
+in tests/e2e/sources.py.
 """
 
 from collections.abc import Callable, Sequence
