@@ -9,17 +9,17 @@ from tqdm import tqdm
 from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.dataset.manifest import check_labels, keep
-from phototag.verification.corrections import add_correction_remarks, apply_answers, read_answers
+from phototag.verification.corrections import apply_answers, read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
 from phototag.verification.labels import find_invalid_names, image_number, read_labels
 from phototag.verification.layout import find_layout
 from phototag.verification.ledger import build_manifest, write_manifest
+from phototag.verification.listing import read_source_groups
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
 from phototag.verification.problems import check_problems
 from phototag.verification.report import list_rejected, write_verification_report
-from phototag.verification.source_groups import read_source_groups
 
 from . import run
 
@@ -56,8 +56,7 @@ def main() -> None:
     save_decode_cache(cache, key, names, photos, IMAGES)
     images = np.load(IMAGES, mmap_mode="r")
 
-    changes, not_applied = apply_answers(labels.targets, photos, answers, str(CORRECTIONS))
-    photos = add_correction_remarks(photos, changes)
+    photos, not_applied = apply_answers(labels.targets, photos, answers, str(CORRECTIONS))
     manifest = build_manifest(names, photos, labels.targets, source_groups)
     kept = keep(manifest)
     manifest.loc[manifest["decision"] != "rejected", "duplicate_group"] = group_duplicates(
@@ -67,7 +66,7 @@ def main() -> None:
 
     problems = [*list_rejected(manifest), *labels.problems, *not_applied]
     report = Path("reports/resize")
-    write_verification_report(report, manifest, problems, images, layout.system_files, changes)
+    write_verification_report(report, manifest, problems, images, layout.system_files)
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

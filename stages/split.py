@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.base.files import replace_file
+from phototag.base.files import write_table
 from phototag.base.params import read_params
 from phototag.dataset.groups import gather_groups
 from phototag.dataset.manifest import SPLITS, label_names, label_targets, read_kept
@@ -33,9 +33,8 @@ def main() -> None:
         print(f"warning: {message}", file=sys.stderr)
     split = np.array(SPLITS)[assigned]
     splits = pd.DataFrame({"image": manifest["file"], "split": split, "group": groups})
-    for path, table in (("data/splits.csv", splits), ("reports/split/rates.csv", rates)):
-        with replace_file(Path(path)) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+    write_table(Path("data/splits.csv"), splits)
+    write_table(Path("reports/split/rates.csv"), rates)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from phototag.dataset.dataset import Dataset, read_batch, read_datasets
 from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
 from phototag.network.weights import load_model
-from phototag.synthetic.dataset import LABELS, draw_image
+from phototag.synthetic.dataset import LABELS
+from phototag.synthetic.scene import draw_scene
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -97,7 +98,6 @@ def test_a_scene_with_nothing_in_it_gets_no_label(trained: Trained) -> None:
 
 def predict_scenes(trained: Trained, labels: set[str]) -> np.ndarray:
     """Draw 20 photos that no split holds, and return the decisions on them."""
-    targets = np.array([label in labels for label in LABELS], np.uint8)
-    scenes = [draw_image(targets, np.random.default_rng(seed)) for seed in range(20)]
+    scenes = [draw_scene(labels, np.random.default_rng(seed), 128) for seed in range(20)]
     pixels = np.stack([np.asarray(scene.convert("RGB")) for scene in scenes])
     return trained.predict(torch.from_numpy(pixels).permute(0, 3, 1, 2)) >= trained.thresholds

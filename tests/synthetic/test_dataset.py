@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from phototag.base.errors import InputError
-from phototag.synthetic.dataset import LABELS, draw_image, draw_targets, write_dataset
+from phototag.synthetic.dataset import LABELS, draw_labels, write_dataset
+from phototag.synthetic.scene import draw_scene
 from phototag.verification.labels import read_labels
 from phototag.verification.layout import find_layout
 
@@ -23,15 +24,16 @@ def test_same_seed_gives_same_bytes_for_any_number_of_jobs(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
-def test_written_label_files_equal_the_sampled_targets(tmp_path: Path) -> None:
+def test_written_label_files_equal_the_sampled_labels(tmp_path: Path) -> None:
     write_dataset(tmp_path / "set", 30, seed=1, n_jobs=1)
     layout = find_layout(tmp_path / "set")
     names = [f"images/im{number}.jpg" for number in range(1, 31)]
     assert sorted(layout.images) == sorted(names)
     read = read_labels(tmp_path / "set", layout.annotations, names).targets
     assert list(read) == list(LABELS)
-    expected = draw_targets(30, np.random.default_rng(1))
-    assert np.array_equal(np.stack(list(read.values()), axis=1), expected)
+    rng = np.random.default_rng(1)
+    for row in range(30):
+        assert {label for label, column in read.items() if column[row]} == draw_labels(rng)
     assert {Image.open(tmp_path / "set" / name).size for name in names} == {(128, 128)}
 
 
@@ -43,7 +45,9 @@ def test_some_images_are_grayscale(tmp_path: Path) -> None:
 
 
 def test_label_rates_and_co_occurrences_match_the_real_data() -> None:
-    targets = draw_targets(20_000, np.random.default_rng(0)).astype(bool)
+    rng = np.random.default_rng(0)
+    drawn = [draw_labels(rng) for _ in range(20_000)]
+    targets = np.array([[label in labels for label in LABELS] for labels in drawn])
     rate = dict(zip(LABELS, targets.mean(axis=0), strict=True))
     expected = {"people": 0.32, "female": 0.161, "male": 0.149, "portrait": 0.156}
     expected |= {"clouds": 0.055, "flower": 0.038, "night": 0.03, "tree": 0.026}
@@ -66,12 +70,10 @@ def test_label_rates_and_co_occurrences_match_the_real_data() -> None:
 @pytest.mark.parametrize("label", LABELS)
 def test_each_label_changes_the_image(label: str) -> None:
     for seed in range(20):
-        targets = np.array([name == label for name in LABELS], np.uint8)
-        if label in ("female", "male", "baby", "portrait"):
-            targets[LABELS.index("people")] = 1
-        shown = draw_image(targets, np.random.default_rng(seed), size=64)
+        people = {"people"} if label in ("female", "male", "baby", "portrait") else set()
+        shown = draw_scene({label} | people, np.random.default_rng(seed), 64)
         assert (shown.mode, shown.size) == ("RGB", (64, 64))
-        empty = draw_image(np.zeros(14, np.uint8), np.random.default_rng(seed), size=64)
+        empty = draw_scene(set(), np.random.default_rng(seed), 64)
         assert np.abs(np.asarray(shown, int) - np.asarray(empty, int)).mean() > 1
 
 

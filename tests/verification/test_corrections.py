@@ -11,7 +11,6 @@ from phototag.decoding.photos import Photo
 from phototag.verification.corrections import (
     COLUMNS,
     Answer,
-    add_correction_remarks,
     apply_answers,
     latest_answers,
     read_answers,
@@ -103,23 +102,21 @@ def test_last_answers_are_applied_to_all_files_with_the_same_content() -> None:
         make("unsure", sha256="b"),
         make("no", label="dog"),
     )
-    changes, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
+    photos, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
     assert problems == []
     assert targets["cat"].tolist() == [1, UNKNOWN, 0, 1]
     assert targets["dog"].tolist() == [0, 1, 0, 0]
     # An answer that equals the label files is not a change.
-    found = [(change.photo, change.label, change.answer) for change in changes]
-    assert found == [(0, "cat", "yes"), (1, "dog", "yes"), (1, "cat", "unsure")]
-    reasons = [photo.reason for photo in add_correction_remarks(PHOTOS, changes)]
     corrected = "grayscale; corrected: dog yes, cat unsure"
+    reasons = [photo.reason for photo in photos]
     assert reasons == ["corrected: cat yes", corrected, "truncated", ""]
 
 
 def test_answer_without_a_photo_or_label_is_noted_and_changes_nothing() -> None:
     targets = columns(cat=[0, 1, 0, 0])
     answers = numbered(make(label="owl"), make(sha256="old"), make(sha256="c", file="im3.jpg"))
-    changes, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
-    assert (changes, targets["cat"].tolist()) == ([], [0, 1, 0, 0])
+    photos, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
+    assert (photos, targets["cat"].tolist()) == (PHOTOS, [0, 1, 0, 0])
     assert [(problem.place, problem.text, problem.action) for problem in problems] == [
         (f"c.csv:{line}", f"answer not applied: {what}", "noted")
         for line, what in (

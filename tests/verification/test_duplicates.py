@@ -6,7 +6,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from phototag.decoding.perceptual_hash import perceptual_hash
-from phototag.synthetic.dataset import draw_image, draw_targets
+from phototag.synthetic.dataset import draw_labels
+from phototag.synthetic.scene import draw_scene
 from phototag.verification.duplicates import group_duplicates, near_pairs
 
 BITS = 8
@@ -20,7 +21,7 @@ def distance(a: str, b: str) -> int:
 def photos() -> list[Image.Image]:
     """40 synthetic images of 128 pixels."""
     rng = np.random.default_rng(0)
-    return [draw_image(row, rng) for row in draw_targets(40, rng)]
+    return [draw_scene(draw_labels(rng), rng, 128) for _ in range(40)]
 
 
 def stack(images: list[Image.Image]) -> np.ndarray:

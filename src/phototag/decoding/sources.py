@@ -50,6 +50,14 @@ def read_file(source: Path, name: str) -> bytes:
         raise InputError(f"unreadable: {' '.join(reason.split())}") from None
 
 
+def read_named_file(source: Path, name: str) -> bytes:
+    """Read a file as `read_file`; the message of an error names the file."""
+    try:
+        return read_file(source, name)
+    except InputError as error:
+        raise InputError(f"{source / name}: {error}; fix or remove the file") from None
+
+
 def read_path(path: Path) -> bytes:
     """Read a file that the user named, following all links.
 

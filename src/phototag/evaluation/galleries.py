@@ -15,7 +15,8 @@ from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import sigmoid
-from phototag.pages.figures import colormaps, data_uri
+from phototag.pages.figures import colormaps
+from phototag.pages.html import data_uri
 
 MAX_EXAMPLES = 6  # photos of each kind per label
 MAX_LABELS = 30  # labels that get a gallery

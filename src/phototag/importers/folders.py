@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
+from phototag.decoding.sources import read_named_file
 from phototag.importers import numbered
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label, read_member
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.labels import image_number
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -49,7 +50,7 @@ def read(source: Source) -> SourceDataset:
     }
     same_bytes: dict[str, list[str]] = {}
     for name in tqdm(folders, "compare", disable=None):
-        digest = hashlib.sha256(read_member(source.path, name)).hexdigest()
+        digest = hashlib.sha256(read_named_file(source.path, name)).hexdigest()
         same_bytes.setdefault(digest, []).append(name)
     photos = []
     several = 0

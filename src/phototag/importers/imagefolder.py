@@ -12,7 +12,8 @@ from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_member
+from phototag.decoding.sources import read_named_file
+from phototag.importers.source import Source, SourceDataset, SourcePhoto
 from phototag.importers.tables import (
     DESCRIPTIONS,
     FILE_COLUMNS,
@@ -56,7 +57,7 @@ def read(source: Source) -> SourceDataset:
             raise InputError(
                 f"{root / other} and {name} may both describe the photos: pass one as SOURCE"
             )
-        data, options = read_member(root, name), source.options
+        data, options = read_named_file(root, name), source.options
         if path.suffix == ".csv":
             table = read_listing(data, str(path))
         else:

@@ -4,22 +4,24 @@ This is the layout of the course, of MIRFLICKR-25000, and of the result of `phot
 """
 
 import codecs
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import check_labels
-from phototag.decoding.sources import list_files
+from phototag.decoding.sources import list_files, read_named_file
 from phototag.decoding.system_files import split_system_files
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, read_member
+from phototag.importers.source import Source, SourceDataset, SourcePhoto
 from phototag.verification.labels import (
     find_invalid_names,
     image_number,
-    is_photo_metadata,
     normalize,
     parse_label_file,
 )
 
+# MIRFLICKR has text files with the metadata of single photos; they may begin with a number.
+_METADATA = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
 STRICT = "_r1"  # MIRFLICKR's suffix of label files that list only clear cases
 
 
@@ -28,7 +30,7 @@ def recognize(source: Source) -> bool:
     names = source.names or ()
     if all(image_number(name) is None for name in names):
         return False
-    texts = [name for name in names if _is_text(name) and not is_photo_metadata(name)]
+    texts = [name for name in names if _is_text(name) and not _is_photo_metadata(name)]
     given = source.options.annotations is not None
     return given or any(_is_label_file(source.path, name) for name in texts)
 
@@ -70,7 +72,7 @@ def _find_label_files(
     unknown = _list_in_folder(texts, "unknown") if annotations else set()
     label_files = annotations or texts
     _note_skipped(notes, "texts outside of annotations/", texts - label_files - unknown)
-    about_photos = {name for name in label_files if is_photo_metadata(name)}
+    about_photos = {name for name in label_files if _is_photo_metadata(name)}
     _note_skipped(notes, "texts about single photos", about_photos)
     prose = {name for name in label_files - about_photos if not _is_label_file(source, name)}
     _note_skipped(notes, "texts that do not start with an image number", prose)
@@ -120,6 +122,11 @@ def _read_label_files(
     return [frozenset(labels[number]) for number in numbers]
 
 
+def _is_photo_metadata(name: str) -> bool:
+    """Return whether a text file describes one photo, such as im1.txt or meta/tags/tags1.txt."""
+    return _METADATA.fullmatch(name) is not None or image_number(name) is not None
+
+
 def _is_label_file(source: Path, name: str) -> bool:
     """Return whether a text is empty (a label without photos) or starts with a number."""
     words = _read_text(source, name).split(maxsplit=1)
@@ -127,7 +134,7 @@ def _is_label_file(source: Path, name: str) -> bool:
 
 
 def _read_text(source: Path, name: str) -> str:
-    data = read_member(source, name)
+    data = read_named_file(source, name)
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     return data.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
 

@@ -13,9 +13,9 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from phototag.base.errors import InputError
 from phototag.base.params import describe_validation_error
 from phototag.dataset.manifest import check_labels
-from phototag.decoding.sources import read_file
+from phototag.decoding.sources import read_named_file
 from phototag.decoding.system_files import is_system_file
-from phototag.verification.labels import is_photo_metadata, normalize
+from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, decode_text, read_listing
 
 Nested = Literal["all", "outer", "inner"]
@@ -74,7 +74,7 @@ class Source:
     def data(self) -> bytes:
         """The content of the file that lists photos."""
         file = self.path.resolve()  # a link to a file in another folder is allowed
-        return read_member(file.parent, file.name)
+        return read_named_file(file.parent, file.name)
 
     @cached_property
     def text(self) -> str:
@@ -222,23 +222,10 @@ def check_label(label: str, location: object) -> str:
     label = normalize(label).strip()
     file = f"{label}.txt"
     too_long = len(label.encode(errors="replace")) > MAX_LABEL_BYTES
-    reserved = is_system_file(file) or is_photo_metadata(file)
-    if not label or too_long or reserved or _FORBIDDEN.search(label):
+    if not label or too_long or is_system_file(file) or _FORBIDDEN.search(label):
         raise InputError(f"{location}: label {label[:40]!r} cannot be a file name: rename it")
     try:
         check_labels([label])
     except InputError as error:
         raise InputError(f"{location}: {error}") from None
     return label
-
-
-def read_member(source: Path, name: str) -> bytes:
-    """Read a file of a folder or zip.
-
-    Raises:
-        InputError: The file cannot be read; the message names it.
-    """
-    try:
-        return read_file(source, name)
-    except InputError as error:
-        raise InputError(f"{source / name}: {error}; fix or remove the file") from None

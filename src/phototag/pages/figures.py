@@ -1,6 +1,5 @@
 """Style of all figures. No other module imports Matplotlib directly."""
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phototag.base.files import replace_file
+from phototag.pages.html import data_uri
 
 # Notebooks set MPLBACKEND for every process they start. Matplotlib cannot be imported if that
 # backend is not installed, and figures that are saved to files need no interactive backend.
@@ -74,11 +74,6 @@ def save_figure(figure: Figure, path: Path) -> str:
         # Without the version of Matplotlib in the metadata, equal figures have equal bytes.
         figure.savefig(temporary, metadata={"Software": None})
     return data_uri(path.read_bytes(), "image/png")
-
-
-def data_uri(data: bytes, media_type: str) -> str:
-    """Return a data URI, which embeds an image in a page."""
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def shorten_name(name: str) -> str:

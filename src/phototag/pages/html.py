@@ -1,5 +1,6 @@
 """HTML pages that need no other file."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,8 @@ def write_page(path: Path, package: str, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     write_text(path, environment.get_template(template).render(values))
+
+
+def data_uri(data: bytes, media_type: str) -> str:
+    """Return a data URI, which embeds an image in a page."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

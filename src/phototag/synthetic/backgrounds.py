@@ -29,9 +29,9 @@ def paint_outdoors(canvas: Canvas) -> float:
     """Paint sky and ground, sometimes with hills, mountains or houses; return the horizon."""
     horizon = canvas.uniform(0.38, 0.72)
     sky = canvas.pick(*SKIES)
-    canvas.gradient(shade(sky, canvas.uniform(0.7, 1.0)), shade(sky, 1.15), (0, 0, 1, horizon))
+    canvas.gradient(shade(sky, canvas.uniform(0.7, 1.0)), shade(sky, 1.15), 0, horizon)
     ground = canvas.pick(*GREENS, (150, 140, 126), (196, 176, 134), (110, 106, 104))
-    canvas.gradient(shade(ground, 1.1), shade(ground, canvas.uniform(0.6, 0.9)), (0, horizon, 1, 1))
+    canvas.gradient(shade(ground, 1.1), shade(ground, canvas.uniform(0.6, 0.9)), horizon, 1)
     match int(canvas.rng.integers(4)):
         case 0:
             paint_ridge(canvas, horizon, canvas.uniform(0.08, 0.3), jagged=True)
@@ -75,8 +75,8 @@ def paint_indoors(canvas: Canvas) -> float:
     wall = canvas.pick(
         (206, 192, 172), (150, 160, 168), (170, 120, 100), (110, 120, 110), (92, 80, 84)
     )
-    canvas.gradient(shade(wall, 1.1), shade(wall, canvas.uniform(0.6, 0.95)), (0, 0, 1, floor))
-    canvas.gradient(canvas.colour(60, 180), canvas.colour(40, 140), (0, floor, 1, 1))
+    canvas.gradient(shade(wall, 1.1), shade(wall, canvas.uniform(0.6, 0.95)), 0, floor)
+    canvas.gradient(canvas.colour(60, 180), canvas.colour(40, 140), floor, 1)
     for _ in range(int(canvas.rng.integers(0, 4))):
         x, y = canvas.uniform(0, 0.85), canvas.uniform(0.02, floor - 0.25)
         width, height = canvas.uniform(0.1, 0.3), canvas.uniform(0.1, 0.3)
@@ -87,7 +87,7 @@ def paint_indoors(canvas: Canvas) -> float:
 
 def paint_studio(canvas: Canvas) -> float:
     """Paint a blurred backdrop; return the height of the table."""
-    canvas.gradient(canvas.colour(), canvas.colour(), (0, 0, 1, 1))
+    canvas.gradient(canvas.colour(), canvas.colour(), 0, 1)
     for _ in range(int(canvas.rng.integers(0, 9))):
         radius = canvas.uniform(0.05, 0.3)
         canvas.ellipse(canvas.uniform(0, 1), canvas.uniform(0, 1), radius, radius, canvas.colour())
@@ -100,10 +100,10 @@ def paint_sea(canvas: Canvas) -> float:
     """Paint sky, water with horizontal waves, and sometimes a beach; return the beach."""
     horizon = canvas.uniform(0.3, 0.55)
     sky = canvas.pick(*SKIES)
-    canvas.gradient(shade(sky, 0.85), shade(sky, 1.15), (0, 0, 1, horizon))
+    canvas.gradient(shade(sky, 0.85), shade(sky, 1.15), 0, horizon)
     shore = canvas.uniform(0.7, 1.02)
     water = canvas.pick((46, 96, 140), (70, 130, 140), (120, 134, 146), (150, 120, 110))
-    canvas.gradient(shade(water, 1.15), shade(water, 0.8), (0, horizon, 1, shore))
+    canvas.gradient(shade(water, 1.15), shade(water, 0.8), horizon, shore)
     for depth in np.linspace(0.05, 1, int(canvas.rng.integers(7, 14))):
         y = horizon + (shore - horizon) * float(depth) ** 1.5
         x = canvas.uniform(-0.3, 0.3)
@@ -115,7 +115,7 @@ def paint_sea(canvas: Canvas) -> float:
             )
             x += length + canvas.uniform(0.03, 0.3)
     sand = canvas.pick((214, 194, 150), (180, 160, 128), (120, 112, 104))
-    canvas.gradient(sand, shade(sand, 0.8), (0, shore, 1, 1))
+    canvas.gradient(sand, shade(sand, 0.8), shore, 1)
     return min(shore + 0.1, 0.95)
 
 

@@ -9,11 +9,11 @@ raised to about 2 % of the images, so that 2 000 images contain about 40 of each
 """
 
 import shutil
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
@@ -25,22 +25,11 @@ LABELS = (
 )
 GRAYSCALE = 0.015  # share of images saved in grayscale
 CHUNK = 50  # images per task
+SIZE = 128  # image side in pixels
 
 
-def draw_targets(num_images: int, rng: np.random.Generator) -> np.ndarray:
-    """Sample the labels of each image.
-
-    Returns:
-        0/1, uint8 [num_images, 14], in the order of `LABELS`.
-    """
-    targets = np.zeros((num_images, len(LABELS)), np.uint8)
-    for row in targets:
-        for label in _draw_labels(rng):
-            row[LABELS.index(label)] = 1
-    return targets
-
-
-def _draw_labels(rng: np.random.Generator) -> set[str]:
+def draw_labels(rng: np.random.Generator) -> set[str]:
+    """Sample the labels of one image."""
     labels: set[str] = set()
     if rng.random() < 0.32:
         labels.add("people")
@@ -71,21 +60,6 @@ def _draw_labels(rng: np.random.Generator) -> set[str]:
     return labels
 
 
-def draw_image(targets: np.ndarray, rng: np.random.Generator, size: int = 128) -> Image.Image:
-    """Draw a scene that shows exactly these labels.
-
-    Args:
-        targets: 0/1 [14], in the order of `LABELS`.
-        rng: Source of all other random choices.
-        size: Image side in pixels.
-
-    Returns:
-        An RGB image of `size` x `size`.
-    """
-    labels = {label for label, target in zip(LABELS, targets, strict=True) if target}
-    return draw_scene(labels, rng, size)
-
-
 def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> None:
     """Write the dataset: `images/imN.jpg` and `annotations/CLASS.txt`, N from 1.
 
@@ -103,18 +77,19 @@ def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) ->
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: remove it or name another folder")
-    targets = draw_targets(num_images, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    drawn = [draw_labels(rng) for _ in range(num_images)]
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "images").mkdir(parents=True)
     (temporary / "annotations").mkdir()
     starts = range(0, num_images, CHUNK)
     parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    tasks = (delayed(_write_images)(temporary, targets, start, seed) for start in starts)
+    tasks = (delayed(_write_images)(temporary, drawn, start, seed) for start in starts)
     for _ in tqdm(parallel(tasks), "sample", len(starts), unit=f"{CHUNK} images", disable=None):
         pass
-    for column, label in enumerate(LABELS):
-        numbers = np.flatnonzero(targets[:, column]) + 1
+    for label in LABELS:
+        numbers = [number for number, labels in enumerate(drawn, start=1) if label in labels]
         text = "".join(f"{number}\n" for number in numbers)
         (temporary / "annotations" / f"{label}.txt").write_text(text, encoding="ascii")
     if folder.exists():
@@ -122,10 +97,10 @@ def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) ->
     temporary.rename(folder)
 
 
-def _write_images(folder: Path, targets: np.ndarray, start: int, seed: int) -> None:
-    for number, row in enumerate(targets[start : start + CHUNK], start=start + 1):
+def _write_images(folder: Path, drawn: Sequence[Set[str]], start: int, seed: int) -> None:
+    for number, labels in enumerate(drawn[start : start + CHUNK], start=start + 1):
         rng = np.random.default_rng([seed, number])
-        image = draw_image(row, rng)
+        image = draw_scene(labels, rng, SIZE)
         if rng.random() < GRAYSCALE:
             image = image.convert("L")
         image.save(folder / "images" / f"im{number}.jpg", quality=90)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from phototag.synthetic.canvas import GREENS, HAIR, SKIN, Canvas, Colour, shade
+from phototag.synthetic.canvas import GREENS, HAIR, SKIN, Canvas, Colour, Point, shade
 
 
 def draw_clouds(canvas: Canvas, ground: float) -> None:
@@ -17,10 +17,8 @@ def draw_clouds(canvas: Canvas, ground: float) -> None:
         for lift, factor in ((0.0, 0.86), (-0.16, 1.0)):
             for place in np.linspace(-1, 1, 7):
                 radius = size * (0.5 - 0.3 * abs(place)) * canvas.uniform(0.75, 1.15)
-                cy = y + size * lift - radius * 0.5
-                canvas.ellipse(
-                    x + size * float(place), cy, radius * 1.1, radius, shade(tone, factor)
-                )
+                cx, cy = x + size * float(place), y + size * lift - radius * 0.5
+                canvas.ellipse(cx, cy, radius * 1.1, radius, shade(tone, factor))
 
 
 def draw_tree(canvas: Canvas, ground: float) -> None:
@@ -48,12 +46,7 @@ def draw_tree(canvas: Canvas, ground: float) -> None:
 
 
 def draw_branch(
-    canvas: Canvas,
-    foot: tuple[float, float],
-    angle: float,
-    length: float,
-    width: float,
-    bark: Colour,
+    canvas: Canvas, foot: Point, angle: float, length: float, width: float, bark: Colour
 ) -> None:
     """Draw a bare branch and, recursively, its side branches."""
     tip = (foot[0] + length * math.cos(angle), foot[1] + length * math.sin(angle))
@@ -73,25 +66,19 @@ def draw_car(canvas: Canvas, ground: float) -> None:
     front = canvas.uniform(0.15, 0.3)
     wheel = width * 0.095
     canvas.ellipse(x + width / 2, foot, width * 0.52, 0.02, (30, 30, 32))
-    canvas.polygon(
-        [
-            (x + width * (front - 0.08), foot - high - wheel),
-            (x + width * (front + 0.06), foot - high - roof - wheel * 0.6),
-            (x + width * 0.76, foot - high - roof - wheel * 0.6),
-            (x + width * 0.9, foot - high - wheel),
-        ],
-        paint,
-    )
+    top, sill = foot - high - roof - wheel * 0.6, foot - high - wheel
+    cabin = [(x + width * (front - 0.08), sill), (x + width * (front + 0.06), top)]
+    cabin += [(x + width * 0.76, top), (x + width * 0.9, sill)]
+    canvas.polygon(cabin, paint)
     for left, right in ((front + 0.06, 0.5), (0.53, 0.76)):
         pane = (x + width * left, foot - high - roof * 0.85 - wheel * 0.6)
         canvas.box((*pane, x + width * right, foot - high - wheel * 0.7), glass, 0.01)
-    canvas.box((x, foot - high - wheel, x + width, foot - wheel * 0.7), paint, width * 0.06)
+    canvas.box((x, sill, x + width, foot - wheel * 0.7), paint, width * 0.06)
     canvas.box((x, foot - wheel * 1.6, x + width * 0.05, foot - wheel * 1.1), (250, 240, 190))
     for place in (0.2, 0.8):
-        canvas.ellipse(x + width * place, foot - wheel * 0.7, wheel, wheel, (24, 24, 26))
-        canvas.ellipse(
-            x + width * place, foot - wheel * 0.7, wheel * 0.5, wheel * 0.5, (170, 170, 176)
-        )
+        tyre = canvas.at(x + width * place, foot - wheel * 0.7, wheel)
+        tyre.ellipse(0, 0, 1, 1, (24, 24, 26))
+        tyre.ellipse(0, 0, 0.5, 0.5, (170, 170, 176))
 
 
 def draw_dog(canvas: Canvas, ground: float) -> None:
@@ -100,26 +87,22 @@ def draw_dog(canvas: Canvas, ground: float) -> None:
     foot = max(min(0.95, ground + canvas.uniform(0.08, 0.22)), size * 1.35)
     x = canvas.uniform(0.35, 0.65)
     way = 1 if canvas.chance(0.5) else -1
-    coat = canvas.pick(
-        (150, 104, 62), (60, 50, 46), (214, 190, 150), (240, 236, 230), (120, 110, 104)
-    )
-    dark = shade(coat, 0.65)
+    coats = (150, 104, 62), (60, 50, 46), (214, 190, 150), (240, 236, 230), (120, 110, 104)
+    coat = canvas.pick(*coats)
     back = foot - size * 0.75
     for place in (-0.42, -0.3, 0.25, 0.37):
         leg = x + way * size * place
         canvas.box((leg - size * 0.05, back, leg + size * 0.05, foot), shade(coat, 0.85), 0.01)
-    canvas.ellipse(x, back, size * 0.52, size * 0.22, coat)
-    tail = [(x - way * size * 0.48, back - size * 0.05), (x - way * size * 0.75, back - size * 0.4)]
-    canvas.line(tail, coat, size * 0.08)
-    hx, hy = x + way * size * 0.55, back - size * 0.3
-    canvas.line([(x + way * size * 0.35, back), (hx, hy)], coat, size * 0.22)
-    canvas.ellipse(hx, hy, size * 0.2, size * 0.18, coat)
-    canvas.ellipse(hx + way * size * 0.2, hy + size * 0.06, size * 0.14, size * 0.09, coat)
-    canvas.ellipse(
-        hx + way * size * 0.32, hy + size * 0.03, size * 0.04, size * 0.035, (20, 18, 18)
-    )
-    canvas.ellipse(hx - way * size * 0.12, hy + size * 0.05, size * 0.08, size * 0.19, dark)
-    canvas.ellipse(hx + way * size * 0.06, hy - size * 0.05, size * 0.03, size * 0.03, (20, 18, 18))
+    body = canvas.at(x, back, size, way)
+    body.ellipse(0, 0, 0.52, 0.22, coat)
+    body.line([(-0.48, -0.05), (-0.75, -0.4)], coat, 0.08)
+    body.line([(0.35, 0), (0.55, -0.3)], coat, 0.22)
+    head = canvas.at(x + way * size * 0.55, back - size * 0.3, size, way)
+    head.ellipse(0, 0, 0.2, 0.18, coat)
+    head.ellipse(0.2, 0.06, 0.14, 0.09, coat)
+    head.ellipse(0.32, 0.03, 0.04, 0.035, (20, 18, 18))
+    head.ellipse(-0.12, 0.05, 0.08, 0.19, shade(coat, 0.65))
+    head.ellipse(0.06, -0.05, 0.03, 0.03, (20, 18, 18))
 
 
 def draw_bird(canvas: Canvas, ground: float) -> None:
@@ -139,34 +122,21 @@ def draw_bird(canvas: Canvas, ground: float) -> None:
         perch = y + size * 0.75
         canvas.line([(0, perch + 0.03), (1, perch - 0.03)], canvas.pick((96, 70, 48)), 0.03)
         canvas.line([(x, y), (x, perch)], beak, 0.015)
-        tail = (x - way * size * 1.3, y + size * 0.5)
-        canvas.polygon(
-            [(x - way * size * 0.3, y - size * 0.2), tail, (x, y + size * 0.4)], shade(plumage, 0.7)
-        )
-        canvas.ellipse(x, y, size * 0.6, size * 0.45, plumage)
-        canvas.ellipse(
-            x - way * size * 0.12, y + size * 0.03, size * 0.4, size * 0.22, shade(plumage, 0.75)
-        )
-    hx, hy = x + way * size * 0.5, y - size * 0.3
-    canvas.ellipse(hx, hy, size * 0.28, size * 0.26, shade(plumage, 1.1))
-    point = (hx + way * size * 0.6, hy + size * 0.05)
-    canvas.polygon(
-        [
-            (hx + way * size * 0.2, hy - size * 0.1),
-            point,
-            (hx + way * size * 0.2, hy + size * 0.14),
-        ],
-        beak,
-    )
-    canvas.ellipse(hx + way * size * 0.08, hy - size * 0.05, size * 0.05, size * 0.05, (15, 15, 15))
+        body = canvas.at(x, y, size, way)
+        body.polygon([(-0.3, -0.2), (-1.3, 0.5), (0, 0.4)], shade(plumage, 0.7))
+        body.ellipse(0, 0, 0.6, 0.45, plumage)
+        body.ellipse(-0.12, 0.03, 0.4, 0.22, shade(plumage, 0.75))
+    head = canvas.at(x + way * size * 0.5, y - size * 0.3, size, way)
+    head.ellipse(0, 0, 0.28, 0.26, shade(plumage, 1.1))
+    head.polygon([(0.2, -0.1), (0.6, 0.05), (0.2, 0.14)], beak)
+    head.ellipse(0.08, -0.05, 0.05, 0.05, (15, 15, 15))
 
 
 def draw_flower(canvas: Canvas, ground: float) -> None:
     """Draw one large flower, or three to five small ones."""
     several = canvas.chance(0.5)
-    petal = canvas.pick(
-        (220, 60, 80), (240, 200, 60), (190, 110, 200), (245, 240, 240), (240, 140, 60)
-    )
+    petals = (220, 60, 80), (240, 200, 60), (190, 110, 200), (245, 240, 240), (240, 140, 60)
+    petal = canvas.pick(*petals)
     heart = canvas.pick((240, 200, 60), (90, 60, 40))
     for _ in range(int(canvas.rng.integers(3, 6)) if several else 1):
         size = canvas.uniform(0.1, 0.16) if several else canvas.uniform(0.25, 0.38)
@@ -179,12 +149,10 @@ def draw_flower(canvas: Canvas, ground: float) -> None:
             width = size * 1.5 / count
             across = (-math.sin(angle) * width, math.cos(angle) * width)
             along = (math.cos(angle) * size * 0.5, math.sin(angle) * size * 0.5)
+            turns = [(math.cos(t), math.sin(t)) for t in np.linspace(0, 2 * math.pi, 14)]
             ring = [
-                (
-                    px + math.cos(t) * along[0] + math.sin(t) * across[0],
-                    py + math.cos(t) * along[1] + math.sin(t) * across[1],
-                )
-                for t in np.linspace(0, 2 * math.pi, 14)
+                (px + c * along[0] + s * across[0], py + c * along[1] + s * across[1])
+                for c, s in turns
             ]
             canvas.polygon(ring, shade(petal, canvas.uniform(0.85, 1.1)))
         canvas.ellipse(x, y, size * 0.26, size * 0.26, heart)
@@ -196,56 +164,37 @@ def draw_clutter(canvas: Canvas, ground: float) -> None:
     size = canvas.uniform(0.08, 0.3)
     x, foot = canvas.uniform(0.05, 0.95), min(1.0, ground + canvas.uniform(0.02, 0.25))
     colour = canvas.pick(*palette)
+    place = canvas.at(x, foot, size)
     match int(canvas.rng.integers(7)):
         case 0:  # a ball or a fruit
-            canvas.ellipse(x, foot - size, size, size, colour)
-            canvas.ellipse(
-                x - size * 0.3, foot - size * 1.3, size * 0.3, size * 0.3, shade(colour, 1.3)
-            )
+            place.ellipse(0, -1, 1, 1, colour)
+            place.ellipse(-0.3, -1.3, 0.3, 0.3, shade(colour, 1.3))
         case 1:  # a box
-            canvas.box((x - size, foot - size * 1.4, x + size, foot), colour)
-            canvas.box(
-                (x - size, foot - size * 0.8, x + size, foot - size * 0.65), shade(colour, 0.7)
-            )
+            place.box((-1, -1.4, 1, 0), colour)
+            place.box((-1, -0.8, 1, -0.65), shade(colour, 0.7))
         case 2:  # a vase
-            canvas.ellipse(x, foot - size * 0.8, size * 0.65, size * 0.8, colour)
-            canvas.box((x - size * 0.25, foot - size * 2, x + size * 0.25, foot - size), colour)
-            canvas.ellipse(x, foot - size * 2, size * 0.35, size * 0.1, shade(colour, 0.7))
+            place.ellipse(0, -0.8, 0.65, 0.8, colour)
+            place.box((-0.25, -2, 0.25, -1), colour)
+            place.ellipse(0, -2, 0.35, 0.1, shade(colour, 0.7))
         case 3:  # a mug
-            canvas.ellipse(
-                x + size * 0.7, foot - size * 0.7, size * 0.4, size * 0.4, shade(colour, 0.8)
-            )
+            place.ellipse(0.7, -0.7, 0.4, 0.4, shade(colour, 0.8))
             canvas.box((x - size * 0.7, foot - size * 1.4, x + size * 0.7, foot), colour, 0.02)
         case 4:  # a lamp
             canvas.line([(x, foot), (x, foot - size * 2)], (60, 58, 56), 0.02)
-            canvas.polygon(
-                [
-                    (x - size * 0.4, foot - size * 2.6),
-                    (x + size * 0.4, foot - size * 2.6),
-                    (x + size * 0.8, foot - size * 1.8),
-                    (x - size * 0.8, foot - size * 1.8),
-                ],
-                colour,
-            )
+            place.polygon([(-0.4, -2.6), (0.4, -2.6), (0.8, -1.8), (-0.8, -1.8)], colour)
         case 5:  # rocks
             for _ in range(3):
                 cx, radius = x + canvas.uniform(-size, size), canvas.uniform(0.3, 0.8) * size
-                ring = [
-                    (
-                        cx + radius * math.cos(t) * canvas.uniform(0.7, 1.1),
-                        foot - abs(radius * math.sin(t)),
-                    )
-                    for t in np.linspace(0, math.pi, 6)
-                ]
+                ring = []
+                for t in np.linspace(0, math.pi, 6):
+                    across = radius * math.cos(t) * canvas.uniform(0.7, 1.1)
+                    ring.append((cx + across, foot - abs(radius * math.sin(t))))
                 canvas.polygon(ring, shade(colour, canvas.uniform(0.7, 1.1)))
         case _:  # a table or a bench
-            canvas.box((x - size, foot - size * 0.9, x + size, foot - size * 0.7), colour)
+            place.box((-1, -0.9, 1, -0.7), colour)
             for side in (-0.85, 0.85):
-                canvas.line(
-                    [(x + side * size, foot - size * 0.7), (x + side * size, foot)],
-                    shade(colour, 0.7),
-                    0.025,
-                )
+                leg = x + side * size
+                canvas.line([(leg, foot - size * 0.7), (leg, foot)], shade(colour, 0.7), 0.025)
 
 
 def draw_night(canvas: Canvas, lamps: bool) -> None:

@@ -10,53 +10,37 @@ from phototag.synthetic.canvas import HAIR, SKIN, Canvas, shade
 def draw_head(canvas: Canvas, x: float, y: float, size: float, kind: str) -> None:
     """Draw a head; `kind` is female, male, baby or unclear (a hood that hides the face)."""
     skin, hair = canvas.pick(*SKIN), canvas.pick(*HAIR)
+    head = canvas.at(x, y, size)
     if kind == "unclear":
         hood = canvas.colour(30, 200)
-        canvas.ellipse(x, y, size * 0.8, size * 0.98, hood)
-        canvas.ellipse(x, y - size * 0.1, size * 0.6, size * 0.7, shade(hood, 0.8))
+        head.ellipse(0, 0, 0.8, 0.98, hood)
+        head.ellipse(0, -0.1, 0.6, 0.7, shade(hood, 0.8))
         return
     if kind == "female":
-        length = canvas.uniform(1.1, 1.9)
-        canvas.box((x - size, y - size * 0.5, x + size, y + size * length), hair, size * 0.5)
-        canvas.ellipse(x, y - size * 0.35, size, size * 0.85, hair)
-    width = 0.95 if kind == "baby" else 0.72
-    canvas.box(
-        (x - size * 0.28, y + size * 0.5, x + size * 0.28, y + size * 1.35), shade(skin, 0.85)
-    )
-    canvas.ellipse(x, y, size * width, size * (0.9 if kind == "baby" else 0.95), skin)
+        head.box((-1, -0.5, 1, canvas.uniform(1.1, 1.9)), hair, 0.5)
+        head.ellipse(0, -0.35, 1, 0.85, hair)
+    head.box((-0.28, 0.5, 0.28, 1.35), shade(skin, 0.85))
+    head.ellipse(0, 0, *((0.95, 0.9) if kind == "baby" else (0.72, 0.95)), skin)
     if kind == "male":
-        canvas.box(
-            (x - size * 0.74, y - size * 1.05, x + size * 0.74, y - size * 0.5), hair, size * 0.3
-        )
+        head.box((-0.74, -1.05, 0.74, -0.5), hair, 0.3)
         for side in (-1, 1):
-            canvas.ellipse(x + side * size * 0.74, y + size * 0.05, size * 0.12, size * 0.2, skin)
+            head.ellipse(side * 0.74, 0.05, 0.12, 0.2, skin)
         if canvas.chance(0.55):
-            canvas.ellipse(x, y + size * 0.68, size * 0.52, size * 0.36, hair)
+            head.ellipse(0, 0.68, 0.52, 0.36, hair)
     elif kind == "female":
-        fringe = [(x - size * 0.8, y - size * 0.1), (x - size * 0.5, y - size * 0.95)]
-        fringe += [(x + size * 0.5, y - size * 0.95), (x + size * 0.1, y - size * 0.55)]
-        canvas.polygon(fringe, hair)
+        head.polygon([(-0.8, -0.1), (-0.5, -0.95), (0.5, -0.95), (0.1, -0.55)], hair)
     else:
-        canvas.ellipse(x, y - size * 0.88, size * 0.25, size * 0.12, hair)
-    eye = size * (0.14 if kind == "baby" else 0.09)
+        head.ellipse(0, -0.88, 0.25, 0.12, hair)
     for side in (-1, 1):
-        canvas.ellipse(x + side * size * 0.32, y - size * 0.05, eye * 1.3, eye, (245, 245, 245))
-        canvas.ellipse(x + side * size * 0.32, y - size * 0.05, eye * 0.75, eye * 0.9, (40, 30, 26))
+        radius = size * (0.14 if kind == "baby" else 0.09)
+        eye = canvas.at(x + side * size * 0.32, y - size * 0.05, radius)
+        eye.ellipse(0, 0, 1.3, 1, (245, 245, 245))
+        eye.ellipse(0, 0, 0.75, 0.9, (40, 30, 26))
         if kind == "female":
-            lash = (
-                (x + side * size * 0.2, y - size * 0.2),
-                (x + side * size * 0.48, y - size * 0.18),
-            )
-            canvas.line(lash, (30, 22, 20), size * 0.06)
-    canvas.line(
-        [(x, y), (x - size * 0.06, y + size * 0.25), (x + size * 0.04, y + size * 0.27)],
-        shade(skin, 0.7),
-        size * 0.05,
-    )
+            head.line([(side * 0.2, -0.2), (side * 0.48, -0.18)], (30, 22, 20), 0.06)
+    head.line([(0, 0), (-0.06, 0.25), (0.04, 0.27)], shade(skin, 0.7), 0.05)
     lips = canvas.pick((190, 50, 60)) if kind == "female" else shade(skin, 0.62)
-    canvas.ellipse(
-        x, y + size * 0.52, size * (0.24 if kind != "baby" else 0.14), size * 0.085, lips
-    )
+    head.ellipse(0, 0.52, 0.14 if kind == "baby" else 0.24, 0.085, lips)
 
 
 def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
@@ -88,36 +72,22 @@ def draw_figures(canvas: Canvas, kinds: Sequence[str], ground: float) -> None:
         if kind == "female":
             wide = height * 0.24
             for side in (-1, 1):
-                canvas.line(
-                    [(x + side * 0.02, hip), (x + side * 0.02, foot)], canvas.pick(*SKIN), 0.025
-                )
-            skirt = foot - height * 0.2
-            canvas.polygon(
-                [
-                    (x - head * 0.7, neck),
-                    (x + head * 0.7, neck),
-                    (x + wide, skirt),
-                    (x - wide, skirt),
-                ],
-                cloth,
-            )
+                place = x + side * 0.02
+                canvas.line([(place, hip), (place, foot)], canvas.pick(*SKIN), 0.025)
+            dress = [(x - head * 0.7, neck), (x + head * 0.7, neck)]
+            dress += [(x + wide, foot - height * 0.2), (x - wide, foot - height * 0.2)]
+            canvas.polygon(dress, cloth)
         elif kind == "unclear":
             wide = height * 0.14
             canvas.box((x - wide, neck, x + wide, foot), cloth, wide * 0.7)
         else:
             wide = height * 0.15
             for side in (-1, 1):
-                canvas.line(
-                    [(x + side * wide * 0.5, hip), (x + side * wide * 0.6, foot)],
-                    legs,
-                    height * 0.1,
-                )
+                leg = [(x + side * wide * 0.5, hip), (x + side * wide * 0.6, foot)]
+                canvas.line(leg, legs, height * 0.1)
             canvas.box((x - wide, neck, x + wide, hip), cloth, wide * 0.4)
         for side in (-1, 1):
-            hand = (x + side * (height * 0.2), hip + canvas.uniform(-0.12, 0.02))
-            canvas.line(
-                [(x + side * wide * 0.7, neck + head * 0.5), hand],
-                shade(cloth, 0.8),
-                height * 0.055,
-            )
+            arm = [(x + side * wide * 0.7, neck + head * 0.5)]
+            arm.append((x + side * (height * 0.2), hip + canvas.uniform(-0.12, 0.02)))
+            canvas.line(arm, shade(cloth, 0.8), height * 0.055)
         draw_head(canvas, x, foot - height + head, head, kind)

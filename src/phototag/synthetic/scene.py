@@ -9,30 +9,21 @@ from collections.abc import Callable, Set
 import numpy as np
 from PIL import Image, ImageFilter
 
+from phototag.synthetic import objects
 from phototag.synthetic.backgrounds import paint_background
 from phototag.synthetic.canvas import Canvas
-from phototag.synthetic.objects import (
-    draw_bird,
-    draw_car,
-    draw_clouds,
-    draw_clutter,
-    draw_dog,
-    draw_flower,
-    draw_night,
-    draw_tree,
-)
 from phototag.synthetic.people import draw_figures, draw_portrait
 
 SCALE = 2  # scenes are drawn at twice the size and reduced, for smooth edges
 
 # Ordered from back to front.
 PAINTERS: dict[str, Callable[[Canvas, float], None]] = {
-    "clouds": draw_clouds,
-    "tree": draw_tree,
-    "car": draw_car,
-    "dog": draw_dog,
-    "bird": draw_bird,
-    "flower": draw_flower,
+    "clouds": objects.draw_clouds,
+    "tree": objects.draw_tree,
+    "car": objects.draw_car,
+    "dog": objects.draw_dog,
+    "bird": objects.draw_bird,
+    "flower": objects.draw_flower,
 }
 
 
@@ -51,7 +42,7 @@ def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.I
     ground = paint_background(canvas, labels)
     dark = "night" in labels or (not labels and canvas.chance(0.06))
     for _ in range(int(rng.integers(0, 2) if labels else rng.integers(1, 4))):
-        draw_clutter(canvas, ground)
+        objects.draw_clutter(canvas, ground)
     for label, paint in PAINTERS.items():
         if label in labels:
             paint(canvas, ground)
@@ -64,7 +55,7 @@ def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.I
         else:
             draw_figures(canvas, kinds * (2 if canvas.chance(0.3) else 1), ground)
     if dark:
-        draw_night(canvas, lamps="night" in labels)
+        objects.draw_night(canvas, lamps="night" in labels)
     return develop(canvas, size)
 
 

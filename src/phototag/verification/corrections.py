@@ -55,21 +55,6 @@ class Answer:
 COLUMNS = tuple(field.name for field in fields(Answer))
 
 
-@dataclass(frozen=True)
-class Change:
-    """A target that answers changed.
-
-    Attributes:
-        photo: Position of the photo among all source files.
-        label: Label of the target.
-        answer: yes | no | unsure.
-    """
-
-    photo: int
-    label: str
-    answer: str
-
-
 def read_answers(path: Path) -> dict[int, Answer]:
     """Read the corrections file: line number -> answer, the oldest answer first.
 
@@ -108,11 +93,7 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last answer about each photo and label.
-
-    Args:
-        answers: Answers, the oldest first.
-    """
+    """Return the last answer about each photo and label; the oldest answers come first."""
     return {answer.entry: answer for answer in answers}
 
 
@@ -121,7 +102,7 @@ def apply_answers(
     photos: Sequence[Photo],
     answers: Mapping[int, Answer],
     path: str,
-) -> tuple[list[Change], list[Problem]]:
+) -> tuple[list[Photo], list[Problem]]:
     """Write the last answer about each photo and label into the targets, in place.
 
     An answer holds for all files with the same content.
@@ -133,39 +114,33 @@ def apply_answers(
         path: Path of the corrections file, for the problems.
 
     Returns:
-        Targets that changed, and answers that could not be applied.
+        The photos, with a remark such as `corrected: cat yes, dog no` if targets changed; and the
+        answers that could not be applied.
     """
     rows: dict[str, list[int]] = {}
     for row, photo in enumerate(photos):
         if photo.decision != "rejected":
             rows.setdefault(photo.sha256, []).append(row)
-    changes, problems = [], []
+    corrections: dict[int, list[str]] = {}
+    problems = []
     lines = {answer.entry: line for line, answer in answers.items()}
     for entry, answer in latest_answers(answers.values()).items():
+        text, target = f"{answer.label} {answer.answer}", ANSWERS[answer.answer]
         if answer.label not in targets or answer.sha256 not in rows:
             reason = "no photo has this content"
             if answer.label not in targets:
                 reason = "the label is not in data.labels"
-            detail = f"{answer.file}, {answer.label} {answer.answer}: {reason}"
+            detail = f"{answer.file}, {text}: {reason}"
             problems.append(Problem(path, lines[entry], "answer not applied", detail, "noted"))
             continue
         column = targets[answer.label]
         for row in rows[answer.sha256]:
-            if column[row] != ANSWERS[answer.answer]:
-                column[row] = ANSWERS[answer.answer]
-                changes.append(Change(row, answer.label, answer.answer))
-    return changes, problems
-
-
-def add_correction_remarks(photos: Sequence[Photo], changes: Sequence[Change]) -> list[Photo]:
-    """Append a remark such as `corrected: cat yes, dog no` to the reasons of corrected photos."""
-    corrections: dict[int, list[str]] = {}
-    for change in changes:
-        # Semicolons separate remarks.
-        text = f"{change.label} {change.answer}".replace(";", ",")
-        corrections.setdefault(change.photo, []).append(text)
-    remarked = list(photos)
+            if column[row] != target:
+                column[row] = target
+                # Semicolons separate remarks.
+                corrections.setdefault(row, []).append(text.replace(";", ","))
+    corrected = list(photos)
     for row, texts in corrections.items():
         remarks = [photos[row].reason, f"corrected: {', '.join(texts)}"]
-        remarked[row] = replace(photos[row], reason="; ".join(filter(None, remarks)))
-    return remarked
+        corrected[row] = replace(photos[row], reason="; ".join(filter(None, remarks)))
+    return corrected, problems

@@ -100,11 +100,9 @@ def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Both are standardized and flat, so that the dot product of two photos is their correlation.
     """
-    luma = np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
-    # linspace gives areas of nearly equal size if the side is not a multiple of their number.
-    edges = np.linspace(0, len(luma), min(AREAS, len(luma)) + 1).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(luma, edges[:-1], axis=0), edges[:-1], axis=1)
-    means = sums / np.outer(np.diff(edges), np.diff(edges))
+    luma = Image.fromarray(pixels).convert("L").convert("F")
+    side = min(AREAS, len(pixels))
+    means = np.asarray(luma.resize((side, side), Image.Resampling.BOX))
     steps = [np.diff(means, axis=axis).ravel() for axis in (0, 1)]
     return _standardize(means.ravel()), _standardize(np.concatenate(steps))
 

@@ -15,14 +15,12 @@ import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
-from phototag.decoding.sources import read_file
+from phototag.decoding.sources import read_named_file
 from phototag.verification.problems import Problem
 
 # Numbers of up to 18 digits fit into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-# MIRFLICKR has text files with the metadata of single photos; they may begin with a number.
-_METADATA = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,6 @@ def image_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def is_photo_metadata(name: str) -> bool:
-    """Return whether a text file describes one photo, such as im1.txt or meta/tags/tags1.txt."""
-    return _METADATA.fullmatch(name) is not None or image_number(name) is not None
-
-
 def normalize(text: str) -> str:
     """Return text in Unicode's composed form (NFC); macOS writes names in the decomposed form."""
     return unicodedata.normalize("NFC", text)
@@ -62,16 +55,14 @@ def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
 
     All files that share a number are invalid, because a label could mean any of them.
     """
-    numbers = [image_number(name) for name in names]
-    count = Counter(numbers)
-    first = {number: name for name, number in zip(names[::-1], numbers[::-1], strict=True)}
+    count = Counter(image_number(name) for name in names)
     invalid = {}
-    for name, number in zip(names, numbers, strict=True):
+    for name in names:
+        number = image_number(name)
         if number is None:
             invalid[name] = "wrong name: expected imN.jpg with a number N"
         elif count[number] > 1:
-            other = first[number] if first[number] != name else "another file"
-            invalid[name] = f"same number: {number} is also the number of {other}"
+            invalid[name] = f"same number: {count[number]} files have the number {number}"
     return invalid
 
 
@@ -147,20 +138,25 @@ def read_labels(
     targets, num_lines = {}, 0
     for label, path in paths.items():
         column = targets[label] = np.zeros(len(names), np.int8)
-        carried, found = _read_label_file(source, path)
-        num_lines += len(carried) + len(found)
-        problems += [*found, *_mark(column, 1, rows, carried, path)]
-        if label not in unknown_paths:
-            continue
-        unknown_path = unknown_paths[label]
-        undecided, found = _read_label_file(source, unknown_path)
-        num_lines += len(undecided) + len(found)
-        problems += [*found, *_mark(column, UNKNOWN, rows, undecided, unknown_path)]
-        for number in sorted(undecided.keys() & carried.keys())[:1]:
-            raise InputError(
-                f"{source / unknown_path}:{undecided[number]}: im{number} is also on line "
-                f"{carried[number]} of {path}: remove it from one of the files"
-            )
+        carried: dict[int, int] = {}
+        for file, value in ((path, 1), (unknown_paths.get(label), UNKNOWN)):
+            if file is None:
+                continue
+            lines, found = parse_label_file(read_named_file(source, file), file)
+            num_lines += len(lines) + len(found)
+            problems += found
+            for number, line in lines.items():
+                if number in carried:
+                    raise InputError(
+                        f"{source / file}:{line}: im{number} is also on line {carried[number]} of "
+                        f"{path}: remove it from one of the files"
+                    )
+                if number in rows:
+                    column[rows[number]] = value
+                else:
+                    missing_photo = f"im{number}"
+                    problems.append(Problem(file, line, "no such image", missing_photo, "rejected"))
+            carried = lines
     return Labels(targets, problems, num_lines)
 
 
@@ -176,14 +172,11 @@ def _find_label_files(
         wanted: Labels to read in NFC; empty for all.
     """
     problems: list[Problem] = []
-    metadata: list[str] = []
     paths: dict[str, str] = {}
     for name in sorted(files, key=normalize):
         path = PurePosixPath(name)
         label = normalize(path.stem)
-        if is_photo_metadata(name) and label not in wanted:
-            metadata.append(name)
-        elif path.suffix.lower() != ".txt" or path.parent.name.casefold() != folder:
+        if path.suffix.lower() != ".txt" or path.parent.name.casefold() != folder:
             problems.append(Problem(name, 0, "not a label file", "ignored", "noted"))
         elif wanted and label not in wanted:
             problems.append(Problem(name, 0, "unused label file", "not in data.labels", "noted"))
@@ -194,28 +187,4 @@ def _find_label_files(
             )
         else:
             paths[label] = name
-    if metadata:
-        detail = f"{len(metadata)} files ignored"
-        problems.append(Problem(metadata[0], 0, "metadata of single photos", detail, "noted"))
     return paths, problems
-
-
-def _read_label_file(source: Path, name: str) -> tuple[dict[int, int], list[Problem]]:
-    try:
-        data = read_file(source, name)
-    except InputError as error:
-        raise InputError(f"{source / name}: {error}") from None
-    return parse_label_file(data, name)
-
-
-def _mark(
-    column: np.ndarray, value: int, rows: dict[int, list[int]], lines: dict[int, int], name: str
-) -> list[Problem]:
-    """Write a value into the rows of the listed photos; return a problem per missing photo."""
-    problems = []
-    for number, line in lines.items():
-        if number in rows:
-            column[rows[number]] = value
-        else:
-            problems.append(Problem(name, line, "no such image", f"im{number}", "rejected"))
-    return problems

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.errors import InputError
-from phototag.base.files import replace_file
-from phototag.dataset.manifest import DECIDED, check_labels, escape_name, label_names
+from phototag.base.files import write_table
+from phototag.dataset.manifest import DECIDED, escape_name, label_names
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 
@@ -32,10 +32,8 @@ def build_manifest(
         not rejected are the rows of images.npy, in the same order.
 
     Raises:
-        InputError: A label cannot be a column or is unknown for all photos, or all files were
-            rejected.
+        InputError: A label is unknown for all photos, or all files were rejected.
     """
-    check_labels(targets)
     rows: dict[str, Sequence[object]] = {"file": [escape_name(name) for name in names]}
     rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
     rows["reason"] = [escape_name(photo.reason) for photo in photos]  # may hold a file name
@@ -59,6 +57,4 @@ def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
     """Write the manifest as CSV, unknown targets as empty cells."""
     labels = label_names(manifest)
     partly = [label for label in labels if (manifest[label] == UNKNOWN).any()]
-    manifest = manifest.replace(dict.fromkeys(partly, UNKNOWN), "")
-    with replace_file(path) as temporary:
-        manifest.to_csv(temporary, index=False, lineterminator="\n")
+    write_table(path, manifest.replace(dict.fromkeys(partly, UNKNOWN), ""))

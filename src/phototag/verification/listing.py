@@ -1,11 +1,14 @@
-"""Reader of CSV files that people write by hand or with a spreadsheet."""
+"""Readers of CSV files that people write by hand or with a spreadsheet, and of sources.csv."""
 
 import codecs
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from phototag.base.errors import InputError
+from phototag.decoding.sources import read_named_file
 from phototag.verification.labels import normalize
 
 SEPARATORS = ",;\t|"
@@ -113,3 +116,29 @@ def read_listing(data: bytes, place: str) -> Listing:
         extra = [cell for cell in cells[len(columns) :] if cell]
         rows.append(Row(line, dict(zip(columns, cells, strict=False)), extra))
     return Listing(columns, titles, rows, separator, header_line)
+
+
+def read_source_groups(source: Path, listing: str | None, names: Sequence[str]) -> list[str]:
+    """Read the user's own group of each photo (photographer, album).
+
+    Args:
+        source: A folder or zip.
+        listing: Path of sources.csv in the source, or None without one. `phototag import` writes
+            it; its columns are file and, optionally, group. Other columns are ignored.
+        names: Photos, [num_photos].
+
+    Returns:
+        Group of each photo, [num_photos], empty for a photo without one.
+
+    Raises:
+        InputError: The file is not a valid CSV file, or its column file is missing.
+    """
+    if listing is None:
+        return [""] * len(names)
+    table = read_listing(read_named_file(source, listing), str(source / listing))
+    if "group" in table.columns and "file" not in table.columns:
+        raise InputError(
+            f"{source / listing}: the column 'file' is missing: name it in the first line"
+        )
+    groups = {row.cells.get("file", ""): row.cells.get("group", "") for row in table.rows}
+    return [groups.get(PurePosixPath(name).name, "") for name in names]

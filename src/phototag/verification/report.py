@@ -11,22 +11,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from phototag.base.files import replace_file, write_json
+from phototag.base.files import write_json, write_table
 from phototag.dataset.manifest import escape_name, keep, label_names, label_targets
-from phototag.dataset.targets import UNKNOWN, all_known, is_known
+from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.decoding.system_files import describe_system_files
 from phototag.pages.escaping import escape_spreadsheet_cells
-from phototag.pages.figures import (
-    BLUE,
-    ORANGE,
-    Figure,
-    data_uri,
-    figure_style,
-    new_figure,
-    save_figure,
-)
-from phototag.pages.html import write_page
-from phototag.verification.corrections import Change
+from phototag.pages.html import data_uri, write_page
 from phototag.verification.problems import Problem
 
 DECISIONS = ("rejected", "converted", "kept")  # in the order of the page
@@ -50,9 +40,8 @@ def write_verification_report(
     problems: Sequence[Problem],
     images: np.ndarray,
     system_files: Sequence[str] = (),
-    changes: Sequence[Change] = (),
 ) -> None:
-    """Write summary.json, problems.csv, duplicates.csv, sizes.png and report.html.
+    """Write summary.json, problems.csv, duplicates.csv and report.html.
 
     Args:
         folder: Folder of the report.
@@ -60,19 +49,14 @@ def write_verification_report(
         problems: Problems of photos and label files.
         images: Photos that are not rejected, uint8 [num_images, size, size, 3].
         system_files: System files, which were ignored.
-        changes: Targets that answers in the corrections file changed.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
-    if changes:
-        summary["corrected"] = _count(change.label for change in changes)
     write_json(folder / "summary.json", summary)
     rows = [asdict(problem) | {"file": escape_name(problem.file)} for problem in problems]
-    columns = list(Problem.__dataclass_fields__)
-    _write_csv(folder / "problems.csv", pd.DataFrame(rows, columns=columns))
-    _write_csv(folder / "duplicates.csv", duplicates)
-    with figure_style():
-        sizes = save_figure(draw_sizes(manifest), folder / "sizes.png")
+    listed = pd.DataFrame(rows, columns=list(Problem.__dataclass_fields__))
+    write_table(folder / "problems.csv", escape_spreadsheet_cells(listed))
+    write_table(folder / "duplicates.csv", escape_spreadsheet_cells(duplicates))
 
     row_of = {file: row for row, file in enumerate(keep(manifest)["file"])}
 
@@ -82,15 +66,11 @@ def write_verification_report(
         return {"file": file.rpartition("/")[2], "lines": lines, "image": image}
 
     label_problems = [problem for problem in problems if _concerns_labels(problem)]
-    unknown = {label: count for label, count in summary.get("unknown", {}).items() if count}
     tables = {
         "decision": summary["decisions"],
         "remark": summary["reasons"],
-        "format": summary["formats"],
-        "mode": summary["modes"],
         "label": summary["labels"],
-        "unknown label": unknown,
-        "corrected label": summary.get("corrected", {}),
+        "unknown label": summary["unknown"],
         "problem of label files": summary["label_problems"],
     }
     write_page(
@@ -100,7 +80,6 @@ def write_verification_report(
         title="Dataset verification",
         headline=[*_headline(summary), *describe_system_files(system_files)],
         tables={name: counts for name, counts in tables.items() if counts},
-        sizes=sizes,
         problems=label_problems[:LINES],
         more_problems=max(len(label_problems) - LINES, 0),
         remarks=_show_remarks(manifest, show),
@@ -122,22 +101,20 @@ def summarize(
     Returns:
         The content of summary.json. Labels are counted on the photos that are not rejected:
         `labels` counts the photos that carry each label, `unlabelled` those that carry none, and
-        `unknown`, which is missing if all targets are known, those of which a label is unknown.
+        `unknown` those of which a label is unknown, for labels with such photos.
     """
     kept = keep(manifest)
     labels, targets = label_names(manifest), label_targets(kept)
-    unknown = dict(zip(labels, (~is_known(targets)).sum(axis=0).tolist(), strict=True))
+    num_unknown = (~is_known(targets)).sum(axis=0).tolist()
     remarks = [remark for reason in manifest["reason"] for remark in reason.split("; ") if remark]
     shorter = kept[["width", "height"]].min(axis=1)
     return {
         "files": len(manifest),
         "decisions": _count(manifest["decision"]),
         "reasons": _count(_split_remark(remark)[0] for remark in remarks),
-        "formats": _count(kept["format"]),
-        "modes": _count(kept["mode"]),
         "labels": dict(zip(labels, (targets > 0).sum(axis=0).tolist(), strict=True)),
         "unlabelled": int((targets == 0).all(axis=1).sum()),
-        **({} if all_known(targets) else {"unknown": unknown}),
+        "unknown": {name: num for name, num in zip(labels, num_unknown, strict=True) if num},
         "shorter_side": {name: int(getattr(shorter, name)()) for name in ("min", "median", "max")},
         "label_problems": _count(problem.kind for problem in problems if _concerns_labels(problem)),
         "duplicate_groups": int(duplicates["group"].nunique()),
@@ -170,42 +147,24 @@ def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns, dtype=str)
 
 
-def draw_sizes(manifest: pd.DataFrame) -> Figure:
-    """Draw histograms of the shorter and longer sides of all photos that could be read."""
-    sides = manifest.loc[manifest["width"] > 0, ["width", "height"]].to_numpy()
-    figure, axes = new_figure("Sizes of the source photos", "pixels", "photos")
-    # The margins give photos of a single size a bar instead of an empty range.
-    bins = np.linspace(sides.min() * 0.9, sides.max() * 1.1, 40).tolist()
-    for values, colour, name in (
-        (sides.min(axis=1), BLUE, "shorter side"),
-        (sides.max(axis=1), ORANGE, "longer side"),
-    ):
-        axes.hist(values, bins=bins, histtype="step", linewidth=1.6, color=colour, label=name)
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    return figure
-
-
 def _headline(summary: dict[str, Any]) -> list[str]:
-    decisions = summary["decisions"]
+    decisions, shorter = summary["decisions"], summary["shorter_side"]
     counts = ", ".join(f"{decisions.get(name, 0)} {name}" for name in reversed(DECISIONS))
     sentences = [
-        f"Files: {summary['files']} ({counts}).",
+        f"Files: {summary['files']} ({counts}). Shorter side in pixels: {shorter['min']} to "
+        f"{shorter['max']}, median {shorter['median']}.",
         f"Groups of duplicates: {summary['duplicate_groups']} ({summary['duplicate_photos']} "
         f"photos, different labels in {summary['conflicting_groups']} groups).",
         f"Problems of label files: {sum(summary['label_problems'].values())}. Photos without "
         f"labels: {summary['unlabelled']}.",
     ]
-    if "unknown" in summary:
+    if summary["unknown"]:
         num_photos = summary["files"] - decisions.get("rejected", 0)
         sentences.append(
             f"Unknown targets: {sum(summary['unknown'].values())} of "
             f"{num_photos * len(summary['labels'])} (one per photo and label). Training and "
             "evaluation ignore them."
         )
-    if "corrected" in summary:
-        number = sum(summary["corrected"].values())
-        sentences.append(f"Targets changed by data/corrections.csv: {number}.")
     return sentences
 
 
@@ -268,8 +227,3 @@ def _split_remark(remark: str) -> tuple[str, str]:
 
 def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with replace_file(path) as temporary:
-        escape_spreadsheet_cells(table).to_csv(temporary, index=False, lineterminator="\n")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.verification.source_groups import read_source_groups
+from phototag.verification.listing import read_source_groups
 
 NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.jpg"]
 
