@@ -11,7 +11,7 @@ from benchmarks.claims.claims import Run
 from benchmarks.label_noise import compare_scores
 
 
-def test_errors_and_second_copies_are_left_out() -> None:
+def test_compare_scores_removes_errors_and_duplicates() -> None:
     rng = np.random.default_rng(0)
     images, labels = [f"im{n}.jpg" for n in range(20)], ["bird", "sea", "tree"]
     decisions = pd.DataFrame(
@@ -24,7 +24,7 @@ def test_errors_and_second_copies_are_left_out() -> None:
     )
     wrong = [4, 13, 30, 31]
     errors = decisions.loc[wrong, ["image", "label"]]
-    told = compare_scores(decisions, errors, {"im7.jpg", "im70.jpg"})
+    scores = compare_scores(decisions, errors, {"im7.jpg", "im70.jpg"})
 
     kept = decisions.drop([*wrong, 21, 22, 23])
     for table, which in ((decisions, "all"), (kept, "clean")):
@@ -32,23 +32,23 @@ def test_errors_and_second_copies_are_left_out() -> None:
         macro = np.mean(
             [f1_score(own["target"], own["predicted"]) for _, own in table.groupby("label")]
         )
-        assert told[f"f1_micro_{which}"] == pytest.approx(micro, abs=1e-4)
-        assert told[f"f1_macro_{which}"] == pytest.approx(macro, abs=1e-4)
-    assert told["decisions"] == 60
-    assert told["label_errors"] == 4
-    assert told["missing_labels"] == (decisions.loc[wrong, "target"] == 0).sum()
-    assert (told["duplicates_in_all"], told["duplicates_on_test"]) == (2, 1)
+        assert scores[f"f1_micro_{which}"] == pytest.approx(micro, abs=1e-4)
+        assert scores[f"f1_macro_{which}"] == pytest.approx(macro, abs=1e-4)
+    assert scores["decisions"] == 60
+    assert scores["label_errors"] == 4
+    assert scores["missing_labels"] == (decisions.loc[wrong, "target"] == 0).sum()
+    assert (scores["duplicates_in_all"], scores["duplicates_on_test"]) == (2, 1)
 
 
 def give_experiments(monkeypatch: pytest.MonkeyPatch, runs: list[Run]) -> None:
-    """Let DVC have these, each at a revision of its own name."""
+    """Make DVC list these runs, each at a revision named like the run."""
     names = [(run.name, run.name) for run in runs]
     monkeypatch.setattr(label_noise, "list_experiments", lambda root: names)
     monkeypatch.setattr(label_noise, "list_finished", lambda root, experiments: runs)
     monkeypatch.setattr(label_noise, "read_experiments", lambda: None)
 
 
-def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_compares_seeds_that_both_networks_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     decisions = pd.DataFrame(
         {"image": ["im1.jpg", "im2.jpg"], "label": "sea", "target": [1, 0], "predicted": [1, 1]}
     )
@@ -69,14 +69,12 @@ def test_each_seed_that_both_networks_ran_is_judged(monkeypatch: pytest.MonkeyPa
     assert rows["seed"].tolist() == [12, 12]
     assert rows["variant"].tolist() == ["report", "other"]
     assert rows["judge"].tolist() == ["other", "report"]
-    # What the report's network calls wrong is set aside for the other one.
+    # Errors found by the report's network are removed for the other one.
     assert rows["label_errors"].tolist() == [0, 1]
     assert rows["f1_micro_clean"].tolist() == [pytest.approx(2 / 3, abs=1e-4), 1.0]
 
 
-def test_an_experiments_tables_are_those_of_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_tables_returns_rows_of_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = tmp_path / "reports/evaluate"
     evaluation.mkdir(parents=True)
     (tmp_path / "data").mkdir()
@@ -90,11 +88,13 @@ def test_an_experiments_tables_are_those_of_test(
     monkeypatch.setattr(label_noise, "DVCFileSystem", lambda root, rev: files_of)
     predictions, errors, duplicates = label_noise.read_tables(tmp_path, "HEAD")
     assert predictions["image"].tolist() == ["im2.jpg"]
-    assert errors[["image", "label"]].values.tolist() == [["im2.jpg", "NA"]]  # a label's name
+    assert errors[["image", "label"]].values.tolist() == [
+        ["im2.jpg", "NA"]
+    ]  # not a missing value, but the name of a label
     assert duplicates == {"im2.jpg"}
 
 
-def test_photos_without_experiments_are_named(
+def test_photos_without_experiments_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,7 +104,9 @@ def test_photos_without_experiments_are_named(
         label_noise.main()
 
 
-def test_rows_of_other_photos_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_other_photos_are_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     table = tmp_path / "docs/research/results/label_noise.csv"
     table.parent.mkdir(parents=True)
