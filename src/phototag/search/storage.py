@@ -6,7 +6,6 @@ queues trials of killed processes again.
 
 import os
 import tempfile
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,6 @@ def open_study(plan: Plan) -> optuna.Study:
     Raises:
         InputError: The database cannot be used.
     """
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     given = os.environ.get(VARIABLE, "").strip()
     uri = resolve_sqlite(given, plan.root) if given else sqlite_uri(plan.root / "studies.db")
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
