@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from phototag.base.errors import InputError
-from phototag.dataset import dataset
 from phototag.dataset.dataset import (
     Dataset,
     count_labels,
     move_to_device,
     read_batch,
     read_datasets,
-    shuffle_positions,
 )
 from phototag.dataset.manifest import fingerprint, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
@@ -68,29 +66,6 @@ def test_resident_photos_give_the_same_batches(datasets: dict[str, Dataset]) -> 
     assert move_to_device(train, CPU) is train
 
 
-def test_shuffling_follows_the_generator(datasets: dict[str, Dataset]) -> None:
-    first, again, other = (
-        shuffle_positions(datasets["train"], np.random.default_rng(seed)) for seed in (0, 0, 1)
-    )
-    assert sorted(first) == list(range(24))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_photos_larger_than_memory_are_shuffled_in_pools(
-    datasets: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dataset, "physical_memory", lambda: 1000)
-    monkeypatch.setattr(dataset, "BLOCK", 4)
-    monkeypatch.setattr(dataset, "POOL", 2)
-    order = shuffle_positions(datasets["train"], np.random.default_rng(0))
-    assert sorted(order) == list(range(24))
-    for start in range(0, 24, 8):
-        pool = order[start : start + 8]
-        assert len(set(pool // 4)) == 2  # two blocks of neighbours ...
-        assert list(pool) != sorted(pool)  # ... mixed
-
-
 def test_files_of_different_runs_are_refused(packed: Path, tmp_path: Path) -> None:
     splits = pd.read_csv(packed / "splits.csv")
     splits[::-1].to_csv(tmp_path / "splits.csv", index=False)
@@ -104,6 +79,7 @@ def test_fingerprint_depends_on_contents_and_labels_only(packed: Path) -> None:
     assert fingerprint(renamed) == fingerprint(kept)
     relabelled = kept.assign(blue=1 - kept["blue"])
     assert fingerprint(relabelled) != fingerprint(kept)
+    assert fingerprint(kept.assign(blue=UNKNOWN)) != fingerprint(kept)
     assert fingerprint(kept[1:]) != fingerprint(kept)
 
 
@@ -126,9 +102,3 @@ def test_known_targets_are_counted_if_some_are_unknown(partly: dict[str, Dataset
     assert "known" not in count_labels(complete)["train"]
     some = count_labels(complete | {"val": partly["val"]})
     assert some["train"]["known"] == dict.fromkeys(partly["train"].labels, 24)
-
-
-def test_fingerprint_changes_if_targets_become_unknown(packed: Path) -> None:
-    kept = read_kept(packed / "manifest.csv")
-    unsure = kept.assign(blue=UNKNOWN)
-    assert fingerprint(unsure) != fingerprint(kept)

@@ -74,26 +74,13 @@ def test_wide_gamut_profile_is_converted_to_srgb(kind: str) -> None:
     image = Image.new("RGB", (40, 40), (200, 60, 60))
     data = encode(image, kind, icc_profile=wide_gamut_profile(), **options)
     photo = prepare_photo(data, 32)
-    assert (photo.decision, photo.reason) == ("converted", "ICC profile: Wide test gamut to sRGB")
+    assert (photo.decision, photo.reason) == ("converted", "ICC profile: converted to sRGB")
     assert photo.pixels is not None
     wide = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
     srgb = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7142]])
     light = np.linalg.inv(srgb) @ wide @ (np.array([200, 60, 60]) / 255) ** 2.2
     expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)
     assert photo.pixels[16, 16].tolist() == pytest.approx(expected.tolist(), abs=2)
-
-
-def test_transparent_pixels_become_white() -> None:
-    photo = prepare_photo(encode(Image.new("RGBA", (20, 20), (9, 9, 9, 0))), 16)
-    assert photo.pixels is not None
-    assert (photo.pixels == 255).all()
-
-
-def test_16_bit_gray_keeps_the_upper_8_bits() -> None:
-    values = np.full((20, 20), 0x80FF, np.uint16)
-    photo = prepare_photo(encode(Image.fromarray(values)), 16)
-    assert photo.pixels is not None
-    assert (photo.pixels == 0x80).all()
 
 
 # EXIF orientation -> transpose that undoes it.
@@ -132,10 +119,10 @@ def test_orientation_of_phone_formats_is_applied_once(kind: str, orientation: in
 
 def test_heic_without_pillow_heif_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(random_image(40, 40), "HEIF")
-    assert prepare_photo(data, 32, ".heic").decision == "kept"
+    assert prepare_photo(data, 32).decision == "kept"
     monkeypatch.setattr(photos, "FORMATS", [name for name in FORMATS if name != "HEIF"])
     for brand in (b"heic", b"mif1"):
-        photo = prepare_photo(data[:8] + brand + data[12:], 32, ".heic")
+        photo = prepare_photo(data[:8] + brand + data[12:], 32)
         assert photo.decision == "rejected"
         assert photo.reason == "HEIC needs pillow-heif: run `make setup-heic`"
     assert prepare_photo(b"\0\0\0\x14ftypqt  ", 32).reason.startswith("not an image")
@@ -153,26 +140,24 @@ RATIONAL = exif_block(struct.pack("<L", 26), kind=5) + struct.pack("<LL", 6, 1)
 
 
 @pytest.mark.parametrize(
-    ("block", "whole"),
+    "block",
     [
-        (exif_block(), True),
-        (b"Exif\0\0" + exif_block(), True),
-        (BIG_ENDIAN, True),
-        (b"Exif\0\0" + BIG_ENDIAN, True),
-        (b"II\0*" + exif_block()[4:], True),
-        (exif_block(kind=4), True),
-        (exif_block(FLOAT, kind=11), True),
-        (RATIONAL, True),
-        (exif_block(count=2), True),
-        (exif_block(b"\0\0\0\0"), True),
-        (exif_block(b"\x09\0\0\0"), False),
-        (exif_block(b"6\0\0\0", kind=2, count=2), False),
-        (exif_block(kind=1), False),
+        exif_block(),
+        b"Exif\0\0" + exif_block(),
+        BIG_ENDIAN,
+        b"II\0*" + exif_block()[4:],
+        exif_block(FLOAT, kind=11),
+        RATIONAL,
+        exif_block(count=2),
+        exif_block(b"\0\0\0\0"),
+        exif_block(b"\x09\0\0\0"),
+        exif_block(b"6\0\0\0", kind=2, count=2),
+        exif_block(kind=1),
     ],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_orientation_equals_pillow_exif_transpose(block: bytes, whole: bool, kind: str) -> None:
+def test_orientation_equals_pillow_exif_transpose(block: bytes, kind: str) -> None:
     # Pillow accepts a custom EXIF block only for an MPO of several images.
     options = {"save_all": True, "append_images": [random_image(24, 24)]} if kind == "MPO" else {}
     image = random_image(6, 4).resize((24, 24), Image.Resampling.BICUBIC)
@@ -184,7 +169,6 @@ def test_orientation_equals_pillow_exif_transpose(block: bytes, whole: bool, kin
         upright = Image.open(io.BytesIO(data))
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, np.asarray(upright.convert("RGB")))
-    assert ("broken EXIF: ignored" in photo.reason) == (not whole)
     assert ("oriented by EXIF" in photo.reason) == (photo.decision == "converted")
 
 
@@ -200,8 +184,7 @@ def test_orientation_of_a_tiff_equals_pillow(value: int, compression: str) -> No
     upright.load()  # rotates it
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, np.asarray(upright))
-    expected = "oriented by EXIF" if 2 <= value <= 8 else "broken EXIF: ignored"
-    assert photo.reason == (expected if value > 1 else "")
+    assert photo.reason == ("oriented by EXIF" if 2 <= value <= 8 else "")
 
 
 def test_orientation_in_xmp_is_applied() -> None:
@@ -215,81 +198,55 @@ def test_orientation_in_xmp_is_applied() -> None:
         assert prepare_photo(data, 24).reason == "oriented by EXIF"
 
 
-@pytest.mark.parametrize("key", ["exif", "icc_profile", "transparency", "xmp"])
-def test_png_text_chunks_are_not_taken_for_metadata(key: str) -> None:
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(key, "a text")
-    for mode, reason in (("RGB", ""), ("L", "grayscale"), ("P", "palette")):
-        photo = prepare_photo(encode(random_image(24, 24).convert(mode), pnginfo=info), 24)
-        assert (photo.pixels is not None, photo.reason) == (True, reason)
+def png_bytes(levels: np.ndarray, bits: int, colour: int, *chunks: bytes) -> bytes:
+    """Write a PNG of 8 or 16 bits per sample and a colour type."""
+    lines = b"".join(b"\0" + row.tobytes() for row in levels.astype(f">u{bits // 8}"))
+    return png(levels.shape[1], levels.shape[0], bits, colour, zlib.compress(lines), *chunks)
 
 
-def gray_png(levels: np.ndarray, bits: int, transparent: int | None) -> bytes:
-    """Write a gray PNG of 1, 2, 4, 8 or 16 bits per sample; levels have the same depth."""
-    shifts = np.arange(bits - 1, -1, -1)
-    rows = np.packbits(levels[:, :, None] >> shifts & 1, axis=None).reshape(len(levels), -1)
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    value = [] if transparent is None else [chunk(b"tRNS", struct.pack(">H", transparent))]
-    return png(levels.shape[1], levels.shape[0], bits, 0, zlib.compress(lines), *value)
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_gray_png_of_any_depth_keeps_its_upper_8_bits_and_transparency(
-    bits: int,
-) -> None:
-    levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16))
-    levels[0, :2] = 2**bits // 2, (2**bits // 2) ^ 1  # the second differs in the lowest bit only
-    upper = levels >> 8 if bits == 16 else levels * 255 // (2**bits - 1)
-    opaque = prepare_photo(gray_png(levels, bits, None), 16)
-    assert opaque.pixels is not None
-    assert np.array_equal(opaque.pixels[..., 0], upper)
-    transparent = int(levels[0, 0])
-    photo = prepare_photo(gray_png(levels, bits, transparent), 16)
-    assert photo.pixels is not None
-    expected = np.where(levels == transparent, 255, upper)
-    assert np.array_equal(photo.pixels, np.stack([expected] * 3, axis=2))
-    remark = "16-bit; alpha" if bits == 16 else "alpha"
-    assert photo.reason == f"{remark}: composited on white"
-
-
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_transparent_colour_of_an_rgb_png_becomes_white(bits: int) -> None:
-    levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, 3)).astype(f">u{bits // 8}")
-    levels[0, 1] = levels[0, 0]
-    lines = b"".join(b"\0" + row.tobytes() for row in levels)
-    clear = chunk(b"tRNS", struct.pack(">HHH", *levels[0, 0].tolist()))
-    photo = prepare_photo(png(16, 16, bits, 2, zlib.compress(lines), clear), 16)
-    expected = (levels >> (bits - 8)).astype(np.uint8)
-    expected[0, :2] = 255
+def test_png_of_any_colour_type_keeps_its_upper_8_bits(
+    bits: int, colour: int, channels: int
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, channels))
+    if has_alpha := channels in (2, 4):
+        levels[..., -1] = 2**bits - 1
+        levels[:, :8, -1] = 0
+    photo = prepare_photo(png_bytes(levels, bits, colour), 16)
+    expected = np.broadcast_to(
+        levels[..., : channels - has_alpha] >> (bits - 8), (16, 16, 3)
+    ).copy()
+    if has_alpha:
+        expected[:, :8] = 255
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, expected)
+    assert ("16-bit" in photo.reason) == (bits == 16)
+    assert ("alpha: composited on white" in photo.reason) == has_alpha
 
 
-@pytest.mark.parametrize(("colour", "channels"), [(4, 2), (6, 4)])
-def test_16_bits_with_alpha_keep_the_upper_8_bits(colour: int, channels: int) -> None:
-    levels = np.full((16, 16, channels), 0x8000, ">u2")
-    levels[..., -1] = 0xFFFF
-    levels[:, :8, -1] = 0
-    lines = b"".join(b"\0" + row.tobytes() for row in levels)
-    photo = prepare_photo(png(16, 16, 16, colour, zlib.compress(lines)), 16)
+def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
+    levels[0, 1] = levels[0, 0]
+    clear = chunk(b"tRNS", struct.pack(">HHH", *levels[0, 0].tolist()))
+    photo = prepare_photo(png_bytes(levels, 8, 2, clear), 16)
+    levels[0, :2] = 255
     assert photo.pixels is not None
-    assert (photo.pixels[:, :8] == 255).all()
-    assert (photo.pixels[:, 8:] == 0x80).all()
+    assert np.array_equal(photo.pixels, levels)
 
 
-@pytest.mark.parametrize(("order", "white_is_zero"), [("<", False), ("<", True), (">", False)])
-def test_16_bit_gray_tiff_keeps_the_upper_8_bits(order: str, white_is_zero: bool) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_gray_tiff_keeps_the_upper_8_bits(order: str) -> None:
     levels = np.random.default_rng(0).integers(0, 65536, (16, 16)).astype(f"{order}u2")
-    entries = {256: 16, 257: 16, 258: 16, 259: 1, 262: int(not white_is_zero), 273: 8, 277: 1}
-    entries |= {278: 16, 279: levels.nbytes}
+    entries = {256: 16, 257: 16, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16}
+    entries |= {279: levels.nbytes}
     directory = struct.pack(f"{order}H", len(entries))
     for tag, value in entries.items():
         directory += struct.pack(f"{order}HHLL", tag, 4, 1, value)
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", 8 + levels.nbytes)
     photo = prepare_photo(head + levels.tobytes() + directory + bytes(4), 16)
-    expected = (levels >> 8).astype(np.uint8)
     assert photo.pixels is not None
-    assert np.array_equal(photo.pixels[..., 0], 255 - expected if white_is_zero else expected)
+    assert np.array_equal(photo.pixels[..., 0], levels >> 8)
     assert photo.reason == "16-bit; grayscale"
 
 
@@ -313,7 +270,7 @@ def test_limits_are_checked_before_decoding() -> None:
 
 def test_photo_holds_format_size_mode_and_hashes() -> None:
     data = encode(random_image(30, 20), "WEBP")
-    photo = prepare_photo(data, 16, ".webp")
+    photo = prepare_photo(data, 16)
     assert (photo.format, photo.width, photo.height, photo.mode) == ("WEBP", 30, 20, "RGB")
     assert photo.sha256 == hashlib.sha256(data).hexdigest()
     assert photo.pixels is not None

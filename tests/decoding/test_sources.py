@@ -65,7 +65,7 @@ def test_missing_source_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         list_files(tmp_path / "raw.zip")
     (tmp_path / "raw.zip").write_text("no zip", encoding="utf-8")
-    with pytest.raises(InputError, match="neither a folder nor a zip"):
+    with pytest.raises(InputError, match="neither a folder nor a valid zip"):
         list_files(tmp_path / "raw.zip")
 
 
@@ -90,17 +90,9 @@ def test_source_that_cannot_be_opened_is_refused_with_the_reason(
         list_files(tmp_path / "raw")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("none.jpg", "no such file in the zip"),
-        ("../x.jpg", "no such file in the zip"),
-        ("a\0b", "no such file in the zip"),
-        ("x" * 300, "no such file in the zip"),
-    ],
-)
-def test_missing_zip_member_is_refused(tmp_path: Path, name: str, reason: str) -> None:
-    with pytest.raises(InputError, match=f"^{reason}$"):
+@pytest.mark.parametrize("name", ["none.jpg", "../x.jpg", "a\0b", "x" * 300])
+def test_missing_zip_member_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"^no such file in the zip$"):
         read_file(write_source(tmp_path / "raw.zip", FILES), name)
 
 

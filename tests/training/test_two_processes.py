@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
-from phototag.dataset import dataset
 from phototag.dataset.dataset import Dataset
 from phototag.metrics.losses import binary_cross_entropy
 from phototag.network import distributed
@@ -136,35 +134,6 @@ def test_early_stopping_follows_the_first_process(
     assert first == second
     assert 2 < len(first) < 30
     assert first[-1].best_epoch == len(first) - 2
-
-
-def orders(params: Params, datasets: Datasets) -> list[list[int]]:
-    """Return the positions of each batch of an epoch, on machines with different memory."""
-    asked: list[list[int]] = []
-    read = dataset.read_batch
-
-    def note(photos: Dataset, positions: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        asked.append(positions.tolist())
-        return read(photos, positions, device)
-
-    memory = 1000 if distributed.rank() else 10**9
-    with (
-        mock.patch(f"{LOOP}.read_batch", note),
-        mock.patch("phototag.dataset.dataset.BLOCK", 4),
-        mock.patch("phototag.dataset.dataset.physical_memory", return_value=memory),
-    ):
-        train(params.model_copy(update={"batch_size": 8, "epochs": 1}), datasets)
-    return asked
-
-
-def test_order_of_photos_is_that_of_the_first_process(
-    params: Params, datasets: Datasets, tmp_path: Path
-) -> None:
-    values = params.model_dump()
-    values["augment"] |= {"mixup": 0}
-    halves = run_together(tmp_path, orders, Params.model_validate(values), datasets)
-    seen = [number for half in halves for part in half for number in part]
-    assert sorted(seen) == list(range(24))
 
 
 def precisions(params: Params, datasets: Datasets) -> set[torch.dtype]:

@@ -61,8 +61,7 @@ def test_invalid_names_are_found_with_the_reason() -> None:
         (b"5\r\n6\r\n", {5: 1, 6: 2}, []),
         (b"5\r6\r", {5: 1, 6: 2}, []),
         (b"5\n\n  12 \n\t\n7\n", {5: 1, 12: 3, 7: 5}, []),
-        (b"1\n5\n2\n05\n", {1: 1, 5: 2, 2: 3},
-         ["cat.txt:4 repeated image number: 5, first on line 2 (noted)"]),
+        (b"1\n5\n2\n05\n", {1: 1, 5: 2, 2: 3}, []),
         (b"", {}, []),
         (b"\xef\xbb\xbf\n", {}, []),
         ("5\n".encode("utf-16-le"), {}, ["cat.txt:1 not an image number: '5\\x00' (rejected)",
@@ -72,7 +71,7 @@ def test_invalid_names_are_found_with_the_reason() -> None:
         (b"1\n\xff\n", {1: 1}, ["cat.txt:2 not an image number: '\ufffd' (rejected)"]),
         (b"1\n5 6\n", {1: 1}, ["cat.txt:2 not an image number: '5 6' (rejected)"]),
         (b"x" * 50 + b"\n1\n", {1: 2},
-         [f"cat.txt:1 not an image number: '{'x' * 40}...' (rejected)"]),
+         [f"cat.txt:1 not an image number: '{'x' * 40}' (rejected)"]),
     ],
 )  # fmt: skip
 def test_label_file_is_parsed(data: bytes, lines: dict[int, int], problems: list[str]) -> None:

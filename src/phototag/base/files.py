@@ -43,12 +43,10 @@ def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
     A kill at any moment leaves either the old file or the new one. Missing parent folders are
-    created, and temporary files of killed processes are removed.
+    created, and temporary files that a killed process left two weeks ago are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
-        if not _is_running(left.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]):
-            left.unlink(missing_ok=True)
+    remove_stale(path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"))
     # The suffix stays last because some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -56,16 +54,6 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _is_running(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except (PermissionError, ValueError):  # a process of another user, or not our file name
-        return True
-    return True
 
 
 def remove_stale(paths: Iterable[Path]) -> None:

@@ -26,10 +26,7 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
 def show_file(folder: Path, revision: str, path: str) -> str | None:
     """Return the whole text of a file at a revision, or None if git does not have it.
 
-    Args:
-        folder: A folder in the repository.
-        revision: A commit, tag, branch or other revision of git.
-        path: Path relative to `folder`.
+    The path is relative to `folder`, a folder in the repository.
     """
     try:
         return _run(folder, "show", f"{revision}:./{path}")

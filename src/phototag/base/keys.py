@@ -25,11 +25,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) ->
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested values in which some values are replaced.
-
-    Args:
-        values: Nested values, such as those of params.yaml.
-        overrides: Dotted key -> new value.
+    """Return a copy of nested values with the overrides: dotted key -> new value.
 
     Raises:
         KeyError: A key does not exist.

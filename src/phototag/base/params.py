@@ -49,10 +49,6 @@ Schema = TypeVar("Schema", bound=ParamGroup)
 def read_params(schema: type[Schema], path: Path = FILE) -> Schema:
     """Read the params that a schema declares, and ignore the other top-level keys of the file.
 
-    Args:
-        schema: The params that the caller uses.
-        path: params.yaml.
-
     Raises:
         InputError: The file is missing or not valid YAML, or a key of the schema is missing,
             unknown or out of range.
@@ -78,12 +74,7 @@ def read_values(path: Path = FILE) -> dict[str, Any]:
 
 
 def validate_params(schema: type[Schema], values: Mapping[str, Any], source: str) -> Schema:
-    """Validate plain values against a schema.
-
-    Args:
-        schema: The params that are expected.
-        values: Nested values, as read from YAML.
-        source: Name of the values' file, for the error message.
+    """Validate nested values against a schema; `source` names their file in the error message.
 
     Raises:
         InputError: A key is missing, unknown or out of range.

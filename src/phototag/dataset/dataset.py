@@ -16,9 +16,6 @@ from phototag.base.errors import InputError
 from phototag.dataset.manifest import SPLITS, label_names, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN, all_known, is_known
 
-BLOCK = 64  # photos per block of neighbours: 3 MB at 128 pixels a side
-POOL = 64  # blocks per pool, within which photos are shuffled: 200 MB
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -169,24 +166,6 @@ def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
         return dataset
     images = torch.from_numpy(dataset.images[dataset.rows])
     return replace(dataset, resident=images.to(device))
-
-
-def shuffle_positions(dataset: Dataset, rng: np.random.Generator) -> np.ndarray:
-    """Return the positions of a split in random order, int64 [num_photos].
-
-    If the photos fit into memory, all orders are equally likely. A larger array is read from disk
-    in each epoch: blocks of neighbours are shuffled, then the photos within a pool of blocks, so
-    that photos that are read together lie together on disk.
-    """
-    count = len(dataset)
-    if dataset.resident is not None or dataset.images.nbytes < physical_memory() / 2:
-        return rng.permutation(count)
-    blocks = np.array_split(np.arange(count), max(count // BLOCK, 1))
-    order = rng.permutation(len(blocks))
-    pools = [order[start : start + POOL] for start in range(0, len(order), POOL)]
-    return np.concatenate(
-        [rng.permutation(np.concatenate([blocks[block] for block in pool])) for pool in pools]
-    )
 
 
 def physical_memory() -> int:

@@ -1,7 +1,7 @@
 """Decoding of one photo's file into a square of pixels.
 
-The order of the steps: decode fully, convert to 8 bits (`color_modes`), resize and crop, rotate as
-the EXIF orientation requires, convert the colour profile to sRGB.
+The order of the steps: decode fully, convert to 8 bits, resize and crop, rotate as the EXIF
+orientation requires, convert the colour profile to sRGB.
 """
 
 import hashlib
@@ -12,8 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from phototag.decoding.color_modes import flatten
-from phototag.decoding.formats import EXTENSIONS, FORMATS, is_heic
+from phototag.decoding.formats import FORMATS, is_heic
 from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
@@ -58,16 +57,12 @@ class Photo:
     pixels: np.ndarray | None = None
 
 
-def prepare_photo(
-    data: bytes, size: int, extension: str = "", min_side: int = 1, max_pixels: int = MAX_PIXELS
-) -> Photo:
+def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode a photo's file into a square; a file that cannot be used is returned as rejected.
 
     Args:
         data: Content of the file.
         size: Side of the square in pixels.
-        extension: File name extension in lower case, compared with the content; omit to skip the
-            comparison.
         min_side: Minimum of the shorter side in pixels; smaller photos are rejected.
         max_pixels: Maximum number of pixels; larger photos are rejected before decoding.
     """
@@ -85,7 +80,7 @@ def prepare_photo(
             return replace(photo, reason="over the pixel limit")
         if min(width, height) < min_side:
             return replace(photo, reason="too small")
-        square, changes, remarks = _decode_square(image, size)
+        square, changes = _decode_square(image, size)
     except UnidentifiedImageError:
         if is_heic(data) and "HEIF" not in FORMATS:
             return replace(photo, reason="HEIC needs pillow-heif: run `make setup-heic`")
@@ -96,12 +91,11 @@ def prepare_photo(
         message = " ".join(str(error).replace(";", ",").split())[:200] or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "unreadable"
         return replace(photo, reason=f"{kind}: {message}")
-    if extension and image.format and extension not in EXTENSIONS[image.format]:
-        remarks.append(f"wrong extension: {image.format} in {extension}")
+    animated = ["animated: first frame"] if getattr(image, "is_animated", False) else []
     return replace(
         photo,
         decision="converted" if changes else "kept",
-        reason="; ".join(dict.fromkeys([*changes, *remarks])),
+        reason="; ".join(changes + animated),
         phash=perceptual_hash(square),
         pixels=np.asarray(square),
     )
@@ -150,10 +144,9 @@ def crop_square(
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str], list[str]]:
-    """Return the square in sRGB, the changes of its pixels, and other remarks."""
-    remarks: list[str] = []
-    raw_mode = str(getattr(image, "tile", ""))
+def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
+    """Return the square in sRGB, and the changes of its pixels."""
+    raw_mode = str(getattr(image, "tile", ""))  # Pillow discards it when it decodes
     # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size skips most of the work. The result is never
     # smaller than the square.
     drafted = image.draft(None, (size, size))
@@ -161,50 +154,70 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
     # behind the pixels, so it is read after loading.
     tiff_orientation = _read_orientation(image) if image.format == "TIFF" else 1
     image.load()
-    for key in ("exif", "icc_profile", "transparency", "xmp"):
-        if isinstance(image.info.get(key), str):  # a PNG text chunk may have any key
-            del image.info[key]
-    flat, changes = flatten(image, raw_mode)
+    flat, changes = _flatten(image, raw_mode)
     orientation = _read_orientation(image)
-    if tiff_orientation is None or orientation is None:
-        remarks.append("broken EXIF: ignored")
-    if tiff_orientation in UPRIGHT or orientation in UPRIGHT:
+    if tiff_orientation > 1 or orientation > 1:
         changes.append("oriented by EXIF")
-    square = crop_square(flat, size, drafted[1] if drafted else None, orientation or 1)
+    square = crop_square(flat, size, drafted[1] if drafted else None, orientation)
     # Colours are converted last because the square has the fewest pixels.
-    if profile := image.info.get("icc_profile"):
-        transform, name = _srgb_transform(profile, square.mode)
-        if transform:
-            changes.append(f"ICC profile: {name} to sRGB")
-            converted = ImageCms.applyTransform(square, transform)
-            assert converted is not None
-            square = converted
-        elif not name.startswith("sRGB"):
-            remarks.append(f"broken ICC profile: {name}")
-    if getattr(image, "is_animated", False):
-        remarks.append("animated: first frame")
-    return square.convert("RGB"), changes, remarks
+    transform = _srgb_transform(image.info.get("icc_profile"), square.mode)
+    if transform:
+        changes.append("ICC profile: converted to sRGB")
+        converted = ImageCms.applyTransform(square, transform)
+        assert converted is not None
+        square = converted
+    return square.convert("RGB"), changes
 
 
-def _read_orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation, 0..8 (1 if there is none), or None if the EXIF is broken."""
+def _flatten(image: Image.Image, raw_mode: str) -> tuple[Image.Image, list[str]]:
+    """Convert an image to mode L, RGB or CMYK; return it with the reasons for the conversion.
+
+    Args:
+        image: A decoded image of any mode.
+        raw_mode: Description of the samples as stored, from `image.tile`.
+
+    Raises:
+        ValueError: The image has 32 bits per sample, which have no common range of values.
+    """
+    is_16_bit_gray = image.mode.startswith("I;16")
+    changes = ["16-bit"] if ";16" in raw_mode or is_16_bit_gray else []
+    if is_16_bit_gray:  # Pillow would clip the samples at 255 instead of keeping the upper 8 bits
+        levels = np.asarray(image).astype(np.uint16)
+        image = Image.fromarray((levels >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        changes.append("alpha: composited on white")
+        return Image.alpha_composite(white, rgba).convert("RGB"), changes
+    if image.mode == "RGB":
+        return image, changes
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32 bits per sample (mode {image.mode}) are not supported")
+    names = {"L": "grayscale", "1": "grayscale", "P": "palette"}
+    changes.append(names.get(image.mode, image.mode))
+    if image.mode in ("L", "CMYK"):
+        return image, changes
+    return image.convert("L" if image.mode == "1" else "RGB"), changes
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1..8; 1 if there is none or the EXIF is broken."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
-        return int(value) if value in range(9) else None
+        return int(value) if value in UPRIGHT else 1
     except Exception:  # Pillow raises many kinds of errors on broken EXIF; the pixels are intact
-        return None
+        return 1
 
 
 @lru_cache(maxsize=32)
-def _srgb_transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
-    """Return the transform to sRGB (None if not needed or not possible) and the profile's name."""
+def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform from a profile to sRGB, or None if not needed or not possible."""
+    if not profile:
+        return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = ImageCms.getProfileDescription(source)
-        name = " ".join(name.replace(";", ",").split()) or "unnamed"
-        if name.startswith("sRGB"):
-            return None, name
-        target = ImageCms.createProfile("sRGB")
-        return ImageCms.buildTransform(source, target, mode, "RGB"), name
+        if ImageCms.getProfileDescription(source).startswith("sRGB"):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError):  # not a profile, or a profile for another mode
-        return None, "ignored"
+        return None

@@ -150,10 +150,8 @@ def _parse_zip(
         archive = zipfile.ZipFile(path)
     except OSError:
         raise
-    except zipfile.BadZipFile:
-        raise InputError(f"{path} is neither a folder nor a zip") from None
     except Exception as error:  # zipfile raises many kinds of errors on a damaged directory
-        raise InputError(f"{path} is a damaged zip: {error}") from None
+        raise InputError(f"{path} is neither a folder nor a valid zip ({error})") from None
     members = {
         _member_name(member): member
         for member in archive.infolist()

@@ -3,26 +3,21 @@
 import re
 from collections.abc import Iterable, Sequence
 
-# A name that starts with a dot is hidden: .DS_Store and ._im1.jpg (macOS), .picasa.ini, .Trashes,
-# .AppleDouble, .git, .stfolder (Syncthing), .dropbox, .thumbnails.
+# A name that starts with a dot is hidden, such as .DS_Store and ._im1.jpg (macOS) and .git.
 _FOLDER = re.compile(
-    r"""\..+
-    | __macosx | temporary\ items | network\ trash\ folder            # macOS
-    | \$recycle\.bin | recycler | system\ volume\ information | found\.\d{3}  # Windows
-    | @eadir | [@#]recycle | @recently-snapshot | \#snapshot | @__thumb  # Synology, QNAP
-    | lost\+found | __pycache__ | _gsdata_
+    r"""\..+ | __macosx
+    | \$recycle\.bin | recycler | system\ volume\ information  # Windows
+    | @eadir | [@#]recycle | \#snapshot | lost\+found         # network drives and Linux
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _FILE = re.compile(
-    r"""\..+
-    | icon[\r\uf00d]                                                  # macOS
-    | (eh)?thumbs(_vista)?\.db(:encryptable)? | desktop\.ini | .+:zone\.identifier  # Windows
-    | .+@syno(eastream|resource) | picasa\.ini | zbthumbnail\.info
-    | .+\.(xmp | aae | thm | pp3 | dop)                               # sidecars of a photo
-    | .+\.(tmp | temp | part | partial | filepart | crdownload | download)  # unfinished downloads
-    | .+\.(bak | orig | swp | lnk | url) | .+~ | ~[$~].*
-    | ~syncthing~.+ | .+\.!(sync | ut)
+    r"""\..+ | icon[\r\uf00d]                                        # macOS
+    | (eh)?thumbs\.db | desktop\.ini | .+:zone\.identifier        # Windows
+    | .+@syno(eastream|resource) | picasa\.ini
+    | .+\.(xmp | aae | thm)                                       # sidecars of a photo
+    | .+\.(tmp | temp | part | partial | crdownload | download)   # unfinished downloads
+    | .+\.(bak | orig | swp | lnk | url) | .+~ | ~[$~].* | ~syncthing~.+
     """,
     re.IGNORECASE | re.VERBOSE,
 )

@@ -1,6 +1,5 @@
 """Example photos of each label: right and wrong predictions, and likely label errors."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import sigmoid
 from phototag.pages.figures import colormaps
-from phototag.pages.html import data_uri
+from phototag.pages.html import jpeg_uri
 
 MAX_EXAMPLES = 6  # photos of each kind per label
 MAX_LABELS = 30  # labels that get a gallery
@@ -150,9 +149,7 @@ def _encode(image: np.ndarray) -> str:
     picture = Image.fromarray(image)
     if max(picture.size) > SIDE:
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return data_uri(buffer.getvalue(), "image/jpeg")
+    return jpeg_uri(picture)
 
 
 def _describe(

@@ -16,11 +16,8 @@ def escape_spreadsheet_cells(table: pd.DataFrame) -> pd.DataFrame:
     """
     escaped = table.copy(deep=False)
     for column in table.columns:
-        values = table[column]
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            escaped[column] = values.cat.rename_categories(escape_spreadsheet_cell)
-        elif not pd.api.types.is_numeric_dtype(values.dtype):
-            escaped[column] = values.map(escape_spreadsheet_cell)
+        if not pd.api.types.is_numeric_dtype(table[column].dtype):
+            escaped[column] = table[column].map(escape_spreadsheet_cell)
     return escaped
 
 

@@ -1,10 +1,12 @@
 """HTML pages that need no other file."""
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from phototag.base.files import write_text
 
@@ -27,6 +29,13 @@ def write_page(path: Path, package: str, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     write_text(path, environment.get_template(template).render(values))
+
+
+def jpeg_uri(image: Image.Image) -> str:
+    """Return a photo as a JPEG in a data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def data_uri(data: bytes, media_type: str) -> str:

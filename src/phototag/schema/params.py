@@ -37,18 +37,13 @@ def read_all_params(path: Path = FILE) -> Params:
     """Read and validate the whole params.yaml.
 
     Raises:
-        InputError: The file is missing or not valid YAML, or a key is unknown, missing, renamed or
-            out of range, or two values exclude each other.
+        InputError: The file is missing or not valid YAML, or a value is not valid.
     """
     return validate_all(read_values(path), str(path))
 
 
 def validate_all(values: Mapping[str, Any], source: str) -> Params:
-    """Validate the values of the whole params.yaml.
-
-    Args:
-        values: Nested values, as read from YAML.
-        source: Name of the values' file, for the error message.
+    """Validate the values of the whole params.yaml; `source` names their file in error messages.
 
     Raises:
         InputError: A key is unknown, missing, renamed or out of range, or two values exclude each

@@ -97,11 +97,7 @@ def tabulate_rates(
 
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
-    """Return a warning for each label that is missing in a split.
-
-    Args:
-        rates: Table returned by `tabulate_rates`.
-    """
+    """Return a warning for each label without photos in a split of `tabulate_rates`'s table."""
     warnings = []
     for label, rows in rates.groupby("label", sort=False):
         empty = list(rows.loc[rows["positives"] == 0, "split"])

@@ -63,14 +63,8 @@ def draw_labels(rng: np.random.Generator) -> set[str]:
 def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> None:
     """Write the dataset: `images/imN.jpg` and `annotations/CLASS.txt`, N from 1.
 
-    Image N depends on the seed and N alone, not on the number of jobs. The folder is written under
-    a temporary name and renamed.
-
-    Args:
-        folder: Output folder; it must be missing or empty.
-        num_images: Number of images.
-        seed: Random seed.
-        n_jobs: Number of processes; -1 for one per core.
+    Image N depends on the seed and N alone, not on the number of jobs (-1: one per core). The
+    folder is written under a temporary name and renamed.
 
     Raises:
         InputError: The folder is not empty.

@@ -28,15 +28,9 @@ PAINTERS: dict[str, Callable[[Canvas, float], None]] = {
 
 
 def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.Image:
-    """Draw a scene that shows exactly these labels.
+    """Draw a scene that shows exactly these labels, in RGB, `size` x `size` pixels.
 
-    Args:
-        labels: Labels of the scene, a subset of `dataset.LABELS`.
-        rng: Source of all other random choices.
-        size: Image side in pixels.
-
-    Returns:
-        An RGB image of `size` x `size`.
+    The labels are a subset of `dataset.LABELS`; all other choices are random.
     """
     canvas = Canvas(size * SCALE, rng)
     ground = paint_background(canvas, labels)

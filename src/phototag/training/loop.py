@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.dataset.dataset import Dataset, move_to_device, read_batch, shuffle_positions
+from phototag.dataset.dataset import Dataset, move_to_device, read_batch
 from phototag.dataset.targets import is_known
 from phototag.metrics.selection import find_best, step_number, steps_since_best
 from phototag.network import distributed
@@ -200,10 +200,7 @@ def train_one_epoch(
     generator = torch.Generator().manual_seed(seed)
     # Each process draws dropout for its own photos.
     torch.manual_seed(seed + (distributed.rank() << 48))
-    # The first process's order: how many photos are shuffled at once depends on the memory.
-    order = distributed.broadcast(
-        shuffle_positions(train, np.random.default_rng([params.seed, epoch]))
-    )
+    order = np.random.default_rng([params.seed, epoch]).permutation(len(train))
     batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
     num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)

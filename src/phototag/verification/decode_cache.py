@@ -36,7 +36,7 @@ def save_decode_cache(
 
     Args:
         folder: Folder of the cache.
-        key: Key returned by `decoding_key`.
+        key: Hash returned by `decoding_key`.
         names: Source files, [num_files].
         photos: Decision about each file, [num_files].
         images: Packed array of the photos that are not rejected, in the same order.

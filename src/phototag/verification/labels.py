@@ -74,8 +74,7 @@ def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Probl
         name: Name of the file, for the problems.
 
     Returns:
-        Image number -> line number, from 1; and problems: lines without an image number are
-        rejected, repeated numbers are noted.
+        Image number -> its first line, from 1; and a problem for each line without a number.
     """
     problems = []
     lines: dict[int, int] = {}
@@ -83,14 +82,11 @@ def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Probl
     for line, entry in enumerate(map(str.strip, text.splitlines()), start=1):
         if not entry:
             continue
-        if not _NUMBER.fullmatch(entry):
-            shown = repr(entry if len(entry) <= 40 else f"{entry[:40]}...")
-            problems.append(Problem(name, line, "not an image number", shown, "rejected"))
-        elif int(entry) in lines:
-            detail = f"{int(entry)}, first on line {lines[int(entry)]}"
-            problems.append(Problem(name, line, "repeated image number", detail, "noted"))
+        if _NUMBER.fullmatch(entry):
+            lines.setdefault(int(entry), line)
         else:
-            lines[int(entry)] = line
+            found = repr(entry[:40])
+            problems.append(Problem(name, line, "not an image number", found, "rejected"))
     return lines, problems
 
 
@@ -130,11 +126,7 @@ def read_labels(
             f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
             "(empty if no photo carries the label)"
         )
-    rows: dict[int, list[int]] = {}
-    for row, name in enumerate(names):
-        number = image_number(name)
-        if number is not None:
-            rows.setdefault(number, []).append(row)
+    rows = {image_number(name): row for row, name in enumerate(names)}
     targets, num_lines = {}, 0
     for label, path in paths.items():
         column = targets[label] = np.zeros(len(names), np.int8)
@@ -154,8 +146,8 @@ def read_labels(
                 if number in rows:
                     column[rows[number]] = value
                 else:
-                    missing_photo = f"im{number}"
-                    problems.append(Problem(file, line, "no such image", missing_photo, "rejected"))
+                    name = f"im{number}"
+                    problems.append(Problem(file, line, "no such image", name, "rejected"))
             carried = lines
     return Labels(targets, problems, num_lines)
 
@@ -163,14 +155,7 @@ def read_labels(
 def _find_label_files(
     source: Path, files: Sequence[str], folder: str, wanted: set[str]
 ) -> tuple[dict[str, str], list[Problem]]:
-    """Return label -> label file for the files of a folder, and the files that are ignored.
-
-    Args:
-        source: A folder or zip, for error messages.
-        files: Files in the folder, also in its subfolders.
-        folder: Name of the folder in lower case.
-        wanted: Labels to read in NFC; empty for all.
-    """
+    """Return label -> label file for the files of a folder, and the files that are ignored."""
     problems: list[Problem] = []
     paths: dict[str, str] = {}
     for name in sorted(files, key=normalize):

@@ -35,11 +35,18 @@ def find_layout(source: Path) -> Layout:
     """Find the photos and label files of a folder or zip.
 
     Raises:
-        InputError: Not exactly one folder `images` has a folder `annotations` next to it, or one of
-            them is a link.
+        InputError: Not exactly one folder `images` has a folder `annotations` next to it, or a
+            folder of these names is a link.
     """
     # A zip made by macOS repeats all files as system files below __MACOSX.
     names, system_files = split_system_files(list_files(source))
+    for name in names:
+        folder = PurePosixPath(name.casefold()).name
+        if folder in ("images", "annotations", "unknown") and (source / name).is_dir():
+            raise InputError(
+                f"{source / name} is a link to a folder, which is not followed: replace the link "
+                "by the folder"
+            )
     paths = {PurePosixPath(name.casefold()).parent for name in names}
     folders = {str(folder) for path in paths for folder in (path, *path.parents)}
     roots = [
@@ -49,14 +56,12 @@ def find_layout(source: Path) -> Layout:
         and folder.removesuffix("images") + "annotations" in folders
     ]
     if len(roots) != 1:
-        _reject_folder_links(source, names, ("images", "annotations"))
         raise InputError(
             f"{source} holds {'several folders' if roots else 'no folder'} images/ with "
             "annotations/ next to it: give a source with one (`phototag import` converts other "
             "layouts)"
         )
     root = roots[0]
-    _reject_folder_links(source, names, ("unknown",))
 
     def list_folder(folder: str) -> list[str]:
         return [name for name in names if name.casefold().startswith(f"{root}{folder}/")]
@@ -69,12 +74,3 @@ def find_layout(source: Path) -> Layout:
         sources=listing[0] if listing else None,
         system_files=system_files,
     )
-
-
-def _reject_folder_links(source: Path, names: list[str], folders: tuple[str, ...]) -> None:
-    for name in names if source.is_dir() else []:
-        if PurePosixPath(name).name.casefold() in folders and (source / name).is_dir():
-            raise InputError(
-                f"{source / name} is a link to a folder, which is not followed: replace the link "
-                "by the folder"
-            )

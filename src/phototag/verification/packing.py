@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -97,8 +97,7 @@ def _prepare_chunk(
         elif sha256 == cached_sha256:
             photos.append(None)
         else:
-            extension = PurePosixPath(name).suffix.lower()
-            photos.append(prepare_photo(data, size, extension, min_side, max_pixels))
+            photos.append(prepare_photo(data, size, min_side, max_pixels))
     return photos
 
 

@@ -1,6 +1,5 @@
 """Report on a dataset: counts, problems, remarks on photos, and duplicates."""
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from phototag.dataset.manifest import escape_name, keep, label_names, label_targ
 from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.decoding.system_files import describe_system_files
 from phototag.pages.escaping import escape_spreadsheet_cells
-from phototag.pages.html import data_uri, write_page
+from phototag.pages.html import jpeg_uri, write_page
 from phototag.verification.problems import Problem
 
 DECISIONS = ("rejected", "converted", "kept")  # in the order of the page
@@ -62,7 +61,7 @@ def write_verification_report(
 
     def show(file: str, lines: list[str]) -> dict[str, Any]:
         """Return a tile of the page: thumbnail (empty if rejected), file name and text lines."""
-        image = _thumbnail(images[row_of[file]]) if file in row_of else ""
+        image = jpeg_uri(Image.fromarray(images[row_of[file]])) if file in row_of else ""
         return {"file": file.rpartition("/")[2], "lines": lines, "image": image}
 
     label_problems = [problem for problem in problems if _concerns_labels(problem)]
@@ -208,12 +207,6 @@ def _show_duplicates(
         }
         for rows in groups[:GROUPS]
     ]
-
-
-def _thumbnail(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    return data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def _concerns_labels(problem: Problem) -> bool:
