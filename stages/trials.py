@@ -1,5 +1,6 @@
 """Trials: the train stage with the settings that a study suggests. `phototag tune` starts it."""
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from . import run, train
 
 def main() -> None:
     """Run trials of the plan whose file is the first argument, until the study is finished."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # else it logs each update of dvc.lock
     # Ctrl-C reaches the parent too, which then ends this process and leaves its trial resumable.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=end_with_parent, daemon=True).start()

@@ -46,7 +46,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     plan, study = open_plan(root, name, changes)
     if storage.BASE not in study.user_attrs:
         study.set_user_attr(storage.BASE, plan.base)
-    print(describe_progress(study, plan))
+    print(describe_progress(study, plan), flush=True)
     space = plan.study.model_dump(mode="json", include={"space"}, exclude_defaults=True)
     with connect() as store:
         parent = open_parent(store, plan.name, space)
@@ -58,7 +58,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
         raise InputError(
             f"stopped: {describe_progress(study, plan)}; run the same command to resume"
         ) from None
-    print(describe_progress(study, plan))
+    print(describe_progress(study, plan), flush=True)
     if any(trial.state == TrialState.RUNNING for trial in storage.list_trials(study)):
         print(
             "Trials of other processes or machines are running; the last one evaluates the winner. "
@@ -67,7 +67,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
         )
         return
     best = storage.find_best(study)
-    print("Evaluating the winner and the settings from which trials started")
+    print("Evaluating the winner and the settings from which trials started", flush=True)
     comparison = compare_on_test(plan, best)
     optimism = _estimate_optimism(plan, storage.list_trials(study))
     copy = root / ".dvc" / "tmp" / "params.yaml"
