@@ -44,7 +44,7 @@ class Tuned:
     @property
     def name(self) -> str:
         """Name of the study with its hash."""
-        return self.study().study_name
+        return str(self.study().study_name)
 
     def study(self) -> optuna.Study:
         return load_study(self.project)

@@ -118,6 +118,8 @@ def score(own: Predictions, weights: np.ndarray, objective: Objective) -> np.nda
             return weighted_cross_entropy(own.targets, own.logits, weights)
         case "mAP":
             precision, _ = average_precision_and_auroc(own.targets, own.logits, weights)
-            return np.asarray(np.nanmean(precision, axis=1))
+            # The precision of a label without positives is NaN.
+            known = np.isfinite(precision).sum(axis=1)
+            return np.asarray(np.nansum(precision, axis=1) / np.maximum(known, 1))
         case "f1_macro":
             return classification_scores(own.targets, own.logits >= 0, weights)["f1_macro"]
