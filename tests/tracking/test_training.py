@@ -41,8 +41,8 @@ def test_run_has_params_metrics_and_tags(store: Store) -> None:
 
 def test_best_metrics_are_those_of_the_best_epoch(store: Store) -> None:
     epochs = [
-        {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "kept": 1},
-        {"epoch": 2, "val_loss": 0.4, "mAP": 0.6, "kept": 2},
+        {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "best_epoch": 1},
+        {"epoch": 2, "val_loss": 0.4, "mAP": 0.6, "best_epoch": 2},
     ]
     record_training(store, "key", {}, epochs, DATA)
     (run,) = store.client.search_runs([store.experiment_id])
