@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -119,8 +120,14 @@ def join() -> torch.device:
             # A signal reaches all processes. If the others ended at once, the first process would
             # lose its connection and record its MLflow run as FAILED instead of KILLED.
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: signal.alarm(GRACE))
+                signal.signal(number, _end_with_first)
     return device
+
+
+def _end_with_first(*_: Any) -> None:
+    """Wait for the end of the first process, and do not print the loss of its connection."""
+    sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open to the end)
+    signal.alarm(GRACE)
 
 
 def rank() -> int:
