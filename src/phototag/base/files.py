@@ -107,14 +107,9 @@ def file_digest(path: Path) -> str:
 
 
 def content_key(settings: Any, paths: Iterable[Path]) -> str:
-    """Return one hash of settings and of the contents of files.
+    """Return one hash, 16 hexadecimal digits, of settings and of the contents of files.
 
-    Args:
-        settings: Values that JSON can represent.
-        paths: Files in a fixed order; their names do not count.
-
-    Returns:
-        16 hexadecimal digits; equal inputs have equal keys.
+    The settings are values that JSON can represent. The order of the files counts, their names not.
     """
     digests = [file_digest(path) for path in paths]
     text = json.dumps([settings, digests], sort_keys=True)

@@ -20,13 +20,9 @@ def all_known(targets: np.ndarray) -> bool:
 
 
 def label_rates(targets: np.ndarray) -> np.ndarray:
-    """Return the share of positives among the known targets of each label.
+    """Return the share of positives, 0..1, among the known targets of each label.
 
-    Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-
-    Returns:
-        Shares, 0..1, float64 [num_labels]; 0 for a label without known targets.
+    The shares, float64 [num_labels], are 0 for a label without known targets.
     """
     known = is_known(targets).sum(axis=0)
     return np.asarray((targets > 0).sum(axis=0) / np.maximum(known, 1))

@@ -27,8 +27,6 @@ with suppress(ImportError):  # pillow-heif is an optional dependency
     register_heif_opener()
 # Pillow opens an MPO as a JPEG and changes its format afterwards, so MPO is not listed.
 FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
-# Brands of HEIF files whose images are coded as HEVC (ISO/IEC 23008-12).
-HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1"}
 
 
 def find_extension(data: bytes) -> str:
@@ -38,8 +36,3 @@ def find_extension(data: bytes) -> str:
             return EXTENSIONS[image.format or ""][0]
     except Exception:  # decoders raise any kind of error on damaged files
         return ""
-
-
-def is_heic(data: bytes) -> bool:
-    """Return whether a file's first bytes are those of a HEIC photo."""
-    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS

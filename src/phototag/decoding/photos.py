@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from phototag.decoding.formats import FORMATS, is_heic
+from phototag.decoding.formats import FORMATS
 from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
@@ -82,9 +82,10 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
             return replace(photo, reason="too small")
         square, changes = _decode_square(image, size)
     except UnidentifiedImageError:
-        if is_heic(data) and "HEIF" not in FORMATS:
-            return replace(photo, reason="HEIC needs pillow-heif: run `make setup-heic`")
-        return replace(photo, reason=f"not an image: expected one of {', '.join(FORMATS)}")
+        known = ", ".join(FORMATS)
+        if "HEIF" not in FORMATS:
+            known += ", or HEIC after `make setup-heic`"
+        return replace(photo, reason=f"not an image: expected one of {known}")
     except Image.DecompressionBombError:
         return replace(photo, reason="over the pixel limit: Pillow refuses to open it")
     except Exception as error:  # decoders raise any kind of error on damaged files

@@ -10,7 +10,7 @@ from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 
 from phototag.base.errors import InputError
-from phototag.base.git import run_git, show_file
+from phototag.base.git import ask_git, run_git
 
 WORKSPACE = ""  # stands for the working tree in place of a revision
 
@@ -69,7 +69,7 @@ def read_revision(root: Path, revision: str, path: str) -> str | None:
     if revision == WORKSPACE:
         file = root / path
         return file.read_text(encoding="utf-8") if file.is_file() else None
-    return show_file(root, revision, path)
+    return ask_git(root, "show", f"{revision}:./{path}", strip=False)
 
 
 def open_revision(root: Path, revision: str) -> tuple[DVCFileSystem, str]:

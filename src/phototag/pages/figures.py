@@ -24,13 +24,7 @@ __all__ = ["Axes", "Figure", "MaxNLocator", "colormaps"]
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 MAX_NAME = 40  # characters of a name in a figure
 # DejaVu Sans comes with Matplotlib. The others are used, if installed, for glyphs that it lacks.
-FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK JP",
-    "WenQuanYi Micro Hei",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-)
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Arial Unicode MS")
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -14,12 +14,8 @@ from phototag.base.files import write_text
 def write_page(path: Path, package: str, template: str, **values: Any) -> None:
     """Render a template and write the page.
 
-    Args:
-        path: HTML file to write.
-        package: Name of the package whose `templates` folder holds the template, such as
-            phototag.verification.
-        template: File name of the template, which extends `base.html.j2` of this package.
-        values: Variables of the template. Text is escaped; a missing variable is an error.
+    The template lies in the folder `templates` of a package such as phototag.verification, and
+    extends `base.html.j2` of this package. Text in `values` is escaped; a missing one is an error.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),

@@ -49,7 +49,8 @@ def split_groups(
     counts = np.zeros((len(names), columns.shape[1]))
     np.add.at(counts, members, columns)
 
-    draws = np.array([_draw(name, seed) for name in names])
+    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
+    draws = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
     bounds = np.cumsum(fractions)[:-1]
     assigned = np.searchsorted(bounds, draws, side="right")
     _balance(assigned, counts, draws, np.concatenate([[0.0], bounds, [1.0]]))
@@ -108,12 +109,6 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
                 "show it"
             )
     return warnings
-
-
-def _draw(name: str, seed: int) -> float:
-    """Return a number in [0, 1) from a hash of the seed and a group's name."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _balance(

@@ -39,8 +39,6 @@ def paint_outdoors(canvas: Canvas) -> float:
             paint_ridge(canvas, horizon, canvas.uniform(0.03, 0.12), jagged=False)
         case 2:
             paint_houses(canvas, horizon)
-        case _:
-            pass
     return horizon
 
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
 
 SKIN = ((236, 196, 165), (214, 165, 128), (176, 122, 88), (118, 78, 54))
 HAIR = ((40, 28, 22), (92, 58, 34), (168, 122, 66), (214, 184, 120), (130, 128, 126))
@@ -61,9 +62,7 @@ class Canvas:
         box = (cx - rx, cy - ry, cx + rx, cy + ry)
         self.draw.ellipse([value * self.side for value in box], fill=colour)
 
-    def box(
-        self, box: tuple[float, float, float, float], colour: Colour, radius: float = 0.0
-    ) -> None:
+    def box(self, box: Box, colour: Colour, radius: float = 0.0) -> None:
         """Fill a rectangle (left, top, right, bottom) with corners of the given radius."""
         (left, top), (right, bottom) = self._scale([box[:2], box[2:]])
         if right > left and bottom > top:

@@ -86,8 +86,6 @@ def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) ->
         numbers = [number for number, labels in enumerate(drawn, start=1) if label in labels]
         text = "".join(f"{number}\n" for number in numbers)
         (temporary / "annotations" / f"{label}.txt").write_text(text, encoding="ascii")
-    if folder.exists():
-        folder.rmdir()
     temporary.rename(folder)
 
 

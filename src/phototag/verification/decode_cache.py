@@ -31,15 +31,9 @@ def save_decode_cache(
 ) -> None:
     """Replace the cache by the photos of this run.
 
-    The cache holds a hard link to the array, which takes no disk space. On a file system without
-    hard links, nothing is cached.
-
-    Args:
-        folder: Folder of the cache.
-        key: Hash returned by `decoding_key`.
-        names: Source files, [num_files].
-        photos: Decision about each file, [num_files].
-        images: Packed array of the photos that are not rejected, in the same order.
+    `images` is the packed array of the `photos` that are not rejected, in the order of `names`. The
+    cache holds a hard link to it, which takes no disk space. On a file system without hard links,
+    nothing is cached.
     """
     decided = [
         [name, *(getattr(photo, column) for column in DECIDED)]

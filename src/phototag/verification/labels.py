@@ -67,11 +67,7 @@ def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Problem]]:
-    """Parse one label file.
-
-    Args:
-        data: Content of the file, UTF-8; blank lines are ignored.
-        name: Name of the file, for the problems.
+    """Parse one label file in UTF-8; blank lines are ignored.
 
     Returns:
         Image number -> its first line, from 1; and a problem for each line without a number.

@@ -66,11 +66,10 @@ def find_layout(source: Path) -> Layout:
     def list_folder(folder: str) -> list[str]:
         return [name for name in names if name.casefold().startswith(f"{root}{folder}/")]
 
-    listing = [name for name in names if name.casefold() == f"{root}sources.csv"]
     return Layout(
         images=list_folder("images"),
         annotations=list_folder("annotations"),
         unknown=list_folder("unknown"),
-        sources=listing[0] if listing else None,
+        sources=next((name for name in names if name.casefold() == f"{root}sources.csv"), None),
         system_files=system_files,
     )

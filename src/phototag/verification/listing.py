@@ -51,10 +51,6 @@ class Listing:
 def decode_text(data: bytes, place: str) -> str:
     """Decode text in UTF-8, or in UTF-16 with a byte order mark.
 
-    Args:
-        data: Content of the file.
-        place: Name of the file, for error messages.
-
     Raises:
         InputError: The text has another encoding; the message names the line.
     """
@@ -75,11 +71,8 @@ def decode_text(data: bytes, place: str) -> str:
 def read_listing(data: bytes, place: str) -> Listing:
     """Read a CSV file with a header.
 
-    The separator is the one of `SEPARATORS` that divides the header into the most columns.
-
-    Args:
-        data: Content of the file.
-        place: Name of the file, for error messages.
+    The separator is the one of `SEPARATORS` that divides the header into the most columns. `place`
+    names the file in error messages.
 
     Raises:
         InputError: The encoding is not UTF-8 or UTF-16, a quotation mark is missing, the header is

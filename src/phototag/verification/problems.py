@@ -64,8 +64,7 @@ def check_problems(
             reasons.append(f"{number} of {total} {what} exceed resize.max_rejected {share:g}")
     if not reasons:
         return
-    width = max(len(problem.place) for problem in rejected[:SHOWN])
-    table = [f"  {problem.place:<{width}}  {problem.text}" for problem in rejected[:SHOWN]]
+    table = [f"  {problem.place}  {problem.text}" for problem in rejected[:SHOWN]]
     if len(rejected) > SHOWN:
         table.append(f"  ... and {len(rejected) - SHOWN} more")
     raise InputError(

@@ -1,7 +1,7 @@
 """Report on a dataset: counts, problems, remarks on photos, and duplicates."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from phototag.pages.html import jpeg_uri, write_page
 from phototag.verification.problems import Problem
 
 DECISIONS = ("rejected", "converted", "kept")  # in the order of the page
-TILES = 12  # maximum number of photos shown per kind of remark and per duplicate group
-GROUPS = 40  # maximum number of duplicate groups shown
-LINES = 50  # maximum number of problems of label files shown
 
 
 def list_rejected(manifest: pd.DataFrame) -> list[Problem]:
@@ -59,12 +56,9 @@ def write_verification_report(
 
     row_of = {file: row for row, file in enumerate(keep(manifest)["file"])}
 
-    def show(file: str, lines: list[str]) -> dict[str, Any]:
-        """Return a tile of the page: thumbnail (empty if rejected), file name and text lines."""
-        image = jpeg_uri(Image.fromarray(images[row_of[file]])) if file in row_of else ""
-        return {"file": file.rpartition("/")[2], "lines": lines, "image": image}
+    def encode_photo(file: str) -> str:
+        return jpeg_uri(Image.fromarray(images[row_of[file]]))
 
-    label_problems = [problem for problem in problems if _concerns_labels(problem)]
     tables = {
         "decision": summary["decisions"],
         "remark": summary["reasons"],
@@ -79,11 +73,10 @@ def write_verification_report(
         title="Dataset verification",
         headline=[*_headline(summary), *describe_system_files(system_files)],
         tables={name: counts for name, counts in tables.items() if counts},
-        problems=label_problems[:LINES],
-        more_problems=max(len(label_problems) - LINES, 0),
-        remarks=_show_remarks(manifest, show),
-        groups=_show_duplicates(duplicates, show),
-        more_groups=max(summary["duplicate_groups"] - GROUPS, 0),
+        problems=[problem for problem in problems if _concerns_labels(problem)],
+        remarks=_group_remarks(manifest),
+        groups=_group_duplicates(duplicates),
+        encode_photo=encode_photo,
     )
 
 
@@ -167,46 +160,22 @@ def _headline(summary: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def _show_remarks(
-    manifest: pd.DataFrame, show: Callable[[str, list[str]], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the first photos of each kind of remark, rejections first."""
-    found: dict[tuple[int, str], list[tuple[str, list[str]]]] = {}
+def _group_remarks(manifest: pd.DataFrame) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """Return decision, kind and photos of each kind of remark, rejections first."""
+    found: dict[tuple[int, str], list[dict[str, str]]] = {}
     for row in manifest[manifest["reason"] != ""].to_dict("records"):
         size = f"{row['width']} x {row['height']}" if row["width"] else ""
         for remark in row["reason"].split("; "):
             kind, detail = _split_remark(remark)
-            key = (DECISIONS.index(row["decision"]), kind)
-            found.setdefault(key, []).append((row["file"], [size, detail]))
-    return [
-        {
-            "kind": kind,
-            "decision": DECISIONS[rank],
-            "count": len(photos),
-            "more": max(len(photos) - TILES, 0),
-            "tiles": [show(file, lines) for file, lines in photos[:TILES]],
-        }
-        for (rank, kind), photos in sorted(found.items())
-    ]
+            photo = {"file": row["file"], "size": size, "detail": detail}
+            found.setdefault((DECISIONS.index(row["decision"]), kind), []).append(photo)
+    return [(DECISIONS[rank], kind, photos) for (rank, kind), photos in sorted(found.items())]
 
 
-def _show_duplicates(
-    duplicates: pd.DataFrame, show: Callable[[str, list[str]], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the first duplicate groups, those with conflicting labels first."""
+def _group_duplicates(duplicates: pd.DataFrame) -> list[list[dict[Any, Any]]]:
+    """Return the rows of each duplicate group, groups with conflicting labels first."""
     groups = [group.to_dict("records") for _, group in duplicates.groupby("group", sort=True)]
-    groups.sort(key=lambda rows: str(rows[0]["conflicting_labels"]) == "")
-    return [
-        {
-            "title": f"{len(rows)} photos, {rows[0]['kind']}",
-            "conflicting_labels": rows[0]["conflicting_labels"].replace(";", ", "),
-            "tiles": [
-                show(row["file"], [row["labels"].replace(";", ", ") or "no label"])
-                for row in rows[:TILES]
-            ],
-        }
-        for rows in groups[:GROUPS]
-    ]
+    return sorted(groups, key=lambda rows: str(rows[0]["conflicting_labels"]) == "")
 
 
 def _concerns_labels(problem: Problem) -> bool:
