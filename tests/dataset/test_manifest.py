@@ -28,9 +28,12 @@ def test_rejected_rows_are_written_and_not_read_as_kept(tmp_path: Path) -> None:
     assert label_targets(kept).tolist() == [[1, 0], [1, 1]]
 
 
-def test_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
-    targets = {"cat": np.ones(1, np.uint8)}
-    write_manifest(tmp_path / "m.csv", build_manifest(["im1\udcff.jpg"], [GOOD], targets, ["me"]))
+def test_names_and_reasons_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    bad = Photo("rejected", "unreadable: \udcff.jpg")
+    targets = {"cat": np.ones(2, np.uint8)}
+    manifest = build_manifest(["im1\udcff.jpg", "b.jpg"], [GOOD, bad], targets, ["me", ""])
+    write_manifest(tmp_path / "m.csv", manifest)
+    assert "unreadable: \\udcff.jpg" in (tmp_path / "m.csv").read_text()
     kept = read_kept(tmp_path / "m.csv")
     assert (kept["file"][0], kept["source_group"][0]) == ("im1\\udcff.jpg", "me")
 
@@ -38,13 +41,6 @@ def test_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
 def test_manifest_without_kept_photos_is_refused() -> None:
     with pytest.raises(InputError, match=r"all 1 files were rejected \(a.jpg: zero bytes\)"):
         build_manifest(["a.jpg"], [BAD], {"cat": np.zeros(1, np.uint8)})
-
-
-def test_reason_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
-    bad = Photo("rejected", "same number: as \udcff.jpg")
-    targets = {"cat": np.ones(2, np.uint8)}
-    write_manifest(tmp_path / "m.csv", build_manifest(["a.jpg", "b.jpg"], [GOOD, bad], targets))
-    assert "same number: as \\udcff.jpg" in (tmp_path / "m.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,3 @@ def test_mean_and_deviation_equal_numpy_on_the_chosen_rows(tmp_path: Path) -> No
     np.testing.assert_allclose(mean, chosen.mean(axis=(0, 1, 2)), rtol=0, atol=1e-12)
     np.testing.assert_allclose(std, chosen.std(axis=(0, 1, 2)), rtol=0, atol=1e-12)
     assert std[2] < 1e-12
-
-
-def test_order_of_rows_does_not_change_the_result(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    images = rng.integers(0, 256, (CHUNK + 9, 4, 4, 3), dtype=np.uint8)
-    rows = np.arange(len(images))
-    path = tmp_path / "images.npy"
-    np.save(path, images)
-    first, second = channel_stats(path, rows), channel_stats(path, rng.permutation(rows))
-    np.testing.assert_array_equal(first, second)

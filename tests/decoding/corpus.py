@@ -8,7 +8,6 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -264,31 +263,20 @@ def make_corpus(folder: Path) -> list[Case]:
     outside.write_bytes(encode(picture(0)))
     (folder.with_name("elsewhere")).mkdir(exist_ok=True)
 
-    odd: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
-        "im60.jpg": (lambda path: path.symlink_to("im101.jpg"), "kept", ()),
-        "im61.jpg": (
-            lambda path: path.symlink_to(outside),
-            "rejected",
-            ("link to a file",),
-        ),
-        "im62.jpg": (
-            lambda path: path.symlink_to("/etc/hostname"),
-            "rejected",
-            ("link to a file",),
-        ),
-        "im63.jpg": (lambda path: path.symlink_to("gone.jpg"), "rejected", ("broken link",)),
-        "im64.jpg": (lambda path: path.symlink_to("im64.jpg"), "rejected", ("broken link",)),
-        "im65.jpg": (lambda path: path.symlink_to("été"), "rejected", ("link to a folder",)),
-        "im66.jpg": (
-            lambda path: path.symlink_to(folder.with_name("elsewhere")),
-            "rejected",
-            ("link to a file",),
-        ),
-        "im67.jpg": (os.mkfifo, "rejected", ("not a regular file",)),
+    links = {
+        "im60.jpg": ("im101.jpg", "kept", ""),
+        "im61.jpg": (outside, "rejected", "link to a file"),
+        "im62.jpg": ("/etc/hostname", "rejected", "link to a file"),
+        "im63.jpg": ("gone.jpg", "rejected", "broken link"),
+        "im64.jpg": ("im64.jpg", "rejected", "broken link"),
+        "im65.jpg": ("été", "rejected", "link to a folder"),
+        "im66.jpg": (folder.with_name("elsewhere"), "rejected", "link to a file"),
     }
-    for name, (make, decision, kinds) in odd.items():
-        make(images / name)
-        cases.append(Case(name, decision, kinds))
+    for name, (target, decision, kind) in links.items():
+        (images / name).symlink_to(target)
+        cases.append(Case(name, decision, (kind,) if kind else ()))
+    os.mkfifo(images / "im67.jpg")
+    cases.append(Case("im67.jpg", "rejected", ("not a regular file",)))
     (folder / "annotations").mkdir()
     (folder / "annotations/cat.txt").write_bytes(b"101\n102\n")
     return cases

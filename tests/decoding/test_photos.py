@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
@@ -185,17 +185,6 @@ def test_orientation_of_a_tiff_equals_pillow(value: int, compression: str) -> No
     assert photo.reason == ("oriented by EXIF" if 2 <= value <= 8 else "")
 
 
-def test_orientation_in_xmp_is_applied() -> None:
-    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("XML:com.adobe.xmp", packet.decode())
-    for data in (
-        encode(random_image(24, 24), "JPEG", xmp=packet),
-        encode(random_image(24, 24), "PNG", pnginfo=info),
-    ):
-        assert prepare_photo(data, 24).reason == "oriented by EXIF"
-
-
 def png_bytes(levels: np.ndarray, bits: int, colour: int, *chunks: bytes) -> bytes:
     """Write a PNG of 8 or 16 bits per sample and a colour type."""
     lines = b"".join(b"\0" + row.tobytes() for row in levels.astype(f">u{bits // 8}"))
@@ -246,15 +235,6 @@ def test_16_bit_gray_tiff_keeps_the_upper_8_bits(order: str) -> None:
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels[..., 0], levels >> 8)
     assert photo.reason == "16-bit; grayscale"
-
-
-def test_first_frame_of_an_animation_is_kept() -> None:
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    photo = prepare_photo(data, 16)
-    assert photo.reason == "palette; animated: first frame"
-    assert photo.pixels is not None
-    assert tuple(photo.pixels[8, 8]) == (255, 0, 0)
 
 
 def test_limits_are_checked_before_decoding() -> None:

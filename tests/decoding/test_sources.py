@@ -115,18 +115,6 @@ def test_unreadable_path_is_refused_with_the_reason(tmp_path: Path, name: str, r
         read_file(source, name)
 
 
-def test_file_without_read_permission_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    source = write_source(tmp_path / "raw", FILES)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(InputError, match=r"^unreadable: Permission denied$"):
-        read_file(source, "images/im1.jpg")
-
-
 PIXELS = bytes(range(256)) * 40
 
 
@@ -211,25 +199,15 @@ def test_links_and_pipes_are_refused_with_the_reason(tmp_path: Path) -> None:
             read_file(source, f"images/im{number}.jpg")
 
 
-def test_links_damaged_and_large_zip_members_are_refused(tmp_path: Path) -> None:
+def test_links_and_large_zip_members_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "raw.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images/im1.jpg", b"pixels" * 100)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         link = zipfile.ZipInfo("images/im2.jpg")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/hostname")
         with archive.open("images/im3.jpg", "w") as member:
             for _ in range(513):
                 member.write(bytes(2**20))
-    data = bytearray(path.read_bytes()[: 2**20])
-    damaged = tmp_path / "damaged.zip"
-    with zipfile.ZipFile(damaged, "w") as archive:
-        archive.writestr("images/im1.jpg", b"pixels" * 100)
-    data = bytearray(damaged.read_bytes())
-    data[60] ^= 1
-    damaged.write_bytes(data)
-    with pytest.raises(InputError, match="unreadable: Bad CRC-32"):
-        read_file(damaged, "images/im1.jpg")
     with pytest.raises(InputError, match="link in a zip"):
         read_file(path, "images/im2.jpg")
     with pytest.raises(InputError, match="file too large: 513 MiB"):

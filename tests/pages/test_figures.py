@@ -65,13 +65,6 @@ def test_only_installed_fonts_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert mpl.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK JP"]
 
 
-def test_a_glyph_that_no_font_has_is_reported_by_matplotlib(tmp_path: Path) -> None:
-    with figure_style():
-        figure, _ = new_figure("\U00012000", "", "")  # a cuneiform sign
-        with pytest.warns(UserWarning, match=r"Glyph .* missing"):
-            save_figure(figure, tmp_path / "figure.png")
-
-
 def test_names_are_short_printable_lines() -> None:
     assert shorten_name("a\n b\tc") == "a b c"
     assert shorten_name("x" * 500) == "x" * 39 + "…"

@@ -28,13 +28,6 @@ def check(values: Values, size: int = 64, **model: Any) -> None:
     check_backbones()
 
 
-def test_conv_network_passes(
-    tmp_path: Path, params_values: Values, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    check(params_values, 128)
-
-
 def test_backbone_trained_on_another_size_is_noted(
     tmp_path: Path,
     params_values: Values,

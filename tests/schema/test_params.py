@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
@@ -29,11 +28,6 @@ def test_shipped_file_is_valid(shipped_params: Params) -> None:
     assert shipped_params.model.linear == (2048, 512)
 
 
-def test_params_are_immutable(shipped_params: Params) -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        shipped_params.lr = 1.0
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -41,9 +35,7 @@ def test_params_are_immutable(shipped_params: Params) -> None:
         (lambda values: values["split"].update(tets=0.1), "split.tets is unknown"),
         (lambda values: values["model"]["conv"][1].update(pad=1), "model.conv.1.pad is unknown"),
         (lambda values: values.pop("seed"), "seed is missing"),
-        (lambda values: values["resize"].pop("size"), "resize.size is missing"),
         (lambda values: values["model"]["conv"][2].pop("out"), "model.conv.2.out is missing"),
-        (lambda values: values.pop("evaluate"), "evaluate is missing"),
     ],
 )
 def test_unknown_or_missing_key_is_named(
@@ -60,35 +52,18 @@ def test_unknown_or_missing_key_is_named(
         ("lr", 0),
         ("lr", "fast"),
         ("lr", "nan"),
-        ("lr", float("inf")),
         ("lr", True),
         ("weight_decay", -1e-9),
         ("seed", -1),
-        ("seed", True),
-        ("batch_size", 0),
         ("batch_size", 64.0),
         ("batch_size", "64"),
-        ("epochs", 0),
-        ("pos_weight", 1),
         ("optimizer", "rmsprop"),
-        ("precision", "fp16"),
         ("data.raw", ""),
-        ("sample.num_images", 0),
-        ("resize.size", -128),
         ("split.val", 0),
         ("split.val", 1),
-        ("split.test", -0.1),
-        ("model.init", "xavier"),
         ("model.conv", []),
-        ("model.conv.0.out", True),
         ("model.conv.0.kernel", "3"),
-        ("model.conv.4.stride", 0),
-        ("model.conv.4.padding", -1),
-        ("model.conv.4.pool", 0),
-        ("model.conv.4.pool_stride", 0),
         ("model.linear.1", True),
-        ("model.linear.0", 0),
-        ("evaluate.prior_strength", -1),
     ],
 )
 def test_invalid_value_is_reported_with_its_dotted_key(
@@ -111,12 +86,6 @@ def test_weights_are_ignored_for_the_conv_network(params_values: Values, tmp_pat
     assert not params.model.frozen
     with pytest.raises(InputError, match=r"name a backbone in model\.name, or choose another"):
         read_values(tmp_path / "params.yaml", params_values | {"optimizer": "lbfgs"})
-
-
-def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_bytes("data: {raw: Fotos fürs Album}".encode("latin-1"))
-    with pytest.raises(InputError, match=r"params\.yaml is not UTF-8 \(byte 19\): save it"):
-        read_all_params(tmp_path / "params.yaml")
 
 
 def test_all_problems_are_reported_at_once(params_values: Values, tmp_path: Path) -> None:
@@ -164,23 +133,21 @@ def test_train_settings_exclude_params_that_do_not_affect_the_weights(
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
-        ("a: [1", "is not valid YAML"),
-        ("", "expected keys with values"),
-        ("- 1", "expected keys with values"),
+        (b"a: [1", "is not valid YAML"),
+        (b"", "expected keys with values"),
+        (b"- 1", "expected keys with values"),
+        ("data: {raw: Fotos fürs Album}".encode("latin-1"), r"is not UTF-8 \(byte 19\): save it"),
+        (None, "is missing"),
     ],
 )
-def test_file_that_is_not_a_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_file_is_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(text, encoding="utf-8")
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_all_params(path)
-
-
-def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is missing"):
-        read_all_params(tmp_path / "params.yaml")
 
 
 BACKBONES: list[tuple[Values, tuple[tuple[str, str | None], ...]]] = [

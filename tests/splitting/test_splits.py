@@ -68,12 +68,6 @@ def test_fraction_zero_gives_an_empty_split(targets: np.ndarray) -> None:
     assert np.bincount(assigned, minlength=3)[2] == 0
 
 
-def test_label_without_positives_does_not_affect_sizes(targets: np.ndarray) -> None:
-    with_empty = np.column_stack([targets, np.zeros(5000, np.uint8)])
-    assigned = split_groups(with_empty, names(5000), FRACTIONS, seed=0)
-    assert np.bincount(assigned) / 5000 == pytest.approx(FRACTIONS, rel=0.02)
-
-
 def test_too_few_photos_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"would be empty: 2 photos with known labels in 1 groups are too few"

@@ -37,13 +37,6 @@ def test_written_label_files_equal_the_sampled_labels(tmp_path: Path) -> None:
     assert {Image.open(tmp_path / "set" / name).size for name in names} == {(128, 128)}
 
 
-def test_some_images_are_grayscale(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "set", 200, seed=0, n_jobs=2)
-    modes = [Image.open(path).mode for path in (tmp_path / "set" / "images").iterdir()]
-    assert 0 < modes.count("L") < 12
-    assert modes.count("L") + modes.count("RGB") == 200
-
-
 def test_label_rates_and_co_occurrences_match_the_real_data() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_labels(rng) for _ in range(20_000)]

@@ -1,8 +1,5 @@
 """Parallel decoding of many photos into one packed array."""
 
-import struct
-import threading
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -11,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phototag.base.parallel import Backend
 from phototag.verification.packing import prepare_photos, write_images
 from tests.decoding.corpus import encode
 
@@ -19,11 +15,6 @@ from tests.decoding.corpus import encode
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
-
-
-# An orientation, and a maker's name outside the block, of which Pillow warns.
-EXIF = b"Exif\0\0II*\0" + struct.pack("<LHHHLLHHLL", 8, 2, 0x0112, 3, 1, 6, 0x010F, 2, 1000, 5000)
-EXIF += bytes(4)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -63,43 +54,6 @@ def test_damaged_zip_members_are_rejected_and_do_not_stop_the_batch(tmp_path: Pa
         assert [photo.decision for photo in photos] == ["rejected", "kept"] * 4 + ["rejected"]
         assert all(photo.reason.startswith("unreadable: ") for photo in photos[:8:2])
         assert photos[-1].reason == "no such file in the zip"
-
-
-def test_backends_pack_the_same_bytes(tmp_path: Path) -> None:
-    names = [f"im{number}.png" for number in range(1, 201)]
-    for number, name in enumerate(names):
-        (tmp_path / name).write_bytes(encode(random_image(12, 10, number), "PNG"))
-
-    def packed(backend: Backend) -> bytes:
-        photos = prepare_photos(tmp_path, names, 8, backend=backend, n_jobs=2)
-        write_images(tmp_path / f"{backend}.npy", photos, 8)
-        return (tmp_path / f"{backend}.npy").read_bytes()
-
-    assert packed("loky") == packed("threading")
-
-
-def test_decoding_does_not_change_warning_filters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"im{number}.jpg" for number in range(1, 71)]
-    data = encode(random_image(12, 10), "JPEG", exif=EXIF)
-    for name in names:
-        (tmp_path / name).write_bytes(data)
-    state = (warnings.filters, list(warnings.filters), warnings.showwarning)
-    seen = []
-    open_image = Image.open
-
-    def look(*args: object, **options: object) -> Image.Image:
-        # Filters that a thread sets would apply to all threads.
-        same = (warnings.filters is state[0], warnings.showwarning is state[2])
-        seen.append((threading.current_thread() is threading.main_thread(), *same))
-        return open_image(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Image, "open", look)
-    photos = list(prepare_photos(tmp_path, names, 8, backend="threading", n_jobs=2))
-    assert {photo.reason for photo in photos} == {"oriented by EXIF"}
-    assert set(seen) == {(False, True, True)}
-    assert (warnings.filters, list(warnings.filters), warnings.showwarning) == state
 
 
 @pytest.mark.slow
