@@ -113,7 +113,7 @@ def write_list(folder: Path) -> Source:
 
 
 def write_tags(folder: Path, mark: str) -> Source:
-    """Write a tags CSV with other columns; an empty cell means no label."""
+    """Write a CSV of keywords with other columns; an empty cell means no label."""
     photos = make_photos(folder, name_photos("{}.webp"))
     rows = [
         (number, photo.name, "2024-05-01", mark.join(name_labels(row)))
@@ -122,7 +122,7 @@ def write_tags(folder: Path, mark: str) -> Source:
     path = write_rows(folder / "export.csv", [("id", "filename", "taken", "keywords"), *rows])
     options = () if mark.strip() else ("--separator", mark)
     ids = [row[0] for row in rows]
-    return Source(path, "tags", photos, list_truth(), ids=ids, options=options)
+    return Source(path, "list", photos, list_truth(), ids=ids, options=options)
 
 
 def write_one_hot(folder: Path) -> Source:
@@ -155,32 +155,12 @@ def write_folders(folder: Path) -> Source:
 
 def write_coco(folder: Path) -> Source:
     """Write COCO instances with boxes, polygons and a crowd."""
-    return _write_instances(folder, list_truth(), {})
-
-
-def write_lvis(folder: Path) -> Source:
-    """Write LVIS instances: URLs instead of file names, and verified absent categories."""
-    targets = hide_entries()
-    absent = {
-        number: [10 * (n + 1) for n, value in enumerate(row) if value == 0]
-        for number, row in enumerate(targets)
-    }
-    return _write_instances(folder, targets, absent)
-
-
-def _write_instances(folder: Path, targets: np.ndarray, absent: dict[int, list[int]]) -> Source:
     photos = make_photos(folder / "val2017", name_photos("000000000{}.jpg"))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (photo, row) in enumerate(zip(photos, targets, strict=True)):
+    for number, (photo, row) in enumerate(zip(photos, list_truth(), strict=True)):
         image: dict[str, Any] = {"id": int(photo.stem), "width": 64, "height": 48}
-        image |= {"license": 1, "date_captured": "2013-11-14 17:02:52"}
-        if absent:
-            address = f"http://images.cocodataset.org/val2017/{photo.name}"
-            image |= {"coco_url": address, "neg_category_ids": absent[number]}
-            image["not_exhaustive_category_ids"] = []
-        else:
-            image["file_name"] = photo.name
+        image |= {"license": 1, "date_captured": "2013-11-14 17:02:52", "file_name": photo.name}
         images.append(image)
         for label in np.flatnonzero(row == 1):
             shape: dict[str, Any] = {"segmentation": [[8, 8, 40, 8, 40, 40]], "iscrowd": 0}
@@ -204,7 +184,7 @@ def _write_instances(folder: Path, targets: np.ndarray, absent: dict[int, list[i
     coco = COCO(str(path))
     ids = [image["id"] for image in images]
     read = np.array([[image in coco.catToImgs[10 * n] for n in (1, 2, 3)] for image in ids])
-    return Source(path, "coco", photos, np.where(read, np.int8(1), targets), ids=ids)
+    return Source(path, "coco", photos, read.astype(np.int8), ids=ids)
 
 
 def write_labelstudio(folder: Path) -> Source:
@@ -262,21 +242,6 @@ def write_course(folder: Path) -> Source:
     return Source(path, "numbered", photos, targets)
 
 
-def write_mirflickr(folder: Path) -> Source:
-    """Write MIRFLICKR-25000: strict and less strict label files in another folder, and texts."""
-    photos = make_photos(folder / "mirflickr", name_photos("im{}.jpg"))
-    targets = list_truth()
-    labels = folder / "mirflickr25k_annotations_v080"
-    _write_numbers(labels, photos, targets == 1, "_r1")
-    _write_numbers(labels, photos, np.ones_like(targets, bool))
-    write(labels / "README.txt", "The annotations of MIRFLICKR-25000\n")
-    write(folder / "mirflickr/doc/README.txt", "The MIRFLICKR-25000 image collection\n")
-    for number in (101, 102):
-        write(folder / f"mirflickr/meta/tags/tags{number}.txt", "2007\nsea\n")
-    options = ("--annotations", str(labels))
-    return Source(folder / "mirflickr", "numbered", photos, targets, options=options)
-
-
 def write_import(folder: Path) -> Source:
     """Write the result of an import, with unknown labels."""
     photos, targets = make_photos(folder / "images", name_photos("im{}.jpg")), hide_entries()
@@ -285,12 +250,10 @@ def write_import(folder: Path) -> Source:
     return Source(folder, "numbered", photos, targets)
 
 
-def _write_numbers(
-    folder: Path, photos: Sequence[Path], chosen: np.ndarray, suffix: str = ""
-) -> None:
+def _write_numbers(folder: Path, photos: Sequence[Path], chosen: np.ndarray) -> None:
     numbers = np.array([photo.stem.removeprefix("im") for photo in photos])
     for label, column in zip(LABELS, chosen.T, strict=True):
-        write(folder / f"{label}{suffix}.txt", "".join(f"{n}\n" for n in numbers[column][::-1]))
+        write(folder / f"{label}.txt", "".join(f"{n}\n" for n in numbers[column][::-1]))
 
 
 WRITERS: dict[str, Callable[[Path], Source]] = {
@@ -300,11 +263,9 @@ WRITERS: dict[str, Callable[[Path], Source]] = {
     "one-hot": write_one_hot,
     "folders": write_folders,
     "coco": write_coco,
-    "lvis": write_lvis,
     "labelstudio": write_labelstudio,
     "imagefolder-csv": partial(write_metadata, kind="csv"),
     "imagefolder-jsonl": partial(write_metadata, kind="jsonl"),
     "course": write_course,
-    "mirflickr": write_mirflickr,
     "import": write_import,
 }

@@ -98,34 +98,6 @@ def test_images_option_names_folder_of_photos(folder: Path, tmp_path: Path) -> N
         run_import(source, tmp_path / "again", images=tmp_path / "none")
 
 
-def test_photos_in_two_folders_are_refused_with_both(folder: Path, tmp_path: Path) -> None:
-    for value, name in enumerate(NAMES):
-        paint(folder / "images" / name, 100 + value)
-    source = write(folder / "val2017.json", INSTANCES)
-    with pytest.raises(InputError, match=r"coco/images or .*coco/val2017: choose .* --images"):
-        run_import(source, tmp_path / "raw")
-    assert len(run_import(source, tmp_path / "raw", images=folder / "images").summary.photos) == 3
-
-
-def test_lvis_categories_not_verified_are_unknown(folder: Path, tmp_path: Path) -> None:
-    lvis = deepcopy(INSTANCES)
-    for image in lvis["images"]:
-        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image.pop('file_name')}"
-        image["neg_category_ids"] = []
-    lvis["images"][1]["neg_category_ids"] = [44]
-    source = write(folder / "val2017.json", lvis)
-    found = run_import(source, tmp_path / "raw")
-    assert found.carried == {
-        f"val2017/{name}": labels
-        for name, labels in zip(NAMES, ["bottle person", "person", ""], strict=True)
-    }
-    assert found.unknown == {f"val2017/{NAMES[2]}": "bottle person"}
-
-
-def without(key: str) -> dict[str, Any]:
-    return {name: value for name, value in INSTANCES.items() if name != key}
-
-
 def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
     source = deepcopy(INSTANCES)
     source[group][index].update(values)
@@ -136,23 +108,20 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
     ("content", "message"),
     [
         ("", r"val2017\.json: unknown format; expected"),
-        ("{", r"val2017\.json: not valid JSON: EOF .* line 1"),
-        ('{"images": [}', r"val2017\.json: not valid JSON: .* line 1 column 13"),
-        ({}, r"val2017\.json: images is missing; categories is"),
-        (without("categories"), r"val2017\.json: categories is missing$"),
+        ('{"images": [}, "categories"', r"val2017\.json: not valid JSON: .* line 1 column 13"),
+        ({"licenses": ["images", "categories"]}, r"json: images is missing; categories is"),
         (INSTANCES | {"images": {}}, r"json: images: input should be a valid array"),
-        (INSTANCES | {"images": []}, r"json: annotations\[0\]: no image has the id 397133"),
-        (INSTANCES | {"images": [], "annotations": []}, r"json: no file names"),
+        (INSTANCES | {"images": []}, r"json: annotations\[0\]: no .* has the id 397133"),
+        (INSTANCES | {"images": [], "annotations": []}, r"json: no photo is neither"),
         (INSTANCES | {"annotations": []}, r"json: no photo has a label"),
         (INSTANCES | {"annotations": [{"image_id": 37777, "caption": "A man"}]},
          r"json: annotations\.0\.category_id is missing"),
         (INSTANCES | {"annotations": ["x"]}, r"json: annotations\.0: input should be an object"),
-        (changed("annotations", 1, image_id=5), r"json: annotations\[1\]: no image has the id 5"),
-        (changed("annotations", 1, image_id="397133"), r"\[1\]: no image has the id '397133'"),
-        (changed("annotations", 2, category_id=2), r"\[2\]: no category has the id 2; add the"),
+        (changed("annotations", 1, image_id=5), r"json: annotations\[1\]: no .* has the id 5"),
+        (changed("annotations", 1, image_id="397133"), r"\[1\]: no .* has the id '397133'"),
+        (changed("annotations", 2, category_id=2), r"\[2\]: no .* has the id 2; add it"),
         (changed("annotations", 2, category_id=1.5),
          r"annotations\.2\.category_id: should be a number or text, not 1\.5"),
-        (changed("annotations", 2, category_id=None), r"category_id: should be .*, not None"),
         (changed("images", 1, id=397133),
          r"json: images\[1\]: id 397133 is already used in \[0\]"),
         (changed("images", 1, file_name=NAMES[0]), r"images\[1\]: .* listed in .* images\[0\]"),
@@ -160,9 +129,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         (changed("images", 1, file_name=""), r"images\[1\]: no file name"),
         (changed("images", 1, file_name=7), r"images\.1\.file_name: input should be .*, not 7"),
         (changed("images", 1, file_name="../outside.png"), r"images\[1\]: .* is outside of .*val"),
-        (changed("images", 1, id=True), r"images\.1\.id: should be a number or text, not True"),
         (changed("categories", 1, id=1), r"categories\[1\]: id 1 is already used in \[0\]"),
-        (changed("categories", 1, name="person"), r"\[1\]: name 'person' is already used in \[0\]"),
         (changed("categories", 1, name="a/b"), r"categories\[1\]: label 'a/b' cannot be"),
         (changed("categories", 1, name=""), r"categories\[1\]: label '' cannot be"),
         (changed("categories", 1, name=None), r"categories\.1\.name: input should be .*, not None"),

@@ -27,10 +27,7 @@ def test_photo_in_two_folders_carries_both_labels(source: Path, tmp_path: Path) 
         "dogs/1 (copy).png": "dogs",
         "dogs/x y.PNG": "dogs",
     }
-    assert found.summary.notes == [
-        "photos in several folders, which get the labels of all of them: 1",
-        "skipped files with the same bytes as another file: 2",
-    ]
+    assert found.summary.notes == ["skipped files with the same bytes as another file: 2"]
 
 
 @pytest.mark.parametrize("parts", [["", ""], ["my photos/", "my photos/"], ["train/", "Test/"]])
@@ -55,25 +52,12 @@ def test_zip_is_read_like_folder(source: Path, tmp_path: Path) -> None:
     assert "4 system files" in found.summary.notes[0]
 
 
-@pytest.mark.parametrize(
-    ("nested", "labels"),
-    [
-        ("all", {"cats": 2, "dogs": 2, "animals": 1, "big": 1}),
-        ("outer", {"cats": 2, "dogs": 2, "animals": 1}),
-        ("inner", {"cats": 2, "dogs": 2, "big": 1}),
-    ],
-)
-def test_nested_folders_need_the_nested_option(
-    source: Path, tmp_path: Path, nested: str, labels: dict[str, int]
-) -> None:
+def test_photo_in_nested_folders_carries_all_their_labels(source: Path, tmp_path: Path) -> None:
     paint(source / "animals/big/9.png", 9)
-    message = (
-        r"animals/big/9.png is in nested folders: choose its labels with --nested all "
-        r"\(animals and big\), --nested outer \(animals\) or --nested inner \(big\)"
-    )
-    with pytest.raises(InputError, match=message):
-        run_import(source, tmp_path / "raw")
-    assert run_import(source, tmp_path / "raw", nested=nested).summary.count_labels() == labels
+    found = run_import(source, tmp_path / "raw")
+    assert found.carried["animals/big/9.png"] == "animals big"
+    note = "files in nested folders, which have the labels of all of them: 1"
+    assert found.summary.notes == [note]
 
 
 def test_labels_of_photo_outside_of_folders_are_unknown(source: Path, tmp_path: Path) -> None:
@@ -90,7 +74,6 @@ def test_labels_of_photo_outside_of_folders_are_unknown(source: Path, tmp_path: 
         ("file/1.png", "in: .*label 'file' is a manifest column's name"),
         ("a:b/1.png", "in: label 'a:b' cannot be a file name"),
         (f"{'l' * 201}/1.png", "in: label 'l*' cannot be a file name"),
-        ("a/b/c/1.png", r"a/b/c/1.png is in nested folders: .* all \(a and b and c\), "),
         (os.fsdecode(b"\xff/1.png"), "is not UTF-8"),
     ],
 )

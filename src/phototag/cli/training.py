@@ -13,9 +13,8 @@ from phototag.base.git import ask_git
 from phototag.cli.options import Port, check_port, project_file
 
 SourceFormat = Literal[
-    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "tags", "one-hot"
+    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "one-hot"
 ]
-Nested = Literal["all", "outer", "inner"]
 Ranking = Literal["errors", "next", "duplicates"]
 
 
@@ -36,28 +35,19 @@ def import_(
     separator: Annotated[
         str | None, typer.Option(help="Text between the labels of one cell of a list.")
     ] = None,
-    nested: Annotated[
-        Nested | None, typer.Option(help="Folders that are labels, if folders are nested.")
-    ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(help="Folder of the label files of imN.jpg (default: SOURCE).")
-    ] = None,
-    potential: Annotated[
-        bool, typer.Option(help="Read MIRFLICKR's CLASS.txt instead of the stricter CLASS_r1.txt.")
-    ] = False,
 ) -> None:
     """Import photos and labels.
 
     Writes a zip or folder and sets data.raw of params.yaml to it. SOURCE may be numbered photos
     with label files, one folder per label, COCO instances, a Label Studio export, a Hugging Face
-    ImageFolder, or a CSV of labels, of tags, or of 0 and 1.
+    ImageFolder, or a CSV of labels or of 0 and 1.
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions
 
     root = project_root()
     to = to or project_file("data/raw.zip")
-    options = ImportOptions(format_, annotations, potential, images, separator, nested)
+    options = ImportOptions(format_, images, separator)
     dataset = import_photos(source, to, options)
     typer.echo(f"recognised as {dataset.description}")
     for note in dataset.notes:

@@ -1,4 +1,4 @@
-"""COCO instances (https://cocodataset.org/#format-data), and LVIS.
+"""COCO instances (https://cocodataset.org/#format-data).
 
 An image carries each category of which it has an annotation.
 """
@@ -18,9 +18,7 @@ from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, ch
 @dataclass(slots=True)
 class _Image:
     id: Id
-    file_name: str = ""
-    coco_url: str = ""  # LVIS has no file_name
-    neg_category_ids: list[Id] | None = None
+    file_name: str
 
 
 @dataclass(slots=True)
@@ -43,53 +41,43 @@ class _Instances:
 
 
 def recognize(source: Source) -> bool:
-    """Return whether a source is a JSON object, as COCO instances are."""
+    """Return whether a source is a JSON object with the keys of COCO instances."""
     return source.is_json("{", ("images", "categories"))
 
 
 def read(source: Source) -> SourceDataset:
     """Read an instances file.
 
-    A category without an annotation is absent. In LVIS, whose images have `neg_category_ids`,
-    only those categories are absent, and all others without an annotation are unknown.
-
     Raises:
         InputError: The structure is wrong, an id is unknown or used twice, or a photo is missing.
     """
     instances = source.parse_json(TypeAdapter(_Instances))
     images, categories, annotations = instances.images, instances.categories, instances.annotations
-    rows = _index([image.id for image in images], f"{source.path}: images", "id")
+    rows = _index_ids(images, f"{source.path}: images")
     place = f"{source.path}: categories"
-    _index([category.id for category in categories], place, "id")
+    positions = _index_ids(categories, place)
     names = [
         check_label(category.name, f"{place}[{index}]") for index, category in enumerate(categories)
     ]
-    _index(names, place, "name")
-    labels = {category.id: name for category, name in zip(categories, names, strict=True)}
     carried: list[set[str]] = [set() for _ in images]
     for index, annotation in enumerate(annotations):
-        for kind, known, id_ in (
-            ("image", rows, annotation.image_id),
-            ("category", labels, annotation.category_id),
-        ):
-            if id_ not in known:
-                raise InputError(
-                    f"{source.path}: annotations[{index}]: no {kind} has the id {id_!r}; add the "
-                    f"{kind} or remove the annotation"
-                )
-        carried[rows[annotation.image_id]].add(labels[annotation.category_id])
+        try:
+            row, position = rows[annotation.image_id], positions[annotation.category_id]
+        except KeyError as error:
+            raise InputError(
+                f"{source.path}: annotations[{index}]: no image or category has the id {error}; "
+                "add it or remove the annotation"
+            ) from None
+        carried[row].add(names[position])
 
-    files = [image.file_name or image.coco_url.rpartition("/")[2] for image in images]
-    folder = choose_images_folder(source.path, files[:20], source.options.images)
+    folder = choose_images_folder(
+        source.path, [image.file_name for image in images[:1]], source.options.images
+    )
     photos, seen = [], dict[str, str]()
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        name = find_photo(folder, files[row], location, seen, folder)
-        unknown: frozenset[str] = frozenset()
-        if image.neg_category_ids is not None:
-            absent = {labels.get(category, "") for category in image.neg_category_ids}
-            unknown = frozenset(names) - carried[row] - absent
-        photos.append(SourcePhoto(name, folder, frozenset(carried[row]), unknown, str(image.id)))
+        name = find_photo(folder, [image.file_name], location, seen, folder)
+        photos.append(SourcePhoto(name, folder, frozenset(carried[row]), id=str(image.id)))
     description = (
         f"COCO instances: {len(images)} images, {len(annotations)} annotations, "
         f"{len(categories)} categories"
@@ -97,14 +85,10 @@ def read(source: Source) -> SourceDataset:
     return SourceDataset.collect(source.path, description, photos, offered=names)
 
 
-def _index(values: Sequence[Any], place: str, kind: str) -> dict[Any, int]:
-    """Return the position of each value.
-
-    Raises:
-        InputError: A value is used twice.
-    """
+def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:
+    """Return the position of each id, which must be used once."""
     positions: dict[Any, int] = {}
-    for position, value in enumerate(values):
-        if (first := positions.setdefault(value, position)) != position:
-            raise InputError(f"{place}[{position}]: {kind} {value!r} is already used in [{first}]")
+    for position, record in enumerate(records):
+        if (first := positions.setdefault(record.id, position)) != position:
+            raise InputError(f"{place}[{position}]: id {record.id!r} is already used in [{first}]")
     return positions

@@ -15,10 +15,9 @@ from phototag.dataset.manifest import escape_name
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import describe_system_files, split_system_files
 from phototag.importers import coco, folders, imagefolder, labelstudio, numbered, tables
-from phototag.importers.photo_files import list_names
 from phototag.importers.source import ImportOptions, Source, SourceDataset
 
-LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+LIST_SUFFIXES = (".csv", ".tsv", ".json")
 OUTPUT_TABLE = "sources.csv"  # written by an import beside the photos; it has no labels
 
 
@@ -36,22 +35,14 @@ class Format:
     description: str
     recognize: Callable[[Source], bool]
     read: Callable[[Source], SourceDataset]
-    options: tuple[str, ...]
-
-
-def _make_table_format(kind: tables.TableKind, options: tuple[str, ...]) -> Format:
-    recognize, read = partial(tables.recognize, kind=kind), partial(tables.read, kind=kind)
-    return Format(f"a {tables.DESCRIPTIONS[kind]}", recognize, read, options)
+    options: tuple[str, ...] = ()
 
 
 FORMATS = {
     "numbered": Format(
-        "numbered photos (imN.jpg) with label files",
-        numbered.recognize,
-        numbered.read,
-        ("annotations", "potential"),
+        "numbered photos (images/imN.jpg) with label files", numbered.recognize, numbered.read
     ),
-    "folders": Format("one folder per label", folders.recognize, folders.read, ("nested",)),
+    "folders": Format("one folder per label", folders.recognize, folders.read),
     "imagefolder": Format(
         "a Hugging Face ImageFolder", imagefolder.recognize, imagefolder.read, ("separator",)
     ),
@@ -59,10 +50,20 @@ FORMATS = {
     "labelstudio": Format(
         "a Label Studio export", labelstudio.recognize, labelstudio.read, ("images",)
     ),
-    "list": _make_table_format("list", ("images", "separator")),
-    "tags": _make_table_format("tags", ("images", "separator")),
-    "one-hot": _make_table_format("one-hot", ("images",)),
+    "list": Format(
+        "a CSV of labels",
+        partial(tables.recognize, kind="list"),
+        partial(tables.read, kind="list"),
+        ("images", "separator"),
+    ),
+    "one-hot": Format(
+        "a one-hot CSV",
+        partial(tables.recognize, kind="one-hot"),
+        partial(tables.read, kind="one-hot"),
+        ("images",),
+    ),
 }
+Reading = tuple[str, Source]  # a format, and a source that has it
 
 
 def read_source(path: Path, options: ImportOptions) -> SourceDataset:
@@ -76,26 +77,17 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         InputError: The source has no known format or several, an option does not apply to the
             format, or the source has an error.
     """
-    list_names.cache_clear()
     if options.images is not None and not options.images.is_dir():
         raise InputError(f"--images {options.images} is not a folder")
-    system_files: list[str] = []
-    if path.suffix.lower() in LIST_SUFFIXES and not path.is_dir():
-        if not path.is_file():
-            raise InputError(f"{path} is missing: pass an existing CSV or JSON file")
-        sources = [Source(path, options)]
-    else:
+    sources, system_files = [Source(path, options)], list[str]()
+    if path.is_dir() or path.suffix.lower() not in LIST_SUFFIXES:
         names, system_files = split_system_files(list_files(path))
-        found = [
-            Source(path / name, options, is_found=True)
-            for name in names
-            if name.count("/") <= 1
-            and Path(name).suffix.lower() in LIST_SUFFIXES
-            and Path(name).name not in (*imagefolder.METADATA, OUTPUT_TABLE)
-        ]
-        sources = [Source(path, options, names), *(found if path.is_dir() else [])]
-    name, source = _choose_reading(path, _find_readings(sources), options)
-    for option in ("annotations", "potential", "images", "separator", "nested"):
+        sources = [Source(path, options, names)]
+        if path.is_dir():
+            sources += [Source(path / name, options) for name in names if _may_be_list(name)]
+    readings = [reading for source in sources for reading in _find_readings(source, path)]
+    name, source = _choose_reading(path, readings, options.format)
+    for option in ("images", "separator"):
         if getattr(options, option) and option not in FORMATS[name].options:
             raise InputError(
                 f"--{option} does not apply to the format {name} ({FORMATS[name].description}); "
@@ -106,59 +98,48 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     return replace(dataset, notes=[escape_name(note) for note in notes])
 
 
-def _find_readings(sources: Sequence[Source]) -> list[tuple[str, Source]]:
-    """Return each format and source that fit together."""
-    readings: list[tuple[str, Source]] = []
-    for source in sources:
-        try:
-            names = [name for name, format_ in FORMATS.items() if format_.recognize(source)]
-        except InputError:
-            if not source.is_found:
-                raise
-            continue  # a file for another purpose, which the user did not pass
-        readings += [(name, source) for name in names]
-    return readings
+def _may_be_list(name: str) -> bool:
+    """Return whether a file in a source may be a list of its photos."""
+    file = Path(name)
+    is_other = file.name in (*imagefolder.METADATA, OUTPUT_TABLE)
+    return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_other
 
 
-def _choose_reading(
-    path: Path, readings: list[tuple[str, Source]], options: ImportOptions
-) -> tuple[str, Source]:
-    """Return the only reading of a source, or the only one that the options allow.
+def _find_readings(source: Source, path: Path) -> list[Reading]:
+    """Return each format of a source; errors of files that the user did not pass are ignored."""
+    try:
+        return [(name, source) for name, format_ in FORMATS.items() if format_.recognize(source)]
+    except InputError:
+        if source.path == path:
+            raise
+        return []
+
+
+def _choose_reading(path: Path, readings: Sequence[Reading], wanted: str | None) -> Reading:
+    """Return the only reading of a source, or the only one of the wanted format.
 
     Raises:
         InputError: There is no reading or several.
     """
     if not readings:
         raise InputError(
-            f"{path}: unknown format; expected numbered photos (imN.jpg) with label files "
-            "CLASS.txt (--annotations names their folder), two or more folders named after labels, "
-            "a CSV with a column 'file', or JSON of COCO or Label Studio; unpack a zip with CSV or "
-            "JSON files"
+            f"{path}: unknown format; expected images/imN.jpg with annotations/CLASS.txt, two or "
+            "more folders named after labels, a CSV with a column 'file', or JSON of COCO or Label "
+            "Studio; unpack a zip with CSV or JSON files"
         )
-    if options.format:
-        wanted = {options.format}
-        if options.format in tables.DESCRIPTIONS:
-            wanted.add("imagefolder")  # the metadata may be any table
-        found = _describe_readings(path, readings)
-        readings = [reading for reading in readings if reading[0] in wanted]
-        if not readings:
-            description = FORMATS[options.format].description
-            raise InputError(f"{path} is not {description}: it can be read as {found}")
-    found = _describe_readings(path, readings)
-    if len(readings) > 1:
-        names = dict.fromkeys(name for name, _ in readings)
+    found = " or as ".join(_describe(path, *reading) for reading in readings)
+    chosen = [reading for reading in readings if wanted in (None, reading[0])]
+    if wanted and not chosen:
+        raise InputError(f"{path} is not {FORMATS[wanted].description}: it can be read as {found}")
+    if len(chosen) > 1:
+        names = dict.fromkeys(name for name, _ in chosen)
         how = "choose with " + " or ".join(f"--as {name}" for name in names)
-        if options.format or len(names) < len(readings):
+        if len(names) < len(chosen):
             how = "pass one of these files as SOURCE"
         raise InputError(f"{path} can be read as {found}: {how}")
-    return readings[0]
+    return chosen[0]
 
 
-def _describe_readings(path: Path, readings: list[tuple[str, Source]]) -> str:
-    files = [
-        "" if source.path == path else f" ({source.path.relative_to(path)})"
-        for _, source in readings
-    ]
-    return " or as ".join(
-        FORMATS[name].description + file for (name, _), file in zip(readings, files, strict=True)
-    )
+def _describe(path: Path, name: str, source: Source) -> str:
+    file = "" if source.path == path else f" ({source.path.relative_to(path)})"
+    return FORMATS[name].description + file

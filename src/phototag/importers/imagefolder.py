@@ -3,74 +3,55 @@
 See https://huggingface.co/docs/datasets/image_dataset.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from phototag.base.errors import InputError
+from phototag.base.params import describe_validation_error
 from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.decoding.sources import read_named_file
 from phototag.importers.source import Source, SourceDataset, SourcePhoto
-from phototag.importers.tables import (
-    DESCRIPTIONS,
-    FILE_COLUMNS,
-    UNKNOWN,
-    find_label_columns,
-    read_table,
-)
+from phototag.importers.tables import FILE_COLUMNS, UNKNOWN, find_label_columns, read_table
 from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+METADATA = ("metadata.csv", "metadata.jsonl")
 LIST_SEPARATOR = "\x1f"  # joins the labels of a JSON list; no label may contain it
+_LINE = TypeAdapter(dict[str, Any])
 
 
 def recognize(source: Source) -> bool:
-    """Return whether a source is a JSON Lines file, or a folder that contains metadata files."""
-    if source.names is None:
-        return source.path.suffix.lower() == ".jsonl" and not source.is_found
-    return source.path.is_dir() and bool(_find_metadata(source.names))
+    """Return whether a source is a folder that contains metadata files."""
+    return source.path.is_dir() and bool(_find_metadata(source.names or ()))
 
 
 def read(source: Source) -> SourceDataset:
-    """Read an ImageFolder with one metadata file per folder of photos.
+    """Read an ImageFolder with metadata files in one or several folders.
 
     Raises:
-        InputError: Two metadata files are in one folder, one is a Parquet file, or a row is wrong.
+        InputError: Two metadata files list the same photo, or a row is wrong.
     """
     root, names = source.path, source.names or ()
     metadata = _find_metadata(names)
-    if source.names is None:
-        root, metadata = source.path.parent, [source.path.name]
     photos: list[SourcePhoto] = []
     notes: list[str] = []
     one_hot: list[str] = []
-    folders: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for name in metadata:
-        path = root / name
-        if path.suffix == ".parquet":
-            raise InputError(f"{path}: Parquet is not supported; convert it to metadata.csv")
-        if (other := folders.setdefault(name.rpartition("/")[0], name)) != name:
-            raise InputError(
-                f"{root / other} and {name} may both describe the photos: pass one as SOURCE"
-            )
-        data, options = read_named_file(root, name), source.options
+        path, options = root / name, source.options
+        data = read_named_file(root, name)
         if path.suffix == ".csv":
             table = read_listing(data, str(path))
         else:
-            separator = options.separator or LIST_SEPARATOR
-            table = _parse_json_lines(decode_text(data, str(path)), path, separator)
-            options = replace(options, separator=separator)
-        kinds = find_label_columns(table, path)
-        chosen = [kind for kind in kinds if options.format in (kind, None, "imagefolder")]
-        if len(chosen) != 1:
-            readings = " or as a ".join(DESCRIPTIONS[kind] for kind in kinds)
-            how = " or ".join(f"--as {kind}" for kind in kinds)
-            raise InputError(f"{path} can be read as a {readings}: choose with {how}")
-        found, skipped, labels = read_table(path, table, chosen[0], options, root)
+            options = replace(options, separator=options.separator or LIST_SEPARATOR)
+            table = _parse_json_lines(decode_text(data, str(path)), path, options.separator or "")
+        kind = next(iter(find_label_columns(table, path)))
+        found, skipped, labels = read_table(path, table, kind, options, seen, root)
         photos += found
         notes += [f"{name}: {note}" for note in skipped]
         one_hot += labels
@@ -106,13 +87,9 @@ def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
             continue
         location = f"{path}:{line}"
         try:
-            values = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{location}: not JSON ({error}); write one object a line") from None
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{location}: {short_repr(content)} is not an object; write one object a line"
-            )
+            values = _LINE.validate_json(content)
+        except ValidationError as error:
+            raise InputError(f"{location}: {describe_validation_error(error)}") from None
         row = Row(line, {}, [])
         for key, value in values.items():
             if isinstance(value, dict):  # boxes and the like, which are not labels of the photo

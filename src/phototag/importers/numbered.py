@@ -1,147 +1,58 @@
-"""Photos called imN.jpg, and label files CLASS.txt that list the numbers of photos.
+"""Photos images/imN.jpg with label files annotations/CLASS.txt that list the numbers of photos.
 
-This is the layout of the course, of MIRFLICKR-25000, and of the result of `phototag import`.
+This is the layout of the course and of the result of `phototag import`.
 """
 
-import codecs
-import re
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections import Counter
 
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import check_labels
-from phototag.decoding.sources import list_files, read_named_file
-from phototag.decoding.system_files import split_system_files
+from phototag.dataset.targets import UNKNOWN
 from phototag.importers.source import Source, SourceDataset, SourcePhoto
-from phototag.verification.labels import (
-    find_invalid_names,
-    image_number,
-    normalize,
-    parse_label_file,
-)
-
-# MIRFLICKR has text files with the metadata of single photos; they may begin with a number.
-_METADATA = re.compile(r"(.*/)?(meta/.*|(tags|exif|license)[0-9]+\.txt)", re.IGNORECASE)
-STRICT = "_r1"  # MIRFLICKR's suffix of label files that list only clear cases
+from phototag.verification.labels import find_invalid_names, image_number, read_labels
+from phototag.verification.layout import find_layout
 
 
 def recognize(source: Source) -> bool:
-    """Return whether a source holds numbered photos, and has label files."""
-    names = source.names or ()
-    if all(image_number(name) is None for name in names):
+    """Return whether a source has numbered photos in images/ and label files in annotations/."""
+    if source.names is None:
         return False
-    texts = [name for name in names if _is_text(name) and not _is_photo_metadata(name)]
-    given = source.options.annotations is not None
-    return given or any(_is_label_file(source.path, name) for name in texts)
+    try:
+        layout = find_layout(source.path)
+    except InputError:
+        return False
+    has_label_files = any(name.lower().endswith(".txt") for name in layout.annotations)
+    return has_label_files and any(image_number(name) is not None for name in layout.images)
 
 
 def read(source: Source) -> SourceDataset:
     """Read numbered photos and their label files.
 
     Raises:
-        InputError: Two photos have the same number, there is no label file, or a line of a label
-            file is not a number.
+        InputError: Two photos have the same number, or a line of a label file is not a number.
     """
-    names = [name for name in source.names or () if not _is_text(name)]
-    photos = [name for name in names if image_number(name) is not None]
-    notes: list[str] = []
-    _note_skipped(notes, "files not named imN.jpg", set(names) - set(photos))
+    layout = find_layout(source.path)
+    photos = [name for name in layout.images if image_number(name) is not None]
     photos.sort(key=lambda name: image_number(name) or 0)
     for name, reason in find_invalid_names(photos).items():
         raise InputError(f"{source.path / name}: {reason}; remove one of them")
-    annotations = source.options.annotations or source.path
-    files, unknown_files = _find_label_files(annotations, source.options.potential, notes)
-    check_labels(sorted(files))
-    numbers = [image_number(name) for name in photos]
-    carried = _read_label_files(annotations, files, numbers, notes)
-    unknown = _read_label_files(annotations, unknown_files, numbers, notes)
-    dataset = [
-        SourcePhoto(name, source.path, carried[row], unknown[row], number=numbers[row])
-        for row, name in enumerate(photos)
-    ]
-    description = f"numbered photos: {len(photos)}, label files: {len(files)}"
-    return SourceDataset(description, dataset, sorted(files), notes)
-
-
-def _find_label_files(
-    source: Path, potential: bool, notes: list[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the label files and the files of unknown labels, by label; note skipped files."""
-    texts = {name for name in split_system_files(list_files(source))[0] if _is_text(name)}
-    annotations = _list_in_folder(texts, "annotations")
-    unknown = _list_in_folder(texts, "unknown") if annotations else set()
-    label_files = annotations or texts
-    _note_skipped(notes, "texts outside of annotations/", texts - label_files - unknown)
-    about_photos = {name for name in label_files if _is_photo_metadata(name)}
-    _note_skipped(notes, "texts about single photos", about_photos)
-    prose = {name for name in label_files - about_photos if not _is_label_file(source, name)}
-    _note_skipped(notes, "texts that do not start with an image number", prose)
-    found: dict[str, str] = {}
-    for name in sorted(label_files - about_photos - prose):
-        if (first := found.setdefault(_label_of(name), name)) != name:
-            raise InputError(f"{source}: {first} and {name} have the same label; join them")
-    if not found:
-        raise InputError(
-            f"{source} contains no label file (CLASS.txt): pass its folder with --annotations"
-        )
-    strict = {label for label in found if label.endswith(STRICT)}
-    others = sorted(found.keys() - strict)
-    if strict and not potential:
-        notes.append(
-            f"read the strict label files (CLASS{STRICT}.txt): {len(strict)}; skipped: "
-            f"{', '.join(others)} (--potential reads those instead)"
-        )
-        return {label.removesuffix(STRICT): found[label] for label in strict}, {}
-    return {label: found[label] for label in others}, {_label_of(name): name for name in unknown}
-
-
-def _list_in_folder(names: Iterable[str], folder: str) -> set[str]:
-    """Return the files that are directly in a folder of this name, in any case."""
-    return {name for name in names if PurePosixPath(name.casefold()).parent.name == folder}
-
-
-def _note_skipped(notes: list[str], what: str, names: Iterable[str]) -> None:
-    if listed := sorted(names):
-        notes.append(f"skipped {what}: {len(listed)}, such as {listed[0]!r}")
-
-
-def _read_label_files(
-    source: Path, files: dict[str, str], numbers: list[int | None], notes: list[str]
-) -> list[frozenset[str]]:
-    """Return the labels of each photo number; note listed numbers without a photo."""
-    labels: dict[int | None, set[str]] = {number: set() for number in numbers}
-    for label, name in sorted(files.items()):
-        lines, problems = parse_label_file(_read_text(source, name).encode(), name)
-        for problem in problems:
-            if problem.line:
-                raise InputError(f"{source / problem.place}: {problem.text}; fix the line")
-        for number in lines.keys() & labels.keys():
-            labels[number].add(label)
-        if missing := len(lines.keys() - labels.keys()):
-            notes.append(f"{name}: {missing} of {len(lines)} photos are not in the source")
-    return [frozenset(labels[number]) for number in numbers]
-
-
-def _is_photo_metadata(name: str) -> bool:
-    """Return whether a text file describes one photo, such as im1.txt or meta/tags/tags1.txt."""
-    return _METADATA.fullmatch(name) is not None or image_number(name) is not None
-
-
-def _is_label_file(source: Path, name: str) -> bool:
-    """Return whether a text is empty (a label without photos) or starts with a number."""
-    words = _read_text(source, name).split(maxsplit=1)
-    return all(word.isascii() and word.isdigit() for word in words[:1])
-
-
-def _read_text(source: Path, name: str) -> str:
-    data = read_named_file(source, name)
-    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
-    return data.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
-
-
-def _is_text(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() == ".txt"
-
-
-def _label_of(name: str) -> str:
-    return normalize(PurePosixPath(name).stem)
+    labels = read_labels(source.path, layout.annotations, photos, unknown=layout.unknown)
+    check_labels(labels.targets)
+    notes = []
+    if others := sorted(set(layout.images) - set(photos)):
+        notes.append(f"skipped files not named imN.jpg: {len(others)}, such as {others[0]!r}")
+    for problem in labels.problems:
+        if problem.kind == "not an image number":
+            place = source.path / problem.place
+            raise InputError(f"{place}: {problem.text}; fix the line, or remove the file")
+    counts = Counter(problem.kind for problem in labels.problems)
+    notes += [f"problems of the label files: {kind}: {count}" for kind, count in counts.items()]
+    dataset = []
+    for row, name in enumerate(photos):
+        values = {label: column[row] for label, column in labels.targets.items()}
+        carried = frozenset(label for label, value in values.items() if value == 1)
+        unknown = frozenset(label for label, value in values.items() if value == UNKNOWN)
+        number = image_number(name)
+        dataset.append(SourcePhoto(name, source.path, carried, unknown, number=number))
+    description = f"numbered photos: {len(photos)}, label files: {len(labels.targets)}"
+    return SourceDataset(description, dataset, sorted(labels.targets), notes)

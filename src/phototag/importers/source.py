@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
@@ -18,7 +18,6 @@ from phototag.decoding.system_files import is_system_file
 from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, decode_text, read_listing
 
-Nested = Literal["all", "outer", "inner"]
 Structure = TypeVar("Structure")
 MAX_LABEL_BYTES = 200  # file systems allow 255 bytes for CLASS.txt with a temporary suffix
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in file names of some system
@@ -35,23 +34,17 @@ Id = Annotated[Any, AfterValidator(_check_id)]
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """The options of `phototag import`; None and False leave the choice to the content.
+    """The options of `phototag import`; None leaves the choice to the content.
 
     Attributes:
         format: Name of the format of the source.
-        annotations: Folder or zip with the label files of numbered photos.
-        potential: Whether to read MIRFLICKR's CLASS.txt instead of the stricter CLASS_r1.txt.
         images: Folder that the paths in a table or JSON file are relative to.
         separator: Separator of the labels in a cell.
-        nested: Folders on a photo's path that are labels.
     """
 
     format: str | None = None
-    annotations: Path | None = None
-    potential: bool = False
     images: Path | None = None
     separator: str | None = None
-    nested: Nested | None = None
 
 
 @dataclass(eq=False)
@@ -62,13 +55,11 @@ class Source:
         path: Path of the folder, zip or file.
         options: Options of the import.
         names: Files in the folder or zip, relative to it; None for a file that lists photos.
-        is_found: Whether the file was found in a folder that the user passed.
     """
 
     path: Path
     options: ImportOptions
     names: Sequence[str] | None = None
-    is_found: bool = False
 
     @cached_property
     def data(self) -> bytes:
@@ -87,21 +78,15 @@ class Source:
         return read_listing(self.data, str(self.path))
 
     def is_json(self, bracket: str, keys: Sequence[str]) -> bool:
-        """Return whether the source is a JSON file that starts with a bracket.
-
-        A file that was found in a folder must also contain the keys, because a folder may hold
-        JSON files for other purposes.
-        """
-        if self.names is not None or self.path.suffix.lower() == ".jsonl":
+        """Return whether the source is a JSON file with a bracket at its start and these keys."""
+        if self.names is not None or self.path.suffix.lower() != ".json":
             return False
-        starts = self.text[:1000].lstrip("\ufeff \t\r\n").startswith(bracket)
-        return starts and (not self.is_found or all(f'"{key}"' in self.text for key in keys))
+        starts = self.text[:1000].lstrip().startswith(bracket)
+        return starts and all(f'"{key}"' in self.text for key in keys)
 
     def is_table(self) -> bool:
-        """Return whether the source is a text file other than JSON."""
-        if self.names is not None or self.path.suffix.lower() in (".json", ".jsonl"):
-            return False
-        return not self.is_json("{", ()) and not self.is_json("[", ())
+        """Return whether the source is a CSV or TSV file."""
+        return self.names is None and self.path.suffix.lower() in (".csv", ".tsv")
 
     def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:
         """Parse a JSON file of a given structure; other keys are skipped.
@@ -185,12 +170,6 @@ class SourceDataset:
         if not carried:
             raise InputError(f"{source}: no photo has a label; label at least one photo")
         notes = list(notes)
-        folded = Counter(label.casefold() for label in carried)
-        for label in sorted(carried):
-            if "," in label:
-                notes.append(f"label {label!r} contains a comma; semicolons separate labels")
-            if folded[label.casefold()] > 1:
-                notes.append(f"label {label!r} differs from another label only in case")
         if unused := sorted(set(offered) - carried):
             notes.append(f"skipped labels without a photo: {', '.join(unused)}")
         photos = [
