@@ -263,7 +263,7 @@ def make_corpus(folder: Path) -> list[Case]:
     outside.write_bytes(encode(picture(0)))
     (folder.with_name("elsewhere")).mkdir(exist_ok=True)
 
-    links = {
+    links: dict[str, tuple[str | Path, str, str]] = {
         "im60.jpg": ("im101.jpg", "kept", ""),
         "im61.jpg": (outside, "rejected", "link to a file"),
         "im62.jpg": ("/etc/hostname", "rejected", "link to a file"),
