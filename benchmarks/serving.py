@@ -68,9 +68,10 @@ def measure(
 def main() -> None:
     """Alternate the ways, and print medians and ratios."""
     *addresses, folder = sys.argv[1:]
-    files = itertools.cycle(find_photos([folder], []))
+    files = itertools.cycle(find_photos([folder], sys.stdin.buffer))
     encoded = {
-        f: base64.b64encode(Path(f).read_bytes()).decode() for f in find_photos([folder], [])
+        f: base64.b64encode(Path(f).read_bytes()).decode()
+        for f in find_photos([folder], sys.stdin.buffer)
     }
     images = [encoded[file] for file in itertools.islice(files, REQUESTS)]
     _ = connect().client  # sets the tracking URI of MLflow

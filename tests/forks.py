@@ -17,7 +17,7 @@ CONTEXT.set_forkserver_preload(
         "phototag.training.linear_probe",
         "phototag.training.loop",
         "phototag.tracking.training",
-        "phototag.experiments.queue",
+        "phototag.experiments.dvc_tools",
         "phototag.apps.predictions",
         "timm",
         "mlflow.store.tracking.sqlalchemy_store",

@@ -11,7 +11,7 @@ from benchmarks.claims.page import write_results
 from benchmarks.claims.tables import format_spread
 from benchmarks.claims.verdicts import predict_range
 from phototag.base.errors import InputError
-from phototag.experiments.queue import run_queued
+from phototag.experiments.dvc_tools import run_queued
 from phototag.schema.params import read_all_params
 
 SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from phototag.apps import formats, predictions
+from phototag.apps import predictions
+from phototag.apps.formats import as_csv, as_jsonl
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
@@ -72,20 +73,6 @@ def options(model: tuple[Path, Path]) -> list[str]:
     return ["--model", str(model[0]), "--thresholds", str(model[1])]
 
 
-def test_system_files_in_a_folder_are_ignored_and_counted(
-    model: tuple[Path, Path], photos: Path
-) -> None:
-    (photos / "@eaDir").mkdir()
-    (photos / "folder.jpg").mkdir()
-    for name in ("._im1.png", "@eaDir/im1.png", ".DS_Store"):
-        (photos / name).write_bytes(b"\0\5\x16\7")
-    code, out, err = run(str(photos), "-f", "csv", *options(model))
-    assert code == 0
-    names = [Path(line.split(",")[0]).name for line in out.splitlines()[1:]]
-    assert names == ["im1.png", "im2.png", "im3.jpg", "im10.png"]
-    assert "2 system files were ignored, such as" in err
-
-
 def test_scores_equal_those_of_the_evaluate_stage(tagger: Tagger) -> None:
     rng = np.random.default_rng(0)
     data = []
@@ -126,23 +113,20 @@ def test_unreadable_photo_does_not_affect_others(tagger: Tagger, photos: Path) -
     assert "No such file" in str(missing.error)
 
 
-def test_find_photos_of_files_folders_patterns_and_lists(photos: Path) -> None:
-    def find(*sources: str, listed: str = "") -> list[str]:
-        return [Path(name).name for name in predictions.find_photos(sources, io.StringIO(listed))]
+def find(*sources: str, listed: bytes = b"") -> list[str]:
+    return predictions.find_photos(sources, io.BytesIO(listed))
 
-    assert find(str(photos)) == ["im1.png", "im2.png", "im3.jpg", "im10.png"]
-    assert find(str(photos / "*.png")) == ["im1.png", "im2.png", "im10.png"]
-    assert find(str(photos / "im2.png"), str(photos)) == [
-        "im2.png",
-        "im1.png",
-        "im3.jpg",
-        "im10.png",
-    ]
-    assert find("-", listed="b.jpg\n\na b.jpg\n") == ["b.jpg", "a b.jpg"]
-    odd = photos / "im[7].png"
-    odd.write_bytes((photos / "im1.png").read_bytes())
-    assert find(str(odd)) == ["im[7].png"]
-    for empty in (str(photos / "*.gif"), "-"):
+
+def test_find_photos_of_files_and_folders(photos: Path) -> None:
+    (photos / "@eaDir").mkdir()
+    (photos / "folder.jpg").mkdir()
+    for name in ("._im1.png", "@eaDir/im1.png", ".DS_Store"):  # system files
+        (photos / name).write_bytes(b"\0\5\x16\7")
+    names = ["im1.png", "im10.png", "im2.png", "im3.jpg"]
+    assert find(str(photos)) == [str(photos / name) for name in names]
+    assert find(f"{photos}/im2.png", str(photos))[:2] == [f"{photos}/im2.png", f"{photos}/im1.png"]
+    (photos / "empty").mkdir()
+    for empty in (str(photos / "empty"), "-"):
         with pytest.raises(InputError, match="no photos found"):
             find(empty)
 
@@ -153,13 +137,13 @@ def test_table_shows_labels_and_errors(model: tuple[Path, Path], photos: Path) -
     assert code == 0
     assert [Path(line.split()[0]).name for line in lines] == [
         "im1.png",
+        "im10.png",
         "im2.png",
         "im3.jpg",
-        "im10.png",
     ]
     assert "  blue 1.00" in lines[0]
-    assert "(no label)" in lines[1]
-    assert "not an image" in lines[2]
+    assert "(no label)" in lines[2]
+    assert "not an image" in lines[3]
     output = photos.parent / "out"
     for more in ([], ["-o", str(output)]):
         code, _, problem = run(str(photos / "im3.jpg"), *more, *options(model))
@@ -168,40 +152,26 @@ def test_table_shows_labels_and_errors(model: tuple[Path, Path], photos: Path) -
     assert "not an image" in output.read_text()
 
 
-def test_csv_jsonl_and_results_formats(
-    model: tuple[Path, Path], photos: Path, tmp_path: Path
-) -> None:
+def test_csv_and_jsonl_formats(model: tuple[Path, Path], photos: Path) -> None:
     _, out, problems = run(str(photos), "-f", "csv", *options(model))
     table = pd.read_csv(io.StringIO(out), keep_default_na=False)
     assert list(table.columns) == ["file", "labels", "error", *LABELS]
-    assert table["labels"].tolist() == ["blue", "", "", "red"]
+    assert table["labels"].tolist() == ["blue", "red", "", ""]
     assert "im3.jpg: not an image" in problems
 
     _, out, _ = run(str(photos), "-f", "jsonl", *options(model))
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [row["labels"] for row in rows] == [["blue"], [], [], ["red"]]
+    assert [row["labels"] for row in rows] == [["blue"], ["red"], [], []]
     assert list(rows[0]["scores"]) == LABELS
-    assert rows[2]["error"].startswith("not an image")
-
-    _, out, _ = run(
-        "-", "-f", "results", *options(model), stdin=f"{photos}/im10.png\n{photos}/im1.png\n"
-    )
-    assert out == "1 0 0\n0 0 1\n"
-    _, out, _ = run(str(photos), "-f", "results", *options(model))
-    assert out.splitlines() == ["1 0 0", "0 0 0", "0 0 0", "0 0 1"]
-    nameless = photos / "cat.png"
-    nameless.write_bytes((photos / "im1.png").read_bytes())
-    assert "no image number" in run(str(nameless), "-f", "results", *options(model))[2]
+    assert rows[3]["error"].startswith("not an image")
 
 
 def test_existing_output_is_refused(model: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
-    output = tmp_path / "results.txt"
-    arguments = [str(photos), "-f", "results", "-o", str(output), *options(model)]
-    assert run(*arguments)[0] == 0
-    assert output.read_text().splitlines()[0] == "1 0 0"
-    before = output.read_bytes()
+    output = tmp_path / "out.csv"
+    output.write_text("mine")
+    arguments = [str(photos), "-f", "csv", "-o", str(output), *options(model)]
     assert "exists already" in run(*arguments)[2]
-    assert output.read_bytes() == before
+    assert output.read_text() == "mine"
 
 
 ODD = {
@@ -234,7 +204,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SHOWN = [shown for _, shown in ODD.values()]
 
 
-@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results"])
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl"])
 def test_unusual_names_take_one_line_in_every_format(
     model: tuple[Path, Path], odd: Path, tmp_path: Path, format_: str
 ) -> None:
@@ -254,12 +224,10 @@ def test_unusual_names_take_one_line_in_every_format(
     elif format_ == "csv":
         cells = [row[0] for row in csv.reader(io.StringIO(text))][1:-1]
         assert cells == [f"'{name}" if name[0] == "=" else name for name in SHOWN]
-    elif format_ == "jsonl":
+    else:
         files = [json.loads(line)["file"] for line in lines[:-1]]
         assert files[0] == r"caf\xe9 1.png"
         assert files[1:] == names[1:-1]
-    else:
-        assert lines == ["1 0 0"] * 9 + ["0 0 0"]
 
 
 @pytest.mark.slow
@@ -277,32 +245,25 @@ def test_unusual_names_are_printed_in_any_encoding(
         assert "Traceback" not in told.decode(encoding)
         text = out.decode(encoding if format_ == "table" else "utf-8")
         assert len(text.removesuffix("\n").split("\n")) == 10 + (format_ == "csv")
-    code, _, told = predict(os.fsdecode(b"\xff/*.png"))
+    Path(os.fsdecode(b"\xff")).mkdir()
+    code, _, told = predict(os.fsdecode(b"\xff"))
     assert code == 1
-    assert told.decode("ascii").startswith(r"error: \xff/*.png: no photos found")
+    assert told.decode("ascii").startswith(r"error: \xff: no photos found")
 
 
-def test_read_path_list_accepts_line_ends_and_nul(tmp_path: Path) -> None:
-    def read(data: bytes) -> list[str]:
-        return predictions.find_photos(["-"], predictions.read_path_list(io.BytesIO(data)))
-
+def test_list_of_paths_may_have_any_line_ends_or_nul() -> None:
     odd = os.fsdecode(b"caf\xe9.png")
-    assert read(b"a.png\nb c.png\n") == ["a.png", "b c.png"]
-    assert read(b"a.png\r\n\r\nb.png") == ["a.png", "b.png"]
-    assert read(b"\xef\xbb\xbfa.png\r\n") == ["a.png"]
-    assert read(b"a\nb.png\0caf\xe9.png\0") == ["a\nb.png", odd]
-    assert read(b"caf\xe9.png\n") == [odd]
-    strange = tmp_path / "a.png\r"
-    strange.touch()
-    assert read(os.fsencode(strange) + b"\n") == [str(strange)]
+    assert find("-", listed=b"a.png\n\nb c.png\n") == ["a.png", "b c.png"]
+    assert find("-", listed=b"a.png\r\n\r\nb.png") == ["a.png", "b.png"]
+    assert find("-", listed=b"\xef\xbb\xbfa.png\r\n") == ["a.png"]
+    assert find("-", listed=b"a\nb.png\0caf\xe9.png\0") == ["a\nb.png", odd]
 
 
 def test_labels_named_like_columns_get_score_columns() -> None:
-    tags = Tags(["error"], {"error": 0.75, "file": 0.25, "=x": 0.5}, None)
-    labels = list(tags.scores)
-    first, line = formats.as_csv([], labels)
-    row = dict(next(csv.DictReader(io.StringIO(first + line("a.png", tags)))))
-    assert row == {
+    row = {"labels": ["error"], "scores": {"error": 0.75, "file": 0.25, "=x": 0.5}, "error": None}
+    labels = ["error", "file", "=x"]
+    (cells,) = csv.DictReader(as_csv(["a.png"], labels, [row]))
+    assert dict(cells) == {
         "file": "a.png",
         "labels": "error",
         "error": "",
@@ -310,21 +271,16 @@ def test_labels_named_like_columns_get_score_columns() -> None:
         "score:file": "0.250000",
         "score:=x": "0.500000",
     }
-    first, line = formats.as_csv([], ["=x", "cat"])
-    assert first == "file,labels,error,'=x,cat\n"
-    assert line("-a.png", Tags(["=x"], {"=x": 0.5, "cat": 0.25}, None)) == (
-        "'-a.png,'=x,,0.500000,0.250000\n"
-    )
-    _, line = formats.as_jsonl([], labels)
-    assert json.loads(line("a.png", tags)) == {
-        "file": "a.png",
-        "labels": ["error"],
-        "scores": tags.scores,
-        "error": None,
-    }
+    row = {"labels": ["=x"], "scores": {"=x": 0.5, "cat": 0.25}, "error": None}
+    assert list(as_csv(["-a.png"], ["=x", "cat"], [row])) == [
+        "file,labels,error,'=x,cat\n",
+        "'-a.png,'=x,,0.500000,0.250000\n",
+    ]
+    (line,) = as_jsonl(["a.png"], labels, [row])
+    assert json.loads(line) == {"file": "a.png"} | row
 
 
-@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "results", "coco", "labelstudio"])
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "coco", "labelstudio"])
 @pytest.mark.parametrize("cut", [0, 1])
 def test_resumed_run_writes_the_same_bytes(
     model: tuple[Path, Path],
@@ -350,8 +306,7 @@ def test_resumed_run_writes_the_same_bytes(
     assert run(*arguments, "-o", str(output))[0] != 0
     assert not output.exists()
     (left,) = tmp_path.glob("out.csv.*.partial")
-    lines = 2 + (format_ == "csv")
-    assert left.read_bytes().count(b"\n") == lines  # every finished photo is in the file
+    assert left.read_bytes().count(b"\n") == 2  # every finished photo is in the file
     # `kill -9` may leave an incomplete line.
     left.write_bytes(left.read_bytes()[: -3 if cut else None])
     seen.clear()
@@ -359,29 +314,10 @@ def test_resumed_run_writes_the_same_bytes(
     assert "add --resume" in run(*arguments, "-o", str(output))[2]
     code, _, problems = run(*arguments, "-o", str(output), "--resume")
     assert code == 0
-    assert f"resumed after {lines - cut} lines" in problems
+    assert f"resumed after {2 - cut} photos" in problems
     assert seen[3:] == [1] * (2 + cut)  # only the missing photos
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
-
-
-def test_second_process_is_refused(
-    model: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [str(photos), "-f", "csv", *options(model), "-o", str(tmp_path / "out.csv")]
-    told: list[str] = []
-
-    def other(tagger: Tagger, data: list[bytes | InputError]) -> list[Tags]:
-        told.extend(run(*arguments, *more)[2] for more in ([], ["--resume"]))
-        return tag_photos(tagger, data)
-
-    monkeypatch.setattr(predictions, "tag_photos", other)
-    assert run(*arguments)[0] == 0
-    assert len(told) == 2
-    assert all(
-        re.search(r"another process writes .*partial: wait until it has ended", t) for t in told
-    )
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
 
 
 @pytest.mark.slow
@@ -445,10 +381,9 @@ def test_many_photos_use_onnx_runtime(
     monkeypatch.setattr(predictions, "MANY", 3)
     many = list(predictions.predict(tagger, names))
     # A resumed run uses the same runtime although fewer photos are left.
-    assert [name for name, _ in predictions.predict(tagger, names, done=2)] == names[2:]
+    assert len(list(predictions.predict(tagger, names, done=2))) == 1
     assert [type(network) for network in ran] == [Session, Session]
-    for (name, one), (other, two) in zip(few, many, strict=True):
-        assert name == other
+    for one, two in zip(few, many, strict=True):
         assert two.scores == pytest.approx(one.scores, abs=1e-4)
 
 
@@ -456,8 +391,7 @@ def test_run_of_other_photos_or_model_is_not_resumed(
     model: tuple[Path, Path], photos: Path, tmp_path: Path
 ) -> None:
     def place(*names: str) -> Path:
-        found = predictions.find_photos(names, [])
-        job = predictions.PredictionJob(load_tagger(*model), found, "csv", print)
+        job = predictions.PredictionJob(load_tagger(*model), find(*names), "csv", print)
         return job.unfinished_path(tmp_path / "out")
 
     before = place(str(photos))
@@ -466,11 +400,11 @@ def test_run_of_other_photos_or_model_is_not_resumed(
     point = json.loads(model[1].read_text()) | {"temperature": 2.0}
     model[1].write_text(json.dumps(point))
     assert place(str(photos)) != before
-    before.write_text("file\n")
+    before.write_text("{}\n")
     output = ["-o", str(tmp_path / "out"), "--resume"]
     code, _, problems = run(str(photos), "-f", "csv", *output, *options(model))
     assert code == 0
-    assert "nothing to resume" in problems
+    assert "resumed after 0 photos" in problems
     assert "add --output FILE" in run(str(photos), "--resume", *options(model))[2]
 
 

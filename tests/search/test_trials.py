@@ -60,7 +60,7 @@ def make_plan(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPat
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Names of the DVC experiments that a workspace would save, and whether they are finished."""
     made: list[tuple[str, bool]] = []
-    monkeypatch.setattr(workspaces, "run_upstream", lambda root, place: None)
+    monkeypatch.setattr(workspaces, "run_upstream", lambda place: None)
     monkeypatch.setattr(
         workspaces,
         "save_experiment",
@@ -151,7 +151,7 @@ def test_data_is_made_again_for_each_seed_and_photo_size(
 ) -> None:
     made = []
 
-    def run_upstream(root: Path, place: Path) -> None:
+    def run_upstream(place: Path) -> None:
         values = read_values(place / "params.yaml")
         made.append((values["seed"], values["resize"]["size"]))
 

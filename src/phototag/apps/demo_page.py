@@ -47,13 +47,12 @@ def main() -> None:
             st.progress(score, text=text)
     with right:
         label = st.selectbox("Heat map for", ranked)
+        st.image(tags.pixels, caption="input of the network", width=WIDTH)
         heat = _draw_heat(tagger, tags.pixels, tagger.labels.index(label))
         if heat is None:
-            st.image(tags.pixels, caption="input of the network", width=WIDTH)
             st.caption("No heat map: this network has no feature maps with positions.")
         else:
-            captions = ["input of the network", escape_streamlit(label)]
-            st.image([tags.pixels, heat], caption=captions, width=WIDTH)
+            st.image(heat, caption=escape_streamlit(label), width=WIDTH)
 
 
 @st.cache_resource  # type: ignore[untyped-decorator]

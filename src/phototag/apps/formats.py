@@ -1,23 +1,28 @@
-"""Formats in which a prediction takes one line: table, CSV, JSON lines, results.txt.
+"""Formats of predictions: functions that turn the rows of photos into text.
 
-One line per photo makes it possible to resume a file that was cut off.
+A row is a dict with labels (names), scores (label -> probability) and error (text, or None). Rows
+are in the order of the files, and each function reads them one by one.
 """
 
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from phototag.base.errors import InputError
+from PIL import Image
+
+from phototag.decoding import formats as photo_formats
 from phototag.pages.escaping import escape_spreadsheet_cell
-from phototag.serving.tagger import Tags
 
+Row = dict[str, Any]
 COLUMNS = ["file", "labels", "error"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-SURROGATE = re.compile(r"[\ud800-\udfff]")
-FormatLine = Callable[[str, Tags], str]
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def show_name(name: str) -> str:
@@ -30,102 +35,141 @@ def show_name(name: str) -> str:
 
 
 def show_bytes(name: str) -> str:
-    r"""Return a name with `\xNN` for bytes that are not UTF-8, which Python keeps as surrogates."""
-    return SURROGATE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", name)
+    r"""Return a name with `\xNN` for bytes that are not UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def order_names(names: Sequence[str], format_: str) -> list[str]:
-    """Return the files in the order of the output, which is by image number for results.
-
-    Raises:
-        InputError: For results, a file name has no number, or two have the same.
-    """
-    if format_ != "results":
-        return list(names)
-    numbered: dict[int, str] = {}
-    for name in names:
-        numbers = re.findall(r"\d+", Path(name).stem)
-        if not numbers:
-            raise InputError(
-                f"{show_name(name)}: no image number in the name, by which results.txt is sorted: "
-                "rename the file or choose another format"
-            )
-        number = int(numbers[-1])
-        if number in numbered:
-            raise InputError(
-                f"{show_name(name)}: image number {number} is also in {show_name(numbered[number])}"
-            )
-        numbered[number] = name
-    return [numbered[number] for number in sorted(numbered)]
-
-
-def as_table(names: Sequence[str], labels: Sequence[str]) -> tuple[str, FormatLine]:
-    """Return the format for terminals: file and labels with probabilities, in two columns."""
+def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """Yield lines for terminals: file and labels with probabilities, in two columns."""
     width = max((len(show_name(name)) for name in names), default=0)
-
-    def format_line(name: str, tags: Tags) -> str:
-        scores = ", ".join(f"{label} {tags.scores[label]:.2f}" for label in tags.labels)
-        return f"{show_name(name):<{width}}  {show_name(tags.error or scores or '(no label)')}\n"
-
-    return "", format_line
+    for name, row in zip(names, rows, strict=True):
+        scores = ", ".join(f"{label} {row['scores'][label]:.2f}" for label in row["labels"])
+        yield f"{show_name(name):<{width}}  {row['error'] or show_name(scores) or '(no label)'}\n"
 
 
-def as_csv(names: Sequence[str], labels: Sequence[str]) -> tuple[str, FormatLine]:
-    """Return the CSV format: file, labels separated by ;, error, one probability per label.
+def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """Yield CSV lines: file, labels separated by ;, error, one probability per label.
 
     If a label is named file, labels or error, the probability columns are named `score:LABEL`.
     Text that a spreadsheet would evaluate as a formula gets a leading `'`.
     """
     clash = not set(COLUMNS).isdisjoint(labels)
-    titles = [f"score:{label}" if clash else label for label in labels]
-
-    def format_line(name: str, tags: Tags) -> str:
-        scores = [f"{tags.scores[label]:.6f}" if tags.scores else "" for label in labels]
-        return _join_cells([name, ";".join(tags.labels), tags.error or ""], scores)
-
-    return _join_cells([*COLUMNS, *titles]), format_line
+    yield _join_cells([*COLUMNS, *(f"score:{label}" if clash else label for label in labels)])
+    for name, row in zip(names, rows, strict=True):
+        scores = [f"{row['scores'][label]:.6f}" if row["scores"] else "" for label in labels]
+        yield _join_cells([name, ";".join(row["labels"]), row["error"] or "", *scores])
 
 
-def _join_cells(words: Sequence[str], numbers: Sequence[str] = ()) -> str:
+def _join_cells(cells: Iterable[str]) -> str:
     text = io.StringIO()
-    cells = [escape_spreadsheet_cell(show_name(word)) for word in words]
-    csv.writer(text, lineterminator="\n").writerow([*cells, *numbers])
+    escaped = [escape_spreadsheet_cell(show_name(cell)) for cell in cells]
+    csv.writer(text, lineterminator="\n").writerow(escaped)
     return text.getvalue()
 
 
-def as_jsonl(names: Sequence[str], labels: Sequence[str]) -> tuple[str, FormatLine]:
-    r"""Return the JSON lines format: one object per line with file, labels, scores and error.
+def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    r"""Yield JSON lines: one object per line with file, labels, scores and error.
 
     JSON escapes control characters; bytes that are not UTF-8 become `\xNN`.
     """
-
-    def format_line(name: str, tags: Tags) -> str:
-        row = {"file": show_bytes(name), "labels": tags.labels, "scores": tags.scores}
-        return json.dumps(row | {"error": tags.error}, ensure_ascii=False) + "\n"
-
-    return "", format_line
+    for name, row in zip(names, rows, strict=True):
+        yield json.dumps({"file": show_bytes(name)} | row, ensure_ascii=False) + "\n"
 
 
-def as_results(names: Sequence[str], labels: Sequence[str]) -> tuple[str, FormatLine]:
-    """Return the format of the course's results.txt: one row of 0 and 1 per photo.
+def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a COCO instances file, with one annotation of the whole photo per label.
 
-    A photo that could not be read gets a row of zeros, so that rows match image numbers.
+    Files that cannot be read are left out. Category ids are the positions of the labels, from 1.
     """
+    images: list[dict[str, Any]] = []
 
-    def format_line(name: str, tags: Tags) -> str:
-        return " ".join(str(int(label in tags.labels)) for label in labels) + "\n"
+    def annotate() -> Iterator[dict[str, Any]]:
+        for name, row in zip(names, rows, strict=True):
+            size = None if row["error"] else _photo_size(name)
+            if size is None:
+                continue
+            image = {"id": len(images) + 1, "file_name": show_bytes(name)}
+            images.append(image | {"width": size[0], "height": size[1]})
+            for label in row["labels"]:
+                yield {
+                    "image_id": len(images),
+                    "category_id": labels.index(label) + 1,
+                    "bbox": [0, 0, *size],
+                    "area": size[0] * size[1],
+                    "segmentation": [],
+                    "iscrowd": 0,
+                    "score": row["scores"][label],
+                }
 
-    return "", format_line
+    annotations = ({"id": number, **box} for number, box in enumerate(annotate(), start=1))
+    yield '{"info": {"description": "Predictions of phototag"}, "licenses": [],\n"categories": '
+    yield from _write_list({"id": n, "name": label} for n, label in enumerate(labels, start=1))
+    yield ',\n"annotations": '
+    yield from _write_list(annotations)
+    yield ',\n"images": '
+    yield from _write_list(images)
+    yield "}\n"
 
 
-# Name -> function that takes files and labels and returns a header, which may be empty, and the
-# function that formats one photo.
-FORMATS: dict[str, Callable[[Sequence[str], Sequence[str]], tuple[str, FormatLine]]] = {
+def _photo_size(name: str) -> tuple[int, int] | None:
+    """Return width and height after EXIF rotation, in pixels, or None for an unreadable photo."""
+    try:
+        with Image.open(name, formats=photo_formats.FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112) in QUARTER_TURNS
+    except Exception:  # decoders raise many types of errors for damaged files
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def as_labelstudio(
+    names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]
+) -> Iterator[str]:
+    """Yield Label Studio tasks with predictions (https://labelstud.io/guide/predictions).
+
+    Paths are relative to the current folder, or to `/` if a path is absolute or leads out of the
+    current folder. The score of a task is the smallest confidence over its labels, 0.5..1. Files
+    that cannot be read are left out.
+    """
+    paths = map(Path, map(os.path.normpath, names))
+    outside = any(path.is_absolute() or path.parts[:1] == ("..",) for path in paths)
+    root = Path("/" if outside else Path.cwd())
+    tasks = (
+        _describe_task(os.path.relpath(name, root), row)
+        for name, row in zip(names, rows, strict=True)
+        if not row["error"]
+    )
+    yield from _write_list(tasks)
+    yield "\n"
+
+
+def _describe_task(name: str, row: Row) -> dict[str, Any]:
+    # The names in the labelling interface: <Choices name="labels" toName="image" ...>
+    choices: dict[str, Any] = {"id": "labels", "from_name": "labels", "to_name": "image"}
+    choices |= {"type": "choices", "value": {"choices": row["labels"]}}
+    prediction = {
+        "model_version": "phototag",
+        "score": min(max(score, 1 - score) for score in row["scores"].values()),
+        "result": [choices] if row["labels"] else [],
+    }
+    path = quote(os.fsencode(Path(name).as_posix()))
+    return {"data": {"image": f"/data/local-files/?d={path}"}, "predictions": [prediction]}
+
+
+def _write_list(values: Iterable[Any]) -> Iterator[str]:
+    """Yield a JSON list with one element per line."""
+    separator = "["
+    for value in values:
+        yield separator + "\n" + json.dumps(value, ensure_ascii=False)
+        separator = ","
+    yield "[]" if separator == "[" else "\n]"
+
+
+# Name -> function that takes the files, the model's labels and the rows, and yields text.
+FORMATS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[Row]], Iterator[str]]] = {
     "table": as_table,
     "csv": as_csv,
     "jsonl": as_jsonl,
-    "results": as_results,
-    # These lines are converted to a document at the end.
-    "coco": as_jsonl,
-    "labelstudio": as_jsonl,
+    "coco": as_coco,
+    "labelstudio": as_labelstudio,
 }

@@ -1,28 +1,24 @@
-"""Prediction of labels for the photos that a user names, written as they are predicted."""
+"""Prediction of labels for the photos that a user names."""
 
 import codecs
-import hashlib
+import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from glob import glob, has_magic
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from phototag.apps.documents import DOCUMENTS
-from phototag.apps.formats import FORMATS, show_name
+from phototag.apps.formats import FORMATS, Row, show_name
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.decoding.system_files import describe_system_files, split_system_files
+from phototag.decoding.system_files import split_system_files
 from phototag.serving.tagger import (
     BATCH,
     Tagger,
@@ -35,67 +31,44 @@ from phototag.serving.tagger import (
 
 LOADING = Lock()  # held while a thread loads the network that all threads share
 MANY = 200  # photos for which ONNX Runtime saves more time than the export takes
-Report = Callable[[str], object]
 
 
-def find_photos(
-    sources: Iterable[str], listed: Iterable[str], report: Report = lambda text: None
-) -> list[str]:
+def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
     """Return the photos that sources name, without repetitions, in the given order.
 
     Args:
-        sources: Files, folders (searched recursively for known extensions), patterns, or `-`.
-        listed: Paths to use for `-`.
-        report: Receives a sentence about the system files in a folder, which are ignored.
+        sources: Files, folders (searched recursively for known extensions), or `-`.
+        stdin: List of paths to use for `-`.
 
     Raises:
-        InputError: A folder or pattern has no photo, or no photo is named.
+        InputError: A folder or the list has no photo.
     """
     found: dict[str, None] = {}
     for source in sources:
         path = Path(source)
+        names = [source]
         if source == "-":
-            names = [line.rstrip("\n") for line in listed if line.strip()]
+            names = list(_read_paths(stdin))
         elif path.is_dir():
             files = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_EXTENSIONS)
             inside = (file.relative_to(path).as_posix() for file in files if not file.is_dir())
-            photos, system_files = split_system_files(inside)
-            names = [str(path / name) for name in sorted(photos, key=_natural_key)]
-            for sentence in describe_system_files(system_files):
-                report(f"{show_name(source)}: {sentence}")
-        # Path.glob does not accept absolute patterns.
-        elif has_magic(source) and not path.exists():
-            names = sorted(glob(source, recursive=True), key=_natural_key)  # noqa: PTH207
-        else:
-            names = [source]
+            names = [str(path / name) for name in sorted(split_system_files(inside)[0])]
         if not names:
             raise InputError(f"{show_name(source)}: no photos found: give other files or folders")
         found |= dict.fromkeys(names)
-    if not found:
-        raise InputError("no photos given: give files, folders, patterns, or - for a list of paths")
     return list(found)
 
 
-def _natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts im2 before im10."""
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
-
-
-def read_path_list(stream: BinaryIO) -> Iterator[str]:
-    """Yield the paths of a list, one per line (Unix or Windows) or separated by NUL.
-
-    Paths may have bytes that are not UTF-8. A trailing carriage return is removed unless a file of
-    that name exists.
-    """
+def _read_paths(stream: BinaryIO) -> Iterator[str]:
+    """Yield the paths of a list, one per line (Unix or Windows) or separated by NUL."""
     data = stream.read().removeprefix(codecs.BOM_UTF8)
-    for line in data.split(b"\0" if b"\0" in data else b"\n"):
-        name = os.fsdecode(line)
-        yield name if Path(name).exists() else name.removesuffix("\r")
+    lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
+    yield from (os.fsdecode(line) for line in lines if line.strip())
 
 
 def predict(
     tagger: Tagger, names: Sequence[str], backend: Backend = "sequential", done: int = 0
-) -> Iterator[tuple[str, Tags]]:
+) -> Iterator[Tags]:
     """Predict the labels of files in batches, with a progress bar on a terminal.
 
     Args:
@@ -112,9 +85,9 @@ def predict(
         work = partial(_tag_in_worker, tagger.files, many, Path.cwd())
     parts = [names[start : start + BATCH] for start in range(done, len(names), BATCH)]
     with tqdm(total=len(names), initial=done, unit="photo", disable=None) as bar:
-        for part, tags in zip(parts, run_in_order(work, parts, backend), strict=True):
-            bar.update(len(part))
-            yield from zip(part, tags, strict=True)
+        for tags in run_in_order(work, parts, backend):
+            bar.update(len(tags))
+            yield from tags
 
 
 def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Tags]:
@@ -143,7 +116,7 @@ class PredictionJob:
 
     Attributes:
         tagger: Model.
-        names: Paths returned by `order_names`.
+        names: Paths returned by `find_photos`.
         format: Key of `FORMATS`.
         report: Receives a message for each unreadable photo and about resuming.
         backend: Backend of `predict`.
@@ -152,16 +125,13 @@ class PredictionJob:
     tagger: Tagger
     names: Sequence[str]
     format: str
-    report: Report
+    report: Callable[[str], object]
     backend: Backend = "sequential"
 
-    def print(self) -> None:
-        """Print predictions line by line, or as one document at the end.
+    def print(self) -> bool:
+        """Print predictions while they are made; return whether any photo could be read.
 
         A table has the encoding of the terminal; the other formats are UTF-8.
-
-        Raises:
-            InputError: No photo could be read.
         """
         encoding = sys.stdout.encoding if self.format == "table" else "utf-8"
 
@@ -169,92 +139,70 @@ class PredictionJob:
             sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
             sys.stdout.flush()
 
-        lines: list[str] = []
-        any_readable = self._write_lines(lines.append if self.format in DOCUMENTS else write)
-        for part in self._make_document(lines) if self.format in DOCUMENTS else ():
-            write(part)
-        _check_readable(any_readable)
+        return self._format(self._predict_rows(), write)
 
-    def write(self, output: Path, resume: bool) -> None:
-        """Write predictions to a file, so that a killed run can be resumed.
+    def write(self, output: Path, resume: bool) -> bool:
+        """Write predictions to a file; return whether any photo could be read.
 
-        Lines are appended to an unfinished file next to `output`. At the end it is renamed to
-        `output` or converted to a document.
+        Rows are appended as JSON lines to an unfinished file next to `output`, so that a killed
+        run can be resumed. The file is converted at the end.
 
         Args:
             output: File to write, which must not exist.
-            resume: Continue a killed run of the same photos, model and format.
+            resume: Continue a killed run of the same photos and model.
 
         Raises:
-            InputError: A killed run left an unfinished file and `resume` is false, another process
-                writes it, or no photo could be read.
+            InputError: A killed run left an unfinished file and `resume` is false.
         """
         unfinished = self.unfinished_path(output)
         unfinished.parent.mkdir(parents=True, exist_ok=True)
-        lock = Path(f"{unfinished}.lock")
-        try:
-            with FileLock(lock, timeout=0):
-                any_readable = self._write_unfinished(unfinished, resume)
-                if self.format in DOCUMENTS:
-                    self._convert(unfinished, output)
-                else:
-                    unfinished.replace(output)
-                lock.unlink(missing_ok=True)
-        except Timeout:
-            raise InputError(
-                f"another process writes {unfinished}: wait until it has ended"
-            ) from None
-        _check_readable(any_readable)
-
-    def unfinished_path(self, output: Path) -> Path:
-        """Return the path of the unfinished file, which depends on photos, format and model."""
-        digest = hashlib.sha256()
-        for name in self.names:  # hashed one by one to save memory
-            digest.update(os.fsencode(name) + b"\0")
-        key = content_key([self.format, digest.hexdigest()], self.tagger.files)
-        return output.with_name(f"{output.name}.{key}.partial")
-
-    def _write_unfinished(self, unfinished: Path, resume: bool) -> bool:
         if unfinished.exists() and not resume:
             raise InputError(
-                f"{unfinished} was left by a killed run: add --resume to continue, or remove it"
+                f"{unfinished} was left by a killed run or is being written: add --resume to "
+                "continue a killed run, or remove the file"
             )
         with unfinished.open("ab+") as file:
             done = _cut_last_line(file)
             if resume:
-                self.report(f"resumed after {done} lines" if done else "nothing to resume")
-
-            def write(text: str) -> None:
-                file.write(text.encode())
+                self.report(f"resumed after {done} photos")
+            for row in self._predict_rows(done):
+                file.write(json.dumps(row).encode() + b"\n")
                 file.flush()
-
-            return self._write_lines(write, done)
-
-    def _write_lines(self, write: Callable[[str], object], done: int = 0) -> bool:
-        """Write the lines after the first `done` ones; return whether any photo was readable."""
-        header, format_line = FORMATS[self.format](self.names, self.tagger.labels)
-        if header and not done:
-            write(header)
-        done = max(done - bool(header), 0)
-        any_readable = done > 0
-        for name, tags in predict(self.tagger, self.names, self.backend, done):
-            write(format_line(name, tags))
-            if tags.error and self.format != "table":  # a table has the message itself
-                self.report(f"{show_name(name)}: {show_name(tags.error)}")
-            any_readable |= not tags.error
-        return any_readable
-
-    def _make_document(self, lines: Iterable[str]) -> Iterator[str]:
-        return DOCUMENTS[self.format](self.names, self.tagger.labels, lines)
-
-    def _convert(self, unfinished: Path, output: Path) -> None:
         with (
-            unfinished.open(encoding="utf-8", newline="\n") as lines,
+            unfinished.open("rb") as lines,
             replace_file(output) as temporary,
             temporary.open("w", encoding="utf-8", newline="\n") as document,
         ):
-            document.writelines(self._make_document(lines))
+            any_readable = self._format(map(json.loads, lines), document.write)
         unfinished.unlink()
+        return any_readable
+
+    def unfinished_path(self, output: Path) -> Path:
+        """Return the path of the unfinished file, which depends on the photos and the model."""
+        key = content_key("\0".join(self.names), self.tagger.files)
+        return output.with_name(f"{output.name}.{key}.partial")
+
+    def _predict_rows(self, done: int = 0) -> Iterator[Row]:
+        """Yield a row for each photo after the first `done`, and report unreadable photos."""
+        predicted = predict(self.tagger, self.names, self.backend, done)
+        for name, tags in zip(self.names[done:], predicted, strict=True):
+            error = show_name(tags.error) if tags.error else None
+            if error and self.format != "table":  # a table has the message itself
+                self.report(f"{show_name(name)}: {error}")
+            yield {"labels": tags.labels, "scores": tags.scores, "error": error}
+
+    def _format(self, rows: Iterable[Row], write: Callable[[str], object]) -> bool:
+        any_readable = False
+
+        def watch() -> Iterator[Row]:
+            nonlocal any_readable
+            for row in rows:
+                any_readable |= not row["error"]
+                yield row
+
+        for text in FORMATS[self.format](self.names, self.tagger.labels, watch()):
+            write(text)
+        return any_readable
 
 
 def _cut_last_line(file: BinaryIO) -> int:
@@ -265,10 +213,4 @@ def _cut_last_line(file: BinaryIO) -> int:
         if line.endswith(b"\n"):
             lines, size = lines + 1, size + len(line)
     file.truncate(size)
-    file.seek(size)
     return lines
-
-
-def _check_readable(any_readable: bool) -> None:
-    if not any_readable:
-        raise InputError("none of these files could be read as a photo: give photos")

@@ -5,6 +5,12 @@ from pathlib import Path
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
 
+NEXT = """
+Next:
+  dvc metrics diff                 # compare with the last commit
+  dvc exp run -S lr=0.001          # train with another learning rate
+  phototag ui                      # open MLflow"""
+
 
 def summarize(root: Path) -> str:
     """Describe the last evaluation: its scores, the registration, the report, and next commands.
@@ -20,19 +26,13 @@ def summarize(root: Path) -> str:
         raise InputError(f"{metrics} is missing: run `dvc repro` first")
     scores = read_json(metrics)
     width = max(map(len, scores))
-    return "\n".join(
-        [
-            *(f"  {name:<{width}}  {_format_score(value)}" for name, value in scores.items()),
-            "",
-            *_describe_registration(root / "reports/register/decision.json"),
-            f"Report:     {metrics.with_name('report.html')}",
-            "",
-            "Next:",
-            "  dvc metrics diff                 # compare with the last commit",
-            "  dvc exp run -S lr=0.001          # train with another learning rate",
-            "  phototag ui                      # open MLflow",
-        ]
-    )
+    lines = []
+    for name, value in scores.items():
+        shown = value if isinstance(value, int) else f"{value:.4f}"
+        lines.append(f"  {name:<{width}}  {shown}")
+    registration = _describe_registration(root / "reports/register/decision.json")
+    report = f"Report:     {metrics.with_name('report.html')}"
+    return "\n".join([*lines, "", *registration, report, NEXT])
 
 
 def _describe_registration(decision_file: Path) -> list[str]:
@@ -42,14 +42,9 @@ def _describe_registration(decision_file: Path) -> list[str]:
     if decision["version"] is None:
         return [f"Registered: no, {decision['reason']}"]
     # DVC may have restored an old file, which does not know about later decisions.
-    time = f" on {decision['time'][:16]} UTC" if "time" in decision else ""
     role = "champion" if decision["champion"] else "challenger"
     return [
         f"Registered: {decision['name']} version {decision['version']}, {role} "
-        f"({decision['reason']}){time}; `phototag history` lists later decisions"
+        f"({decision['reason']}) on {decision['time'][:16]} UTC; `phototag history` lists later "
+        "decisions"
     ]
-
-
-def _format_score(value: float) -> str:
-    """Format a score with 4 decimals and a count as an integer."""
-    return str(value) if isinstance(value, int) else f"{value:.4f}"

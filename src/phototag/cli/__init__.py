@@ -4,6 +4,60 @@ Default paths are relative to the root of the project, which is found from any o
 that the user gives are relative to the current folder.
 """
 
-from phototag.cli.main import app, typer_app
+import sys
+from importlib import metadata
+from typing import Annotated
 
-__all__ = ["app", "typer_app"]
+import typer
+
+from phototag.base.errors import InputError
+from phototag.cli import models, training
+
+REMOVED = {
+    "experiments": "python -m benchmarks.claims run",
+    "results": "python -m benchmarks.claims results",
+}
+
+typer_app = typer.Typer(no_args_is_help=True, add_completion=False)
+typer_app.command("import")(training.import_)
+for command in (
+    training.recipe,
+    training.summary,
+    training.review,
+    training.tune,
+    training.sync,
+    models.predict,
+    models.demo,
+    models.export,
+    models.ui,
+    models.history,
+    models.promote,
+    models.rollback,
+):
+    typer_app.command()(command)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"phototag {metadata.version('phototag')}")
+        raise typer.Exit
+
+
+@typer_app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Classify photos with several labels per photo."""
+
+
+def app() -> None:
+    """Run the command line and print errors that the user can fix without a traceback."""
+    if sys.argv[1:2] and sys.argv[1] in REMOVED:
+        sys.exit(f"error: phototag {sys.argv[1]} was removed: run `{REMOVED[sys.argv[1]]}`")
+    try:
+        typer_app()
+    except InputError as error:
+        sys.exit(f"error: {error}")

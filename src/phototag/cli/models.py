@@ -13,25 +13,21 @@ from phototag.cli.options import (
     ModelFile,
     Port,
     ThresholdsFile,
-    check_port,
     model_files,
     refuse_existing,
 )
 
-Format = Literal["table", "csv", "jsonl", "results", "coco", "labelstudio"]
+Format = Literal["table", "csv", "jsonl", "coco", "labelstudio"]
 Reason = Annotated[str, typer.Option(help="Reason to record in the model's history.")]
 
 
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Photos, folders, patterns, or - for a list of paths on stdin."),
+        typer.Argument(help="Photos, folders, or - for a list of paths on stdin."),
     ],
     format_: Annotated[
-        Format,
-        typer.Option(
-            "--format", "-f", help="Format of the output; results is the course's results.txt."
-        ),
+        Format, typer.Option("--format", "-f", help="Format of the output.")
     ] = "table",
     output: Annotated[
         Path | None,
@@ -51,8 +47,7 @@ def predict(
 
     Uses a local model file, without a server.
     """
-    from phototag.apps.formats import order_names
-    from phototag.apps.predictions import PredictionJob, find_photos, read_path_list
+    from phototag.apps.predictions import PredictionJob, find_photos
     from phototag.serving.tagger import load_tagger
 
     if output:
@@ -63,12 +58,11 @@ def predict(
     report = partial(typer.echo, err=True)
     if tagger.origin:
         report(tagger.origin)
-    found = find_photos(sources, read_path_list(sys.stdin.buffer), report)
-    job = PredictionJob(tagger, order_names(found, format_), format_, report, backend)
-    if output:
-        job.write(output, resume)
-    else:
-        job.print()
+    names = find_photos(sources, sys.stdin.buffer)
+    job = PredictionJob(tagger, names, format_, report, backend)
+    any_readable = job.write(output, resume) if output else job.print()
+    if not any_readable:
+        raise InputError("none of these files could be read as a photo: give photos")
 
 
 def export(
@@ -96,12 +90,12 @@ def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile 
     from phototag.apps import server
 
     files = [str(file.resolve()) for file in model_files(model, thresholds)]
-    check_port(port)
     server.serve_page(Path(server.__file__).with_name("demo_page.py"), port, *files)
 
 
 def ui(port: Port = 5000) -> None:
     """Serve the MLflow user interface."""
+    from phototag.apps.server import check_port
     from phototag.tracking.ui import serve_ui
 
     check_port(port)

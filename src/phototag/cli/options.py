@@ -1,6 +1,5 @@
 """Options and checks that several commands share."""
 
-import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -23,31 +22,12 @@ ThresholdsFile = Annotated[
 ]
 
 
-def project_file(path: str | Path) -> Path:
-    """Return a file of the project, as a path relative to the current folder if it is below it."""
-    file, here = project_root() / path, Path.cwd()
-    return file.relative_to(here) if file.is_relative_to(here) else file
-
-
 def model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
     """Return the given files, or the ones in the project for those that are None."""
-    return model or project_file(MODEL), thresholds or project_file(THRESHOLDS)
+    return model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
 
 
 def refuse_existing(output: Path) -> None:
     """Raise an error if the file exists, so that no output is overwritten."""
     if output.exists():
         raise InputError(f"{output} exists already: give a new file or remove it")
-
-
-def check_port(port: int) -> None:
-    """Refuse a port in use; the servers would retry for minutes or print no reason."""
-    with socket.socket() as attempt:
-        # The servers set this option too; it allows a port whose server has just ended.
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} cannot be used ({error.strerror}): choose another one with --port"
-            ) from None

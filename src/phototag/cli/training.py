@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from phototag.base.errors import InputError
 from phototag.base.files import project_root
 from phototag.base.git import ask_git
-from phototag.cli.options import Port, check_port, project_file
+from phototag.cli.options import Port
 
 SourceFormat = Literal[
     "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "one-hot"
@@ -46,7 +45,7 @@ def import_(
     from phototag.importers.source import ImportOptions
 
     root = project_root()
-    to = to or project_file("data/raw.zip")
+    to = to or root / "data/raw.zip"
     options = ImportOptions(format_, images, separator)
     dataset = import_photos(source, to, options)
     typer.echo(f"recognised as {dataset.description}")
@@ -64,19 +63,13 @@ def _join_counts(counts: dict[str, int]) -> str:
 
 def _set_photos(root: Path, photos: Path) -> str:
     """Set data.raw of params.yaml, and return the commands that add the photos to DVC and git."""
-    import yaml
-
     from phototag.experiments.recipes import update_params
 
     photos = photos.resolve()
     inside = photos.is_relative_to(root.resolve())
     raw = str(photos.relative_to(root.resolve()) if inside else photos)
-    key = yaml.safe_dump({"data.raw": raw}, allow_unicode=True, width=10_000).strip()
-    try:
-        update_params(root / "params.yaml", {"data.raw": raw})
-        lines = [f"Set `{key}` in params.yaml."]
-    except InputError as error:  # reported without failing, because the photos were imported
-        lines = [f"{error}. Then set `{key}` in params.yaml."]
+    update_params(root / "params.yaml", {"data.raw": raw})
+    lines = [f"Set data.raw of params.yaml to {raw}."]
     if inside:  # DVC tracks only files inside the project
         here = os.path.relpath(photos, Path.cwd())
         tracked = [f"{here}.dvc"]
@@ -105,13 +98,11 @@ def recipe(
     root = project_root()
     known = recipes.read_recipes(root / recipes.FILE)
     if name is None:
-        typer.echo(recipes.describe_recipes(known))
+        for each, known_recipe in known.recipes.items():
+            typer.echo(f"{each:<12}  {known_recipe.description}")
         return
-    values = recipes.recipe_params(known, name)
-    change = recipes.update_params(root / "params.yaml", values)
+    change = recipes.update_params(root / "params.yaml", recipes.recipe_params(known, name))
     typer.echo(change.rstrip() or f"params.yaml has the values of {name} already")
-    if missing := recipes.missing_packages(values):
-        typer.echo(f"\nNot installed: {', '.join(missing)}. Run `make setup-pretrained` first.")
     typer.echo("\nNext: dvc repro")
 
 
@@ -136,13 +127,10 @@ def sync() -> None:
     root = project_root()
     with connect() as store:
         added, tagged = sync_runs(store, root)
-    typer.echo(f"MLflow runs created: {len(added)}{_list_names(added)}")
+    names = f" ({', '.join(added)})" if added else ""
+    typer.echo(f"MLflow runs created: {len(added)}{names}")
     if tagged:
-        typer.echo(f"MLflow runs tagged with their revision: {len(tagged)}{_list_names(tagged)}")
-
-
-def _list_names(names: list[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
+        typer.echo(f"MLflow runs tagged with their revision: {', '.join(tagged)}")
 
 
 def tune(
@@ -155,13 +143,6 @@ def tune(
     trials: Annotated[
         int | None,
         typer.Option(help="Maximum number of trials (default: from search.yaml).", min=1),
-    ] = None,
-    hours: Annotated[
-        float | None,
-        typer.Option(help="Maximum hours of all trials (default: from search.yaml).", min=0.01),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the sampler (default: from search.yaml).", min=0)
     ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="Show the progress of the study, without running it.")
@@ -181,8 +162,7 @@ def tune(
     if study is None:
         typer.echo(studies.describe_studies(studies.read_search(root / studies.FILE)))
         return
-    given = {"trials": trials, "hours": hours, "seed": seed}
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes = {"trials": trials} if trials else {}
     if status:
         typer.echo(tuning.describe_status(root, study, changes))
     elif apply:
@@ -224,6 +204,5 @@ def review(
     if effect is not None:
         typer.echo(effects.describe_effect(root, effect))
         return
-    check_port(port)
     page = Path(effects.__file__).with_name("page.py")
     serve_page(page, port, str(root), ranking, who or session.default_user(root))

@@ -3,13 +3,11 @@
 import difflib
 import io
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 from yaml import safe_load
 
 from phototag.base.errors import InputError
@@ -55,14 +53,6 @@ def read_recipes(path: Path = FILE) -> Recipes:
     return validate_params(Recipes, read_values(path), str(path))
 
 
-def describe_recipes(recipes: Recipes) -> str:
-    """Return one line per recipe: its name and description."""
-    width = max(map(len, recipes.recipes))
-    return "\n".join(
-        f"{name:<{width}}  {recipe.description}" for name, recipe in recipes.recipes.items()
-    )
-
-
 def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
     """Return the values that a recipe sets: dotted key of params.yaml -> value.
 
@@ -74,26 +64,10 @@ def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
     return flatten(recipes.base) | flatten(recipes.recipes[name].params)
 
 
-def missing_packages(values: Mapping[str, Any]) -> list[str]:
-    """Return the packages that a network or its weights need and that are not installed.
-
-    Args:
-        values: Dotted key -> value; reads model.name and model.weights.
-    """
-    weights = values["model.weights"] or []
-    names = [weights] if isinstance(weights, str) else list(weights)
-    # Weights are DEFAULT, a package or a file; the name of a file is no Python identifier.
-    packages = [name for name in names if name != "DEFAULT" and name.isidentifier()]
-    if "timm/" in values["model.name"]:
-        packages.insert(0, "timm")
-    return [name for name in packages if not find_spec(name)]
-
-
 def update_params(path: Path, values: Mapping[str, Any]) -> str:
     """Write values into params.yaml and keep its other keys, their order and their comments.
 
-    Comments inside a replaced list, or between it and the next key, are removed; the returned text
-    then ends with a note.
+    Comments inside a replaced list, or between it and the next key, are removed.
 
     Args:
         path: params.yaml.
@@ -113,11 +87,9 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    read_values(path)  # reports YAML that is not valid
     before = read_source(path)
-    try:
-        params = yaml.load(before)
-    except YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
+    params = yaml.load(before)
     for key, value in values.items():
         _set_value(params, key, value, path)
     stream = io.StringIO()
@@ -128,10 +100,7 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
         return ""
     write_text(path, after)
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    diff = "".join(difflib.unified_diff(old, new, "before", "after", n=0))
-    if lost := before.count("#") - after.count("#"):
-        diff += f"note: comments removed inside or below replaced lists: {lost}\n"
-    return diff
+    return "".join(difflib.unified_diff(old, new, "before", "after", n=0))
 
 
 def _set_value(params: Any, key: str, value: Any, path: Path) -> None:

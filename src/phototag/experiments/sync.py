@@ -4,10 +4,9 @@ An experiment that DVC restored from its cache ran no code, and a clone has the 
 without the store in which their runs were logged.
 """
 
-import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,10 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         experiments and short hashes of commits.
     """
     added, tagged = [], []
-    for name, revision in [*list_experiments(root), *_list_commits(root), ("", WORKSPACE)]:
+    # Commits of all branches that changed a training's results, oldest first.
+    log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
+    commits = [("", revision) for revision in (log or "").split()]
+    for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
         result = _read_result(root, revision)
         if result is None:
             continue
@@ -99,9 +101,6 @@ def _read_result(root: Path, revision: str) -> Result | None:
     if not training or not history:
         return None
     lock = yaml.safe_load(read_revision(root, revision, "dvc.lock") or "{}").get("stages", {})
-    locked = _locked_hash(lock, "train", "outs", TRAINING)
-    if locked and locked != hashlib.md5(training.encode(), usedforsecurity=False).hexdigest():
-        return None  # a training is running, and the history may belong to another one
     scores = read_revision(root, revision, f"{EVALUATION}/metrics.json")
     if _locked_hash(lock, "train", "outs", MODEL) != _locked_hash(lock, "evaluate", "deps", MODEL):
         scores = None  # the scores belong to the previous model
@@ -122,12 +121,6 @@ def _locked_hash(lock: Mapping[str, Any], stage: str, kind: str, path: str) -> s
     """Return the hash of a stage's output or dependency in dvc.lock."""
     files = {file["path"]: file.get("md5") for file in lock.get(stage, {}).get(kind, [])}
     return files.get(path)
-
-
-def _list_commits(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the commits of all branches that changed a training's results, oldest first."""
-    revisions = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
-    yield from (("", revision) for revision in (revisions or "").split())
 
 
 def _rebuild_run(store: Store, root: Path, revision: str, result: Result, name: str) -> str:

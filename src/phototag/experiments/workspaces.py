@@ -7,7 +7,6 @@ training run once, and no new process starts for an experiment.
 import shutil
 from pathlib import Path
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
@@ -57,20 +56,13 @@ def make_workspace(root: Path, name: str) -> Path:
     if changes := run_git(root, "stash", "create"):
         run_git(folder, "restore", f"--source={changes}", "--staged", "--worktree", ".")
     place = folder / run_git(root, "rev-parse", "--show-prefix")
-    _share_cache(root, place)
+    with Repo(str(root)) as repo:
+        cache = repo.cache.local_cache_dir
+    run_dvc(place, "cache", "dir", "--local", str(cache))
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *UPSTREAM_STAGES)
     _check_photos(place)
     clear_results(place)
     return place
-
-
-def _share_cache(root: Path, place: Path) -> None:
-    local = root / ".dvc" / "config.local"  # holds the passwords of remotes
-    if local.exists():
-        shutil.copy(local, place / ".dvc")
-    with Repo(str(root)) as repo:
-        cache = repo.cache.local_cache_dir
-    run_dvc(place, "cache", "dir", "--local", str(cache))
 
 
 def _check_photos(place: Path) -> None:
@@ -101,17 +93,13 @@ def clear_results(place: Path) -> None:
         (place / path).unlink(missing_ok=True)
 
 
-def run_upstream(root: Path, place: Path) -> None:
+def run_upstream(place: Path) -> None:
     """Run the stages before the training in a workspace, or restore them from DVC's cache.
-
-    Args:
-        root: Root of the project.
-        place: Workspace returned by `make_workspace`.
 
     Raises:
         InputError: A stage failed.
     """
-    run_dvc(place, "repro", *UPSTREAM_STAGES, variables={"DVC_ROOT": str(root)})
+    run_dvc(place, "repro", *UPSTREAM_STAGES)
 
 
 def save_experiment(place: Path, name: str, finished: bool) -> None:
@@ -124,16 +112,10 @@ def save_experiment(place: Path, name: str, finished: bool) -> None:
         place: Workspace returned by `make_workspace`.
         name: Name of the experiment.
         finished: Whether the training ended; its model is then added to DVC's cache.
-
-    Raises:
-        InputError: DVC or git failed.
     """
     if finished:
-        try:
-            with Repo(str(place)) as repo:
-                repo.commit("train", force=True)
-        except DvcException as error:
-            raise InputError(f"experiment {name} could not be saved: {error}") from error
+        with Repo(str(place)) as repo:
+            repo.commit("train", force=True)
     commit = run_git(place, "rev-parse", "HEAD")
     run_git(place, "add", "--all", ".")
     tree = run_git(place, "write-tree")

@@ -176,7 +176,7 @@ class Objective:
             k: v for k, v in flatten(values).items() if f"{k}.".startswith(self.upstream_keys)
         }
         if needed != self.upstream:
-            workspaces.run_upstream(self.plan.root, place)
+            workspaces.run_upstream(place)
             self.upstream = needed
         workspaces.clear_results(place)
 

@@ -18,8 +18,7 @@ from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import read_values
 from phototag.dataset.targets import UNKNOWN, is_known
-from phototag.experiments.dvc_tools import list_experiments, open_revision
-from phototag.experiments.queue import run_queued
+from phototag.experiments.dvc_tools import list_experiments, open_revision, run_queued
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import weighted_cross_entropy

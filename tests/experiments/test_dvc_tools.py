@@ -1,7 +1,7 @@
 import pytest
 from dvc.utils.hydra import to_hydra_overrides
 
-from phototag.experiments.queue import to_hydra
+from phototag.experiments.dvc_tools import to_hydra
 
 
 @pytest.mark.parametrize(
