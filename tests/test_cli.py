@@ -103,9 +103,10 @@ def test_error_is_one_line_without_traceback(
 
 def import_photos(to: str) -> str:
     """Import a photo, and return what was printed."""
-    Path("in").mkdir(exist_ok=True)
-    Image.new("RGB", (4, 4)).save("in/im1.jpg")
-    Path("in/cat.txt").write_text("1\n")
+    for folder in ("in/images", "in/annotations"):
+        Path(folder).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save("in/images/im1.jpg")
+    Path("in/annotations/cat.txt").write_text("1\n")
     shown = CliRunner().invoke(typer_app, ["import", "in", "--to", to])
     assert shown.exit_code == 0, shown.output
     return shown.output
@@ -156,11 +157,12 @@ def test_printed_commands_are_quoted_for_the_shell(
 @pytest.mark.slow
 def test_printed_commands_make_photos_available_to_experiments(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    (tmp_path / "a b").mkdir()
+    for folder in ("images", "annotations"):
+        (tmp_path / "a b" / folder).mkdir(parents=True)
     colours = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), np.uint8)
     for number, pixels in enumerate(colours):
-        Image.fromarray(pixels).save(tmp_path / f"a b/im{number}.jpg")
-    (tmp_path / "a b/cat.txt").write_text("".join(f"{n}\n" for n in range(0, 40, 2)))
+        Image.fromarray(pixels).save(tmp_path / f"a b/images/im{number}.jpg")
+    (tmp_path / "a b/annotations/cat.txt").write_text("".join(f"{n}\n" for n in range(0, 40, 2)))
     printed = project("phototag", "import", "../a b", "--to", "own/of me/raw.zip")
     steps = "\n".join(line for line in printed.splitlines() if line.startswith("  "))
     project("bash", "-e", "-c", steps)
