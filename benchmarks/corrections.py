@@ -29,7 +29,7 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
-from phototag.review.acquisition import measure_uncertainty, order_photos
+from phototag.review.rankings import measure_uncertainty, order_photos
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
 from phototag.training.linear_probe import predict_out_of_fold

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
 from phototag.dataset.manifest import read_kept
-from phototag.review.corrections_file import append_answer
+from phototag.review.session import append_answer
 from phototag.search.storage import list_trials
 from phototag.verification.corrections import Answer, read_answers
 from tests.projects import Project

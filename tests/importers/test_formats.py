@@ -123,7 +123,7 @@ def test_result_of_import_can_be_imported_again(folder: Path, tmp_path: Path) ->
         ),
         ("all.json", {"separator": ";"}, "--separator does not apply to the format coco"),
         ("gone.json", {}, r"gone\.json: unreadable: No such file"),
-        ("cats/1.png", {}, r"1\.png is neither a folder nor a zip"),
+        ("cats/1.png", {}, r"1\.png is neither a folder nor a"),
     ],
 )
 def test_option_that_does_not_apply_is_refused(

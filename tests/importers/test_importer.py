@@ -271,7 +271,6 @@ def test_system_files_and_other_files_are_skipped_and_noted(course: Path, tmp_pa
     assert "7 system files were ignored" in summary.notes[0]
     assert summary.notes[1:] == [
         "skipped files not named imN.jpg: 1, such as 'train/images/IM3.JPG'",
-        "problems of the label files: repeated image number: 1",
         "problems of the label files: no such image: 1",
     ]
     text(course / "train/annotations/README.txt", "Our labels")

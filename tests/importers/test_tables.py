@@ -84,11 +84,15 @@ def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
     assert found.unknown == {"b.png": "cat dog"}
 
 
-def test_separator_option_applies_to_csv_of_labels(tmp_path: Path) -> None:
-    source = write(tmp_path / "list.csv", "file,label\na.png,cat dog\n")
-    assert run_import(source, tmp_path / "a").summary.count_labels() == {"cat dog": 1}
-    found = run_import(source, tmp_path / "b", separator=" ")
-    assert found.summary.count_labels() == {"cat": 1, "dog": 1}
+def test_labels_with_spaces_need_the_separator_option(tmp_path: Path) -> None:
+    source = write(tmp_path / "list.csv", "filename,keywords\nb.png,cat\na.png,cat sofa\n")
+    message = r"csv:3: 'cat sofa' may be several labels or one: choose with --separator ' ' or"
+    with pytest.raises(InputError, match=message):
+        run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "two", separator=" ")
+    assert found.summary.count_labels() == {"cat": 2, "sofa": 1}
+    found = run_import(source, tmp_path / "one", separator=";")
+    assert found.summary.count_labels() == {"cat": 1, "cat sofa": 1}
 
 
 @pytest.mark.parametrize("title", ["label", "class"])

@@ -9,8 +9,8 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.base.files import write_json
 from phototag.dataset.manifest import read_kept
-from phototag.review.corrections_file import append_answer
 from phototag.review.effects import describe_effect
+from phototag.review.session import append_answer
 from phototag.verification.corrections import Answer
 from tests.reviews import make_review
 
@@ -31,7 +31,7 @@ def project(tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         monkeypatch.setenv(f"GIT_{role}_NAME", "test")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "test")
     append_answer(folder / "data/corrections.csv", make(folder, 3))
-    lock(folder, "s")
+    lock(folder)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
     return folder
@@ -42,18 +42,17 @@ def make(folder: Path, row: int, answer: str = "yes", old: str = "no") -> Answer
     return Answer("im.jpg", sha256, "blue", answer, old, "ann", "2025-01-01", "errors")
 
 
-def lock(folder: Path, splits: str) -> None:
+def lock(folder: Path) -> None:
     """Write the dvc.lock that `dvc repro` would write."""
     md5 = hashlib.md5((folder / "data/corrections.csv").read_bytes()).hexdigest()
     answers, manifest = ({"path": f"data/{name}.csv"} for name in ("corrections", "manifest"))
     resize = {"deps": [answers | {"md5": md5}], "outs": [manifest | {"md5": "m"}]}
-    split = {"outs": [{"path": "data/splits.csv", "md5": splits}]}
-    stages = {"resize": resize, "split": split, "evaluate": {"deps": [manifest | {"md5": "m"}]}}
+    stages = {"resize": resize, "evaluate": {"deps": [manifest | {"md5": "m"}]}}
     (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
 
 
 def train(folder: Path) -> None:
-    lock(folder, "s")
+    lock(folder)
     write_json(folder / "reports/evaluate/metrics.json", AFTER)
 
 
@@ -66,36 +65,15 @@ def answer(folder: Path, *answers: Answer) -> None:
 def test_effect_counts_labels_and_compares_scores(project: Path) -> None:
     # Rows 0, 2 and 4 of five are in train. The second answer equals the label.
     answer(project, make(project, 0), make(project, 2, "no"), make(project, 4, "unsure"))
-    counts = "Answers since HEAD: 3. Changed labels: 2 (1 to yes, 0 to no, 1 to unsure)."
+    counts = "Labels changed since HEAD: 2 (1 to yes, 0 to no, 1 to unsure)."
     assert describe_effect(project, "HEAD") == counts + SCORES
 
 
 def test_undone_answers_do_not_count(project: Path) -> None:
     back = replace(make(project, 0, "no", "yes"), ranking="undo")
     answer(project, make(project, 0), back, make(project, 2))
-    counts = "Answers since HEAD: 1. Changed labels: 1 (1 to yes, 0 to no, 0 to unsure)."
+    counts = "Labels changed since HEAD: 1 (1 to yes, 0 to no, 0 to unsure)."
     assert describe_effect(project, "HEAD") == counts + SCORES
-
-
-def test_effect_counts_changed_labels_of_evaluated_photos(project: Path) -> None:
-    answer(project, make(project, 8, "unsure"), make(project, 2))
-    assert describe_effect(project, "HEAD").endswith(
-        "Changed labels of evaluated photos: 1. A part of the difference comes from these labels, "
-        "not from the model."
-    )
-
-
-def test_effect_names_a_changed_split(project: Path) -> None:
-    answer(project, make(project, 2))
-    lock(project, "other")
-    assert describe_effect(project, "HEAD").endswith(
-        "(+0.000). The split changed too, because it balances the labels."
-    )
-
-
-def test_effect_without_new_answers(project: Path) -> None:
-    train(project)
-    assert describe_effect(project, "HEAD") == "There are no answers since HEAD."
 
 
 def test_answers_not_used_in_training_are_refused(project: Path) -> None:

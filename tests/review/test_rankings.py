@@ -3,13 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import read_datasets
 from phototag.dataset.targets import UNKNOWN
 from phototag.network.inference import predict_logits
 from phototag.review.evidence import Evidence, read_evidence
-from phototag.review.rankings import RANKINGS
+from phototag.review.rankings import RANKINGS, measure_uncertainty, order_photos
 from tests.models import LABELS
 from tests.reviews import COPIES, DOUBTFUL, WRONG, make_review
 
@@ -33,7 +34,7 @@ def test_evidence_has_the_order_of_images_npy(evidence: Evidence, project: Path)
     parts = read_datasets(*(project / "data" / name for name in names))
     assert evidence.photos.rows.tolist() == list(range(40))
     for split, part in parts.items():
-        assert np.flatnonzero(evidence.splits == split).tolist() == part.rows.tolist()
+        assert (evidence.unseen[part.rows] == (split != "train")).all()
         assert [evidence.photos.files[row] for row in part.rows] == part.files
         assert (evidence.photos.targets[part.rows] == part.targets).all()
         logits = predict_logits(evidence.network, part, next(evidence.network.buffers()).device)
@@ -44,22 +45,21 @@ def test_evidence_has_the_order_of_images_npy(evidence: Evidence, project: Path)
     similarity = means @ means[5]
     similarity[5] = -1
     assert evidence.find_similar(5, 3)[0] in np.argsort(-similarity)[:8]
-    assert evidence.find_duplicates(COPIES[0]) == [COPIES[1]]
 
 
 def test_errors_are_wrong_labels_of_unseen_photos(evidence: Evidence, project: Path) -> None:
     asked = ask(evidence, "errors")
-    expected = {(row, label) for row, label in WRONG if evidence.splits[row] != "train"}
+    expected = {(row, label) for row, label in WRONG if evidence.unseen[row]}
     assert expected <= set(asked)
-    assert all(evidence.splits[row] != "train" for row, _ in asked)
+    assert all(evidence.unseen[row] for row, _ in asked)
     # With out-of-fold logits, photos of train are unseen too.
-    train = np.flatnonzero(evidence.splits == "train")
+    train = np.flatnonzero(~evidence.unseen)
     sure = np.random.default_rng(0).uniform(1, 5, (len(train), 3))
     logits = np.where(evidence.probabilities[train] > 0.5, sure, -sure).astype(np.float32)
     np.save(project / "models/out_of_fold.npy", logits)
     with_train = read_evidence(project)
     assert with_train.probabilities[train] == pytest.approx(1 / (1 + np.exp(-logits)))
-    found = {entry for entry in ask(with_train, "errors") if with_train.splits[entry[0]] == "train"}
+    found = {entry for entry in ask(with_train, "errors") if entry[0] in train}
     assert found <= {*WRONG, *((row, "green") for row in COPIES)}
     assert len(found) >= 3
 
@@ -98,3 +98,38 @@ def test_model_with_other_labels_is_refused(project: Path) -> None:
     manifest.write_text(manifest.read_text().replace(",red\n", ",crimson\n", 1))
     with pytest.raises(InputError, match=r"has other labels than .*: run `dvc repro`"):
         read_evidence(project)
+
+
+def test_uncertainty_is_the_entropy_of_unknown_entries() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.choice([1, 0, UNKNOWN], (20, 5))
+    targets[3] = 1
+    probabilities = rng.random((20, 5))
+    probabilities[0] = [0, 1, 0.5, 0, 1]
+    each = entropy(np.stack([probabilities, 1 - probabilities]), axis=0)
+    expected = np.where(targets == UNKNOWN, each, 0).sum(axis=1)
+    assert measure_uncertainty(targets, probabilities) == pytest.approx(expected, abs=1e-9)
+    assert measure_uncertainty(targets, probabilities)[3] == 0
+
+
+def test_photos_of_different_scenes_come_first() -> None:
+    rng = np.random.default_rng(0)
+    scenes = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
+    shots = np.repeat(scenes, 10, axis=0) + 0.01 * rng.normal(size=(40, 16))
+    shots /= np.linalg.norm(shots, axis=1, keepdims=True)
+    # All photos of one scene are less certain than all photos of the next scene.
+    uncertainty = np.repeat([1.0, 0.9, 0.8, 0.7], 10)
+    assert (order_photos(uncertainty, shots, 4) // 10).tolist() == [0, 1, 2, 3]
+
+
+def test_equally_distant_photos_are_ordered_by_uncertainty() -> None:
+    far = np.eye(5)
+    uncertainty = np.array([0.1, 0.0, 0.4, 0.3, 0.0])
+    assert order_photos(uncertainty, far, 10).tolist() == [2, 3, 0]
+    assert order_photos(uncertainty, far, 2).tolist() == [2, 3]
+    assert order_photos(np.zeros(5), far, 2).tolist() == []
+
+
+def test_equal_photos_are_returned_once_each() -> None:
+    same = np.ones((6, 1))
+    assert sorted(order_photos(np.ones(6), same, 6)) == list(range(6))

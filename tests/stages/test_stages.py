@@ -14,7 +14,7 @@ from phototag.base.errors import InputError
 from phototag.dataset.manifest import read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.importers.importer import import_photos
-from phototag.review.corrections_file import append_answer
+from phototag.review.session import append_answer
 from phototag.verification.corrections import COLUMNS, Answer
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS

@@ -1,5 +1,6 @@
 """Commands up to a trained model: import, recipe, summary, sync, tune, review."""
 
+import getpass
 import os
 import shlex
 from pathlib import Path
@@ -198,11 +199,12 @@ def review(
     Answers are stored in data/corrections.csv. `dvc repro` then trains with the corrected labels.
     """
     from phototag.apps.server import serve_page
-    from phototag.review import effects, session
+    from phototag.review import effects
 
     root = project_root()
     if effect is not None:
         typer.echo(effects.describe_effect(root, effect))
         return
+    who = who or ask_git(root, "config", "user.name") or getpass.getuser()
     page = Path(effects.__file__).with_name("page.py")
-    serve_page(page, port, str(root), ranking, who or session.default_user(root))
+    serve_page(page, port, str(root), ranking, who)

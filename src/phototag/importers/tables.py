@@ -182,7 +182,11 @@ def _read_one_hot(
 
 
 def _find_separator(table: Listing, column: str, path: Path) -> str:
-    """Return the only separator of `SEPARATORS` that the cells of a column contain."""
+    """Return the only separator that the cells of a column contain.
+
+    Raises:
+        InputError: The cells contain several, or only spaces, which may be part of a label.
+    """
     cells = [row.cells.get(column, "") for row in table.rows]
     found = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
     if len(found) > 1:
@@ -190,4 +194,10 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
             f"{path}: labels in the column {column!r} may be separated by {found[0]!r} or by "
             f"{found[1]!r}: choose with --separator"
         )
+    for row in table.rows if not found else []:
+        if " " in (cell := row.cells.get(column, "")):
+            raise InputError(
+                f"{path}:{row.line}: {short_repr(cell)} may be several labels or one: choose with "
+                "--separator ' ' or --separator ';'"
+            )
     return found[0] if found else ";"

@@ -1,10 +1,10 @@
 """The data that review shows for each photo: labels, scores, similar photos."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from sklearn.preprocessing import normalize
 from torch import nn
 
 from phototag.base.errors import InputError
@@ -30,10 +30,8 @@ class Evidence:
     Attributes:
         photos: Pixels, targets, labels, files and hashes.
         duplicate_groups: Duplicate group of each photo, [num_photos]; "" for none.
-        splits: Split of each photo, [num_photos].
         probabilities: Scores in 0..1, [num_photos, num_labels].
-        unseen: Whether the scores are of a network that was not trained on the photo, bool
-            [num_photos].
+        unseen: Whether the network of the scores was not trained on the photo, bool [num_photos].
         features: Inputs of the output layer, scaled to length 1, float32 [num_photos, width].
         thresholds: Lowest score at which a label is predicted, [num_labels].
         network: Network from pixels to logits.
@@ -41,30 +39,17 @@ class Evidence:
 
     photos: Dataset
     duplicate_groups: list[str]
-    splits: np.ndarray
     probabilities: np.ndarray
     unseen: np.ndarray
     features: np.ndarray
     thresholds: np.ndarray
     network: nn.Module
 
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """The row of each content hash; the first one if several files have the same bytes."""
-        return {sha256: row for row, sha256 in reversed([*enumerate(self.photos.sha256)])}
-
     def find_similar(self, photo: int, count: int) -> list[int]:
         """Return the photos with the highest cosine similarity of features, the highest first."""
         similarity = self.features @ self.features[photo]
         similarity[photo] = -np.inf
         return [int(row) for row in np.argsort(-similarity, kind="stable")[:count]]
-
-    def find_duplicates(self, photo: int) -> list[int]:
-        """Return the other photos in the duplicate group of a photo."""
-        group = self.duplicate_groups[photo]
-        return [
-            row for row, name in enumerate(self.duplicate_groups) if name == group and row != photo
-        ]
 
 
 def read_evidence(root: Path) -> Evidence:
@@ -83,9 +68,6 @@ def read_evidence(root: Path) -> Evidence:
     photos = take_photos(joined, np.argsort(joined.rows))
     if not photos.labels == metadata.labels == [*point["thresholds"]]:
         raise InputError(f"{MODEL} has other labels than {MANIFEST}: run `dvc repro`")
-    splits = np.empty(len(photos), "<U5")
-    for split, part in parts.items():
-        splits[part.rows] = split
 
     network.to(pick_device())
     module, inputs = network, photos
@@ -93,18 +75,17 @@ def read_evidence(root: Path) -> Evidence:
         cached = read_features(root / FEATURES, network[:2], photos.images)
         module, inputs = network[2:], replace(photos, images=cached)
     logits, features = _predict(module, inputs)
-    out_of_fold = np.load(root / OUT_OF_FOLD)
+    out_of_fold, unseen = np.load(root / OUT_OF_FOLD), np.ones(len(photos), bool)
     if len(out_of_fold) == len(train):
         logits[train.rows] = out_of_fold
-    unseen = (splits != "train") | (len(out_of_fold) == len(train))
-    length = np.linalg.norm(features, axis=1, keepdims=True)
+    else:
+        unseen[train.rows] = False
     return Evidence(
         photos,
         list(read_kept(root / MANIFEST)["duplicate_group"]),
-        splits,
         sigmoid(logits / point["temperature"]),
         unseen,
-        features / np.maximum(length, np.finfo(np.float32).tiny),
+        normalize(features),
         np.array([*point["thresholds"].values()]),
         network,
     )

@@ -11,6 +11,7 @@ import torch
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import read_batch
+from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
 from phototag.network.inference import pick_device
@@ -18,18 +19,15 @@ from phototag.pages.escaping import escape_streamlit
 from phototag.review.evidence import INPUTS, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, Question
 from phototag.review.session import ReviewSession
-from phototag.verification.corrections import WORDS
+from phototag.verification.corrections import ANSWERS
 
 NUM_SIMILAR = 6
-NUM_SCORES = 6  # labels in the table of scores, besides the label of the question
-SMALL, GAP = 104, 4  # width of a similar photo, and between photo and heat map, in pixels
+NUM_SCORES = 6  # labels in the table of scores
+SMALL = 104  # width of a similar photo, in pixels
 # The menu bar that Streamlit reserves space for is hidden on this page.
 STYLE = "<style>.stMainBlockContainer { padding-top: 2.5rem }</style>"
-DESCRIPTIONS = {
-    "errors": "likely label errors",
-    "next": "photos worth labelling next",
-    "duplicates": "duplicates with different labels",
-}
+STATES = {1: "yes", 0: "no", UNKNOWN: "unknown"}
+KEYS = {"Yes": "Y", "No": "N", "Unsure": "U", "Back": "B", "Skip": "S", "Undo": "Z"}
 
 
 def main() -> None:
@@ -54,27 +52,29 @@ def _load(root: Path, ranking: str, times: tuple[int, ...]) -> tuple[Evidence, l
 
 def _draw(session: ReviewSession) -> None:
     open_, total = session.list_open(), len(session.queue)
-    answered, description = total - len(open_), DESCRIPTIONS[session.ranking]
-    text = f"{answered} of {total} answered: {description}"
-    st.progress(answered / max(total, 1), text=text)
+    answered = total - len(open_)
+    st.progress(answered / max(total, 1), f"{answered} of {total} answered ({session.ranking})")
     position = st.session_state.get("position")
     if position is None or position >= total:
         position = next(iter(open_), None)
     st.session_state["position"] = position
     if position is None:
-        st.success(
-            "All questions are answered. Run `dvc repro` to train with the answers, and "
-            "`phototag review --effect HEAD` to see what changed."
-            if total
-            else f"There are no {description}."
-        )
-        _draw_button("Undo", None, partial(_undo, session), key="Z")
+        done = "All questions are answered. Run `dvc repro` to train with the answers."
+        st.success(done if total else "This ranking has no questions.")
+        _draw_buttons(None, {"Undo": partial(_undo, session)})
         return
     question = session.queue[position]
     left, right = st.columns([3, 2])
     with left:
         _draw_question(session, question)
-        _draw_buttons(session, position)
+        answers = {name.title(): partial(_answer, session, position, name) for name in ANSWERS}
+        _draw_buttons(position, answers)
+        moves = {
+            "Back": partial(_move, position - 1) if position > 0 else None,
+            "Skip": partial(_move, position + 1) if position + 1 < total else None,
+            "Undo": partial(_undo, session),
+        }
+        _draw_buttons(position, moves)
         _draw_photo(session.evidence, question)
     with right:
         _draw_scores(session.evidence, question)
@@ -85,46 +85,26 @@ def _draw_question(session: ReviewSession, question: Question) -> None:
     evidence, answer = session.evidence, session.find_answer(question)
     label = escape_streamlit(evidence.photos.labels[question.label])
     file = escape_streamlit(evidence.photos.files[question.photo].rpartition("/")[2])
-    given = _name_state(WORDS[int(evidence.photos.targets[question.photo, question.label])])
+    given = STATES[int(evidence.photos.targets[question.photo, question.label])]
     score = evidence.probabilities[question.photo, question.label]
     answered = f" Answer: {answer.answer}, by {escape_streamlit(answer.who)}." if answer else ""
     st.subheader(f"Does this photo show **{label}**?")
     st.caption(f"Label: {given}. Score of the model: {score:.2f}.{answered} File: {file}")
 
 
-def _name_state(state: str) -> str:
-    return "unknown" if state == "unsure" else state
-
-
-def _draw_buttons(session: ReviewSession, position: int) -> None:
+def _draw_buttons(position: int | None, actions: dict[str, Callable[[], None] | None]) -> None:
+    """Draw buttons side by side; one without an action is disabled."""
     with st.container(horizontal=True, gap="small"):
-        for name in ("Yes", "No", "Unsure"):
-            action = partial(_answer, session, position, name.lower())
-            _draw_button(name, position, action, primary=True)
-    with st.container(horizontal=True, gap="small"):
-        _draw_button("Back", position, partial(_move, position - 1), disabled=position == 0)
-        is_last = position + 1 >= len(session.queue)
-        _draw_button("Skip", position, partial(_move, position + 1), disabled=is_last)
-        _draw_button("Undo", position, partial(_undo, session), key="Z")
-
-
-def _draw_button(
-    name: str,
-    position: int | None,
-    action: Callable[[], None],
-    primary: bool = False,
-    disabled: bool = False,
-    key: str = "",
-) -> None:
-    # Each question has its own buttons, so that a second press does not answer the next question.
-    st.button(
-        name,
-        key=f"{name} {position}",
-        on_click=action,
-        type="primary" if primary else "secondary",
-        disabled=disabled,
-        shortcut=key or name[0],
-    )
+        for name, action in actions.items():
+            st.button(
+                name,
+                # With a key per question, a second press does not answer the next question.
+                key=f"{name} {position}",
+                on_click=action,
+                type="primary" if name.lower() in ANSWERS else "secondary",
+                disabled=action is None,
+                shortcut=KEYS[name],
+            )
 
 
 def _answer(session: ReviewSession, position: int, answer: str) -> None:
@@ -151,39 +131,33 @@ def _draw_photo(evidence: Evidence, question: Question) -> None:
     images, _ = read_batch(evidence.photos, np.array([question.photo]), pick_device())
     heat = locate_labels(evidence.network, images, torch.tensor([question.label]))
     pixels = evidence.photos.images[question.photo]
-    if heat is None:
-        st.image(pixels, width="stretch")
-        return
-    # A single image keeps both side by side on a phone.
-    gap = np.full((len(pixels), GAP, 3), 255, np.uint8)
-    both = np.concatenate([pixels, gap, overlay_heat(pixels, heat[0])], axis=1)
-    st.image(both, width="stretch", caption="Photo, and heat map of the label (Grad-CAM)")
+    caption = ""
+    if heat is not None:  # a single image keeps both side by side on a phone
+        pixels = np.concatenate([pixels, overlay_heat(pixels, heat[0])], axis=1)
+        caption = "Photo, and heat map of the label (Grad-CAM)"
+    st.image(pixels, width="stretch", caption=caption)
 
 
 def _draw_scores(evidence: Evidence, question: Question) -> None:
     scores, thresholds = evidence.probabilities[question.photo], evidence.thresholds
     targets = evidence.photos.targets[question.photo]
     lines = ["| label | score | threshold | labelled |", "|---|---|---|---|"]
-    highest = np.argsort(-scores, kind="stable")[:NUM_SCORES].tolist()
-    for label in dict.fromkeys([*highest, question.label]):
+    for label in np.argsort(-scores, kind="stable")[:NUM_SCORES].tolist():
         name = escape_streamlit(evidence.photos.labels[label])
         name = f"**{name}**" if scores[label] >= thresholds[label] else name
-        given = _name_state(WORDS[int(targets[label])])
+        given = STATES[int(targets[label])]
         lines.append(f"| {name} | {scores[label]:.2f} | {thresholds[label]:.2f} | {given} |")
     st.markdown("\n".join(lines))
 
 
 def _draw_similar(session: ReviewSession, question: Question) -> None:
-    evidence, title = session.evidence, "Duplicates"
-    duplicates = evidence.find_duplicates(question.photo) if session.ranking == "duplicates" else []
-    photos = duplicates[:NUM_SIMILAR]
-    if not photos:
-        photos, title = evidence.find_similar(question.photo, NUM_SIMILAR), "Similar photos"
+    evidence = session.evidence
     label = escape_streamlit(evidence.photos.labels[question.label])
-    st.caption(f"{title}, and whether they are labelled {label}")
+    st.caption(f"Similar photos, and whether they are labelled {label}")
     with st.container(horizontal=True, gap="small"):
-        for photo in photos:
-            caption = _name_state(session.state(Question(photo, question.label)))
+        for photo in evidence.find_similar(question.photo, NUM_SIMILAR):
+            state = session.state(Question(photo, question.label))
+            caption = state.replace("unsure", "unknown")
             st.image(evidence.photos.images[photo], caption=caption, width=SMALL)
 
 

@@ -1,22 +1,19 @@
 """The review session of one person: open questions, answers, and undo."""
 
-import getpass
+import csv
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from phototag.base.git import ask_git
-from phototag.review.corrections_file import append_answer
+from filelock import FileLock
+
+from phototag.base.errors import InputError
 from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question
 from phototag.verification.corrections import UNDO, WORDS, Answer, latest_answers, read_answers
-
-
-def default_user(root: Path) -> str:
-    """Return git's user.name, or the name of the system's user."""
-    return ask_git(root, "config", "user.name") or getpass.getuser()
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,7 @@ class ReviewSession:
         return answer.answer if answer else WORDS[int(given)]
 
     def answer(self, question: Question, answer: str, ranking: str = "") -> None:
-        """Append an answer to the corrections file.
-
-        Args:
-            question: Question that was asked.
-            answer: yes, no or unsure.
-            ranking: Name of the ranking that asked the question (default: of this session).
-        """
+        """Append an answer (yes, no or unsure); `ranking` defaults to that of the session."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         file = self.evidence.photos.files[question.photo]
         old = self.reload().state(question)  # another page may have answered
@@ -79,8 +70,7 @@ class ReviewSession:
     def undo(self) -> Question | None:
         """Undo the last answer of this person by appending the value before it.
 
-        Returns:
-            The question of the answer, or None if there is no answer to undo.
+        Returns the question of the answer, or None if there is no answer to undo.
         """
         answers: list[Answer] = []
         for answer in read_answers(self.path).values():
@@ -88,10 +78,10 @@ class ReviewSession:
                 answers.append(answer)
             elif answer.who == self.who and answers:
                 answers.pop()
-        rows, labels = self.evidence.rows, self.evidence.photos.labels
+        photos, labels = list(self.evidence.photos.sha256), self.evidence.photos.labels
         for answer in reversed(answers):
-            if answer.sha256 in rows and answer.label in labels:
-                question = Question(rows[answer.sha256], labels.index(answer.label))
+            if answer.sha256 in photos and answer.label in labels:
+                question = Question(photos.index(answer.sha256), labels.index(answer.label))
                 self.answer(question, answer.old, UNDO)
                 return question
         return None
@@ -99,3 +89,30 @@ class ReviewSession:
     def _entry(self, question: Question) -> tuple[str, str]:
         photos = self.evidence.photos
         return photos.sha256[question.photo], photos.labels[question.label]
+
+
+def append_answer(path: Path, answer: Answer) -> None:
+    """Append an answer to a corrections file under a lock, and wait until it is on the disk.
+
+    Raises:
+        InputError: The file has other columns, so that a row would not fit.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with lock, path.open("a+", encoding="utf-8", errors="replace", newline="") as file:
+        file.seek(0)
+        text = file.read().removeprefix("\ufeff")
+        row = asdict(answer)
+        header = ",".join(row)
+        if text and text.splitlines()[0] != header:
+            raise InputError(
+                f"{path}: the first line must be {header}: save the file as UTF-8, with commas and "
+                "the columns in this order"
+            )
+        writer = csv.writer(file, lineterminator="\n")
+        if not text:
+            writer.writerow(row)
+        elif not text.endswith("\n"):
+            file.write("\n")
+        writer.writerow(row.values())
+        file.flush()
+        os.fsync(file.fileno())
