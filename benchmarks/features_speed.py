@@ -17,10 +17,9 @@ import torch
 
 from benchmarks.machine import name_processor
 from benchmarks.rates import measure_rate
-from phototag.network.allocator import keep_freed_memory
 from phototag.network.features import BATCH
 from phototag.network.model import build_backbones
-from phototag.network.runtime import accelerate
+from phototag.network.runtime import accelerate, keep_freed_memory
 
 TURNS = 5
 STOCK = "eager, channels_last"

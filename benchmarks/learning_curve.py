@@ -66,7 +66,7 @@ def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequen
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], train.images, train.rows)
     *_, last = fit_linear_probe(head, train, val, params)
-    return head, l2_for_step(params.weight_decay, last.best_step)
+    return head, l2_for_step(params.weight_decay, last["best_step"])
 
 
 def judge(

@@ -17,7 +17,7 @@ from benchmarks.machine import name_processor
 from benchmarks.train_speed import alternate, build_training, read_photos, time_epoch
 from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
-from phototag.network.allocator import keep_freed_memory
+from phototag.network.runtime import keep_freed_memory
 from phototag.schema.params import Params
 
 

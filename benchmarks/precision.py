@@ -13,6 +13,7 @@ import torch
 
 from phototag.base.files import read_json
 from phototag.dataset.dataset import read_datasets
+from phototag.metrics.selection import best_record
 from phototag.network.model import build_model, initialize
 from phototag.schema.params import Params, read_all_params
 from phototag.training import loop
@@ -31,8 +32,8 @@ def train(params: Params, data: Path) -> dict[str, float]:
     prior = torch.from_numpy(datasets["train"].targets).float().mean(dim=0)
     initialize(model, params.model, prior)
     epochs = list(loop.fit(model, datasets["train"], datasets["val"], params))
-    best = epochs[epochs[-1].best_epoch - 1]
-    return {name: getattr(best, name) for name in FIGURES}
+    best = best_record(epochs)
+    return {name: best[name] for name in FIGURES}
 
 
 def main() -> None:

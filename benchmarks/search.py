@@ -16,7 +16,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +80,10 @@ class Trainer:
 
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
             for epoch in epochs:
-                records.append(asdict(epoch))
+                records.append(epoch)
                 yield epoch
                 if trial is not None:
-                    trial.report(epoch.val_loss, epoch.number)
+                    trial.report(epoch["val_loss"], len(records))
                     if trial.should_prune():
                         raise Stopped
 

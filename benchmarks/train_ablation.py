@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.train_speed import alternate, build_training, read_photos, time_epoch
 from phototag.dataset.dataset import read_batch
-from phototag.network.allocator import keep_freed_memory
+from phototag.network.runtime import keep_freed_memory
 from phototag.schema.params import Params, read_all_params
 from phototag.training.loop import Training
 

@@ -26,8 +26,8 @@ from torchvision import transforms
 
 from benchmarks.synthetic import draw_noise, encode_jpeg
 from phototag.dataset.dataset import Dataset, read_batch
-from phototag.network.allocator import keep_freed_memory
 from phototag.network.model import build_model, initialize
+from phototag.network.runtime import keep_freed_memory
 from phototag.schema.params import Params, read_all_params
 from phototag.training import loop
 from phototag.training.losses import build_loss

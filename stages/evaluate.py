@@ -15,9 +15,9 @@ from phototag.evaluation.galleries import build_galleries
 from phototag.evaluation.params import EvaluationParams
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
-from phototag.network.allocator import keep_freed_memory
 from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
+from phototag.network.runtime import keep_freed_memory
 from phototag.network.weights import describe_origin, load_model
 from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.tracking.runs import record_evaluation

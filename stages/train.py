@@ -1,7 +1,7 @@
 """Train: images, features, manifest, splits, stats -> models/, reports/train/."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from phototag.network.weights import SYNTHETIC, Metadata, save_model
 from phototag.tracking.records import DataInput
 from phototag.tracking.store import connect
 from phototag.tracking.training import Stopped, record_training
-from phototag.training.checkpoint import avoid_longer, checkpoint_path, discard_checkpoint
-from phototag.training.key import state_key, training_key
+from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
+from phototag.training.key import training_key
 from phototag.training.linear_probe import (
     fit_linear_probe,
     predict_out_of_fold,
@@ -72,7 +72,13 @@ def train_network(
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
-    learner, start, cached = network, None, reads_features(params)
+    learner, start = network, None
+    cached = uses_cached_features(
+        params.model.name,
+        params.model.weights,
+        params.model.freeze,
+        params.finetune.linear_probe_first,
+    )
     if cached:
         embedded = features.read_features(FEATURES, network[:2], train.images)
         features.standardize_features(network.get_submodule("2"), embedded, train.rows)
@@ -85,15 +91,11 @@ def train_network(
     probes = params.optimizer == "lbfgs"
     if probes and distributed.rank() == 0:
         print("linear probe: lr, momentum, batch_size, schedule and warmup are not used")
-    described = (
-        params.train_settings(),
-        params.model,
-        [*INPUTS, *[FEATURES] * cached, Path(__file__)],
-        device,
+    files = [*INPUTS, *[FEATURES] * cached, Path(__file__)]
+    key = distributed.run_on_first(
+        lambda: training_key(params.train_settings(), params.model, files, device)
     )
-    key, state = distributed.run_on_first(lambda: (training_key(*described), state_key(*described)))
-    path = checkpoint_path(project_root(), state)
-    checkpoint = distributed.run_on_first(lambda: avoid_longer(path, params.epochs))
+    checkpoint = checkpoint_path(project_root(), key)
     resumed = checkpoint.exists()
     records = watch((fit_linear_probe if probes else fit)(learner, train, val, params, checkpoint))
     if distributed.rank() == 0:
@@ -101,10 +103,10 @@ def train_network(
         run_tags = ({"backbone": params.model.name} if cached else {}) | dict(tags or {})
         try:
             history = record_training(
-                connect(), key, read_values(), map(asdict, records), data, resumed, run_tags
+                connect(), key, read_values(), records, data, resumed, run_tags
             )
-        except Stopped as stopped:
-            stopped.checkpoint = checkpoint
+        except Stopped:
+            discard_checkpoint(checkpoint)
             raise
         best = best_record(history)
         if start:
@@ -127,17 +129,9 @@ def train_network(
         save_model(Path("models/model.safetensors"), network, metadata)
         write_history(key, history)
     else:
-        history = list(map(asdict, records))
+        history = list(records)
     write_out_of_fold(learner, train, params, history)
     return Trained(learner, val, key, checkpoint)
-
-
-def reads_features(params: TrainingParams) -> bool:
-    """Return whether training reads cached features, at its start or throughout."""
-    model = params.model
-    return uses_cached_features(
-        model.name, model.weights, model.freeze, params.finetune.linear_probe_first
-    )
 
 
 def write_history(key: str, history: list[dict[str, Any]]) -> None:

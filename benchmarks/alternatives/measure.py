@@ -41,7 +41,7 @@ def measure_phototag(folder: Path) -> dict[str, Any]:
     ends, scores = [time.perf_counter()], []
     for epoch in fit(network, train, val, params):
         ends.append(time.perf_counter())
-        scores.append([epoch.val_loss, epoch.f1_micro])
+        scores.append([epoch["val_loss"], epoch["f1_micro"]])
     return _collect(ends, scores)
 
 

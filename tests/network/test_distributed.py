@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,7 @@ def train_network(params: Params, datasets: dict[str, Dataset]) -> list[dict[str
     torch.manual_seed(0)
     network = build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
     initialize(network, params.model, torch.full((3,), 0.4))
-    return [
-        asdict(epoch) for epoch in loop.fit(network, datasets["train"], datasets["val"], params)
-    ]
+    return list(loop.fit(network, datasets["train"], datasets["val"], params))
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])

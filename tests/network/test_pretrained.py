@@ -166,9 +166,9 @@ def test_packaged_weights_fit_timms_networks(lite: str, width: int) -> None:
     )
     expected = {key: value for key, value in pairs if not key.startswith("classifier.")}
     assert all(torch.equal(fitting[key], value) for key, value in expected.items())
-    other = sketch_backbone("timm/tf_efficientnet_lite1", package, 64)
+    other = "timm/tf_efficientnet_lite1"
     with pytest.raises(InputError, match=rf"{package} does not fit timm/tf_efficientnet_lite1"):
-        read_pretrained(other.name, other.network, package)
+        read_pretrained(other, sketch_backbone(other, package, 64).network, package)
 
 
 def test_failed_download_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

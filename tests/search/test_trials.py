@@ -27,7 +27,7 @@ from phototag.search.storage import Plan, list_trials, name_study, open_study
 from phototag.search.trials import run_trials
 from phototag.tracking.provenance import name_process
 from phototag.tracking.store import connect
-from phototag.training.records import Epoch, Trained, Watch
+from phototag.training.records import Trained, Watch
 from stages.train import train_network
 from tests.search.files import make_study, write_search
 
@@ -81,8 +81,8 @@ def train_fake(monkeypatch: pytest.MonkeyPatch) -> trials.Train:
     def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Any:
         if params.lr == 0.666:
             raise RuntimeError("the disk\nis full")
-        scores = (params.lr, 0.5, 0.5, 0.5, 0.1)
-        list(watch(iter([Epoch(1, 0.5, *scores, best_epoch=1, images_per_second=9.0)])))
+        record = {"epoch": 1, "val_loss": params.lr, "mAP": 0.5, "f1_macro": 0.5, "best_epoch": 1}
+        list(watch(iter([record])))
         return SimpleNamespace(checkpoint=Path("none.pt"))
 
     return train
@@ -216,7 +216,7 @@ def _train_until_killed(plan: Plan, folder: Path) -> None:
         def kill(epochs: Any) -> Any:
             for each in watch(epochs):
                 yield each
-                if tags["phototag.trial"] == "1" and each.number == 2:
+                if tags["phototag.trial"] == "1" and each["epoch"] == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return train_network(params, kill, tags)

@@ -9,7 +9,6 @@ import torch
 from phototag.base.errors import InputError
 from phototag.base.files import MAX_AGE
 from phototag.training.checkpoint import (
-    avoid_longer,
     checkpoint_path,
     discard_checkpoint,
     load_checkpoint,
@@ -35,15 +34,6 @@ def test_saved_state_loads_equal(tmp_path: Path) -> None:
     assert torch.equal(loaded["model"]["w"], torch.arange(3.0))
     discard_checkpoint(path)
     assert not path.exists()
-
-
-def test_shorter_training_does_not_overwrite_a_longer_one(tmp_path: Path) -> None:
-    path = checkpoint_path(tmp_path, "key")
-    assert avoid_longer(path, 3) == path
-    save_checkpoint(path, {"history": [{}] * 5})
-    assert avoid_longer(path, 5) == path
-    assert avoid_longer(path, 8) == path  # training resumes from it
-    assert avoid_longer(path, 4) == path.with_name("key-4.pt")
 
 
 def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:

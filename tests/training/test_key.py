@@ -2,7 +2,6 @@ import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from phototag.network import distributed
 from phototag.schema.params import Params
 from phototag.training import key
-from phototag.training.key import PACKAGES, state_key, training_key
+from phototag.training.key import training_key
 
 CPU = torch.device("cpu")
 MakeKey = Callable[..., str]
@@ -30,13 +29,9 @@ def inputs(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the packages' code, used instead of the packages."""
-    copied = []
-    for package in PACKAGES:
-        folder = Path(str(package.__file__)).parent
-        shutil.copytree(folder, tmp_path / "src" / folder.name)
-        copied.append(ModuleType(package.__name__))
-        copied[-1].__file__ = str(tmp_path / "src" / folder.name / "__init__.py")
-    monkeypatch.setattr(key, "PACKAGES", tuple(copied))
+    for name in key.PACKAGES:
+        shutil.copytree(key.SOURCES / name, tmp_path / "src" / name)
+    monkeypatch.setattr(key, "SOURCES", tmp_path / "src")
     return tmp_path / "src"
 
 
@@ -61,25 +56,6 @@ def test_key_changes_with_each_input(make_key: MakeKey, inputs: list[Path]) -> N
         path.write_text("other")
         keys.add(make_key())
     assert len(keys) == 1 + len(inputs)
-
-
-@pytest.mark.parametrize(
-    ("changes", "passes"),
-    [
-        ({"schedule": "constant"}, True),
-        ({"schedule": "cosine"}, False),
-        ({"schedule": "one-cycle"}, False),
-    ],
-)
-def test_state_key_ignores_epochs_of_a_constant_schedule(
-    params_values: dict[str, Any], inputs: list[Path], changes: dict[str, Any], passes: bool
-) -> None:
-    keys = []
-    for more in ({"epochs": 4}, {"epochs": 9}, {"epochs": 9, "lr": 0.1}):
-        params = Params.model_validate(params_values | changes | more)
-        keys.append(state_key(params.train_settings(), params.model, inputs, CPU))
-    assert (keys[0] == keys[1]) == passes
-    assert keys[1] != keys[2]
 
 
 def test_key_changes_with_the_code_of_training(make_key: MakeKey, packages: Path) -> None:
@@ -143,6 +119,7 @@ def test_key_of_auto_is_that_of_the_selected_precision(
         {"pos_weight": True},
         {"augment__crop": 0.1},
         {"model__linear": [8]},
+        {"epochs": 9},
         {"train__ema": 0.9},
         {"train__compile": True},
     ],
@@ -167,16 +144,18 @@ def test_key_depends_on_the_content_of_weights_files(make_key: MakeKey, tmp_path
 
 
 def test_key_ignores_paths_and_unrelated_files_and_params(
-    make_key: MakeKey, packages: Path, inputs: list[Path], tmp_path: Path
+    make_key: MakeKey,
+    packages: Path,
+    inputs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = make_key()
     (packages / "base/notes.txt").write_text("no code")
     (packages / "evaluation").mkdir()
     (packages / "evaluation/report.py").write_text("# a comment")
     packages.rename(tmp_path / "moved")  # the path of the checkout
-    for package in key.PACKAGES:
-        place = Path(str(package.__file__))
-        package.__file__ = str(tmp_path / "moved" / place.parent.name / place.name)
+    monkeypatch.setattr(key, "SOURCES", tmp_path / "moved")
     inputs[0] = inputs[0].rename(tmp_path / "other.npy")
     assert make_key() == before
     for changes in (

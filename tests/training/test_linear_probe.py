@@ -94,15 +94,15 @@ def test_linear_probe_matches_logistic_regression(
 def test_best_l2_strength_is_selected_on_val(params: Params) -> None:
     model = build()
     steps = list(fit_linear_probe(model, TRAIN, VAL, params))
-    best = steps[-1].best_step
+    best = steps[-1]["best_step"]
     assert 1 < best < params.epochs, "the best strength is the strongest or the weakest"
-    assert all(a.train_loss > b.train_loss for a, b in pairwise(steps))
+    assert all(a["train_loss"] > b["train_loss"] for a, b in pairwise(steps))
     features = model[0](torch.from_numpy(TRAIN.images)).numpy()
     held_out = model[0](torch.from_numpy(VAL.images)).numpy()
     found = []
     for step in steps:
-        l2 = l2_for_step(params.weight_decay, step.step)
-        assert step.l2 == l2 == pytest.approx(10 ** (-(step.step - 1) / 4))
+        l2 = l2_for_step(params.weight_decay, step["step"])
+        assert step["l2"] == l2 == pytest.approx(10 ** (-(step["step"] - 1) / 4))
         logits = [
             LogisticRegression(C=1 / (len(TRAIN) * LABELS * l2), tol=1e-8, max_iter=1000)
             .fit(features, TRAIN.targets[:, label])
@@ -110,7 +110,7 @@ def test_best_l2_strength_is_selected_on_val(params: Params) -> None:
             for label in range(LABELS)
         ]
         found.append(binary_cross_entropy(VAL.targets, np.stack(logits, axis=1)))
-    assert [step.val_loss for step in steps] == pytest.approx(found, abs=1e-3)
+    assert [step["val_loss"] for step in steps] == pytest.approx(found, abs=1e-3)
     assert best == int(np.argmin(found)) + 1
 
 
@@ -163,7 +163,7 @@ def test_out_of_fold_logits_of_two_photos_are_finite(params: Params) -> None:
 
 def fit_probe(params: Params, train: Dataset) -> list[float]:
     model = build()
-    losses = [step.val_loss for step in fit_linear_probe(model, train, VAL, params)]
+    losses = [step["val_loss"] for step in fit_linear_probe(model, train, VAL, params)]
     return [*losses, *predict_out_of_fold(model, train, params, 0.5).ravel()[:30].tolist()]
 
 

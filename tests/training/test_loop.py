@@ -24,7 +24,7 @@ from phototag.training.loop import DivergedError
 from phototag.training.losses import build_loss, positive_weights
 from phototag.training.optimizers import build_optimizer
 from phototag.training.precision import pick_dtype
-from phototag.training.records import Epoch
+from phototag.training.records import Record
 
 CPU = torch.device("cpu")
 TINY = {
@@ -60,7 +60,7 @@ def build(params: Params) -> nn.Sequential:
 
 def train(
     params: Params, datasets: dict[str, Dataset], checkpoint: Path | None = None
-) -> tuple[nn.Module, list[Epoch]]:
+) -> tuple[nn.Module, list[Record]]:
     model = build(params)
     return model, list(loop.fit(model, datasets["train"], datasets["val"], params, checkpoint))
 
@@ -72,9 +72,9 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 def test_network_learns(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:
     _, records = train(make_params(epochs=15), datasets)
-    assert records[-1].train_loss < 0.2 < records[0].train_loss
-    assert max(record.f1_micro for record in records) > 0.9
-    assert [record.epoch for record in records] == list(range(1, 16))
+    assert records[-1]["train_loss"] < 0.2 < records[0]["train_loss"]
+    assert max(record["f1_micro"] for record in records) > 0.9
+    assert [record["epoch"] for record in records] == list(range(1, 16))
 
 
 def test_same_seed_gives_same_weights(
@@ -90,7 +90,7 @@ def test_model_has_the_weights_of_the_best_epoch(
 ) -> None:
     # With this learning rate the last epoch is not the best one.
     model, records = train(make_params(epochs=8, lr=0.08), datasets)
-    losses = [record.val_loss for record in records]
+    losses = [record["val_loss"] for record in records]
     assert min(losses) < losses[-1]
     logits = predict_logits(model, datasets["val"], CPU)
     assert binary_cross_entropy(datasets["val"].targets, logits) == pytest.approx(min(losses))
@@ -114,31 +114,17 @@ def test_best_epoch_is_selected_by_map_for_losses_other_than_bce(
     # Random targets, so that the ranking on val is never perfect.
     rng = np.random.default_rng(0)
     noisy = replace(datasets["val"], targets=(rng.random((8, 3)) < 0.4).astype(np.uint8))
-    model, records = train(make_params(epochs=6, lr=0.03, **changes), datasets | {"val": noisy})
-    best = records[records[-1].best_epoch - 1]
+    params = make_params(epochs=6, lr=0.03, **changes)
+    assert params.selection_metric == by
+    model, records = train(params, datasets | {"val": noisy})
+    best = records[records[-1]["best_epoch"] - 1]
     logits = predict_logits(model, noisy, CPU)
     if by == "mAP":
-        assert best.mAP == max(record.mAP for record in records)
-        assert mean_average_precision(noisy.targets, logits) == pytest.approx(best.mAP)
+        assert best["mAP"] == max(record["mAP"] for record in records)
+        assert mean_average_precision(noisy.targets, logits) == pytest.approx(best["mAP"])
     else:
-        assert best.val_loss == min(record.val_loss for record in records)
-    assert binary_cross_entropy(noisy.targets, logits) == pytest.approx(best.val_loss)
-
-
-@pytest.mark.parametrize(
-    ("changes", "metric"),
-    [
-        ({}, "val_loss"),
-        ({"train__loss": "asymmetric"}, "mAP"),
-        ({"train__loss": "focal"}, "mAP"),
-        ({"pos_weight": True}, "mAP"),
-        ({"train__label_smoothing": 0.1}, "mAP"),
-    ],
-)
-def test_selection_metric_is_map_for_losses_other_than_bce(
-    make_params: MakeParams, changes: dict[str, Any], metric: str
-) -> None:
-    assert make_params(**changes).selection_metric == metric
+        assert best["val_loss"] == min(record["val_loss"] for record in records)
+    assert binary_cross_entropy(noisy.targets, logits) == pytest.approx(best["val_loss"])
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -176,7 +162,7 @@ def test_every_variant_trains_and_resumes_to_the_same_bytes(
 ) -> None:
     params = make_params(**changes)
     whole, records = train(params, datasets)
-    assert records[-1].train_loss < records[0].train_loss
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
 
     # Stopped after the second epoch, and resumed with a new model.
     checkpoint = tmp_path / "state.pt"
@@ -186,8 +172,8 @@ def test_every_variant_trains_and_resumes_to_the_same_bytes(
     del interrupted, model
     resumed, again = train(params, datasets, checkpoint)
     assert same(whole, resumed)
-    expected = [replace(record, images_per_second=0) for record in records]
-    assert [replace(record, images_per_second=0) for record in again] == expected
+    expected = [record | {"images_per_second": 0} for record in records]
+    assert [record | {"images_per_second": 0} for record in again] == expected
 
 
 @pytest.mark.slow
@@ -199,7 +185,8 @@ def test_compiled_network_learns_the_same(
     _, expected = train(make_params(batch_size=10), datasets)
     compiled = make_params(batch_size=10, train__compile=True)
     whole, records = train(compiled, datasets)
-    assert [r.val_loss for r in records] == pytest.approx([r.val_loss for r in expected], abs=1e-5)
+    losses = [record["val_loss"] for record in expected]
+    assert [record["val_loss"] for record in records] == pytest.approx(losses, abs=1e-5)
 
     checkpoint = tmp_path / "state.pt"
     interrupted = loop.fit(
@@ -243,23 +230,17 @@ def test_gpu_does_not_wait_within_an_epoch(
     assert loop.train_one_epoch(training, resident, 3) < first
 
 
-def test_longer_training_resumes_from_a_shorter_one(
-    datasets: dict[str, Dataset], make_params: MakeParams, tmp_path: Path
+def test_last_batch_of_one_photo_joins_the_one_before(
+    make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
-    checkpoint = tmp_path / "state.pt"
-    shorter, _ = train(make_params(epochs=2), datasets, checkpoint)
-    written = checkpoint.stat().st_mtime_ns
-    longer, records = train(make_params(epochs=4), datasets, checkpoint)
-    alone, expected = train(make_params(epochs=4), datasets)
-    assert [record.val_loss for record in records] == [record.val_loss for record in expected]
-    for name, weight in alone.state_dict().items():
-        assert torch.equal(longer.state_dict()[name], weight), name
-    # A longer state is not used by a shorter training.
-    assert checkpoint.stat().st_mtime_ns > written
-    again, records = train(make_params(epochs=2), datasets, checkpoint)
-    assert [record.epoch for record in records] == [1, 2]
-    for name, weight in shorter.state_dict().items():
-        assert torch.equal(again.state_dict()[name], weight), name
+    """Batch norm of one value per channel would raise an error: 24 photos in batches of 23."""
+    conv = [{"out": 8, "kernel": 16}]
+    params = make_params(batch_size=23, epochs=1, model__batch_norm=True, model__conv=conv)
+    sizes = []
+    model = build(params)
+    model[0].register_forward_pre_hook(lambda layer, inputs: sizes.append(len(inputs[0])))
+    list(loop.fit(model, datasets["train"], datasets["val"], params))
+    assert sizes == [24, len(datasets["val"])]
 
 
 def test_damaged_checkpoint_is_reported(
@@ -316,7 +297,7 @@ def test_early_stopping_ends_after_epochs_without_a_better_one(
 ) -> None:
     params = make_params(epochs=60, lr=0.05, train__early_stopping=3)
     _, records = train(params, datasets)
-    losses = [record.val_loss for record in records]
+    losses = [record["val_loss"] for record in records]
     assert len(losses) < 60
     assert losses.index(min(losses)) == len(losses) - 4
 
@@ -329,14 +310,14 @@ def test_averaged_weights_are_evaluated_and_saved(
     assert not same(plain, averaged)
     logits = predict_logits(averaged, datasets["val"], CPU)
     expected = binary_cross_entropy(datasets["val"].targets, logits)
-    assert records[0].val_loss == pytest.approx(expected)
+    assert records[0]["val_loss"] == pytest.approx(expected)
 
 
 def test_learning_rate_follows_the_schedule(
     make_params: MakeParams, datasets: dict[str, Dataset]
 ) -> None:
     _, records = train(make_params(epochs=5, schedule="cosine"), datasets)
-    rates = [record.lr for record in records]
+    rates = [record["lr"] for record in records]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.05 * rates[0]
 
@@ -401,10 +382,10 @@ def test_step_uses_known_targets_only(
         losses += entries.tolist()
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    assert records[0].train_loss == pytest.approx(np.mean(losses), abs=1e-5)
+    assert records[0]["train_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
     val = partly["val"]
     logits = predict_logits(model, val, CPU)
-    assert records[0].val_loss == pytest.approx(binary_cross_entropy(val.targets, logits))
+    assert records[0]["val_loss"] == pytest.approx(binary_cross_entropy(val.targets, logits))
 
 
 def test_batch_without_known_targets_changes_nothing(
@@ -416,5 +397,5 @@ def test_batch_without_known_targets_changes_nothing(
     targets[first] = UNKNOWN
     given = replace(datasets["train"], targets=targets)
     model, records = train(params, datasets | {"train": given})
-    assert np.isfinite(records[0].train_loss)
+    assert np.isfinite(records[0]["train_loss"])
     assert all(weight.isfinite().all() for weight in model.parameters())

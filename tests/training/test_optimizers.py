@@ -1,4 +1,5 @@
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -7,9 +8,15 @@ from torch import nn
 
 from phototag.network.model import build_model, find_head, list_backbones
 from phototag.schema.params import Params
-from phototag.training.optimizers import DEPTHS, build_optimizer, group_parameters
+from phototag.training.optimizers import (
+    DEPTHS,
+    build_optimizer,
+    group_parameters,
+    learning_rate,
+)
 
 FIRST = 0.01
+TOTAL, PEAK = 50, 0.1
 
 
 @pytest.fixture
@@ -67,3 +74,45 @@ def test_network_without_finetuning_is_one_group(params: Params) -> None:
         layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
         (group,) = group_parameters(layer, params.model_copy(update={"model": spec}))
         assert group == {"params": list(layer.parameters()), "lr_share": 1}
+
+
+def rates_of(params: Params, name: str, warmup: float = 0) -> list[float]:
+    """Return the learning rates of 5 epochs of 10 steps."""
+    changes = {"lr": PEAK, "epochs": 5, "schedule": name, "warmup": warmup}
+    params = params.model_copy(update=changes)
+    return [learning_rate(params, step, 10) for step in range(TOTAL)]
+
+
+def rates_of_torch(build: type, **options: float) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], PEAK)
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler = build(optimizer, **options)
+        for _ in range(TOTAL):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    return rates
+
+
+def test_constant_rate_is_the_peak(params: Params) -> None:
+    assert rates_of(params, "constant") == [PEAK] * TOTAL
+
+
+def test_cosine_matches_pytorch(params: Params) -> None:
+    expected = rates_of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=TOTAL)
+    assert rates_of(params, "cosine") == pytest.approx(expected)
+
+
+def test_one_cycle_matches_pytorch(params: Params) -> None:
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    expected = rates_of_torch(one_cycle, max_lr=PEAK, total_steps=TOTAL, cycle_momentum=False)
+    assert rates_of(params, "one-cycle") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+def test_warmup_rises_linearly_to_the_peak(params: Params, name: str) -> None:
+    rates = rates_of(params, name, warmup=1)
+    assert rates[:10] == pytest.approx([PEAK * (step + 1) / 10 for step in range(10)])
+    assert max(rates) == rates[10] == pytest.approx(PEAK)

@@ -3,6 +3,7 @@
 import difflib
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,7 +26,6 @@ class Backbone:
     """A network without its output layer, and the properties of its pretrained weights.
 
     Attributes:
-        name: Name in params.yaml.
         network: Module from normalised photos, float [batch, 3, size, size], to features,
             float [batch, width], with random weights.
         width: Number of features.
@@ -34,7 +34,6 @@ class Backbone:
         size: Side of the photos that the pretrained weights were trained on, in pixels.
     """
 
-    name: str
     network: nn.Module
     width: int
     mean: list[float]
@@ -69,7 +68,7 @@ def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
                 f"model.name: {name} cannot take photos of {size} pixels per side ({reason}): name "
                 f"another network, or set resize.size to its own size, {_native_size(name)}"
             ) from None
-    return Backbone(name, network, width, mean, std, trained_size)
+    return Backbone(network, width, mean, std, trained_size)
 
 
 def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
@@ -122,8 +121,7 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
     head = [n for n, m in layers if isinstance(m, nn.Linear)] or [
         n for n, m in layers if isinstance(m, nn.Conv2d)
     ]
-    parent, _, last = head[-1].rpartition(".")
-    setattr(network.get_submodule(parent), last, Removed())
+    network.set_submodule(head[-1], Removed())
     return network, list(transforms.mean), list(transforms.std), transforms.crop_size[0]
 
 
@@ -147,8 +145,6 @@ def import_timm() -> Any:
             f"model.name: networks {TIMM}NAME need timm, which is not installed: run "
             "`make setup-pretrained`"
         )
-    from importlib import import_module
-
     return import_module("timm")
 
 

@@ -78,7 +78,7 @@ def launch(devices: int, num_nodes: int) -> bool:
 
 
 def _describe_failure(failed: Any) -> str:
-    """Return one line about the processes that failed, preferably the InputError of one."""
+    """Return one line about the failed processes, preferably the InputError of one."""
     for failure in failed.failures.values():
         if isinstance(failure.message, dict):  # written by `report_failure`
             return f"error: {failure.message['message'].partition(': ')[2]}"
@@ -140,31 +140,24 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def broadcast(value: Any) -> Any:
-    """Return the first process's value in all processes."""
-    if not distributed.is_initialized():
-        return value
-    values = [value]
-    distributed.broadcast_object_list(values)
-    return values[0]
-
-
 def run_on_first(work: Callable[[], Value]) -> Value:
     """Call a function in the first process only, and return its result in all processes.
 
     Raises:
         InputError: The function raised it. All processes raise it, so that none waits for another.
     """
-    done: tuple[Any, InputError | None] = (None, None)
+    if not distributed.is_initialized():
+        return work()
+    done: list[Any] = [None, None]  # the result, the error
     if rank() == 0:
         try:
-            done = (work(), None)
+            done[0] = work()
         except InputError as error:
-            done = (None, error)
-    result: Value
-    result, caught = broadcast(done)
-    if caught is not None:
-        raise caught
+            done[1] = error
+    distributed.broadcast_object_list(done)
+    if done[1] is not None:
+        raise done[1]
+    result: Value = done[0]
     return result
 
 

@@ -2,9 +2,7 @@
 
 import io
 import shutil
-import sys
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -12,7 +10,7 @@ from threading import Lock
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.lib import format as npy
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -20,12 +18,11 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, remove_stale, replace_file
 from phototag.base.parallel import Backend, run_in_order
-from phototag.network.allocator import keep_freed_memory
 from phototag.network.backbones import sketch_backbone
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize, build_backbones
 from phototag.network.params import pair_backbones
-from phototag.network.runtime import accelerate
+from phototag.network.runtime import accelerate, keep_freed_memory
 
 BATCH = 32  # photos; larger batches do not fit into the caches of a CPU and are slower
 CHUNK = 4096  # rows of features read at a time
@@ -36,13 +33,7 @@ PROBES = 4  # photos whose cached features are compared with new ones before tra
 
 @dataclass(frozen=True)
 class FrozenBackbones:
-    """Frozen backbones and photos, as sent to each worker.
-
-    Attributes:
-        name: `model.name`.
-        weights: `model.weights`; one entry per backbone.
-        images: File of the packed array, uint8 [num_images, size, size, 3].
-    """
+    """Params `model.name` and `model.weights`, and the file of the packed array."""
 
     name: str
     weights: str | tuple[str, ...] | None
@@ -82,7 +73,8 @@ def embed_photos(
     npy.write_array_header_1_0(header, description)
     start = len(header.getvalue())
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(unfinished.parent), unfinished.open("ab") as file:
+    # A killed `dvc repro` may leave its stage running. Two processes would append to one file.
+    with FileLock(unfinished.parent / "lock"), unfinished.open("ab") as file:
         if file.tell() < start:
             file.truncate(0)
             file.write(header.getvalue())
@@ -102,19 +94,6 @@ def embed_photos(
             shutil.move(unfinished, temporary)
     remove_stale(unfinished.parent.glob(f"*{PART}"))
     return int(done)
-
-
-def _lock(folder: Path) -> AbstractContextManager[object]:
-    """Wait until no other process of this project computes features, and hold a lock.
-
-    A killed `dvc repro` may leave its stage running. Two processes would append to one file.
-    """
-    lock = FileLock(folder / "lock")
-    try:
-        return lock.acquire(blocking=False)
-    except Timeout:
-        print("waiting: another process computes features in this project", file=sys.stderr)
-        return lock.acquire()
 
 
 def _embed_batch(frozen: FrozenBackbones, first: int) -> np.ndarray:
@@ -148,11 +127,6 @@ def features_key(pairs: Iterable[tuple[str, str | None]], files: list[Path], ima
     """Return a key of unfinished features: a hash of backbones, weights, code and photos.
 
     The photos count by size and modification time of their file, because reading them takes long.
-
-    Args:
-        pairs: Name and weights of each backbone.
-        files: Files of the weights.
-        images: File of the packed array.
     """
     state = images.stat()
     code = sorted(Path(__file__).parent.glob("*.py"))
@@ -201,15 +175,11 @@ def standardize_features(layer: nn.Module, features: np.ndarray, rows: np.ndarra
         features: Cached features, float32 [num_images, width].
         rows: Rows of the train split, int64 [num_photos].
     """
-    total = np.zeros(features.shape[1])
-    for start in range(0, len(rows), CHUNK):
-        total += features[rows[start : start + CHUNK]].sum(axis=0, dtype=np.float64)
-    mean = total / len(rows)
-    squares = np.zeros(features.shape[1])
-    for start in range(0, len(rows), CHUNK):
-        squares += ((features[rows[start : start + CHUNK]] - mean) ** 2).sum(axis=0)
-    std = np.sqrt(squares / len(rows))
     assert isinstance(layer, Standardize)
+    chunks = np.array_split(rows, range(CHUNK, len(rows), CHUNK))
+    mean = sum(features[chunk].sum(axis=0, dtype=np.float64) for chunk in chunks) / len(rows)
+    variance = sum(((features[chunk] - mean) ** 2).sum(axis=0) for chunk in chunks) / len(rows)
+    std = np.sqrt(variance)
     layer.mean.copy_(torch.from_numpy(mean))
     # A constant feature has std 0; dividing by 1 keeps it at 0.
     layer.std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))

@@ -15,11 +15,8 @@ Pairs = tuple[tuple[str, str | None], ...]  # names and weights, from `ModelPara
 class Normalize(nn.Module):
     """Normalise pixels to zero mean and unit variance per channel.
 
-    The layer is part of the network, so that a loaded model takes unnormalised pixels.
-
-    Args:
-        mean: Channel means, 0..1, [3].
-        std: Channel standard deviations, on the same scale, [3].
+    The layer is part of the network, so that a loaded model takes unnormalised pixels. Means and
+    standard deviations are those of pixels from 0 to 1, [3].
     """
 
     mean: Tensor
@@ -125,14 +122,6 @@ def build_model(
 def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int) -> nn.Sequential:
     """Build the frozen part of a network, `build_model(...)[:2]`, with pretrained weights.
 
-    Args:
-        name: `model.name`.
-        weights: `model.weights`; one entry per backbone.
-        size: Side of the photos in pixels.
-
-    Returns:
-        Normalisation and backbones.
-
     Raises:
         InputError: There is no such network, it cannot take photos of this size, or its weights
             are missing or belong to another network.
@@ -152,18 +141,18 @@ def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
     reads only the pixels at its stride: selecting them first, with stride 1, is the same function.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and _writes_past_its_buffer(module):
+        # oneDNN's blocks have 8 channels with AVX2, 16 with AVX-512. Padding avoids the fault.
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and module.stride != (1, 1)
+            and module.padding in ((0, 0), "valid")
+            and module.in_channels < 16
+        ):
             rows, columns = module.stride
             module.stride = (1, 1)
             module.register_forward_pre_hook(partial(_take_at_stride, rows=rows, columns=columns))
     return model.to(memory_format=torch.channels_last)
-
-
-def _writes_past_its_buffer(conv: nn.Conv2d) -> bool:
-    # oneDNN's blocks have 8 channels with AVX2 and 16 with AVX-512. Padding avoids the fault.
-    pointwise = conv.kernel_size == (1, 1) and conv.stride != (1, 1)
-    pointwise = pointwise and conv.padding in ((0, 0), "valid")
-    return pointwise and conv.in_channels < 16
 
 
 def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int) -> tuple[Tensor]:
@@ -202,8 +191,7 @@ def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Modu
             nn.AdaptiveAvgPool2d(1) if spec.global_pool == "mean" else nn.AdaptiveMaxPool2d(1)
         )
         side = 1
-    layers.append(nn.Flatten())
-    return layers + _build_linear(spec, channels * side * side, num_labels)
+    return [*layers, nn.Flatten(), *_build_linear(spec, channels * side * side, num_labels)]
 
 
 def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Module]:
@@ -218,10 +206,6 @@ def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Mod
 
 def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
     """Load the pretrained weights of each backbone, and leave the head unchanged.
-
-    Args:
-        model: Network returned by `build_model` or its first two layers.
-        pairs: Name and weights of each backbone.
 
     Raises:
         InputError: The weights are missing, or belong to another network.

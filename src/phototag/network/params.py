@@ -134,12 +134,6 @@ def uses_cached_features(
 
     True for pretrained backbones that are frozen, or whose fine-tuning starts with a linear probe.
     The report's network has neither, so its `embed` stage writes an empty array.
-
-    Args:
-        name: `model.name`.
-        weights: `model.weights`.
-        freeze: `model.freeze`.
-        linear_probe_first: `finetune.linear_probe_first`.
     """
     return name != "conv" and weights is not None and (freeze or linear_probe_first)
 
@@ -148,10 +142,6 @@ def feature_map_side(spec: ModelParams, size: int) -> int:
     """Return the side of the feature map after the conv blocks, in pixels.
 
     Each convolution and each pooling maps a side n to floor((n + 2 padding - window) / stride) + 1.
-
-    Args:
-        spec: The conv blocks.
-        size: Side of the photos in pixels.
 
     Raises:
         InputError: A window is larger than its feature map; the message names the block.

@@ -47,11 +47,7 @@ def find_weights_file(weights: str) -> Path | None:
 
 
 def list_weights_files(pairs: Iterable[tuple[str, str | None]]) -> list[Path]:
-    """Return the weights files of backbones, without the weights that a library downloads.
-
-    Args:
-        pairs: Name and weights of each backbone, from `ModelParams.backbones`.
-    """
+    """Return the weights files of backbones, without the weights that a library downloads."""
     files = [find_weights_file(weights) for _, weights in pairs if weights]
     return [file for file in files if file]
 
@@ -60,8 +56,8 @@ def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
     """Read pretrained weights as a state dict of the given backbone.
 
     Args:
-        name: Name of the backbone in params.yaml.
-        network: The backbone; may be on the meta device.
+        name: Name in params.yaml.
+        network: Backbone; may be on the meta device.
         weights: DEFAULT or another name that the library knows (the library downloads these
             weights), a file, or an installed package that holds one file of weights.
 
@@ -134,13 +130,6 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
     own = network.state_dict()
     if all(key in found and found[key].shape == own[key].shape for key in own):
         return found
-    try:
-        return _translate(name, network, found)
-    except Exception:  # the file belongs to another network, which `_select` reports
-        return found
-
-
-def _translate(name: str, network: nn.Module, found: State) -> State:
     if name.startswith("densenet"):
         # Older files of torchvision have norm.1 where the network has norm1.
         pattern = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"
@@ -148,33 +137,39 @@ def _translate(name: str, network: nn.Module, found: State) -> State:
     if "_conv_stem.weight" in found:
         # A file of efficientnet_pytorch: timm has the same layers in the same order.
         body = [value for key, value in found.items() if not key.startswith("_fc.")]
-        return OrderedDict(zip(network.state_dict(), body, strict=True))
+        return OrderedDict(zip(own, body, strict=False))
     # timm converts its own older files, and resizes position embeddings to the photo size.
-    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if not name.startswith(TIMM) or translate is None:
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if not name.startswith(TIMM) or convert is None:
         return found
-    return OrderedDict(translate(dict(found), network))
+    try:
+        return OrderedDict(convert(dict(found), network))
+    except Exception:  # the file belongs to another network, which `_select` reports
+        return found
 
 
 def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
     """Return the tensors of the backbone; refuse a file that lacks some or has others."""
     own = network.state_dict()
-    counters = ".num_batches_tracked"  # not in older files, and not needed for inference
-    for key, tensor in own.items():
-        absent = key not in found and not key.endswith(counters)
-        if absent or (key in found and found[key].shape != tensor.shape):
-            raise _misfit(name, weights, f"{key} is missing or has another shape")
+    # Older files have no counters of batches, and inference does not need them.
+    needed = [key for key in own if key in found or not key.endswith(".num_batches_tracked")]
     heads = tuple(f"{head}." for head in head_names(network))
-    left = [key for key in found if key not in own and not key.startswith((*heads, *AUXILIARY))]
-    if left:
-        raise _misfit(name, weights, f"the network has no tensor {left[0]}")
+    misfits = [
+        f"{key} is missing or has another shape"
+        for key in needed
+        if key not in found or found[key].shape != own[key].shape
+    ]
+    misfits += [
+        f"the network has no tensor {key}"
+        for key in found
+        if key not in own and not key.startswith((*heads, *AUXILIARY))
+    ]
+    if misfits:
+        raise InputError(
+            f"model.weights: {weights} does not fit {name} ({misfits[0]}): name weights of this "
+            "network"
+        )
     selected = OrderedDict((key, value) for key, value in found.items() if key in own)
     # The versions of the layers, which mnasnet requires.
     selected._metadata = own._metadata  # type: ignore[attr-defined]
     return selected
-
-
-def _misfit(name: str, weights: str, reason: str) -> InputError:
-    return InputError(
-        f"model.weights: {weights} does not fit {name} ({reason}): name weights of this network"
-    )

@@ -104,17 +104,14 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def required_packages(metadata: Metadata) -> list[str]:
-    """Return the packages that a model's backbones need: timm, torchvision, both or none."""
+    """Return the packages that a model's backbones need; timm needs torchvision."""
     names = [name for name, _ in ModelParams.model_validate(metadata.model).backbones]
     timm = any(name.startswith(TIMM) for name in names)
-    return ["timm", "torchvision"] if timm else ["torchvision"] if names else []
+    return ["timm"] * timm + ["torchvision"] * bool(names)
 
 
 def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
-    """Build the network of a model file on the CPU, in evaluation mode.
-
-    Returns:
-        The network and its metadata.
+    """Build the network of a model file on the CPU, in evaluation mode; also return its metadata.
 
     Raises:
         InputError: The file is missing, or another version of phototag, torchvision or timm wrote

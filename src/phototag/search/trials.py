@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -192,11 +191,11 @@ class Objective:
 
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
             for epoch in epochs:
-                records.append(asdict(epoch))
+                records.append(epoch)
                 yield epoch  # the epoch is logged before the trial may be pruned
                 # The pruner compares one value per epoch, so only the first seed is reported.
                 if seed == plan.study.seeds[0]:
-                    trial.report(records[-1][plan.study.objective], epoch.number)
+                    trial.report(records[-1][plan.study.objective], len(records))
                     if trial.should_prune():
                         raise Stopped
 
@@ -205,8 +204,6 @@ class Objective:
         try:
             trained = self.train(Params.model_validate(values), watch, tags)
         except Stopped as stopped:
-            if stopped.checkpoint:
-                discard_checkpoint(stopped.checkpoint)
             table = pd.DataFrame(records).drop(columns="images_per_second", errors="ignore")
             write_table(place / "reports/train/history.csv", table)
             workspaces.save_experiment(place, name, finished=False)

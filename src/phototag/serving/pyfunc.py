@@ -31,8 +31,7 @@ from PIL import Image
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.decoding.formats import FORMATS
-from phototag.network.allocator import keep_freed_memory
-from phototag.network.runtime import Session, can_record
+from phototag.network.runtime import Session, has_onnx_runtime, keep_freed_memory
 from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.batching import MicroBatcher
 from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
@@ -276,7 +275,7 @@ def digest_model(model_file: Path, thresholds_file: Path) -> str:
 
 def _pin_requirements(model_file: Path) -> list[str]:
     names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
-    if can_record():
+    if has_onnx_runtime():
         names.append("onnxruntime")
     if "HEIF" in FORMATS:  # the model may be trained on HEIC photos
         names.append("pillow-heif")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -30,13 +29,7 @@ RETRY = 60  # seconds after a failed call until the store is called again
 
 
 class Stopped(Exception):  # noqa: N818 (stopping early is no error)
-    """Exception that stops a training early, for example when a trial is pruned.
-
-    Attributes:
-        checkpoint: Checkpoint from which the training can continue, or None.
-    """
-
-    checkpoint: Path | None = None
+    """Exception that stops a training early, for example when a trial is pruned."""
 
 
 def record_training(

@@ -22,13 +22,7 @@ Draws = dict[str, Tensor]  # name -> value of each image, [batch]
 def draw_augmentations(
     params: AugmentParams, count: int, size: int, generator: torch.Generator
 ) -> Draws:
-    """Draw the random values of a batch.
-
-    Args:
-        params: The group `augment`.
-        count: Number of images.
-        size: Side of the images in pixels.
-        generator: Source of randomness.
+    """Draw the random values of a batch of `count` images of `size` pixels per side.
 
     Returns:
         One value per image, [count], under these names; augmentations that are off are left out:
@@ -57,8 +51,7 @@ def draw_augmentations(
     def factor(strength: float) -> Tensor | None:
         return uniform(max(0.0, 1 - strength), 1 + strength)
 
-    def shift() -> Tensor | None:
-        pixels = round(params.crop * size)
+    def shift(pixels: int) -> Tensor | None:
         if not pixels:
             return None
         return torch.randint(-pixels, pixels + 1, (count,), generator=generator)
@@ -66,8 +59,8 @@ def draw_augmentations(
     draws = {
         "mirror_x": chance(params.flip_horizontal),
         "mirror_y": chance(params.flip_vertical),
-        "shift_x": shift(),
-        "shift_y": shift(),
+        "shift_x": shift(round(params.crop * size)),
+        "shift_y": shift(round(params.crop * size)),
         "angle": uniform(-params.rotate, params.rotate),
         "brightness": factor(params.brightness),
         "contrast": factor(params.contrast),
@@ -132,22 +125,14 @@ def mix_batches(
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Rotate images about their centre with bilinear interpolation and black corners.
-
-    Args:
-        images: float32 [batch, 3, size, size].
-        angle: Counter-clockwise angle in degrees, float32 [batch].
-    """
+    """Rotate images counter-clockwise about their centre; the angles are in degrees, [batch]."""
     radians = angle * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
-    rows = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1)
-    # The grid maps output pixels to input pixels; y points down.
-    grid = functional.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
+    return _transform(images, [cos, -sin, zero, sin, cos, zero], "zeros")
 
 
 def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Enlarge a square window of each image to the image's size, with bilinear interpolation.
+    """Enlarge a square window of each image to the image's size.
 
     Args:
         images: float32 [batch, 3, size, size].
@@ -157,9 +142,14 @@ def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """
     zero = torch.zeros_like(window)
     left, top = (1 - window) * (2 * x - 1), (1 - window) * (2 * y - 1)
-    rows = torch.stack([window, zero, left, zero, window, top], dim=1)
-    grid = functional.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, "bilinear", "border", align_corners=False)
+    return _transform(images, [window, zero, left, zero, window, top], "border")
+
+
+def _transform(images: Tensor, entries: list[Tensor], padding: str) -> Tensor:
+    """Resample images bilinearly, by 2 x 3 matrices that map output pixels to input pixels."""
+    matrices = torch.stack(entries, dim=1).view(-1, 2, 3)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, "bilinear", padding, align_corners=False)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -179,12 +169,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Rotate the hue in HSV space.
-
-    Args:
-        images: float32 [batch, 3, size, size], 0..255.
-        turn: Share of the colour circle, -0.5..0.5, float32 [batch].
-    """
+    """Rotate the hue in HSV space by shares of the colour circle, -0.5..0.5 [batch]."""
     value, _ = images.max(dim=1)
     chroma = value - images.min(dim=1).values
     safe = chroma.clamp(min=1e-12)

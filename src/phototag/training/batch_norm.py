@@ -13,11 +13,7 @@ from phototag.network.backbones import import_timm
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Let batch norm use the statistics of the whole batch, not of one process's part.
 
-    On a CPU nothing changes, because PyTorch's SyncBatchNorm supports GPUs only.
-
-    Args:
-        model: Network that contains batch norm layers, changed in place; names of tensors stay.
-        device: Device on which training runs.
+    Names of tensors stay. On a CPU nothing changes: PyTorch's SyncBatchNorm supports GPUs only.
     """
     if distributed.world_size() == 1 or device.type == "cpu":
         return

@@ -5,7 +5,7 @@ weights of one experiment into the next.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,76 +14,76 @@ from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import remove_stale, replace_file
+from phototag.metrics.selection import find_best, step_number, steps_since_best
 from phototag.network.distributed import run_on_first
+from phototag.training.params import TrainingParams
+from phototag.training.records import Record
 
-Parts = Mapping[str, nn.Module | torch.optim.Optimizer]
-Weights = dict[str, torch.Tensor]
+
+class History:
+    """Records of a training and the weights of its best epoch, saved in a checkpoint.
+
+    Args:
+        path: Checkpoint file; None saves nothing. If it exists, the training resumes from it.
+        parts: Name -> module or optimizer that a checkpoint holds; loaded in place.
+        params: Params of the train stage.
+
+    Attributes:
+        records: Records of the completed epochs, or of the steps of a linear probe.
+        best_weights: State dict of the best epoch.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        parts: Mapping[str, nn.Module | torch.optim.Optimizer],
+        params: TrainingParams,
+    ) -> None:
+        self.path, self.parts, self.params = path, parts, params
+        # The first process reads the file, because other machines may not have it.
+        state = run_on_first(lambda: load_checkpoint(path) if path else None)
+        self.records: list[Record] = state["history"] if state else []
+        self.best_weights: dict[str, Any] = state["best"] if state else {}
+        if state:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+
+    def remaining(self) -> Iterator[int]:
+        """Yield the numbers of the epochs to train, until early stopping or the last one."""
+        patience = self.params.train.early_stopping
+        for number in range(len(self.records) + 1, self.params.epochs + 1):
+            if patience and steps_since_best(self.records) >= patience:
+                return
+            yield number
+
+    def add(self, record: Record, model: nn.Module) -> Record:
+        """Append a record, complete it with the number of the best one, and save the checkpoint.
+
+        Args:
+            record: Results of an epoch or a step.
+            model: Evaluated module, whose weights are kept if the record is the best one.
+
+        Raises:
+            InputError: The checkpoint cannot be written.
+        """
+        best = step_number(find_best([*self.records, record], self.params.selection_metric))
+        self.records.append(record | {"best_epoch" if "epoch" in record else "best_step": best})
+        if best == len(self.records):
+            self.best_weights = copy.deepcopy(model.state_dict())
+        if self.path is not None:
+            path = self.path
+            state = {"history": self.records, "best": self.best_weights}
+            state |= {name: part.state_dict() for name, part in self.parts.items()}
+            run_on_first(lambda: save_checkpoint(path, state))
+        return self.records[-1]
 
 
 def checkpoint_path(root: Path, key: str) -> Path:
     """Return the checkpoint file of a content key."""
     return root / ".phototag" / "checkpoints" / f"{key}.pt"
-
-
-def avoid_longer(path: Path, epochs: int) -> Path:
-    """Return another checkpoint file if `path` holds more than `epochs` epochs, else `path`.
-
-    A shorter training then does not overwrite the state of a longer one.
-
-    Raises:
-        InputError: The file is damaged.
-    """
-    state = load_checkpoint(path)
-    longer = state is not None and len(state["history"]) > epochs
-    return path.with_name(f"{path.stem}-{epochs}.pt") if longer else path
-
-
-def resume(
-    path: Path | None, model: nn.Module, parts: Parts, epochs: int
-) -> tuple[list[dict[str, Any]], Weights]:
-    """Load the state of a killed training into its parts, if there is one.
-
-    The first process reads the file, because other machines may not have it.
-
-    Args:
-        path: Checkpoint file; None starts from the beginning.
-        model: The module that is trained.
-        parts: Name -> module or optimizer, loaded in place.
-        epochs: Epochs of this training; a state with more of them is ignored.
-
-    Returns:
-        Records of the completed epochs, and the weights of the best one. Without a state: no
-        records, and a copy of the model's weights.
-
-    Raises:
-        InputError: The file is damaged.
-    """
-    state = run_on_first(lambda: load_checkpoint(path) if path else None)
-    if state is None or len(state["history"]) > epochs:
-        return [], copy.deepcopy(model.state_dict())
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["history"], state["best"]
-
-
-def save_state(
-    path: Path | None, history: list[dict[str, Any]], best: Weights, parts: Parts
-) -> None:
-    """Write what `resume` reads, in the first process.
-
-    Args:
-        path: Checkpoint file; None writes nothing.
-        history: Records of the completed epochs.
-        best: Weights of the best epoch.
-        parts: Name -> module or optimizer.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    if path is not None:
-        state = {"history": history, "best": best}
-        state |= {name: part.state_dict() for name, part in parts.items()}
-        run_on_first(lambda: save_checkpoint(path, state))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

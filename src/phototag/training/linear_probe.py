@@ -4,7 +4,6 @@ import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,15 @@ from phototag.dataset.dataset import (
     take_photos,
 )
 from phototag.dataset.targets import is_known, label_rates
-from phototag.metrics.selection import (
-    Record,
-    find_best,
-    selection_score,
-    step_number,
-    steps_since_best,
-)
+from phototag.metrics.selection import best_record, selection_score
 from phototag.network import distributed
-from phototag.network.allocator import keep_freed_memory
 from phototag.network.inference import predict_logits
 from phototag.network.model import find_head
-from phototag.training.checkpoint import resume, save_state
+from phototag.network.runtime import keep_freed_memory
+from phototag.training.checkpoint import History
 from phototag.training.losses import Loss, training_loss
 from phototag.training.params import TrainingParams
-from phototag.training.records import ProbeStep, score_val
+from phototag.training.records import Record, score_val
 
 STEPS_PER_DECADE = 4  # L2 strengths per factor of 10
 ITERATIONS = 100  # largest number of L-BFGS iterations per strength
@@ -61,7 +54,7 @@ def fit_linear_probe(
     val: Dataset,
     params: TrainingParams,
     checkpoint: Path | None = None,
-) -> Iterator[ProbeStep]:
+) -> Iterator[Record]:
     """Fit the head for one L2 strength after another, and yield one record per strength.
 
     Each fit starts from the weights of the previous one. Afterwards the head holds the weights of
@@ -82,55 +75,36 @@ def fit_linear_probe(
     if device.type == "cpu":
         keep_freed_memory()
     loss = training_loss(train, params, device)
-    history, best_weights = resume(checkpoint, head, {"model": head}, params.epochs)
-    yield from (ProbeStep(**record) for record in history)
+    history = History(checkpoint, {"model": head}, params)
+    yield from history.records
     train, val = move_to_device(train, device), move_to_device(val, device)
     bar = tqdm(
         total=params.epochs,
-        initial=len(history),
+        initial=len(history.records),
         desc="linear probe",
         disable=True if distributed.rank() else None,
     )
-    patience = params.train.early_stopping
-    for step in range(len(history) + 1, params.epochs + 1):
-        if patience and steps_since_best(history) >= patience:
-            break
+    for step in history.remaining():
         l2 = l2_for_step(params.weight_decay, step)
         train_loss = minimize_loss(head, loss, train, l2)
         # Different processors round differently: all processes continue with the same weights.
         distributed.broadcast_tensors(head.state_dict().values())
         scores = score_val(head, val, device)
-        record = distributed.broadcast(
-            {"step": step, "l2": l2, "train_loss": train_loss, **scores, "best_step": step}
-        )
-        best = step_number(find_best([*history, record], params.selection_metric))
-        history.append(record | {"best_step": best})
-        if best == step:
-            best_weights = copy.deepcopy(head.state_dict())
-        save_state(checkpoint, history, best_weights, {"model": head})
+        record = {"step": step, "l2": l2, "train_loss": train_loss, **scores}
         bar.update()
         bar.set_postfix(l2=f"{l2:.2g}", val=f"{record['val_loss']:.4f}")
-        yield ProbeStep(**history[-1])
+        yield history.add(record, head)
     bar.close()
-    head.load_state_dict(best_weights)
+    head.load_state_dict(history.best_weights)
 
 
 def start_from_linear_probe(
     head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams
-) -> ProbeStep:
+) -> Record:
     """Fit the head on the features of the pretrained backbones before these are trained further.
 
     The first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022): the gradients of a
-    random head would distort the features.
-
-    Args:
-        head: `build_model(...)[2:]`, on its device.
-        train: Cached features to fit to.
-        val: Cached features that select the L2 strength.
-        params: Params of the train stage.
-
-    Returns:
-        Record of the best step, with the scores from which fine-tuning starts.
+    random head would distort the features. Return the record of the best step.
     """
     changes = {
         "weight_decay": FIRST_L2,
@@ -138,21 +112,21 @@ def start_from_linear_probe(
         "train": params.train.model_copy(update={"early_stopping": PATIENCE}),
     }
     steps = list(fit_linear_probe(head, train, val, params.model_copy(update=changes)))
-    best = steps[steps[-1].best_step - 1]
+    best = best_record(steps)
     tqdm.write(
-        f"linear probe before fine-tuning: L2 {best.l2:.2g}, val loss {best.val_loss:.4f}",
+        f"linear probe before fine-tuning: L2 {best['l2']:.2g}, val loss {best['val_loss']:.4f}",
         file=sys.stderr,
     )
     return best
 
 
-def report_regression(start: ProbeStep, best: Record, params: TrainingParams) -> None:
+def report_regression(start: Record, best: Record, params: TrainingParams) -> None:
     """Print a note if the best epoch of fine-tuning is worse than the linear probe before it."""
     metric = params.selection_metric
-    if selection_score(best, metric) < selection_score(asdict(start), metric):
+    if selection_score(best, metric) < selection_score(start, metric):
         print(
             "note: fine-tuning did not improve on the linear probe (val loss "
-            f"{start.val_loss:.4f}, mAP {start.mAP:.4f}): its best epoch has val loss "
+            f"{start['val_loss']:.4f}, mAP {start['mAP']:.4f}): its best epoch has val loss "
             f"{best['val_loss']:.4f} and mAP {best['mAP']:.4f}. Lower lr, set train.ema or "
             "augment.mixup, or set model.freeze true with optimizer lbfgs"
         )

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,20 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, move_to_device, read_batch
 from phototag.dataset.targets import is_known
-from phototag.metrics.selection import find_best, step_number, steps_since_best
 from phototag.network import distributed
-from phototag.network.allocator import keep_freed_memory
+from phototag.network.runtime import keep_freed_memory
 from phototag.training.augmentations import augment_batch, draw_augmentations, mix_batches
 from phototag.training.batch_norm import (
     freeze_redundant_biases,
     freeze_statistics,
     synchronize_batch_norm,
 )
-from phototag.training.checkpoint import Parts, resume, save_state
+from phototag.training.checkpoint import History
 from phototag.training.losses import Loss, training_loss
-from phototag.training.optimizers import build_optimizer
+from phototag.training.optimizers import build_optimizer, learning_rate
 from phototag.training.params import TrainingParams
 from phototag.training.precision import pick_dtype
-from phototag.training.records import Epoch, score_val
-from phototag.training.schedules import learning_rate
+from phototag.training.records import Record, score_val
 
 
 class DivergedError(InputError, FloatingPointError):
@@ -66,12 +64,6 @@ class Training:
         """Network that is evaluated on val and saved: the averaged one, if there is one."""
         return self.averaged or self.model
 
-    @property
-    def parts(self) -> Parts:
-        """The parts whose state a checkpoint holds."""
-        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
-        return parts if self.averaged is None else parts | {"averaged": self.averaged}
-
 
 def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> Training:
     """Prepare a network for training, in place, and build its optimizer and loss."""
@@ -84,18 +76,13 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
         loss=training_loss(train, params, device),
-        dtype=distributed.broadcast(pick_dtype(params.precision, device)),
+        dtype=distributed.run_on_first(lambda: pick_dtype(params.precision, device)),
         params=params,
     )
 
 
 def wrap_model(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """Return the network as training calls it; several processes average their gradients.
-
-    Args:
-        model: Network on its device.
-        compiled: Whether torch.compile compiles it.
-    """
+    """Return the network as training calls it; several processes average their gradients."""
     forward = DistributedDataParallel(model) if distributed.world_size() > 1 else model
     if not compiled:
         return forward
@@ -110,7 +97,7 @@ def fit(
     val: Dataset,
     params: TrainingParams,
     checkpoint: Path | None = None,
-) -> Iterator[Epoch]:
+) -> Iterator[Record]:
     """Train a network and yield one record per epoch; then it holds the best epoch's weights.
 
     `metrics.selection` defines which epoch is the best. Everything random in an epoch (order,
@@ -126,8 +113,7 @@ def fit(
         val: Photos that select the best epoch.
         params: Params of the train stage.
         checkpoint: File in which the state is saved after each epoch. If it exists, its records are
-            yielded first and training resumes after them. A state of more than `params.epochs`
-            epochs is ignored.
+            yielded first and training resumes after them.
 
     Raises:
         DivergedError: The loss is not finite.
@@ -137,47 +123,40 @@ def fit(
     if device.type == "cpu":
         keep_freed_memory()
     training = build_training(model, train, params)
-    history, best_weights = resume(checkpoint, model, training.parts, params.epochs)
-    yield from (Epoch(**record) for record in history)
+    parts: dict[str, Any] = {"model": model, "optimizer": training.optimizer}
+    if training.averaged is not None:
+        parts["averaged"] = training.averaged
+    history = History(checkpoint, parts, params)
+    yield from history.records
 
     train, val = move_to_device(train, device), move_to_device(val, device)
     bar = tqdm(
         total=params.epochs * len(train),
-        initial=len(history) * len(train),
+        initial=len(history.records) * len(train),
         desc="train",
         unit="image",
         disable=True if distributed.rank() else None,
     )
-    patience = params.train.early_stopping
-    for epoch in range(len(history) + 1, params.epochs + 1):
-        if patience and steps_since_best(history) >= patience:
-            break
+    for epoch in history.remaining():
         start = time.perf_counter()
         train_loss = train_one_epoch(training, train, epoch, bar)
         elapsed = time.perf_counter() - start
         # Different processors round differently: all processes evaluate the same weights.
         for network in (model, training.averaged):
             distributed.broadcast_tensors(network.state_dict().values() if network else ())
-        record = Epoch(
-            epoch=epoch,
-            train_loss=train_loss,
+        record = {
+            "epoch": epoch,
+            "train_loss": train_loss,
             **score_val(training.evaluated, val, device),
-            lr=training.optimizer.param_groups[-1]["lr"],  # the head's
-            best_epoch=epoch,
-            images_per_second=len(train) / elapsed,
-        )
-        history.append(distributed.broadcast(asdict(record)))
-        if not math.isfinite(history[-1]["val_loss"]):
-            raise DivergedError(_explain(epoch, f"the val loss is {history[-1]['val_loss']}"))
-        best = step_number(find_best(history, params.selection_metric))
-        history[-1]["best_epoch"] = best
-        if best == epoch:
-            best_weights = copy.deepcopy(training.evaluated.state_dict())
-        save_state(checkpoint, history, best_weights, training.parts)
-        bar.set_postfix(epoch=epoch, loss=f"{train_loss:.4f}", val=f"{record.val_loss:.4f}")
-        yield Epoch(**history[-1])
+            "lr": training.optimizer.param_groups[-1]["lr"],  # the head's
+            "images_per_second": len(train) / elapsed,
+        }
+        if not math.isfinite(record["val_loss"]):
+            raise DivergedError(_explain(epoch, f"the val loss is {record['val_loss']}"))
+        bar.set_postfix(epoch=epoch, loss=f"{train_loss:.4f}", val=f"{record['val_loss']:.4f}")
+        yield history.add(record, training.evaluated)
     bar.close()
-    model.load_state_dict(best_weights)
+    model.load_state_dict(history.best_weights)
 
 
 def train_one_epoch(
@@ -201,7 +180,8 @@ def train_one_epoch(
     # Each process draws dropout for its own photos.
     torch.manual_seed(seed + (distributed.rank() << 48))
     order = np.random.default_rng([params.seed, epoch]).permutation(len(train))
-    batches = np.array_split(order, range(params.batch_size, len(order), params.batch_size))
+    # A last batch of one photo joins the one before: batch norm needs several values per channel.
+    batches = np.array_split(order, range(params.batch_size, len(order) - 1, params.batch_size))
     num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)
     model.train()
@@ -209,7 +189,8 @@ def train_one_epoch(
         freeze_statistics(model)
     for index, positions in enumerate(batches):
         step = (epoch - 1) * num_steps + index
-        _set_learning_rate(training, step, num_steps)
+        for group in training.optimizer.param_groups:
+            group["lr"] = learning_rate(params, step, num_steps) * group["lr_share"]
         images, targets = read_batch(train, distributed.local_share(positions), device)
         draws = draw_augmentations(params.augment, len(positions), images.shape[-1], generator)
         draws = {name: distributed.local_share(drawn) for name, drawn in draws.items()}
@@ -272,19 +253,6 @@ def _explain(epoch: int, problem: str) -> str:
         f"epoch {epoch}: {problem}; the learning rate is probably too high: lower lr, or set "
         "warmup or train.clip_norm"
     )
-
-
-def _set_learning_rate(training: Training, step: int, steps_per_epoch: int) -> None:
-    params = training.params
-    lr = learning_rate(
-        params.schedule,
-        step,
-        params.epochs * steps_per_epoch,
-        round(params.warmup * steps_per_epoch),
-        params.lr,
-    )
-    for group in training.optimizer.param_groups:
-        group["lr"] = lr * group["lr_share"]
 
 
 @torch.no_grad()

@@ -18,24 +18,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> losses, all [bat
 
 
 def training_loss(train: Dataset, params: TrainingParams, device: torch.device) -> Loss:
-    """Build the loss that params.yaml describes; unknown targets (NaN) have the loss 0.
-
-    Args:
-        train: Train split, from which positive weights are computed.
-        params: Params of the train stage.
-        device: Device of the logits.
-    """
+    """Build the loss that params.yaml describes; unknown targets (NaN) have the loss 0."""
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
     loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
     return loss if train.complete else skip_unknown(loss)
 
 
 def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return negatives / positives of each label, at most 100, float32 [num_labels].
-
-    Args:
-        targets: 1, 0 or `UNKNOWN`, [num_photos, num_labels].
-    """
+    """Return negatives / positives of each label, at most 100, float32 [num_labels]."""
     positives = (targets > 0).sum(axis=0)
     ratio = (is_known(targets).sum(axis=0) - positives) / np.maximum(positives, 1)
     return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()

@@ -1,4 +1,4 @@
-"""Optimizers, and the groups of parameters with their learning rates."""
+"""Optimizers, groups of parameters with their learning rates, and learning rate schedules."""
 
 import math
 from typing import Any
@@ -16,10 +16,6 @@ def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opt
     """Build the optimizer that params.yaml names.
 
     `weight_decay` is an L2 penalty, added to the gradient; adamw decouples it from the gradient.
-
-    Args:
-        model: Network returned by `build_model`.
-        params: Params of the train stage; lbfgs is not for networks, see `linear_probe`.
     """
     lr, weight_decay = params.lr, params.weight_decay
     groups = group_parameters(model, params)
@@ -46,10 +42,6 @@ def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str,
     it, and the rate rises by a constant factor from eighth to eighth, because the first layers
     detect features that all photos share (layer-wise decay; Howard and Ruder, 2018). Biases and
     normalisation layers then have no weight decay.
-
-    Args:
-        model: Network returned by `build_model`.
-        params: Params of the train stage.
     """
     if not params.model.finetuned:
         return [{"params": list(model.parameters()), "lr_share": 1.0}]
@@ -71,3 +63,34 @@ def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str,
         }
         for (depth, decayed), parameters in sorted(groups.items())
     ]
+
+
+def learning_rate(params: TrainingParams, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of one step; `params.lr` is the peak.
+
+    `constant` and `cosine`, which falls to 0 at the end, rise linearly to the peak in the first
+    `warmup` epochs. `one-cycle` (Smith and Topin, 2018, in PyTorch's form) rises from peak / 25 to
+    the peak in the first 30 % of the steps, then falls to peak / 250 000.
+
+    Args:
+        params: Params of the train stage.
+        step: Number of the step in the whole training, from 0.
+        steps_per_epoch: Number of steps of each epoch.
+    """
+    peak, total = params.lr, params.epochs * steps_per_epoch
+    if params.schedule == "one-cycle":
+        turn = 0.3 * total - 1
+        if step <= turn:
+            return _anneal(peak / 25, peak, step / turn)
+        return _anneal(peak, peak / 250_000, (step - turn) / (total - 1 - turn))
+    warmup = round(params.warmup * steps_per_epoch)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if params.schedule == "cosine":
+        return _anneal(peak, 0, (step - warmup) / max(total - warmup, 1))
+    return peak
+
+
+def _anneal(start: float, end: float, share: float) -> float:
+    """Interpolate by half a cosine period; `share` is 0 at the start and 1 at the end."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

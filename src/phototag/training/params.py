@@ -106,16 +106,14 @@ class TrainingParams(ParamGroup):
                 f"optimizer lbfgs fits a linear probe on cached features: {fix}, or choose another "
                 "optimizer"
             )
-        unsupported = {
-            "model.linear": self.model.linear,
-            "model.dropout": self.model.dropout,
-            "train.ema": self.train.ema,
-            "train.clip_norm": self.train.clip_norm,
-            "train.compile": self.train.compile,
-        }
-        for key, value in unsupported.items():
+        for key, value, off in (
+            ("model.linear", self.model.linear, "[]"),
+            ("model.dropout", self.model.dropout, "0"),
+            ("train.ema", self.train.ema, "0"),
+            ("train.clip_norm", self.train.clip_norm, "0"),
+            ("train.compile", self.train.compile, "false"),
+        ):
             if value:
-                off = {tuple: "[]", bool: "false"}.get(type(value), "0")
                 raise ValueError(
                     f"optimizer lbfgs does not support {key}: set {key} to {off}, or choose "
                     "another optimizer"

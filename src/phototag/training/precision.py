@@ -8,10 +8,7 @@ import torch
 def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
     """Return the dtype of convolutions and matrix products; weights and loss stay in float32.
 
-    Args:
-        precision: `auto` uses bfloat16 only if the processor computes in it: emulation is slower
-            than float32.
-        device: Device on which training runs.
+    `auto` is bfloat16 only if the processor computes in it: emulation is slower than float32.
     """
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import resource
 import torch
-from phototag.network.allocator import keep_freed_memory
+from phototag.network.runtime import keep_freed_memory
 def count_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(50_000_000, dtype=torch.uint8)
