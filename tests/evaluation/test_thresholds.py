@@ -68,19 +68,6 @@ def test_threshold_is_halfway_between_probabilities() -> None:
     assert found.tolist() == pytest.approx([0.2])
 
 
-def test_interval_shrinks_with_more_photos() -> None:
-    rng = np.random.default_rng(0)
-    widths = []
-    for num_photos in (100, 10_000):
-        targets = (rng.random((num_photos, 1)) < 0.3).astype(np.uint8)
-        probabilities = 1 / (1 + np.exp(-rng.normal(2 * targets - 1, 1)))
-        weights = bootstrap_weights(num_photos, 100, seed=0)
-        found = fit_thresholds(targets, probabilities, 0, weights)
-        assert found.low < found.values < found.high
-        widths.append(float(found.high[0] - found.low[0]))
-    assert widths[1] < widths[0] / 2
-
-
 def test_bagged_threshold_is_the_mean_over_resamples() -> None:
     rng = np.random.default_rng(3)
     targets = (rng.random((40, 2)) < 0.4).astype(np.uint8)

@@ -20,19 +20,6 @@ def test_interval_ignores_the_original_sample_and_nan() -> None:
     assert np.isnan(confidence_interval(np.full(5, np.nan))).all()
 
 
-def test_interval_has_the_theoretical_width() -> None:
-    # The standard error of the accuracy of independent predictions is sqrt(p (1 - p) / n).
-    rng = np.random.default_rng(0)
-    targets = np.ones((400, 1), np.uint8)
-    predicted = (rng.random((400, 1)) < 0.7).astype(np.uint8)
-    weights = bootstrap_weights(400, 4000, seed=0)
-    found = classification_scores(targets, predicted, weights)["subset_accuracy"]
-    low, high = confidence_interval(found)
-    share = predicted.mean()
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 400), rel=0.06)
-    assert (low + high) / 2 == pytest.approx(share, abs=0.01)
-
-
 def test_groups_of_one_photo_give_the_weights_without_groups() -> None:
     names = [f"{number:016x}" for number in np.random.default_rng(0).permutation(30)]
     plain = bootstrap_weights(30, 50, seed=3)

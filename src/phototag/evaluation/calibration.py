@@ -9,7 +9,6 @@ from phototag.metrics.losses import binary_cross_entropy
 
 NUM_BINS = 10  # bins of equal width over 0..1
 MAX_TEMPERATURE = 20.0  # temperatures from 1 / MAX_TEMPERATURE to MAX_TEMPERATURE are tried
-MAX_ENTRIES = 2_000_000  # with more entries, only every n-th photo is used for the fit
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
@@ -22,8 +21,6 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         logits: Logits, float, of the same shape.
     """
-    step = -(-targets.size // MAX_ENTRIES) or 1
-    targets, logits = targets[::step], logits[::step]
     found = minimize_scalar(
         lambda log: binary_cross_entropy(targets, logits / np.exp(log)),
         bounds=(-np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)),

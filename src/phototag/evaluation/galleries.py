@@ -1,6 +1,6 @@
 """Example photos of each label: right and wrong predictions, and likely label errors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ from phototag.pages.html import jpeg_uri
 MAX_EXAMPLES = 6  # photos of each kind per label
 MAX_LABELS = 30  # labels that get a gallery
 SIDE = 128  # side length of a picture in pixels
-BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -66,33 +65,22 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
     evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
     predicted = probabilities >= result.thresholds.values
     suspects = result.tables["label_errors"]
-    picks = {}
+    galleries = {}
     for label in sort_labels(held_out.targets)[:MAX_LABELS].tolist():
+        name = held_out.labels[label]
         kinds = _pick_examples(
             np.where(evaluated, held_out.targets[:, label], UNKNOWN),
             probabilities[:, label],
             predicted[:, label],
         )
-        own = suspects["photo"][suspects["label"] == held_out.labels[label]]
-        picks[label] = kinds | {"likely label errors": own.tolist()[:MAX_EXAMPLES]}
-
-    wanted = [
-        (photo, label)
-        for label, kinds in picks.items()
-        for group in kinds.values()
-        for photo in group
-    ]
-    pictures = dict(zip(wanted, _draw(model, device, held_out, wanted), strict=True))
-    return {
-        held_out.labels[label]: {
-            kind: [
-                _describe(held_out, probabilities, photo, label, pictures[photo, label])
-                for photo in group
-            ]
-            for kind, group in kinds.items()
+        own = suspects["photo"][suspects["label"] == name]
+        kinds["likely label errors"] = own.tolist()[:MAX_EXAMPLES]
+        photos = sorted({photo for group in kinds.values() for photo in group})
+        examples = _make_examples(model, device, held_out, probabilities, photos, label)
+        galleries[name] = {
+            kind: [examples[photo] for photo in group] for kind, group in kinds.items()
         }
-        for label, kinds in picks.items()
-    }
+    return galleries
 
 
 def _pick_examples(
@@ -116,18 +104,37 @@ def _pick_examples(
     return {kind: photos[:MAX_EXAMPLES].tolist() for kind, photos in kinds.items()}
 
 
-def _draw(
-    model: nn.Module, device: torch.device, dataset: Dataset, wanted: Sequence[tuple[int, int]]
-) -> Iterator[tuple[str, str]]:
-    """Yield the photo and its heat map, as data URIs, for each pair of photo and label."""
-    for start in range(0, len(wanted), BATCH_SIZE):
-        part = np.array(wanted[start : start + BATCH_SIZE])
-        images, _ = read_batch(dataset, part[:, 0], device)
-        maps = locate_labels(model, images, torch.from_numpy(part[:, 1]))
-        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-        for index, image in enumerate(pixels):
-            heat = "" if maps is None else _encode(overlay_heat(image, maps[index]))
-            yield _encode(image), heat
+def _make_examples(
+    model: nn.Module,
+    device: torch.device,
+    dataset: Dataset,
+    probabilities: np.ndarray,
+    photos: Sequence[int],
+    label: int,
+) -> dict[int, Example]:
+    """Return the example of each photo, with its heat map for a label."""
+    if not photos:
+        return {}
+    images, _ = read_batch(dataset, np.array(photos), device)
+    maps = locate_labels(model, images, torch.full((len(photos),), label))
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+    examples = {}
+    for index, photo in enumerate(photos):
+        targets, values = dataset.targets[photo], probabilities[photo]
+        highest = np.argsort(-values, kind="stable")[:3]
+        truth = ", ".join(np.array(dataset.labels)[targets > 0]) or "none"
+        known = is_known(targets)
+        if not known.all():
+            truth += f" ({known.sum()} of {len(known)} labels are known)"
+        examples[photo] = Example(
+            photo=_encode(pixels[index]),
+            heat="" if maps is None else _encode(overlay_heat(pixels[index], maps[index])),
+            file=dataset.files[photo],
+            truth=truth,
+            scores=", ".join(f"{dataset.labels[i]} {values[i]:.2f}" for i in highest),
+            probability=float(values[label]),
+        )
+    return examples
 
 
 def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -147,27 +154,5 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def _encode(image: np.ndarray) -> str:
     picture = Image.fromarray(image)
-    if max(picture.size) > SIDE:
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
     return jpeg_uri(picture)
-
-
-def _describe(
-    dataset: Dataset,
-    probabilities: np.ndarray,
-    photo: int,
-    label: int,
-    pictures: tuple[str, str],
-) -> Example:
-    highest = np.argsort(-probabilities[photo], kind="stable")[:3]
-    truth = ", ".join(np.array(dataset.labels)[dataset.targets[photo] > 0]) or "none"
-    known, number = is_known(dataset.targets[photo]), len(dataset.labels)
-    if not known.all():
-        truth += f" ({known.sum()} of {number} labels are known)"
-    return Example(
-        *pictures,
-        file=dataset.files[photo],
-        truth=truth,
-        scores=", ".join(f"{dataset.labels[i]} {probabilities[photo, i]:.2f}" for i in highest),
-        probability=float(probabilities[photo, label]),
-    )

@@ -1,7 +1,9 @@
 """HTML report of an evaluation: figures, tables and example photos on one page."""
 
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,25 +12,11 @@ from phototag.dataset.targets import is_known, label_rates
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Galleries
 from phototag.evaluation.result import Evaluation
-from phototag.evaluation.summary import summarize
-from phototag.evaluation.tables import take_frequent
+from phototag.evaluation.tables import sort_labels
 from phototag.metrics.losses import baseline_loss, sigmoid
 from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
 
-# Alternative text of each figure.
-CAPTIONS = {
-    "loss": "Train and val loss by epoch",
-    "f1": "F1 on val by epoch",
-    "per_label": "F1, precision and recall of each label",
-    "pr_curves": "Precision-recall curves",
-    "slices": "Micro F1 of each slice",
-    "threshold_curves": "F1 of each label by threshold",
-    "score_distributions": "Histograms of the probabilities of photos with and without each label",
-    "calibration": "Reliability diagram and calibration error of each label",
-    "cooccurrence": "Co-occurrence of true labels and of predicted labels",
-}
-WIDE = ("threshold_curves", "score_distributions", "calibration", "cooccurrence")
 MAX_ROWS = 100  # rows of the table of labels
 
 
@@ -41,48 +29,31 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
         folder: Folder of the files.
 
     Returns:
-        Name of the figure, a key of `CAPTIONS` -> data URI. The figure `slices` is omitted if all
-        photos belong to one group.
+        Name of the figure -> data URI.
     """
     train, val, evaluated = (result.datasets[name] for name in ("train", "val", result.split))
-    labels, targets, thresholds = evaluated.labels, evaluated.targets, result.thresholds
-    per_label, slices = result.tables["per_label"], result.tables["slices"]
-    probabilities = sigmoid(result.logits[result.split])
-    on_val = (val.targets, sigmoid(result.logits["val"]))
-    on_test = (targets, probabilities) if result.split == "test" else None
-    baseline = baseline_loss(label_rates(train.targets), val.targets)
+    targets, logits = evaluated.targets, result.logits[result.split]
+    unscaled = logits * result.applied_temperature
+    calibrations = {
+        "without temperature scaling": sigmoid(unscaled),
+        "with temperature scaling": sigmoid(unscaled / result.temperature),
+    }
     with figure_style():
         figures = {
-            "loss": charts.draw_loss(history, baseline),
-            "f1": charts.draw_f1(history),
-            "per_label": charts.draw_per_label(per_label),
-            "pr_curves": charts.draw_pr_curves(targets, probabilities),
-            "threshold_curves": charts.draw_threshold_curves(labels, on_val, on_test, thresholds),
+            "loss": charts.draw_loss(
+                history, baseline_loss(label_rates(train.targets), val.targets)
+            ),
+            "pr_curve": charts.draw_pr_curve(
+                result.tables["pr_curve"], (targets[is_known(targets)] > 0).mean()
+            ),
+            "reliability": charts.draw_reliability(targets, calibrations),
             "score_distributions": charts.draw_score_distributions(
-                labels, targets, probabilities, thresholds.values
-            ),
-            "calibration": charts.draw_calibration(targets, _calibrations(result), per_label),
-            "cooccurrence": charts.draw_cooccurrence(
-                labels, targets, probabilities >= thresholds.values
+                evaluated.labels, targets, sigmoid(logits), result.thresholds.values
             ),
         }
-        if len(slices):
-            figures["slices"] = charts.draw_slices(slices)
         return {
-            name: save_figure(figures[name], folder / f"{name}.png")
-            for name in CAPTIONS
-            if name in figures
+            name: save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()
         }
-
-
-def _calibrations(result: Evaluation) -> dict[str, np.ndarray]:
-    """Return the probabilities with and without temperature scaling, the model's own first."""
-    logits = result.logits[result.split]
-    if result.applied_temperature == 1:
-        scaled = sigmoid(logits / result.temperature)
-        return {"model": sigmoid(logits), "with temperature scaling": scaled}
-    unscaled = sigmoid(logits * result.applied_temperature)
-    return {"model": sigmoid(logits), "without temperature scaling": unscaled}
 
 
 def write_report(
@@ -90,7 +61,7 @@ def write_report(
     result: Evaluation,
     figures: Mapping[str, str],
     galleries: Galleries,
-    origin: str = "",
+    origin: str,
 ) -> None:
     """Write an HTML page that needs no other file.
 
@@ -104,31 +75,98 @@ def write_report(
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
     evaluated = result.datasets[result.split]
-    known, entries = np.count_nonzero(is_known(evaluated.targets)), evaluated.targets.size
-    partly = "" if evaluated.complete else f"{known} of {entries} entries"
-    photos = f"{len(evaluated)} {result.split} photos"
-    if partly:
+    photos, partly = f"{len(evaluated)} {result.split} photos", ""
+    if not evaluated.complete:
+        known = np.count_nonzero(is_known(evaluated.targets))
+        partly = f"{known} of {evaluated.targets.size} entries"
         photos += f" ({partly} are known)"
     examples = [e for kinds in galleries.values() for group in kinds.values() for e in group]
+    frequent = np.sort(sort_labels(evaluated.targets)[:MAX_ROWS])
     write_page(
         page,
         "phototag.evaluation",
         "report.html.j2",
         title="Evaluation",
-        headline=[*summarize(photos, scores, per_label, slices), *([origin] if origin else [])],
+        headline=list(filter(None, [*summarize(photos, scores, per_label, slices), origin])),
         split=result.split,
         partly=partly,
         predictors=list(dict.fromkeys(scores["predictor"])),
         metrics=list(dict.fromkeys(scores["metric"])),
         cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
-        labels=take_frequent(per_label, MAX_ROWS).to_dict("records"),
+        labels=per_label.iloc[frequent].to_dict("records"),
         num_labels=len(per_label),
         slices=slices.to_dict("records"),
         temperature=result.temperature,
         chosen_on=result.thresholds.chosen_on,
         calibrated=result.applied_temperature != 1,
         num_label_errors=len(result.tables["label_errors"]),
-        figures={name: (image, CAPTIONS[name], name in WIDE) for name, image in figures.items()},
+        figures=figures,
         galleries=galleries,
         has_heat_maps=all(example.heat for example in examples),
+    )
+
+
+def summarize(
+    photos: str, scores: pd.DataFrame, per_label: pd.DataFrame, slices: pd.DataFrame
+) -> list[str]:
+    """Describe the scores, the labels with the best and worst F1, and the worst slice.
+
+    Args:
+        photos: Description of the evaluated photos, such as "400 test photos".
+        scores: Table returned by `tabulate_scores`.
+        per_label: Table returned by `tabulate_labels`.
+        slices: Table returned by `tabulate_slices`.
+    """
+    rows: dict[Any, Any] = {(row.predictor, row.metric): row for row in scores.itertuples()}
+    value = {key: row.value for key, row in rows.items()}
+    f1 = rows["model", "f1_micro"]
+    interval = f" (95% confidence interval {f1.low:.2f} to {f1.high:.2f})"
+    if np.isnan(f1.low):
+        interval = ""
+    return [
+        f"On {photos}, the model has recall {value['model', 'recall_micro']:.0%} and precision "
+        f"{value['model', 'precision_micro']:.0%}: micro F1 {f1.value:.2f}{interval} and macro F1 "
+        f"{value['model', 'f1_macro']:.2f}. Predicting the most frequent label for every photo "
+        f"would give {value['most frequent label', 'f1_micro']:.2f} and "
+        f"{value['most frequent label', 'f1_macro']:.2f}. The loss, "
+        f"{value['model', 'loss']:.3f}, {_compare_loss(rows['model', 'loss_skill'])}.",
+        _compare_labels(per_label),
+        _compare_slices(slices),
+    ]
+
+
+def _compare_loss(skill: Any) -> str:
+    """Compare the loss with that of the baseline, which predicts the label frequencies of train."""
+    if not (skill.low >= 0 or skill.high <= 0):
+        return "does not differ significantly from the baseline (label frequencies)"
+    direction = "below" if skill.value > 0 else "ABOVE"
+    return f"is {abs(skill.value):.0%} {direction} the baseline (label frequencies)"
+
+
+def _compare_labels(per_label: pd.DataFrame) -> str:
+    """Name up to three labels with the highest F1, and as many with the lowest."""
+    present = per_label[per_label["support"] > 0].sort_values("f1", kind="stable")
+    if len(present) < 2:
+        return "Fewer than two labels have positives, so labels are not compared."
+    pairs = zip(present["label"], present["f1"], strict=True)
+    names = [f"{label} ({f1:.2f})" for label, f1 in pairs]
+    number = min(3, len(names) // 2)
+    best, worst = ", ".join(names[: -number - 1 : -1]), ", ".join(names[:number])
+    return f"F1 is highest for {best} and lowest for {worst}."
+
+
+def _compare_slices(slices: pd.DataFrame) -> str:
+    """Describe the largest difference between two groups whose intervals do not overlap."""
+    groups: list[Any] = list(slices.itertuples())
+    pairs = [
+        (high, low)
+        for high, low in permutations(groups, 2)
+        if high.slice == low.slice and low.f1_micro_high < high.f1_micro_low
+    ]
+    if not pairs:
+        return "No slice (brightness, colour, orientation, size) is significantly worse."
+    high, low = max(pairs, key=lambda pair: pair[0].f1_micro - pair[1].f1_micro)
+    return (
+        f"By {low.slice}, micro F1 is significantly lower for {low.group} photos "
+        f"({low.f1_micro:.2f}) than for {high.group} photos ({high.f1_micro:.2f})."
     )

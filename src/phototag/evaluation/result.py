@@ -9,7 +9,6 @@ import pandas as pd
 
 from phototag.dataset.dataset import Dataset, join_datasets
 from phototag.evaluation.calibration import fit_temperature
-from phototag.evaluation.label_errors import find_label_errors
 from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.slices import slice_photos, tabulate_slices
 from phototag.evaluation.tables import (
@@ -95,15 +94,16 @@ def evaluate(
     weights = bootstrap_weights(len(evaluated), params.resamples, seed, evaluated.groups)
     slices = slice_photos(evaluated, manifest.iloc[evaluated.rows])
     held_out = join_datasets([datasets[name] for name in logits])
-    suspects = find_label_errors(held_out.targets, sigmoid(np.concatenate([*logits.values()])))
+    splits = np.repeat(list(logits), [len(values) for values in logits.values()])
+    probabilities = sigmoid(np.concatenate(list(logits.values())))
     tables = {
         "scores": tabulate_scores(
             datasets["train"].targets, targets, own, thresholds.values, weights
         ),
         "per_label": tabulate_labels(labels, targets, own, thresholds, weights),
         "slices": tabulate_slices(slices, targets, own, predicted, weights),
-        "predictions": tabulate_predictions(datasets, logits, thresholds.values),
-        "label_errors": tabulate_label_errors(datasets, list(logits), suspects),
+        "predictions": tabulate_predictions(held_out, splits, probabilities, thresholds.values),
+        "label_errors": tabulate_label_errors(held_out, splits, probabilities),
         "pr_curve": tabulate_curve(targets, own),
         "cooccurrence": tabulate_cooccurrence(labels, targets, predicted),
     }

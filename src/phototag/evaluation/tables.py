@@ -1,22 +1,23 @@
 """Tables of scores and predictions on held-out photos."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from phototag.dataset.dataset import Dataset, join_datasets
+from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import all_known, is_known, label_rates
 from phototag.evaluation.calibration import calibration_error
+from phototag.evaluation.label_errors import find_label_errors
 from phototag.evaluation.thresholds import Thresholds
 from phototag.metrics.bootstrap import confidence_interval
 from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
-MAX_LABELS = 40  # labels of the co-occurrence table and of figures
+MAX_LABELS = 40  # labels of the co-occurrence table
 CURVE_POINTS = 201  # rows of the precision-recall curve, which git tracks
 
 
@@ -27,12 +28,6 @@ def sort_labels(targets: np.ndarray) -> np.ndarray:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
     """
     return np.asarray(np.argsort(-(targets > 0).sum(axis=0), kind="stable"))
-
-
-def take_frequent(per_label: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Return the rows of the most frequent labels, in the order of the table."""
-    support = per_label["support"].sort_values(ascending=False, kind="stable")
-    return per_label.loc[support.index[:number]].sort_index()
 
 
 def tabulate_scores(
@@ -65,11 +60,9 @@ def tabulate_scores(
     most_frequent[:, sort_labels(train_targets)[0]] = True
     model = _score_probabilities(targets, logits, weights)
     baseline = _score_probabilities(targets, frequencies, weights)
-    skill = {"loss_skill": 1 - model["loss"] / baseline["loss"]}
+    tuned = classification_scores(targets, probabilities >= thresholds, weights)
     found = {
-        "model": skill
-        | model
-        | classification_scores(targets, probabilities >= thresholds, weights),
+        "model": {"loss_skill": 1 - model["loss"] / baseline["loss"]} | model | tuned,
         "model at 0.5": model | classification_scores(targets, probabilities >= 0.5, weights),
         "label frequencies": baseline | classification_scores(targets, frequencies >= 0, weights),
         "most frequent label": classification_scores(targets, most_frequent, weights),
@@ -149,28 +142,30 @@ def tabulate_labels(
 
 
 def tabulate_predictions(
-    datasets: Mapping[str, Dataset], logits: Mapping[str, np.ndarray], thresholds: np.ndarray
+    photos: Dataset, splits: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray
 ) -> pd.DataFrame:
     """List the prediction of every label for every held-out photo.
+
+    Args:
+        photos: Photos of val and test, joined.
+        splits: Name of each photo's split, [num_photos].
+        probabilities: Probabilities (0..1), [num_photos, num_labels].
+        thresholds: Thresholds (0..1), [num_labels].
 
     Returns:
         One row per photo and label. Columns: `image`, `split`, `label`, `target` (0, 1 or NaN if
         unknown), `probability` (0..1) and `predicted` (0 or 1).
     """
-    held_out = join_datasets([datasets[split] for split in logits])
-    probabilities = sigmoid(np.concatenate([*logits.values()]))
-    num_photos, num_labels = probabilities.shape
-    targets = held_out.targets
-    if not held_out.complete:
+    targets = photos.targets
+    if not photos.complete:
         targets = np.where(is_known(targets), targets, np.float32(np.nan))
-    photo = np.repeat(np.arange(num_photos, dtype=np.int32), num_labels)
-    label = np.tile(np.arange(num_labels, dtype=np.int32), num_photos)
-    split = np.repeat(np.arange(len(logits)), [len(values) for values in logits.values()])
+    # Columns of names are categorical: a table of millions of rows holds each name once.
+    photo, label = np.indices(targets.shape, np.int32).reshape(2, -1)
     return pd.DataFrame(
         {
-            "image": _categorical(photo, held_out.files),
-            "split": _categorical(split[photo], list(logits)),
-            "label": _categorical(label, held_out.labels),
+            "image": pd.Categorical(photos.files)[photo],
+            "split": pd.Categorical(splits)[photo],
+            "label": pd.Categorical(photos.labels)[label],
             "target": targets.ravel(),
             "probability": probabilities.ravel(),
             "predicted": (probabilities >= thresholds).astype(np.uint8).ravel(),
@@ -178,35 +173,29 @@ def tabulate_predictions(
     )
 
 
-def _categorical(codes: np.ndarray | pd.Series, names: Sequence[str]) -> "pd.Categorical[str]":
-    """Return a column of names given by their positions, without a string per row."""
-    return pd.Categorical.from_codes(np.asarray(codes), pd.Index(names))
-
-
 def tabulate_label_errors(
-    datasets: Mapping[str, Dataset], splits: Sequence[str], suspects: pd.DataFrame
+    photos: Dataset, splits: np.ndarray, probabilities: np.ndarray
 ) -> pd.DataFrame:
-    """Add names of photos and labels to the likely label errors.
+    """List the likely label errors of the held-out photos.
 
     Args:
-        datasets: Splits, by name.
-        splits: Names of the searched splits, in the order in which they were joined.
-        suspects: Table returned by `find_label_errors`.
+        photos: Photos of val and test, joined.
+        splits: Name of each photo's split, [num_photos].
+        probabilities: Probabilities (0..1), [num_photos, num_labels].
 
     Returns:
         Columns `image`, `split`, `label`, `given` (0 or 1), `probability`, `margin`, and `photo`
-        (position among the photos of the searched splits).
+        (position in `photos`).
     """
-    searched = join_datasets([datasets[name] for name in splits])
-    split = np.repeat(splits, [len(datasets[name]) for name in splits])
+    table = find_label_errors(photos.targets, probabilities)
     names = {
-        "image": _categorical(suspects["photo"], searched.files),
-        "split": split[suspects["photo"]],
-        "label": _categorical(suspects["label"], searched.labels),
+        "image": np.array(photos.files)[table["photo"]],
+        "split": splits[table["photo"]],
+        "label": np.array(photos.labels)[table["label"]],
     }
-    return pd.concat(
-        [pd.DataFrame(names), suspects[["given", "probability", "margin", "photo"]]], axis=1
-    )
+    return table.assign(**names)[
+        ["image", "split", "label", "given", "probability", "margin", "photo"]
+    ]
 
 
 def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
@@ -249,17 +238,6 @@ def tabulate_cooccurrence(
         np.column_stack([part[:, chosen], ~part.any(axis=1)])
         for part in (positive, positive_predicted)
     )
-    pairs = [
-        (one, other)
-        for true, guessed in zip(actual, found, strict=True)
-        for one in np.flatnonzero(true).tolist()
-        for other in np.flatnonzero(guessed).tolist()
-    ]
-    codes = np.array(pairs, np.int32).reshape(-1, 2)
-    names = [*(labels[label] for label in chosen), "(none)"]
-    return pd.DataFrame(
-        {
-            "actual": _categorical(codes[:, 0], names),
-            "predicted": _categorical(codes[:, 1], names),
-        }
-    )
+    _, one, other = np.nonzero(actual[:, :, None] & found[:, None, :])
+    names = pd.Categorical([*(labels[label] for label in chosen), "(none)"])
+    return pd.DataFrame({"actual": names[one], "predicted": names[other]})

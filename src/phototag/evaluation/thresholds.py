@@ -1,7 +1,4 @@
-"""Choice of the decision thresholds, one per label.
-
-`choose_thresholds` determines on which photos they are chosen, `fit_thresholds` is the method.
-"""
+"""Choice of the decision thresholds, one per label."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

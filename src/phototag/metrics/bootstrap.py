@@ -49,10 +49,8 @@ def confidence_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Lower and upper bound, of shape `values.shape[1:]`; NaN if no resample has a value.
     """
-    if len(values) < 2:
-        nothing = np.full(values.shape[1:], np.nan)
-        return nothing, nothing
+    resampled = values[1:] if len(values) > 1 else np.full_like(values, np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # raised if no resample has a value
-        low, high = np.nanpercentile(values[1:], [2.5, 97.5], axis=0)
+        low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     return low, high

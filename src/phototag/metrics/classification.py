@@ -4,13 +4,14 @@ A label without positives has F1, precision and recall 0, and counts in macro me
 scikit-learn with `zero_division=0`.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from phototag.dataset.targets import is_known
-from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero, weighted_mean
+from phototag.metrics.ratios import ratio_or_zero, weighted_mean
 
 SCORES = ("f1", "precision", "recall")
-EXACT_FLOAT32 = 2**24  # float32 represents every integer up to this one
 
 
 def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndarray) -> np.ndarray:
@@ -26,19 +27,16 @@ def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndar
     return ratio_or_zero(2 * true_positives, predicted_plus_positives)
 
 
-def f1_score(targets: np.ndarray, predicted: np.ndarray, average: str) -> float:
+def f1_score(
+    targets: np.ndarray, predicted: np.ndarray, average: Literal["micro", "macro"]
+) -> float:
     """Compute F1 of 0/1 predictions.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels] or [num_photos].
         predicted: Predictions (0 or 1), of the same shape.
         average: `micro` pools all entries, `macro` is the mean over labels.
-
-    Raises:
-        ValueError: `average` is neither micro nor macro.
     """
-    if average not in ("micro", "macro"):
-        raise ValueError(f"average must be micro or macro, not {average!r}")
     axis = None if average == "micro" else 0
     hits, chosen, positive = (part.sum(axis=axis) for part in _entries(targets, predicted))
     return float(np.mean(f1_from_counts(hits, chosen + positive)))
@@ -48,16 +46,7 @@ def label_scores(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute F1, precision and recall of each label, float64 [resamples, num_labels] each."""
-    return _scores(*(_count(weights, part) for part in _entries(targets, predicted)))
-
-
-def micro_scores(
-    targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Compute `f1_micro`, `precision_micro` and `recall_micro`, float64 [resamples] each."""
-    per_photo = (part.sum(axis=1, dtype=np.float64) for part in _entries(targets, predicted))
-    found = _scores(*(weights @ count for count in per_photo))
-    return {f"{name}_micro": values for name, values in zip(SCORES, found, strict=True)}
+    return _scores(*(weights @ part.astype(np.float64) for part in _entries(targets, predicted)))
 
 
 def classification_scores(
@@ -71,38 +60,30 @@ def classification_scores(
         weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
-        Name -> float64 [resamples]: `f1_micro`, `f1_macro`, `f1_weighted` (by support) and
-        `f1_samples` (mean over photos), the same of `precision` and `recall`; `subset_accuracy`,
-        the share of photos whose labels are all right; `hamming_loss`, the share of wrong entries;
-        and `unlabelled_accuracy`, the share of photos known to carry no label for which no label
-        is predicted (NaN if there is no such photo). A photo without known entries is not counted.
+        Name -> float64 [resamples]: `f1_micro`, `f1_macro`, the same of `precision` and `recall`;
+        `f1_samples`, the mean F1 of the photos; `subset_accuracy`, the share of photos whose
+        labels are all right; and `unlabelled_accuracy`, the share of photos known to carry no label
+        for which no label is predicted (NaN if there is no such photo). A photo without known
+        entries is not counted.
     """
-    known = is_known(targets)
     parts = _entries(targets, predicted)
-    counts = [_count(weights, part) for part in parts]
-    totals = [part.sum(axis=1) for part in counts]
+    counts = [weights @ part.astype(np.float64) for part in parts]
     per_label = _scores(*counts)
-    pooled = _scores(*totals)
-    per_photo = _scores(*(part.sum(axis=1, dtype=np.float64) for part in parts))
-    support = ratio_or_zero(counts[2], totals[2][:, None])
-    any_known = np.asarray(known.any(axis=1))
+    pooled = _scores(*(part.sum(axis=1) for part in counts))
     found: dict[str, np.ndarray] = {}
     for index, name in enumerate(SCORES):
         found[f"{name}_micro"] = pooled[index]
         found[f"{name}_macro"] = per_label[index].mean(axis=1)
-        found[f"{name}_weighted"] = (per_label[index] * support).sum(axis=1)
-        found[f"{name}_samples"] = weighted_mean(per_photo[index], weights, any_known)
 
     _, chosen, positive = parts
+    any_known = np.asarray(is_known(targets).any(axis=1))
+    f1, _, _ = _scores(*(part.sum(axis=1, dtype=np.float64) for part in parts))
+    found["f1_samples"] = weighted_mean(f1, weights, any_known)
     all_right = (positive == chosen).all(axis=1) & any_known
     found["subset_accuracy"] = weighted_mean(all_right, weights, any_known)
-    wrong = (positive != chosen).mean(axis=1)
-    found["hamming_loss"] = weighted_mean(wrong, weights, known.mean(axis=1))
     unlabelled = (targets == 0).all(axis=1)
     right = unlabelled & ~chosen.any(axis=1)
-    found["unlabelled_accuracy"] = ratio_or_nan(
-        weights @ right.astype(np.float64), weights @ unlabelled.astype(np.float64)
-    )
+    found["unlabelled_accuracy"] = weighted_mean(right, weights, unlabelled)
     return found
 
 
@@ -112,14 +93,6 @@ def _entries(
     """Return which known entries are true positives, predicted positive, and positive."""
     positive, chosen = targets > 0, predicted.astype(bool) & is_known(targets)
     return positive & chosen, chosen, positive
-
-
-def _count(weights: np.ndarray, entries: np.ndarray) -> np.ndarray:
-    """Sum the weights of the photos whose entry is true, float64 [resamples, num_labels]."""
-    # The sums are integers: float32 gives the same result in half the time.
-    small = weights.sum(axis=1).max(initial=0) < EXACT_FLOAT32
-    dtype = np.float32 if small else np.float64
-    return np.asarray(weights.astype(dtype) @ entries.astype(dtype), np.float64)
 
 
 def _scores(

@@ -4,34 +4,27 @@ A label without positives has no average precision and no AUROC, and is left out
 means.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from scipy.sparse import csr_array
 
 from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
-BLOCK = 2**22  # float64 values of a table that are processed at once; limits the memory
+BLOCK = 2**23  # float64 values of a table that are processed at once; limits the memory
 MAX_WORK = 2 * 10**9  # limit of entries times resamples; with more entries, use fewer resamples
 MIN_RESAMPLES = 200  # smallest number of resamples, regardless of `MAX_WORK`
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Compute the mean over labels of the average precision (mAP), 0..1.
+    """Compute mAP, the mean average precision of the labels that have positives; 0 without any.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         scores: Logits or probabilities, of the same shape.
-
-    Returns:
-        Mean over the labels that have positives; 0 if there is none.
     """
     weights = np.ones((1, len(targets)))
     precision, _ = average_precision_and_auroc(targets, scores, weights)
-    return (
-        float(np.mean(precision[np.isfinite(precision)])) if np.isfinite(precision).any() else 0.0
-    )
+    return float(np.nan_to_num(_mean_over_labels(precision)[0]))
 
 
 def ranking_scores(
@@ -52,7 +45,7 @@ def ranking_scores(
     weights = weights[: 1 + max(MAX_WORK // max(targets.size, 1), MIN_RESAMPLES)]
     precision, area = average_precision_and_auroc(targets, scores, weights)
     photos = np.repeat(np.arange(len(targets), dtype=np.int32), targets.shape[1])
-    pooled = _rank(targets.ravel(), scores.ravel(), _by_photo(weights), photos)
+    pooled = _rank(targets.ravel(), scores.ravel(), np.ascontiguousarray(weights.T), photos)
     return {
         "mAP_macro": _mean_over_labels(precision),
         "mAP_micro": pooled[0],
@@ -78,7 +71,7 @@ def average_precision_and_auroc(
         float64 [resamples, num_labels] each; NaN for a label without positives, and the AUROC also
         for a label without negatives.
     """
-    photos, by_photo = np.arange(len(targets), dtype=np.int32), _by_photo(weights)
+    photos, by_photo = np.arange(len(targets), dtype=np.int32), np.ascontiguousarray(weights.T)
     columns = [
         _rank(targets[:, label], scores[:, label], by_photo, photos)
         for label in range(targets.shape[1])
@@ -98,8 +91,11 @@ def cumulative_weights(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarra
     Returns:
         float64 [len(ends), resamples].
     """
-    pieces, index = _sum_pieces(photos, ends, len(by_photo))
-    return np.asarray(_cumulative_sum(pieces @ by_photo)[index])
+    edges = np.append(0, np.sort(ends))
+    # A row of this matrix sums the weights between two edges.
+    shape = (len(ends), len(by_photo))
+    pieces = csr_array((np.ones(edges[-1]), photos[: edges[-1]], edges), shape=shape)
+    return np.asarray(_cumulative_sum(pieces @ by_photo)[np.searchsorted(edges, ends)])
 
 
 def _rank(
@@ -127,10 +123,10 @@ def _rank(
         np.searchsorted(falling[places], falling[places], side) for side in ("left", "right")
     )
     ends, number = np.concatenate([above, reached, [len(order)]]), len(places)
-    found = []
-    pieces, index = _sum_pieces(ranked, ends, len(by_photo))
-    for weights in _split_columns(by_photo, max(pieces.shape[0], number, 1)):
-        sums = _cumulative_sum(pieces @ weights)[index]
+    found, step = [], max(BLOCK // len(ends), 1)
+    for start in range(0, by_photo.shape[1], step):
+        weights = np.ascontiguousarray(by_photo[:, start : start + step])
+        sums = cumulative_weights(ranked, ends, weights)
         weight_above, weight_reached, total = sums[:number], sums[number:-1], sums[-1]
         own = weights[ranked[places]]
         hits = _cumulative_sum(own)
@@ -144,31 +140,6 @@ def _rank(
         )
     precisions, areas = zip(*found, strict=True)
     return np.concatenate(precisions), np.concatenate(areas)
-
-
-def _sum_pieces(
-    photos: np.ndarray, ends: np.ndarray, num_photos: int
-) -> tuple[csr_array, np.ndarray]:
-    """Cut a ranking into pieces at the given numbers of entries.
-
-    Returns:
-        Matrix that sums the weights of each piece's photos, [num_pieces, num_photos]; and the
-        number of pieces before each end.
-    """
-    edges = np.unique(np.append(ends, 0))
-    data, shape = np.ones(edges[-1]), (len(edges) - 1, num_photos)
-    return csr_array((data, photos[: edges[-1]], edges), shape=shape), np.searchsorted(edges, ends)
-
-
-def _by_photo(weights: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(weights.T)
-
-
-def _split_columns(values: np.ndarray, rows: int) -> Iterator[np.ndarray]:
-    """Yield blocks of columns, so many at a time that `rows` rows of them fit into `BLOCK`."""
-    step = max(BLOCK // rows, 1)
-    for start in range(0, values.shape[1], step):
-        yield np.ascontiguousarray(values[:, start : start + step])
 
 
 def _cumulative_sum(values: np.ndarray) -> np.ndarray:
