@@ -26,6 +26,15 @@ from phototag.tracking.store import connect
 from . import run
 
 MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/evaluate")
+TABLES = (
+    "scores",
+    "per_label",
+    "slices",
+    "predictions",
+    "label_errors",
+    "pr_curve",
+    "cooccurrence",
+)
 
 
 def main() -> None:
@@ -62,8 +71,8 @@ def main() -> None:
     write_json(REPORTS / "metrics.json", scores)
     key = metadata.content_key
     write_json(REPORTS / "thresholds.json", operating_point(result, key))
-    for name, table in result.tables.items():
-        write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(table))
+    for name in TABLES:
+        write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(result.tables[name]))
     timings.end("scores")
 
     galleries = build_galleries(network, device, result)
