@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -41,9 +42,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def predict(model: tuple[Path, Path], format_: str, *more: str) -> str:
+def predict(
+    model: tuple[Path, Path], format_: str, *more: str, sources: Sequence[str] = ("my photos",)
+) -> str:
     paths = ["--model", str(model[0]), "--thresholds", str(model[1])]
-    shown = CliRunner().invoke(typer_app, ["predict", "my photos", "-f", format_, *paths, *more])
+    shown = CliRunner().invoke(typer_app, ["predict", *sources, "-f", format_, *paths, *more])
     assert shown.exit_code == 0, shown.output
     return shown.stdout
 
@@ -92,11 +95,8 @@ def test_label_studio_tasks_have_choices(model: tuple[Path, Path], folder: Path)
             continue
         (result,) = prediction["result"]
         assert result["value"] == {"choices": [name]}
-        assert (result["type"], result["from_name"], result["to_name"]) == (
-            "choices",
-            "labels",
-            "image",
-        )
+        names = [result[key] for key in ("type", "from_name", "to_name")]
+        assert names == ["choices", "labels", "image"]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,10 @@ def test_label_studio_paths_share_one_root(
     shutil.copy("inner/my photos/red ö.png", "beside.png")
     os.chdir("inner")
     names = [name.format(folder=Path.cwd()) for name in given]
-    paths = ["--model", str(model[0]), "--thresholds", str(model[1])]
-    shown = CliRunner().invoke(typer_app, ["predict", *names, "-f", "labelstudio", *paths])
-    images = [task["data"]["image"] for task in json.loads(shown.stdout)]
-    parts = [unquote(image.removeprefix("/data/local-files/?d=")) for image in images]
-    assert [Path(root, part).resolve() for part in parts] == [
-        Path(name).resolve() for name in names
-    ]
+    tasks = json.loads(predict(model, "labelstudio", sources=names))
+    parts = [unquote(task["data"]["image"].partition("?d=")[2]) for task in tasks]
+    found = [Path(root, part).resolve() for part in parts]
+    assert found == [Path(name).resolve() for name in names]
     # Label Studio serves neither absolute paths nor paths that lead out of its root.
     assert not any(part.startswith("/") or ".." in part for part in parts)
 

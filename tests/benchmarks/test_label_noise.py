@@ -92,29 +92,3 @@ def test_read_tables_returns_rows_of_test(tmp_path: Path, monkeypatch: pytest.Mo
         ["im2.jpg", "NA"]
     ]  # not a missing value, but the name of a label
     assert duplicates == {"im2.jpg"}
-
-
-def test_photos_without_experiments_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    give_experiments(monkeypatch, [Run("few", "report", 0, {}), Run("many", "other", 0, {})])
-    monkeypatch.setattr("sys.argv", ["label_noise", "few/other"])
-    with pytest.raises(SystemExit, match=r"no seed of few has both report and other"):
-        label_noise.main()
-
-
-def test_rows_of_other_photos_are_not_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    table = tmp_path / "docs/research/results/label_noise.csv"
-    table.parent.mkdir(parents=True)
-    old = {"variant": ["report"] * 2, "judge": ["other"] * 2, "seed": [0] * 2, "f1": [0.1, 0.2]}
-    pd.DataFrame({"photos": ["few", "many"]} | old).to_csv(table, index=False)
-    rows = [{"photos": "few", "variant": "report", "judge": "other", "seed": 0, "f1": 0.5}]
-    monkeypatch.setattr(label_noise, "judge", lambda root, photos, variant: rows)
-    monkeypatch.setattr("sys.argv", ["label_noise", "few/other"])
-    label_noise.main()
-    kept = pd.read_csv(table)
-    assert kept.set_index("photos")["f1"].to_dict() == {"few": 0.5, "many": 0.2}

@@ -90,13 +90,6 @@ def test_update_params_adds_a_key_with_a_default(path: Path) -> None:
     assert yaml.safe_load(path.read_text())["train"]["accumulate"] == 1
 
 
-def test_update_params_keeps_yes_as_boolean(path: Path) -> None:
-    path.write_text(path.read_text().replace("calibrate: false", "calibrate: yes"))
-    apply(path, "phototag")
-    assert "calibrate: yes" in path.read_text()
-    assert read_all_params(path).evaluate.calibrate
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -35,13 +35,9 @@ def test_page_shows_which_claims_hold(tmp_path: Path) -> None:
         "half": claim(b="worse", c="worse"),
         "false": claim(b="better"),
         "slight": claim(d="similar"),
-        "slight-too": claim(d="worse"),
-        "far": claim(b="similar"),
         "barely": claim(e="barely learns", f="better"),
-        "barely-too": claim(e="worse"),
         "barely-not": claim(b="barely learns"),
         "begun": claim(b="worse", g="worse"),
-        "begun-badly": claim(b="better", g="worse"),
         "open": claim(g="worse"),
     }
     no_expectation = Claim.model_validate({"statement": "It is 0.2.", "variants": ["a", "b"]})
@@ -65,14 +61,10 @@ def test_page_shows_which_claims_hold(tmp_path: Path) -> None:
         "half": "holds in part. worse: b; similar: c",
         "false": "**does not hold**. worse: b",
         "slight": "**holds**. slightly worse: d",
-        "slight-too": "**holds**. slightly worse: d",
-        "far": "**does not hold**. worse: b",
         "barely": "**holds**. barely learns: e; better: f",
-        "barely-too": "**holds**. barely learns: e",
         "barely-not": "**does not hold**. worse: b",
         "begun": "holds for the variants that ran. worse: b; not judged because of one seed: "
         "g +0.1000",
-        "begun-badly": "**does not hold**. worse: b; not judged because of one seed: g +0.1000",
         "open": "not judged because of one seed: g +0.1000",
         "plain": "a: val loss 0.59 of the baseline's, micro F1 at 0.5 on val 0.30; "
         "b: val loss 0.73 of the baseline's, micro F1 at 0.5 on val 0.30",
