@@ -20,7 +20,7 @@ from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import keep_freed_memory
 from phototag.network.weights import describe_origin, load_model
 from phototag.pages.escaping import escape_spreadsheet_cells
-from phototag.tracking.runs import record_evaluation
+from phototag.tracking.runs import Training, record_evaluation
 from phototag.tracking.store import connect
 
 from . import run
@@ -69,8 +69,7 @@ def main() -> None:
     )
     scores = headline(result.tables["scores"])
     write_json(REPORTS / "metrics.json", scores)
-    key = metadata.content_key
-    write_json(REPORTS / "thresholds.json", operating_point(result, key))
+    write_json(REPORTS / "thresholds.json", operating_point(result, metadata.content_key))
     for name in TABLES:
         write_table(REPORTS / f"{name}.csv", escape_spreadsheet_cells(result.tables[name]))
     timings.end("scores")
@@ -81,7 +80,8 @@ def main() -> None:
     write_report(REPORTS / "report.html", result, figures, galleries, describe_origin(metadata))
     timings.end("figures")
 
-    record_evaluation(connect(), key, read_values(), history, scores, REPORTS)
+    training = Training(metadata.content_key, read_values())
+    record_evaluation(connect(), training, history, scores, REPORTS)
     timings.end("MLflow")
     print(f"evaluated in {timings}")
 

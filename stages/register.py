@@ -20,7 +20,7 @@ def main() -> None:
     """Run the stage."""
     params = read_params(RegistrationParams)
     if experiment_name() and not params.registry.experiments:
-        write_decision(REPORTS, *skip_registration(experiment_name()))
+        skip_registration(REPORTS, experiment_name())
     else:
         register(params)
 
@@ -30,13 +30,13 @@ def register(params: RegistrationParams) -> None:
     # Imported here because PyTorch and MLflow take seconds, and an experiment may skip this.
     from phototag.dataset.dataset import read_datasets
     from phototag.network.weights import read_metadata
-    from phototag.registry import gate, versions
+    from phototag.registry import versions
     from phototag.serving.pyfunc import digest_model
-    from phototag.tracking.records import log_folder
-    from phototag.tracking.runs import find_or_rebuild_run
+    from phototag.tracking.runs import Training, find_or_rebuild_run, log_folder
     from phototag.tracking.store import connect
 
     model, thresholds = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
+    files = model, thresholds
     scores = read_json(Path("reports/evaluate/metrics.json"))
     history = pd.read_csv("reports/train/history.csv")
     metadata = read_metadata(model)
@@ -46,18 +46,18 @@ def register(params: RegistrationParams) -> None:
         metadata,
         scores,
         read_json(thresholds)["thresholds"],
-        digest_model(model, thresholds),
+        digest_model(*files),
         file_digest(MANIFEST)[:16],
         fingerprint(read_kept(MANIFEST).iloc[photos.rows]),
     )
     description = versions.write_description(pd.read_csv("reports/evaluate/scores.csv"), metadata)
 
     with connect() as store:
-        key = metadata.content_key
-        run_id = find_or_rebuild_run(store, key, read_values(), history)
-        version = versions.register_model(store, run_id, model, thresholds, tags, description)
-        decision, comparison = gate.challenge_champion(
-            store, version, model, thresholds, photos, params.evaluate.resamples, params.seed
+        training = Training(metadata.content_key, read_values())
+        run_id = find_or_rebuild_run(store, training, history)
+        version = versions.register_model(store, run_id, files, tags, description)
+        decision, comparison = versions.challenge_champion(
+            store, version, files, photos, params.evaluate.resamples, params.seed
         )
         write_decision(REPORTS, decision, comparison)
         log_folder(store, run_id, REPORTS)

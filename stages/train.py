@@ -18,7 +18,7 @@ from phototag.metrics.selection import best_record, step_number
 from phototag.network import distributed, features, model
 from phototag.network.params import uses_cached_features
 from phototag.network.weights import SYNTHETIC, Metadata, save_model
-from phototag.tracking.records import DataInput
+from phototag.tracking.runs import DATA_TAG, Training
 from phototag.tracking.store import connect
 from phototag.tracking.training import Stopped, record_training
 from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
@@ -99,12 +99,12 @@ def train_network(
     resumed = checkpoint.exists()
     records = watch((fit_linear_probe if probes else fit)(learner, train, val, params, checkpoint))
     if distributed.rank() == 0:
-        data = DataInput(str(MANIFEST), file_digest(MANIFEST)[:16], dataset.count_labels(datasets))
-        run_tags = ({"backbone": params.model.name} if cached else {}) | dict(tags or {})
+        run_tags = {DATA_TAG: file_digest(MANIFEST)[:16], **(tags or {})}
+        if cached:
+            run_tags["backbone"] = params.model.name
+        training = Training(key, read_values(), run_tags, dataset.count_labels(datasets))
         try:
-            history = record_training(
-                connect(), key, read_values(), records, data, resumed, run_tags
-            )
+            history = record_training(connect(), training, records, resumed)
         except Stopped:
             discard_checkpoint(checkpoint)
             raise

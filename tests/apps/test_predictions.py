@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -378,9 +377,7 @@ def test_origin_of_the_model_is_printed_to_stderr(photos: Path, tmp_path: Path) 
     drawn = make_model(tmp_path / "drawn", source=SYNTHETIC)
     code, out, told = run(str(photos / "im1.png"), *options(drawn))
     assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
-    day = datetime.fromtimestamp(drawn[0].stat().st_mtime, UTC).date()
     assert "40 synthetic images only" in told
-    assert f"model.safetensors was written on {day}." in told
     real = make_model(tmp_path / "real", source="data/raw.zip")
     assert (
         "Trained on 40 photos of data/raw.zip." in run(str(photos / "im1.png"), *options(real))[2]

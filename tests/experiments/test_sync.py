@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from phototag.experiments.dvc_tools import read_revision
 from phototag.experiments.sync import sync_runs
-from phototag.tracking.runs import create_run
+from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store, connect
 
 HISTORY = "epoch,val_loss,lr\n1,0.3,0.001\n2,0.2,0.001\n"
@@ -101,7 +101,7 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     assert sync_runs(store, repository.root) == ([], [])
 
     # A run of another machine, which trains the same model again, is not changed.
-    other = create_run(store, "three", {}, {"phototag.process": "other-machine:1:1"}, "")
+    other = create_run(store, Training("three", tags={"phototag.process": "other-machine:1:1"}))
     assert sync_runs(store, repository.root) == ([], [])
     assert store.client.get_run(other).info.status == "RUNNING"
     assert len(store.client.search_runs([store.experiment_id])) == 4

@@ -17,7 +17,7 @@ from phototag.network import runtime
 from phototag.serving import pyfunc
 from phototag.serving.pyfunc import copy_package, digest_model, packaged_files
 from phototag.serving.tagger import load_tagger, tag_photos
-from phototag.tracking.runs import create_run
+from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store
 from tests.decoding.corpus import encode
 from tests.models import make_backbone, make_model
@@ -64,7 +64,7 @@ def test_version_is_served_by_onnx_runtime_with_the_same_scores(
     store: Store, tmp_path: Path, make: Callable[[Path], tuple[Path, Path]]
 ) -> None:
     files = make(tmp_path / "model")
-    with store.lock, mlflow.start_run(run_id=create_run(store, "key", {}, {}, "")):
+    with store.lock, mlflow.start_run(run_id=create_run(store, Training("key"))):
         info = pyfunc.log_model(*files, "phototag")
     served = mlflow.pyfunc.load_model(info.model_uri)
     batcher = served.unwrap_python_model().tagger.network

@@ -50,35 +50,24 @@ def run_git(folder: Path, *arguments: str) -> str:
     return subprocess.check_output(command, text=True).strip()
 
 
-def test_git_state_names_commit_and_changes(tmp_path: Path) -> None:
+def test_git_state_has_the_commit_and_changes_of_the_project(tmp_path: Path) -> None:
     assert read_git_state(tmp_path) == {}
-    run_git(tmp_path, "init", "-q")
-    (tmp_path / "file").write_text("a")
-    run_git(tmp_path, "add", "file")
-    run_git(tmp_path, "commit", "-q", "-m", "first")
-    assert read_git_state(tmp_path) == {
-        "mlflow.source.git.commit": run_git(tmp_path, "rev-parse", "HEAD"),
-        "phototag.git_dirty": "false",
-    }
-    (tmp_path / "file").write_text("b")
-    assert read_git_state(tmp_path)["phototag.git_dirty"] == "true"
-
-
-def test_git_state_ignores_changes_outside_the_project(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     for path in ("project/file", "other"):
         (tmp_path / path).touch()
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         run_git(tmp_path, *arguments)
     (tmp_path / "other").write_text("changed")
-    assert read_git_state(tmp_path / "project")["phototag.git_dirty"] == "false"
+    assert read_git_state(tmp_path / "project") == {
+        "mlflow.source.git.commit": run_git(tmp_path, "rev-parse", "HEAD"),
+        "phototag.git_dirty": "false",
+    }
     (tmp_path / "project/file").write_text("changed")
     assert read_git_state(tmp_path / "project")["phototag.git_dirty"] == "true"
 
 
-def test_environment_lists_python_machine_and_packages() -> None:
-    lines = describe_environment().splitlines()
-    assert lines[0].startswith("# Python 3.")
-    assert "CPU cores" in lines[1]
-    assert any(line.startswith("torch==") for line in lines)
-    assert lines[2:] == sorted(lines[2:], key=str.lower)
+def test_environment_lists_python_and_packages() -> None:
+    python, *packages = describe_environment().splitlines()
+    assert python.startswith("# Python 3.")
+    assert any(line.startswith("torch==") for line in packages)
+    assert packages == sorted(packages, key=str.lower)

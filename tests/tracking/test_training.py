@@ -15,42 +15,24 @@ import psutil
 import pytest
 
 from phototag.tracking import training
-from phototag.tracking.records import DataInput, log_epoch, log_folder, log_scores
-from phototag.tracking.runs import create_run, find_or_rebuild_run, find_run
+from phototag.tracking.runs import (
+    Training,
+    create_run,
+    find_or_rebuild_run,
+    find_run,
+    log_epoch,
+    log_folder,
+    log_scores,
+)
 from phototag.tracking.store import Store, connect
 from phototag.tracking.training import record_training, training_run
 from tests.forks import fork
 from tests.servers import WITHOUT_JOBS, Gate, free_port, run_server
 
-DATA = DataInput("manifest.csv", "f" * 16, {"train": {"photos": 3, "sea": 1}})
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e-3]})
 
 
-def test_run_has_params_metrics_and_tags(store: Store) -> None:
-    params = {"lr": 0.1, "model": {"conv": [{"out": 20}]}}
-    with training_run(store, "key", params, {"data_fingerprint": "f"}) as run_id:
-        for record in HISTORY.to_dict("records"):
-            log_epoch(store, run_id, record)
-    run = store.client.get_run(run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.params == {"lr": "0.1", "model.conv.0.out": "20"}
-    assert run.data.tags["data_fingerprint"] == "f"
-    history = store.client.get_metric_history(run_id, "val_loss")
-    assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
-
-
-def test_best_metrics_are_those_of_the_best_epoch(store: Store) -> None:
-    epochs = [
-        {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "best_epoch": 1},
-        {"epoch": 2, "val_loss": 0.4, "mAP": 0.6, "best_epoch": 2},
-    ]
-    record_training(store, "key", {}, epochs, DATA)
-    (run,) = store.client.search_runs([store.experiment_id])
-    best = {name: run.data.metrics[f"best_{name}"] for name in ("epoch", "val_loss", "mAP")}
-    assert best == {"epoch": 2, "val_loss": 0.4, "mAP": 0.6}
-
-
-def test_training_run_has_best_and_system_metrics_commit_dataset_and_environment(
+def test_training_run_has_params_metrics_commit_dataset_and_environment(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -59,9 +41,9 @@ def test_training_run_has_best_and_system_metrics_commit_dataset_and_environment
         subprocess.run([*git, *arguments], check=True)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
     epochs = [
-        {"epoch": 1, "val_loss": 0.3, "f1_micro": 0.1, "f1_macro": 0.2},
-        {"epoch": 2, "val_loss": 0.2, "f1_micro": 0.4, "f1_macro": 0.3},
-        {"epoch": 3, "val_loss": 0.5, "f1_micro": 0.5, "f1_macro": 0.6},
+        {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "best_epoch": 1},
+        {"epoch": 2, "val_loss": 0.4, "mAP": 0.6, "best_epoch": 2},
+        {"epoch": 3, "val_loss": 0.5, "mAP": 0.4, "best_epoch": 2},
     ]
 
     def train() -> Iterator[dict[str, float]]:
@@ -73,19 +55,24 @@ def test_training_run_has_best_and_system_metrics_commit_dataset_and_environment
                 break
         yield epochs[2]
 
-    record_training(store, "key", {"lr": 0.1}, train(), DATA)
+    params = {"lr": 0.1, "model": {"conv": [{"out": 20}]}}
+    counts = {"train": {"photos": 3, "sea": 1}}
+    training = Training("key", params, {"data_fingerprint": "f" * 16}, counts)
+    record_training(store, training, train())
     (run,) = store.client.search_runs([store.experiment_id])
-    best = {name: run.data.metrics[f"best_{name}"] for name in epochs[1]}
-    assert best == epochs[1]
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lr": "0.1", "model.conv.0.out": "20"}
+    best = {name: run.data.metrics[f"best_{name}"] for name in ("epoch", "val_loss", "mAP")}
+    assert best == {"epoch": 2, "val_loss": 0.4, "mAP": 0.6}
     assert "system/cpu_utilization_percentage" in run.data.metrics
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
     assert run.data.tags["phototag.git_dirty"] in ("true", "false")
+    assert run.data.tags["data_fingerprint"] == "f" * 16
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.digest == "f" * 16
-    assert json.loads(data.dataset.profile) == {"photos": 3, "sea": 1}
+    assert json.loads(data.dataset.profile) == counts["train"]
     assert data.tags[0].value == "train"
     text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/environment.txt")
-    assert "torch==" in text
     assert text.startswith("# Python 3")
     note = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
     assert "content_key" in note
@@ -93,15 +80,15 @@ def test_training_run_has_best_and_system_metrics_commit_dataset_and_environment
 
 def leave_running_run(root: Path) -> None:
     os.environ |= {"DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": ""}
-    with training_run(connect(), "old", {}, {}):
+    with training_run(connect(), Training("old")):
         os._exit(9)
 
 
 def test_runs_of_dead_processes_are_set_to_killed(store: Store, tmp_path: Path) -> None:
     fork(leave_running_run, tmp_path).join()
-    other = create_run(store, "elsewhere", {}, {"phototag.process": "host:1:1"}, "")
+    other = create_run(store, Training("elsewhere", tags={"phototag.process": "host:1:1"}))
     (dead,) = [run for run in running(store) if run != other]
-    with training_run(store, "new", {}, {}) as own:
+    with training_run(store, Training("new")) as own:
         assert set(running(store)) == {other, own}
     run = store.client.get_run(dead)
     assert run.info.status == "KILLED"
@@ -120,12 +107,12 @@ def running(store: Store) -> list[str]:
 def test_interrupted_run_has_a_status_and_is_resumed(
     store: Store, error: BaseException, status: str
 ) -> None:
-    with pytest.raises(type(error)), training_run(store, "key", {}, {}) as run_id:
+    with pytest.raises(type(error)), training_run(store, Training("key")) as run_id:
         raise error
     run = store.client.get_run(run_id)
     assert run.info.status == status
     assert run.data.tags.get("phototag.error") == ("ValueError: no" if status == "FAILED" else None)
-    with training_run(store, "key", {}, {}) as again:
+    with training_run(store, Training("key")) as again:
         assert again == run_id
         assert store.client.get_run(run_id).info.status == "RUNNING"
     assert store.client.get_run(run_id).info.status == "FINISHED"
@@ -133,13 +120,13 @@ def test_interrupted_run_has_a_status_and_is_resumed(
 
 def test_resumed_experiment_renames_its_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "killed-ant")
-    with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
+    with pytest.raises(SystemExit), training_run(store, Training("key")) as run_id:
         raise SystemExit
     monkeypatch.setenv("DVC_EXP_NAME", "bold-bee")
-    with training_run(store, "key", {}, {}) as fresh:  # without a checkpoint
+    with training_run(store, Training("key")) as fresh:  # without a checkpoint
         assert fresh != run_id
     monkeypatch.setenv("DVC_EXP_NAME", "calm-cat")
-    with training_run(store, "key", {}, {}, resumed=True) as again:
+    with training_run(store, Training("key"), resumed=True) as again:
         assert again == run_id
     run = store.client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("calm-cat", "FINISHED")
@@ -166,23 +153,15 @@ def test_run_of_an_active_process_is_not_reused(
     store: Store, monkeypatch: pytest.MonkeyPatch, process: str, experiment: str
 ) -> None:
     """Another process trains with the same content key."""
-    other = create_run(store, "key", {}, {"phototag.process": process}, "first")
+    other = create_run(store, Training("key", tags={"phototag.process": process}, exp_name="first"))
     monkeypatch.setenv("DVC_EXP_NAME", experiment)
     for resumed in (True, False):
-        with training_run(store, "key", {}, {}, resumed) as own:
+        with training_run(store, Training("key"), resumed) as own:
             assert own != other
-    assert find_or_rebuild_run(store, "key", {}, HISTORY) == own
+    assert find_or_rebuild_run(store, Training("key"), HISTORY) == own
     run = store.client.get_run(other)
     assert (run.info.status, run.info.run_name) == ("RUNNING", "first")
     assert run.data.metrics == {}
-
-
-def test_sigterm_ends_the_run_as_killed(store: Store) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit), training_run(store, "key", {}, {}) as run_id:
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert store.client.get_run(run_id).info.status == "KILLED"
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +184,7 @@ def test_rebuilt_run_is_complete_on_an_http_server(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server}")
     store = connect()
-    run_id = find_or_rebuild_run(store, "over-http", {"lr": 1}, HISTORY, "")
+    run_id = find_or_rebuild_run(store, Training("over-http", {"lr": 1}), HISTORY)
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "evaluate" / "report.html").write_text("page")
     log_scores(store, run_id, {"loss": 0.1})
@@ -239,13 +218,13 @@ def test_epochs_of_an_outage_are_logged_later(
                 gate.open()
             yield {"epoch": epoch, "val_loss": 1 / epoch}
 
-    history = record_training(store, key, {}, train(), DATA)
+    history = record_training(store, Training(key), train())
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
     assert capsys.readouterr().err.count("warning: MLflow at http") == 1
     if not returns:
         gate.open()
         # `evaluate` and `phototag sync` do this.
-        find_or_rebuild_run(store, key, {}, pd.DataFrame(history), "")
+        find_or_rebuild_run(store, Training(key), pd.DataFrame(history))
     run = find_run(store, key, "")
     assert run
     logged = store.client.get_metric_history(run.info.run_id, "val_loss")
@@ -263,6 +242,7 @@ def test_signal_does_not_interrupt_a_call_of_the_store(
     number: signal.Signals,
     error: type[BaseException],
 ) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     # Tests that run in the background ignore Ctrl-C.
     ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     completed = []
@@ -276,9 +256,10 @@ def test_signal_does_not_interrupt_a_call_of_the_store(
     monkeypatch.setattr(training, "log_epoch", log_and_raise)
     try:
         with pytest.raises(error):
-            record_training(store, "key", {}, [{"epoch": 1, "val_loss": 0.5}], DATA)
+            record_training(store, Training("key"), [{"epoch": 1, "val_loss": 0.5}])
     finally:
         signal.signal(signal.SIGINT, ctrl_c)
+    assert signal.getsignal(signal.SIGTERM) is before
     assert len(completed) == 1
     (run,) = store.client.search_runs([store.experiment_id])
     assert (run.info.status, run.data.metrics["val_loss"]) == ("KILLED", 0.5)

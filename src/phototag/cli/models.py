@@ -107,11 +107,11 @@ def history() -> None:
 
     Each line has the time, version, kind, outcome and reason of a decision.
     """
-    from phototag.registry import gate
+    from phototag.registry import versions
     from phototag.tracking.store import connect
 
     with connect() as store:
-        entries = gate.read_history(store)
+        entries = versions.read_history(store)
     if not entries:
         typer.echo("no version has been registered: run `dvc repro`")
     for entry in entries:
@@ -130,20 +130,20 @@ def promote(
 
     The version is not compared with the current champion.
     """
-    from phototag.registry import gate
+    from phototag.registry import versions
     from phototag.tracking.store import connect
 
     with connect() as store:
-        _print_decision(gate.promote(store, str(version), reason))
+        _print_decision(versions.promote(store, str(version), reason))
 
 
 def rollback(reason: Reason = "rolled back by hand") -> None:
     """Restore the previous champion."""
-    from phototag.registry import gate
+    from phototag.registry import versions
     from phototag.tracking.store import connect
 
     with connect() as store:
-        _print_decision(gate.roll_back(store, reason))
+        _print_decision(versions.roll_back(store, reason))
 
 
 def _print_decision(decision: dict[str, Any]) -> None:

@@ -27,8 +27,14 @@ from phototag.experiments.dvc_tools import (
     read_revision,
 )
 from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
-from phototag.tracking.records import log_folder, log_scores
-from phototag.tracking.runs import REVISION_TAG, find_or_rebuild_run, find_runs
+from phototag.tracking.runs import (
+    REVISION_TAG,
+    Training,
+    find_or_rebuild_run,
+    find_runs,
+    log_folder,
+    log_scores,
+)
 from phototag.tracking.store import Store
 
 HISTORY = "reports/train/history.csv"
@@ -125,7 +131,8 @@ def _locked_hash(lock: Mapping[str, Any], stage: str, kind: str, path: str) -> s
 
 def _rebuild_run(store: Store, root: Path, revision: str, result: Result, name: str) -> str:
     tags = {COMMIT_TAG: revision, DIRTY_TAG: "false"} if revision else {}
-    run_id = find_or_rebuild_run(store, result.key, result.params, result.history, name, tags)
+    training = Training(result.key, result.params, tags, exp_name=name)
+    run_id = find_or_rebuild_run(store, training, result.history)
     if not result.scores:
         return run_id
     with TemporaryDirectory() as folder:

@@ -14,7 +14,6 @@ import pandas as pd
 from scipy.stats import t as student
 
 from phototag.base.errors import InputError
-from phototag.base.files import read_json
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import is_known
 from phototag.metrics.bootstrap import bootstrap_weights
@@ -22,34 +21,19 @@ from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
 from phototag.network.inference import pick_device, predict_logits
-from phototag.network.weights import load_model
 from phototag.registry.decision import COLUMNS
+from phototag.serving.tagger import load_tagger
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDING_METRIC = "f1_micro"
 ALPHA = 0.025  # one-sided, for all challenges of one champion together
-
-
-def check_comparable(photos: Dataset, model_file: Path, thresholds_file: Path) -> None:
-    """Check that a model can be evaluated on photos.
-
-    Raises:
-        InputError: The model cannot be read, or has other labels or another photo size.
-    """
-    _, metadata = load_model(model_file)
-    size = photos.images.shape[1]
-    if metadata.labels != photos.labels:
-        raise InputError("it has other labels")
-    if metadata.size != size:
-        raise InputError(f"it takes photos of {metadata.size} pixels a side, not {size}")
-    if not set(metadata.labels) <= set(read_json(thresholds_file)["thresholds"]):
-        raise InputError("its thresholds are of other labels")
+ModelFiles = tuple[Path, Path]  # safetensors file and thresholds file
 
 
 def compare_models(
     photos: Dataset,
-    challenger: tuple[Path, Path],
-    champion: tuple[Path, Path],
+    challenger: ModelFiles,
+    champion: ModelFiles,
     resamples: int,
     seed: int,
     challenge: int = 1,
@@ -62,8 +46,8 @@ def compare_models(
 
     Args:
         photos: Photos with labels, such as the test split.
-        challenger: Model file and thresholds file of the challenger.
-        champion: Model file and thresholds file of the champion.
+        challenger: Files of the challenger.
+        champion: Files of the champion.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resamples.
         challenge: Number of this challenge of the champion, from 1.
@@ -72,27 +56,32 @@ def compare_models(
         Table with `COLUMNS`, one row per metric. `difference` is challenger minus champion, `low`
         and `high` are the interval of `bound_difference`. If some labels are unknown, the column
         `known` holds the number of known entries.
+
+    Raises:
+        InputError: A model cannot be read, or has other labels or another photo size.
     """
     photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
     groups = len(set(photos.groups)) or len(photos)
-    new, old = (_score(photos, *files, weights) for files in (challenger, champion))
+    old, new = (_score(photos, files, weights) for files in (champion, challenger))
     rows = list_differences(new, old, METRICS, groups, challenge)
     table = pd.DataFrame(rows, columns=COLUMNS)
     known = np.count_nonzero(is_known(photos.targets))
     return table if photos.complete else table.assign(known=known)
 
 
-def _score(
-    photos: Dataset, model_file: Path, thresholds_file: Path, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    network, metadata = load_model(model_file)
-    point, device = read_json(thresholds_file), pick_device()
-    logits = predict_logits(network.to(device), photos, device) / point["temperature"]
-    thresholds = np.array([point["thresholds"][label] for label in metadata.labels])
+def _score(photos: Dataset, files: ModelFiles, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each metric on the photos and on each resample, float64 [1 + resamples]."""
+    tagger, size = load_tagger(*files), photos.images.shape[1]
+    if tagger.labels != photos.labels:
+        raise InputError("it has other labels")
+    if tagger.size != size:
+        raise InputError(f"it takes photos of {tagger.size} pixels a side, not {size}")
+    device = pick_device()
+    logits = predict_logits(tagger.network.to(device), photos, device) / tagger.temperature
     probabilities = sigmoid(logits)
     return (
-        classification_scores(photos.targets, probabilities >= thresholds, weights)
+        classification_scores(photos.targets, probabilities >= tagger.thresholds, weights)
         | ranking_scores(photos.targets, probabilities, weights)
         | {"loss": weighted_cross_entropy(photos.targets, logits, weights)}
     )
@@ -162,10 +151,6 @@ def judge(comparison: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
     """Return whether the challenger wins, and the reason.
 
     The challenger wins if the whole interval of the difference in micro F1 is above 0.
-
-    Args:
-        comparison: Table returned by `compare_models`.
-        challenge: Number of this challenge of the champion, from 1.
     """
     row = comparison.set_index("metric").loc[DECIDING_METRIC].to_dict()
     wins = bool(row["low"] > 0)

@@ -37,13 +37,14 @@ def make_decision(
     }
 
 
-def skip_registration(experiment: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return the decision not to register a DVC experiment, and an empty comparison."""
+def skip_registration(folder: Path, experiment: str) -> None:
+    """Write the decision not to register a DVC experiment, and an empty comparison."""
     reason = (
         f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
         "`dvc repro --force --single-item register`, or set registry.experiments to true"
     )
-    return make_decision("experiment", None, None, False, reason), pd.DataFrame(columns=COLUMNS)
+    decision = make_decision("experiment", None, None, False, reason)
+    write_decision(folder, decision, pd.DataFrame(columns=COLUMNS))
 
 
 def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.DataFrame) -> None:
@@ -51,8 +52,8 @@ def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.Dat
 
     Args:
         folder: Output folder.
-        decision: Decision returned by `gate.challenge_champion` or `skip_registration`.
-        comparison: Comparison returned with the decision.
+        decision: Decision made by `make_decision`.
+        comparison: Table returned by `compare_models`; empty if no models were compared.
     """
     write_json(folder / "decision.json", decision)
     write_table(folder / "comparison.csv", comparison)

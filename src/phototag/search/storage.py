@@ -22,7 +22,7 @@ from phototag.base.files import content_key
 from phototag.base.keys import flatten
 from phototag.search.studies import Study
 from phototag.tracking.provenance import has_died
-from phototag.tracking.store import WAIT, hide_password, resolve_sqlite, sqlite_uri
+from phototag.tracking.store import WAIT, hide_password, resolve_sqlite
 
 VARIABLE = "PHOTOTAG_STUDIES"
 HEARTBEAT = 30  # seconds between heartbeats of a trial
@@ -99,7 +99,7 @@ def open_study(plan: Plan) -> optuna.Study:
         InputError: The database cannot be used.
     """
     given = os.environ.get(VARIABLE, "").strip()
-    uri = resolve_sqlite(given, plan.root) if given else sqlite_uri(plan.root / "studies.db")
+    uri = resolve_sqlite(given or "sqlite:///studies.db", plan.root)
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
     try:
         # Processes that create the tables at the same time would fail.

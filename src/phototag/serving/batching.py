@@ -1,8 +1,7 @@
 """Micro-batching: requests of several threads that wait at the same time share one batch."""
 
-import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +10,9 @@ from phototag.serving.tagger import BATCH
 
 
 class MicroBatcher(nn.Module):
-    """A network that runs one batch at a time, for all threads that wait.
+    """A network that runs in a separate thread, one batch at a time.
 
-    A call to an idle network runs at once in the calling thread. Calls made while a batch runs wait
-    for its end. Then one of the waiting threads runs the next batch for all of them.
+    Calls made while a batch runs wait for its end. Then they share the next batch.
 
     Args:
         network: Network that maps uint8 [batch, 3, size, size] to logits [batch, num_labels].
@@ -24,42 +22,31 @@ class MicroBatcher(nn.Module):
         super().__init__()
         self.network = network
         self.pending: deque[tuple[Tensor, Future[Tensor]]] = deque()
-        self.running = False
-        self.change = threading.Condition()
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="network")
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 [batch, 3, size, size] to logits [batch, num_labels]."""
         result: Future[Tensor] = Future()
-        with self.change:
-            self.pending.append((images, result))
-        while not result.done():
-            with self.change:
-                self.change.wait_for(lambda: result.done() or not self.running)
-                if result.done():
-                    break
-                batch = self._take_batch()
-                self.running = True
-            try:
-                self._run(batch)
-            finally:
-                with self.change:
-                    self.running = False
-                    self.change.notify_all()
+        self.pending.append((images, result))
+        self.worker.submit(self._run_pending)
         return result.result()
 
-    def _take_batch(self) -> list[tuple[Tensor, Future[Tensor]]]:
-        batch = [self.pending.popleft()]
-        while self.pending and sum(len(images) for images, _ in batch) < BATCH:
-            batch.append(self.pending.popleft())
-        return batch
-
-    def _run(self, batch: list[tuple[Tensor, Future[Tensor]]]) -> None:
-        try:
-            parts = [images for images, _ in batch]
-            logits = self.network(parts[0] if len(parts) == 1 else torch.cat(parts))
-        except Exception as error:  # raised in the thread of every request
-            for _, result in batch:
-                result.set_exception(error)
+    def _run_pending(self) -> None:
+        """Run one batch of pending calls. The batch of an earlier call may have left none."""
+        parts: list[Tensor] = []
+        results: list[Future[Tensor]] = []
+        while self.pending and sum(map(len, parts)) < BATCH:
+            images, result = self.pending.popleft()
+            parts.append(images)
+            results.append(result)
+        if not parts:
             return
-        for (_, result), part in zip(batch, logits.split([len(p) for p in parts]), strict=True):
-            result.set_result(part)
+        try:
+            with torch.inference_mode():
+                logits = self.network(torch.cat(parts)).split(list(map(len, parts)))
+        except Exception as error:  # raised in the thread of every request
+            for result in results:
+                result.set_exception(error)
+        else:
+            for result, own in zip(results, logits, strict=True):
+                result.set_result(own)

@@ -7,10 +7,8 @@ of a photo in that folder. Output for each photo is `labels` (those at or above 
 """
 
 import base64
-import io
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +17,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
-from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
@@ -57,12 +53,13 @@ MAX_BYTES = 32 * 2**20  # per file
 MAX_REQUEST_BYTES = 64 * 2**20  # all files together
 MAX_ROWS = 256
 ROOT = "PHOTOTAG_ROOT"
+EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF of one pixel
 TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB"
 # One message for all cases, so that it does not reveal which files the server has.
 NO_FILE = "no file of this name that this server may read"
 # With a column of any type, base64, bytes and lists arrive unchanged.
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(AnyType(), "image", required=False)]),
+    inputs=Schema([ColSpec(AnyType(), "image")]),
     outputs=Schema(
         [
             ColSpec(Array(DataType.string), "labels"),
@@ -96,7 +93,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
         """
         photos = read_rows(model_input, self.root)
         tags = tag_photos(self.tagger, photos, MAX_PIXELS)
-        if tags and all(tag.error for tag in tags):
+        if all(tag.error for tag in tags):
             errors = "; ".join(f"row {row}: {tag.error}" for row, tag in enumerate(tags[:5]))
             raise _refuse(f"no row holds a photo that can be read ({errors})")
         return [{"labels": t.labels, "scores": t.scores, "error": t.error} for t in tags]
@@ -122,21 +119,16 @@ def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | Inpu
     """Return the photos of the column `image`; a list in a cell counts as several rows.
 
     Args:
-        rows: Data frame whose cells are bytes (also as a list of numbers), base64 (padded or not,
-            of either alphabet, also as `{"b64": ...}`), data URLs or file URLs.
+        rows: Data frame whose cells are bytes, base64 (padded or not, of either alphabet), data
+            URLs or file URLs. MLflow passes `{"inputs": {"image": [...]}}` as one cell with a list.
         root: Folder whose files may be named, or None.
 
     Raises:
-        MlflowException: The column is missing or empty, or exceeds the limits.
+        MlflowException: The photos exceed the limits.
     """
     # Lists are faster: pandas takes longer for a table of one cell than decoding its photo takes.
-    cells = rows["image"].tolist() if "image" in rows.columns.tolist() else []
-    if all(cell is None or cell is pd.NA or isinstance(cell, float) for cell in cells):
-        raise _refuse(
-            "the column `image` is missing or empty: send photos as base64, data URLs or bytes, or "
-            f"as file:NAME if the owner of the server set {ROOT}"
-        )
-    values = [value for cell in cells for value in _flatten(cell)]
+    cells = [cell if isinstance(cell, list) else [cell] for cell in rows["image"].tolist()]
+    values = [value for cell in cells for value in cell]
     if len(values) > MAX_ROWS:
         raise _refuse(f"{len(values)} photos: send at most {MAX_ROWS} in one request")
     photos = []
@@ -154,30 +146,18 @@ def _refuse(reason: str) -> MlflowException:
     return MlflowException.invalid_parameter_value(reason)
 
 
-def _flatten(cell: Any) -> list[Any]:
-    """Return the photos of a cell: one, or those of a nested list."""
-    if isinstance(cell, np.ndarray) and cell.dtype != np.uint8:
-        cell = cell.tolist()
-    if isinstance(cell, list | tuple) and not (cell and isinstance(cell[0], int)):
-        return [value for item in cell for value in _flatten(item)]
-    return [cell]
-
-
 def _read(value: Any, root: Path | None) -> bytes | InputError:
     """Return the contents of one photo, or the error with which it could not be read."""
+    if isinstance(value, str) and value[:5].lower() == "file:":
+        return _read_file(value[5:], root)
+    if not isinstance(value, str | bytes):
+        return InputError(f"{type(value).__name__} is neither base64 nor bytes")
+    if len(value) > MAX_BYTES * 3 // 2:  # base64 takes 4/3, and line breaks add to it
+        return InputError(TOO_LARGE)
     try:
-        if isinstance(value, Mapping) and set(value) == {"b64"}:
-            value = value["b64"]
-        if isinstance(value, str):
-            if value[:5].lower() == "file:":
-                return _read_file(value[5:], root)
-            data = _decode(value)
-        elif isinstance(value, bytes | bytearray | memoryview | list | tuple | np.ndarray):
-            data = bytes(value)
-        else:
-            return InputError(f"{type(value).__name__} is neither base64 nor bytes")
-    except (ValueError, TypeError) as error:
-        return InputError(str(error))
+        data = _decode(value) if isinstance(value, str) else value
+    except ValueError as error:
+        return InputError(f"not base64: {error}")
     return data if len(data) <= MAX_BYTES else InputError(TOO_LARGE)
 
 
@@ -185,21 +165,15 @@ def _decode(text: str) -> bytes:
     """Decode base64 or a data URL.
 
     Raises:
-        ValueError: The text is neither, or it is too long.
+        ValueError: The text is neither.
     """
-    if len(text) > MAX_BYTES * 3 // 2:  # base64 takes 4/3, and line breaks add to it
-        raise ValueError(TOO_LARGE)
     if text[:5].lower() == "data:":
-        kind, comma, text = text.partition(",")
-        if not comma or not kind.lower().endswith(";base64"):
-            raise ValueError("a data URL that is not base64")
-        text = unquote(text)
+        kind, _, text = text.partition(",")
+        if not kind.lower().endswith(";base64"):
+            raise ValueError("a data URL must end with ;base64 before its comma")
     # Accept white space, the URL-safe alphabet and missing padding.
     text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError as error:
-        raise ValueError(f"not base64: {error}") from None
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _read_file(name: str, root: Path | None) -> bytes | InputError:
@@ -243,7 +217,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
             code_paths=[str(copy_package(Path(folder)))],
             pip_requirements=_pin_requirements(model_file),
             signature=SIGNATURE,
-            input_example=pd.DataFrame({"image": [_example_photo()]}),
+            input_example=pd.DataFrame({"image": [EXAMPLE]}),
             registered_model_name=registered_name,
         )
 
@@ -280,9 +254,3 @@ def _pin_requirements(model_file: Path) -> list[str]:
     if "HEIF" in FORMATS:  # the model may be trained on HEIC photos
         names.append("pillow-heif")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]
-
-
-def _example_photo() -> str:
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(buffer, "JPEG")
-    return base64.b64encode(buffer.getvalue()).decode()

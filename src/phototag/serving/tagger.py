@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.decoding.photos import MAX_PIXELS
-from phototag.decoding.sources import read_file
+from phototag.decoding.photos import MAX_PIXELS, Photo
+from phototag.decoding.sources import read_path
 from phototag.network.runtime import accelerate
 from phototag.network.weights import describe_origin, load_model
 from phototag.serving.pool import decode_photos
@@ -74,10 +73,10 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         point = read_json(thresholds_file)
         thresholds = np.array([float(point["thresholds"][label]) for label in metadata.labels])
         temperature, key = float(point["temperature"]), point.get("content_key")
-    except FileNotFoundError:
-        raise InputError(f"{thresholds_file} is missing: run `dvc repro evaluate`") from None
     except OSError as error:
-        raise InputError(f"{thresholds_file} cannot be read: {error.strerror}") from None
+        raise InputError(
+            f"{thresholds_file} cannot be read ({error.strerror}): run `dvc repro evaluate`"
+        ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{thresholds_file} has no thresholds for the labels of {model_file} "
@@ -99,7 +98,7 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         metadata.size,
         temperature,
         thresholds,
-        _date_origin(model_file, describe_origin(metadata)),
+        describe_origin(metadata),
         metadata.is_synthetic,
         (model_file.absolute(), thresholds_file.absolute()),
     )
@@ -117,21 +116,12 @@ def example_images(tagger: Tagger) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def _date_origin(model_file: Path, origin: str) -> str:
-    """Add the date of the model file, which its contents do not have."""
-    day = datetime.fromtimestamp(model_file.stat().st_mtime, UTC).date()
-    return f"{origin} {model_file.name} was written on {day}." if origin else ""
-
-
 def read_photo(path: str | Path) -> bytes | InputError:
     """Return the contents of a photo's file, or the error with which it could not be read."""
     try:
-        real = Path(path).resolve()
-        return read_file(real.parent, real.name)
+        return read_path(Path(path))
     except InputError as error:
         return error
-    except Exception as error:  # for example a circular link or a NUL in the name
-        return InputError(f"not a valid path: {str(error) or type(error).__name__}")
 
 
 def tag_photos(
@@ -155,7 +145,7 @@ def tag_photos(
 
 def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels: int) -> list[Tags]:
     decoded = decode_photos(photos, tagger.size, max_pixels)
-    readable = [pixels for pixels, _ in decoded if pixels is not None]
+    readable = [photo.pixels for photo in decoded if photo.pixels is not None]
     logits = np.zeros((0, len(tagger.labels)))
     if readable:
         images = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
@@ -163,16 +153,16 @@ def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels:
             logits = tagger.network(images).float().numpy()
     rows = iter(expit(logits / tagger.temperature, dtype=np.float64))
     return [
-        Tags([], {}, error) if pixels is None else _predict(tagger, next(rows), pixels)
-        for pixels, error in decoded
+        Tags([], {}, photo.reason) if photo.pixels is None else _predict(tagger, next(rows), photo)
+        for photo in decoded
     ]
 
 
-def _predict(tagger: Tagger, probabilities: np.ndarray, pixels: np.ndarray) -> Tags:
+def _predict(tagger: Tagger, probabilities: np.ndarray, photo: Photo) -> Tags:
     above = probabilities >= tagger.thresholds
     return Tags(
         labels=[label for label, yes in zip(tagger.labels, above, strict=True) if yes],
         scores=dict(zip(tagger.labels, probabilities.tolist(), strict=True)),
         error=None,
-        pixels=pixels,
+        pixels=photo.pixels,
     )

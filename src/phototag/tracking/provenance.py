@@ -31,11 +31,7 @@ def is_of_this_machine(process: str) -> bool:
 
 
 def has_died(process: str) -> bool:
-    """Return whether a process of this machine has ended.
-
-    Args:
-        process: Name returned by `name_process`. For another machine the result is False.
-    """
+    """Return whether a process named by `name_process` has ended; False for other machines."""
     if not is_of_this_machine(process):
         return False
     _, pid, started = process.split(":")
@@ -49,11 +45,7 @@ def has_died(process: str) -> bool:
 
 
 def read_git_state(folder: Path) -> dict[str, str]:
-    """Return tags with the commit and whether tracked files differ from it.
-
-    Args:
-        folder: Folder in a git repository. Outside of git the result is empty.
-    """
+    """Return tags with the commit and whether tracked files differ from it; empty without git."""
     commit = ask_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -62,15 +54,7 @@ def read_git_state(folder: Path) -> dict[str, str]:
 
 
 def describe_environment() -> str:
-    """Return a text that lists Python, the machine and all installed packages."""
-    import torch  # imported here because it takes seconds, and `register` may not need it
-
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    """Return a text that lists Python, the platform and all installed packages."""
     packages = {f"{package.name}=={package.version}" for package in distributions()}
-    lines = [
-        f"# Python {platform.python_version()} on {platform.platform()}",
-        f"# {psutil.cpu_count(logical=False) or psutil.cpu_count()} CPU cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB; GPUs: {', '.join(gpus) or 'none'}",
-        *sorted(packages, key=str.lower),
-    ]
-    return "\n".join(lines) + "\n"
+    python = f"# Python {platform.python_version()} on {platform.platform()}"
+    return "\n".join([python, *sorted(packages, key=str.lower), ""])

@@ -1,4 +1,4 @@
-"""MLflow runs: how a run is created and named, and how later stages find it.
+"""MLflow runs: how a run is created and named, what it records, and how later stages find it.
 
 Three tags link a run with its training and with DVC:
 
@@ -10,15 +10,17 @@ Three tags link a run with its training and with DVC:
 """
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Param, Run
+from mlflow.entities import Metric, Param, Run
 
 from phototag.base.keys import flatten
-from phototag.metrics.selection import step_number
+from phototag.metrics.selection import best_record, step_number
 from phototag.tracking.provenance import (
     experiment_name,
     has_died,
@@ -26,7 +28,6 @@ from phototag.tracking.provenance import (
     name_process,
     read_git_state,
 )
-from phototag.tracking.records import log_best, log_epoch, log_folder, log_scores
 from phototag.tracking.store import FAILURES, Store, describe_failure
 
 KEY_TAG = "phototag.content_key"
@@ -35,47 +36,54 @@ REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 REBUILT_TAG = "phototag.rebuilt"
+DATA_TAG = "data_fingerprint"
 
 
-def create_run(
-    store: Store, key: str, params: Mapping[str, Any], tags: Mapping[str, str], exp_name: str
-) -> str:
-    """Create a run with status RUNNING and return its id.
+@dataclass(frozen=True)
+class Training:
+    """A training, as its run describes it.
 
-    Args:
-        store: MLflow store.
+    Attributes:
         key: Content key, by which the run is found again.
-        params: Nested params; they are logged flat, with dotted keys.
+        params: Nested params; a run has them flat, with dotted keys.
         tags: Further tags, which override those of this process and of the git checkout.
-        exp_name: Name of the DVC experiment, or an empty string for a plain `dvc repro`.
+        counts: For each split the number of `photos`, the number of positives of each `labels`
+            entry, and, if some labels are unknown, the number of photos with a `known` value. If
+            given, the tag `data_fingerprint` holds a hash of the dataset.
+        exp_name: Name of the DVC experiment, or an empty string for a plain `dvc repro` (default:
+            the current experiment).
     """
+
+    key: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exp_name: str = field(default_factory=experiment_name)
+
+    @property
+    def run_name(self) -> str:
+        """Name of the DVC experiment, or `repro-` and the start of the content key."""
+        return self.exp_name or f"repro-{self.key[:8]}"
+
+
+def create_run(store: Store, training: Training) -> str:
+    """Create a run with status RUNNING and return its id."""
     # A queued experiment runs in a copy, whose commit differs from that of the main checkout.
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
         store.experiment_id,
-        run_name=name_run(key, exp_name),
-        tags={KEY_TAG: key, EXP_TAG: exp_name, **origin, **tags},
+        run_name=training.run_name,
+        tags={KEY_TAG: training.key, EXP_TAG: training.exp_name, **origin, **training.tags},
     )
-    flat = flatten(params, lists=True)
+    params = flatten(training.params, lists=True)
     store.client.log_batch(
-        run.info.run_id, params=[Param(name, str(value)) for name, value in flat.items()]
+        run.info.run_id, params=[Param(name, str(value)) for name, value in params.items()]
     )
     return str(run.info.run_id)
 
 
-def name_run(key: str, exp_name: str) -> str:
-    """Return the name of the DVC experiment, or `repro-` and the start of the content key."""
-    return exp_name or f"repro-{key[:8]}"
-
-
 def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
-    """Return the runs of a content key, newest first.
-
-    Args:
-        store: MLflow store.
-        key: Content key.
-        exp_name: Name of the DVC experiment. Omit to return the runs of all experiments.
-    """
+    """Return the runs of a content key and a DVC experiment (default: all), newest first."""
     query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
     return [run for run in runs if exp_name in (None, run.data.tags.get(EXP_TAG, ""))]
@@ -97,21 +105,17 @@ def find_run(store: Store, key: str, exp_name: str) -> Run | None:
     )
 
 
-def find_run_to_resume(store: Store, key: str, exp_name: str, resumed: bool) -> Run | None:
+def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run | None:
     """Return the run that a training continues, or None if it needs a new run.
 
-    Args:
-        store: MLflow store.
-        key: Content key of the training.
-        exp_name: Name of the DVC experiment.
-        resumed: Whether the training continues from a checkpoint. Then the run may belong to
-            another experiment, because DVC names a restarted experiment anew, and it may be
-            finished, because the process can be killed after its last epoch.
+    If the training continues from a checkpoint, the run may belong to another experiment, because
+    DVC names a restarted experiment anew. It may also be finished, because the process can be
+    killed after its last epoch.
     """
-    own = [run for run in find_runs(store, key, exp_name) if not is_active(run)]
+    own = [run for run in find_runs(store, training.key, training.exp_name) if not is_active(run)]
     if own:
         return own[0] if resumed or own[0].info.status != "FINISHED" else None
-    unfinished = (run for run in find_runs(store, key) if run.info.status != "FINISHED")
+    unfinished = (run for run in find_runs(store, training.key) if run.info.status != "FINISHED")
     return next((run for run in unfinished if resumed and not is_active(run)), None)
 
 
@@ -135,35 +139,53 @@ def logged_epochs(store: Store, run_id: str) -> set[int]:
     return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
 
 
-def find_or_rebuild_run(
-    store: Store,
-    key: str,
-    params: Mapping[str, Any],
-    history: pd.DataFrame,
-    exp_name: str | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> str:
-    """Return the id of the run that trained the model, completed from the training history.
+def log_epoch(store: Store, run_id: str, record: Mapping[Any, float]) -> None:
+    """Log the metrics of one epoch, or of one L2 strength of a linear probe."""
+    numbers = {"epoch", "step", "best_epoch", "best_step"}
+    values = {name: value for name, value in record.items() if name not in numbers}
+    log_metrics(store, run_id, values, step_number(record))
+
+
+def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
+    """Log the metrics of the best epoch, whose weights are saved, as `best_*`."""
+    best = best_record(history)
+    names = ("epoch", "step", "l2", "val_loss", "f1_micro", "f1_macro", "mAP")
+    log_metrics(store, run_id, {f"best_{name}": best[name] for name in names if name in best})
+
+
+def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
+    """Log the scores of an evaluation as `test_*`; MLflow shows the latest evaluation."""
+    log_metrics(store, run_id, {f"test_{name}": value for name, value in scores.items()})
+
+
+def log_metrics(store: Store, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
+    """Log metrics of one step in one request."""
+    now = time.time_ns() // 1_000_000
+    metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+    store.client.log_batch(run_id, metrics=metrics)
+
+
+def log_folder(store: Store, run_id: str, folder: Path) -> None:
+    """Log a folder of reports as artifacts under the folder's name."""
+    store.client.log_artifacts(run_id, str(folder), folder.name)
+
+
+def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame) -> str:
+    """Return the id of the run that trained a model, completed from the training history.
 
     The run is created if the store has none: DVC may have restored the model from its cache, or
     the training ran while the store could not be reached.
 
     Args:
         store: MLflow store.
-        key: Content key of the model.
-        params: Nested params.
+        training: Training of the model.
         history: Training history with one row per epoch, written by `train`.
-        exp_name: Name of the DVC experiment (default: the current one).
-        tags: Further tags of a run that is created.
     """
-    exp_name = experiment_name() if exp_name is None else exp_name
-    run = find_run(store, key, exp_name)
+    run = find_run(store, training.key, training.exp_name)
     if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
         return str(run.info.run_id)
-    if run:
-        run_id = str(run.info.run_id)
-    else:
-        run_id = create_run(store, key, params, {REBUILT_TAG: "true", **(tags or {})}, exp_name)
+    tags = {REBUILT_TAG: "true", **training.tags}
+    run_id = str(run.info.run_id) if run else create_run(store, replace(training, tags=tags))
     known, records = logged_epochs(store, run_id), history.to_dict("records")
     for record in records:
         if step_number(record) not in known:
@@ -175,24 +197,17 @@ def find_or_rebuild_run(
 
 def record_evaluation(
     store: Store,
-    key: str,
-    params: Mapping[str, Any],
+    training: Training,
     history: pd.DataFrame,
     scores: Mapping[str, float],
     reports: Path,
 ) -> None:
-    """Log the evaluation's scores and reports; if the store fails, print a warning.
+    """Log the scores and reports of an evaluation; if the store fails, print a warning.
 
-    Args:
-        store: MLflow store.
-        key: Content key of the model.
-        params: Nested params.
-        history: Training history with one row per epoch, written by `train`.
-        scores: Name and value of each score.
-        reports: Folder of reports.
+    If the run is missing, `find_or_rebuild_run` creates it from the training history.
     """
     try:
-        run_id = find_or_rebuild_run(store, key, params, history)
+        run_id = find_or_rebuild_run(store, training, history)
         log_folder(store, run_id, reports)
         # Scores come last: `phototag sync` takes a run with scores to be complete.
         log_scores(store, run_id, scores)

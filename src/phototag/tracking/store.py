@@ -9,17 +9,14 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from urllib.parse import quote
 
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from phototag.base.errors import InputError
 from phototag.base.files import project_root
@@ -81,34 +78,25 @@ class Store:
     def __init__(self, uri: str, lock: FileLock) -> None:
         self.uri, self.lock = uri, lock
 
-    @property
+    @cached_property
     def client(self) -> MlflowClient:
         """Client of the store."""
-        return self._opened[0]
-
-    @property
-    def experiment_id(self) -> str:
-        """Id of the MLflow experiment `phototag`."""
-        return self._opened[1]
-
-    @cached_property
-    def _opened(self) -> tuple[MlflowClient, str]:
         try:
             with self.lock:
                 return _open(self.uri)
         except Exception as error:  # drivers, migrations and JSON parsers raise their own errors
             raise StoreError(describe_failure(error, self.uri)) from error
 
+    @cached_property
+    def experiment_id(self) -> str:
+        """Id of the MLflow experiment `phototag`."""
+        return str(self.client.get_experiment_by_name(EXPERIMENT).experiment_id)
+
     def __enter__(self) -> "Store":
-        _ = self._opened
+        _ = self.client
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, FAILURES) and not isinstance(error, InputError):
             raise StoreError(describe_failure(error, self.uri)) from error
 
@@ -125,35 +113,18 @@ def store_uri() -> str:
 
 
 def resolve_sqlite(uri: str, root: Path) -> str:
-    """Return a database address in which a relative SQLite path starts at the project's root.
+    """Return an address in which a relative SQLite path starts at the project's root.
 
     A path relative to the working directory could be in the copy of a queued or --temp
-    experiment, which DVC deletes.
-
-    Args:
-        uri: Address of any store or database.
-        root: Root of the project.
+    experiment, which DVC deletes. Other addresses are returned unchanged.
     """
-    try:
-        database = make_url(uri).database if uri.startswith("sqlite") else None
-    except ArgumentError:  # SQLAlchemy reports it when the address is used
+    # `////` starts an absolute path, and `:memory:` and `file:` start no path.
+    if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):
         return uri
-    if not database or database == ":memory:" or database.startswith(("/", "file:")):
-        return uri
-    _, mark, query = uri.partition("?")
-    return sqlite_uri(root / database) + mark + query
+    return uri.replace("///", f"///{root}/", 1)
 
 
-def sqlite_uri(path: Path) -> str:
-    """Return the SQLAlchemy address of a SQLite file; `?` and `%` in its path are escaped."""
-    uri = f"sqlite:///{path}"
-    if make_url(uri).database == str(path):
-        return uri
-    # MLflow creates the parent folders of a plain `sqlite:` address without unescaping it.
-    return f"sqlite+pysqlite:///{quote(str(path))}"
-
-
-def _open(uri: str) -> tuple[MlflowClient, str]:
+def _open(uri: str) -> MlflowClient:
     """Open the store, and create the database and the experiment if they are missing.
 
     The caller holds the lock: processes that migrate one new SQLite file at the same time fail.
@@ -169,7 +140,7 @@ def _open(uri: str) -> tuple[MlflowClient, str]:
     for name, value in tags.items():
         if name not in experiment.tags:  # a user may have changed it
             client.set_experiment_tag(experiment.experiment_id, name, value)
-    return client, experiment.experiment_id
+    return client
 
 
 def _prepare_database(uri: str) -> str:
@@ -193,25 +164,17 @@ def _prepare_database(uri: str) -> str:
 def _move_artifacts(connection: Connection, location: str) -> None:
     """Update the locations of artifacts if the store's folder was renamed or copied.
 
-    MLflow stores absolute locations and has no command to change them. If only the database was
-    copied, the locations stay: the artifacts are still in the former folder.
+    MLflow stores absolute locations and has no command to change them.
     """
     query = text("SELECT artifact_location FROM experiments WHERE name = :name")
     former = connection.execute(query, {"name": EXPERIMENT}).scalar() or ""
     if former == location or not former.endswith(f"/{ARTIFACTS}"):
         return
-    if _has_folder(former) and not _has_folder(location):
-        return
     for table, column in LOCATIONS:
-        moved = f"rtrim(replace({column} || '/', :former || '/', :location || '/'), '/')"
         connection.execute(
-            text(f"UPDATE {table} SET {column} = {moved}"),
+            text(f"UPDATE {table} SET {column} = replace({column}, :former, :location)"),
             {"former": former, "location": location},
         )
-
-
-def _has_folder(location: str) -> bool:
-    return Path(local_file_uri_to_path(location)).exists()
 
 
 def hide_password(uri: str) -> str:
@@ -221,12 +184,7 @@ def hide_password(uri: str) -> str:
 
 
 def describe_failure(error: BaseException, uri: str) -> str:
-    """Describe in one sentence why the store failed.
-
-    Args:
-        error: Exception raised by MLflow, by a database driver or by a connection.
-        uri: Address of the store.
-    """
+    """Describe in one sentence why the store failed, without passwords."""
     if isinstance(error, InputError):
         return str(error)
     # The innermost OSError has the shortest reason, such as "Connection refused".
@@ -239,16 +197,3 @@ def describe_failure(error: BaseException, uri: str) -> str:
         f"MLflow at {hide_password(uri)} failed ({reason[:300]}): check MLFLOW_TRACKING_URI and "
         "that its server or database can be used"
     )
-
-
-def training_view(base: str, experiment_id: str) -> str:
-    """Return the address of the table of runs with loss, F1 and lr as columns.
-
-    Without this address MLflow 3 opens an experiment in its GenAI view, which has no such table.
-
-    Args:
-        base: Address of the MLflow server.
-        experiment_id: Id of the MLflow experiment.
-    """
-    options = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
-    return f"{base}/#/experiments/{experiment_id}/runs?{options}"

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.artifacts import download_artifacts
 
-from phototag.tracking.records import log_folder
-from phototag.tracking.runs import EXP_TAG, create_run, find_runs
+from phototag.tracking.runs import EXP_TAG, Training, create_run, find_runs, log_folder, log_metrics
 from phototag.tracking.store import Store
 
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's pages nest runs by this tag
@@ -17,18 +15,12 @@ ARRAYS = "val.npz"
 
 
 def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
-    """Return the id of a study's parent run, which is created if it is missing.
-
-    Args:
-        store: MLflow store.
-        name: Unique name of the study.
-        params: Nested params of the search.
-    """
+    """Return the id of a study's parent run, which is created if it is missing."""
     runs = find_runs(store, name)
     if runs:
         store.client.update_run(runs[-1].info.run_id, "RUNNING")
         return str(runs[-1].info.run_id)
-    return create_run(store, name, params, {}, name)
+    return create_run(store, Training(name, params, exp_name=name))
 
 
 def close_parent(
@@ -36,20 +28,14 @@ def close_parent(
 ) -> None:
     """Log a study's metrics and reports, and end its parent run.
 
-    Args:
-        store: MLflow store.
-        run_id: Id of the parent run.
-        metrics: Name and value of each metric.
-        folder: Folder of reports.
-        others: DVC experiments of the study that are not trials; their runs become child runs.
+    The runs of `others`, DVC experiments of the study that are not trials, become child runs.
     """
     for name in others:
         query = f"tags.`{EXP_TAG}` = '{name}'"
         for run in store.client.search_runs([store.experiment_id], query):
             store.client.set_tag(run.info.run_id, PARENT_TAG, run_id)
     log_folder(store, run_id, folder)
-    for name, value in metrics.items():
-        store.client.log_metric(run_id, name, value)
+    log_metrics(store, run_id, metrics)
     store.client.set_terminated(run_id, "FINISHED")
 
 
@@ -64,8 +50,6 @@ def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
 def read_arrays(store: Store, run_id: str) -> dict[str, np.ndarray]:
     """Return the arrays logged by `log_arrays`, by name."""
     with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(
-            run_id=run_id, artifact_path=ARRAYS, dst_path=folder, tracking_uri=store.uri
-        )
+        path = store.client.download_artifacts(run_id, ARRAYS, folder)
         with np.load(path) as arrays:
             return dict(arrays)

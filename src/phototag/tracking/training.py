@@ -1,30 +1,35 @@
 """The run of a training: started or resumed, logged epoch by epoch, and ended."""
 
+import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from phototag.metrics.selection import step_number
-from phototag.tracking.provenance import describe_environment, experiment_name, name_process
-from phototag.tracking.records import DataInput, log_best, log_data, log_epoch
+from phototag.tracking.provenance import describe_environment, name_process
 from phototag.tracking.runs import (
+    DATA_TAG,
     ERROR_TAG,
     EXP_TAG,
     PROCESS_TAG,
+    Training,
     close_dead_runs,
     create_run,
     find_run_to_resume,
+    log_best,
+    log_epoch,
     logged_epochs,
-    name_run,
 )
 from phototag.tracking.store import FAILURES, Store, describe_failure
 
+MANIFEST = "data/manifest.csv"
 RETRY = 60  # seconds after a failed call until the store is called again
 
 
@@ -33,13 +38,7 @@ class Stopped(Exception):  # noqa: N818 (stopping early is no error)
 
 
 def record_training(
-    store: Store,
-    key: str,
-    params: Mapping[str, Any],
-    epochs: Iterable[Mapping[str, Any]],
-    data: DataInput,
-    resumed: bool = False,
-    tags: Mapping[str, str] | None = None,
+    store: Store, training: Training, epochs: Iterable[Mapping[str, Any]], resumed: bool = False
 ) -> list[dict[str, Any]]:
     """Run a training to its end, log each epoch to MLflow, and return all records.
 
@@ -48,21 +47,13 @@ def record_training(
 
     Args:
         store: MLflow store.
-        key: Content key of the training.
-        params: Nested params.
+        training: Training that the run describes.
         epochs: Iterator that trains an epoch and yields its record.
-        data: Dataset of the training.
         resumed: Whether the training continues from a checkpoint.
-        tags: Further tags of the run.
     """
     history: list[dict[str, Any]] = []
-    tags = {"data_fingerprint": data.fingerprint} | dict(tags or {})
-    with ExitStack() as stack, ThreadPoolExecutor(1) as worker:
-
-        def open_run() -> str:
-            return stack.enter_context(training_run(store, key, params, tags, resumed))
-
-        recorder = _Recorder(store, data, worker, open_run)
+    with ExitStack() as stack:
+        recorder = _Recorder(store, training, resumed, stack)
         recorder.send(history)
         for record in epochs:
             history.append(dict(record))
@@ -72,20 +63,14 @@ def record_training(
 
 
 class _Recorder:
-    """Logger of a training's epochs that keeps what the store could not take.
+    """Logger of a training's epochs that keeps what the store could not take."""
 
-    Args:
-        store: MLflow store.
-        data: Dataset of the training.
-        worker: Thread that calls the store. A signal interrupts only the main thread, so no call
-            is interrupted while it holds a lock of the database connections.
-        open_run: Function that starts the run and returns its id.
-    """
-
-    def __init__(
-        self, store: Store, data: DataInput, worker: ThreadPoolExecutor, open_run: Callable[[], str]
-    ) -> None:
-        self.store, self.data, self.worker, self.open_run = store, data, worker, open_run
+    def __init__(self, store: Store, training: Training, resumed: bool, stack: ExitStack) -> None:
+        self.store, self.training = store, training
+        self.open_run = lambda: stack.enter_context(training_run(store, training, resumed))
+        # A signal interrupts only the main thread. No call of this thread is interrupted while it
+        # holds a lock of the database connections.
+        self.worker = stack.enter_context(ThreadPoolExecutor(1))
         self.run_id = ""
         self.sent: set[int] | None = None  # logged epochs; None before the dataset is logged
         self.warned = False
@@ -110,7 +95,7 @@ class _Recorder:
 
     def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
         if self.sent is None:
-            log_data(self.store, self.run_id, self.data)
+            _log_dataset(self.store, self.run_id, self.training)
             self.store.client.log_text(self.run_id, describe_environment(), "environment.txt")
             self.sent = logged_epochs(self.store, self.run_id)
         for record in history:
@@ -121,34 +106,31 @@ class _Recorder:
             log_best(self.store, self.run_id, history)
 
 
+def _log_dataset(store: Store, run_id: str, training: Training) -> None:
+    """Log the dataset as inputs of the run, one for each split."""
+    source = json.dumps({"uri": MANIFEST})
+    for split, counts in training.counts.items():
+        dataset = Dataset(
+            MANIFEST, training.tags[DATA_TAG], "local", source, profile=json.dumps(counts)
+        )
+        tag = InputTag("mlflow.data.context", split)
+        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+
+
 @contextmanager
-def training_run(
-    store: Store,
-    key: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, str],
-    resumed: bool = False,
-) -> Iterator[str]:
+def training_run(store: Store, training: Training, resumed: bool = False) -> Iterator[str]:
     """Start a run or resume that of a killed training, and yield its id.
 
     Resuming renames the run to the current DVC experiment. MLflow logs system metrics while the
     block runs. The run ends as FINISHED, as KILLED (after a signal or `Stopped`) or as FAILED.
-
-    Args:
-        store: MLflow store.
-        key: Content key of the training.
-        params: Nested params.
-        tags: Further tags of the run.
-        resumed: Whether the training continues from a checkpoint.
     """
     close_dead_runs(store)
-    exp_name = experiment_name()
-    run = find_run_to_resume(store, key, exp_name, resumed)
-    run_id = run.info.run_id if run else create_run(store, key, params, tags, exp_name)
+    run = find_run_to_resume(store, training, resumed)
+    run_id = run.info.run_id if run else create_run(store, training)
     mlflow.start_run(
         run_id=run_id,
-        run_name=name_run(key, exp_name),
-        tags={EXP_TAG: exp_name, PROCESS_TAG: name_process()},
+        run_name=training.run_name,
+        tags={EXP_TAG: training.exp_name, PROCESS_TAG: name_process()},
         log_system_metrics=True,
     )
     # By default SIGTERM ends the process at once and leaves the run as RUNNING.
