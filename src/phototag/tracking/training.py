@@ -66,8 +66,7 @@ class _Recorder:
     """Logger of a training's epochs that keeps what the store could not take."""
 
     def __init__(self, store: Store, training: Training, resumed: bool, stack: ExitStack) -> None:
-        self.store, self.training = store, training
-        self.open_run = lambda: stack.enter_context(training_run(store, training, resumed))
+        self.store, self.training, self.resumed, self.stack = store, training, resumed, stack
         # A signal interrupts only the main thread. No call of this thread is interrupted while it
         # holds a lock of the database connections.
         self.worker = stack.enter_context(ThreadPoolExecutor(1))
@@ -81,7 +80,9 @@ class _Recorder:
         if time.monotonic() < self.next_try and not last:
             return
         try:
-            self.run_id = self.run_id or self.open_run()
+            if not self.run_id:
+                run = training_run(self.store, self.training, self.resumed)
+                self.run_id = self.stack.enter_context(run)
             self.worker.submit(self._send, history, last).result()
         except FAILURES as error:
             self.next_try = time.monotonic() + RETRY
