@@ -154,20 +154,14 @@ def test_champion_of_another_photo_size_stays(register: Registered) -> None:
     assert "phototag promote 2" in decision["reason"]
 
 
-@pytest.mark.parametrize(
-    ("lost", "reason"),
-    [("models", "its files cannot be downloaded"), ("model.safetensors", "is missing")],
-)
-def test_champion_with_deleted_files_stays(
-    register: Registered, tmp_path: Path, lost: str, reason: str
-) -> None:
+@pytest.mark.parametrize("lost", ["models", "model.safetensors"])
+def test_champion_with_deleted_files_stays(register: Registered, tmp_path: Path, lost: str) -> None:
     register(known=1)
     for path in list((tmp_path / "mlartifacts").rglob(lost)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     decision = register(known=3)
     assert (decision["version"], decision["champion"]) == (2, False)
-    assert "cannot be compared: " in decision["reason"]
-    assert reason in decision["reason"]
+    assert "cannot be compared: its files are missing" in decision["reason"]
     assert "phototag promote 2" in decision["reason"]
 
 

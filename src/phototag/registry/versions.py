@@ -173,14 +173,17 @@ def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
     """Download a version's model file and thresholds file into a folder.
 
     Raises:
-        InputError: The files cannot be downloaded.
+        InputError: The files are missing or cannot be downloaded.
     """
     uri = f"models:/{MODEL_NAME}/{version.version}"
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         raise InputError(f"its files cannot be downloaded ({type(error).__name__})") from None
-    return found / "artifacts/model.safetensors", found / "artifacts/thresholds.json"
+    files = found / "artifacts/model.safetensors", found / "artifacts/thresholds.json"
+    if not all(file.is_file() for file in files):
+        raise InputError("its files are missing")
+    return files
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
