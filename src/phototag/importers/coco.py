@@ -52,7 +52,7 @@ def read(source: Source) -> SourceDataset:
         InputError: The structure is wrong, an id is unknown or used twice, or a photo is missing.
     """
     instances = source.parse_json(TypeAdapter(_Instances))
-    images, categories, annotations = instances.images, instances.categories, instances.annotations
+    images, categories = instances.images, instances.categories
     rows = _index_ids(images, f"{source.path}: images")
     place = f"{source.path}: categories"
     positions = _index_ids(categories, place)
@@ -60,7 +60,7 @@ def read(source: Source) -> SourceDataset:
         check_label(category.name, f"{place}[{index}]") for index, category in enumerate(categories)
     ]
     carried: list[set[str]] = [set() for _ in images]
-    for index, annotation in enumerate(annotations):
+    for index, annotation in enumerate(instances.annotations):
         try:
             row, position = rows[annotation.image_id], positions[annotation.category_id]
         except KeyError as error:
@@ -79,7 +79,7 @@ def read(source: Source) -> SourceDataset:
         name = find_photo(folder, [image.file_name], location, seen, folder)
         photos.append(SourcePhoto(name, folder, frozenset(carried[row]), id=str(image.id)))
     description = (
-        f"COCO instances: {len(images)} images, {len(annotations)} annotations, "
+        f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
         f"{len(categories)} categories"
     )
     return SourceDataset.collect(source.path, description, photos, offered=names)

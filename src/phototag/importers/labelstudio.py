@@ -15,7 +15,7 @@ from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.photo_files import choose_images_folder, find_photo
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # the prefix that Label Studio adds to an uploaded file
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # name of an uploaded file
 
 
 @dataclass(slots=True)

@@ -76,7 +76,8 @@ def choose_images_folder(source: Path, names: Sequence[str], images: Path | None
     if images is not None:
         return images
     parts = ("", "images", "data", source.stem.removeprefix("instances_"))
-    for folder in [base / part for base in (source.parent, source.parent.parent) for part in parts]:
+    bases = (source.parent, source.parent.parent)
+    for folder in [base / part for base in bases for part in parts]:
         if any(os.path.isfile(resolve_name(folder, name)) for name in names):  # noqa: PTH113
             return folder
     photo = names[0] if names else "no photo"

@@ -31,7 +31,7 @@ class Evidence:
         photos: Pixels, targets, labels, files and hashes.
         duplicate_groups: Duplicate group of each photo, [num_photos]; "" for none.
         probabilities: Scores in 0..1, [num_photos, num_labels].
-        unseen: Whether the network of the scores was not trained on the photo, bool [num_photos].
+        unseen: Whether the network was not trained on the photo, bool [num_photos].
         features: Inputs of the output layer, scaled to length 1, float32 [num_photos, width].
         thresholds: Lowest score at which a label is predicted, [num_labels].
         network: Network from pixels to logits.

@@ -1,7 +1,7 @@
 """The Streamlit page of `phototag review`: one photo, one question, one key per answer."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _draw_question(session: ReviewSession, question: Question) -> None:
     st.caption(f"Label: {given}. Score of the model: {score:.2f}.{answered} File: {file}")
 
 
-def _draw_buttons(position: int | None, actions: dict[str, Callable[[], None] | None]) -> None:
+def _draw_buttons(position: int | None, actions: Mapping[str, Callable[[], None] | None]) -> None:
     """Draw buttons side by side; one without an action is disabled."""
     with st.container(horizontal=True, gap="small"):
         for name, action in actions.items():
