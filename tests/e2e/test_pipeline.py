@@ -114,9 +114,9 @@ def test_another_photo_size_repacks_the_photos(results: Project, tmp_path: Path)
     params, images = project.folder / "params.yaml", project.folder / "data/images.npy"
     start = params.read_text()
     packed = images.read_bytes()
-    params.write_text(start.replace(f"size: {np.load(images).shape[1]}", "size: 48"))
+    params.write_text(start.replace(f"size: {np.load(images).shape[1]}", "size: 96"))
     assert "Running stage 'resize'" in project("dvc", "repro", "resize")
-    assert np.load(images).shape[1:] == (48, 48, 3)
+    assert np.load(images).shape[1:] == (96, 96, 3)
     params.write_text(start)
     project("dvc", "repro", "resize")  # restored from the cache
     assert images.read_bytes() == packed
