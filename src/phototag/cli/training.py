@@ -100,7 +100,7 @@ def recipe(
     known = recipes.read_recipes(root / recipes.FILE)
     if name is None:
         for each, known_recipe in known.recipes.items():
-            typer.echo(f"{each:<12}  {known_recipe.description}")
+            typer.echo(f"{each:<15}  {known_recipe.description}")
         return
     change = recipes.update_params(root / "params.yaml", recipes.recipe_params(known, name))
     typer.echo(change.rstrip() or f"params.yaml has the values of {name} already")
