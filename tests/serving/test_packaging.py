@@ -83,15 +83,6 @@ def test_version_is_served_by_onnx_runtime_with_the_same_scores(
     assert not {"onnx", "timm"} & names
 
 
-def test_copy_has_the_shipped_packages_only(tmp_path: Path) -> None:
-    package = copy_package(tmp_path)
-    copied = {file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()}
-    assert copied == set(packaged_files())
-    packages = {name.partition("/")[0] for name in copied}
-    assert packages == {"__init__.py", "base", "decoding", "network", "serving"}
-    assert {"network/weights.py", "decoding/photos.py", "serving/tagger.py"} < copied
-
-
 def test_digest_covers_weights_thresholds_code_and_requirements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,27 +32,19 @@ from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, RO
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import connect
-from tests.decoding.corpus import png, tile_tiff
+from tests.decoding.corpus import encode, png, tile_tiff
 from tests.models import LABELS, make_model
 from tests.servers import free_port, run_server
-
-
-def encode(image: Image.Image, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
 
 
 def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-BLUE = encode(Image.new("RGB", (40, 30), (220, 0, 0)))
+BLUE = encode(Image.new("RGB", (40, 30), (220, 0, 0)), "PNG")
 # The bytes after the PNG are ignored by decoders; they give base64 with "+", "/" and "=".
 BLUE += bytes(-len(BLUE) % 3) + b"\xfb\xef\xbe\0"
-NOISE = encode(
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)), "JPEG"
-)
+NOISE = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)))
 
 
 def bomb(side: int) -> bytes:
@@ -137,7 +129,7 @@ def test_photo_is_read_in_every_encoding(
     assert list(blue["scores"]) == LABELS
 
 
-RED = encode(Image.new("RGB", (30, 30), (0, 0, 220)))
+RED = encode(Image.new("RGB", (30, 30), (0, 0, 220)), "PNG")
 BODIES: dict[str, Callable[[list[str]], Any]] = {
     "split": lambda p: {"dataframe_split": {"columns": ["image"], "data": [[x] for x in p]}},
     "records": lambda p: {"dataframe_records": [{"image": x} for x in p]},
@@ -325,7 +317,7 @@ def test_16_hostile_clients_use_at_most_600_mib(
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address of a served champion, and the folder of its model file."""
-    folder = tmp_path_factory.mktemp("served")
+    folder, port = tmp_path_factory.mktemp("served"), free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("MLFLOW_TRACKING_URI", "")
@@ -334,14 +326,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         tags = {"model_digest": "d", "test_fingerprint": "f"}
         version = versions.register_model(store, run_id, make_model(folder / "model"), tags, "")
         versions.promote(store, version, "")
-        yield from serve(folder, f"sqlite:///{folder}/mlflow.db")
-
-
-def serve(folder: Path, uri: str) -> Iterator[tuple[str, Path]]:
-    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/phototag@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     # The folder has no phototag package, so the model must ship its code.
     with run_server(command, f"http://127.0.0.1:{port}/ping", folder, environment):

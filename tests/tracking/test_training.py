@@ -35,10 +35,13 @@ HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.3, 0.2], "lr": [1e-3, 1e
 def test_training_run_has_params_metrics_commit_dataset_and_environment(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t"]
+    copy = tmp_path / "copy"  # a queued experiment runs in a copy, which has its own commit
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t"]
     for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
     epochs = [
         {"epoch": 1, "val_loss": 0.3, "mAP": 0.5, "best_epoch": 1},
@@ -65,8 +68,7 @@ def test_training_run_has_params_metrics_commit_dataset_and_environment(
     best = {name: run.data.metrics[f"best_{name}"] for name in ("epoch", "val_loss", "mAP")}
     assert best == {"epoch": 2, "val_loss": 0.4, "mAP": 0.6}
     assert "system/cpu_utilization_percentage" in run.data.metrics
-    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
-    assert run.data.tags["phototag.git_dirty"] in ("true", "false")
+    assert run.data.tags["mlflow.source.git.commit"] == commit
     assert run.data.tags["data_fingerprint"] == "f" * 16
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.digest == "f" * 16
@@ -132,6 +134,33 @@ def test_resumed_experiment_renames_its_run(store: Store, monkeypatch: pytest.Mo
     assert (run.info.run_name, run.info.status) == ("calm-cat", "FINISHED")
     assert find_run(store, "key", "calm-cat").info.run_id == run_id  # type: ignore[union-attr]
     assert find_run(store, "key", "killed-ant") is None
+
+
+def test_run_of_this_machine_is_preferred(store: Store) -> None:
+    own = find_or_rebuild_run(store, Training("key"), HISTORY)
+    other = create_run(store, Training("key", tags={"phototag.process": "other-machine:1:1"}))
+    store.client.set_terminated(other)
+    assert find_or_rebuild_run(store, Training("key"), HISTORY) == own
+
+
+def test_run_is_rebuilt_once_per_experiment(store: Store) -> None:
+    first = find_or_rebuild_run(store, Training("key"), HISTORY)
+    assert find_or_rebuild_run(store, Training("key"), HISTORY) == first
+    named = find_or_rebuild_run(store, Training("key", exp_name="bold-ant"), HISTORY)
+    assert named != first
+    run = store.client.get_run(named)
+    assert run.info.run_name == "bold-ant"
+    assert run.data.metrics["val_loss"] == 0.2
+    history = store.client.get_metric_history(named, "val_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.3), (2, 0.2)]
+
+
+def test_later_scores_replace_earlier_ones(store: Store) -> None:
+    run_id = create_run(store, Training("key"))
+    for value in (0.3, 0.1):
+        time.sleep(0.002)  # MLflow compares timestamps in milliseconds
+        log_scores(store, run_id, {"loss": value})
+        assert store.client.get_run(run_id).data.metrics["test_loss"] == value
 
 
 OTHERS = ["other-machine:1:1", "", "live"]

@@ -1,10 +1,6 @@
-"""MLflow's pages in Chromium, for the store of a real pipeline with two experiments.
-
-If PHOTOTAG_SCREENSHOTS names a folder, screenshots are saved there.
-"""
+"""MLflow's pages in Chromium, for the store of a real pipeline with two experiments."""
 
 import json
-import os
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,15 +48,6 @@ def page(browser: Browser) -> Iterator[Page]:
     opened.close()
 
 
-def keep(page: Page, name: str) -> None:
-    if folder := os.environ.get("PHOTOTAG_SCREENSHOTS"):
-        assistant = page.get_by_role("button", name="Close", exact=True)
-        if assistant.count():
-            assistant.first.click()
-        page.wait_for_timeout(2000)  # until the charts have finished their animation
-        page.screenshot(path=Path(folder, f"{name}.png"))
-
-
 def test_table_of_runs_shows_lr_loss_and_f1(served: Served, page: Page) -> None:
     page.goto(served.view)
     for name in served.runs:
@@ -69,7 +56,6 @@ def test_table_of_runs_shows_lr_loss_and_f1(served: Served, page: Page) -> None:
     for column in ("best_val_loss", "test_f1_micro", "test_f1_macro", "lr"):
         expect(page.get_by_text(column, exact=True).first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("1e-05", exact=True).first).to_be_visible()
-    keep(page, "runs")
 
 
 def test_run_page_shows_curves(served: Served, page: Page) -> None:
@@ -78,7 +64,6 @@ def test_run_page_shows_curves(served: Served, page: Page) -> None:
     for metric in ("val_loss", "f1_micro"):
         page.get_by_placeholder("Search metric charts").fill(f"^{metric}$")
         expect(page.get_by_text(f"slow-lr ({metric})").first).to_be_visible(timeout=PATIENCE)
-    keep(page, "run")
 
 
 def test_comparison_page_shows_both_experiments(served: Served, page: Page) -> None:
@@ -91,7 +76,6 @@ def test_comparison_page_shows_both_experiments(served: Served, page: Page) -> N
     expect(page.get_by_text("evaluate.prior_strength", exact=True).first).to_be_visible(
         timeout=PATIENCE
     )
-    keep(page, "compare")
 
 
 def test_model_page_shows_aliases(served: Served, page: Page) -> None:
@@ -99,4 +83,3 @@ def test_model_page_shows_aliases(served: Served, page: Page) -> None:
     for alias in ("champion", "challenger"):
         expect(page.get_by_text(alias).first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(f"Version {served.newest}", exact=True)).to_be_visible()
-    keep(page, "model")
