@@ -31,9 +31,13 @@ from phototag.base.keys import apply_overrides, flatten
 from phototag.metrics.selection import best_record
 from phototag.pages.figures import figure_style, new_figure, save_figure
 from phototag.schema.params import Params
-from phototag.search.space import find_conflict, suggest_settings
 from phototag.search.storage import PRUNERS, build_sampler
-from phototag.search.studies import Study, find_study, read_search
+from phototag.search.studies import (
+    Study,
+    find_conflict,
+    read_search,
+    suggest_settings,
+)
 from phototag.tracking.training import Stopped
 from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.records import Record
@@ -148,7 +152,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     name, budget = sys.argv[1], float(sys.argv[2])
-    shipped = find_study(read_search(), name)
+    shipped = read_search().studies[name]
     overrides = dict(flatten(read_experiments().variants[shipped.recipe or "report"]))
     base = apply_overrides(
         yaml.safe_load(Path("params.yaml").read_text()), overrides | flatten(shipped.settings)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
-from phototag.search.optimism import Optimism, Predictions, estimate_optimism, score
+from phototag.search.optimism import Predictions, estimate_optimism, score
 
 PHOTOS, LABELS = 120, 4
 
@@ -17,11 +17,9 @@ def predict(skill: float, noise: int, photos: int = PHOTOS) -> Predictions:
     return Predictions(logits, targets, np.arange(photos).astype(str))
 
 
-def estimate(trials: Sequence[Predictions], objective: str = "val_loss") -> Optimism:
+def estimate(trials: Sequence[Predictions], objective: str = "val_loss") -> float:
     found = estimate_optimism([[trial] for trial in trials], objective, 0)  # type: ignore[arg-type]
-    assert found
-    assert found.trials == len(trials)
-    assert abs(found.difference) == pytest.approx(abs(found.chosen - found.unseen))
+    assert found is not None
     return found
 
 
@@ -42,7 +40,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
 
 def test_optimism_grows_with_the_number_of_equal_trials() -> None:
     equals = [predict(0.5, number) for number in range(40)]
-    few, many = estimate(equals[:3]).difference, estimate(equals).difference
+    few, many = estimate(equals[:3]), estimate(equals)
     assert many > few
     # The winner's score on val, corrected by the optimism, is closer to its score on new photos.
     large = [predict(0.5, number, 20_000) for number in range(3)]
@@ -54,8 +52,7 @@ def test_optimism_grows_with_the_number_of_equal_trials() -> None:
 @pytest.mark.parametrize("objective", ["val_loss", "mAP", "f1_macro"])
 def test_optimism_is_small_if_one_trial_is_much_better(objective: str) -> None:
     equals = [predict(0.5, number) for number in range(10)]
-    better = estimate([*equals, predict(3, 99)], objective).difference
-    assert better < estimate(equals, objective).difference
+    assert estimate([*equals, predict(3, 99)], objective) < estimate(equals, objective)
 
 
 def test_too_few_trials_or_groups_give_no_estimate() -> None:

@@ -154,8 +154,8 @@ def tune(
 ) -> None:
     """Search hyperparameters with Optuna.
 
-    Each trial is a DVC experiment and an MLflow run. The same command resumes a study that was
-    stopped.
+    Each complete trial is a DVC experiment and an MLflow run. The same command resumes a study that
+    was stopped.
     """
     from phototag.search import studies, tuning
 

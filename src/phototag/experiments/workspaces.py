@@ -18,13 +18,6 @@ from phototag.experiments.dvc_tools import run_dvc
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not look for stages here
 SYNTHETIC = Path("data/sample")  # written by the sample stage
 UPSTREAM_STAGES = ("normalize-stats", "embed")  # with their dependencies: all stages before train
-# Tracked results of another training. dvc.lock keeps their hashes, because `dvc exp apply` needs
-# all outputs of all stages; DVC shows these stages as changed.
-OLD_RESULTS = (
-    "reports/train/history.csv",
-    "reports/train/training.json",
-    "reports/evaluate/metrics.json",
-)
 
 
 def make_workspace(root: Path, name: str) -> Path:
@@ -61,7 +54,9 @@ def make_workspace(root: Path, name: str) -> Path:
     run_dvc(place, "cache", "dir", "--local", str(cache))
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *UPSTREAM_STAGES)
     _check_photos(place)
-    clear_results(place)
+    # These scores belong to another training. dvc.lock keeps their hash, because `dvc exp apply`
+    # needs all outputs of all stages.
+    (place / "reports/evaluate/metrics.json").unlink(missing_ok=True)
     return place
 
 
@@ -81,18 +76,6 @@ def _check_photos(place: Path) -> None:
         )
 
 
-def remove_workspaces(root: Path, prefix: str) -> None:
-    """Remove the workspaces whose names start with a prefix."""
-    for folder in (root / FOLDER).glob(f"{prefix}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def clear_results(place: Path) -> None:
-    """Remove the tracked results of the commit or of the previous experiment."""
-    for path in OLD_RESULTS:
-        (place / path).unlink(missing_ok=True)
-
-
 def run_upstream(place: Path) -> None:
     """Run the stages before the training in a workspace, or restore them from DVC's cache.
 
@@ -102,8 +85,8 @@ def run_upstream(place: Path) -> None:
     run_dvc(place, "repro", *UPSTREAM_STAGES)
 
 
-def save_experiment(place: Path, name: str, finished: bool) -> None:
-    """Save the state of a workspace as a DVC experiment of the project.
+def save_experiment(place: Path, name: str) -> None:
+    """Save a training in a workspace as a DVC experiment of the project, with its model.
 
     The experiment is a commit on top of the workspace's commit, under a git reference in DVC's
     format. An older experiment of the same name is replaced.
@@ -111,11 +94,9 @@ def save_experiment(place: Path, name: str, finished: bool) -> None:
     Args:
         place: Workspace returned by `make_workspace`.
         name: Name of the experiment.
-        finished: Whether the training ended; its model is then added to DVC's cache.
     """
-    if finished:
-        with Repo(str(place)) as repo:
-            repo.commit("train", force=True)
+    with Repo(str(place)) as repo:
+        repo.commit("train", force=True)
     commit = run_git(place, "rev-parse", "HEAD")
     run_git(place, "add", "--all", ".")
     tree = run_git(place, "write-tree")

@@ -24,7 +24,7 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     """
     weights = np.ones((1, len(targets)))
     precision, _ = average_precision_and_auroc(targets, scores, weights)
-    return float(np.nan_to_num(_mean_over_labels(precision)[0]))
+    return float(np.nan_to_num(mean_over_labels(precision)[0]))
 
 
 def ranking_scores(
@@ -47,9 +47,9 @@ def ranking_scores(
     photos = np.repeat(np.arange(len(targets), dtype=np.int32), targets.shape[1])
     pooled = _rank(targets.ravel(), scores.ravel(), np.ascontiguousarray(weights.T), photos)
     return {
-        "mAP_macro": _mean_over_labels(precision),
+        "mAP_macro": mean_over_labels(precision),
         "mAP_micro": pooled[0],
-        "AUROC_macro": _mean_over_labels(area),
+        "AUROC_macro": mean_over_labels(area),
         "AUROC_micro": pooled[1],
     }
 
@@ -147,7 +147,7 @@ def _cumulative_sum(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
 
 
-def _mean_over_labels(values: np.ndarray) -> np.ndarray:
+def mean_over_labels(values: np.ndarray) -> np.ndarray:
     """Compute the mean over the labels that have a value, [resamples]."""
     finite = np.isfinite(values)
     return ratio_or_nan(np.where(finite, values, 0).sum(axis=1), finite.sum(axis=1))

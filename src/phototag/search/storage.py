@@ -25,6 +25,7 @@ from phototag.tracking.provenance import has_died
 from phototag.tracking.store import WAIT, hide_password, resolve_sqlite
 
 VARIABLE = "PHOTOTAG_STUDIES"
+DEFAULT = "sqlite:///studies.db"  # in the project's root
 HEARTBEAT = 30  # seconds between heartbeats of a trial
 GRACE_PERIOD = 300  # seconds without a heartbeat, after which a trial counts as killed
 MAX_RETRIES = 2  # a trial whose process is killed more often has failed
@@ -32,11 +33,9 @@ MAX_RETRIES = 2  # a trial whose process is killed more often has failed
 SETTINGS = "settings"  # dotted key of params.yaml -> value
 PROCESS = "process"  # name of the process that trains it
 SKIPPED = "skipped"  # reason why it was not trained
-DUPLICATE = "duplicate_trial"  # number of the trial with the same settings
 ERROR = "error"  # message of the exception that ended it
 RESULT = "result"  # followed by a seed: score and MLflow run of that training
-# User attribute of a study: values of params.yaml from which trials start.
-BASE = "base"
+START = "start"  # attribute of a study: searched key -> value before the first trial
 # Groups of params.yaml that change no trial's value; `seeds` replaces the seed.
 UNRELATED = ("seed", "embed", "evaluate", "registry")
 PRUNERS = {
@@ -71,8 +70,7 @@ def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
     """Return a study's name followed by a hash of what makes its trials comparable.
 
     The hash covers the search space, objective, seeds, sampler, pruner and all values of
-    params.yaml that are not searched. It covers neither the budget nor the start values of
-    searched keys.
+    params.yaml that are not searched.
     """
     fixed = {
         key: value
@@ -98,8 +96,7 @@ def open_study(plan: Plan) -> optuna.Study:
     Raises:
         InputError: The database cannot be used.
     """
-    given = os.environ.get(VARIABLE, "").strip()
-    uri = resolve_sqlite(given or "sqlite:///studies.db", plan.root)
+    uri = resolve_sqlite(os.environ.get(VARIABLE, "").strip() or DEFAULT, plan.root)
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
     try:
         # Processes that create the tables at the same time would fail.
@@ -130,10 +127,7 @@ def open_study(plan: Plan) -> optuna.Study:
 def build_sampler(study: Study, *seeds: int) -> optuna.samplers.BaseSampler:
     """Build the sampler that suggests settings.
 
-    Args:
-        study: The study.
-        seeds: Numbers that differ between workers and restarts, so that these do not suggest the
-            same settings.
+    The seeds differ between workers and restarts, so that these do not suggest the same settings.
     """
     seed = int(content_key([study.seed, *seeds], [])[:8], 16)
     if study.sampler == "random":
@@ -148,11 +142,7 @@ def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def retry_killed_trials(study: optuna.Study) -> None:
-    """Queue trials again whose process was killed.
-
-    A process on this machine is known to be gone at once; one of another machine counts as killed
-    after `GRACE_PERIOD` without a heartbeat.
-    """
+    """Queue trials again whose process was killed; on another machine, after `GRACE_PERIOD`."""
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if has_died(trial.user_attrs.get(PROCESS, "")):
@@ -163,16 +153,12 @@ def retry_killed_trials(study: optuna.Study) -> None:
 
 
 def list_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """List the trials without those that were skipped, and those that were queued again."""
+    """List the trials without those that were skipped or queued again."""
     trials = study.get_trials(deepcopy=False)
     history = RetryHeartbeatStaleTrialCallback.retry_history
     retried = {number for trial in trials for number in history(trial)}
     return [
-        trial
-        for trial in trials
-        if SETTINGS in trial.user_attrs
-        and SKIPPED not in trial.user_attrs
-        and trial.number not in retried
+        trial for trial in trials if SETTINGS in trial.user_attrs and trial.number not in retried
     ]
 
 
@@ -182,9 +168,8 @@ def find_best(study: optuna.Study) -> FrozenTrial:
     Raises:
         InputError: No trial is complete; the message has the reason of the last one.
     """
-    trials = study.get_trials(deepcopy=False)
-    if any(trial.state == TrialState.COMPLETE for trial in trials):
+    with suppress(ValueError):  # no trial is complete
         return study.best_trial
-    reasons = [t.user_attrs.get(ERROR) or t.user_attrs.get(SKIPPED) for t in reversed(trials)]
-    reason = next(filter(None, reasons), "run the study first")
+    reasons = [t.user_attrs.get(ERROR) or t.user_attrs.get(SKIPPED) for t in study.trials]
+    reason = next(filter(None, reversed(reasons)), "run the study first")
     raise InputError(f"{study.study_name} has no complete trial: {reason}")

@@ -1,15 +1,15 @@
 """Schema of search.yaml: studies with their search spaces and budgets."""
 
-import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from optuna import create_study
+import optuna
 from pydantic import Field, model_validator
 
 from phototag.base.errors import InputError
-from phototag.base.keys import flatten
+from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import (
     NonNegativeInt,
     ParamGroup,
@@ -18,14 +18,14 @@ from phototag.base.params import (
     read_values,
     validate_params,
 )
+from phototag.network.params import feature_map_side
 from phototag.schema.params import validate_all
-from phototag.search.space import Space, suggest_settings
 
 FILE = Path("search.yaml")
+DIGITS = 4  # significant digits of a suggested number, for readable params
+Space = dict[str, dict[str, Any]]
 Objective = Literal["val_loss", "mAP", "f1_macro"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
-# The photo size is no setting of the training, but trials may differ in it.
-ALSO_SEARCHABLE = {"resize.size"}
 # These settings of the training do not change what is learned, or have another key in search.yaml.
 NOT_SEARCHABLE = {"seed", "precision", "train.compile", "train.devices", "train.num_nodes"}
 
@@ -89,17 +89,6 @@ def read_search(path: Path = FILE) -> Search:
     return validate_params(Search, read_values(path), str(path))
 
 
-def find_study(search: Search, name: str) -> Study:
-    """Return a study by its name.
-
-    Raises:
-        InputError: search.yaml has no study of this name.
-    """
-    if name not in search.studies:
-        raise InputError(f"{FILE} has no study {name!r}: choose {', '.join(search.studies)}")
-    return search.studies[name]
-
-
 def describe_studies(search: Search) -> str:
     """Return one line per study: its name and description."""
     width = max(map(len, search.studies))
@@ -119,8 +108,8 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
         base: Nested values of params.yaml from which trials start.
 
     Raises:
-        InputError: The start values are invalid, a key is unknown or cannot be searched, or Optuna
-            refuses a distribution.
+        InputError: The start values are invalid, a key cannot be searched, or Optuna refuses a
+            distribution.
     """
     place = f"{FILE}: studies.{name}"
     start = validate_all(base, f"{place}, with its recipe and settings")
@@ -128,17 +117,66 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
         raise InputError(
             f"{place}: a trial trains in one process: set train.devices and train.num_nodes to 1"
         )
-    known = flatten(base)
-    searchable = flatten(start.train_settings()).keys() - NOT_SEARCHABLE | ALSO_SEARCHABLE
+    searchable = flatten(start.train_settings()).keys() - NOT_SEARCHABLE
     for key, distribution in study.space.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f": did you mean {close[0]}?" if close else ""
-            raise InputError(f"{place}.space.{key} is no key of params.yaml{hint}")
         if key not in searchable:
             raise InputError(f"{place}.space.{key} cannot be searched: it is no training setting")
         try:
             for _ in range(10):  # lists of several lengths
-                suggest_settings(create_study().ask(), {key: distribution})
+                suggest_settings(optuna.create_study().ask(), {key: distribution})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{place}.space.{key}: {error}: see docs/search.md") from None
+
+
+def suggest_settings(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Any]:
+    """Suggest a value of each key of a search space.
+
+    A distribution has the arguments of a `suggest` method of Optuna's trials:
+
+    - `{choices: [...]}`: `suggest_categorical`; the choices may be lists or mappings, too.
+    - `{low: 16, high: 64, step: 16}`: `suggest_int`, if all numbers are integers.
+    - `{low: 0.001, high: 0.1, log: true}`: `suggest_float`.
+    - `{count: [1, 3], each: ...}`: a list of 1 to 3 items; `each` is the distribution of an item,
+      or maps each field of an item to its distribution.
+
+    Args:
+        trial: Trial of Optuna; it records the suggestions.
+        space: Dotted key of params.yaml -> distribution.
+
+    Returns:
+        Dotted key of params.yaml -> value.
+    """
+    return {key: _suggest(trial, key, distribution) for key, distribution in space.items()}
+
+
+def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str, Any]) -> Any:
+    if all(isinstance(value, dict) for value in distribution.values()):
+        fields = distribution.items()
+        return {field: _suggest(trial, f"{name}.{field}", each) for field, each in fields}
+    if "count" in distribution:
+        count = trial.suggest_int(f"{name}.count", *distribution["count"])
+        each = distribution["each"]
+        return [_suggest(trial, f"{name}.{index}", each) for index in range(count)]
+    if "choices" in distribution:
+        # Optuna stores scalars only, so a list or a mapping is stored as JSON.
+        choices = {
+            json.dumps(value) if isinstance(value, list | dict) else value: value
+            for value in distribution["choices"]
+        }
+        return choices[trial.suggest_categorical(name, list(choices))]
+    # PyYAML reads 1e-5 as a string.
+    numbers = {key: float(v) if isinstance(v, str) else v for key, v in distribution.items()}
+    if all(isinstance(value, int) for value in numbers.values()):
+        return trial.suggest_int(name, **numbers)
+    return float(f"{trial.suggest_float(name, **numbers):.{DIGITS}g}")
+
+
+def find_conflict(base: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Return the reason why a trial cannot be trained; empty if it can."""
+    try:
+        params = validate_all(apply_overrides(base, settings), "params")
+        if not params.model.backbones:
+            feature_map_side(params.model, params.resize.size)
+    except InputError as error:
+        return str(error)
+    return ""

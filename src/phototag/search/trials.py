@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from phototag.base.errors import InputError
-from phototag.base.files import write_table
 from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import read_values
 from phototag.experiments import workspaces
@@ -23,8 +20,8 @@ from phototag.metrics.selection import best_record
 from phototag.network.inference import pick_device, predict_logits
 from phototag.schema.params import Params
 from phototag.search import storage
-from phototag.search.space import find_conflict, suggest_settings
 from phototag.search.storage import Plan
+from phototag.search.studies import find_conflict, suggest_settings
 from phototag.tracking.provenance import name_process
 from phototag.tracking.runs import find_runs
 from phototag.tracking.store import FAILURES, connect
@@ -36,7 +33,7 @@ from phototag.training.records import Record, Trained, Watch
 Train = Callable[[Params, Watch, Mapping[str, str]], Trained]
 
 TRIAL_TAG = "phototag.trial"
-MAX_FAILURES = 10  # failed trials in a row, after which a worker gives up
+MAX_FAILURES = 10  # failed trials in a row, after which the study stops
 MAX_SKIPPED = 100  # skipped trials in a row, after which the search space counts as exhausted
 
 
@@ -54,64 +51,44 @@ def run_trials(plan: Plan, train: Train) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO)  # one line per trial
     num_trials = len(study.get_trials(deepcopy=False))
     study.sampler = storage.build_sampler(plan.study, plan.worker, num_trials)
-    objective, progress = Objective(plan, train), Progress(plan)
     storage.retry_killed_trials(study)
-    while not (progress.exhausted or is_finished(study, plan)):
-        try:
-            study.optimize(objective, catch=(Exception,), callbacks=[progress])
-        except (ValueError, UpdateFinishedTrialError) as error:
-            if isinstance(error, ValueError) and "Cannot tell" not in str(error):  # prose: ignore
-                raise
-            # A computer that slept sent no heartbeats, so another worker took over its trial.
-            print("another worker took over this trial, because its heartbeats were missing")
+
+    def stop_at_end(study: optuna.Study, trial: FrozenTrial) -> None:
+        last = storage.list_trials(study)[-MAX_FAILURES:]
+        if len(last) == MAX_FAILURES and all(each.state == TrialState.FAIL for each in last):
+            error = last[-1].user_attrs.get(storage.ERROR)
+            raise InputError(f"{MAX_FAILURES} trials in a row failed, the last one with: {error}")
+        storage.retry_killed_trials(study)
+        if is_finished(study, plan):
+            study.stop()
+
+    if not is_finished(study, plan):
+        study.optimize(Objective(plan, train), catch=(Exception,), callbacks=[stop_at_end])
 
 
 def is_finished(study: optuna.Study, plan: Plan) -> bool:
-    """Return whether no further trial may start: the budget is used up and none is queued again."""
-    if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+    """Return whether no trial may start: the budget is used up or the search space exhausted."""
+    every = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in every):
         return False
+    last = every[-MAX_SKIPPED:]
+    if len(last) == MAX_SKIPPED and all(storage.SKIPPED in each.user_attrs for each in last):
+        return True
     trials = storage.list_trials(study)
     hours = sum(trial.duration.total_seconds() for trial in trials if trial.duration) / 3600
     return len(trials) >= plan.study.trials or hours >= (plan.study.hours or np.inf)
-
-
-class Progress:
-    """Callback after each trial: counts skipped and failed trials, and stops the worker."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.failed, self.skipped = plan, 0, 0
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the search space has no further settings."""
-        return self.skipped >= MAX_SKIPPED
-
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Stop the worker at the end of the budget or of the search space."""
-        reason = trial.user_attrs.get(storage.SKIPPED)
-        self.skipped = self.skipped + 1 if reason else 0
-        if not reason:
-            self.failed = self.failed + 1 if trial.state == TrialState.FAIL else 0
-        if self.failed >= MAX_FAILURES:
-            error = trial.user_attrs.get(storage.ERROR)
-            raise InputError(f"{self.failed} trials in a row failed, the last one with: {error}")
-        storage.retry_killed_trials(study)
-        if self.exhausted or is_finished(study, self.plan):
-            study.stop()
 
 
 class Objective:
     """Objective function of a study: trains the suggested settings once per seed.
 
     Attributes:
-        params: Text of params.yaml, whose comments the experiments keep.
         upstream_keys: Keys and groups of params.yaml that the stages before train read.
         upstream: Values of these keys with which the workspace's data was made.
     """
 
     def __init__(self, plan: Plan, train: Train) -> None:
         self.plan, self.train = plan, train
-        self.params = Path("params.yaml").read_text(encoding="utf-8")
         stages = read_values(Path("dvc.yaml"))["stages"]
         before_train = takewhile(lambda name: name != "train", stages)
         keys = [key for name in before_train for key in stages[name].get("params", [])]
@@ -119,21 +96,15 @@ class Objective:
         self.upstream: dict[str, Any] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Return the objective's mean over the seeds.
-
-        Raises:
-            TrialPruned: The pruner stopped the trial, or it is skipped.
-        """
+        """Return the objective's mean over the seeds; the trial may be pruned or skipped."""
         trial.set_user_attr(storage.PROCESS, name_process())
         try:
             settings = suggest_settings(trial, self.plan.study.space)
             with storage.lock_study(self.plan.name):  # else two workers could train the same
-                skipped = self._find_reason_to_skip(trial, settings)
-                if skipped:
+                if skipped := self._find_reason_to_skip(trial, settings):
                     trial.set_user_attr(storage.SKIPPED, skipped)
+                    raise optuna.TrialPruned(skipped)
                 trial.set_user_attr(storage.SETTINGS, settings)
-            if skipped:
-                raise optuna.TrialPruned(skipped)
             return float(np.mean([self._score(trial, seed) for seed in self.plan.study.seeds]))
         except optuna.TrialPruned:
             raise
@@ -150,7 +121,6 @@ class Objective:
         earlier = [t for t in storage.list_trials(trial.study) if t.number != trial.number]
         for other in earlier:
             if other.user_attrs[storage.SETTINGS] == settings:
-                trial.set_user_attr(storage.DUPLICATE, other.number)
                 return f"it has the settings of trial {other.number}"
         budget = self.plan.study.trials
         return f"the study has {budget} trials already" if len(earlier) >= budget else ""
@@ -167,27 +137,18 @@ class Objective:
 
     def _prepare(self, values: Mapping[str, Any]) -> None:
         """Write params.yaml, and run the stages before train if their params have changed."""
-        place = Path.cwd()
-        path = place / "params.yaml"
-        path.write_text(self.params, encoding="utf-8")
-        update_params(path, flatten(values))
-        needed = {
-            k: v for k, v in flatten(values).items() if f"{k}.".startswith(self.upstream_keys)
-        }
+        flat = flatten(values)
+        update_params(Path.cwd() / "params.yaml", flat)
+        needed = {key: flat[key] for key in flat if f"{key}.".startswith(self.upstream_keys)}
         if needed != self.upstream:
-            workspaces.run_upstream(place)
+            workspaces.run_upstream(Path.cwd())
             self.upstream = needed
-        workspaces.clear_results(place)
 
     def _train(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Train once, save a DVC experiment and an MLflow run, and return the result's attribute.
-
-        Raises:
-            TrialPruned: The pruner stopped the training.
-        """
-        plan, place, seed = self.plan, Path.cwd(), values["seed"]
+        """Train once, save a DVC experiment, and return the score and the id of the MLflow run."""
+        plan, seed = self.plan, values["seed"]
         name = f"{plan.name}-t{trial.number}-s{seed}"
-        records: list[dict[str, Any]] = []
+        records: list[Record] = []
 
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
             for epoch in epochs:
@@ -195,7 +156,7 @@ class Objective:
                 yield epoch  # the epoch is logged before the trial may be pruned
                 # The pruner compares one value per epoch, so only the first seed is reported.
                 if seed == plan.study.seeds[0]:
-                    trial.report(records[-1][plan.study.objective], len(records))
+                    trial.report(epoch[plan.study.objective], len(records))
                     if trial.should_prune():
                         raise Stopped
 
@@ -204,11 +165,8 @@ class Objective:
         try:
             trained = self.train(Params.model_validate(values), watch, tags)
         except Stopped as stopped:
-            table = pd.DataFrame(records).drop(columns="images_per_second", errors="ignore")
-            write_table(place / "reports/train/history.csv", table)
-            workspaces.save_experiment(place, name, finished=False)
             raise optuna.TrialPruned(f"after epoch {len(records)}") from stopped
-        workspaces.save_experiment(place, name, finished=True)
+        workspaces.save_experiment(Path.cwd(), name)
         discard_checkpoint(trained.checkpoint)
         score = best_record(records)[plan.study.objective]
         return {"score": score, "run": _log_predictions(trained, name)}

@@ -1,6 +1,5 @@
 """`phototag tune`: run a study, evaluate its winner, report its status, apply its settings."""
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,17 +14,15 @@ from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import read_values
 from phototag.experiments import recipes
 from phototag.search import storage
-from phototag.search.optimism import Optimism, Predictions, estimate_optimism
+from phototag.search.optimism import Predictions, estimate_optimism
 from phototag.search.report import write_report
 from phototag.search.storage import Plan
-from phototag.search.studies import FILE, check_study, find_study, read_search
+from phototag.search.studies import FILE, check_study, read_search
 from phototag.search.trials import is_finished
 from phototag.search.winner import compare_on_test
 from phototag.search.workers import run_workers
 from phototag.tracking.store import FAILURES, connect
 from phototag.tracking.studies import close_parent, open_parent, read_arrays
-
-REPORTS = Path("reports/tune")
 
 
 def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
@@ -44,8 +41,6 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
             a row failed, or no trial is complete.
     """
     plan, study = open_plan(root, name, changes)
-    if storage.BASE not in study.user_attrs:
-        study.set_user_attr(storage.BASE, plan.base)
     print(describe_progress(study, plan), flush=True)
     space = plan.study.model_dump(mode="json", include={"space"}, exclude_defaults=True)
     with connect() as store:
@@ -61,26 +56,21 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     print(describe_progress(study, plan), flush=True)
     if any(trial.state == TrialState.RUNNING for trial in storage.list_trials(study)):
         print(
-            "Trials of other processes or machines are running; the last one evaluates the winner. "
-            "If a machine is down, run the same command again "
-            f"{storage.GRACE_PERIOD // 60} minutes later"
+            "Trials of other processes are running: the process that ends last evaluates the winner"
         )
         return
     best = storage.find_best(study)
     print("Evaluating the winner and the settings from which trials started", flush=True)
     comparison = compare_on_test(plan, best)
     optimism = _estimate_optimism(plan, storage.list_trials(study))
-    copy = root / ".dvc" / "tmp" / "params.yaml"
-    shutil.copy(root / "params.yaml", copy)
-    change = recipes.update_params(copy, winning_settings(plan, best))
-    folder = root / REPORTS / name
-    metrics = write_report(folder, plan, study, optimism, comparison, change)
+    folder = root / "reports" / "tune" / name
+    metrics = write_report(folder, plan, study, optimism, comparison)
     with connect() as store:
         close_parent(store, parent, metrics, folder, comparison.experiments)
     print(f"winner: trial {best.number}, experiment {comparison.experiments[0]}")
     print(comparison.table.to_string(index=False, float_format="{:.4f}".format))
-    if optimism:
-        print(f"optimism of choosing the best of {optimism.trials}: {optimism.difference:.4f}")
+    if optimism is not None:
+        print(f"optimism of choosing the best trial: {optimism:.4f}")
     print(f"Open {folder / 'report.html'}")
 
 
@@ -88,12 +78,15 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
     """Read a study of search.yaml, check it against params.yaml, and open it in the database.
 
     Searched keys start from the values that they had before the first trial, because `--apply`
-    changes them. Groups on which no trial depends have the values of the present params.yaml.
+    changes them.
 
     Raises:
         InputError: A file is invalid, or the database cannot be used.
     """
-    study = find_study(read_search(root / FILE), name).model_copy(update=changes)
+    studies = read_search(root / FILE).studies
+    if name not in studies:
+        raise InputError(f"{FILE} has no study {name!r}: choose {', '.join(studies)}")
+    study = studies[name].model_copy(update=changes)
     base = read_values(root / "params.yaml")
     settings = flatten(study.settings)
     if study.recipe:
@@ -106,22 +99,23 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
     check_study(name, study, base)
     plan = Plan(name=storage.name_study(name, study, base), study=study, base=base, root=root)
     opened = storage.open_study(plan)
-    present = {group: base[group] for group in storage.UNRELATED if group in base}
-    start = opened.user_attrs.get(storage.BASE, base) | present
-    return plan.model_copy(update={"base": start}), opened
+    if storage.START not in opened.user_attrs:
+        opened.set_user_attr(storage.START, {key: flatten(base)[key] for key in study.space})
+    base = apply_overrides(base, opened.user_attrs[storage.START])
+    return plan.model_copy(update={"base": base}), opened
 
 
-def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> Optimism | None:
+def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> float | None:
     """Estimate the optimism from the trials whose predictions MLflow has."""
     read = []
-    with suppress(*FAILURES), connect() as store:
+    with connect() as store:
         for trial in trials:
             if trial.state == TrialState.COMPLETE:
                 keys = [f"{storage.RESULT} {seed}" for seed in plan.study.seeds]
                 runs = [trial.user_attrs[key]["run"] for key in keys]
                 with suppress(*FAILURES):  # another machine may log to another MLflow store
                     read.append([Predictions(**read_arrays(store, run)) for run in runs])
-    # At another photo size other photos may count as duplicates, and the val split differs.
+    # Trials before a change of the photos have another val split.
     groups = [[own.groups.tolist() for own in seeds] for seeds in read]
     comparable = [own for own, each in zip(read, groups, strict=True) if each == groups[0]]
     return estimate_optimism(comparable, plan.study.objective, plan.study.seed)

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import read_values
-from phototag.dataset.targets import UNKNOWN, is_known
+from phototag.dataset.targets import UNKNOWN
 from phototag.experiments.dvc_tools import list_experiments, open_revision, run_queued
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import classification_scores
@@ -57,20 +56,21 @@ def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
     run again, and the winner's model comes from DVC's cache.
 
     Raises:
-        InputError: An experiment failed, or the two were evaluated on different photos.
+        InputError: An experiment failed.
     """
-    root, present = plan.root, flatten(read_values(plan.root / "params.yaml"))
+    root, seeds = plan.root, plan.study.seeds
+    present = flatten(read_values(root / "params.yaml"))
     variants = {f"best{best.number}": best.user_attrs[SETTINGS], "start": {}}
     experiments = {}
     for variant, settings in variants.items():
-        for seed in plan.study.seeds:
-            values = flatten(apply_overrides(plan.base, settings))
-            changes = {key: value for key, value in values.items() if present.get(key) != value}
+        values = flatten(apply_overrides(plan.base, settings))
+        changes = {key: value for key, value in values.items() if present.get(key) != value}
+        for seed in seeds:
             experiments[f"{plan.name}-{variant}-s{seed}"] = changes | {"seed": seed}
     run_queued(root, experiments, jobs=1)
     revisions = dict(list_experiments(root))
     tables = []
-    for seed in plan.study.seeds:
+    for seed in seeds:
         winner, start = (
             _read_predictions(root, revisions[f"{plan.name}-{variant}-s{seed}"])
             for variant in variants
@@ -78,12 +78,10 @@ def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
         table = compare_predictions(winner, start, plan.base["evaluate"]["resamples"], seed)
         table.insert(0, "seed", seed)
         tables.append(table)
-    # The names of winners are STUDY-bestTRIAL-sSEED.
-    winners = {
-        name.rpartition("-s")[0] for name in revisions if name.startswith(f"{plan.name}-best")
-    }
     split = winner["split"].iloc[0]
-    return Comparison(pd.concat(tables), split, len(winners), tuple(experiments))
+    # The names of winners are STUDY-bestTRIAL-sSEED.
+    num_winners = sum(name.startswith(f"{plan.name}-best") for name in revisions) // len(seeds)
+    return Comparison(pd.concat(tables), split, num_winners, tuple(experiments))
 
 
 def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
@@ -95,11 +93,10 @@ def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
             tables.append(pd.read_csv(io.BytesIO(file.read()), keep_default_na=False))
     predictions, splits = tables
     split = "test" if (splits["split"] == "test").any() else "val"
-    groups = dict(zip(splits["image"].map(escape_spreadsheet_cell), splits["group"], strict=True))
-    rows = predictions[predictions["split"] == split]
+    splits["image"] = splits["image"].map(escape_spreadsheet_cell)
+    rows = predictions[predictions["split"] == split].merge(splits[["image", "group"]], on="image")
     # Unknown targets are empty cells.
-    targets = pd.to_numeric(rows["target"]).fillna(UNKNOWN).astype(int)
-    return rows.assign(target=targets, group=rows["image"].map(groups).astype(str))
+    return rows.assign(target=pd.to_numeric(rows["target"]).fillna(UNKNOWN).astype(int))
 
 
 def compare_predictions(
@@ -107,8 +104,8 @@ def compare_predictions(
 ) -> pd.DataFrame:
     """Compare the predictions of two models by a paired bootstrap over groups of photos.
 
-    Photos that are in only one of the tables are left out: at another photo size, other photos may
-    count as duplicates, which share a split. Photos without a known target are left out, too.
+    Photos that are in only one of the tables are left out: photos may have been added after the
+    start was evaluated. Photos without a known target are left out, too.
 
     Args:
         winner: Columns image, label, target (1, 0 or `UNKNOWN`), probability, predicted and group;
@@ -119,21 +116,13 @@ def compare_predictions(
 
     Returns:
         Columns metric, winner, start, difference, low and high.
-
-    Raises:
-        InputError: No photo is in both tables.
     """
     num_labels = winner["label"].nunique()
-    known = winner.loc[is_known(winner["target"].to_numpy()), "image"]
+    known = winner.loc[winner["target"] != UNKNOWN, "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
-    if winner.empty:
-        raise InputError(
-            "the winner and the start were evaluated on different photos: do not search resize.size"
-        )
-    groups = winner["group"].tolist()[::num_labels]
+    start = winner[["image", "label"]].merge(start, on=["image", "label"])  # the same order
+    groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
-    same_order = pd.MultiIndex.from_frame(winner[["image", "label"]])
-    start = start.set_index(["image", "label"]).loc[same_order]
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
     rows = list_differences(new, old, METRICS, len(set(groups)))
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])

@@ -16,28 +16,23 @@ import psutil
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_text
-from phototag.experiments.workspaces import FOLDER, make_workspace, remove_workspaces
+from phototag.experiments.workspaces import FOLDER, make_workspace
 from phototag.search.storage import Plan
 
 
 def run_workers(plan: Plan, jobs: int) -> None:
     """Run workers until the budget of the study is used up, and remove their workspaces.
 
-    Args:
-        plan: The study.
-        jobs: Number of workers.
-
     Raises:
         InputError: A worker stopped with an error, which it has printed.
     """
     for folder in (plan.root / FOLDER).glob("*"):
-        if not psutil.pid_exists(int(folder.name.partition("-")[0])):
-            shutil.rmtree(folder, ignore_errors=True)  # the process of this workspace was killed
-    prefix = f"{os.getpid()}-"
+        if not psutil.pid_exists(int(folder.name)):  # the process of these workspaces was killed
+            shutil.rmtree(folder, ignore_errors=True)
     workers: dict[int, subprocess.Popen[bytes]] = {}
     try:
         for number in range(jobs):
-            workers[number] = _start_worker(plan, number, f"{prefix}{number}", jobs)
+            workers[number] = _start_worker(plan, number, jobs)
         while workers:
             time.sleep(0.2)
             for number, worker in list(workers.items()):
@@ -45,8 +40,8 @@ def run_workers(plan: Plan, jobs: int) -> None:
                 if code is None:
                     continue
                 del workers[number]
-                if code < 0 or code > 128:  # a signal ended it
-                    workers[number] = _start_worker(plan, number, f"{prefix}{number}", jobs)
+                if code < 0:  # a signal ended it
+                    workers[number] = _start_worker(plan, number, jobs)
                 elif code:
                     raise InputError(f"{plan.name}: a worker failed; its error is printed above")
     finally:
@@ -54,11 +49,11 @@ def run_workers(plan: Plan, jobs: int) -> None:
             worker.terminate()
         for worker in workers.values():
             worker.wait()
-        remove_workspaces(plan.root, prefix)
+        shutil.rmtree(plan.root / FOLDER / str(os.getpid()), ignore_errors=True)
 
 
-def _start_worker(plan: Plan, number: int, name: str, jobs: int) -> subprocess.Popen[bytes]:
-    place = make_workspace(plan.root, name)
+def _start_worker(plan: Plan, number: int, jobs: int) -> subprocess.Popen[bytes]:
+    place = make_workspace(plan.root, f"{os.getpid()}/{number}")
     path = place / ".dvc" / "tmp" / "plan.json"
     write_text(path, plan.model_copy(update={"worker": number}).model_dump_json())
     variables = {"DVC_ROOT": str(plan.root)}
