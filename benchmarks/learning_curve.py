@@ -29,13 +29,14 @@ from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import binary_cross_entropy, sigmoid
 from phototag.metrics.ranking import mean_average_precision
+from phototag.metrics.selection import best_record
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.network.model import Standardize, build_model, initialize
 from phototag.pages.figures import BLUE, GREEN, ORANGE, figure_style, new_figure, save_figure
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
-from phototag.training.linear_probe import fit_linear_probe, l2_for_step, predict_out_of_fold
+from phototag.training.linear_probe import fit_linear_probe, predict_out_of_fold
 from phototag.training.loop import fit
 
 SEEDS = (0, 1, 2)
@@ -65,8 +66,8 @@ def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequen
     width, num_labels = train.images.shape[1], len(train.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], train.images, train.rows)
-    *_, last = fit_linear_probe(head, train, val, params)
-    return head, l2_for_step(params.weight_decay, last["best_step"])
+    steps = list(fit_linear_probe(head, train, val, params))
+    return head, best_record(steps)["l2"]
 
 
 def judge(

@@ -70,7 +70,7 @@ def measure(side: str, folder: Path) -> float:
         return images, torch.from_numpy(dataset.targets[positions]).float()
 
     params = _change(read_all_params(), side)
-    training = build_training(params, "fp32" if side == FP32 else "bf16")
+    training = build_training(params, dataset, "fp32" if side == FP32 else "bf16")
     if side == ADAM:
         parameters = training.model.parameters()
         optimizer = torch.optim.Adam(parameters, params.lr, weight_decay=params.weight_decay)

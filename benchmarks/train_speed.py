@@ -5,7 +5,6 @@ has medians. The stock loop is that of tutorials: a DataLoader with two workers 
 eager float32, Adam. The matmul rate is that of one large matrix product of the same dtype.
 """
 
-import copy
 import multiprocessing
 import statistics
 import tempfile
@@ -30,9 +29,6 @@ from phototag.network.model import build_model, initialize
 from phototag.network.runtime import keep_freed_memory
 from phototag.schema.params import Params, read_all_params
 from phototag.training import loop
-from phototag.training.losses import build_loss
-from phototag.training.optimizers import build_optimizer
-from phototag.training.precision import pick_dtype
 
 COUNT = 1024
 LABELS = 14
@@ -86,23 +82,14 @@ def stock_epoch(photos: Photos) -> float:
 
 def our_epoch(params: Params, dataset: Dataset, precision: str) -> float:
     """Train one epoch as the train stage does and return images per second."""
-    return time_epoch(build_training(params, precision), dataset)
+    return time_epoch(build_training(params, dataset, precision), dataset)
 
 
-def build_training(params: Params, precision: str) -> loop.Training:
+def build_training(params: Params, dataset: Dataset, precision: str) -> loop.Training:
     """Return the training of the train stage: the network of params.yaml with 14 labels."""
-    device = torch.device("cpu")
     model = build_model(params.model, LABELS, 128, [0.5] * 3, [0.25] * 3)
     initialize(model, params.model, torch.full((LABELS,), 0.1))
-    return loop.Training(
-        model=model,
-        forward=loop.wrap_model(model, params.train.compile),
-        averaged=copy.deepcopy(model) if params.train.ema else None,
-        optimizer=build_optimizer(model, params),
-        loss=build_loss("bce", 0.0, None),
-        dtype=pick_dtype(precision, device),  # type: ignore[arg-type]
-        params=params,
-    )
+    return loop.build_training(model, dataset, params.model_copy(update={"precision": precision}))
 
 
 def time_epoch(training: loop.Training, dataset: Dataset) -> float:

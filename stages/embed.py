@@ -25,14 +25,14 @@ def main() -> None:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
     # Importing PyTorch takes seconds, and the report's network does not need it here.
-    from phototag.network.features import PART, FrozenBackbones, embed_photos, features_key
+    from phototag.network.features import PART, embed_photos, features_key
     from phototag.network.pretrained import list_weights_files
 
     pairs = pair_backbones(name, weights)
     key = features_key(pairs, list_weights_files(pairs), IMAGES)
     unfinished = project_root() / ".phototag" / "features" / f"{key}{PART}"
-    frozen = FrozenBackbones(name, weights, IMAGES.absolute())
-    resumed = embed_photos(frozen, FEATURES, unfinished, params.embed.backend)
+    images = IMAGES.absolute()  # workers may have another working directory
+    resumed = embed_photos(name, weights, images, FEATURES, unfinished, params.embed.backend)
     if resumed:
         print(f"resumed after {resumed} photos")
 

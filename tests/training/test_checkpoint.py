@@ -9,7 +9,6 @@ import torch
 from phototag.base.errors import InputError
 from phototag.base.files import MAX_AGE
 from phototag.training.checkpoint import (
-    checkpoint_path,
     discard_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -21,19 +20,6 @@ class Evil:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch hacked",)
-
-
-def test_saved_state_loads_equal(tmp_path: Path) -> None:
-    path = checkpoint_path(tmp_path, "key")
-    assert load_checkpoint(path) is None
-    state = {"history": [{"epoch": 1, "val_loss": 0.5}], "model": {"w": torch.arange(3.0)}}
-    save_checkpoint(path, state)
-    loaded = load_checkpoint(path)
-    assert loaded is not None
-    assert loaded["history"] == state["history"]
-    assert torch.equal(loaded["model"]["w"], torch.arange(3.0))
-    discard_checkpoint(path)
-    assert not path.exists()
 
 
 def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:

@@ -21,9 +21,6 @@ from phototag.network.model import build_model, initialize
 from phototag.schema.params import Params
 from phototag.training import loop
 from phototag.training.loop import DivergedError
-from phototag.training.losses import build_loss, positive_weights
-from phototag.training.optimizers import build_optimizer
-from phototag.training.precision import pick_dtype
 from phototag.training.records import Record
 
 CPU = torch.device("cpu")
@@ -75,14 +72,6 @@ def test_network_learns(make_params: MakeParams, datasets: dict[str, Dataset]) -
     assert records[-1]["train_loss"] < 0.2 < records[0]["train_loss"]
     assert max(record["f1_micro"] for record in records) > 0.9
     assert [record["epoch"] for record in records] == list(range(1, 16))
-
-
-def test_same_seed_gives_same_weights(
-    make_params: MakeParams, datasets: dict[str, Dataset]
-) -> None:
-    first, again, other = (train(make_params(seed=seed), datasets)[0] for seed in (1, 1, 2))
-    assert same(first, again)
-    assert not same(first, other)
 
 
 def test_model_has_the_weights_of_the_best_epoch(
@@ -207,16 +196,7 @@ def test_gpu_does_not_wait_within_an_epoch(
     params = make_params(train__compile=compiled, precision="auto", augment__flip_horizontal=0.5)
     resident = move_to_device(datasets["train"], cuda)
     assert resident.resident is not None
-    model = build(params).to(cuda)
-    training = loop.Training(
-        model=model,
-        forward=loop.wrap_model(model, compiled),
-        averaged=None,
-        optimizer=build_optimizer(model, params),
-        loss=build_loss("bce", 0.0, None),
-        dtype=pick_dtype("auto", cuda),
-        params=params,
-    )
+    training = loop.build_training(build(params).to(cuda), resident, params)
     first = loop.train_one_epoch(training, resident, 1)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -251,27 +231,6 @@ def test_damaged_checkpoint_is_reported(
         train(make_params(), datasets, tmp_path / "state.pt")
 
 
-def test_pos_weight_raises_the_share_of_predicted_labels(
-    make_params: MakeParams, datasets: dict[str, Dataset]
-) -> None:
-    # With few positives the weights are large.
-    few = replace(datasets["train"], targets=datasets["train"].targets.copy())
-    few.targets[6:] = 0
-    share = []
-    for weighted in (False, True):
-        params = make_params(epochs=2, lr=1e-3, pos_weight=weighted)
-        model, _ = train(params, datasets | {"train": few})
-        share.append((predict_logits(model, few, CPU) > 0).mean())
-    assert share[1] > share[0]
-
-
-def test_positive_weights_are_negatives_over_positives() -> None:
-    targets = np.zeros((1000, 3), np.uint8)
-    targets[:250, 0] = 1
-    targets[:2, 1] = 1
-    assert positive_weights(targets).tolist() == [3.0, 100.0, 100.0]
-
-
 def test_loss_that_is_not_finite_stops_training(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
@@ -300,34 +259,6 @@ def test_early_stopping_ends_after_epochs_without_a_better_one(
     losses = [record["val_loss"] for record in records]
     assert len(losses) < 60
     assert losses.index(min(losses)) == len(losses) - 4
-
-
-def test_averaged_weights_are_evaluated_and_saved(
-    make_params: MakeParams, datasets: dict[str, Dataset]
-) -> None:
-    plain, _ = train(make_params(epochs=1), datasets)
-    averaged, records = train(make_params(epochs=1, train__ema=0.99), datasets)
-    assert not same(plain, averaged)
-    logits = predict_logits(averaged, datasets["val"], CPU)
-    expected = binary_cross_entropy(datasets["val"].targets, logits)
-    assert records[0]["val_loss"] == pytest.approx(expected)
-
-
-def test_learning_rate_follows_the_schedule(
-    make_params: MakeParams, datasets: dict[str, Dataset]
-) -> None:
-    _, records = train(make_params(epochs=5, schedule="cosine"), datasets)
-    rates = [record["lr"] for record in records]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < 0.05 * rates[0]
-
-
-def test_auto_selects_bfloat16_if_the_processor_has_it() -> None:
-    assert pick_dtype("fp32", CPU) == torch.float32
-    assert pick_dtype("bf16", CPU) == torch.bfloat16
-    native = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    if native:
-        assert pick_dtype("auto", CPU) == torch.bfloat16
 
 
 def test_empty_split_has_no_logits(make_params: MakeParams, datasets: dict[str, Dataset]) -> None:

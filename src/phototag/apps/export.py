@@ -45,7 +45,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
 
     network, example = Probabilities(tagger), example_images(tagger)
     try:
-        model = onnx.load_from_string(export_graph(network, example, "images", "probabilities"))
+        model = onnx.load_from_string(export_graph(network, example, "probabilities"))
     except Exception as error:  # the exporter raises errors of many types
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise InputError(f"the network cannot be exported to ONNX ({reason})") from None

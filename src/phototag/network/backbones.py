@@ -72,11 +72,7 @@ def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
 
 
 def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
-    """Build a backbone on the meta device, without memory for its weights.
-
-    Raises:
-        InputError: There is no such network, or it cannot take photos of this size.
-    """
+    """Build a backbone as `build_backbone` does, but without memory for its weights."""
     try:
         with torch.device("meta"):
             return build_backbone(name, weights, size)
@@ -135,11 +131,7 @@ def head_names(network: nn.Module) -> list[str]:
 
 
 def import_timm() -> Any:
-    """Import timm.
-
-    Raises:
-        InputError: timm is not installed.
-    """
+    """Import timm, or raise an InputError with the command that installs it."""
     if find_spec("timm") is None:
         raise InputError(
             f"model.name: networks {TIMM}NAME need timm, which is not installed: run "

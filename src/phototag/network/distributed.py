@@ -39,10 +39,6 @@ def launch(devices: int, num_nodes: int) -> bool:
     With several machines, start the stage on each of them. torchrun reads the address of the first
     machine from PET_MASTER_ADDR and the index of this machine, from 0, from PET_NODE_RANK.
 
-    Args:
-        devices: Processes to start on this machine.
-        num_nodes: Number of machines.
-
     Returns:
         Whether processes were started and have ended. False if one process is enough, or if this
         process is one of those that torchrun started.
@@ -185,6 +181,6 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     """Concatenate the rows of all processes, in the order of the processes."""
     if not distributed.is_initialized():
         return rows
-    parts: list[np.ndarray | None] = [None] * world_size()
+    parts: list[Any] = [None] * world_size()
     distributed.all_gather_object(parts, rows)
-    return np.concatenate([part for part in parts if part is not None])
+    return np.concatenate(parts)

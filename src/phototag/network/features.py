@@ -2,11 +2,8 @@
 
 import io
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -21,27 +18,19 @@ from phototag.base.parallel import Backend, run_in_order
 from phototag.network.backbones import sketch_backbone
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize, build_backbones
-from phototag.network.params import pair_backbones
+from phototag.network.params import Pairs, Weights, pair_backbones
 from phototag.network.runtime import accelerate, keep_freed_memory
 
 BATCH = 32  # photos; larger batches do not fit into the caches of a CPU and are slower
 CHUNK = 4096  # rows of features read at a time
 PART = ".part"  # suffix of unfinished features
-LOADING = Lock()  # lets one thread at a time load the backbones
 PROBES = 4  # photos whose cached features are compared with new ones before training
 
 
-@dataclass(frozen=True)
-class FrozenBackbones:
-    """Params `model.name` and `model.weights`, and the file of the packed array."""
-
-    name: str
-    weights: str | tuple[str, ...] | None
-    images: Path
-
-
 def embed_photos(
-    frozen: FrozenBackbones,
+    name: str,
+    weights: Weights,
+    images: Path,
     path: Path,
     unfinished: Path,
     backend: Backend = "sequential",
@@ -53,7 +42,9 @@ def embed_photos(
     after the last complete batch of that file, and ends with the same bytes.
 
     Args:
-        frozen: Backbones and photos.
+        name: `model.name`.
+        weights: `model.weights`.
+        images: File of the packed array, uint8 [num_images, size, size, 3].
         path: File to write.
         unfinished: File of unfinished features; its name identifies backbones and photos.
         backend: Backend of `run_in_order`; each worker loads the backbones once.
@@ -65,9 +56,8 @@ def embed_photos(
     Raises:
         InputError: There is no such backbone, or it cannot take photos of this size.
     """
-    num_images, size = np.load(frozen.images, mmap_mode="r").shape[:2]
-    pairs = pair_backbones(frozen.name, frozen.weights)
-    width = sum(sketch_backbone(name, weights, size).width for name, weights in pairs)
+    num_images, size = np.load(images, mmap_mode="r").shape[:2]
+    width = sum(sketch_backbone(*pair, size).width for pair in pair_backbones(name, weights))
     header = io.BytesIO()
     description = {"descr": "<f4", "fortran_order": False, "shape": (num_images, width)}
     npy.write_array_header_1_0(header, description)
@@ -84,7 +74,8 @@ def embed_photos(
         file.seek(0, io.SEEK_END)
         bar = tqdm(total=num_images, initial=done, desc="embed", unit="image", disable=None)
         batches = range(done, num_images, BATCH)
-        for features in run_in_order(partial(_embed_batch, frozen), batches, backend, n_jobs):
+        work = partial(_embed_batch, name, weights, images)
+        for features in run_in_order(work, batches, backend, n_jobs):
             file.write(features.astype("<f4").tobytes())
             file.flush()
             bar.update(len(features))
@@ -96,21 +87,18 @@ def embed_photos(
     return int(done)
 
 
-def _embed_batch(frozen: FrozenBackbones, first: int) -> np.ndarray:
-    with LOADING:
-        network, images = _load(frozen)
-    return _compute(network, images[first : first + BATCH], pick_device())
+def _embed_batch(name: str, weights: Weights, images: Path, first: int) -> np.ndarray:
+    network, photos = _load(name, weights, images)
+    return _compute(network, photos[first : first + BATCH], pick_device())
 
 
 @cache
-def _load(frozen: FrozenBackbones) -> tuple[nn.Module, np.ndarray]:
+def _load(name: str, weights: Weights, images: Path) -> tuple[nn.Module, np.ndarray]:
     """Load backbones and photos, once per worker."""
     keep_freed_memory()
-    images = np.load(frozen.images, mmap_mode="r")
-    backbones = build_backbones(frozen.name, frozen.weights, images.shape[1])
-    device = pick_device()
-    backbones.eval().to(device)
-    return accelerate(backbones, _to_tensor(images[:2], device)), images
+    photos, device = np.load(images, mmap_mode="r"), pick_device()
+    backbones = build_backbones(name, weights, photos.shape[1]).eval().to(device)
+    return accelerate(backbones, _to_tensor(photos[:2], device)), photos
 
 
 def _to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
@@ -123,7 +111,7 @@ def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> 
     return features.float().cpu().numpy()
 
 
-def features_key(pairs: Iterable[tuple[str, str | None]], files: list[Path], images: Path) -> str:
+def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
     """Return a key of unfinished features: a hash of backbones, weights, code and photos.
 
     The photos count by size and modification time of their file, because reading them takes long.
@@ -138,12 +126,9 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
     """Read cached features, memory-mapped, and compare those of a few photos with new ones.
 
     Args:
-        path: File written by `embed_photos`.
+        path: File written by `embed_photos`, float32 [num_images, width].
         backbones: Normalisation and backbones, `build_model(...)[:2]`.
         images: The packed array, uint8 [num_images, size, size, 3].
-
-    Returns:
-        float32 [num_images, width].
 
     Raises:
         InputError: The file is missing, or holds the features of other photos, sizes or weights.
@@ -168,13 +153,7 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
 
 @torch.no_grad()
 def standardize_features(layer: nn.Module, features: np.ndarray, rows: np.ndarray) -> None:
-    """Set mean and standard deviation of a `Standardize` layer to those of the given rows.
-
-    Args:
-        layer: `Standardize` layer, changed in place.
-        features: Cached features, float32 [num_images, width].
-        rows: Rows of the train split, int64 [num_photos].
-    """
+    """Set mean and standard deviation of a `Standardize` layer to those of the given rows."""
     assert isinstance(layer, Standardize)
     chunks = np.array_split(rows, range(CHUNK, len(rows), CHUNK))
     mean = sum(features[chunk].sum(axis=0, dtype=np.float64) for chunk in chunks) / len(rows)

@@ -17,17 +17,10 @@ def pick_device() -> torch.device:
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> np.ndarray:
-    """Predict the logits of all photos of a split in float32, never in bfloat16.
+    """Predict the logits of all photos of a split, float32 [num_photos, num_labels].
 
-    Several processes share the photos, and each returns the logits of all.
-
-    Args:
-        model: Network on the device; set to evaluation mode.
-        dataset: Photos or cached features.
-        device: Device of the batches.
-
-    Returns:
-        float32 [num_photos, num_labels].
+    The network computes in float32, never in bfloat16, and is set to evaluation mode. Several
+    processes share the photos, and each returns the logits of all.
     """
     model.eval()
     positions = distributed.local_share(np.arange(len(dataset)))

@@ -5,11 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from phototag.network.backbones import Backbone, build_backbone
-from phototag.network.params import ModelParams, feature_map_side, pair_backbones
+from phototag.network.backbones import build_backbone
+from phototag.network.params import ModelParams, Pairs, Weights, feature_map_side, pair_backbones
 from phototag.network.pretrained import read_pretrained
-
-Pairs = tuple[tuple[str, str | None], ...]  # names and weights, from `ModelParams.backbones`
 
 
 class Normalize(nn.Module):
@@ -37,7 +35,7 @@ class Normalize(nn.Module):
 class SideBySide(nn.Module):
     """Several backbones for the same photos, whose features are concatenated."""
 
-    def __init__(self, parts: list[nn.Module]) -> None:
+    def __init__(self, parts: list[nn.Sequential]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
@@ -107,9 +105,7 @@ def build_model(
             backbone of that name, or it cannot take photos of this size.
     """
     if spec.backbones:
-        backbones = [build_backbone(name, weights, size) for name, weights in spec.backbones]
-        width = sum(backbone.width for backbone in backbones)
-        layers = _join_backbones(spec.backbones, backbones, mean, std)
+        layers, width = _join_backbones(spec.backbones, size, mean, std)
         if spec.pretrained:
             layers.append(Standardize(width))
         hidden = spec if spec.frozen else spec.model_copy(update={"linear": (), "dropout": 0.0})
@@ -119,7 +115,7 @@ def build_model(
     return _put_channels_last(nn.Sequential(*layers))
 
 
-def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int) -> nn.Sequential:
+def build_backbones(name: str, weights: Weights, size: int) -> nn.Sequential:
     """Build the frozen part of a network, `build_model(...)[:2]`, with pretrained weights.
 
     Raises:
@@ -127,8 +123,8 @@ def build_backbones(name: str, weights: str | tuple[str, ...] | None, size: int)
             are missing or belong to another network.
     """
     pairs = pair_backbones(name, weights)
-    backbones = [build_backbone(name, weights, size) for name, weights in pairs]
-    model = nn.Sequential(*_join_backbones(pairs, backbones, [0.5] * 3, [0.5] * 3))
+    layers, _ = _join_backbones(pairs, size, [0.5] * 3, [0.5] * 3)
+    model = nn.Sequential(*layers)
     load_weights(model, pairs)
     return _put_channels_last(model)
 
@@ -160,16 +156,21 @@ def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int
 
 
 def _join_backbones(
-    pairs: Pairs, backbones: list[Backbone], mean: list[float], std: list[float]
-) -> list[nn.Module]:
-    """Return normalisation and backbone; several backbones have one normalisation each."""
-    parts: list[list[nn.Module]] = [
-        [Normalize(*((b.mean, b.std) if weights else (mean, std))), b.network]
-        for b, (_, weights) in zip(backbones, pairs, strict=True)
-    ]
+    pairs: Pairs, size: int, mean: list[float], std: list[float]
+) -> tuple[list[nn.Module], int]:
+    """Return normalisation and backbone, and the number of features.
+
+    Several backbones have one normalisation each.
+    """
+    parts, width = [], 0
+    for name, weights in pairs:
+        backbone = build_backbone(name, weights, size)
+        used = (backbone.mean, backbone.std) if weights else (mean, std)
+        parts.append(nn.Sequential(Normalize(*used), backbone.network))
+        width += backbone.width
     if len(parts) == 1:
-        return parts[0]
-    return [nn.Identity(), SideBySide([nn.Sequential(*part) for part in parts])]
+        return list(parts[0]), width
+    return [nn.Identity(), SideBySide(parts)], width
 
 
 def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Module]:
@@ -229,7 +230,7 @@ def find_head(model: nn.Module) -> nn.Linear:
 
 @torch.no_grad()
 def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
-    """Set the initial weights of a new network.
+    """Set the initial weights of a new network, and load pretrained ones.
 
     Conv network: `init: he` draws weights for ReLU (He et al., 2015), and sets the biases of the
     output layer to the label frequencies, so that the first loss is small; `init: pytorch` keeps
@@ -241,7 +242,7 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
 
     Args:
         model: Network returned by `build_model`.
-        spec: Params from which it was built.
+        spec: Params of the network.
         prior: Label frequencies on the train split among known targets, 0..1, float [num_labels].
 
     Raises:

@@ -31,12 +31,11 @@ def _read_weights(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Weights = Annotated[str | tuple[str, ...] | None, BeforeValidator(_read_weights)]
+Weights = str | tuple[str, ...] | None  # `model.weights`; a tuple has one entry per backbone
+Pairs = tuple[tuple[str, str | None], ...]  # name and weights of each backbone
 
 
-def pair_backbones(
-    name: str, weights: str | tuple[str, ...] | None
-) -> tuple[tuple[str, str | None], ...]:
+def pair_backbones(name: str, weights: Weights) -> Pairs:
     """Return the name and the weights of each backbone; an empty tuple for the network `conv`."""
     if name == "conv":
         return ()
@@ -55,7 +54,7 @@ class ModelParams(ParamGroup):
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"
-    weights: Weights = None
+    weights: Annotated[Weights, BeforeValidator(_read_weights)] = None
     freeze: bool = False
     init: Literal["he", "pytorch"]
     batch_norm: bool = False
@@ -66,7 +65,7 @@ class ModelParams(ParamGroup):
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
     @property
-    def backbones(self) -> tuple[tuple[str, str | None], ...]:
+    def backbones(self) -> Pairs:
         """Name and weights of each backbone; empty for the network `conv`."""
         return pair_backbones(self.name, self.weights)
 
@@ -106,29 +105,27 @@ class ModelParams(ParamGroup):
 class FinetuneParams(ParamGroup):
     """The group `finetune`: how pretrained backbones are trained further."""
 
-    linear_probe_first: bool
-    first_lr: Annotated[Float, Field(gt=0, le=1)]
-    freeze_batch_norm: bool
+    linear_probe_first: bool = True
+    first_lr: Annotated[Float, Field(gt=0, le=1)] = 0.1
+    freeze_batch_norm: bool = True
 
 
 class EmbedParams(ParamGroup):
     """The group `embed`: where the features of frozen backbones are computed."""
 
-    backend: Backend
+    backend: Backend = "sequential"
 
 
 class NetworkParams(ParamGroup):
     """Params that the `embed` stage reads."""
 
-    embed: EmbedParams = EmbedParams(backend="sequential")
+    embed: EmbedParams = EmbedParams()
     model: ModelParams
-    finetune: FinetuneParams = FinetuneParams(
-        linear_probe_first=True, first_lr=0.1, freeze_batch_norm=True
-    )
+    finetune: FinetuneParams = FinetuneParams()
 
 
 def uses_cached_features(
-    name: str, weights: str | tuple[str, ...] | None, freeze: bool, linear_probe_first: bool
+    name: str, weights: Weights, freeze: bool, linear_probe_first: bool
 ) -> bool:
     """Return whether training reads features that `embed` computes once per photo.
 

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.network.backbones import TIMM, head_names, import_timm
+from phototag.network.params import Pairs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training heads of googlenet and inception_v3
@@ -21,10 +21,7 @@ State = OrderedDict[str, Tensor]
 
 
 def find_weights_file(weights: str) -> Path | None:
-    """Return the weights file that `model.weights` names directly or by an installed package.
-
-    Returns:
-        The file, or None if `weights` names neither a file nor a package.
+    """Return the file that `model.weights` names, directly or by an installed package, or None.
 
     Raises:
         InputError: The package does not hold exactly one file of weights.
@@ -46,24 +43,20 @@ def find_weights_file(weights: str) -> Path | None:
     return files[0]
 
 
-def list_weights_files(pairs: Iterable[tuple[str, str | None]]) -> list[Path]:
+def list_weights_files(pairs: Pairs) -> list[Path]:
     """Return the weights files of backbones, without the weights that a library downloads."""
     files = [find_weights_file(weights) for _, weights in pairs if weights]
     return [file for file in files if file]
 
 
 def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
-    """Read pretrained weights as a state dict of the given backbone.
+    """Read pretrained weights for `load_state_dict(..., strict=False)` of a backbone.
 
     Args:
         name: Name in params.yaml.
         network: Backbone; may be on the meta device.
         weights: DEFAULT or another name that the library knows (the library downloads these
             weights), a file, or an installed package that holds one file of weights.
-
-    Returns:
-        State dict for `load_state_dict(..., strict=False)`; older files lack
-        `num_batches_tracked`.
 
     Raises:
         InputError: There are no weights of that name, or they belong to another network.

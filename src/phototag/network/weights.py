@@ -87,19 +87,13 @@ def read_metadata(path: Path) -> Metadata:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            entry = file.metadata()["phototag"]
+            return Metadata(**json.loads(file.metadata()["phototag"]))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run `dvc repro train`") from None
     except Exception as error:
         raise InputError(
-            f"{path} is not a model file of phototag ({error}): run `dvc repro train`"
-        ) from None
-    try:
-        return Metadata(**json.loads(entry))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} was written by another version of phototag ({error}): train again, or install "
-            "that version"
+            f"{path} is not a model file of this version of phototag ({error}): run `dvc repro "
+            "train`, or install the version that wrote it"
         ) from None
 
 

@@ -16,12 +16,10 @@ from phototag.training.params import AugmentParams
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale (ITU-R BT.601)
 
-Draws = dict[str, Tensor]  # name -> value of each image, [batch]
-
 
 def draw_augmentations(
     params: AugmentParams, count: int, size: int, generator: torch.Generator
-) -> Draws:
+) -> dict[str, Tensor]:
     """Draw the random values of a batch of `count` images of `size` pixels per side.
 
     Returns:
@@ -76,14 +74,9 @@ def draw_augmentations(
 
 
 def augment_batch(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-    """Apply the drawn augmentations to a batch, all but `mix`.
+    """Apply the drawn augmentations, all but `mix`, to uint8 or float32 [batch, 3, size, size].
 
-    Args:
-        images: uint8 or float32 [batch, 3, size, size], 0..255.
-        draws: Values returned by `draw_augmentations` for these images.
-
-    Returns:
-        The same shape; uint8 input stays uint8 if pixels are only moved, otherwise float32, 0..255.
+    uint8 input stays uint8 if pixels are only moved; otherwise the result is float32, 0..255.
     """
     if not len(images):  # with several processes, the last batch may have no photo for this one
         return images
@@ -115,9 +108,6 @@ def mix_batches(
         batch: Images, uint8 [batch, 3, size, size], and targets, float32 [batch, num_labels].
         other: Images and targets to blend in, of the same shapes.
         mix: Share of the other images, 0..0.5, float32 [batch].
-
-    Returns:
-        Images and targets, float32.
     """
     mix = mix.to(batch[1].device, non_blocking=True)
     images = torch.lerp(batch[0].float(), other[0].float(), _each(mix))

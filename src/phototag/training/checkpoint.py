@@ -1,6 +1,6 @@
 """Checkpoints: the state from which a killed training resumes, one file per content key.
 
-The files lie under the project's root, outside DVC's outputs: a persistent output would carry the
+The files are in .phototag/checkpoints, outside DVC's outputs: a persistent output would carry the
 weights of one experiment into the next.
 """
 
@@ -79,11 +79,6 @@ class History:
             state |= {name: part.state_dict() for name, part in self.parts.items()}
             run_on_first(lambda: save_checkpoint(path, state))
         return self.records[-1]
-
-
-def checkpoint_path(root: Path, key: str) -> Path:
-    """Return the checkpoint file of a content key."""
-    return root / ".phototag" / "checkpoints" / f"{key}.pt"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

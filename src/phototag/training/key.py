@@ -16,10 +16,10 @@ from phototag.network import distributed
 from phototag.network.backbones import TIMM
 from phototag.network.params import ModelParams
 from phototag.network.pretrained import find_weights_file, list_weights_files
-from phototag.training.precision import pick_dtype
+from phototag.training.loop import pick_dtype
 
 SOURCES = Path(__file__).parents[1]
-PACKAGES = ("base", "dataset", "metrics", "network", "training")  # those that training runs
+PACKAGES = ("base", "dataset", "metrics", "network", "training")  # code that training runs
 
 
 def training_key(
@@ -34,7 +34,7 @@ def training_key(
 
     Args:
         settings: Params returned by `TrainingParams.train_settings()`.
-        spec: The group `model`.
+        spec: Params of the network.
         inputs: Files that training reads, and the script that calls it.
         device: Device on which training runs.
     """

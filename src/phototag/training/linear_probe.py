@@ -19,7 +19,7 @@ from phototag.dataset.dataset import (
     take_photos,
 )
 from phototag.dataset.targets import is_known, label_rates
-from phototag.metrics.selection import best_record, selection_score
+from phototag.metrics.selection import best_record
 from phototag.network import distributed
 from phototag.network.inference import predict_logits
 from phototag.network.model import find_head
@@ -40,13 +40,6 @@ SMALL = 100_000_000
 # The linear probe before fine-tuning.
 FIRST_L2, MAX_STEPS, PATIENCE = 0.1, 16, 3
 
-Batch = tuple[Tensor, Tensor]
-
-
-def l2_for_step(weight_decay: float, step: int) -> float:
-    """Return the L2 strength of a step, from 1; each step divides `weight_decay` by 10^(1/4)."""
-    return float(weight_decay * 10 ** (-(step - 1) / STEPS_PER_DECADE))
-
 
 def fit_linear_probe(
     head: nn.Module,
@@ -57,8 +50,8 @@ def fit_linear_probe(
 ) -> Iterator[Record]:
     """Fit the head for one L2 strength after another, and yield one record per strength.
 
-    Each fit starts from the weights of the previous one. Afterwards the head holds the weights of
-    the best step (see `metrics.selection`).
+    Each step divides the strength by 10^(1/4) and starts from the weights of the previous one.
+    Afterwards the head holds the weights of the best step (see `metrics.selection`).
 
     Args:
         head: `Standardize` and a linear layer, `build_model(...)[2:]`, on the device to train on.
@@ -85,7 +78,7 @@ def fit_linear_probe(
         disable=True if distributed.rank() else None,
     )
     for step in history.remaining():
-        l2 = l2_for_step(params.weight_decay, step)
+        l2 = float(params.weight_decay * 10 ** (-(step - 1) / STEPS_PER_DECADE))
         train_loss = minimize_loss(head, loss, train, l2)
         # Different processors round differently: all processes continue with the same weights.
         distributed.broadcast_tensors(head.state_dict().values())
@@ -100,36 +93,22 @@ def fit_linear_probe(
 
 def start_from_linear_probe(
     head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams
-) -> Record:
+) -> None:
     """Fit the head on the features of the pretrained backbones before these are trained further.
 
     The first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022): the gradients of a
-    random head would distort the features. Return the record of the best step.
+    random head would distort the features.
     """
     changes = {
         "weight_decay": FIRST_L2,
         "epochs": MAX_STEPS,
         "train": params.train.model_copy(update={"early_stopping": PATIENCE}),
     }
-    steps = list(fit_linear_probe(head, train, val, params.model_copy(update=changes)))
-    best = best_record(steps)
+    best = best_record(list(fit_linear_probe(head, train, val, params.model_copy(update=changes))))
     tqdm.write(
         f"linear probe before fine-tuning: L2 {best['l2']:.2g}, val loss {best['val_loss']:.4f}",
         file=sys.stderr,
     )
-    return best
-
-
-def report_regression(start: Record, best: Record, params: TrainingParams) -> None:
-    """Print a note if the best epoch of fine-tuning is worse than the linear probe before it."""
-    metric = params.selection_metric
-    if selection_score(best, metric) < selection_score(start, metric):
-        print(
-            "note: fine-tuning did not improve on the linear probe (val loss "
-            f"{start['val_loss']:.4f}, mAP {start['mAP']:.4f}): its best epoch has val loss "
-            f"{best['val_loss']:.4f} and mAP {best['mAP']:.4f}. Lower lr, set train.ema or "
-            "augment.mixup, or set model.freeze true with optimizer lbfgs"
-        )
 
 
 def predict_out_of_fold(
@@ -141,7 +120,7 @@ def predict_out_of_fold(
     frequencies, so nothing of its left-out fold enters it.
 
     Args:
-        head: Head returned by `fit_linear_probe`; not changed.
+        head: Head fitted by `fit_linear_probe`; not changed.
         train: Cached features and targets of the train split.
         params: Params of the train stage.
         l2: L2 strength of the best step.
@@ -169,19 +148,11 @@ def predict_out_of_fold(
 
 
 def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> float:
-    """Minimise mean loss + l2 / 2 * sum of squared weights, starting from the current weights.
+    """Minimise mean loss + l2 / 2 * sum of squared weights; return the final mean loss.
 
     L-BFGS with a line search (Liu and Nocedal, 1989) on the whole train split. Biases are not
-    penalised, so that rare labels can stay rare. Several processes sum their gradients.
-
-    Args:
-        head: `Standardize` and linear layers, on the device.
-        loss: Loss of every photo and label.
-        train: Cached features and targets of the train split.
-        l2: Strength of the L2 penalty.
-
-    Returns:
-        Final mean loss over photos and known labels, without the penalty.
+    penalised, so that rare labels can stay rare. Several processes sum their gradients. The mean
+    is over photos and known labels.
     """
     head.train()
     optimizer = torch.optim.LBFGS(
@@ -196,7 +167,7 @@ def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> flo
     device = next(head.parameters()).device
     num_known = max(int(is_known(train.targets).sum()), 1)
 
-    def read() -> Iterator[Batch]:
+    def read() -> Iterator[tuple[Tensor, Tensor]]:
         own = distributed.local_share(np.arange(len(train)))
         for positions in np.array_split(own, range(CHUNK, len(own), CHUNK)):
             features, targets = read_batch(train, positions, device)

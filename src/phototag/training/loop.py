@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from phototag.training.checkpoint import History
 from phototag.training.losses import Loss, training_loss
 from phototag.training.optimizers import build_optimizer, learning_rate
 from phototag.training.params import TrainingParams
-from phototag.training.precision import pick_dtype
 from phototag.training.records import Record, score_val
 
 
@@ -59,20 +58,21 @@ class Training:
     dtype: torch.dtype
     params: TrainingParams
 
-    @property
-    def evaluated(self) -> nn.Module:
-        """Network that is evaluated on val and saved: the averaged one, if there is one."""
-        return self.averaged or self.model
-
 
 def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> Training:
     """Prepare a network for training, in place, and build its optimizer and loss."""
     device = next(model.parameters()).device
     synchronize_batch_norm(model, device)
     freeze_redundant_biases(model)
+    # Several processes average their gradients.
+    forward = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    if params.train.compile:
+        # CUDA graphs of forward and backward: a step of a small network is then not limited by the
+        # time to launch its kernels. The last batch, of another size, is compiled separately.
+        forward = torch.compile(forward, mode="reduce-overhead", dynamic=False)
     return Training(
         model=model,
-        forward=wrap_model(model, params.train.compile),
+        forward=forward,
         averaged=copy.deepcopy(model) if params.train.ema else None,
         optimizer=build_optimizer(model, params),
         loss=training_loss(train, params, device),
@@ -81,14 +81,19 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
     )
 
 
-def wrap_model(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """Return the network as training calls it; several processes average their gradients."""
-    forward = DistributedDataParallel(model) if distributed.world_size() > 1 else model
-    if not compiled:
-        return forward
-    # CUDA graphs of forward and backward: a step of a small network is then not limited by the
-    # time to launch its kernels. The last, smaller batch is compiled separately.
-    return torch.compile(forward, mode="reduce-overhead", dynamic=False)
+def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """Return the dtype of convolutions and matrix products; weights and loss stay in float32.
+
+    `auto` is bfloat16 only if the processor computes in it: emulation is slower than float32.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.cpu.get_capabilities()
+        native = any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
 
 
 def fit(
@@ -126,6 +131,7 @@ def fit(
     parts: dict[str, Any] = {"model": model, "optimizer": training.optimizer}
     if training.averaged is not None:
         parts["averaged"] = training.averaged
+    evaluated = training.averaged or model  # also the network whose weights are saved
     history = History(checkpoint, parts, params)
     yield from history.records
 
@@ -147,14 +153,14 @@ def fit(
         record = {
             "epoch": epoch,
             "train_loss": train_loss,
-            **score_val(training.evaluated, val, device),
+            **score_val(evaluated, val, device),
             "lr": training.optimizer.param_groups[-1]["lr"],  # the head's
             "images_per_second": len(train) / elapsed,
         }
         if not math.isfinite(record["val_loss"]):
             raise DivergedError(_explain(epoch, f"the val loss is {record['val_loss']}"))
         bar.set_postfix(epoch=epoch, loss=f"{train_loss:.4f}", val=f"{record['val_loss']:.4f}")
-        yield history.add(record, training.evaluated)
+        yield history.add(record, evaluated)
     bar.close()
     model.load_state_dict(history.best_weights)
 
@@ -202,7 +208,10 @@ def train_one_epoch(
         num_known += known
         training.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=device)
-        for part, wanted in _split_batch(images, targets, len(positions), params.train.accumulate):
+        # Every process splits its share of the batch into the same number of parts.
+        count = min(params.train.accumulate, max(len(positions) // distributed.world_size(), 1))
+        parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
+        for part, wanted in parts:
             with torch.autocast(device.type, training.dtype, training.dtype != torch.float32):
                 logits = training.forward(part)
             share = training.loss(logits.float(), wanted).sum() / max(known, 1)
@@ -214,13 +223,11 @@ def train_one_epoch(
         training.optimizer.step()
         if training.averaged is not None:
             _average(training.averaged, model, params.train.ema, step)
-        # The loss stays on the device: reading it would make a GPU wait for the host. It is summed
-        # in every step, so that all processes stop at the same step.
-        losses[index] = distributed.sum_over_processes(loss * (known / num_labels))
-        if device.type == "cpu" and not math.isfinite(losses[index]):
-            break
+        # The loss stays on the device: reading it would make a GPU wait for the host.
+        losses[index] = loss * (known / num_labels)
         if bar is not None:
             bar.update(len(positions))
+    losses = distributed.sum_over_processes(losses)
     return _sum_losses(losses, epoch) / (max(num_known, 1) / num_labels)
 
 
@@ -230,14 +237,6 @@ def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
         return len(positions) * len(train.labels)
     known = is_known(train.targets[positions])
     return int((known & known[::-1] if mixed else known).sum())
-
-
-def _split_batch(
-    images: Tensor, targets: Tensor, batch_size: int, parts: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Split a process's share of a batch; every process gets the same number of parts."""
-    parts = min(parts, max(batch_size // distributed.world_size(), 1))
-    yield from zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
 
 
 def _sum_losses(losses: Tensor, epoch: int) -> float:

@@ -65,9 +65,7 @@ class TrainingParams(ParamGroup):
     data: DataParams
     augment: AugmentParams
     model: ModelParams
-    finetune: FinetuneParams = FinetuneParams(
-        linear_probe_first=True, first_lr=0.1, freeze_batch_norm=True
-    )
+    finetune: FinetuneParams = FinetuneParams()
     train: TrainParams
 
     @model_validator(mode="after")
