@@ -75,7 +75,7 @@ def _mean_scores(
         [score(own, rows, objective) for own, rows in zip(seeds, weights, strict=True)]
         for seeds in trials
     ]
-    return np.mean(scores, axis=1)
+    return np.asarray(np.mean(scores, axis=1))
 
 
 def score(own: Predictions, weights: np.ndarray, objective: Objective) -> np.ndarray:

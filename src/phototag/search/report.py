@@ -80,8 +80,10 @@ def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str
         axes = {"history": plots.plot_optimization_history(study, target_name=label)}
         complete = study.get_trials(states=(TrialState.COMPLETE,))
         if len({trial.value for trial in complete}) >= MIN_TRIALS:
-            params = list(get_param_importances(study))[:NUM_PARAMS]
-            options = {"params": params, "target_name": label}
+            importances = get_param_importances(study)
+            # A key that had only one value has the importance 0.
+            params = [name for name, importance in importances.items() if importance > 0]
+            options = {"params": params[:NUM_PARAMS], "target_name": label}
             axes["importances"] = plots.plot_param_importances(study, **options)
             axes["slices"] = plots.plot_slice(study, **options)
         return {
