@@ -1,9 +1,9 @@
-"""Metrics of multi-label predictions, one implementation of each.
+"""Metrics for multi-label predictions, used by training, evaluation, the registry and the search.
 
-Training, evaluation, registry and search use these functions. Targets are 1, 0 or `UNKNOWN`, and
-every metric is computed over the known entries only.
+An entry is a pair of a photo and a label. Targets are 1, 0 or `UNKNOWN`, and every metric is
+computed over the entries with a known target only.
 
-Most functions take `weights`, float [resamples, num_photos]: how often each photo counts. They
-return one value per resample. One row of ones gives the plain metric, the rows returned by
-`bootstrap.bootstrap_weights` give the distribution of the metric.
+Most functions take `weights`, float [resamples, num_photos], which states how often each photo
+counts in each resample, and return one value per resample. Pass one row of ones to get the metric
+of the sample itself, or the result of `bootstrap.bootstrap_weights` to get its distribution.
 """

@@ -1,4 +1,4 @@
-"""Bootstrap resamples of photos, and the confidence intervals computed from them."""
+"""Bootstrap resamples of photos, and confidence intervals computed from these resamples."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,26 +9,28 @@ import numpy as np
 def bootstrap_weights(
     num_photos: int, resamples: int, seed: int, groups: Sequence[str] = ()
 ) -> np.ndarray:
-    """Draw how often each photo counts in bootstrap resamples (Efron, 1979).
+    """Draw bootstrap resamples, given as the number of times that each photo counts (Efron, 1979).
 
-    Photos of one group (an album, or copies of one photo) are correlated. Therefore whole groups
-    are drawn (cluster bootstrap; Davison and Hinkley, 1997, section 3.8): intervals computed from
-    single photos would be too narrow.
+    Photos of the same group (an album, or copies of one photo) are correlated, and intervals
+    computed from resampled photos would be too narrow. Therefore whole groups are resampled
+    (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
 
     Args:
         num_photos: Number of photos.
-        resamples: Number of resamples.
+        resamples: Number of resamples to draw.
         seed: Seed of the random generator.
-        groups: Group of each photo, [num_photos]. Omit if every photo is its own group.
+        groups: Name of each photo's group, [num_photos]. Omit to put every photo into its own
+            group.
 
     Returns:
-        float64 [1 + resamples, num_photos]. The first row is all ones: the original sample. Each
-        other row draws as many groups as there are, with replacement. With a single group there is
-        nothing to draw from, and only the first row is returned.
+        float64 [1 + resamples, num_photos]. The first row is the original sample: all ones. For
+        each other row, as many groups as the sample has are drawn with replacement. A sample with
+        a single group cannot be resampled, so that only the first row is returned.
     """
     names = np.asarray(groups if len(groups) else np.arange(num_photos))
     _, first, group = np.unique(names, return_index=True, return_inverse=True)
-    # Groups are numbered by their first photo, so that groups of one photo keep the photos' order.
+    # Number the groups in the order in which they first occur: if every photo is its own group, the
+    # groups then have the same order as the photos.
     group = np.argsort(np.argsort(first))[group]
     number = len(first)
     if number < 2:
@@ -40,17 +42,17 @@ def bootstrap_weights(
 
 
 def confidence_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95% percentile interval of a metric: the 2.5th and 97.5th percentiles.
+    """Return a 95% confidence interval of a metric: its 2.5th and 97.5th bootstrap percentiles.
 
     Args:
-        values: Metric per resample, [1 + resamples, ...]. The first row, the original sample, is
-            ignored, and so are resamples whose metric is NaN.
+        values: Metric of each resample, [1 + resamples, ...]. The first row, which belongs to the
+            original sample, is ignored. Resamples whose metric is NaN are ignored too.
 
     Returns:
-        Lower and upper bound, of shape `values.shape[1:]`; NaN if no resample has a value.
+        Lower and upper bounds, both of shape `values.shape[1:]`; NaN if all resamples are NaN.
     """
     resampled = values[1:] if len(values) > 1 else np.full_like(values, np.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # raised if no resample has a value
+        warnings.simplefilter("ignore", RuntimeWarning)  # raised if all resamples are NaN
         low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     return low, high

@@ -1,7 +1,7 @@
 """F1, precision and recall of 0/1 predictions.
 
-A label without positives has F1, precision and recall 0, and counts in macro means, as in
-scikit-learn with `zero_division=0`.
+For a label without positives, F1, precision and recall are 0. Macro averages include such labels,
+as in scikit-learn with `zero_division=0`.
 """
 
 from typing import Literal
@@ -18,11 +18,12 @@ def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndar
     """Compute F1 = 2 tp / (predicted + positives), which equals 2 tp / (2 tp + fp + fn).
 
     Args:
-        true_positives: Number of true positives.
-        predicted_plus_positives: Number of predicted plus number of actual positives.
+        true_positives: Numbers of true positives, of any shape.
+        predicted_plus_positives: Numbers of predicted positives plus numbers of actual positives,
+            of the same shape.
 
     Returns:
-        F1 (0..1), float64; 0 if nothing is predicted and nothing is positive.
+        F1 (0..1), float64 of the same shape; 0 if there are neither predicted nor actual positives.
     """
     return ratio_or_zero(2 * true_positives, predicted_plus_positives)
 
@@ -35,7 +36,7 @@ def f1_score(
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels] or [num_photos].
         predicted: Predictions (0 or 1), of the same shape.
-        average: `micro` pools all entries, `macro` is the mean over labels.
+        average: `micro` to pool all entries, or `macro` to return the mean of the labels' F1.
     """
     axis = None if average == "micro" else 0
     hits, chosen, positive = (part.sum(axis=axis) for part in _entries(targets, predicted))
@@ -45,7 +46,7 @@ def f1_score(
 def label_scores(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute F1, precision and recall of each label, float64 [resamples, num_labels] each."""
+    """Compute F1, precision and recall of each label, each as float64 [resamples, num_labels]."""
     return _scores(*(weights @ part.astype(np.float64) for part in _entries(targets, predicted)))
 
 
@@ -60,11 +61,12 @@ def classification_scores(
         weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
-        Name -> float64 [resamples]: `f1_micro`, `f1_macro`, the same of `precision` and `recall`;
-        `f1_samples`, the mean F1 of the photos; `subset_accuracy`, the share of photos whose
-        labels are all right; and `unlabelled_accuracy`, the share of photos known to carry no label
-        for which no label is predicted (NaN if there is no such photo). A photo without known
-        entries is not counted.
+        Metrics by name, float64 [resamples] each: the micro and macro averages of F1, precision and
+        recall (`f1_micro`, `f1_macro`, ...); `f1_samples`, the mean F1 of the photos;
+        `subset_accuracy`, the share of photos for which every label is predicted correctly; and
+        `unlabelled_accuracy`, which is the share of photos without a predicted label among the
+        photos that are known to have no label (NaN if there are no such photos). Photos without
+        known entries are ignored.
     """
     parts = _entries(targets, predicted)
     counts = [weights @ part.astype(np.float64) for part in parts]
@@ -90,7 +92,7 @@ def classification_scores(
 def _entries(
     targets: np.ndarray, predicted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which known entries are true positives, predicted positive, and positive."""
+    """Return three masks of the known entries: true, predicted and actual positives."""
     positive, chosen = targets > 0, predicted.astype(bool) & is_known(targets)
     return positive & chosen, chosen, positive
 
@@ -98,7 +100,7 @@ def _entries(
 def _scores(
     true_positives: np.ndarray, predicted: np.ndarray, positives: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return F1, precision and recall."""
+    """Compute F1, precision and recall from counts."""
     return (
         f1_from_counts(true_positives, predicted + positives),
         ratio_or_zero(true_positives, predicted),

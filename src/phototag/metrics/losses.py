@@ -1,4 +1,4 @@
-"""Binary cross entropy, also of the constant baseline."""
+"""Binary cross entropy of predictions and of the constant baseline."""
 
 import numpy as np
 from scipy.special import expit, logit
@@ -8,15 +8,15 @@ from phototag.metrics.ratios import weighted_mean
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Map logits to probabilities, float64 in 0..1."""
+    """Convert logits to probabilities, float64 in 0..1."""
     return np.asarray(expit(logits, dtype=np.float64))
 
 
 def entry_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Compute the binary cross entropy of every entry in nats, float64 of the inputs' shape.
+    """Compute the binary cross entropy of each entry in nats, float64 of the same shape.
 
-    The formula max(x, 0) - x y + log(1 + exp(-|x|)), for logit x and target y, does not overflow.
-    An entry whose target is not known has loss 0.
+    The loss of a logit x with target y is computed as max(x, 0) - x y + log(1 + exp(-|x|)), which
+    does not overflow. The loss of an entry with an unknown target is 0.
     """
     logits = logits.astype(np.float64)
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
@@ -24,11 +24,12 @@ def entry_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 
 def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
-    """Compute the mean binary cross entropy of the known entries in nats; NaN if there is none.
+    """Compute the mean binary cross entropy of the known entries in nats.
+
+    The result is NaN if no entry is known.
 
     Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Frequencies (0..1) are valid
-            too.
+        targets: Targets (1, 0 or `UNKNOWN`) or label frequencies (0..1), [num_photos, num_labels].
         logits: Logits, float, of the same shape.
     """
     known = np.count_nonzero(is_known(targets))
@@ -50,26 +51,26 @@ def weighted_cross_entropy(
 
 
 def baseline_logits(frequencies: np.ndarray) -> np.ndarray:
-    """Return the logits of the constant baseline, which predicts each label's frequency on train.
+    """Return the logits of the constant baseline, which predicts the label frequencies of train.
 
     Args:
         frequencies: Share of positives of each label on train, 0..1 [num_labels].
 
     Returns:
-        float64 [num_labels], finite also for frequencies 0 and 1.
+        float64 [num_labels]; finite even if a frequency is 0 or 1.
     """
     return np.asarray(logit(frequencies.clip(1e-6, 1 - 1e-6)))
 
 
 def baseline_loss(frequencies: np.ndarray, targets: np.ndarray) -> float:
-    """Compute the loss of the constant baseline on some photos, in nats.
+    """Compute the mean binary cross entropy of the constant baseline in nats.
 
-    A network whose loss is not lower has learnt nothing from the photos.
+    A network whose loss is not lower than this has learnt nothing from the photos.
 
     Args:
         frequencies: Share of positives of each label on train, 0..1 [num_labels].
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. A single row of frequencies
-            (0..1) gives the expected loss on photos with these label frequencies.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Pass label frequencies
+            (0..1), [1, num_labels], to get the expected loss on photos with these frequencies.
     """
     logits = np.broadcast_to(baseline_logits(frequencies), targets.shape)
     return binary_cross_entropy(targets, logits)

@@ -1,7 +1,7 @@
-"""Average precision and area under the ROC curve: metrics of a ranking, without a threshold.
+"""Average precision and area under the ROC curve (AUROC), which need no threshold.
 
-A label without positives has no average precision and no AUROC, and is left out of their macro
-means.
+Average precision and AUROC are undefined for a label without positives. Macro averages skip such
+labels.
 """
 
 import numpy as np
@@ -10,13 +10,15 @@ from scipy.sparse import csr_array
 from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
-BLOCK = 2**23  # float64 values of a table that are processed at once; limits the memory
-MAX_WORK = 2 * 10**9  # limit of entries times resamples; with more entries, use fewer resamples
-MIN_RESAMPLES = 200  # smallest number of resamples, regardless of `MAX_WORK`
+BLOCK = 2**23  # number of float64 values that are processed at once, which limits the memory use
+MAX_WORK = 2 * 10**9  # largest number of entries times resamples; further resamples are dropped
+MIN_RESAMPLES = 200  # number of resamples that are always used, even if they exceed `MAX_WORK`
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Compute mAP, the mean average precision of the labels that have positives; 0 without any.
+    """Compute mAP, the mean average precision over the labels that have positives.
+
+    The result is 0 if no label has positives.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -38,9 +40,9 @@ def ranking_scores(
         weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
-        Name -> float64 [resamples]: `mAP_macro` and `AUROC_macro` are means over labels,
-        `mAP_micro` and `AUROC_micro` rank all entries together. With millions of entries only the
-        first resamples are used, see `MAX_WORK`.
+        Metrics by name, float64 [resamples] each. `mAP_macro` and `AUROC_macro` are means over
+        labels; `mAP_micro` and `AUROC_micro` are computed from one ranking of all entries. If there
+        are millions of entries, only the first resamples are used: see `MAX_WORK`.
     """
     weights = weights[: 1 + max(MAX_WORK // max(targets.size, 1), MIN_RESAMPLES)]
     precision, area = average_precision_and_auroc(targets, scores, weights)
@@ -59,8 +61,8 @@ def average_precision_and_auroc(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute average precision (AP) and area under the ROC curve (AUROC) of each label.
 
-    AP is the mean over the positives of the precision at their rank. As in scikit-learn, entries
-    with equal scores have the same rank.
+    AP is the mean of the precision at the rank of each positive. Entries with equal scores have the
+    same rank, as in scikit-learn.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -68,8 +70,8 @@ def average_precision_and_auroc(
         weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
-        float64 [resamples, num_labels] each; NaN for a label without positives, and the AUROC also
-        for a label without negatives.
+        AP and AUROC, float64 [resamples, num_labels] each. Both are NaN for a label without
+        positives. The AUROC is also NaN for a label without negatives.
     """
     photos, by_photo = np.arange(len(targets), dtype=np.int32), np.ascontiguousarray(weights.T)
     columns = [
@@ -81,18 +83,18 @@ def average_precision_and_auroc(
 
 
 def cumulative_weights(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarray) -> np.ndarray:
-    """Sum the weights of the first entries of a ranking, for several numbers of entries.
+    """Sum the weights of the first n entries of a ranking, for each n in `ends`.
 
     Args:
-        photos: Photo of each entry, in the order of the ranking, integers [num_entries].
-        ends: Numbers of entries to sum, each 0..num_entries.
+        photos: Position of the photo of each entry, in ranking order, integers [num_entries].
+        ends: Numbers of entries to sum, integers in 0..num_entries.
         by_photo: Transposed weights, float [num_photos, resamples].
 
     Returns:
-        float64 [len(ends), resamples].
+        Sums of weights, float64 [len(ends), resamples].
     """
     edges = np.append(0, np.sort(ends))
-    # A row of this matrix sums the weights between two edges.
+    # Each row of this matrix sums the weights of the entries between two consecutive edges.
     shape = (len(ends), len(by_photo))
     pieces = csr_array((np.ones(edges[-1]), photos[: edges[-1]], edges), shape=shape)
     return np.asarray(_cumulative_sum(pieces @ by_photo)[np.searchsorted(edges, ends)])
@@ -101,23 +103,25 @@ def cumulative_weights(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarra
 def _rank(
     targets: np.ndarray, scores: np.ndarray, by_photo: np.ndarray, photos: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute AP and AUROC of one ranking, float64 [resamples] each.
+    """Compute AP and AUROC of one ranking, each as float64 [resamples].
 
-    Both sums run over the positives only: AP sums their precision, AUROC the number of negatives
-    that rank lower, plus half of those with an equal score. The weights between two positives are
-    summed by a product with a sparse matrix, so a thousand resamples cost few matrix products.
+    Both metrics are sums over the positives. AP sums the precision at the rank of each positive.
+    AUROC sums the number of negatives that rank lower, plus half the number of negatives with an
+    equal score. Products with a sparse matrix sum the weights between two positives, so that a
+    thousand resamples need only a few matrix products.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
         scores: Logits or probabilities, [num_entries].
         by_photo: Transposed weights, float [num_photos, resamples].
-        photos: Photo of each entry, integers [num_entries].
+        photos: Position of the photo of each entry, integers [num_entries].
     """
     order = np.argsort(-scores, kind="stable")
     order = order[is_known(targets[order])]
     falling, ranked = -scores[order], photos[order]
     places = np.flatnonzero(targets[order] > 0)
-    # Numbers of entries, and of positives, that rank higher (left) or at least as high (right).
+    # For each positive, count the entries, and then the positives, with a higher score (left) and
+    # with a higher or equal score (right).
     above, reached = (np.searchsorted(falling, falling[places], side) for side in ("left", "right"))
     first, last = (
         np.searchsorted(falling[places], falling[places], side) for side in ("left", "right")
@@ -143,11 +147,11 @@ def _rank(
 
 
 def _cumulative_sum(values: np.ndarray) -> np.ndarray:
-    """Return the sums of the first 0, 1, 2, ... rows."""
+    """Return the sums of the first 0, 1, 2, ... rows, one more row than the input has."""
     return np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
 
 
 def mean_over_labels(values: np.ndarray) -> np.ndarray:
-    """Compute the mean over the labels that have a value, [resamples]."""
+    """Compute the mean of each resample over the labels that are not NaN, [resamples]."""
     finite = np.isfinite(values)
     return ratio_or_nan(np.where(finite, values, 0).sum(axis=1), finite.sum(axis=1))

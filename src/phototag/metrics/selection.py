@@ -1,7 +1,7 @@
-"""The rule that selects the best epoch, whose weights become the model.
+"""Selection of the best epoch, whose weights become the model.
 
-A record is one row of reports/train/history.csv: an epoch of a training, or a step of a linear
-probe. Each names the best one so far in the column `best_epoch` or `best_step`.
+A record is one row of reports/train/history.csv. It describes an epoch of training or a step of a
+linear probe. Its column `best_epoch` or `best_step` holds the number of the best one so far.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ SelectionMetric = Literal["val_loss", "mAP"]
 
 
 def step_number(record: Record) -> int:
-    """Return the number of a record's epoch, or of its step in a linear probe, from 1."""
+    """Return the number of a record's epoch, or of its linear probe step, counted from 1."""
     return int(record["epoch"] if "epoch" in record else record["step"])
 
 
 def selection_score(record: Record, metric: SelectionMetric) -> tuple[float, ...]:
-    """Return a score of which the best epoch has the highest.
+    """Return the selection score of a record; the best epoch has the highest score.
 
     Args:
-        record: Values of `val_loss` and `mAP`.
-        metric: `val_loss` selects the lowest val loss. `mAP` selects the highest mAP on val, and
-            the lower val loss among equal ones.
+        record: Record with the values `val_loss` and `mAP`.
+        metric: `val_loss` to select the lowest val loss; `mAP` to select the highest mAP on val,
+            and the lowest val loss among epochs with equal mAP.
     """
     if metric == "val_loss":
         return (-record["val_loss"],)
@@ -30,17 +30,18 @@ def selection_score(record: Record, metric: SelectionMetric) -> tuple[float, ...
 
 
 def find_best(history: Sequence[Record], metric: SelectionMetric) -> Record:
-    """Return the record with the highest selection score; the first of equal ones."""
+    """Return the record with the highest selection score, or the first of several such records."""
     return max(history, key=lambda record: selection_score(record, metric))
 
 
 def best_record(history: Sequence[Record]) -> Record:
-    """Return the record that the last one names as the best.
+    """Return the best record of a training, whose number the last record holds.
 
-    Histories of older versions do not name it; theirs is the record with the lowest val loss.
+    Older versions did not record this number. For their histories, the best record is the one with
+    the lowest val loss.
 
     Args:
-        history: All records of a training, in order.
+        history: All records of a training, sorted by epoch or step.
     """
     last = history[-1]
     number = last.get("best_epoch", last.get("best_step"))
@@ -50,5 +51,5 @@ def best_record(history: Sequence[Record]) -> Record:
 
 
 def steps_since_best(history: Sequence[Record]) -> int:
-    """Return the number of epochs, or of steps, since the best one; 0 for an empty history."""
+    """Return the number of epochs or steps since the best one; 0 if the history is empty."""
     return len(history) - step_number(best_record(history)) if history else 0
