@@ -25,7 +25,8 @@ def measure(variant: str, folder: Path) -> float:
     """Train one epoch as the train stage does and return images per second."""
     keep_freed_memory()
     params = read_variant(variant)
-    return time_epoch(build_training(params, params.precision), read_photos(folder)[0])
+    dataset, _ = read_photos(folder)
+    return time_epoch(build_training(params, dataset, params.precision), dataset)
 
 
 def read_variant(variant: str) -> Params:

@@ -64,8 +64,9 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
     device = next(model.parameters()).device
     synchronize_batch_norm(model, device)
     freeze_redundant_biases(model)
-    # Several processes average their gradients.
-    forward = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    forward: Callable[[Tensor], Tensor] = model
+    if distributed.world_size() > 1:
+        forward = DistributedDataParallel(model)  # averages the gradients of the processes
     if params.train.compile:
         # CUDA graphs of forward and backward: a step of a small network is then not limited by the
         # time to launch its kernels. The last batch, of another size, is compiled separately.
