@@ -1,1 +1,1 @@
-"""Recipes, DVC experiments and their queue, workspaces, and MLflow runs of DVC experiments."""
+"""Recipes, the queue of DVC experiments, workspaces, and MLflow runs of DVC experiments."""

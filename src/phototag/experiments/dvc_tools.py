@@ -1,4 +1,4 @@
-"""DVC's command line, its queue of experiments, and files at a revision of git."""
+"""Functions that call DVC, run its experiment queue, and read files at a git revision."""
 
 import json
 import subprocess
@@ -13,19 +13,20 @@ from dvc.repo.experiments.utils import exp_refs
 from phototag.base.errors import InputError
 from phototag.base.git import ask_git, run_git
 
-WORKSPACE = ""  # stands for the working tree in place of a revision
+WORKSPACE = ""  # used in place of a git revision to select the working tree
 
 
 def run_dvc(folder: Path, *arguments: str, show_output: bool = False) -> None:
-    """Run DVC's command line in a project.
+    """Run a DVC command in a project.
 
     Args:
         folder: Root of the project.
-        arguments: Command and options, without `dvc`.
-        show_output: Print DVC's output instead of collecting it for the error message.
+        arguments: DVC command and its options, without the word `dvc`.
+        show_output: Whether to print DVC's output. By default, the output is captured, so that
+            the error message can quote it.
 
     Raises:
-        InputError: DVC failed; the message holds the first error that it printed.
+        InputError: The command failed. The message contains the first error that DVC printed.
     """
     done = subprocess.run(
         ["dvc", *arguments],
@@ -36,36 +37,37 @@ def run_dvc(folder: Path, *arguments: str, show_output: bool = False) -> None:
     )
     if done.returncode:
         lines = (done.stderr or done.stdout or "").strip().splitlines()
-        # A failed stage prints the reason first, and DVC then prints that the stage failed.
+        # A failed stage prints the reason first. DVC then adds that the stage failed.
         errors = [line.strip() for line in lines if "rror: " in line]
         reason = (errors or lines[-1:] or [f"exit status {done.returncode}"])[0]
         raise InputError(f"dvc {arguments[0]} failed: {reason}")
 
 
 def list_experiments(root: Path) -> list[tuple[str, str]]:
-    """Return name and revision of all DVC experiments, sorted by name.
+    """Return the name and the git revision of every DVC experiment, sorted by name.
 
-    The experiments are read from git's references, because `dvc exp list` waits for DVC's lock,
-    which a running queue holds for hours.
+    The experiments are read from git references, because `dvc exp list` waits for DVC's lock, and
+    a running queue can hold this lock for hours.
     """
     with Repo(str(root)) as repo:
         return sorted((info.name, repo.scm.get_ref(str(info))) for info in exp_refs(repo.scm))
 
 
 def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int) -> None:
-    """Run the experiments that DVC does not have yet in DVC's queue, and wait for them.
+    """Run all missing experiments through DVC's queue, and wait until they have finished.
 
-    Queued experiments of the same names are queued again with the current params and code. All
-    other experiments in the queue run too, because DVC runs its whole queue. A killed training
-    resumes from its last checkpoint.
+    Experiments that already exist are skipped. Experiments that are still waiting in the queue are
+    queued again with the current params and code. DVC always runs its whole queue, including other
+    experiments. A training that was killed resumes from its last checkpoint.
 
     Args:
         root: Root of the project.
-        experiments: Name -> overrides of params.yaml (dotted key -> value).
-        jobs: Number of experiments that run at the same time.
+        experiments: Mapping from the name of each experiment to its overrides of params.yaml
+            (dotted key -> value).
+        jobs: Number of experiments to run in parallel.
 
     Raises:
-        InputError: DVC refused an experiment, or an experiment failed.
+        InputError: DVC could not queue an experiment, or an experiment failed.
     """
     done = {name for name, _ in list_experiments(root)}
     running, queued = _read_queue(root)
@@ -74,7 +76,7 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
     for name, overrides in experiments.items():
         if name not in done | running:
             options = [f"--set-param={key}={to_hydra(value)}" for key, value in overrides.items()]
-            # The stage register is left out: only `dvc repro` of the project registers models.
+            # Experiments end before the stage `register`: only `dvc repro` registers models.
             run_dvc(root, "exp", "run", "--queue", "--name", name, *options, "evaluate")
     if not experiments.keys() <= done:
         command = ["exp", "run", "--run-all", "--jobs", str(jobs)]
@@ -82,15 +84,15 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
     done = {name for name, _ in list_experiments(root)}
     if failed := [name for name in experiments if name not in done]:
         raise InputError(
-            f"{len(failed)} of {len(experiments)} experiments failed: read "
-            f"`dvc queue logs {failed[0]}`, then run the same command again"
+            f"{len(failed)} of {len(experiments)} experiments failed: see the error with "
+            f"`dvc queue logs {failed[0]}`, fix its cause and run the same command again"
         )
 
 
 def _read_queue(root: Path) -> tuple[set[str], set[str]]:
-    """Return the names of running and of waiting experiments.
+    """Return the names of the running experiments, and the names of the queued experiments.
 
-    DVC lists an experiment as running after its worker was killed; such entries are removed.
+    DVC still lists an experiment as running after its worker was killed. Such entries are removed.
     """
     with Repo(str(root)) as repo:
         queue = repo.experiments.celery_queue
@@ -102,23 +104,23 @@ def _read_queue(root: Path) -> tuple[set[str], set[str]]:
 
 
 def to_hydra(value: Any) -> str:
-    """Write a value in the syntax of `dvc exp run -S`: JSON with unquoted keys."""
+    """Format a value for `dvc exp run --set-param`: like JSON, but with unquoted keys."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{to_hydra(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_hydra, value)) + "]"
-    if isinstance(value, str):  # quoted, because a path may contain characters of the syntax
+    if isinstance(value, str):  # quoted, because a path may contain special characters
         return "'" + value.replace("'", r"\'") + "'"
     return json.dumps(value)
 
 
 def read_revision(root: Path, revision: str, path: str) -> str | None:
-    """Return the text of a file that git tracks, or None if the revision does not have it.
+    """Return the text of a file that git tracks, or None if the revision lacks the file.
 
     Args:
         root: Root of the project.
-        revision: A revision of git, or `WORKSPACE` for the file in the working tree.
-        path: Path relative to `root`.
+        revision: Git revision, or `WORKSPACE` to read the file from the working tree.
+        path: Path of the file relative to `root`.
     """
     if revision == WORKSPACE:
         file = root / path
@@ -127,11 +129,11 @@ def read_revision(root: Path, revision: str, path: str) -> str | None:
 
 
 def open_revision(root: Path, revision: str) -> tuple[DVCFileSystem, str]:
-    """Open the files that git and DVC track at a revision.
+    """Return a file system with the files that git and DVC track at a git revision.
 
     Returns:
-        The file system, and the prefix of paths in it: empty, or `folder/` if the project is not
-        at the top of its git repository.
+        The file system, and the prefix of the project's paths in it: `folder/` if the project is
+        in a subfolder of its git repository, otherwise empty.
     """
     prefix = run_git(root, "rev-parse", "--show-prefix")
     return DVCFileSystem(str(root), rev=revision, subrepos=True), prefix

@@ -1,4 +1,4 @@
-"""Recipes: named values of params.yaml, and updates of params.yaml that keep its comments."""
+"""Recipes (named sets of values for params.yaml), and edits of params.yaml that keep comments."""
 
 import difflib
 import io
@@ -20,11 +20,11 @@ FILE = Path("recipes.yaml")
 
 
 class Recipe(ParamGroup):
-    """One recipe.
+    """A recipe: a named set of values for params.yaml.
 
     Attributes:
-        description: One sentence for `phototag recipe`.
-        params: Nested values that differ from the base.
+        description: Description of the recipe in one sentence, printed by `phototag recipe`.
+        params: Nested params that replace the values in `base`.
     """
 
     description: str
@@ -32,12 +32,12 @@ class Recipe(ParamGroup):
 
 
 class Recipes(ParamGroup):
-    """All of recipes.yaml.
+    """The contents of recipes.yaml.
 
     Attributes:
-        base: Nested values that a recipe sets unless its own params replace them; a key that one
-            recipe sets must be here, so that another recipe sets it back.
-        recipes: Name -> recipe.
+        base: Nested params that every recipe sets, unless it replaces their values. Every key that
+            a recipe sets must be in `base`, so that the other recipes reset it.
+        recipes: Mapping from the name of each recipe to the recipe.
     """
 
     base: dict[str, Any]
@@ -48,46 +48,47 @@ def read_recipes(path: Path = FILE) -> Recipes:
     """Read and validate recipes.yaml.
 
     Raises:
-        InputError: The file is missing, not valid YAML, or has an unknown or missing key.
+        InputError: The file is missing, is not valid YAML, lacks a key or has an unknown key.
     """
     return validate_params(Recipes, read_values(path), str(path))
 
 
 def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
-    """Return the values that a recipe sets: dotted key of params.yaml -> value.
+    """Return the params that a recipe sets, as a mapping from dotted keys to values.
 
     Raises:
-        InputError: No recipe has this name.
+        InputError: There is no recipe with this name.
     """
     if name not in recipes.recipes:
-        raise InputError(f"{FILE} has no recipe {name!r}: choose {', '.join(recipes.recipes)}")
+        names = ", ".join(recipes.recipes)
+        raise InputError(f"{FILE} has no recipe {name!r}: choose one of {names}")
     return flatten(recipes.base) | flatten(recipes.recipes[name].params)
 
 
 def update_params(path: Path, values: Mapping[str, Any]) -> str:
-    """Write values into params.yaml and keep its other keys, their order and their comments.
+    """Set values in params.yaml. All other keys, the order of the keys and comments are preserved.
 
-    Comments inside a replaced list, or between it and the next key, are removed.
+    If a list is replaced, comments inside it and between it and the next key are removed.
 
     Args:
-        path: params.yaml.
-        values: Dotted key -> new value.
+        path: Path of params.yaml.
+        values: Mapping from dotted keys to new values.
 
     Returns:
-        The change as a unified diff without context lines; empty if nothing changed.
+        Unified diff of the file without context lines, or an empty string if nothing changed.
 
     Raises:
-        InputError: The file is missing or not valid YAML, a group is missing, or the new params
-            are invalid. The file is not changed then.
+        InputError: The file is missing or not valid YAML, a group of params is missing, or the new
+            params are invalid. In each case, the file is not changed.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 4096  # never wrap a line
+    yaml.width = 4096  # so wide that no line is wrapped
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    read_values(path)  # reports YAML that is not valid
+    read_values(path)  # raises an InputError if the file is not valid YAML
     before = read_source(path)
     params = yaml.load(before)
     for key, value in values.items():
@@ -109,18 +110,18 @@ def _set_value(params: Any, key: str, value: Any, path: Path) -> None:
     for name in groups:
         group = group.get(name) if isinstance(group, CommentedMap) else None
     if not isinstance(group, CommentedMap):
-        raise InputError(f"{path}: {key} is missing: add it")
+        raise InputError(f"{path}: the group of {key} is missing: add it")
     if group.get(last) == value:
         return
-    # ruamel.yaml keeps a comment between a key and its list apart from the list, and would write
-    # it in front of the new value on the key's line.
+    # ruamel.yaml attaches a comment between a key and its list to the key, and would write this
+    # comment on the line of the key, before the new value. Therefore such a comment is removed.
     if comments := group.ca.items.get(last):
         comments[3:] = [None]
     group[last] = _format_value(value)
 
 
 def _format_value(value: Any) -> Any:
-    """Lay out a list of blocks with one block per line, and any other list on one line."""
+    """Format a list of mappings with one mapping per line, and any other list on one line."""
     if isinstance(value, list):
         items = CommentedSeq(map(_format_value, value))
         if not any(isinstance(item, dict) for item in value):

@@ -1,7 +1,7 @@
-"""MLflow runs of DVC's experiments and of commits, for results that the MLflow store lacks.
+"""Creation of MLflow runs for DVC experiments and commits whose runs are not in the MLflow store.
 
-An experiment that DVC restored from its cache ran no code, and a clone has the results of commits
-without the store in which their runs were logged.
+A run can be missing for two reasons. If DVC restores an experiment from its cache, no code runs and
+nothing is logged. A fresh clone contains the results of all commits, but not the MLflow store.
 """
 
 import io
@@ -45,13 +45,14 @@ MODEL = "models/model.safetensors"
 
 @dataclass(frozen=True)
 class Result:
-    """The tracked results of one training.
+    """Results of one training that git and DVC track.
 
     Attributes:
         key: Content key of the training.
-        params: Nested params with which the model was trained.
-        history: One row per epoch.
-        scores: Metric -> score of the evaluation; empty if this model was not evaluated.
+        params: Nested params that the model was trained with.
+        history: Losses and metrics of each epoch, one row per epoch.
+        scores: Mapping from each metric to its score on test. Empty if the model has not been
+            evaluated.
     """
 
     key: str
@@ -61,23 +62,23 @@ class Result:
 
 
 def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
-    """Create the missing MLflow runs of DVC experiments, commits and the working tree.
+    """Create missing MLflow runs for DVC experiments, commits and the working tree.
 
-    A run is found by the content key of its training. A missing run is rebuilt from the files that
-    git and DVC track: params, history, scores, and reports that are in DVC's cache. Each run gets
-    the name of its experiment and the revision of its results; if several commits have the same
-    results, the revision of the oldest one. A second call changes nothing.
+    The function looks up each run by the content key of its training. It rebuilds a missing run
+    from files that git and DVC track: params, history, scores, and any reports in DVC's cache. Each
+    run is tagged with the git revision of its results. If several commits have the same results,
+    this is the revision of the oldest commit. A second call changes nothing.
 
     Args:
-        store: Store in which the runs are created.
-        root: Root of the project, at the top of a git repository or in a folder of it.
+        store: MLflow store in which the runs are created.
+        root: Root of the project: the top of a git repository or a folder inside it.
 
     Returns:
-        The results for which a run was created, and those whose run got a revision: names of
-        experiments and short hashes of commits.
+        Two lists with the names of experiments and the short hashes of commits. The first lists the
+        created runs, the second lists the runs that were tagged with a revision.
     """
     added, tagged = [], []
-    # Commits of all branches that changed a training's results, oldest first.
+    # List the commits of all branches that changed the results of a training, oldest first.
     log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
     commits = [("", revision) for revision in (log or "").split()]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
@@ -85,7 +86,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         if result is None:
             continue
         title = name or revision[:7] or "the workspace"
-        # Any run of the training will do for a commit; an experiment needs a run of its name.
+        # A commit can use any run of the training. An experiment needs a run with its name.
         runs = find_runs(store, result.key, name or None)
         last_metric = "test_loss" if result.scores else "best_val_loss"
         complete = [run for run in runs if last_metric in run.data.metrics]
@@ -101,7 +102,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _read_result(root: Path, revision: str) -> Result | None:
-    """Read the results of a revision, or return None if it has no finished training."""
+    """Return the training results at a git revision, or None if no training has finished there."""
     training = read_revision(root, revision, TRAINING)
     history = read_revision(root, revision, HISTORY)
     if not training or not history:
@@ -109,9 +110,9 @@ def _read_result(root: Path, revision: str) -> Result | None:
     lock = yaml.safe_load(read_revision(root, revision, "dvc.lock") or "{}").get("stages", {})
     scores = read_revision(root, revision, f"{EVALUATION}/metrics.json")
     if _locked_hash(lock, "train", "outs", MODEL) != _locked_hash(lock, "evaluate", "deps", MODEL):
-        scores = None  # the scores belong to the previous model
+        scores = None  # these are the scores of an earlier model
     params = yaml.safe_load(read_revision(root, revision, "params.yaml") or "{}")
-    # params.yaml may have changed since the training; dvc.lock has the values that it used.
+    # params.yaml may have changed since the training. dvc.lock has the values used by the training.
     used = lock.get("train", {}).get("params", {}).get("params.yaml", {})
     with suppress(KeyError):
         params = apply_overrides(params, used)
@@ -124,7 +125,7 @@ def _read_result(root: Path, revision: str) -> Result | None:
 
 
 def _locked_hash(lock: Mapping[str, Any], stage: str, kind: str, path: str) -> str | None:
-    """Return the hash of a stage's output or dependency in dvc.lock."""
+    """Return the hash that dvc.lock records for an output or a dependency of a stage."""
     files = {file["path"]: file.get("md5") for file in lock.get(stage, {}).get(kind, [])}
     return files.get(path)
 
@@ -139,7 +140,7 @@ def _rebuild_run(store: Store, root: Path, revision: str, result: Result, name: 
         reports = root / EVALUATION
         if revision:
             reports = Path(folder, reports.name)
-            # If DVC's cache lacks the reports, the run gets the scores only.
+            # If the reports are not in DVC's cache, only the scores are added to the run.
             with suppress(DvcException, DataIndexError, OSError):
                 files, prefix = open_revision(root, revision)
                 files.get(f"{prefix}{EVALUATION}", str(reports), recursive=True)

@@ -1,7 +1,7 @@
-"""Workspaces: copies of the project in which the trials of a study run one after the other.
+"""Workspaces: copies of the project in which the trials of a study run one after another.
 
-DVC makes one copy per experiment. A workspace serves many experiments: the stages before the
-training run once, and no new process starts for an experiment.
+DVC's own queue copies the project for each experiment. A workspace is faster, because many trials
+share it: the stages before `train` run only once, and a trial does not start a new process.
 """
 
 import shutil
@@ -15,37 +15,38 @@ from phototag.base.git import ask_git, run_git
 from phototag.base.params import read_values
 from phototag.experiments.dvc_tools import run_dvc
 
-FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not look for stages here
-SYNTHETIC = Path("data/sample")  # written by the sample stage
-UPSTREAM_STAGES = ("normalize-stats", "embed")  # with their dependencies: all stages before train
+FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not search this folder for stages
+SYNTHETIC = Path("data/sample")  # synthetic dataset, written by the stage `sample`
+UPSTREAM_STAGES = ("normalize-stats", "embed")  # `train` depends on these and on their dependencies
 
 
 def make_workspace(root: Path, name: str) -> Path:
-    """Copy the files that git tracks, with uncommitted changes, into a new workspace.
+    """Copy the files that git tracks into a new workspace, including uncommitted changes.
 
-    Data comes from DVC's cache, which is shared. An older workspace of the same name is replaced.
+    The workspace uses the project's DVC cache. An existing workspace of the same name is replaced.
 
     Args:
         root: Root of the project.
         name: Name of the workspace.
 
     Returns:
-        Root of the project in the workspace.
+        Path of the project's root folder in the workspace.
 
     Raises:
-        InputError: The repository has no commit, or the photos of data.raw cannot be copied.
+        InputError: The git repository has no commit, or the photos in `data.raw` are not in DVC's
+            cache.
     """
     folder = root / FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
     commit = ask_git(root, "rev-parse", "--verify", "HEAD")
     if not commit:
-        raise InputError(f"{root} has no commit, on which experiments are based: make one")
+        raise InputError(f"{root} has no git commit, but experiments require one: run `git commit`")
     top = run_git(root, "rev-parse", "--show-toplevel")
     run_git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
     run_git(folder, "checkout", "--quiet", "--detach", commit)
     for key, default in (("user.name", "phototag"), ("user.email", "phototag@localhost")):
         run_git(folder, "config", key, ask_git(root, "config", key) or default)
-    # `git stash create` makes a commit of the uncommitted changes and leaves them in place.
+    # `git stash create` copies the uncommitted changes to a commit and keeps them in the project.
     if changes := run_git(root, "stash", "create"):
         run_git(folder, "restore", f"--source={changes}", "--staged", "--worktree", ".")
     place = folder / run_git(root, "rev-parse", "--show-prefix")
@@ -54,14 +55,14 @@ def make_workspace(root: Path, name: str) -> Path:
     run_dvc(place, "cache", "dir", "--local", str(cache))
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *UPSTREAM_STAGES)
     _check_photos(place)
-    # These scores belong to another training. dvc.lock keeps their hash, because `dvc exp apply`
-    # needs all outputs of all stages.
+    # The scores in this file belong to an earlier training. Their hash is kept in dvc.lock, because
+    # `dvc exp apply` needs the hashes of all outputs.
     (place / "reports/evaluate/metrics.json").unlink(missing_ok=True)
     return place
 
 
 def _check_photos(place: Path) -> None:
-    """Check that the user's photos are in the workspace and stay out of experiments' commits."""
+    """Check that the workspace has the user's photos and that experiments do not commit them."""
     raw = Path(read_values(place / "params.yaml")["data"]["raw"])
     if raw.is_absolute() or raw == SYNTHETIC:
         return
@@ -70,14 +71,15 @@ def _check_photos(place: Path) -> None:
     unignored = (place / pointer).exists() and ask_git(place, "check-ignore", str(raw)) is None
     if unignored or not (place / raw).exists():
         raise InputError(
-            f"data.raw: experiments run in copies of the project and cannot get {raw} from DVC's "
-            f"cache: run `dvc add {raw}` and `git add {pointer} {raw.with_name('.gitignore')}`, or "
-            "`dvc pull` if a remote has the photos, or set data.raw to an absolute path"
+            f"data.raw: experiments run in a copy of the project, which cannot get {raw} from "
+            "DVC's cache. Use one of these fixes: run "
+            f"`dvc add {raw}` and `git add {pointer} {raw.with_name('.gitignore')}`; "
+            "run `dvc pull` if a DVC remote has the photos; set data.raw to an absolute path"
         )
 
 
 def run_upstream(place: Path) -> None:
-    """Run the stages before the training in a workspace, or restore them from DVC's cache.
+    """Run all stages before `train` in a workspace, or restore their outputs from DVC's cache.
 
     Raises:
         InputError: A stage failed.
@@ -86,13 +88,13 @@ def run_upstream(place: Path) -> None:
 
 
 def save_experiment(place: Path, name: str) -> None:
-    """Save a training in a workspace as a DVC experiment of the project, with its model.
+    """Save the training in a workspace and its model as a DVC experiment of the project.
 
-    The experiment is a commit on top of the workspace's commit, under a git reference in DVC's
-    format. An older experiment of the same name is replaced.
+    The experiment is a git commit whose parent is the current commit of the workspace. It is stored
+    under a git reference in DVC's format. An existing experiment of the same name is replaced.
 
     Args:
-        place: Workspace returned by `make_workspace`.
+        place: Project root in the workspace, returned by `make_workspace`.
         name: Name of the experiment.
     """
     with Repo(str(place)) as repo:

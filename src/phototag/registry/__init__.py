@@ -1,1 +1,1 @@
-"""Versions of the model in the MLflow registry, and the choice of the champion."""
+"""Registration of models in the MLflow Model Registry, and selection of the champion."""

@@ -1,9 +1,9 @@
 """Comparison of a challenger with the champion on the same photos.
 
-If many equal challengers are compared with one champion, one of them leads by chance. Therefore
-the k-th challenge is tested at the one-sided level ALPHA / (k (k + 1)). These levels sum to ALPHA.
-By Boole's inequality, the probability that a challenger that is not better ever wins is at most
-ALPHA, for any number of challengers.
+If many models that are no better than the champion challenge it, one of them may win by chance. To
+prevent this, the k-th challenge is tested at the one-sided level ALPHA / (k (k + 1)). The levels of
+all challenges sum to ALPHA. By Boole's inequality, the probability that any challenger wins without
+being better is therefore at most ALPHA, for any number of challengers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,8 @@ from phototag.serving.tagger import load_tagger
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDING_METRIC = "f1_micro"
-ALPHA = 0.025  # one-sided, for all challenges of one champion together
-ModelFiles = tuple[Path, Path]  # safetensors file and thresholds file
+ALPHA = 0.025  # one-sided level of all challenges of one champion together
+ModelFiles = tuple[Path, Path]  # paths of the safetensors file and of the thresholds file
 
 
 def compare_models(
@@ -38,27 +38,28 @@ def compare_models(
     seed: int,
     challenge: int = 1,
 ) -> pd.DataFrame:
-    """Score two models on the same photos, each at its own thresholds.
+    """Score two models on the same photos, each model at its own thresholds.
 
-    The difference has a paired bootstrap interval: every resample draws the same photos (whole
-    groups) for both models, so photos that are hard for both cancel out. Photos without a known
-    label are ignored.
+    The interval of each difference is a paired bootstrap: every resample draws the same photos, as
+    whole groups, for both models. Photos that are difficult for both models therefore cancel out.
+    Photos without any known label are ignored.
 
     Args:
-        photos: Photos with labels, such as the test split.
-        challenger: Files of the challenger.
-        champion: Files of the champion.
+        photos: Labelled photos, such as the test split.
+        challenger: Model file and thresholds file of the challenger.
+        champion: Model file and thresholds file of the champion.
         resamples: Number of bootstrap resamples.
-        seed: Seed of the resamples.
-        challenge: Number of this challenge of the champion, from 1.
+        seed: Random seed of the resamples.
+        challenge: Number of the challenge among the champion's challenges, starting from 1.
 
     Returns:
-        Table with `COLUMNS`, one row per metric. `difference` is challenger minus champion, `low`
-        and `high` are the interval of `bound_difference`. If some labels are unknown, the column
-        `known` holds the number of known entries.
+        Table with the columns `COLUMNS` and one row per metric. `difference` is the challenger's
+        value minus the champion's value. `low` and `high` are the bounds that `bound_difference`
+        returns. If some labels are unknown, the column `known` has the number of known entries.
 
     Raises:
-        InputError: A model cannot be read, or has other labels or another photo size.
+        InputError: A model cannot be read, or its labels or its photo size differ from those of
+            the photos.
     """
     photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
@@ -71,12 +72,12 @@ def compare_models(
 
 
 def _score(photos: Dataset, files: ModelFiles, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each metric on the photos and on each resample, float64 [1 + resamples]."""
+    """Return the values of each metric on all photos and on each resample, as [1 + resamples]."""
     tagger, size = load_tagger(*files), photos.images.shape[1]
     if tagger.labels != photos.labels:
-        raise InputError("it has other labels")
+        raise InputError("its labels differ from those of the dataset")
     if tagger.size != size:
-        raise InputError(f"it takes photos of {tagger.size} pixels a side, not {size}")
+        raise InputError(f"it uses photos of {tagger.size} pixels a side, the dataset {size}")
     device = pick_device()
     logits = predict_logits(tagger.network.to(device), photos, device) / tagger.temperature
     probabilities = sigmoid(logits)
@@ -94,14 +95,15 @@ def list_differences(
     groups: int,
     challenge: int = 1,
 ) -> list[tuple[str, float, float, float, float, float]]:
-    """Return for each metric its name, new value, old value, difference, and interval bounds.
+    """Return the name, new value, old value, difference and interval bounds of each metric.
 
     Args:
-        new: Values of each metric on the original sample and on each resample, [1 + resamples].
-        old: Values of the other model on the same resamples.
+        new: Values of each metric for the new model, as [1 + resamples]: the value on the original
+            sample, followed by the value on each resample.
+        old: Values of each metric for the old model on the same sample and resamples.
         metrics: Names of the metrics to list.
-        groups: Number of photos or groups that the resamples draw from.
-        challenge: Number of the challenge, from 1.
+        groups: Number of groups that the resamples draw from (of photos, if there are no groups).
+        challenge: Number of the challenge, starting from 1.
     """
     return [
         (
@@ -121,25 +123,26 @@ def level(challenge: int) -> float:
 
 
 def coverage(challenge: int) -> str:
-    """Return the coverage of the k-th challenge's interval in percent."""
+    """Return the coverage of the interval of the k-th challenge, such as `95%`."""
     return f"{100 * (1 - 2 * level(challenge)):.6g}%"
 
 
 def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tuple[float, float]:
-    """Return the interval of a difference at the level of the k-th challenge.
+    """Return the confidence interval of a difference at the level of the k-th challenge.
 
-    Percentiles of a thousand resamples do not reach such small levels. The interval is therefore
-    the difference plus and minus t s, where s is the standard deviation over the resamples and t a
-    quantile of Student's distribution with groups - 1 degrees of freedom.
+    A thousand resamples are too few to estimate percentiles at such small levels. The interval is
+    therefore the difference plus or minus t s. Here, s is the standard deviation over the resamples
+    and t is a quantile of Student's distribution with groups - 1 degrees of freedom.
 
     Args:
-        differences: Difference on the original sample and on each resample, [1 + resamples].
-        groups: Number of photos or groups that the resamples draw from.
-        challenge: Number of the challenge, from 1.
+        differences: Difference on the original sample, followed by the difference on each resample,
+            as [1 + resamples].
+        groups: Number of groups that the resamples draw from (of photos, if there are no groups).
+        challenge: Number of the challenge, starting from 1.
 
     Returns:
-        Lower and upper bound. NaN if all groups can favour one model by chance with a probability
-        above the level.
+        Lower and upper bound. Both are NaN if there are so few groups that all of them favour the
+        same model by chance with a probability above the level.
     """
     if 0.5**groups > level(challenge) or len(differences) < 2:
         return float("nan"), float("nan")
@@ -148,9 +151,9 @@ def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tu
 
 
 def judge(comparison: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
-    """Return whether the challenger wins, and the reason.
+    """Return whether the challenger wins, and the reason for this decision.
 
-    The challenger wins if the whole interval of the difference in micro F1 is above 0.
+    The challenger wins if the lower bound of the difference in micro F1 is above 0.
     """
     row = comparison.set_index("metric").loc[DECIDING_METRIC].to_dict()
     wins = bool(row["low"] > 0)
@@ -161,7 +164,7 @@ def judge(comparison: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
     else:
         known = f" with {row['known']:.0f} known entries" if "known" in row else ""
         reason = (
-            f"the difference is {row['difference']:+.4f}, its {coverage(challenge)} interval "
-            f"{row['low']:+.4f} to {row['high']:+.4f} on the same photos{known}"
+            f"the difference on the same photos{known} is {row['difference']:+.4f}, with a "
+            f"{coverage(challenge)} interval from {row['low']:+.4f} to {row['high']:+.4f}"
         )
     return wins, f"{scores}: {reason} (challenge {challenge} of this champion)"

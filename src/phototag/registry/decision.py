@@ -1,4 +1,4 @@
-"""The `register` stage's decision, and the page that shows it with both models' scores."""
+"""Decision of the stage `register`, and the page that shows it with the scores of both models."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,14 +17,14 @@ COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 def make_decision(
     kind: str, version: int | None, previous: int | None, wins: bool, reason: str
 ) -> dict[str, Any]:
-    """Return a decision about the champion with the current time (UTC).
+    """Return a decision about the champion, with the current time in UTC.
 
     Args:
-        kind: `challenge`, `promote`, `rollback` or `experiment`.
-        version: Version that the decision is about, or None if nothing was registered.
-        previous: Version that was the champion before, or None.
+        kind: Kind of the decision: `challenge`, `promote`, `rollback` or `experiment`.
+        version: Version that the decision is about, or None if no version was registered.
+        previous: Version that was the champion before the decision, or None if there was none.
         wins: Whether `version` becomes the champion.
-        reason: Reason that users read.
+        reason: Reason for the decision, shown to users.
     """
     return {
         "name": MODEL_NAME,
@@ -38,7 +38,7 @@ def make_decision(
 
 
 def skip_registration(folder: Path, experiment: str) -> None:
-    """Write the decision not to register a DVC experiment, and an empty comparison."""
+    """Write a decision that a DVC experiment is not registered, with an empty comparison."""
     reason = (
         f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
         "`dvc repro --force --single-item register`, or set registry.experiments to true"
@@ -48,12 +48,13 @@ def skip_registration(folder: Path, experiment: str) -> None:
 
 
 def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.DataFrame) -> None:
-    """Write decision.json, comparison.csv and report.html.
+    """Write a decision and a comparison to decision.json, comparison.csv and report.html.
 
     Args:
-        folder: Output folder.
-        decision: Decision made by `make_decision`.
-        comparison: Table returned by `compare_models`; empty if no models were compared.
+        folder: Folder in which the three files are written.
+        decision: Decision returned by `make_decision`.
+        comparison: Table returned by `compare_models`, or an empty table if the models were not
+            compared.
     """
     write_json(folder / "decision.json", decision)
     write_table(folder / "comparison.csv", comparison)

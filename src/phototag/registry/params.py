@@ -5,7 +5,7 @@ from phototag.evaluation.params import EvaluateParams
 
 
 class RegistryParams(ParamGroup):
-    """Group `registry`: which models are registered."""
+    """Group `registry`: whether the models of DVC experiments are registered, too."""
 
     experiments: bool
 

@@ -1,8 +1,9 @@
-"""Versions of the model in the MLflow registry, and the choice of the champion.
+"""Model versions in the MLflow Model Registry, and selection of the champion.
 
-The alias `challenger` names the version registered last. A version becomes the `champion` if it
-beats the current one on the same test photos, or by `phototag promote` and `phototag rollback`.
-Each decision is a tag of its version, so `phototag history` lists them.
+The alias `challenger` points to the version that was registered last. A version becomes the
+`champion` if it beats the current champion on the same test photos, or if a user makes it the
+champion with `phototag promote` or `phototag rollback`. Each decision is stored in a tag of the
+version that it is about. `phototag history` lists these decisions.
 """
 
 import json
@@ -29,17 +30,18 @@ from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
 PHOTOS_TAG, WEIGHTS_TAG, DIGEST_TAG = "test_fingerprint", "weights_digest", "model_digest"
-DECISION_TAG = "decision."  # followed by the time; the value is JSON
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, version or alias
+DECISION_TAG = "decision."  # prefix; the time of the decision follows, and the value is JSON
+# MLflow's error codes for a model, version or alias that does not exist.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def register_model(
     store: Store, run_id: str, files: ModelFiles, tags: Mapping[str, str], description: str
 ) -> str:
-    """Register the model as challenger and return its version.
+    """Register a model as the challenger and return its version.
 
-    A model whose digest is registered already gets no new version. The tags are those that
-    `describe_model` returns.
+    If a version with the same model digest exists, this version becomes the challenger and no new
+    version is created. `tags` are the tags returned by `describe_model`.
     """
     client, digest = store.client, tags[DIGEST_TAG]
     with store.lock:
@@ -54,7 +56,7 @@ def register_model(
             version = str(info.registered_model_version)
             client.update_model_version(MODEL_NAME, version, description)
             values = {**tags, WEIGHTS_TAG: content_key(None, files)}
-            # The digest comes last: a version without it is incomplete and registered again.
+            # The digest is written last: a model whose version has none is registered again.
             del values[DIGEST_TAG]
             for name, value in {**values, DIGEST_TAG: digest}.items():
                 client.set_model_version_tag(MODEL_NAME, version, name, value)
@@ -70,7 +72,7 @@ def describe_model(
     data_fingerprint: str,
     test_fingerprint: str,
 ) -> dict[str, str]:
-    """Return the tags of a version: labels, thresholds, scores, and hashes of model and data."""
+    """Return the tags of a version: labels, thresholds, scores, and digests of model and data."""
     return {
         "labels": ", ".join(metadata.labels),
         "thresholds": json.dumps(thresholds),
@@ -83,7 +85,7 @@ def describe_model(
 
 
 def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
-    """Return the description of a version in Markdown, with the model's rows of scores.csv."""
+    """Return a version's description in Markdown, with a table of the model's scores on test."""
     table = scores[scores["predictor"] == "model"].dropna(subset="value")
     columns = (table[name] for name in ("metric", "value", "low", "high"))
     rows = [
@@ -92,13 +94,14 @@ def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
     ]
     return "\n".join(
         [
-            f"Predicts {len(metadata.labels)} labels (tag `labels`). Input: photos as base64, data "
-            f"URLs or bytes, resized to {metadata.size} x {metadata.size} pixels. Weights: epoch "
-            f"{metadata.epoch}, val loss {metadata.val_loss:.4f}.",
+            f"Predicts {len(metadata.labels)} labels, which the tag `labels` lists. Input: photos "
+            "as base64 strings, data URLs or bytes; each photo is resized to "
+            f"{metadata.size} x {metadata.size} pixels. Weights: checkpoint of epoch "
+            f"{metadata.epoch} with a val loss of {metadata.val_loss:.4f}.",
             "",
             escape_markdown(describe_origin(metadata)),
             "",
-            "| metric on held-out photos | value | 95% interval |",
+            "| metric on test | value | 95% interval |",
             "|---|---|---|",
             *rows,
         ]
@@ -108,30 +111,30 @@ def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
 def challenge_champion(
     store: Store, version: str, files: ModelFiles, photos: Dataset, resamples: int, seed: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Compare a version with the champion on test photos, and make it champion if it wins.
+    """Compare a version with the champion on the test photos, and promote the version if it wins.
 
     The version wins without a comparison if there is no champion, or if the champion has the same
-    weights and thresholds. It loses if the champion cannot be evaluated on these photos.
+    weights and thresholds. It loses if the champion cannot be evaluated on the test photos.
 
     Args:
-        store: MLflow store.
-        version: Version of the challenger.
-        files: Files of the challenger.
-        photos: Test photos.
+        store: MLflow store with the registry.
+        version: Version of the challenger in the registry.
+        files: Model file and thresholds file of the challenger.
+        photos: Photos of the test split.
         resamples: Number of bootstrap resamples.
-        seed: Seed of the resamples.
+        seed: Random seed of the resamples.
 
     Returns:
-        The decision, made by `make_decision`, and the comparison, returned by `compare_models`. If
-        the models were compared, the decision has the number of the `challenge` and the `coverage`
-        of the intervals; otherwise the comparison is empty.
+        Decision as returned by `make_decision`, and table as returned by `compare_models`. If the
+        models were compared, the decision also has the keys `challenge` (its number) and `coverage`
+        (of the intervals). Otherwise, the table is empty.
     """
     compare = partial(compare_models, photos, files, resamples=resamples, seed=seed)
     with store.lock:
         while True:
             champion = find_champion(store.client)
             decision, comparison = _decide(store.client, version, champion, compare)
-            # Another machine does not share the lock: if the champion changed, decide again.
+            # Machines do not share the lock: if another one changed the champion, decide again.
             if decision["previous_champion"] == _number(find_champion(store.client)):
                 return _apply(store.client, decision), comparison
 
@@ -153,7 +156,7 @@ def _decide(
     challenge = count_challenges(client, own, champion)
     try:
         if champion.tags.get(PHOTOS_TAG) != own.tags[PHOTOS_TAG]:
-            raise InputError("it was evaluated on other photos or labels")
+            raise InputError("it was evaluated on a different test split or with different labels")
         with TemporaryDirectory() as folder:
             rival = fetch_files(champion, Path(folder))
             comparison = compare(rival, challenge=challenge)
@@ -165,12 +168,12 @@ def _decide(
 
 
 def weights_digest(version: ModelVersion) -> str:
-    """Return a value that versions with the same weights and thresholds share."""
+    """Return a digest of a version's weights and thresholds, or its number if it has no digest."""
     return str(version.tags.get(WEIGHTS_TAG) or version.version)
 
 
 def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
-    """Download a version's model file and thresholds file into a folder.
+    """Download the model file and the thresholds file of a version into a folder.
 
     Raises:
         InputError: The files are missing or cannot be downloaded.
@@ -187,10 +190,11 @@ def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
-    """Return the number, from 1, of a version's challenge of a champion on the same photos.
+    """Return the number of a challenge among all challenges of a champion on the same photos.
 
-    Versions with the same weights and thresholds count as one model: a model that challenges again
-    keeps its number, and so does the count of a champion that is registered again.
+    Numbers start from 1. Versions with the same weights and thresholds count as one model: a model
+    that challenges the champion again keeps its number, and if a champion is registered again, the
+    challenges of its earlier versions still count. `own` is the version of the challenger.
     """
     versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
     champions = {int(v.version) for v in versions if weights_digest(v) == weights_digest(champion)}
@@ -202,7 +206,7 @@ def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVer
             if "challenge" in decision and decision["previous_champion"] in champions:
                 model, number = weights_digest(version), decision["challenge"]
                 numbers[model] = min(number, numbers.get(model, number))
-    # Deleted versions count too, so the next number is above the highest one.
+    # The next number is above the highest one, because models of deleted versions count, too.
     return numbers.get(weights_digest(own), 1 + max(numbers.values(), default=0))
 
 
@@ -211,7 +215,7 @@ def _number(version: ModelVersion | None) -> int | None:
 
 
 def _apply(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
-    """Write a decision to the tags of its version, move the alias, and return the decision."""
+    """Store a decision in a tag of its version, update the alias, and return the decision."""
     version = str(decision["version"])
     tag = f"{DECISION_TAG}{decision['time']}"
     client.set_model_version_tag(MODEL_NAME, version, tag, json.dumps(decision))
@@ -221,7 +225,7 @@ def _apply(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_champion(client: MlflowClient) -> ModelVersion | None:
-    """Return the version that is the champion, or None."""
+    """Return the version that is the champion, or None if there is no champion."""
     try:
         return client.get_model_version_by_alias(MODEL_NAME, "champion")
     except MlflowException as error:
@@ -231,7 +235,7 @@ def find_champion(client: MlflowClient) -> ModelVersion | None:
 
 
 def read_history(store: Store) -> list[dict[str, Any]]:
-    """Return every decision about the champion, oldest first; `time` is in UTC."""
+    """Return all decisions about the champion, oldest first, with their `time` in UTC."""
     versions = store.client.search_model_versions(f"name = '{MODEL_NAME}'")
     decisions = [decision for version in versions for decision in _read_decisions(version)]
     return sorted(decisions, key=lambda decision: str(decision["time"]))
@@ -246,7 +250,7 @@ def _read_decisions(version: ModelVersion) -> list[dict[str, Any]]:
 
 
 def promote(store: Store, version: str, reason: str) -> dict[str, Any]:
-    """Make a version the champion by hand, and return the decision.
+    """Make a version the champion without a comparison, and return the decision.
 
     Raises:
         InputError: The version does not exist.
@@ -256,23 +260,27 @@ def promote(store: Store, version: str, reason: str) -> dict[str, Any]:
 
 
 def roll_back(store: Store, reason: str) -> dict[str, Any]:
-    """Make the version before the current champion the champion, and return the decision.
+    """Restore the previous champion, and return the decision.
 
-    A second rollback goes back one champion further.
+    A second rollback restores the champion before that one.
 
     Raises:
-        InputError: No champion exists, it is the first one, or the version before it was deleted.
+        InputError: There is no champion, there is no previous champion, or the previous champion
+            was deleted from the registry.
     """
     with store.lock:
         champion = find_champion(store.client)
         if champion is None:
-            raise InputError("there is no champion to roll back from: run `dvc repro`")
+            raise InputError("there is no champion to roll back from: run `dvc repro` to get one")
         for decision in reversed(read_history(store)):
             version, previous = decision["version"], decision["previous_champion"]
             appointed = decision["champion"] and version == int(champion.version)
             if appointed and decision["kind"] != "rollback" and previous not in (None, version):
                 return _appoint(store.client, "rollback", str(previous), reason)
-        raise InputError(f"version {champion.version} is the first champion: no version before it")
+        raise InputError(
+            f"version {champion.version} is the first champion, so that there is none to restore: "
+            "run `phototag promote` to choose another version"
+        )
 
 
 def _appoint(client: MlflowClient, kind: str, version: str, reason: str) -> dict[str, Any]:
@@ -282,8 +290,8 @@ def _appoint(client: MlflowClient, kind: str, version: str, reason: str) -> dict
         if error.error_code not in ABSENT:
             raise
         raise InputError(
-            f"{MODEL_NAME} has no version {version}: `phototag history` lists the versions, and "
-            "`phototag promote` accepts any of them"
+            f"the model {MODEL_NAME} has no version {version}: run `phototag history` to list the "
+            "versions, and pass one of them to `phototag promote`"
         ) from None
     previous = _number(find_champion(client))
     return _apply(client, make_decision(kind, int(version), previous, True, reason))
