@@ -112,7 +112,9 @@ def test_update_params_refuses_invalid_params(path: Path, old: str, new: str, me
 
 
 def test_unknown_recipe_and_unknown_key_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recipe 'best': choose report, phototag, pretrained"):
+    with pytest.raises(
+        InputError, match=r"no recipe 'best': choose one of report, phototag, pretrained"
+    ):
         recipe_params(SHIPPED, "best")
     broken = yaml.safe_load((REPOSITORY / FILE).read_text())
     broken["recipes"]["fast"] = {"describe": "A fast one.", "params": {}}

@@ -106,5 +106,6 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
         assert row[name] == pytest.approx(f1_score(truth, given))
     wins, reason = judge(found)
     assert wins
-    assert f"on the same photos with {known.sum()} known entries (challenge 1" in reason
+    assert f"on the same photos with {known.sum()} known entries is " in reason
+    assert "(challenge 1 of this champion)" in reason
     assert "known" not in compare_models(judged, *files, resamples=2, seed=0)

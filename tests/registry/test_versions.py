@@ -90,7 +90,7 @@ def test_difference_within_the_interval_does_not_win() -> None:
     values = {"challenger": 0.52, "champion": 0.5, "difference": 0.02, "low": -0.01, "high": 0.05}
     wins, reason = judge(pd.DataFrame([{"metric": "f1_micro", **values}]))
     assert not wins
-    assert "+0.0200, its 97.5% interval -0.0100 to +0.0500" in reason
+    assert "+0.0200, with a 97.5% interval from -0.0100 to +0.0500" in reason
     wins, _ = judge(pd.DataFrame([{"metric": "f1_micro", **values, "low": 0.001}]))
     assert wins
 
