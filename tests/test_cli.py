@@ -117,7 +117,7 @@ def test_import_prints_the_next_commands(project: Path) -> None:
     assert "recognised as numbered photos: 1, label files: 1\n" in shown
     assert "1 photos in data/raw.zip: cat 1" in shown
     assert "dvc add data/raw.zip" in shown
-    assert "Set data.raw of params.yaml to data/raw.zip.\nRun these commands" in shown
+    assert "Set data.raw in params.yaml to data/raw.zip.\nRun these commands" in shown
     assert shown.endswith("and run `dvc repro`.\n")
     before, after = SHIPPED_PARAMS.read_text(), Path("params.yaml").read_text()
     assert after == before.replace("  raw: data/sample   ", "  raw: data/raw.zip  ", 1)

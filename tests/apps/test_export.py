@@ -66,5 +66,5 @@ def test_network_that_onnx_cannot_express_is_refused(
 def test_existing_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
     shown = CliRunner().invoke(typer_app, ["export", str(tmp_path / "model.onnx")])
-    assert "exists already" in str(shown.exception)
+    assert "already exists" in str(shown.exception)
     assert (tmp_path / "model.onnx").read_text() == "mine"

@@ -160,7 +160,7 @@ def test_existing_output_is_refused(model: tuple[Path, Path], photos: Path, tmp_
     output = tmp_path / "out.csv"
     output.write_text("mine")
     arguments = [str(photos), "-f", "csv", "-o", str(output), *options(model)]
-    assert "exists already" in run(*arguments)[2]
+    assert "already exists" in run(*arguments)[2]
     assert output.read_text() == "mine"
 
 
@@ -304,7 +304,7 @@ def test_resumed_run_writes_the_same_bytes(
     assert "add --resume" in run(*arguments, "-o", str(output))[2]
     code, _, problems = run(*arguments, "-o", str(output), "--resume")
     assert code == 0
-    assert f"resumed after {2 - cut} photos" in problems
+    assert f"resumed: {2 - cut} photos were already predicted" in problems
     assert seen[3:] == [1] * (2 + cut)  # only the missing photos
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
@@ -369,7 +369,7 @@ def test_run_of_other_photos_or_model_is_not_resumed(
     output = ["-o", str(tmp_path / "out"), "--resume"]
     code, _, problems = run(str(photos), "-f", "csv", *output, *options(model))
     assert code == 0
-    assert "resumed after 0 photos" in problems
+    assert "resumed: 0 photos were already predicted" in problems
     assert "add --output FILE" in run(str(photos), "--resume", *options(model))[2]
 
 

@@ -134,4 +134,7 @@ def test_recipe_command_works_from_a_subfolder(path: Path, monkeypatch: pytest.M
     printed = run(typer_app, ["recipe", "pretrained"]).output
     assert "+  freeze: true" in printed
     assert printed.endswith("Next: dvc repro\n")
-    assert "has the values of pretrained already" in run(typer_app, ["recipe", "pretrained"]).output
+    assert (
+        "params.yaml already has the values of pretrained"
+        in run(typer_app, ["recipe", "pretrained"]).output
+    )

@@ -1,1 +1,1 @@
-"""Applications of a trained model: predict, demo, export, and the summary of an evaluation."""
+"""Commands that use a trained model (predict, demo, export) and the summary of an evaluation."""

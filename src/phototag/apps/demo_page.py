@@ -1,4 +1,4 @@
-"""Streamlit page of `phototag demo`: drop a photo, see labels, scores and a heat map."""
+"""Streamlit page of `phototag demo`, which shows the labels, scores and heat map of a photo."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ WIDTH = 220  # width of an image on the page, in pixels
 
 
 def main() -> None:
-    """Draw the page; Streamlit calls this function again after every change."""
+    """Draw the page. Streamlit calls this function again after each interaction of the user."""
     st.set_page_config(page_title="phototag", layout="wide")
     st.title("phototag")
     model, thresholds = (Path(argument) for argument in sys.argv[1:3])
@@ -47,10 +47,10 @@ def main() -> None:
             st.progress(score, text=text)
     with right:
         label = st.selectbox("Heat map for", ranked)
-        st.image(tags.pixels, caption="input of the network", width=WIDTH)
+        st.image(tags.pixels, caption="Photo as passed to the network", width=WIDTH)
         heat = _draw_heat(tagger, tags.pixels, tagger.labels.index(label))
         if heat is None:
-            st.caption("No heat map: this network has no feature maps with positions.")
+            st.caption("No heat map: this network has no spatial feature maps.")
         else:
             st.image(heat, caption=escape_streamlit(label), width=WIDTH)
 

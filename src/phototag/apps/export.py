@@ -14,7 +14,7 @@ from phototag.serving.tagger import Tagger, example_images
 
 
 class Probabilities(nn.Module):
-    """A network with its temperature and the sigmoid, from pixels to probabilities."""
+    """A network followed by temperature scaling and a sigmoid; maps pixels to probabilities."""
 
     def __init__(self, tagger: Tagger) -> None:
         super().__init__()
@@ -22,22 +22,22 @@ class Probabilities(nn.Module):
         self.temperature = tagger.temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute probabilities, 0..1 [batch, num_labels], of uint8 [batch, 3, size, size]."""
+        """Map uint8 images [batch, 3, size, size] to probabilities in 0..1 [batch, num_labels]."""
         return torch.sigmoid(self.network(images) / self.temperature)
 
 
 def export_onnx(tagger: Tagger, path: Path) -> None:
-    """Write a model as one ONNX file for batches of any size.
+    """Write a model to one ONNX file that accepts batches of any size.
 
     The input `images` is uint8 [batch, 3, size, size], RGB. The output `probabilities` is float32
-    [batch, num_labels]. The metadata property `thresholds` is a JSON object, label -> threshold.
+    [batch, num_labels]. The metadata property `thresholds` is a JSON object: label -> threshold.
 
     Args:
-        tagger: Model.
-        path: File to write.
+        tagger: Model to export.
+        path: Path of the ONNX file to write.
 
     Raises:
-        InputError: ONNX is not installed, or it cannot express the network.
+        InputError: ONNX is not installed, or the network uses an operation that ONNX lacks.
     """
     if find_spec("onnx") is None:
         raise InputError("phototag export needs ONNX: run `make setup-onnx`")
@@ -46,7 +46,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
     network, example = Probabilities(tagger), example_images(tagger)
     try:
         model = onnx.load_from_string(export_graph(network, example, "probabilities"))
-    except Exception as error:  # the exporter raises errors of many types
+    except Exception as error:  # the exporter raises many types of exceptions
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise InputError(f"the network cannot be exported to ONNX ({reason})") from None
     thresholds = dict(zip(tagger.labels, tagger.thresholds.tolist(), strict=True))

@@ -1,7 +1,7 @@
-"""Formats of predictions: functions that turn the rows of photos into text.
+"""Output formats of `phototag predict`: functions that convert predictions to text.
 
-A row is a dict with labels (names), scores (label -> probability) and error (text, or None). Rows
-are in the order of the files, and each function reads them one by one.
+A row is a dict with the keys `labels` (predicted labels), `scores` (label -> probability) and
+`error` (message, or None). Rows have the order of the files, and are read one at a time.
 """
 
 import csv
@@ -26,7 +26,7 @@ QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def show_name(name: str) -> str:
-    r"""Return a file name on one line, without characters that a stream could refuse.
+    r"""Return a file name as one printable line that can be written to any stream.
 
     Bytes that are not UTF-8 become `\xNN`; line breaks, tabs and other control characters become
     `\n`, `\t`, `\x1b`.
@@ -35,12 +35,12 @@ def show_name(name: str) -> str:
 
 
 def show_bytes(name: str) -> str:
-    r"""Return a name with `\xNN` for bytes that are not UTF-8."""
+    r"""Return a file name in which bytes that are not UTF-8 are written as `\xNN`."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield lines for terminals: file and labels with probabilities, in two columns."""
+    """Yield lines with two columns for a terminal: file name, and labels with probabilities."""
     width = max((len(show_name(name)) for name in names), default=0)
     for name, row in zip(names, rows, strict=True):
         scores = ", ".join(f"{label} {row['scores'][label]:.2f}" for label in row["labels"])
@@ -48,10 +48,10 @@ def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
 
 
 def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield CSV lines: file, labels separated by ;, error, one probability per label.
+    """Yield CSV lines with file, labels (separated by `;`), error and a probability per label.
 
-    If a label is named file, labels or error, the probability columns are named `score:LABEL`.
-    Text that a spreadsheet would evaluate as a formula gets a leading `'`.
+    If a label is named `file`, `labels` or `error`, all probability columns are named
+    `score:LABEL`. A `'` is added before text that a spreadsheet would evaluate as a formula.
     """
     clash = not set(COLUMNS).isdisjoint(labels)
     yield _join_cells([*COLUMNS, *(f"score:{label}" if clash else label for label in labels)])
@@ -68,18 +68,18 @@ def _join_cells(cells: Iterable[str]) -> str:
 
 
 def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    r"""Yield JSON lines: one object per line with file, labels, scores and error.
+    r"""Yield one JSON object per line, with the keys `file`, `labels`, `scores` and `error`.
 
-    JSON escapes control characters; bytes that are not UTF-8 become `\xNN`.
+    Control characters are escaped as in JSON; bytes that are not UTF-8 become `\xNN`.
     """
     for name, row in zip(names, rows, strict=True):
         yield json.dumps({"file": show_bytes(name)} | row, ensure_ascii=False) + "\n"
 
 
 def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a COCO instances file, with one annotation of the whole photo per label.
+    """Yield a COCO instances file. Each predicted label is a box around the whole photo.
 
-    Files that cannot be read are left out. Category ids are the positions of the labels, from 1.
+    Unreadable files are omitted. Category ids count from 1 in the order of the labels.
     """
     images: list[dict[str, Any]] = []
 
@@ -112,12 +112,12 @@ def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) ->
 
 
 def _photo_size(name: str) -> tuple[int, int] | None:
-    """Return width and height after EXIF rotation, in pixels, or None for an unreadable photo."""
+    """Return width and height in pixels after EXIF rotation, or None if it cannot be read."""
     try:
         with Image.open(name, formats=photo_formats.FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112) in QUARTER_TURNS
-    except Exception:  # decoders raise many types of errors for damaged files
+    except Exception:  # decoders raise many types of exceptions for damaged files
         return None
     return (height, width) if turned else (width, height)
 
@@ -127,9 +127,9 @@ def as_labelstudio(
 ) -> Iterator[str]:
     """Yield Label Studio tasks with predictions (https://labelstud.io/guide/predictions).
 
-    Paths are relative to the current folder, or to `/` if a path is absolute or leads out of the
-    current folder. The score of a task is the smallest confidence over its labels, 0.5..1. Files
-    that cannot be read are left out.
+    Paths are relative to the current folder, or to `/` if any path is absolute or outside the
+    current folder. The score of a task is the lowest confidence among its labels (0.5..1), where
+    confidence is max(p, 1 - p). Unreadable files are omitted.
     """
     paths = map(Path, map(os.path.normpath, names))
     outside = any(path.is_absolute() or path.parts[:1] == ("..",) for path in paths)
@@ -144,7 +144,7 @@ def as_labelstudio(
 
 
 def _describe_task(name: str, row: Row) -> dict[str, Any]:
-    # The names in the labelling interface: <Choices name="labels" toName="image" ...>
+    # The names must match the labelling interface: <Choices name="labels" toName="image" ...>
     choices: dict[str, Any] = {"id": "labels", "from_name": "labels", "to_name": "image"}
     choices |= {"type": "choices", "value": {"choices": row["labels"]}}
     prediction = {
@@ -165,7 +165,7 @@ def _write_list(values: Iterable[Any]) -> Iterator[str]:
     yield "[]" if separator == "[" else "\n]"
 
 
-# Name -> function that takes the files, the model's labels and the rows, and yields text.
+# Format -> function that takes the file names, the model's labels and the rows, and yields text.
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[Row]], Iterator[str]]] = {
     "table": as_table,
     "csv": as_csv,

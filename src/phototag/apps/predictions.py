@@ -1,4 +1,4 @@
-"""Prediction of labels for the photos that a user names."""
+"""Prediction of labels for photos passed on the command line."""
 
 import codecs
 import json
@@ -29,19 +29,19 @@ from phototag.serving.tagger import (
     tag_photos,
 )
 
-LOADING = Lock()  # held while a thread loads the network that all threads share
-MANY = 200  # photos for which ONNX Runtime saves more time than the export takes
+LOADING = Lock()  # prevents threads from loading the shared network more than once
+MANY = 200  # number of photos from which ONNX Runtime saves more time than its export takes
 
 
 def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
-    """Return the photos that sources name, without repetitions, in the given order.
+    """Return the paths of the photos in files, folders and lists, in order, without duplicates.
 
     Args:
-        sources: Files, folders (searched recursively for known extensions), or `-`.
-        stdin: List of paths to use for `-`.
+        sources: Files, folders (searched recursively for photos), or `-` to read stdin.
+        stdin: Stream with a list of paths, one per line or separated by NUL.
 
     Raises:
-        InputError: A folder or the list has no photo.
+        InputError: A folder contains no photos, or the list is empty.
     """
     found: dict[str, None] = {}
     for source in sources:
@@ -54,13 +54,13 @@ def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
             inside = (file.relative_to(path).as_posix() for file in files if not file.is_dir())
             names = [str(path / name) for name in sorted(split_system_files(inside)[0])]
         if not names:
-            raise InputError(f"{show_name(source)}: no photos found: give other files or folders")
+            raise InputError(f"{show_name(source)}: no photos found: pass other files or folders")
         found |= dict.fromkeys(names)
     return list(found)
 
 
 def _read_paths(stream: BinaryIO) -> Iterator[str]:
-    """Yield the paths of a list, one per line (Unix or Windows) or separated by NUL."""
+    """Yield paths that are separated by line breaks (Unix or Windows) or by NUL."""
     data = stream.read().removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     yield from (os.fsdecode(line) for line in lines if line.strip())
@@ -69,15 +69,15 @@ def _read_paths(stream: BinaryIO) -> Iterator[str]:
 def predict(
     tagger: Tagger, names: Sequence[str], backend: Backend = "sequential", done: int = 0
 ) -> Iterator[Tags]:
-    """Predict the labels of files in batches, with a progress bar on a terminal.
+    """Predict the labels of image files in batches; show a progress bar in a terminal.
 
     Args:
-        tagger: Model.
-        names: Paths of the files.
-        backend: Backend of `run_in_order`; each worker loads the model once.
-        done: Number of files to skip at the start.
+        tagger: Model used for prediction.
+        names: Paths of the image files.
+        backend: Backend passed to `run_in_order`; each worker loads the model once.
+        done: Number of files at the start of `names` to skip (already predicted).
     """
-    # The number of all files decides, so that a resumed run uses the same runtime.
+    # Files already predicted are counted too, so that a resumed run uses the same runtime.
     many = len(names) >= MANY
     if backend == "sequential":
         work = partial(_tag_files, accelerate_tagger(tagger) if many else tagger)
@@ -100,7 +100,7 @@ def _tag_in_worker(
     with LOADING:
         tagger = _load(files, many)
     found = _tag_files(tagger, [str(folder / name) for name in names])
-    # The output does not need the pixels, which would be most of the data sent back.
+    # Drop the pixels: the output does not need them, and they are large to send between processes.
     return [replace(tags, pixels=None) for tags in found]
 
 
@@ -112,14 +112,14 @@ def _load(files: tuple[Path, ...], many: bool) -> Tagger:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """Photos to label, and the format of the output.
+    """The photos to predict labels for, and the format of the output.
 
     Attributes:
-        tagger: Model.
+        tagger: Model used for prediction.
         names: Paths returned by `find_photos`.
-        format: Key of `FORMATS`.
-        report: Receives a message for each unreadable photo and about resuming.
-        backend: Backend of `predict`.
+        format: Name of the output format, a key of `FORMATS`.
+        report: Function called with a message for each unreadable photo and after resuming.
+        backend: Backend passed to `predict`.
     """
 
     tagger: Tagger
@@ -129,9 +129,9 @@ class PredictionJob:
     backend: Backend = "sequential"
 
     def print(self) -> bool:
-        """Print predictions while they are made; return whether any photo could be read.
+        """Print each prediction as soon as it is made; return whether any photo could be read.
 
-        A table has the encoding of the terminal; the other formats are UTF-8.
+        The table is written in the encoding of the terminal, and the other formats in UTF-8.
         """
         encoding = sys.stdout.encoding if self.format == "table" else "utf-8"
 
@@ -144,15 +144,15 @@ class PredictionJob:
     def write(self, output: Path, resume: bool) -> bool:
         """Write predictions to a file; return whether any photo could be read.
 
-        Rows are appended as JSON lines to an unfinished file next to `output`, so that a killed
-        run can be resumed. The file is converted at the end.
+        Predictions are first appended as JSON lines to a temporary file next to `output`, so that
+        a killed run can be resumed. At the end, that file is converted to the output format.
 
         Args:
-            output: File to write, which must not exist.
-            resume: Continue a killed run of the same photos and model.
+            output: Path of the file to write; the file must not exist.
+            resume: Continue a killed run with the same photos and model.
 
         Raises:
-            InputError: A killed run left an unfinished file and `resume` is false.
+            InputError: `resume` is false, but a killed run left its temporary file.
         """
         unfinished = self.unfinished_path(output)
         unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ class PredictionJob:
         with unfinished.open("ab+") as file:
             done = _cut_last_line(file)
             if resume:
-                self.report(f"resumed after {done} photos")
+                self.report(f"resumed: {done} photos were already predicted")
             for row in self._predict_rows(done):
                 file.write(json.dumps(row).encode() + b"\n")
                 file.flush()
@@ -178,16 +178,16 @@ class PredictionJob:
         return any_readable
 
     def unfinished_path(self, output: Path) -> Path:
-        """Return the path of the unfinished file, which depends on the photos and the model."""
+        """Return the path of the temporary file, which is unique to the photos and the model."""
         key = content_key("\0".join(self.names), self.tagger.files)
         return output.with_name(f"{output.name}.{key}.partial")
 
     def _predict_rows(self, done: int = 0) -> Iterator[Row]:
-        """Yield a row for each photo after the first `done`, and report unreadable photos."""
+        """Skip the first `done` photos, yield a row per photo, and report unreadable photos."""
         predicted = predict(self.tagger, self.names, self.backend, done)
         for name, tags in zip(self.names[done:], predicted, strict=True):
             error = show_name(tags.error) if tags.error else None
-            if error and self.format != "table":  # a table has the message itself
+            if error and self.format != "table":  # the table contains the message
                 self.report(f"{show_name(name)}: {error}")
             yield {"labels": tags.labels, "scores": tags.scores, "error": error}
 
@@ -206,7 +206,7 @@ class PredictionJob:
 
 
 def _cut_last_line(file: BinaryIO) -> int:
-    """Remove an incomplete last line and return the number of complete lines."""
+    """Remove the last line if it is incomplete, and return the number of complete lines."""
     lines = size = 0
     file.seek(0)
     for line in file:

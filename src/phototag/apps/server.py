@@ -1,4 +1,4 @@
-"""The Streamlit server that shows a page of phototag."""
+"""Start of the Streamlit server for the pages of `phototag demo` and `phototag review`."""
 
 import os
 import socket
@@ -18,12 +18,12 @@ OPTIONS = {
 
 
 def serve_page(page: Path, port: int, *arguments: str) -> None:
-    """Replace this process by a Streamlit server that shows a page on 127.0.0.1.
+    """Replace this process with a Streamlit server that serves a page on 127.0.0.1.
 
     Args:
-        page: Python file of the page.
-        port: Port of the server.
-        arguments: Arguments that the page reads from `sys.argv`.
+        page: Path of the Python file that draws the page.
+        port: Port that the server listens on.
+        arguments: Command-line arguments for the page, which reads them from `sys.argv`.
 
     Raises:
         InputError: Streamlit is not installed, or the port is in use.
@@ -31,20 +31,20 @@ def serve_page(page: Path, port: int, *arguments: str) -> None:
     if find_spec("streamlit") is None:
         raise InputError("this page needs Streamlit: run `make setup-demo`")
     check_port(port)
-    print(f"Open http://127.0.0.1:{port}\nCtrl-C stops the server.", flush=True)
+    print(f"Open http://127.0.0.1:{port}\nPress Ctrl-C to stop the server.", flush=True)
     options = [f"--{option}={value}" for option, value in OPTIONS.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(page), f"--server.port={port}"]
     os.execv(sys.executable, [*command, *options, "--", *arguments])
 
 
 def check_port(port: int) -> None:
-    """Refuse a port in use; the servers would retry for minutes or print no reason."""
+    """Raise an error if a port is in use, because the servers would retry or print no reason."""
     with socket.socket() as attempt:
-        # The servers set this option too; it allows a port whose server has just ended.
+        # As in the servers, this option allows a port whose previous server has just stopped.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind(("127.0.0.1", port))
         except OSError as error:
             raise InputError(
-                f"port {port} cannot be used ({error.strerror}): choose another one with --port"
+                f"port {port} cannot be used ({error.strerror}): pass another port with --port"
             ) from None

@@ -1,4 +1,4 @@
-"""Summary of the last evaluation for `phototag summary`."""
+"""Summary of the last evaluation, printed by `phototag summary`."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from phototag.base.files import read_json
 NEXT = """
 Next:
   dvc metrics diff                 # compare with the last commit
-  dvc exp run -S lr=0.001          # train with another learning rate
-  phototag ui                      # open MLflow"""
+  dvc exp run -S lr=0.001          # train with a different learning rate
+  phototag ui                      # open the MLflow UI"""
 
 
 def summarize(root: Path) -> str:
-    """Describe the last evaluation: its scores, the registration, the report, and next commands.
+    """Return the scores of the last evaluation, its registration and report, and next commands.
 
     Args:
-        root: Root of the project.
+        root: Root folder of the project.
 
     Raises:
-        InputError: No evaluation has run.
+        InputError: The evaluate stage has not been run.
     """
     metrics = root / "reports/evaluate/metrics.json"
     if not metrics.is_file():
@@ -41,7 +41,7 @@ def _describe_registration(decision_file: Path) -> list[str]:
     decision = read_json(decision_file)
     if decision["version"] is None:
         return [f"Registered: no, {decision['reason']}"]
-    # DVC may have restored an old file, which does not know about later decisions.
+    # DVC may have restored an old file, which does not contain later decisions.
     role = "champion" if decision["champion"] else "challenger"
     return [
         f"Registered: {decision['name']} version {decision['version']}, {role} "

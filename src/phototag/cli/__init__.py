@@ -1,7 +1,7 @@
-"""Command line: `phototag --help`.
+"""The command line interface; `phototag --help` lists the commands.
 
-Default paths are relative to the root of the project, which is found from any of its folders. Paths
-that the user gives are relative to the current folder.
+Default paths are relative to the root of the project, which is found from any folder inside it.
+Paths passed by the user are relative to the current folder.
 """
 
 import sys
@@ -50,11 +50,11 @@ def main(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Classify photos with several labels per photo."""
+    """Train and use multi-label classifiers of photos."""
 
 
 def app() -> None:
-    """Run the command line and print errors that the user can fix without a traceback."""
+    """Run the command line; print errors that the user can fix as one line, not a traceback."""
     if sys.argv[1:2] and sys.argv[1] in REMOVED:
         sys.exit(f"error: phototag {sys.argv[1]} was removed: run `{REMOVED[sys.argv[1]]}`")
     try:

@@ -18,34 +18,32 @@ from phototag.cli.options import (
 )
 
 Format = Literal["table", "csv", "jsonl", "coco", "labelstudio"]
-Reason = Annotated[str, typer.Option(help="Reason to record in the model's history.")]
+Reason = Annotated[str, typer.Option(help="Reason shown in the history of the model.")]
 
 
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Photos, folders, or - for a list of paths on stdin."),
+        typer.Argument(help="Photos, folders of photos, or - to read a list of paths from stdin."),
     ],
-    format_: Annotated[
-        Format, typer.Option("--format", "-f", help="Format of the output.")
-    ] = "table",
+    format_: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = "table",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="New file to write (default: standard output)."),
+        typer.Option("--output", "-o", help="New output file (default: standard output)."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an output file whose run was killed.")
+        bool, typer.Option("--resume", help="Continue a killed run with --output.")
     ] = False,
     backend: Annotated[
         Backend,
-        typer.Option(help="joblib backend; workers of dask and ray need the same file paths."),
+        typer.Option(help="joblib backend; dask and ray workers must see the same file paths."),
     ] = "sequential",
     model: ModelFile = None,
     thresholds: ThresholdsFile = None,
 ) -> None:
-    """Predict labels of photos.
+    """Predict the labels of photos.
 
-    Uses a local model file, without a server.
+    Loads the model from a local file; no server is needed.
     """
     from phototag.apps.predictions import PredictionJob, find_photos
     from phototag.serving.tagger import load_tagger
@@ -53,7 +51,7 @@ def predict(
     if output:
         refuse_existing(output)
     elif resume:
-        raise InputError("--resume needs an output file: add --output FILE")
+        raise InputError("--resume requires an output file: add --output FILE")
     tagger = load_tagger(*model_files(model, thresholds))
     report = partial(typer.echo, err=True)
     if tagger.origin:
@@ -62,17 +60,17 @@ def predict(
     job = PredictionJob(tagger, names, format_, report, backend)
     any_readable = job.write(output, resume) if output else job.print()
     if not any_readable:
-        raise InputError("none of these files could be read as a photo: give photos")
+        raise InputError("none of these files could be read as a photo: pass image files")
 
 
 def export(
-    output: Annotated[Path, typer.Argument(help="New file to write, such as model.onnx.")],
+    output: Annotated[Path, typer.Argument(help="Path of a new file, such as model.onnx.")],
     model: ModelFile = None,
     thresholds: ThresholdsFile = None,
 ) -> None:
     """Export the model to ONNX.
 
-    The graph maps uint8 pixels to probabilities, for batches of any size.
+    The ONNX graph maps batches of uint8 images to probabilities. The batch size is variable.
     """
     from phototag.apps.export import export_onnx
     from phototag.serving.tagger import load_tagger
@@ -83,9 +81,9 @@ def export(
 
 
 def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile = None) -> None:
-    """Serve a page that labels a photo.
+    """Serve a demo page in the browser.
 
-    The page shows the labels, scores and a heat map of a photo that is dropped onto it.
+    Upload a photo to see the predicted labels, their scores and a heat map.
     """
     from phototag.apps import server
 
@@ -103,9 +101,9 @@ def ui(port: Port = 5000) -> None:
 
 
 def history() -> None:
-    """List all champion decisions.
+    """List all decisions about the champion.
 
-    Each line has the time, version, kind, outcome and reason of a decision.
+    Each line shows the time, model version, kind, outcome and reason of one decision.
     """
     from phototag.registry import versions
     from phototag.tracking.store import connect
@@ -123,12 +121,12 @@ def history() -> None:
 
 
 def promote(
-    version: Annotated[int, typer.Argument(help="Version of the registered model.")],
+    version: Annotated[int, typer.Argument(help="Version number of the registered model.")],
     reason: Reason = "promoted by hand",
 ) -> None:
-    """Make a version the champion.
+    """Make a model version the champion.
 
-    The version is not compared with the current champion.
+    The version becomes the champion even if its scores are lower than those of the current one.
     """
     from phototag.registry import versions
     from phototag.tracking.store import connect

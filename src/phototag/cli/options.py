@@ -1,4 +1,4 @@
-"""Options and checks that several commands share."""
+"""Options and checks shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,22 +12,22 @@ MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thr
 Port = Annotated[int, typer.Option(help="Port of the server on 127.0.0.1.", min=1, max=65535)]
 ModelFile = Annotated[
     Path | None,
-    typer.Option("--model", help=f"Weights written by the train stage (default: {MODEL})."),
+    typer.Option("--model", help=f"Model file written by the train stage (default: {MODEL})."),
 ]
 ThresholdsFile = Annotated[
     Path | None,
     typer.Option(
-        "--thresholds", help=f"Thresholds written by the evaluate stage (default: {THRESHOLDS})."
+        "--thresholds", help=f"JSON file written by the evaluate stage (default: {THRESHOLDS})."
     ),
 ]
 
 
 def model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
-    """Return the given files, or the ones in the project for those that are None."""
+    """Return both paths; a path that is None is replaced with its default in the project."""
     return model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
 
 
 def refuse_existing(output: Path) -> None:
-    """Raise an error if the file exists, so that no output is overwritten."""
+    """Raise an error if the output file exists, so that it is not overwritten."""
     if output.exists():
-        raise InputError(f"{output} exists already: give a new file or remove it")
+        raise InputError(f"{output} already exists: pass a new file name or remove it")

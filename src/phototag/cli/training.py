@@ -1,4 +1,4 @@
-"""Commands up to a trained model: import, recipe, summary, sync, tune, review."""
+"""Commands for data and training: import, recipe, summary, sync, tune and review."""
 
 import getpass
 import os
@@ -23,24 +23,24 @@ def import_(
         Path, typer.Argument(help="Folder or zip of photos, or a CSV or JSON file that lists them.")
     ],
     to: Annotated[
-        Path | None, typer.Option(help="New zip or folder to write (default: data/raw.zip).")
+        Path | None, typer.Option(help="Path of the new zip or folder (default: data/raw.zip).")
     ] = None,
     format_: Annotated[
-        SourceFormat | None, typer.Option("--as", help="Format of SOURCE (default: recognised).")
+        SourceFormat | None, typer.Option("--as", help="Format of SOURCE (default: detect it).")
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Folder of the listed photos (default: the folder of SOURCE)."),
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Text between the labels of one cell of a list.")
+        str | None, typer.Option(help="Separator of the labels in one cell of a CSV.")
     ] = None,
 ) -> None:
     """Import photos and labels.
 
-    Writes a zip or folder and sets data.raw of params.yaml to it. SOURCE may be numbered photos
-    with label files, one folder per label, COCO instances, a Label Studio export, a Hugging Face
-    ImageFolder, or a CSV of labels or of 0 and 1.
+    Writes a zip or folder and sets `data.raw` in params.yaml to its path. SOURCE may be numbered
+    photos with label files, one folder per label, COCO instances, a Label Studio export, a Hugging
+    Face ImageFolder, a CSV with a column of labels, or a one-hot CSV (one 0/1 column per label).
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions
@@ -63,18 +63,18 @@ def _join_counts(counts: dict[str, int]) -> str:
 
 
 def _set_photos(root: Path, photos: Path) -> str:
-    """Set data.raw of params.yaml, and return the commands that add the photos to DVC and git."""
+    """Set `data.raw` in params.yaml, and return commands that add the photos to DVC and git."""
     from phototag.experiments.recipes import update_params
 
     photos = photos.resolve()
     inside = photos.is_relative_to(root.resolve())
     raw = str(photos.relative_to(root.resolve()) if inside else photos)
     update_params(root / "params.yaml", {"data.raw": raw})
-    lines = [f"Set data.raw of params.yaml to {raw}."]
+    lines = [f"Set data.raw in params.yaml to {raw}."]
     if inside:  # DVC tracks only files inside the project
         here = os.path.relpath(photos, Path.cwd())
         tracked = [f"{here}.dvc"]
-        if ask_git(root, "check-ignore", raw) is None:  # `dvc add` then writes a .gitignore
+        if ask_git(root, "check-ignore", raw) is None:  # then `dvc add` writes a .gitignore
             tracked.append(str(Path(here).with_name(".gitignore")))
         commit = ["git", "commit", "-m", "Add photos", *tracked]
         commands = [["dvc", "add", here], ["git", "add", *tracked], commit]
@@ -86,13 +86,13 @@ def _set_photos(root: Path, photos: Path) -> str:
 
 def recipe(
     name: Annotated[
-        str | None, typer.Argument(help="Name of a recipe. Omit to list all recipes.")
+        str | None, typer.Argument(help="Name of the recipe. Omit it to list all recipes.")
     ] = None,
 ) -> None:
-    """Write a recipe into params.yaml.
+    """Apply a recipe to params.yaml.
 
-    Prints the difference. Values that no recipe sets (data, split, seed, evaluate, ...) are not
-    changed.
+    Prints the changes. Values that no recipe sets (data, split, seed, evaluate, ...) stay as they
+    are.
     """
     from phototag.experiments import recipes
 
@@ -103,14 +103,14 @@ def recipe(
             typer.echo(f"{each:<15}  {known_recipe.description}")
         return
     change = recipes.update_params(root / "params.yaml", recipes.recipe_params(known, name))
-    typer.echo(change.rstrip() or f"params.yaml has the values of {name} already")
+    typer.echo(change.rstrip() or f"params.yaml already has the values of {name}")
     typer.echo("\nNext: dvc repro")
 
 
 def summary() -> None:
-    """Show the last evaluation.
+    """Summarize the last evaluation.
 
-    Prints its scores, the registered version and the path of the report.
+    Prints the scores, the registered model version and the path of the report.
     """
     from phototag.apps.summary import summarize
 
@@ -120,7 +120,7 @@ def summary() -> None:
 def sync() -> None:
     """Create missing MLflow runs.
 
-    Adds the runs of DVC experiments and commits that the MLflow store lacks.
+    Adds a run for each DVC experiment and commit that has no run in the MLflow store.
     """
     from phototag.experiments.sync import sync_runs
     from phototag.tracking.store import connect
@@ -136,26 +136,26 @@ def sync() -> None:
 
 def tune(
     study: Annotated[
-        str | None, typer.Argument(help="Study of search.yaml. Omit to list all studies.")
+        str | None, typer.Argument(help="Study in search.yaml. Omit it to list all studies.")
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="Number of trials that run at a time.", min=1)
+        int, typer.Option("--jobs", "-j", help="Number of trials to run in parallel.", min=1)
     ] = 1,
     trials: Annotated[
         int | None,
         typer.Option(help="Maximum number of trials (default: from search.yaml).", min=1),
     ] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Show the progress of the study, without running it.")
+        bool, typer.Option("--status", help="Show the progress of the study without running it.")
     ] = False,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Write the best trial's values into params.yaml.")
+        bool, typer.Option("--apply", help="Write the values of the best trial to params.yaml.")
     ] = False,
 ) -> None:
-    """Search hyperparameters with Optuna.
+    """Tune hyperparameters with Optuna.
 
-    Each complete trial is a DVC experiment and an MLflow run. The same command resumes a study that
-    was stopped.
+    Each completed trial is stored as a DVC experiment and as an MLflow run. To resume a study that
+    was stopped, run the same command again.
     """
     from phototag.search import studies, tuning
 
@@ -168,7 +168,7 @@ def tune(
         typer.echo(tuning.describe_status(root, study, changes))
     elif apply:
         change = tuning.apply_winner(root, study, changes)
-        typer.echo(change.rstrip() or "params.yaml has these values already")
+        typer.echo(change.rstrip() or "params.yaml already has these values")
         typer.echo("\nNext: dvc repro")
     else:
         tuning.tune(root, study, jobs, changes)
@@ -178,25 +178,25 @@ def review(
     ranking: Annotated[
         Ranking,
         typer.Option(
-            help="Order of the questions: likely label errors, photos worth labelling next, or "
-            "duplicates with different labels."
+            help="Questions to ask: likely label errors, photos that are most useful to label "
+            "next, or duplicates with different labels."
         ),
     ] = "errors",
     who: Annotated[
-        str | None, typer.Option(help="Name stored with each answer (default: git's user.name).")
+        str | None, typer.Option(help="Name of the reviewer (default: user.name in git).")
     ] = None,
     effect: Annotated[
         str | None,
         typer.Option(
             metavar="REVISION",
-            help="Print how labels and scores changed since this git revision, without a page.",
+            help="Print the changes of labels and scores since this git revision, and exit.",
         ),
     ] = None,
     port: Port = 8502,
 ) -> None:
-    """Serve a page for checking labels.
+    """Serve a page in the browser for reviewing labels.
 
-    Answers are stored in data/corrections.csv. `dvc repro` then trains with the corrected labels.
+    Answers are stored in data/corrections.csv. Run `dvc repro` to train with the corrected labels.
     """
     from phototag.apps.server import serve_page
     from phototag.review import effects
