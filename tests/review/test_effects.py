@@ -79,14 +79,14 @@ def test_undone_answers_do_not_count(project: Path) -> None:
 def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     train(project)
     append_answer(project / "data/corrections.csv", make(project, 0))
-    with pytest.raises(InputError, match="not trained with the last answers: run `dvc repro`"):
+    with pytest.raises(InputError, match="not trained with the latest answers: run `dvc repro`"):
         describe_effect(project, "HEAD")
     train(project)
     describe_effect(project, "HEAD")
     # The manifest differs if only `dvc repro resize` has run.
     written = project / "dvc.lock"
     written.write_text(written.read_text().replace("md5: m\n", "md5: n\n", 1))
-    with pytest.raises(InputError, match="not trained with the last answers"):
+    with pytest.raises(InputError, match="not trained with the latest answers"):
         describe_effect(project, "HEAD")
 
 

@@ -1,1 +1,1 @@
-"""Review of labels by people: questions in a useful order, the page, and the answers."""
+"""Review of labels by people: ranked questions, a Streamlit page, and the answers."""

@@ -1,4 +1,4 @@
-"""The effect of answers on labels and scores, after the model was trained with them."""
+"""Effect of review answers on labels and scores, after training with the answers."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 
 
 def describe_effect(root: Path, revision: str) -> str:
-    """Return sentences about the labels and scores that changed since a revision.
+    """Describe the changes of labels and scores since a git revision.
 
     Args:
-        root: Root of the project, after `dvc repro`.
-        revision: Revision of git that contains the answers and scores before.
+        root: Root folder of a project in which `dvc repro` has run.
+        revision: Git revision that contains the earlier answers and scores.
 
     Raises:
-        InputError: The revision has no evaluation, or `dvc repro` has not run since the last
-            answer.
+        InputError: The revision does not contain the results of an evaluation, or `dvc repro` has
+            not run since the last answer.
     """
     before = ask_git(root, "show", f"{revision}:./{METRICS}")
     if before is None:
-        raise InputError(f"{revision} has no {METRICS}: pass a commit after an evaluation")
+        raise InputError(f"{revision} has no {METRICS}: pass a commit that contains them")
     lock = yaml.safe_load((root / "dvc.lock").read_text())
     digests = {
         (name, entry["path"]): entry.get("md5")
@@ -40,7 +40,7 @@ def describe_effect(root: Path, revision: str) -> str:
     answers = hashlib.md5((root / CORRECTIONS).read_bytes(), usedforsecurity=False).hexdigest()
     manifests = {digests.get((stage, MANIFEST)) for stage in ("resize", "evaluate")}
     if digests.get(("resize", CORRECTIONS)) != answers or len(manifests) > 1:
-        raise InputError("the model was not trained with the last answers: run `dvc repro`")
+        raise InputError("the model was not trained with the latest answers: run `dvc repro`")
 
     committed = ask_git(root, "show", f"{revision}:./{CORRECTIONS}") or ""
     old = latest_answers(parse_answers(committed.encode(), f"{revision}:{CORRECTIONS}").values())

@@ -1,4 +1,4 @@
-"""The data that review shows for each photo: labels, scores, similar photos."""
+"""Data that the review page shows for each photo: labels, scores and similar photos."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,16 +25,16 @@ INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
 
 @dataclass(frozen=True)
 class Evidence:
-    """All photos that were not rejected, in the order of images.npy.
+    """The data of all photos that were not rejected, in the order of images.npy.
 
     Attributes:
-        photos: Pixels, targets, labels, files and hashes.
-        duplicate_groups: Duplicate group of each photo, [num_photos]; "" for none.
-        probabilities: Scores in 0..1, [num_photos, num_labels].
-        unseen: Whether the network was not trained on the photo, bool [num_photos].
-        features: Inputs of the output layer, scaled to length 1, float32 [num_photos, width].
-        thresholds: Lowest score at which a label is predicted, [num_labels].
-        network: Network from pixels to logits.
+        photos: Pixels, targets, labels, file names and SHA-256 hashes.
+        duplicate_groups: Name of each photo's duplicate group, or "" if it has no duplicates.
+        probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
+        unseen: True if the photo was scored by a network not trained on it, bool [num_photos].
+        features: L2-normalized inputs of the output layer, float32 [num_photos, num_features].
+        thresholds: Decision threshold of each label, in 0..1, [num_labels].
+        network: Network that maps pixels to logits.
     """
 
     photos: Dataset
@@ -46,7 +46,7 @@ class Evidence:
     network: nn.Module
 
     def find_similar(self, photo: int, count: int) -> list[int]:
-        """Return the photos with the highest cosine similarity of features, the highest first."""
+        """Return the rows of the photos with the most similar features (cosine), best first."""
         similarity = self.features @ self.features[photo]
         similarity[photo] = -np.inf
         return [int(row) for row in np.argsort(-similarity, kind="stable")[:count]]
@@ -56,7 +56,7 @@ def read_evidence(root: Path) -> Evidence:
     """Read the results of the last `dvc repro`.
 
     Raises:
-        InputError: A file is missing, or the labels of the model and the manifest differ.
+        InputError: A file is missing, or the model and the manifest have different labels.
     """
     for name in INPUTS:
         if not (root / name).is_file():
@@ -67,11 +67,11 @@ def read_evidence(root: Path) -> Evidence:
     train, joined = parts["train"], join_datasets(list(parts.values()))
     photos = take_photos(joined, np.argsort(joined.rows))
     if not photos.labels == metadata.labels == [*point["thresholds"]]:
-        raise InputError(f"{MODEL} has other labels than {MANIFEST}: run `dvc repro`")
+        raise InputError(f"{MODEL} and {MANIFEST} have different labels: run `dvc repro`")
 
     network.to(pick_device())
     module, inputs = network, photos
-    if metadata.is_frozen:  # the features of the backbones are cached
+    if metadata.is_frozen:  # the embed stage has cached the features
         cached = read_features(root / FEATURES, network[:2], photos.images)
         module, inputs = network[2:], replace(photos, images=cached)
     logits, features = _predict(module, inputs)
@@ -92,7 +92,7 @@ def read_evidence(root: Path) -> Evidence:
 
 
 def _predict(module: nn.Module, photos: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits and the inputs of the output layer."""
+    """Return the logits of the photos and the inputs of the output layer (features)."""
     inputs: list[np.ndarray] = []
     hook = find_head(module).register_forward_pre_hook(
         lambda _, arguments: inputs.append(arguments[0].float().cpu().numpy())

@@ -1,4 +1,4 @@
-"""The Streamlit page of `phototag review`: one photo, one question, one key per answer."""
+"""Streamlit page of `phototag review`, which asks one question at a time about a photo."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -22,16 +22,16 @@ from phototag.review.session import ReviewSession
 from phototag.verification.corrections import ANSWERS
 
 NUM_SIMILAR = 6
-NUM_SCORES = 6  # labels in the table of scores
+NUM_SCORES = 6  # number of labels in the table of scores
 SMALL = 104  # width of a similar photo, in pixels
-# The menu bar that Streamlit reserves space for is hidden on this page.
+# Remove the space that Streamlit reserves for its menu bar, which this page hides.
 STYLE = "<style>.stMainBlockContainer { padding-top: 2.5rem }</style>"
 STATES = {1: "yes", 0: "no", UNKNOWN: "unknown"}
 KEYS = {"Yes": "Y", "No": "N", "Unsure": "U", "Back": "B", "Skip": "S", "Undo": "Z"}
 
 
 def main() -> None:
-    """Draw the page; Streamlit calls this function again after each key."""
+    """Draw the page. Streamlit calls this function again after each key or button press."""
     st.set_page_config(page_title="phototag review", layout="wide")
     st.html(STYLE)
     root, ranking, who = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -45,7 +45,7 @@ def main() -> None:
 
 @st.cache_resource(show_spinner="Reading photos, model and features ...", max_entries=1)  # type: ignore[untyped-decorator]
 def _load(root: Path, ranking: str, times: tuple[int, ...]) -> tuple[Evidence, list[Question]]:
-    """Return the evidence and the questions; other file times load them again."""
+    """Return the evidence and the questions, cached until a modification time changes."""
     evidence = read_evidence(root)
     return evidence, RANKINGS[ranking](evidence)
 
@@ -60,7 +60,7 @@ def _draw(session: ReviewSession) -> None:
     st.session_state["position"] = position
     if position is None:
         done = "All questions are answered. Run `dvc repro` to train with the answers."
-        st.success(done if total else "This ranking has no questions.")
+        st.success(done if total else "There are no questions in this ranking.")
         _draw_buttons(None, {"Undo": partial(_undo, session)})
         return
     question = session.queue[position]
@@ -89,16 +89,16 @@ def _draw_question(session: ReviewSession, question: Question) -> None:
     score = evidence.probabilities[question.photo, question.label]
     answered = f" Answer: {answer.answer}, by {escape_streamlit(answer.who)}." if answer else ""
     st.subheader(f"Does this photo show **{label}**?")
-    st.caption(f"Label: {given}. Score of the model: {score:.2f}.{answered} File: {file}")
+    st.caption(f"Dataset label: {given}. Model score: {score:.2f}.{answered} File: {file}")
 
 
 def _draw_buttons(position: int | None, actions: Mapping[str, Callable[[], None] | None]) -> None:
-    """Draw buttons side by side; one without an action is disabled."""
+    """Draw buttons side by side; a button whose action is None is disabled."""
     with st.container(horizontal=True, gap="small"):
         for name, action in actions.items():
             st.button(
                 name,
-                # With a key per question, a second press does not answer the next question.
+                # The position in the key prevents a double press from answering two questions.
                 key=f"{name} {position}",
                 on_click=action,
                 type="primary" if name.lower() in ANSWERS else "secondary",
@@ -109,9 +109,9 @@ def _draw_buttons(position: int | None, actions: Mapping[str, Callable[[], None]
 
 def _answer(session: ReviewSession, position: int, answer: str) -> None:
     if st.session_state["position"] != position:
-        return  # the key was pressed before the next question was drawn
+        return  # the button belongs to a question that was already answered
     session.answer(session.queue[position], answer)
-    open_ = session.reload().list_open()  # another page may have answered the next questions
+    open_ = session.reload().list_open()  # another page may have answered some questions
     st.session_state["position"] = next((later for later in open_ if later > position), None)
 
 
@@ -132,16 +132,16 @@ def _draw_photo(evidence: Evidence, question: Question) -> None:
     heat = locate_labels(evidence.network, images, torch.tensor([question.label]))
     pixels = evidence.photos.images[question.photo]
     caption = ""
-    if heat is not None:  # a single image keeps both side by side on a phone
+    if heat is not None:  # one image keeps both side by side on narrow screens
         pixels = np.concatenate([pixels, overlay_heat(pixels, heat[0])], axis=1)
-        caption = "Photo, and heat map of the label (Grad-CAM)"
+        caption = "Photo and Grad-CAM heat map of the label"
     st.image(pixels, width="stretch", caption=caption)
 
 
 def _draw_scores(evidence: Evidence, question: Question) -> None:
     scores, thresholds = evidence.probabilities[question.photo], evidence.thresholds
     targets = evidence.photos.targets[question.photo]
-    lines = ["| label | score | threshold | labelled |", "|---|---|---|---|"]
+    lines = ["| label | score | threshold | dataset label |", "|---|---|---|---|"]
     for label in np.argsort(-scores, kind="stable")[:NUM_SCORES].tolist():
         name = escape_streamlit(evidence.photos.labels[label])
         name = f"**{name}**" if scores[label] >= thresholds[label] else name
@@ -153,7 +153,7 @@ def _draw_scores(evidence: Evidence, question: Question) -> None:
 def _draw_similar(session: ReviewSession, question: Question) -> None:
     evidence = session.evidence
     label = escape_streamlit(evidence.photos.labels[question.label])
-    st.caption(f"Similar photos, and whether they are labelled {label}")
+    st.caption(f"Similar photos, and whether each one has the label {label}")
     with st.container(horizontal=True, gap="small"):
         for photo in evidence.find_similar(question.photo, NUM_SIMILAR):
             state = session.state(Question(photo, question.label))

@@ -1,4 +1,4 @@
-"""The questions that review asks, and their order."""
+"""Rankings: the questions that `phototag review` asks, and the order of the questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.review.evidence import Evidence
 
-MAX_PHOTOS = 500  # photos that `next` asks about; train again before labelling more
+MAX_PHOTOS = 500  # limit of the ranking `next`; train again before labelling more photos
 
 
 @dataclass(frozen=True)
 class Question:
-    """The question whether a photo carries a label.
+    """A question: does this photo have this label?
 
     Attributes:
         photo: Row of the photo in images.npy.
-        label: Position of the label.
+        label: Position of the label in the list of labels.
     """
 
     photo: int
@@ -28,7 +28,7 @@ class Question:
 
 
 def rank_errors(evidence: Evidence) -> list[Question]:
-    """Return the likely label errors among photos that the network was not trained on."""
+    """Return likely label errors, only for photos scored by a network not trained on them."""
     rows = np.flatnonzero(evidence.unseen)
     found = find_label_errors(evidence.photos.targets[rows], evidence.probabilities[rows])
     entries = found[["photo", "label"]].to_numpy().tolist()
@@ -36,9 +36,9 @@ def rank_errors(evidence: Evidence) -> list[Question]:
 
 
 def rank_next(evidence: Evidence) -> list[Question]:
-    """Return the unknown labels of uncertain and diverse photos, photo by photo.
+    """Return the unknown labels of photos that are uncertain and diverse.
 
-    The labels of a photo are in the order of their scores, the highest first.
+    The questions about one photo are consecutive and start with the label of the highest score.
     """
     targets, probabilities = evidence.photos.targets, evidence.probabilities
     uncertainty = measure_uncertainty(targets, probabilities)
@@ -51,9 +51,9 @@ def rank_next(evidence: Evidence) -> list[Question]:
 
 
 def rank_duplicates(evidence: Evidence) -> list[Question]:
-    """Return the labels that are yes and no within a group of duplicates, for each photo of it.
+    """Return the labels on which duplicates disagree, as one question per photo of the group.
 
-    Groups are in the order of their names. Files with the same bytes are one question.
+    Groups are sorted by name. Files with identical bytes share one question.
     """
     groups = pd.Series(evidence.duplicate_groups)
     targets, sha256 = evidence.photos.targets, evidence.photos.sha256
@@ -74,14 +74,14 @@ RANKINGS: dict[str, Callable[[Evidence], list[Question]]] = {
 
 
 def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Sum the predictive entropy of each photo's unknown entries, in nats.
+    """Sum the predictive entropies of the unknown labels of each photo, in nats.
 
     Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        probabilities: Probabilities (0..1), of the same shape.
+        targets: Targets, 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
 
     Returns:
-        float64 [num_photos]; 0 for a photo whose labels are all known.
+        Uncertainty, float64 [num_photos]; 0 for a photo whose labels are all known.
     """
     p = np.clip(probabilities, 1e-12, 1 - 1e-12)
     entropy = entr(p) + entr(1 - p)
@@ -89,18 +89,18 @@ def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.nd
 
 
 def order_photos(uncertainty: np.ndarray, features: np.ndarray, count: int) -> np.ndarray:
-    """Order photos so that each one is uncertain and differs from the photos before it.
+    """Order photos so that each one is uncertain and differs from the preceding photos.
 
-    The next photo maximizes uncertainty times cosine distance to the nearest photo already chosen,
-    so that several photos of one scene are not labelled one after another.
+    Each step chooses the photo that maximizes its uncertainty times its cosine distance to the
+    nearest chosen photo. Otherwise, similar photos of one scene would follow each other.
 
     Args:
-        uncertainty: Uncertainty of each photo, not negative, [num_photos].
-        features: Features, with rows of length 1 or 0, float [num_photos, num_features].
-        count: Largest number of photos to return.
+        uncertainty: Uncertainty of each photo, >= 0, [num_photos].
+        features: L2-normalized features (or zeros), float [num_photos, num_features].
+        count: Maximum number of photos to return.
 
     Returns:
-        Positions of the photos, int64 [at most count]. Photos with uncertainty 0 are left out.
+        Positions of at most `count` photos, int64. Photos with uncertainty 0 are omitted.
     """
     distance = np.ones(len(features))
     chosen: list[int] = []

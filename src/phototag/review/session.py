@@ -1,4 +1,4 @@
-"""The review session of one person: open questions, answers, and undo."""
+"""Review session of one reviewer: open questions, answers and undo."""
 
 import csv
 import os
@@ -18,14 +18,14 @@ from phototag.verification.corrections import UNDO, WORDS, Answer, latest_answer
 
 @dataclass(frozen=True)
 class ReviewSession:
-    """The questions for one person, and the corrections file that stores the answers.
+    """The questions for one reviewer, and the corrections file that stores the answers.
 
     Attributes:
         path: Path of the corrections file.
         evidence: Labels, scores and features of the photos.
-        queue: Questions in the order in which they are asked.
-        ranking: Name of that order.
-        who: Name of the person.
+        queue: Questions, first to last.
+        ranking: Name of the ranking that produced `queue`.
+        who: Name of the reviewer.
     """
 
     path: Path
@@ -39,38 +39,38 @@ class ReviewSession:
         return latest_answers(read_answers(self.path).values())
 
     def reload(self) -> "ReviewSession":
-        """Return the session with the answers that the file contains now."""
+        """Return a copy of the session that reads the corrections file again."""
         return replace(self)
 
     def list_open(self) -> list[int]:
-        """Return the positions in the queue of the questions without an answer."""
+        """Return the positions of the unanswered questions in `queue`."""
         return [n for n, question in enumerate(self.queue) if self.find_answer(question) is None]
 
     def find_answer(self, question: Question) -> Answer | None:
-        """Return the answer to a question, or None if there is none or it was undone."""
+        """Return the answer to a question, or None if it is unanswered or its answer was undone."""
         answer = self._latest.get(self._entry(question))
         return None if answer is None or answer.ranking == UNDO else answer
 
     def state(self, question: Question) -> str:
-        """Return the corrected label of a photo: yes, no or unsure."""
+        """Return yes, no or unsure: the latest answer, or else the label in the dataset."""
         answer = self._latest.get(self._entry(question))
         given = self.evidence.photos.targets[question.photo, question.label]
         return answer.answer if answer else WORDS[int(given)]
 
     def answer(self, question: Question, answer: str, ranking: str = "") -> None:
-        """Append an answer (yes, no or unsure); `ranking` defaults to that of the session."""
+        """Store an answer (yes, no or unsure); `ranking` defaults to the session's ranking."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         file = self.evidence.photos.files[question.photo]
-        old = self.reload().state(question)  # another page may have answered
+        old = self.reload().state(question)  # another page may have changed the label
         row = Answer(
             file, *self._entry(question), answer, old, self.who, now, ranking or self.ranking
         )
         append_answer(self.path, row)
 
     def undo(self) -> Question | None:
-        """Undo the last answer of this person by appending the value before it.
+        """Undo the last answer of this reviewer by appending a row with the earlier value.
 
-        Returns the question of the answer, or None if there is no answer to undo.
+        Returns the question that was answered, or None if there is no answer to undo.
         """
         answers: list[Answer] = []
         for answer in read_answers(self.path).values():
@@ -92,10 +92,10 @@ class ReviewSession:
 
 
 def append_answer(path: Path, answer: Answer) -> None:
-    """Append an answer to a corrections file under a lock, and wait until it is on the disk.
+    """Append an answer to a corrections file under a lock, and flush it to disk.
 
     Raises:
-        InputError: The file has other columns, so that a row would not fit.
+        InputError: The header of the file does not match the columns of an answer.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with lock, path.open("a+", encoding="utf-8", errors="replace", newline="") as file:
@@ -106,7 +106,7 @@ def append_answer(path: Path, answer: Answer) -> None:
         if text and text.splitlines()[0] != header:
             raise InputError(
                 f"{path}: the first line must be {header}: save the file as UTF-8, with commas and "
-                "the columns in this order"
+                "with these columns in this order"
             )
         writer = csv.writer(file, lineterminator="\n")
         if not text:
