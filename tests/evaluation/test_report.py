@@ -93,7 +93,7 @@ def test_report_is_one_page_with_all_pictures(
 def test_page_reports_missing_heat_maps(
     result: Evaluation, galleries: Galleries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = "this network has no feature maps with positions"
+    message = "this network has no spatial feature maps"
     page, figures = tmp_path / "report.html", dict.fromkeys(FIGURES, "")
     write_report(page, result, figures, galleries, "")
     assert message not in page.read_text()
@@ -264,7 +264,7 @@ def test_calibration_curves_apply_the_temperature_once(
     np.testing.assert_allclose(drawn["without temperature scaling"], sigmoid(raw))
     scaled = sigmoid(raw / result.temperature)
     np.testing.assert_allclose(drawn["with temperature scaling"], scaled)
-    assert ("The logits are divided by it" in page) == calibrate
+    assert ("The logits are divided by the temperature" in page) == calibrate
 
 
 def test_page_states_the_number_of_known_entries(
@@ -291,6 +291,7 @@ def test_page_states_the_number_of_known_entries(
     write_report(tmp_path / "report.html", found, dict.fromkeys(FIGURES, ""), galleries, "")
     text = (tmp_path / "report.html").read_text()
     assert f"On 8 test photos ({known.sum()} of 24 entries are known), the model has recall" in text
-    assert f"over the known entries (pairs of photo and label): {known.sum()} of 24 entries" in text
+    assert "Scores are computed over the known entries only" in text
+    assert f"(an entry is a pair of a photo and a label): {known.sum()} of 24 entries" in text
     assert text.count("<th>known</th>") == 2
     assert re.search(r"true: [a-z, ]+ \([0-2] of 3 labels are known\)", text)

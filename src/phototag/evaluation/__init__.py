@@ -1,1 +1,1 @@
-"""Evaluation of a model on held-out photos: thresholds, metrics, calibration, report."""
+"""Evaluation of a model on held-out photos: thresholds, metrics, calibration and report."""

@@ -1,4 +1,4 @@
-"""Calibration: whether predicted probabilities agree with observed frequencies."""
+"""Calibration: the agreement of predicted probabilities with observed frequencies."""
 
 import numpy as np
 import pandas as pd
@@ -7,15 +7,15 @@ from scipy.optimize import minimize_scalar
 from phototag.dataset.targets import is_known
 from phototag.metrics.losses import binary_cross_entropy
 
-NUM_BINS = 10  # bins of equal width over 0..1
-MAX_TEMPERATURE = 20.0  # temperatures from 1 / MAX_TEMPERATURE to MAX_TEMPERATURE are tried
+NUM_BINS = 10  # number of bins of equal width that divide the probabilities 0..1
+MAX_TEMPERATURE = 20.0  # the search covers 1 / MAX_TEMPERATURE to MAX_TEMPERATURE
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
-    """Fit the temperature T that minimizes the cross entropy of logits / T (Guo et al., 2017).
+    """Return the temperature T that minimizes the cross entropy of logits / T (Guo et al., 2017).
 
-    A temperature over 1 means that the model is overconfident, under 1 that it is underconfident.
-    One temperature for all labels does not change any ranking.
+    The model is overconfident if T is above 1 and underconfident if T is below 1. All labels share
+    one temperature, so that dividing by it changes no ranking.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -30,15 +30,15 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
 
 
 def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Compare predicted probabilities with observed frequencies in bins of equal width.
+    """Compare predicted probabilities with observed frequencies in bins of equal width over 0..1.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
         probabilities: Probabilities (0..1), [num_entries].
 
     Returns:
-        One row per bin that is not empty, with the columns `entries` (number of known entries),
-        `predicted` (mean probability) and `observed` (share of positives).
+        Table with one row per non-empty bin and the columns `entries` (number of known entries),
+        `predicted` (mean predicted probability) and `observed` (share of positives).
     """
     known = is_known(targets)
     targets, probabilities = targets[known], probabilities[known]
@@ -52,10 +52,10 @@ def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.D
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Compute the expected calibration error (ECE) of a label's probabilities, 0..1.
+    """Compute the expected calibration error (ECE) of probabilities, 0..1.
 
-    ECE is the mean absolute difference between predicted and observed frequency over the bins,
-    weighted by their size (Naeini, Cooper and Hauskrecht, 2015).
+    The ECE is the mean absolute difference between the predicted and the observed frequency of the
+    bins, weighted by the number of entries in each bin (Naeini, Cooper and Hauskrecht, 2015).
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].

@@ -1,4 +1,4 @@
-"""Example photos of each label: right and wrong predictions, and likely label errors."""
+"""Example photos of each label: correct and wrong predictions, and likely label errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from phototag.metrics.losses import sigmoid
 from phototag.pages.figures import colormaps
 from phototag.pages.html import jpeg_uri
 
-MAX_EXAMPLES = 6  # photos of each kind per label
-MAX_LABELS = 30  # labels that get a gallery
-SIDE = 128  # side length of a picture in pixels
+MAX_EXAMPLES = 6  # largest number of photos of each kind per label
+MAX_LABELS = 30  # largest number of labels that have a gallery
+SIDE = 128  # side length of the example photos in pixels
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Example:
 
     Attributes:
         photo: Data URI of the photo.
-        heat: Data URI of the photo with its Grad-CAM heat map; empty if the network has no feature
-            maps with positions.
+        heat: Data URI of the photo overlaid with its Grad-CAM heat map; empty if the network has
+            no spatial feature maps.
         file: Name of the source file.
-        truth: True labels; if some are unknown, also the number of known ones.
-        scores: Three highest probabilities, with their labels.
-        probability: Probability of the gallery's label, 0..1.
+        truth: True labels of the photo, followed by the number of known labels if some are unknown.
+        scores: The three labels with the highest probabilities, and these probabilities.
+        probability: Predicted probability of the gallery's label, 0..1.
     """
 
     photo: str
@@ -48,7 +48,7 @@ Galleries = dict[str, dict[str, list[Example]]]
 
 
 def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) -> Galleries:
-    """Select example photos, with heat maps, for the most frequent labels.
+    """Select example photos for the most frequent labels, and compute their heat maps.
 
     Args:
         model: Network on `device`.
@@ -56,12 +56,12 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
         result: Evaluation of the network.
 
     Returns:
-        Label -> kind of example -> at most `MAX_EXAMPLES` examples, by descending frequency of the
-        label.
+        Examples by label and by kind of example, at most `MAX_EXAMPLES` of each kind. The labels
+        are sorted by descending frequency.
     """
     held_out = join_datasets([result.datasets[name] for name in result.logits])
     probabilities = sigmoid(np.concatenate([*result.logits.values()]))
-    # The evaluated split is the last one. Label errors are searched in val too.
+    # The evaluated split comes last. Only the search for label errors uses val as well.
     evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
     predicted = probabilities >= result.thresholds.values
     suspects = result.tables["label_errors"]
@@ -86,12 +86,12 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
 def _pick_examples(
     targets: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray
 ) -> dict[str, list[int]]:
-    """Return the positions of the photos with the most extreme probabilities, by kind.
+    """Return the positions of the photos with the most extreme probabilities of each kind.
 
     Args:
-        targets: Targets of one label, [num_photos]. Photos whose target is `UNKNOWN` are left out.
+        targets: Targets of one label, [num_photos]. Photos whose target is `UNKNOWN` are skipped.
         probabilities: Probabilities of the label (0..1), [num_photos].
-        predicted: Predictions of the label (0 or 1), [num_photos].
+        predicted: Predictions for the label, bool [num_photos].
     """
     descending = np.argsort(-probabilities, kind="stable")
     positive, negative = (targets > 0)[descending], (targets == 0)[descending]
@@ -112,7 +112,7 @@ def _make_examples(
     photos: Sequence[int],
     label: int,
 ) -> dict[int, Example]:
-    """Return the example of each photo, with its heat map for a label."""
+    """Return one example per photo, by position, with heat maps for the given label."""
     if not photos:
         return {}
     images, _ = read_batch(dataset, np.array(photos), device)
@@ -138,17 +138,17 @@ def _make_examples(
 
 
 def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blend a heat map over a photo.
+    """Overlay a heat map on a photo.
 
     Args:
         image: Photo, uint8 [height, width, 3].
         heat: Heat map (0..1), [height, width].
 
     Returns:
-        uint8 [height, width, 3].
+        Overlaid photo, uint8 [height, width, 3].
     """
     color = colormaps["inferno"](heat)[:, :, :3] * 255
-    share = 0.3 + 0.4 * heat[:, :, None]  # also darkens the photo, so that the heat is visible
+    share = 0.3 + 0.4 * heat[:, :, None]  # at least 0.3, which darkens the photo
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 
 

@@ -1,4 +1,7 @@
-"""Heat maps of the image regions that raise a label's logit (Grad-CAM; Selvaraju et al., 2017)."""
+"""Heat maps of the image regions that increase a label's logit (Grad-CAM).
+
+Selvaraju et al. (2017) describe the method.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,22 +17,22 @@ POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
 def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray | None:
-    """Compute one heat map per photo, for the requested label.
+    """Compute one heat map per photo for the requested label.
 
-    The feature maps before the last pooling are summed, each weighted by the mean gradient of the
-    label's logit, and negative values are set to 0. If `model.name` is conv, these are the maps of
-    the last convolution (after batch norm and ReLU), or of the residual unit that contains it. The
-    sums of several backbones are added.
+    A heat map is the sum of the feature maps before the last pooling layer, each weighted by the
+    mean gradient of the label's logit. Negative sums are set to 0. The network `conv` uses the
+    feature maps of the last convolution (after batch norm and ReLU), or of the residual unit that
+    contains this convolution. The heat maps of several backbones are added.
 
     Args:
-        model: Network that maps pixels to logits.
+        model: Network that maps pixels to logits; switched to evaluation mode by this function.
         images: Photos, uint8 [batch, 3, size, size].
-        labels: Position of the label of each photo, int64 [batch].
+        labels: Position of the requested label for each photo, int64 [batch].
 
     Returns:
-        float32 [batch, size, size]. The maximum of each map is 1, or the map is all 0. None if a
-        backbone has no feature maps with positions, such as a transformer, whose attention mixes
-        positions.
+        float32 [batch, size, size]. Each map is scaled to a maximum of 1, unless all its values are
+        0. None if a backbone has no spatial feature maps, as in a transformer, whose attention
+        mixes positions.
     """
     model.eval()
     backbones = _list_backbones(model)
@@ -48,7 +51,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     heat = torch.zeros(len(images), 1, *images.shape[2:], device=logits.device)
     for maps, gradient in zip(outputs.values(), gradients, strict=True):
         importance = gradient.mean(dim=(2, 3), keepdim=True)
-        # If `model.name` is conv, a ReLU follows, possibly after a pooling.
+        # In the network `conv`, a ReLU follows these layers, possibly after a pooling layer.
         activated = maps.detach() if backbones else maps.detach().clamp(min=0)
         weighted = (importance * activated).sum(dim=1, keepdim=True)
         heat += nn.functional.interpolate(
@@ -60,7 +63,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
 
 
 def _list_backbones(model: nn.Module) -> list[nn.Module]:
-    """List the parts of a model that come from torchvision or timm."""
+    """List the modules of a network that are backbones from torchvision or timm."""
     parts = [module for module in model.modules() if isinstance(module, SideBySide)]
     if parts:
         return list(parts[0].parts)
@@ -69,7 +72,7 @@ def _list_backbones(model: nn.Module) -> list[nn.Module]:
 
 
 def _find_pooled_maps(backbone: nn.Module, model: nn.Module, image: Tensor) -> nn.Module | None:
-    """Run the model once and return the layer whose output is the last square feature map."""
+    """Return the layer with the last spatial output, found by running the model on one image."""
     names = {type(module).__name__.lower() for module in backbone.modules()}
     if any("attention" in name for name in names):
         return None
@@ -78,12 +81,12 @@ def _find_pooled_maps(backbone: nn.Module, model: nn.Module, image: Tensor) -> n
     record = _record_outputs(layers, lambda layer, output: found.append((layer, output.shape)))
     with record, torch.no_grad():
         model(image)
-    # Maps that are already pooled have a single position.
+    # Ignore feature maps that are already pooled to a single position.
     maps = [(layer, shape) for layer, shape in found if len(shape) > 2 and shape[2:].numel() > 1]
     if not maps:
         return None
     layer, shape = maps[-1]
-    # Photos are square: if the last two dimensions differ, they are not image positions.
+    # Photos are square, so two last dimensions that differ are not image positions.
     return layer if len(shape) == 4 and shape[2] == shape[3] else None
 
 
@@ -100,7 +103,7 @@ def _record_outputs(
     layers: Sequence[nn.Module], record: Callable[[nn.Module, Tensor], object]
 ) -> Iterator[None]:
     """Call `record` with each output of these layers while the model runs in this thread."""
-    thread = get_ident()  # the demo serves several users with one network
+    thread = get_ident()  # in the demo, other threads run the same network for other users
 
     def hook(layer: nn.Module, given: object, output: object) -> None:
         if isinstance(output, Tensor) and get_ident() == thread:

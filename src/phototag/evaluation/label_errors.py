@@ -1,28 +1,28 @@
-"""Search for labels that are likely wrong."""
+"""Search for likely label errors."""
 
 import numpy as np
 import pandas as pd
 
 
 def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Find given labels that an independent model contradicts with confidence.
+    """Find given labels that an independent model confidently contradicts.
 
-    The method is confident learning (Northcutt, Jiang and Chuang, 2021), applied to each label as a
-    binary problem. An answer is confident if its probability reaches the mean probability of this
-    answer over the photos for which it is given. A given answer is a likely error if the model is
-    confident of the opposite answer, not confident of the given one, and gives the opposite answer
-    the higher probability.
+    The method is confident learning (Northcutt, Jiang and Chuang, 2021), which treats each label as
+    a binary problem with the answers 0 and 1. The model is confident of an answer if its
+    probability is at least the mean probability of that answer over the photos for which it is
+    given. A given answer is a likely error if three conditions are met: the model is confident of
+    the opposite answer, is not confident of the given answer, and predicts the opposite answer.
 
     Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Unknown entries are never
-            listed.
-        probabilities: Probabilities (0..1) of a model that was not trained on these photos, of the
-            same shape.
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Unknown entries are ignored.
+        probabilities: Probabilities (0..1), of the same shape, predicted by a model that was not
+            trained on these photos.
 
     Returns:
-        Columns `photo` and `label` (positions), `given` (0 or 1), `probability` (of the label) and
-        `margin` (difference between the opposite answer's probability and its mean), sorted by
-        descending margin. A label whose known entries are all equal is left out.
+        Table with the columns `photo` and `label` (positions), `given` (0 or 1), `probability` (of
+        the label) and `margin` (probability of the opposite answer minus the mean probability
+        described above), sorted by descending margin. Labels whose known targets are all equal are
+        skipped.
     """
     positive, negative = targets > 0, targets == 0
     num_positive, num_negative = positive.sum(axis=0), negative.sum(axis=0)

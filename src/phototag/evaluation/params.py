@@ -8,7 +8,7 @@ from phototag.base.params import NonNegativeFloat, NonNegativeInt, ParamGroup
 
 
 class EvaluateParams(ParamGroup):
-    """The group `evaluate`: choice of thresholds, calibration, confidence intervals."""
+    """The group `evaluate`: choice of thresholds, calibration and confidence intervals."""
 
     prior_strength: NonNegativeFloat
     calibrate: bool

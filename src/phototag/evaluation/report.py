@@ -1,4 +1,4 @@
-"""HTML report of an evaluation: figures, tables and example photos on one page."""
+"""HTML report of an evaluation, with figures, tables and example photos."""
 
 from collections.abc import Mapping
 from itertools import permutations
@@ -17,19 +17,19 @@ from phototag.metrics.losses import baseline_loss, sigmoid
 from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
 
-MAX_ROWS = 100  # rows of the table of labels
+MAX_ROWS = 100  # largest number of rows in the table of labels
 
 
 def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """Draw all figures and write them as PNG files.
+    """Draw all figures and save them as PNG files.
 
     Args:
         result: Evaluation of the model.
-        history: One row per epoch, as in history.csv.
-        folder: Folder of the files.
+        history: Content of history.csv, one row per epoch or linear probe step.
+        folder: Folder to which the PNG files are written.
 
     Returns:
-        Name of the figure -> data URI.
+        Data URI of each figure, by the name of the figure.
     """
     train, val, evaluated = (result.datasets[name] for name in ("train", "val", result.split))
     targets, logits = evaluated.targets, result.logits[result.split]
@@ -63,15 +63,15 @@ def write_report(
     galleries: Galleries,
     origin: str,
 ) -> None:
-    """Write an HTML page that needs no other file.
+    """Write the report as an HTML file that includes all its images.
 
     Args:
         page: HTML file to write.
         result: Evaluation of the model.
-        figures: Figures returned by `draw_figures`.
+        figures: Data URIs returned by `draw_figures`.
         galleries: Example photos returned by `build_galleries`.
-        origin: Sentence on the photos that the model was trained on, returned by
-            `describe_origin`.
+        origin: Sentence returned by `describe_origin`, which describes the photos that the model
+            was trained on.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
     evaluated = result.datasets[result.split]
@@ -109,7 +109,7 @@ def write_report(
 def summarize(
     photos: str, scores: pd.DataFrame, per_label: pd.DataFrame, slices: pd.DataFrame
 ) -> list[str]:
-    """Describe the scores, the labels with the best and worst F1, and the worst slice.
+    """Summarize the scores, the labels with the highest and lowest F1, and the worst slice.
 
     Args:
         photos: Description of the evaluated photos, such as "400 test photos".
@@ -136,7 +136,7 @@ def summarize(
 
 
 def _compare_loss(skill: Any) -> str:
-    """Compare the loss with that of the baseline, which predicts the label frequencies of train."""
+    """Describe the difference between the loss and the loss of the constant baseline."""
     if not (skill.low >= 0 or skill.high <= 0):
         return "does not differ significantly from the baseline (label frequencies)"
     direction = "below" if skill.value > 0 else "ABOVE"
@@ -144,10 +144,10 @@ def _compare_loss(skill: Any) -> str:
 
 
 def _compare_labels(per_label: pd.DataFrame) -> str:
-    """Name up to three labels with the highest F1, and as many with the lowest."""
+    """Name up to three labels with the highest F1 and equally many labels with the lowest F1."""
     present = per_label[per_label["support"] > 0].sort_values("f1", kind="stable")
     if len(present) < 2:
-        return "Fewer than two labels have positives, so labels are not compared."
+        return "Fewer than two labels have positives, so that labels cannot be compared."
     pairs = zip(present["label"], present["f1"], strict=True)
     names = [f"{label} ({f1:.2f})" for label, f1 in pairs]
     number = min(3, len(names) // 2)
@@ -156,7 +156,7 @@ def _compare_labels(per_label: pd.DataFrame) -> str:
 
 
 def _compare_slices(slices: pd.DataFrame) -> str:
-    """Describe the largest difference between two groups whose intervals do not overlap."""
+    """Describe the largest F1 difference of groups whose confidence intervals do not overlap."""
     groups: list[Any] = list(slices.itertuples())
     pairs = [
         (high, low)
@@ -164,7 +164,7 @@ def _compare_slices(slices: pd.DataFrame) -> str:
         if high.slice == low.slice and low.f1_micro_high < high.f1_micro_low
     ]
     if not pairs:
-        return "No slice (brightness, colour, orientation, size) is significantly worse."
+        return "Scores do not differ significantly by brightness, colour, orientation or size."
     high, low = max(pairs, key=lambda pair: pair[0].f1_micro - pair[1].f1_micro)
     return (
         f"By {low.slice}, micro F1 is significantly lower for {low.group} photos "

@@ -1,4 +1,4 @@
-"""Evaluation of a model: thresholds chosen on val, metrics computed on test."""
+"""Evaluation of a model, with thresholds chosen on val and metrics computed on test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from phototag.evaluation.thresholds import Thresholds, choose_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import sigmoid
 
-# Metrics of metrics.json: predictor and metric in the table `scores`.
+# Metrics in metrics.json, each with its predictor and its metric in the table `scores`.
 HEADLINE = {
     "loss": ("model", "loss"),
     "f1_micro": ("model", "f1_micro"),
@@ -40,14 +40,14 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        datasets: Splits, by name.
-        logits: Logits of val and, if there is a test split, of test, divided by
-            `applied_temperature`; float [num_photos, num_labels] each.
+        datasets: Splits by name.
+        logits: Logits by the name of their split: val, and test if there is a test split. They are
+            divided by `applied_temperature`; float [num_photos, num_labels] each.
         split: Name of the evaluated split: test, or val if there is no test split.
-        temperature: Temperature that fits val best.
-        applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, else 1.
-        thresholds: Decision thresholds.
-        tables: Tables by the name of their file; the functions `tabulate_...` describe the columns.
+        temperature: Temperature that minimizes the loss on val.
+        applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, otherwise 1.
+        thresholds: Decision thresholds of the labels.
+        tables: Tables by file name; the functions `tabulate_...` document the columns.
     """
 
     datasets: Mapping[str, Dataset]
@@ -67,16 +67,17 @@ def evaluate(
     seed: int,
     out_of_fold: np.ndarray | None = None,
 ) -> Evaluation:
-    """Choose thresholds, and compute all tables of the evaluated split.
+    """Choose the thresholds, and compute all tables of the evaluated split.
 
     Args:
-        datasets: Splits, by name.
-        logits: Logits of val and, if there is a test split, of test; float
+        datasets: Splits by name.
+        logits: Logits by the name of their split: val, and test if there is a test split; float
             [num_photos, num_labels] each.
-        manifest: Manifest rows of the photos in the packed array, in its order.
-        params: Params of the stage.
+        manifest: Manifest rows of the photos in the packed array, in the same order.
+        params: Params in the group `evaluate`.
         seed: Seed of the bootstrap resamples.
-        out_of_fold: Out-of-fold logits of train, written by `train` for linear probes, or None.
+        out_of_fold: Out-of-fold logits of train, which the `train` stage writes for linear probes.
+            Omit if there are none.
     """
     temperature = fit_temperature(datasets["val"].targets, logits["val"])
     applied = temperature if params.calibrate else 1.0
@@ -111,14 +112,15 @@ def evaluate(
 
 
 def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
-    """Return what a prediction needs in addition to the weights: the content of thresholds.json.
+    """Return the content of thresholds.json, which predictions need in addition to the weights.
 
     Args:
         result: Evaluation of the model.
         content_key: Training key of the model.
 
     Returns:
-        `content_key`, `temperature` (by which logits are divided) and `thresholds` (label -> 0..1).
+        Dictionary with `content_key`, `temperature` (the divisor of the logits) and `thresholds`
+        (the threshold of each label, 0..1).
     """
     labels = result.datasets[result.split].labels
     return {
@@ -129,17 +131,18 @@ def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
 
 
 def headline(scores: pd.DataFrame) -> dict[str, float]:
-    """Return the metrics of metrics.json, with 8 significant digits as in the tables.
+    """Return the content of metrics.json, with 8 significant digits as in the tables.
 
-    Programs that display them should round these numbers, not numbers that were rounded before.
+    To display fewer digits, round these numbers. Numbers that are rounded twice can be wrong.
 
     Args:
         scores: Table returned by `tabulate_scores`.
 
     Returns:
-        Metrics named in `HEADLINE`; and `known`, the number of known entries, if some are unknown.
+        Metrics named in `HEADLINE` and, if some entries are unknown, `known`: the number of known
+        entries.
     """
     values = scores.set_index(["predictor", "metric"])["value"]
-    # JSON has no NaN: the mAP is 0 if no label has positives.
+    # JSON cannot represent NaN, so that an undefined mAP (no label has positives) becomes 0.
     found = {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
     return found | ({"known": int(scores["known"].iloc[0])} if "known" in scores else {})

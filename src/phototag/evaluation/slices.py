@@ -1,4 +1,4 @@
-"""Scores on slices: subsets of photos that share a property, such as dark photos."""
+"""Scores on slices: groups of photos that share a property, such as dark photos."""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,8 @@ from phototag.metrics.bootstrap import confidence_interval
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import binary_cross_entropy
 
-LUMA = np.array([0.299, 0.587, 0.114])  # weights of ITU-R BT.601, as in Pillow's mode L
-MAX_GRAY = 2.0  # mean difference between channels, 0..255, up to which a photo counts as gray
+LUMA = np.array([0.299, 0.587, 0.114])  # channel weights of ITU-R BT.601, as in Pillow's mode L
+MAX_GRAY = 2.0  # largest mean difference between the channels of a gray photo, 0..255
 Slices = dict[str, "pd.Categorical[str]"]
 
 
@@ -18,17 +18,18 @@ def slice_photos(dataset: Dataset, manifest: pd.DataFrame) -> Slices:
     """Divide photos into groups by brightness, colour, orientation and size.
 
     Args:
-        dataset: Photos to assign.
+        dataset: Photos to divide into groups.
         manifest: Manifest rows of these photos, in the same order.
 
     Returns:
-        Property -> group of each photo, [num_photos]. The properties are brightness and short side
-        of the source file (both in terciles), colour, and orientation of the source file. A
-        property that all photos share is left out.
+        Group of each photo, [num_photos], by the name of the property. Brightness and short side
+        have three groups (terciles); the other properties are colour and orientation. Short side
+        and orientation are those of the source file. A property is skipped if all photos are in the
+        same group.
     """
     measured = []
     for row in dataset.rows:
-        # Every fourth pixel in both directions is accurate enough.
+        # Every fourth pixel in each direction is enough to estimate these means.
         pixels = dataset.images[row, ::4, ::4].astype(np.float64)
         measured.append(((pixels @ LUMA).mean(), np.ptp(pixels, axis=2).mean()))
     brightness, colourfulness = np.array(measured).T
@@ -59,11 +60,11 @@ def tabulate_slices(
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        One row per group that has known entries; no columns if there is no group. Columns:
-        `slice`, `group`, `photos`, `known` (number of known entries; omitted if all are known),
-        `loss`, `f1_micro`, `f1_micro_low` and `f1_micro_high` (95% confidence interval; NaN for a
-        single photo or album), `precision_micro`, `recall_micro` and `errors_per_photo` (wrong
-        entries).
+        Table with one row per group of photos that has known entries. Columns: `slice`, `group`,
+        `photos`, `known` (number of known entries; omitted if all are known), `loss`, `f1_micro`,
+        `f1_micro_low` and `f1_micro_high` (95% confidence interval; NaN for a single photo or
+        album), `precision_micro`, `recall_micro` and `errors_per_photo` (mean number of wrong
+        predictions). The table has no columns if there are no such groups.
     """
     rows = []
     known = is_known(targets)
@@ -75,7 +76,7 @@ def tabulate_slices(
                 continue
             drawn = weights[:, chosen]
             drawn = drawn[drawn.any(axis=1)]  # resamples without these photos have no score
-            if (drawn == drawn[:, :1]).all():  # one photo or one album: nothing to resample
+            if (drawn == drawn[:, :1]).all():  # a single photo or album cannot be resampled
                 drawn = drawn[:1]
             found = classification_scores(targets[chosen], predicted[chosen], drawn)
             low, high = confidence_interval(found["f1_micro"])
@@ -99,10 +100,10 @@ def tabulate_slices(
 
 
 def _terciles(values: np.ndarray) -> np.ndarray:
-    """Return 0, 1 or 2 for the lowest, middle and highest third of the values."""
+    """Return 0, 1 or 2 for each value: whether it is in the lowest, middle or highest third."""
     return np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values, side="left")
 
 
 def _name(groups: np.ndarray, *names: str) -> "pd.Categorical[str]":
-    """Name the groups 0, 1, ... of the photos."""
+    """Replace the group numbers 0, 1, ... of the photos with names."""
     return pd.Categorical.from_codes(groups.astype(int), pd.Index(names))

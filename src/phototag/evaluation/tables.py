@@ -17,12 +17,12 @@ from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
-MAX_LABELS = 40  # labels of the co-occurrence table
-CURVE_POINTS = 201  # rows of the precision-recall curve, which git tracks
+MAX_LABELS = 40  # largest number of labels in the co-occurrence table
+CURVE_POINTS = 201  # largest number of rows in pr_curve.csv, which is small because git tracks it
 
 
 def sort_labels(targets: np.ndarray) -> np.ndarray:
-    """Return the positions of the labels by descending number of positives, int64 [num_labels].
+    """Return label positions sorted by descending number of positives, int64 [num_labels].
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -37,22 +37,23 @@ def tabulate_scores(
     thresholds: np.ndarray,
     weights: np.ndarray,
 ) -> pd.DataFrame:
-    """Compute all metrics of the model and of two baselines that do not look at the photos.
+    """Compute all metrics of the model and of two baselines that ignore the photos.
 
     Args:
-        train_targets: Targets of train (1, 0 or `UNKNOWN`), [num_train_photos, num_labels]. They
-            define the baselines.
+        train_targets: Targets of train (1, 0 or `UNKNOWN`), [num_train_photos, num_labels], from
+            which the baselines are computed.
         targets: Targets of the evaluated split, [num_photos, num_labels].
         logits: Logits of the evaluated split, float, of the same shape.
         thresholds: Thresholds (0..1), [num_labels].
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        Columns `predictor`, `metric`, `value`, `low` and `high` (95% confidence interval), and
-        `known` (number of known entries; omitted if all are known). The predictors are `model`,
-        `model at 0.5` (thresholds 0.5), `label frequencies` (each label's frequency on train as its
-        probability) and `most frequent label` (that label for every photo, without probabilities).
-        The metric `loss_skill` is 1 - loss / loss of the label frequencies.
+        Table with the columns `predictor`, `metric`, `value`, `low` and `high` (95% confidence
+        interval), and `known` (number of known entries; omitted if all are known). The predictors
+        are `model`; `model at 0.5`, which uses the threshold 0.5 for every label; `label
+        frequencies`, which predicts the frequency of each label on train as its probability; and
+        `most frequent label`, which predicts this one label for every photo, without probabilities.
+        The metric `loss_skill` is 1 - loss / (loss of `label frequencies`).
     """
     probabilities = sigmoid(logits)
     frequencies = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
@@ -79,7 +80,7 @@ def tabulate_scores(
 def _score_probabilities(
     targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Compute the metrics that need no thresholds."""
+    """Compute the loss and the ranking metrics, which do not depend on thresholds."""
     loss = {"loss": weighted_cross_entropy(targets, logits, weights)}
     return loss | ranking_scores(targets, sigmoid(logits), weights)
 
@@ -94,19 +95,19 @@ def tabulate_labels(
     """Compute the scores of each label at its threshold.
 
     Args:
-        labels: Names.
+        labels: Names of the labels.
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         logits: Logits, float, of the same shape.
-        thresholds: Decision thresholds.
+        thresholds: Decision thresholds with their intervals.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        One row per label. Columns: `label`, `support` (positives), `known` (photos for which the
-        label is known; omitted if all are), `prevalence` (share of positives), `threshold`,
-        `threshold_low` and `threshold_high` (95% interval over resamples of the photos on which it
-        was chosen), `precision`, `recall`, `f1`, `f1_low` and `f1_high` (95% confidence interval),
-        `average_precision` and `auroc` (NaN for a label without positives), `calibration_error`,
-        and `f1_at_0.5` (F1 at threshold 0.5).
+        Table with one row per label. Columns: `label`, `support` (number of positives), `known`
+        (number of photos for which the label is known; omitted if it is known for all photos),
+        `prevalence` (share of positives), `threshold`, `threshold_low` and `threshold_high` (95%
+        bootstrap interval of the threshold), `precision`, `recall`, `f1`, `f1_low` and `f1_high`
+        (95% confidence interval), `average_precision` and `auroc` (NaN for a label without
+        positives), `calibration_error`, and `f1_at_0.5` (F1 at threshold 0.5).
     """
     probabilities = sigmoid(logits)
     original = weights[:1]
@@ -144,22 +145,23 @@ def tabulate_labels(
 def tabulate_predictions(
     photos: Dataset, splits: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray
 ) -> pd.DataFrame:
-    """List the prediction of every label for every held-out photo.
+    """List the prediction for each held-out photo and each label.
 
     Args:
-        photos: Photos of val and test, joined.
+        photos: Dataset that contains the photos of val and test.
         splits: Name of each photo's split, [num_photos].
         probabilities: Probabilities (0..1), [num_photos, num_labels].
         thresholds: Thresholds (0..1), [num_labels].
 
     Returns:
-        One row per photo and label. Columns: `image`, `split`, `label`, `target` (0, 1 or NaN if
-        unknown), `probability` (0..1) and `predicted` (0 or 1).
+        Table with one row per photo and label. Columns: `image`, `split`, `label`, `target` (0, 1,
+        or NaN if unknown), `probability` (0..1) and `predicted` (0 or 1).
     """
     targets = photos.targets
     if not photos.complete:
         targets = np.where(is_known(targets), targets, np.float32(np.nan))
-    # Columns of names are categorical: a table of millions of rows holds each name once.
+    # The columns of names are categorical, so that a table of millions of rows stores each name
+    # only once.
     photo, label = np.indices(targets.shape, np.int32).reshape(2, -1)
     return pd.DataFrame(
         {
@@ -179,13 +181,13 @@ def tabulate_label_errors(
     """List the likely label errors of the held-out photos.
 
     Args:
-        photos: Photos of val and test, joined.
+        photos: Dataset that contains the photos of val and test.
         splits: Name of each photo's split, [num_photos].
         probabilities: Probabilities (0..1), [num_photos, num_labels].
 
     Returns:
-        Columns `image`, `split`, `label`, `given` (0 or 1), `probability`, `margin`, and `photo`
-        (position in `photos`).
+        Table sorted by descending `margin`, with the columns `image`, `split`, `label`, `given` (0
+        or 1), `probability`, `margin` (see `find_label_errors`) and `photo` (position in `photos`).
     """
     table = find_label_errors(photos.targets, probabilities)
     names = {
@@ -202,8 +204,9 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
     """Compute the precision-recall curve of all known entries pooled (micro average).
 
     Returns:
-        Columns `recall`, `precision` and `threshold`; at most `CURVE_POINTS` rows with increasing
-        recall. If there are no positives, recall is 1 in every row, as in scikit-learn.
+        Table with the columns `recall`, `precision` and `threshold`, and at most `CURVE_POINTS`
+        rows, sorted by increasing recall. If there are no positives, recall is 1 in every row, as
+        in scikit-learn.
     """
     known = is_known(targets)
     with warnings.catch_warnings():
@@ -211,7 +214,7 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
         precision, recall, threshold = precision_recall_curve(
             targets[known], sigmoid(logits[known])
         )
-    # The last point of scikit-learn (recall 0, precision 1) has no threshold.
+    # Omit the last point returned by scikit-learn (recall 0, precision 1), which has no threshold.
     table = pd.DataFrame(
         {"recall": recall[:-1], "precision": precision[:-1], "threshold": threshold}
     )[::-1]
@@ -224,11 +227,13 @@ def tabulate_cooccurrence(
 ) -> pd.DataFrame:
     """Pair each photo's true labels with its predicted labels, for a confusion matrix.
 
-    The table contains the `MAX_LABELS` most frequent labels. A photo without any true or predicted
-    label gets the label `(none)`. Unknown entries are ignored on both sides.
+    The table contains the `MAX_LABELS` most frequent labels. For a photo without true labels,
+    `actual` is `(none)`; for a photo without predicted labels, `predicted` is `(none)`. Predictions
+    for unknown entries are ignored.
 
     Returns:
-        Columns `actual` and `predicted`, one row per photo, true label and predicted label.
+        Table with the columns `actual` and `predicted`, and one row for each combination of a
+        photo, one of its true labels and one of its predicted labels.
     """
     known = is_known(targets)
     any_known = known.any(axis=1)

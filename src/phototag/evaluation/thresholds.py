@@ -1,4 +1,4 @@
-"""Choice of the decision thresholds, one per label."""
+"""Choice of one decision threshold per label."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,10 +12,10 @@ from phototag.metrics.classification import f1_from_counts
 from phototag.metrics.losses import sigmoid
 from phototag.metrics.ranking import cumulative_weights
 
-RESAMPLES = 200  # enough for a mean and an interval
-MAX_CANDIDATES = 4096  # largest number of candidate thresholds that are all tried
-POOLED_CANDIDATES = 1024  # quantiles over all labels that are tried if there are more candidates
-LABEL_CANDIDATES = 128  # quantiles of each label that are tried in addition
+RESAMPLES = 200  # enough bootstrap resamples to compute a mean and a 95% interval
+MAX_CANDIDATES = 4096  # if there are more candidate thresholds, only quantiles of them are tried
+POOLED_CANDIDATES = 1024  # number of quantiles of the candidates of all labels
+LABEL_CANDIDATES = 128  # largest number of candidates of each label that are tried in addition
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Thresholds:
 
     Attributes:
         values: Thresholds, 0..1, float64 [num_labels].
-        low: 2.5th percentile over the bootstrap resamples, float64 [num_labels].
-        high: 97.5th percentile over the bootstrap resamples, float64 [num_labels].
-        chosen_on: Description of the photos on which the thresholds were chosen.
+        low: 2.5th bootstrap percentile of each threshold, float64 [num_labels].
+        high: 97.5th bootstrap percentile of each threshold, float64 [num_labels].
+        chosen_on: Description of the photos on which the thresholds were chosen, as in "val".
     """
 
     values: np.ndarray
@@ -42,14 +42,15 @@ def choose_thresholds(
     prior_strength: float,
     seed: int,
 ) -> Thresholds:
-    """Choose the thresholds on val, never on test.
+    """Choose the thresholds on val, or on train and val if there are out-of-fold logits.
 
-    For a linear probe (`optimizer: lbfgs`), `train` also writes out-of-fold logits: logits of the
-    photos of train, computed by heads that were fitted without these photos. The thresholds are
-    then chosen on train and val together, where a rare label has several times the positives.
+    For a linear probe (`optimizer: lbfgs`), the `train` stage also writes out-of-fold logits: each
+    photo of train gets the logits of a head that was fitted without this photo. On train and val
+    together, a rare label has several times as many positives as on val, which makes its threshold
+    more reliable.
 
     Args:
-        datasets: Splits, by name.
+        datasets: Splits by name.
         val_logits: Logits of val, float [num_val_photos, num_labels].
         out_of_fold: Out-of-fold logits of train, float [num_train_photos, num_labels], or None.
         prior_strength: Prior strength in pseudo-positives, see `fit_thresholds`.
@@ -70,27 +71,27 @@ def fit_thresholds(
 ) -> Thresholds:
     """Find the threshold of each label that maximizes a regularized F1.
 
-    The threshold that maximizes the F1 of a label with few positives overfits. Two methods reduce
-    this. First, the counts of all labels pooled are added to those of the label, scaled to
-    `prior_strength` positives:
+    If a label has few positives, the threshold that maximizes its F1 overfits these photos. Two
+    methods reduce the overfitting. First, the label's threshold t maximizes
 
         F(t) = 2 (tp + w TP) / (predicted + positives + w (PREDICTED + POSITIVES))
 
-    with w = prior_strength / POSITIVES. Lower case is the label, upper case is the pool, both at
-    threshold t. A label with few positives gets the threshold of the pool, a label with many its
-    individual threshold. Second, F(t) is maximized on every bootstrap resample and the thresholds
-    are averaged (bagging; Breiman, 1996), because the maximum of a single curve is unstable.
+    with w = prior_strength / POSITIVES. Lower-case symbols are counts for the label, upper-case
+    symbols are counts for all labels pooled. The threshold of a label with few positives is
+    therefore close to that of the pool; many positives outweigh the pool. Second, F(t) is maximized
+    on each bootstrap resample and the resulting thresholds are averaged (bagging; Breiman, 1996),
+    because the maximum on a single sample is unstable.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         probabilities: Probabilities (0..1), of the same shape.
-        prior_strength: Number of pseudo-positives added from all labels pooled; 0 fits each label
-            by itself.
+        prior_strength: Number of pseudo-positives that are added from all labels pooled. With 0,
+            each threshold depends only on its own label.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos]. If
-            there is one row only, the thresholds maximize F(t) on the original sample.
+            there is only one row, the thresholds maximize F(t) on the original sample.
 
     Returns:
-        The thresholds; 0.5 for every label if there are no positives at all.
+        Thresholds and their intervals. If no label has positives, every threshold is 0.5.
     """
     num_labels = targets.shape[1]
     if not (targets > 0).any():
@@ -98,7 +99,7 @@ def fit_thresholds(
         return Thresholds(half, half, half)
     resamples = weights[1:] if len(weights) > 1 else weights
     by_photo = np.ascontiguousarray(resamples.T)
-    # F(t) can only have its maximum at the probability of a positive.
+    # Only the probabilities of positives need to be tried: F(t) is largest at one of them.
     tried = np.unique(probabilities[targets > 0])
     if len(tried) > MAX_CANDIDATES:
         tried = _take_evenly(tried, POOLED_CANDIDATES)
@@ -125,17 +126,17 @@ def _maximize_f1(
     scale: np.ndarray,
     by_photo: np.ndarray,
 ) -> np.ndarray:
-    """Return the threshold of one label in each resample, [resamples]."""
+    """Return the threshold of one label for each resample, [resamples]."""
     own = _take_evenly(np.unique(probabilities[targets > 0]), LABEL_CANDIDATES)
     candidates = np.union1d(tried, own)[::-1]
-    # The pool was counted at fewer thresholds: use its counts at the next lower one.
+    # The pool was counted at fewer thresholds. Use its counts at the next lower of these.
     index = np.minimum(np.searchsorted(-tried, -candidates), len(tried) - 1)
     photos = np.arange(len(targets), dtype=np.int32)
     hits, total, _ = _count(targets, probabilities, photos, candidates, by_photo)
     f1 = f1_from_counts(hits + scale * pool[0][index], total + scale * pool[1][index])
     best = candidates[f1.argmax(axis=0)]
-    # The threshold is halfway between the best candidate and the label's next lower probability
-    # (or 0), so that a new photo is assigned to the nearer of the two.
+    # Place the threshold halfway between the best candidate and the next lower probability of the
+    # label (or 0), so that a new photo is classified like the photo with the nearer probability.
     known = probabilities[is_known(targets)]
     rising = np.append(0, np.sort(known if len(known) else probabilities))
     return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)
@@ -148,11 +149,11 @@ def _count(
     candidates: np.ndarray,
     by_photo: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count entries at every candidate threshold.
+    """Count the weighted entries of each resample at every candidate threshold.
 
     Returns:
-        True positives, float64 [num_candidates, resamples]; predicted plus actual positives, same
-        shape; and actual positives, [resamples].
+        Number of true positives, float64 [num_candidates, resamples]; number of predicted positives
+        plus number of actual positives, of the same shape; number of actual positives, [resamples].
     """
     order = np.argsort(-probabilities, kind="stable")
     order = order[is_known(targets[order])]
@@ -165,7 +166,7 @@ def _count(
 
 
 def _take_evenly(rising: np.ndarray, number: int) -> np.ndarray:
-    """Return at most `number` of the values at regular positions, including both ends."""
+    """Return at most `number` sorted values at regular positions, including the first and last."""
     if len(rising) <= number:
         return rising
     return np.asarray(rising[np.linspace(0, len(rising) - 1, number).round().astype(int)])
