@@ -30,8 +30,8 @@ def test_sequential_backend_runs_a_task_only_when_its_result_is_requested() -> N
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [
-        ("dask", "needs distributed: run `make setup-dask`"),
-        ("ray", "needs ray: run `make setup-ray`"),
+        ("dask", "requires package distributed: run `make setup-dask`"),
+        ("ray", "requires package ray: run `make setup-ray`"),
     ],
 )
 def test_missing_package_of_a_backend_is_reported(

@@ -136,8 +136,8 @@ def test_train_settings_exclude_params_that_do_not_affect_the_weights(
     ("content", "message"),
     [
         (b"a: [1", "is not valid YAML"),
-        (b"", "expected keys with values"),
-        (b"- 1", "expected keys with values"),
+        (b"", "expected a mapping of keys to values"),
+        (b"- 1", "expected a mapping of keys to values"),
         ("data: {raw: Fotos fürs Album}".encode("latin-1"), r"is not UTF-8 \(byte 19\): save it"),
         (None, "is missing"),
     ],
@@ -229,7 +229,7 @@ def test_old_name_of_a_renamed_key_is_refused_with_the_new_name(
 ) -> None:
     group, key = old.split(".")
     params_values[group][key] = params_values[group].pop(new.split(".")[1])
-    with pytest.raises(InputError, match=f"{old} is now called {new}: rename it"):
+    with pytest.raises(InputError, match=f"{old} was renamed to {new}: rename the key"):
         validate_all(params_values, "params.yaml")
 
 

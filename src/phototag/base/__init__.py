@@ -1,1 +1,1 @@
-"""Foundations of all packages: params reader, files, errors, git, parallel tasks."""
+"""Helpers that all packages use: params.yaml, files, errors, git and parallel tasks."""

@@ -1,5 +1,5 @@
-"""The error of invalid user input."""
+"""Error that reports invalid user input."""
 
 
 class InputError(ValueError):
-    """Invalid input: the message names it, what was expected, and how to fix it."""
+    """Error about invalid input; its message names the input, what was expected and the fix."""

@@ -1,4 +1,4 @@
-"""Reading and writing of files; output files are written under a temporary name and renamed."""
+"""Read and write files; output is written to a temporary file, which is then renamed."""
 
 import glob
 import hashlib
@@ -15,13 +15,14 @@ from phototag.base.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_AGE = 14 * 24 * 3600  # seconds after which unfinished files are removed
+MAX_AGE = 14 * 24 * 3600  # seconds since the last change after which a temporary file is removed
 
 
 def project_root() -> Path:
-    """Return the root of the project: the nearest folder upwards that holds params.yaml.
+    """Return the project's root: the current folder or its nearest parent with a params.yaml.
 
-    A queued or --temp experiment runs in a copy of the project; DVC_ROOT names the main checkout.
+    If the environment variable `DVC_ROOT` is set, return its value: DVC runs a queued or `--temp`
+    experiment in a copy of the project, and `DVC_ROOT` is then the path of the main checkout.
 
     Raises:
         InputError: The current folder is not inside a project.
@@ -33,21 +34,21 @@ def project_root() -> Path:
         if (candidate / "params.yaml").is_file():
             return candidate
     raise InputError(
-        f"{folder} is not inside a phototag project (no params.yaml here or in a folder above): "
-        "change to a clone of the repository"
+        f"{folder} is not inside a phototag project (it and its parent folders have no "
+        "params.yaml): change to a clone of the repository"
     )
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
+    """Yield a temporary path next to `path`; rename the file to `path` if the block succeeds.
 
-    A kill at any moment leaves either the old file or the new one. Missing parent folders are
-    created, and temporary files that a killed process left two weeks ago are removed.
+    If the process is killed, `path` holds either the complete old file or the complete new one.
+    Missing parent folders are created, and temporary files older than two weeks are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"))
-    # The suffix stays last because some writers choose the format by it.
+    # The suffix is kept because some writers infer the file format from it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
@@ -57,7 +58,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def remove_stale(paths: Iterable[Path]) -> None:
-    """Remove the files that were not modified for two weeks, such as unfinished features."""
+    """Remove the files that have not been modified for two weeks, such as incomplete features."""
     for path in paths:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > MAX_AGE:
@@ -65,18 +66,18 @@ def remove_stale(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8 with Unix line ends."""
+    """Write text to a file in UTF-8 with Unix line endings."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON."""
+    """Write a value to a file as indented JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table as CSV, with 8 significant digits of each floating-point number."""
+    """Write a table to a CSV file, with floating-point numbers rounded to 8 significant digits."""
     with replace_file(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
@@ -85,31 +86,32 @@ def read_source(path: Path) -> str:
     """Read a UTF-8 text file of the project, such as params.yaml.
 
     Raises:
-        InputError: The file is missing or not UTF-8.
+        InputError: The file is missing, or its text is not valid UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: run this in the root of the project") from None
+        raise InputError(f"{path} is missing: run this command in the project's root") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
+    """Return the value that a JSON file holds."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 hash of a file, in hexadecimal."""
+    """Return the SHA-256 hash of a file as a hexadecimal string."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_key(settings: Any, paths: Iterable[Path]) -> str:
-    """Return one hash, 16 hexadecimal digits, of settings and of the contents of files.
+    """Return a hash, 16 hexadecimal digits, of settings and of the contents of files.
 
-    The settings are values that JSON can represent. The order of the files counts, their names not.
+    The settings must be JSON serializable. The order of the files affects the hash; their names
+    do not.
     """
     digests = [file_digest(path) for path in paths]
     text = json.dumps([settings, digests], sort_keys=True)

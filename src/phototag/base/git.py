@@ -1,4 +1,4 @@
-"""Calls of git."""
+"""Run git commands."""
 
 import subprocess
 from pathlib import Path
@@ -7,10 +7,10 @@ from phototag.base.errors import InputError
 
 
 def run_git(folder: Path, *arguments: str, strip: bool = True) -> str:
-    """Run git in a folder and return its output, by default without surrounding white space.
+    """Run a git command in a folder and return its output, stripped of white space by default.
 
     Raises:
-        InputError: git is not installed, or it failed; the message holds git's reason.
+        InputError: git is not installed, or the command failed; the message includes git's error.
     """
     try:
         done = subprocess.run(
@@ -29,7 +29,7 @@ def run_git(folder: Path, *arguments: str, strip: bool = True) -> str:
 
 
 def ask_git(folder: Path, *arguments: str, strip: bool = True) -> str | None:
-    """Run git as `run_git`, but return None if git is missing or failed."""
+    """Call `run_git`, but return None if git is not installed or the command fails."""
     try:
         return run_git(folder, *arguments, strip=strip)
     except InputError:

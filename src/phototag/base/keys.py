@@ -1,4 +1,4 @@
-"""Dotted keys of nested values: `model.conv` names {"model": {"conv": ...}}."""
+"""Dotted keys of nested mappings: `model.conv` is the key of 1 in {"model": {"conv": 1}}."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) -> dict[str, Any]:
-    """Return each value of nested groups under its dotted key.
+    """Flatten nested mappings into one dictionary with dotted keys.
 
     Args:
-        values: Nested values.
-        prefix: Text before each key.
-        lists: Flatten lists too: {"linear": [8]} becomes {"linear.0": 8} (default: keep lists).
+        values: Nested mappings.
+        prefix: Text to prepend to each key.
+        lists: Whether to flatten lists too: {"linear": [8]} becomes {"linear.0": 8}.
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -25,10 +25,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) ->
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested values with the overrides: dotted key -> new value.
+    """Return a copy of nested mappings in which `overrides`, dotted key -> value, are applied.
 
     Raises:
-        KeyError: A key does not exist.
+        KeyError: A key of `overrides` does not exist in `values`.
     """
     changed = deepcopy(dict(values))
     for key, value in overrides.items():

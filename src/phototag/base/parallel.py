@@ -1,4 +1,4 @@
-"""Parallel execution of many small tasks by joblib, on this machine or on a cluster."""
+"""Run many small tasks in parallel with joblib, on this machine or on a cluster."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from phototag.base.errors import InputError
 Backend = Literal["sequential", "loky", "threading", "dask", "ray"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-SLAB = 256  # tasks per call of Ray: 400 MB of results of 32 photos of 128 x 128 pixels each
+SLAB = 256  # tasks per call of Ray; 400 MB of results if each has 32 photos of 128 x 128 pixels
 
 
 def run_in_order(
@@ -20,16 +20,16 @@ def run_in_order(
     """Run tasks in parallel and yield their results in the order of the tasks.
 
     Args:
-        work: Function of a module, or a `functools.partial` of one, so that it can be pickled.
-        tasks: Arguments; each is sent to a worker, so they should be small.
-        backend: Backend of joblib: sequential (this process), loky or threading (this machine),
-            dask or ray (a cluster). Workers of a cluster must see the files that `work` reads
-            under the same paths. DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names the cluster; without
-            it, one is started on this machine.
-        n_jobs: Number of workers of loky and threading; -1 for one per core.
+        work: Module-level function, or a `functools.partial` of one, so that it can be pickled.
+        tasks: Arguments of `work`, one per call. Each is sent to a worker, so keep them small.
+        backend: joblib backend: sequential (this process), loky or threading (this machine), dask
+            or ray (a cluster). Workers of a cluster must find the files that `work` reads under the
+            same paths. The environment variable `DASK_SCHEDULER_ADDRESS` or `RAY_ADDRESS` gives the
+            cluster's address; if it is not set, a cluster is started on this machine.
+        n_jobs: Number of workers of loky or threading; -1 starts one per core.
 
     Raises:
-        InputError: A package of the backend is not installed, or its cluster does not answer.
+        InputError: The backend's package is not installed, or the Dask scheduler does not answer.
     """
     from joblib import Parallel, delayed, parallel_config
 
@@ -42,7 +42,7 @@ def run_in_order(
 
             register_ray()
         stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
-        # Ray's backend returns complete lists only, so it receives slabs that fit into memory.
+        # The Ray backend returns complete lists only, so it gets slabs whose results fit into RAM.
         slab = SLAB if backend == "ray" else max(len(tasks), 1)
         parallel = Parallel(
             return_as="list" if backend == "ray" else "generator", pre_dispatch="4*n_jobs"
@@ -58,7 +58,7 @@ def _join_dask() -> Any:
     try:
         return Client()
     except OSError as error:
-        address = os.environ.get("DASK_SCHEDULER_ADDRESS", "here")
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS", "localhost")
         raise InputError(
             f"no Dask scheduler answers at {address} ({error}): start one, or set "
             "DASK_SCHEDULER_ADDRESS to its address"
@@ -67,4 +67,4 @@ def _join_dask() -> Any:
 
 def _need(module: str, backend: str) -> None:
     if find_spec(module) is None:
-        raise InputError(f"backend {backend} needs {module}: run `make setup-{backend}`")
+        raise InputError(f"backend {backend} requires package {module}: run `make setup-{backend}`")

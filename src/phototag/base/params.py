@@ -1,7 +1,7 @@
-"""Reader of params.yaml, and the field types with which packages declare their params.
+"""Read params.yaml, and define the field types of the packages' schemas.
 
-Each package declares the params that it uses in its own `params.py`. A stage reads the schema of
-its package with `read_params`; `phototag.schema` checks the whole file.
+Each package declares the params that it uses in its own `params.py`. A stage passes the schema of
+its package to `read_params`; `phototag.schema` validates the whole file.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_source
 
 FILE = Path("params.yaml")
-MAX_PROBLEMS = 5  # in an error message
+MAX_PROBLEMS = 5  # maximum number of problems that an error message lists
 
 
 def _parse_float(value: Any) -> Any:
@@ -38,7 +38,7 @@ Share = Annotated[Float, Field(ge=0, le=1)]
 
 
 class ParamGroup(BaseModel):
-    """Base class of a group of params: immutable, strictly typed, without unknown keys."""
+    """Base class for groups of params: immutable, strictly typed, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -47,11 +47,11 @@ Schema = TypeVar("Schema", bound=ParamGroup)
 
 
 def read_params(schema: type[Schema], path: Path = FILE) -> Schema:
-    """Read the params that a schema declares, and ignore the other top-level keys of the file.
+    """Read and validate the params that a schema declares; ignore other top-level keys.
 
     Raises:
-        InputError: The file is missing or not valid YAML, or a key of the schema is missing,
-            unknown or out of range.
+        InputError: The file is missing or not valid YAML, or a param of the schema is missing,
+            unknown or invalid.
     """
     values = read_values(path)
     own = {key: value for key, value in values.items() if key in schema.model_fields}
@@ -59,25 +59,25 @@ def read_params(schema: type[Schema], path: Path = FILE) -> Schema:
 
 
 def read_values(path: Path = FILE) -> dict[str, Any]:
-    """Read params.yaml as plain values, without validation.
+    """Read params.yaml as plain Python values, without validating them.
 
     Raises:
-        InputError: The file is missing, not UTF-8, not valid YAML, or not a mapping.
+        InputError: The file is missing, or its text is not UTF-8, not valid YAML or not a mapping.
     """
     try:
         values = yaml.safe_load(read_source(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected keys with values, such as `seed: 0`")
+        raise InputError(f"{path}: expected a mapping of keys to values, such as `seed: 0`")
     return values
 
 
 def validate_params(schema: type[Schema], values: Mapping[str, Any], source: str) -> Schema:
-    """Validate nested values against a schema; `source` names their file in the error message.
+    """Validate nested values against a schema; error messages start with `source`, the file.
 
     Raises:
-        InputError: A key is missing, unknown or out of range.
+        InputError: A key is missing or unknown, or a value is invalid.
     """
     try:
         return schema.model_validate(values)
@@ -86,7 +86,7 @@ def validate_params(schema: type[Schema], values: Mapping[str, Any], source: str
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Return the first few problems that pydantic found, key by key, on one line."""
+    """Describe the first problems that pydantic found, on one line, each with its key."""
     problems = error.errors(include_url=False)
     more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
     return "; ".join(_describe_problem(problem) for problem in problems[:MAX_PROBLEMS]) + more
@@ -104,6 +104,6 @@ def _describe_problem(problem: Any) -> str:
         case _:
             message = problem["msg"].removeprefix("Value error, ")
             message = f"{key}: {message[:1].lower()}{message[1:]}"
-            # The message of a whole group names the key and its value.
+            # A message about a whole group already names the key and its value.
             given = problem["input"]
             return message if isinstance(given, dict) else f"{message}, not {short_repr(given)}"

@@ -1,1 +1,1 @@
-"""Figure style, HTML page template and escaping that all reports share."""
+"""Figure style, HTML template and text escaping that all reports share."""

@@ -1,18 +1,18 @@
-"""Escaping of user text for spreadsheets and Markdown."""
+"""Escape user text for spreadsheets and Markdown."""
 
 import re
 
 import pandas as pd
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates cells with these starts
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula
 MARKUP = re.compile(r"[&<>\\`*_\[\]|~$#]")
 
 
 def escape_spreadsheet_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose text a spreadsheet does not evaluate as a formula.
+    """Return a copy of a table whose text a spreadsheet does not evaluate as formulas.
 
-    Numbers are not changed. Use it only for tables that people open: a program that looks up rows
-    by a label or a file name needs the original text.
+    Numbers are not changed. Use this function only for tables that people open in a spreadsheet: a
+    program that looks up rows by label or file name needs the original text.
     """
     escaped = table.copy(deep=False)
     for column in table.columns:
@@ -22,15 +22,15 @@ def escape_spreadsheet_cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def escape_spreadsheet_cell(value: object) -> object:
-    """Prefix text that starts like a formula with `'`, and return any other value unchanged."""
+    """Prepend `'` to text that starts like a formula; return any other value unchanged."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def escape_markdown(text: str) -> str:
-    """Escape text so that Markdown, also in a table, shows it unchanged and on one line."""
+    """Escape text so that Markdown renders it literally and on one line, even in a table."""
     return MARKUP.sub(lambda match: f"&#{ord(match[0])};", " ".join(text.split()))
 
 
 def escape_streamlit(text: str) -> str:
-    """Escape text so that Streamlit's Markdown shows it unchanged."""
+    """Escape text so that Streamlit's Markdown renders it literally."""
     return re.sub(r"([!-+\-/:-@\[-`{-~])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""Style of all figures. No other module imports Matplotlib directly."""
+"""Style of all figures; other modules import Matplotlib's classes from this module."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,8 @@ from typing import Any
 from phototag.base.files import replace_file
 from phototag.pages.html import data_uri
 
-# Notebooks set MPLBACKEND for every process they start. Matplotlib cannot be imported if that
-# backend is not installed, and figures that are saved to files need no interactive backend.
+# Notebooks set MPLBACKEND for the processes that they start, and importing Matplotlib fails if that
+# backend is not installed. Figures that are only saved to files need no interactive backend.
 os.environ["MPLBACKEND"] = "agg"
 
 from matplotlib import colormaps, font_manager, rc_context, rcdefaults, rcParams
@@ -20,10 +20,10 @@ from matplotlib.ticker import MaxNLocator
 
 __all__ = ["Axes", "Figure", "MaxNLocator", "colormaps"]
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish.
+# These colours are from Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-MAX_NAME = 40  # characters of a name in a figure
-# DejaVu Sans comes with Matplotlib. The others are used, if installed, for glyphs that it lacks.
+MAX_NAME = 40  # maximum number of characters of a name in a figure
+# Matplotlib includes DejaVu Sans. The other fonts, if installed, supply glyphs that it lacks.
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Arial Unicode MS")
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -33,19 +33,19 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "legend.frameon": False,
     "savefig.dpi": 110,
-    # A label named $x$ is text, not a formula.
+    # A label such as $x$ is shown as text and not parsed as a formula.
     "text.parse_math": False,
 }
 
 
 @contextmanager
 def figure_style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Apply the style to figures that are made and saved in this context.
+    """Apply the style to figures that are created and saved inside the `with` block.
 
-    A user's matplotlibrc is ignored, so that figures depend on their data only.
+    The user's matplotlibrc is ignored, so that figures depend only on their data.
 
     Args:
-        changes: Matplotlib's rcParams that differ from the style (default: none).
+        changes: Values of Matplotlib's rcParams that override the style (default: none).
     """
     installed = {font.name for font in font_manager.fontManager.ttflist}
     with rc_context():
@@ -56,21 +56,21 @@ def figure_style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 
 def new_figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """Return a figure with one pair of axes."""
+    """Create a figure with one Axes and return both."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
     return figure, axes
 
 
 def save_figure(figure: Figure, path: Path) -> str:
-    """Write a PNG and return it as a data URI."""
+    """Save a figure as a PNG file and return the image as a data URI."""
     with replace_file(path) as temporary:
-        # Without the version of Matplotlib in the metadata, equal figures have equal bytes.
+        # The metadata omits Matplotlib's version, so that equal figures have equal bytes.
         figure.savefig(temporary, metadata={"Software": None})
     return data_uri(path.read_bytes(), "image/png")
 
 
 def shorten_name(name: str) -> str:
-    """Return a name as one line of at most `MAX_NAME` printable characters."""
+    """Shorten a name to one line of at most `MAX_NAME` printable characters."""
     line = "".join(letter for letter in " ".join(name.split()) if letter.isprintable())
     return line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…"

@@ -1,4 +1,4 @@
-"""HTML pages that need no other file."""
+"""Write self-contained HTML pages."""
 
 import base64
 import io
@@ -12,10 +12,10 @@ from phototag.base.files import write_text
 
 
 def write_page(path: Path, package: str, template: str, **values: Any) -> None:
-    """Render a template and write the page.
+    """Render a Jinja template with `values` and write the page.
 
-    The template lies in the folder `templates` of a package such as phototag.verification, and
-    extends `base.html.j2` of this package. Text in `values` is escaped; a missing one is an error.
+    The template lies in the folder `templates` of `package`, such as phototag.verification, and
+    extends this package's `base.html.j2`. Text is escaped, and a missing value raises an error.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),
@@ -28,12 +28,12 @@ def write_page(path: Path, package: str, template: str, **values: Any) -> None:
 
 
 def jpeg_uri(image: Image.Image) -> str:
-    """Return a photo as a JPEG in a data URI."""
+    """Encode an image as JPEG and return it as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def data_uri(data: bytes, media_type: str) -> str:
-    """Return a data URI, which embeds an image in a page."""
+    """Return a data URI, which embeds the data of a file in an HTML page."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

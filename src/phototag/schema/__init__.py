@@ -1,1 +1,1 @@
-"""The whole of params.yaml, and the checks across packages."""
+"""Schema of the whole params.yaml, and checks that involve several packages."""

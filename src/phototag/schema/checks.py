@@ -1,7 +1,7 @@
-"""Checks of params.yaml that run before any work is done.
+"""Checks of params.yaml that run before a stage does any work.
 
-A check changes no output, so no stage of dvc.yaml depends on this package: a new key in the params
-of one package reruns the stages of that package only.
+The checks do not change any output, so no stage in dvc.yaml depends on this package. A new key in
+the params of one package therefore reruns only the stages that use that package.
 """
 
 import sys
@@ -11,10 +11,10 @@ from phototag.schema.params import Params, read_all_params
 
 
 def check_params() -> Params:
-    """Validate params.yaml, including what the conv network can take. Does not import torch.
+    """Validate params.yaml and the photo size of the conv network, without importing torch.
 
     Raises:
-        InputError: A param is invalid, or photos of `resize.size` are too small for the network.
+        InputError: A param is invalid, or `resize.size` is too small for the conv network.
     """
     params = read_all_params()
     if not params.model.backbones:
@@ -23,18 +23,18 @@ def check_params() -> Params:
 
 
 def check_backbones() -> None:
-    """Build the backbones on the meta device and read their weights, to report misfits early.
+    """Build the backbones on the meta device and read their weights, to report errors early.
 
-    Weights that a library downloads are downloaded here; the library caches them for training.
+    Weights that torchvision or timm provides are downloaded and cached here, before training.
 
     Raises:
-        InputError: A backbone is unknown, it cannot take photos of `resize.size`, or its weights
-            are missing or belong to another network.
+        InputError: A backbone is unknown or does not accept photos of `resize.size`, or its
+            weights are missing or belong to another network.
     """
     params = check_params()
     if not params.model.backbones:
         return
-    # Importing torch takes seconds, and the report's network does not need it here.
+    # Importing torch takes seconds, so it is imported only if there are backbones to check.
     from phototag.network.backbones import sketch_backbone
     from phototag.network.pretrained import read_pretrained
 

@@ -1,4 +1,4 @@
-"""The schema of the whole params.yaml, composed of the params of all stages."""
+"""Schema of the whole params.yaml, composed of the params of all stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,27 +30,27 @@ class Params(
     EvaluationParams,
     RegistrationParams,
 ):
-    """All of params.yaml: the union of what the stages read."""
+    """Content of params.yaml: the params of all stages."""
 
 
 def read_all_params(path: Path = FILE) -> Params:
     """Read and validate the whole params.yaml.
 
     Raises:
-        InputError: The file is missing or not valid YAML, or a value is not valid.
+        InputError: The file is missing or not valid YAML, or one of its values is invalid.
     """
     return validate_all(read_values(path), str(path))
 
 
 def validate_all(values: Mapping[str, Any], source: str) -> Params:
-    """Validate the values of the whole params.yaml; `source` names their file in error messages.
+    """Validate the values of the whole params.yaml; error messages start with `source`.
 
     Raises:
-        InputError: A key is unknown, missing, renamed or out of range, or two values exclude each
-            other.
+        InputError: A key is unknown, missing or renamed, a value is out of range, or two values
+            exclude each other.
     """
     given = flatten(values)
     for old, new in RENAMED.items():
         if old in given:
-            raise InputError(f"{source}: {old} is now called {new}: rename it")
+            raise InputError(f"{source}: {old} was renamed to {new}: rename the key")
     return validate_params(Params, values, source)
