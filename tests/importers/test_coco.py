@@ -59,7 +59,7 @@ def test_image_carries_each_category_with_an_annotation(folder: Path, tmp_path: 
     what = "COCO instances: 3 images, 4 annotations, 3 categories"
     assert found.summary.description == what
     assert found.summary.count_labels() == {"bottle": 1, "person": 2}
-    assert found.summary.notes == ["skipped labels without a photo: toothbrush"]
+    assert found.summary.notes == ["skipped labels that no photo has: toothbrush"]
     assert found.unknown == {}
     # pycocotools reads the same categories.
     coco = COCO(str(source))
@@ -119,7 +119,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         (INSTANCES | {"annotations": ["x"]}, r"json: annotations\.0: input should be an object"),
         (changed("annotations", 1, image_id=5), r"json: annotations\[1\]: no .* has the id 5"),
         (changed("annotations", 1, image_id="397133"), r"\[1\]: no .* has the id '397133'"),
-        (changed("annotations", 2, category_id=2), r"\[2\]: no .* has the id 2; add it"),
+        (changed("annotations", 2, category_id=2), r"\[2\]: no .* has the id 2: add it"),
         (changed("annotations", 2, category_id=1.5),
          r"annotations\.2\.category_id: should be a number or text, not 1\.5"),
         (changed("images", 1, id=397133),
@@ -128,7 +128,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         (changed("images", 1, file_name="gone.png"), r"images\[1\]: .*gone\.png is missing"),
         (changed("images", 1, file_name=""), r"images\[1\]: no file name"),
         (changed("images", 1, file_name=7), r"images\.1\.file_name: input should be .*, not 7"),
-        (changed("images", 1, file_name="../outside.png"), r"images\[1\]: .* is outside of .*val"),
+        (changed("images", 1, file_name="../outside.png"), r"images\[1\]: .* is outside .*val"),
         (changed("categories", 1, id=1), r"categories\[1\]: id 1 is already used in \[0\]"),
         (changed("categories", 1, name="a/b"), r"categories\[1\]: label 'a/b' cannot be"),
         (changed("categories", 1, name=""), r"categories\[1\]: label '' cannot be"),

@@ -56,7 +56,7 @@ def test_photo_in_nested_folders_carries_all_their_labels(source: Path, tmp_path
     paint(source / "animals/big/9.png", 9)
     found = run_import(source, tmp_path / "raw")
     assert found.carried["animals/big/9.png"] == "animals big"
-    note = "files in nested folders, which have the labels of all of them: 1"
+    note = "photos in nested folders, labelled with all folder names: 1"
     assert found.summary.notes == [note]
 
 
@@ -65,7 +65,7 @@ def test_labels_of_photo_outside_of_folders_are_unknown(source: Path, tmp_path: 
     write(source / "README.md", "My photos")
     found = run_import(source, tmp_path / "raw")
     assert found.unknown == {"new.png": "cats dogs"}
-    assert found.summary.notes == ["photos outside of the folders, whose labels are unknown: 1"]
+    assert found.summary.notes == ["photos outside the label folders, with unknown labels: 1"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_each_split_has_its_metadata_file(tmp_path: Path) -> None:
     write(tmp_path / "in/data/test/metadata.jsonl", '{"file_name": "1.png", "label": "dog"}')
     found = run_import(tmp_path / "in", tmp_path / "raw")
     assert found.carried == {"data/test/1.png": "dog", "data/train/1.png": "cat sofa"}
-    note = "skipped photos without metadata: 1, such as data/test/2.png"
+    note = "skipped photos not listed in metadata: 1, such as data/test/2.png"
     assert found.summary.notes == [note]
 
 
@@ -79,7 +79,7 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
     [
         ("metadata.csv", "", r"metadata\.csv:1: no column 'file'"),
         ("metadata.csv", "file_name,label\n9.png,cat\n", r"metadata\.csv:2: .*9\.png is missing"),
-        ("metadata.csv", "file_name,label\n../outside.png,cat\n", r":2: .* is outside of .*in:"),
+        ("metadata.csv", "file_name,label\n../outside.png,cat\n", r":2: .* is outside .*in:"),
         ("metadata.csv", "file_name,text\n1.png,A cat.\n", r"metadata\.csv:1: no column of labels"),
         ("metadata.csv", "name,label\n1.png,cat\n", r"metadata\.csv:1: no column 'file'"),
         ("metadata.jsonl", "", r"metadata\.jsonl:1: no column 'file'"),

@@ -118,9 +118,9 @@ def test_csv_photos_are_numbered_and_listed_in_sources_csv(tmp_path: Path) -> No
         ("a.png,cat\n", "csv:1: no column 'file'"),
         ("file,label,Label\na.png,x,y\n", "csv:1: two columns are named 'label'"),
         ("file,label\na.png,cat,outdoor,night\n",
-         "csv:2: number of cells is 4, number of columns 2; .* separated by ';', and ','"),
-        ("file,label,\na.png,cat,outdoor\n", "csv:2: number of cells is 3, number of columns 2"),
-        ("file;label\na.png;cat;outdoor\n", "csv:2: .* ';' between the cells"),
+         "csv:2: the row has 4 cells, but the header has 2: .* ',', .* separated by ';'"),
+        ("file,label,\na.png,cat,outdoor\n", "csv:2: the row has 3 cells, but the header has 2"),
+        ("file;label\na.png;cat;outdoor\n", "csv:2: .* separate cells with ';'"),
         ("file,label\n\na.png,\"cat\nb.png,dog\n", "csv:3: .*quotation mark"),
         ("file,label\na.png,\"cat\"x\n", "csv:2: .*quotation mark"),
         ("file,label\na.png,x\nsub/../a.png,y\n", "csv:3: .* is already listed in .*:2"),
@@ -271,7 +271,7 @@ def test_system_files_and_other_files_are_skipped_and_noted(course: Path, tmp_pa
     assert "7 system files were ignored" in summary.notes[0]
     assert summary.notes[1:] == [
         "skipped files not named imN.jpg: 1, such as 'train/images/IM3.JPG'",
-        "problems of the label files: no such image: 1",
+        "problems in label files: no such image: 1",
     ]
     text(course / "train/annotations/README.txt", "Our labels")
     with pytest.raises(InputError, match=r"README\.txt:1: not an image number: 'Our labels'; fix"):

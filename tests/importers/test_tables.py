@@ -53,7 +53,7 @@ def test_label_without_photo_is_skipped_and_noted(tmp_path: Path) -> None:
     found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw")
     assert found.summary.count_labels() == {"cat": 2}
     assert found.summary.count_unknown() == {}
-    assert found.summary.notes == ["skipped labels without a photo: dog, sofa"]
+    assert found.summary.notes == ["skipped labels that no photo has: dog, sofa"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
 
 def test_labels_with_spaces_need_the_separator_option(tmp_path: Path) -> None:
     source = write(tmp_path / "list.csv", "filename,keywords\nb.png,cat\na.png,cat sofa\n")
-    message = r"csv:3: 'cat sofa' may be several labels or one: choose with --separator ' ' or"
+    message = r"csv:3: 'cat sofa' may be several labels or one: pass --separator ' ' or"
     with pytest.raises(InputError, match=message):
         run_import(source, tmp_path / "raw")
     found = run_import(source, tmp_path / "two", separator=" ")
@@ -135,13 +135,13 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ("file,cat,dog\na.png,1,0\na.png,0,1\n", r"csv:3: .*a\.png is already listed in .*:2"),
         ("file,cat,dog\na.png,1,0\nx.png,0,1\n", r"csv:3: .*x\.png is missing"),
         ("file,cat,dog\na.png,1,0\n,0,1\n", r"csv:3: no file name"),
-        ("file,cat,dog\na.png,1,0\nb.png,1\n", r"csv:3: number of cells is 2, number of columns 3"),
-        ("file,cat,dog\na.png,1,0\nb.png,1,0,1\n", r"csv:3: number of cells is 4"),
+        ("file,cat,dog\na.png,1,0\nb.png,1\n", r"csv:3: the row has 2 cells, but the header has 3"),
+        ("file,cat,dog\na.png,1,0\nb.png,1,0,1\n", r"csv:3: the row has 4 cells"),
         ("file,cat,CAT\na.png,1,0\n", r"csv:1: two columns are named 'cat'"),
         ("file,a/b,dog\na.png,1,0\n", r"csv:1: label 'a/b' cannot be a file name"),
         ("file,cat,mode\na.png,1,0\n", r"csv:1: .*label 'mode' is a manifest column's name"),
         ("cat,dog\n1,0\n", r"csv:1: no column 'file'"),
-        ("path,image,cat,dog\na.png,a.png,1,0\n", r"csv:1: columns path, image may be .* 'file'"),
+        ("path,image,cat,dog\na.png,a.png,1,0\n", r"csv:1: columns path, image may .* 'file'"),
         ("file,cat,dog\na.png,0,0\nb.png,0,?\n", r"csv: no photo has a label"),
         ("file,cat,dog\n", r"csv:1: no column of labels"),
         ("file,caption\na.png,A cat\n", r"csv:1: no column of labels"),

@@ -1,1 +1,1 @@
-"""Import formats of other tools, converted to the layout that the pipeline reads."""
+"""Import of datasets in other formats: convert them to the layout that the pipeline reads."""

@@ -1,6 +1,6 @@
-"""COCO instances (https://cocodataset.org/#format-data).
+"""Import of COCO instances files (https://cocodataset.org/#format-data).
 
-An image carries each category of which it has an annotation.
+The labels of an image are the categories of its annotations.
 """
 
 from collections.abc import Sequence
@@ -41,15 +41,15 @@ class _Instances:
 
 
 def recognize(source: Source) -> bool:
-    """Return whether a source is a JSON object with the keys of COCO instances."""
+    """Return whether a source is a JSON object with the keys of a COCO instances file."""
     return source.is_json("{", ("images", "categories"))
 
 
 def read(source: Source) -> SourceDataset:
-    """Read an instances file.
+    """Read the photos and labels of a COCO instances file.
 
     Raises:
-        InputError: The structure is wrong, an id is unknown or used twice, or a photo is missing.
+        InputError: A field is invalid, an id is unknown or used twice, or a photo is missing.
     """
     instances = source.parse_json(TypeAdapter(_Instances))
     images, categories = instances.images, instances.categories
@@ -65,8 +65,8 @@ def read(source: Source) -> SourceDataset:
             row, position = rows[annotation.image_id], positions[annotation.category_id]
         except KeyError as error:
             raise InputError(
-                f"{source.path}: annotations[{index}]: no image or category has the id {error}; "
-                "add it or remove the annotation"
+                f"{source.path}: annotations[{index}]: no image or category has the id {error}: "
+                "add it, or remove the annotation"
             ) from None
         carried[row].add(names[position])
 
@@ -86,7 +86,7 @@ def read(source: Source) -> SourceDataset:
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:
-    """Return the position of each id, which must be used once."""
+    """Return a mapping from id to position; raise an error if an id is used twice."""
     positions: dict[Any, int] = {}
     for position, record in enumerate(records):
         if (first := positions.setdefault(record.id, position)) != position:

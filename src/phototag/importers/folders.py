@@ -1,4 +1,4 @@
-"""One folder per label: cats/1.jpg carries the label cats."""
+"""Import of photos in one folder per label: cats/1.jpg has the label `cats`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "tes
 
 
 def recognize(source: Source) -> bool:
-    """Return whether the photos are in at least two folders."""
+    """Return whether the photos of a source are in at least two folders."""
     folders = _find_folders(source.names or ())
     return len({folder for path in folders.values() for folder in path}) > 1
 
@@ -23,9 +23,9 @@ def recognize(source: Source) -> bool:
 def read(source: Source) -> SourceDataset:
     """Read photos that are in one folder per label.
 
-    A photo carries the labels of all folders on its path. If a photo is in several folders
-    (compared by its bytes), it carries the labels of all of them. All labels of a photo outside of
-    the folders are unknown.
+    The labels of a photo are the names of all folders on its path. Files with identical bytes in
+    several folders are imported as one photo with the labels of all these folders. For a photo
+    outside the label folders, all labels are unknown.
     """
     folders = _find_folders(source.names or ())
     labels = {
@@ -42,19 +42,19 @@ def read(source: Source) -> SourceDataset:
         photos.append(SourcePhoto(names[0], source.path, carried, frozenset() if carried else None))
     notes = []
     if nested := sum(len(path) > 1 for path in folders.values()):
-        notes.append(f"files in nested folders, which have the labels of all of them: {nested}")
+        notes.append(f"photos in nested folders, labelled with all folder names: {nested}")
     if copies := len(folders) - len(same_bytes):
         notes.append(f"skipped files with the same bytes as another file: {copies}")
     if outside := sum(not photo.labels for photo in photos):
-        notes.append(f"photos outside of the folders, whose labels are unknown: {outside}")
+        notes.append(f"photos outside the label folders, with unknown labels: {outside}")
     description = f"one folder per label: {len(folders)} photos in {len(labels)} folders"
     return SourceDataset.collect(source.path, description, photos, notes)
 
 
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the folders on the path of each photo, the outermost first.
+    """Return a mapping from each photo to the label folders on its path, outermost first.
 
-    A folder that contains all photos is no label, and neither are train, val and test.
+    Ignored are folders that contain all photos, and the folders of splits (train, val, test).
     """
     photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     folders = {name: name.split("/")[:-1] for name in photos}

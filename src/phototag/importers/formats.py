@@ -1,6 +1,6 @@
-"""The import formats, and the choice of the format of a source.
+"""The list of import formats, and the detection of the format of a source.
 
-To add a format, write a module with the functions `recognize` and `read`, and add the format to
+To add a format, write a module with the functions `recognize` and `read`. Then add the format to
 `FORMATS`, to `SourceFormat` in cli/training.py, to docs/reference/import.md and to the test sources
 in tests/e2e/sources.py.
 """
@@ -18,18 +18,18 @@ from phototag.importers import coco, folders, imagefolder, labelstudio, numbered
 from phototag.importers.source import ImportOptions, Source, SourceDataset
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json")
-OUTPUT_TABLE = "sources.csv"  # written by an import beside the photos; it has no labels
+OUTPUT_TABLE = "sources.csv"  # written by `phototag import` next to the photos; contains no labels
 
 
 @dataclass(frozen=True)
 class Format:
-    """One import format.
+    """An import format.
 
     Attributes:
-        description: Name of the format in messages.
+        description: Description of the format for messages.
         recognize: Function that returns whether a source has this format.
         read: Function that reads a source of this format.
-        options: Names of the `ImportOptions` that the format uses.
+        options: Names of the fields of `ImportOptions` that apply to the format.
     """
 
     description: str
@@ -63,19 +63,19 @@ FORMATS = {
         ("images",),
     ),
 }
-Reading = tuple[str, Source]  # a format, and a source that has it
+Reading = tuple[str, Source]  # name of a format, and a source with this format
 
 
 def read_source(path: Path, options: ImportOptions) -> SourceDataset:
-    """Recognise the format of a source and read the source.
+    """Detect the format of a source, and read its photos and labels.
 
     Args:
         path: Folder or zip of photos, or a CSV or JSON file that lists photos.
         options: Options of the import.
 
     Raises:
-        InputError: The source has no known format or several, an option does not apply to the
-            format, or the source has an error.
+        InputError: The format is unknown or ambiguous, an option does not apply to the format, or
+            the content of the source is invalid.
     """
     if options.images is not None and not options.images.is_dir():
         raise InputError(f"--images {options.images} is not a folder")
@@ -99,14 +99,14 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
 
 
 def _may_be_list(name: str) -> bool:
-    """Return whether a file in a source may be a list of its photos."""
+    """Return whether a file in a folder may be a list of the photos in the folder."""
     file = Path(name)
     is_other = file.name in (*imagefolder.METADATA, OUTPUT_TABLE)
     return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_other
 
 
 def _find_readings(source: Source, path: Path) -> list[Reading]:
-    """Return each format of a source; errors of files that the user did not pass are ignored."""
+    """Return the formats that match a source; ignore errors in files that the user did not pass."""
     try:
         return [(name, source) for name, format_ in FORMATS.items() if format_.recognize(source)]
     except InputError:
@@ -116,16 +116,16 @@ def _find_readings(source: Source, path: Path) -> list[Reading]:
 
 
 def _choose_reading(path: Path, readings: Sequence[Reading], wanted: str | None) -> Reading:
-    """Return the only reading of a source, or the only one of the wanted format.
+    """Return the only reading of a source, or the only one with the requested format.
 
     Raises:
-        InputError: There is no reading or several.
+        InputError: No reading matches, or several do.
     """
     if not readings:
         raise InputError(
             f"{path}: unknown format; expected images/imN.jpg with annotations/CLASS.txt, two or "
-            "more folders named after labels, a CSV with a column 'file', or JSON of COCO or Label "
-            "Studio; unpack a zip with CSV or JSON files"
+            "more folders named after labels, a CSV with a column 'file', or a JSON file of COCO "
+            "or Label Studio; if a zip contains a CSV or JSON file, unpack it first"
         )
     found = " or as ".join(_describe(path, *reading) for reading in readings)
     chosen = [reading for reading in readings if wanted in (None, reading[0])]

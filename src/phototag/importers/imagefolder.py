@@ -1,4 +1,4 @@
-"""Hugging Face ImageFolder: metadata.csv or metadata.jsonl beside the photos.
+"""Import of a Hugging Face ImageFolder, with metadata.csv or metadata.jsonl next to the photos.
 
 See https://huggingface.co/docs/datasets/image_dataset.
 """
@@ -21,20 +21,20 @@ from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-LIST_SEPARATOR = "\x1f"  # joins the labels of a JSON list; no label may contain it
+LIST_SEPARATOR = "\x1f"  # joins the labels of a JSON list; labels cannot contain this character
 _LINE = TypeAdapter(dict[str, Any])
 
 
 def recognize(source: Source) -> bool:
-    """Return whether a source is a folder that contains metadata files."""
+    """Return whether a source is a folder that contains a metadata file."""
     return source.path.is_dir() and bool(_find_metadata(source.names or ()))
 
 
 def read(source: Source) -> SourceDataset:
-    """Read an ImageFolder with metadata files in one or several folders.
+    """Read an ImageFolder, with a metadata file in one or more of its folders.
 
     Raises:
-        InputError: Two metadata files list the same photo, or a row is wrong.
+        InputError: Two metadata files list the same photo, or a row is invalid.
     """
     root, names = source.path, source.names or ()
     metadata = _find_metadata(names)
@@ -58,7 +58,7 @@ def read(source: Source) -> SourceDataset:
     listed = {photo.name for photo in photos}
     photo_names = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     if missing := [name for name in photo_names if name not in listed]:
-        notes.append(f"skipped photos without metadata: {len(missing)}, such as {missing[0]}")
+        notes.append(f"skipped photos not listed in metadata: {len(missing)}, such as {missing[0]}")
     description = (
         f"Hugging Face ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"
     )
@@ -70,15 +70,15 @@ def _find_metadata(names: Sequence[str]) -> list[str]:
 
 
 def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
-    """Parse JSON Lines as a table; missing and null values are unknown.
+    """Parse JSON Lines to a table, with missing and null values as unknown.
 
     Args:
-        text: Content of the file, with one JSON object a line.
+        text: Content of the file, with one JSON object per line.
         path: Path of the file, for messages.
-        separator: Separator that joins the labels of a list to one cell.
+        separator: Separator used to join the labels of a list into one cell.
 
     Raises:
-        InputError: A line is not a JSON object, or a list holds something other than labels.
+        InputError: A line is not a JSON object, or an item of a list is not a label.
     """
     titles: dict[str, str] = {}
     rows = []
@@ -92,7 +92,7 @@ def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
             raise InputError(f"{location}: {describe_validation_error(error)}") from None
         row = Row(line, {}, [])
         for key, value in values.items():
-            if isinstance(value, dict):  # boxes and the like, which are not labels of the photo
+            if isinstance(value, dict):  # for example bounding boxes, which are not labels
                 continue
             title = normalize(key).strip()
             titles.setdefault(title.casefold(), title)

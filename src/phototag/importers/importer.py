@@ -1,6 +1,6 @@
-"""The import of a source: photos and labels in the layout that the pipeline reads.
+"""Import of photos and labels: write them in the layout that the pipeline reads.
 
-The source is only read, and nothing is overwritten. The result is a new zip or folder.
+The result is a new zip or folder. The source is not changed, and no file is overwritten.
 """
 
 import os
@@ -26,20 +26,20 @@ def import_photos(
 ) -> SourceDataset:
     """Write the photos and labels of a source to `images/imN.EXT` and `annotations/CLASS.txt`.
 
-    `unknown/CLASS.txt` lists the photos for which a label is unknown, and `sources.csv` maps the
-    new names to the paths in the source.
+    Each `unknown/CLASS.txt` lists the photos for which that label is unknown. `sources.csv` maps
+    the new file names to the paths in the source.
 
     Args:
-        source: Folder, zip, CSV or JSON file.
-        destination: Path of the new folder, or of the new zip if it ends with .zip.
-        options: Options of the import (default: the content decides).
+        source: Path of a folder, zip, CSV or JSON file.
+        destination: Path to write to: a zip if it ends with .zip, else a folder.
+        options: Options of the import (default: detect all of them).
 
     Raises:
-        InputError: The destination exists, or the source has an error; the message names the file
+        InputError: The destination exists, or the source is invalid. The message contains the file
             and the line or key.
     """
     if destination.exists():
-        raise InputError(f"{destination} exists: remove it, or pass another path with --to")
+        raise InputError(f"{destination} already exists: remove it, or pass another path with --to")
     dataset = read_source(source, options or ImportOptions())
     photos = dataset.photos
     numbers = [
@@ -67,7 +67,7 @@ def import_photos(
 
 
 def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePhoto]) -> str:
-    """Return a CSV with each photo's new name, its path in the source, its group and its id."""
+    """Return a CSV with the new name, source path, group and id (if any) of each photo."""
     folder = source if source.is_dir() else source.parent
     columns = {
         "file": files,
@@ -82,12 +82,12 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
 
 @contextmanager
 def _open_destination(destination: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield a function that writes a file into a temporary zip or folder, renamed at the end."""
+    """Yield a function that adds a file to a temporary zip or folder; rename it at the end."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     if destination.suffix.lower() == ".zip":
         with replace_file(destination) as temporary, zipfile.ZipFile(temporary, "x") as archive:
-            # ZipInfo has a constant date, so that equal photos make equal zips. The photos are
-            # stored uncompressed, because JPEG files hardly get smaller.
+            # ZipInfo has a constant date, so that the same photos give the same zip. The zip is
+            # not compressed, because JPEG files hardly get smaller.
             yield lambda name, data: archive.writestr(zipfile.ZipInfo(name), data)
         return
     folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
@@ -113,6 +113,6 @@ def _read_photo(photo: SourcePhoto, source: Path) -> bytes:
 
 
 def _find_suffix(name: str, data: bytes) -> str:
-    """Return the suffix of a photo; the content decides if the name has no suffix of a photo."""
+    """Return the suffix of a photo; detect it from the content if the name has no known one."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix if suffix in PHOTO_EXTENSIONS else find_extension(data) or ".bin"

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export (https://labelstud.io/guide/task_format)."""
+"""Import of Label Studio's JSON export (https://labelstud.io/guide/task_format)."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.photo_files import choose_images_folder, find_photo
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # name of an uploaded file
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds a prefix to uploaded files
 
 
 @dataclass(slots=True)
@@ -44,14 +44,14 @@ def recognize(source: Source) -> bool:
 
 
 def read(source: Source) -> SourceDataset:
-    """Read an export.
+    """Read the photos and labels of an export.
 
-    A photo carries the labels chosen for the photo or for a region of it. If a task has several
-    annotations, those marked as ground truth count; if none is, a label on which they differ is
-    unknown. All labels of a task without a completed annotation are unknown.
+    The labels of a photo are those chosen for the photo or for a region of it. If any annotation
+    of a task is marked as ground truth, only such annotations are used. A label on which the
+    annotations disagree is unknown. Without a completed annotation, all labels are unknown.
 
     Raises:
-        InputError: The structure is wrong, a photo is listed twice, or a photo is missing.
+        InputError: A field is missing or invalid, or a photo is missing or listed twice.
     """
     tasks = source.parse_json(TypeAdapter(list[_Task]))
     locations = [f"{source.path}: [{row}] (task {task.id})" for row, task in enumerate(tasks)]
@@ -73,14 +73,14 @@ def read(source: Source) -> SourceDataset:
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
-    """Return the labels of each annotation that counts."""
+    """Return the labels of each ground truth annotation, or else of each completed one."""
     completed = [one for one in task.annotations if not one.was_cancelled]
     ground_truth = [one for one in completed if one.ground_truth]
     found = []
     for annotation in ground_truth or completed:
         labels: set[str] = set()
         for result in annotation.result:
-            # Regions have the types rectanglelabels, polygonlabels, brushlabels and the like.
+            # Results of regions have types such as rectanglelabels, polygonlabels or brushlabels.
             if result.type != "choices" and not result.type.endswith("labels"):
                 continue
             chosen = result.value.get(result.type)
@@ -95,18 +95,18 @@ def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
 
 
 def _find_address(data: dict[str, Any], location: str) -> str:
-    """Return the address of the photo in the data of a task."""
+    """Return the path or URL of the photo in the data of a task."""
     texts = [value for value in data.values() if isinstance(value, str) and value]
     suffixes = [PurePosixPath(_extract_path(text)).suffix.lower() for text in texts]
     photos = [t for t, suffix in zip(texts, suffixes, strict=True) if suffix in PHOTO_EXTENSIONS]
     found = photos or texts
     if len(found) != 1:
-        raise InputError(f"{location}: number of photos in data is {len(found)}, should be 1")
+        raise InputError(f"{location}: data contains {len(found)} photos, should contain 1")
     return found[0]
 
 
 def _extract_path(address: str) -> str:
-    """Return the path in the address of an upload, a local file, a bucket or a web page."""
+    """Return the path in the URL of an upload, a local file, a bucket object or a web page."""
     address = address.replace("\\", "/")
     url = urlsplit(address)
     if local := parse_qs(url.query).get("d"):  # /data/local-files/?d=PATH
@@ -116,7 +116,7 @@ def _extract_path(address: str) -> str:
 
 
 def _list_names(address: str) -> list[str]:
-    """Return the names that a photo may have in the folder of photos, the longest first."""
+    """Return possible names of a photo relative to the folder of photos, longest first."""
     parts = [part for part in _extract_path(address).split("/") if part not in ("", "..")]
     names = ["/".join(parts[start:]) for start in range(len(parts))]
     if parts and (upload := _UPLOAD.fullmatch(parts[-1])):

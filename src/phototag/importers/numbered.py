@@ -1,6 +1,6 @@
-"""Photos images/imN.jpg with label files annotations/CLASS.txt that list the numbers of photos.
+"""Import of photos images/imN.jpg with label files annotations/CLASS.txt of photo numbers.
 
-This is the layout of the course and of the result of `phototag import`.
+The course dataset has this layout, and `phototag import` writes it.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ def read(source: Source) -> SourceDataset:
     """Read numbered photos and their label files.
 
     Raises:
-        InputError: Two photos have the same number, or a line of a label file is not a number.
+        InputError: Two photos have the same number, or a line in a label file is not a number.
     """
     layout = find_layout(source.path)
     photos = [name for name in layout.images if image_number(name) is not None]
@@ -44,9 +44,9 @@ def read(source: Source) -> SourceDataset:
     for problem in labels.problems:
         if problem.kind == "not an image number":
             place = source.path / problem.place
-            raise InputError(f"{place}: {problem.text}; fix the line, or remove the file")
+            raise InputError(f"{place}: {problem.text}; fix the line or remove the file")
     counts = Counter(problem.kind for problem in labels.problems)
-    notes += [f"problems of the label files: {kind}: {count}" for kind, count in counts.items()]
+    notes += [f"problems in label files: {kind}: {count}" for kind, count in counts.items()]
     dataset = []
     for row, name in enumerate(photos):
         values = {label: column[row] for label, column in labels.targets.items()}

@@ -1,4 +1,4 @@
-"""The files of the photos that a table or JSON file lists."""
+"""Search for the photo files that a table or JSON file lists."""
 
 import os
 import unicodedata
@@ -11,24 +11,24 @@ from phototag.base.errors import InputError
 def find_photo(
     folder: Path, names: Sequence[str], location: str, seen: dict[str, str], root: Path | None
 ) -> str:
-    """Return the path of a listed photo, relative to the root if there is a root.
+    """Return the path of a photo that a file lists, relative to `root` if `root` is given.
 
     Args:
-        folder: Folder that relative names start from.
-        names: Possible names of the photo; the first one that exists is used.
-        location: File with the line or key of the photo, for messages.
-        seen: Paths found so far, with their locations; the path is added.
-        root: Folder that must contain the photo, so that a list that came with the photos cannot
-            read other files; None for no restriction.
+        folder: Folder that relative names refer to.
+        names: Possible names of the photo; the first name of an existing file is used.
+        location: File, and line or key, that lists the photo; shown in error messages.
+        seen: Path -> location of the photos found so far; this function adds the new path.
+        root: Folder that must contain the photo, so that a downloaded list cannot refer to other
+            files on this machine; None for no restriction.
 
     Raises:
-        InputError: There is no name, no file has it, or the file is listed twice or outside of the
-            root.
+        InputError: The name is empty, the file is missing or listed twice, or the file is outside
+            `root`.
     """
     if not any(names):
         raise InputError(f"{location}: no file name; write the path of the photo")
     paths = [resolve_name(folder, name) for name in names]
-    path = next(filter(os.path.isfile, paths), None)  # Path.is_file raises for long names
+    path = next(filter(os.path.isfile, paths), None)  # Path.is_file raises an error for long names
     if path is None:
         problem = "is not a file" if os.path.lexists(paths[0]) else "is missing"
         raise InputError(
@@ -43,15 +43,15 @@ def find_photo(
     inside = os.path.relpath(os.path.normpath(path), root).replace(os.sep, "/")
     if inside.split("/")[0] == "..":
         raise InputError(
-            f"{location}: {path} is outside of {root}: pass the folder of the photos with --images"
+            f"{location}: {path} is outside {root}: pass the folder of the photos with --images"
         )
     return inside
 
 
 def resolve_name(folder: Path, name: str) -> Path:
-    """Return the path that a name refers to.
+    """Return the path of the file that a name refers to.
 
-    Windows separates folders by backslashes, and macOS writes names in decomposed Unicode (NFD).
+    Accepts backslashes (written on Windows) and both Unicode forms (macOS may write NFD).
     """
     name = name.replace("\\", "/")
     paths = [folder / name]
@@ -60,10 +60,10 @@ def resolve_name(folder: Path, name: str) -> Path:
 
 
 def choose_images_folder(source: Path, names: Sequence[str], images: Path | None) -> Path:
-    """Return the folder that the names in a JSON file start from.
+    """Return the folder that the file names in a JSON file are relative to.
 
-    Unless the user passed one, this is the first folder that contains the first photo: the folder
-    of the file, its parent, or images/, data/ or (in COCO's layout) val2017/ in one of them.
+    If the user passed no folder, return the first one that contains the first photo. Candidates
+    are the folder of the file and its parent, and in both images/, data/ and (COCO) val2017/.
 
     Args:
         source: Path of the JSON file.
@@ -71,7 +71,7 @@ def choose_images_folder(source: Path, names: Sequence[str], images: Path | None
         images: Folder passed with --images, or None.
 
     Raises:
-        InputError: No folder contains the photo.
+        InputError: No candidate contains the first photo.
     """
     if images is not None:
         return images
@@ -82,6 +82,6 @@ def choose_images_folder(source: Path, names: Sequence[str], images: Path | None
             return folder
     photo = names[0] if names else "no photo"
     raise InputError(
-        f"{source}: {photo} is neither beside the file nor in images/: pass the folder of the "
+        f"{source}: {photo} is neither next to this file nor in images/: pass the folder of the "
         "photos with --images"
     )

@@ -1,4 +1,4 @@
-"""The source of an import, and the photos and labels that a format reads from it."""
+"""The source of an import, and the photos and labels read from it."""
 
 import re
 from collections import Counter
@@ -20,7 +20,8 @@ from phototag.verification.listing import Listing, decode_text, read_listing
 
 Structure = TypeVar("Structure")
 MAX_LABEL_BYTES = 200  # file systems allow 255 bytes for CLASS.txt with a temporary suffix
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in file names of some system
+# Characters that Linux, macOS or Windows does not allow in file names.
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 def _check_id(value: Any) -> Any:
@@ -34,12 +35,12 @@ Id = Annotated[Any, AfterValidator(_check_id)]
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """The options of `phototag import`; None leaves the choice to the content.
+    """The options of `phototag import`; an option that is None is detected from the source.
 
     Attributes:
-        format: Name of the format of the source.
+        format: Format of the source, a key of `FORMATS`.
         images: Folder that the paths in a table or JSON file are relative to.
-        separator: Separator of the labels in a cell.
+        separator: Separator between the labels in one cell of a table.
     """
 
     format: str | None = None
@@ -49,12 +50,12 @@ class ImportOptions:
 
 @dataclass(eq=False)
 class Source:
-    """A folder, a zip, or a file that lists photos.
+    """A folder or zip of photos, or a file that lists photos.
 
     Attributes:
         path: Path of the folder, zip or file.
         options: Options of the import.
-        names: Files in the folder or zip, relative to it; None for a file that lists photos.
+        names: Relative paths of the files in the folder or zip; None for a file that lists photos.
     """
 
     path: Path
@@ -63,22 +64,22 @@ class Source:
 
     @cached_property
     def data(self) -> bytes:
-        """The content of the file that lists photos."""
+        """The bytes of the file that lists photos."""
         file = self.path.resolve()  # a link to a file in another folder is allowed
         return read_named_file(file.parent, file.name)
 
     @cached_property
     def text(self) -> str:
-        """The decoded content of the file that lists photos."""
+        """The decoded text of the file that lists photos."""
         return decode_text(self.data, str(self.path))
 
     @cached_property
     def table(self) -> Listing:
-        """The content of a CSV file."""
+        """The parsed content of a CSV or TSV file."""
         return read_listing(self.data, str(self.path))
 
     def is_json(self, bracket: str, keys: Sequence[str]) -> bool:
-        """Return whether the source is a JSON file with a bracket at its start and these keys."""
+        """Return whether the source is a JSON file that starts with `bracket` and has `keys`."""
         if self.names is not None or self.path.suffix.lower() != ".json":
             return False
         starts = self.text[:1000].lstrip().startswith(bracket)
@@ -89,10 +90,10 @@ class Source:
         return self.names is None and self.path.suffix.lower() in (".csv", ".tsv")
 
     def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:
-        """Parse a JSON file of a given structure; other keys are skipped.
+        """Parse the JSON file and validate its structure; unknown keys are ignored.
 
         Raises:
-            InputError: The file is not JSON or has another structure; the message names the key.
+            InputError: The file is not valid JSON, or a key has an invalid value.
         """
         try:
             return structure.validate_json(self.text)
@@ -102,17 +103,17 @@ class Source:
 
 @dataclass(frozen=True)
 class SourcePhoto:
-    """One photo of a source and its labels.
+    """A photo of a source, and its labels.
 
     Attributes:
-        name: Path of the photo, relative to `root` if there is a root.
-        root: Folder or zip that must contain the photo, also if the photo is a link; None for a
-            photo that is listed in the user's own table.
-        labels: Labels that the photo carries.
-        unknown: Labels for which the source does not define a value; None for all labels.
-        id: Id of the photo in the source, or "".
-        group: Group of the photo in the source (photographer, album), or "".
-        number: Number N of a photo called imN.jpg; None to use the position of the photo.
+        name: Path of the photo, relative to `root` if `root` is not None.
+        root: Folder or zip that must contain the photo, even if the photo is a symbolic link; None
+            if the photo may be anywhere, because the user wrote the list.
+        labels: Labels that the photo has.
+        unknown: Labels that the source neither assigns nor excludes; None for all labels.
+        id: Id of the photo in the source, or "" if it has none.
+        group: Group of the photo in the source (photographer, album), or "" if it has none.
+        number: Number N in the file name imN.jpg; None to number the photos in order.
     """
 
     name: str
@@ -125,19 +126,19 @@ class SourcePhoto:
 
     @property
     def path(self) -> Path:
-        """The path of the photo; a photo in a zip has the path of the zip in front."""
+        """The path of the photo; for a photo in a zip, the path of the zip joined with its name."""
         return Path(self.name) if self.root is None else self.root / self.name
 
 
 @dataclass(frozen=True)
 class SourceDataset:
-    """The photos and labels of a source.
+    """The photos and labels read from a source.
 
     Attributes:
-        description: Format of the source with numbers, such as "one-hot CSV: 4 rows".
+        description: Format and size of the source, such as "one-hot CSV: 4 rows".
         photos: Photos in the order of the source.
         labels: Labels in alphabetical order.
-        notes: Sentences about what was skipped or may be a mistake.
+        notes: Messages about skipped content and possible mistakes.
     """
 
     description: str
@@ -154,24 +155,24 @@ class SourceDataset:
         notes: Sequence[str] = (),
         offered: Iterable[str] = (),
     ) -> "SourceDataset":
-        """Collect the photos of a source, and drop labels without a photo, which cannot be learned.
+        """Create a dataset; drop labels that no photo has, because they cannot be learned.
 
         Args:
-            source: Path of the source, for messages.
-            description: Description of the source, see `SourceDataset`.
+            source: Path of the source, shown in error messages.
+            description: Format and size of the source.
             photos: Photos in the order of the source.
-            notes: Notes so far.
-            offered: Labels that the source defines; a note lists those without a photo.
+            notes: Notes to copy into the dataset.
+            offered: Labels that the source defines; a note lists labels that no photo has.
 
         Raises:
             InputError: No photo has a label.
         """
         carried = frozenset().union(*(photo.labels for photo in photos))
         if not carried:
-            raise InputError(f"{source}: no photo has a label; label at least one photo")
+            raise InputError(f"{source}: no photo has a label: label at least one photo")
         notes = list(notes)
         if unused := sorted(set(offered) - carried):
-            notes.append(f"skipped labels without a photo: {', '.join(unused)}")
+            notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
         photos = [
             replace(photo, unknown=carried if photo.unknown is None else photo.unknown & carried)
             for photo in photos
@@ -179,24 +180,24 @@ class SourceDataset:
         return cls(description, photos, sorted(carried), notes)
 
     def count_labels(self) -> dict[str, int]:
-        """Return the number of photos with each label."""
+        """Return a mapping from each label to the number of photos that have it."""
         return {label: sum(label in photo.labels for photo in self.photos) for label in self.labels}
 
     def count_unknown(self) -> dict[str, int]:
-        """Return the number of photos for which each label is unknown, without zeros."""
+        """Return a mapping from label to the number of photos for which it is unknown, if any."""
         unknown = Counter(label for photo in self.photos for label in photo.unknown or ())
         return dict(sorted(unknown.items()))
 
 
 def check_label(label: str, location: object) -> str:
-    """Return a label in Unicode's composed form (NFC), without surrounding white space.
+    """Validate a label; return it in composed Unicode (NFC), without surrounding whitespace.
 
     Args:
         label: Label as written in the source.
-        location: File with line or key, for messages.
+        location: File, and line or key, that contains the label; shown in error messages.
 
     Raises:
-        InputError: The label cannot be the name of a label file or a column of the manifest.
+        InputError: The label cannot be a file name or the name of a column in the manifest.
     """
     label = normalize(label).strip()
     file = f"{label}.txt"

@@ -1,4 +1,4 @@
-"""Tables with one photo a row: a CSV of labels, or a one-hot CSV."""
+"""Import of tables with one photo per row: a CSV of labels, or a one-hot CSV."""
 
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -14,7 +14,7 @@ from phototag.verification.listing import Listing
 TableKind = Literal["list", "one-hot"]
 FILE_COLUMNS = ("file", "file_name", "filename", "filepath", "file_path", "path", "image",
                 "image_name", "image_path", "img", "photo")  # fmt: skip
-# If a table has several of these columns, the first one here is read.
+# If a table has several of these columns, only the first one in this order is read.
 LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "category", "categories",
                  "class", "classes")  # fmt: skip
 ID_COLUMNS = ("id", "image_id")
@@ -24,19 +24,19 @@ SEPARATORS = ",;|"
 
 
 def recognize(source: Source, kind: TableKind) -> bool:
-    """Return whether a source is a table that can be read as this kind.
+    """Return whether a source is a table of the given kind.
 
     Raises:
-        InputError: The source is a table, but of no kind.
+        InputError: The source is a table of neither kind.
     """
     return source.is_table() and kind in find_label_columns(source.table, source.path)
 
 
 def read(source: Source, kind: TableKind) -> SourceDataset:
-    """Read a table of this kind.
+    """Read the photos and labels of a table of the given kind.
 
     Raises:
-        InputError: A row is wrong; the message names its line.
+        InputError: A row is invalid. The message contains its line number.
     """
     seen: dict[str, str] = {}
     photos, notes, labels = read_table(source.path, source.table, kind, source.options, seen)
@@ -46,32 +46,32 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
 
 
 def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]:
-    """Return the columns with labels for each kind that a table can be read as.
+    """Return the label columns of a table, for each kind that the table may have.
 
     Raises:
-        InputError: No column can hold file names, or none can hold labels.
+        InputError: The table has no column of file names, or no column of labels.
     """
     _find_file_column(table, path)
     text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
-    # pandas writes its index as a column without a name.
+    # The name "" belongs to an index that pandas wrote.
     other = (*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, "group", "")
     one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
     kinds: dict[TableKind, list[str]] = {}
     if text:
         kinds["list"] = text
-    # Beside a column with labels, a single column of 0 and 1 may be some other property.
+    # If there is a column of labels, a single column of 0 and 1 may be some other property.
     if one_hot and (not text or len(one_hot) > 1):
         kinds["one-hot"] = one_hot
     if not kinds:
         raise InputError(
-            f"{path}:{table.header_line}: no column of labels; name a column 'label' or 'tags', or "
-            "write one column of 0 and 1 per label"
+            f"{path}:{table.header_line}: no column of labels: name a column 'label' or 'tags', or "
+            "add one column of 0 and 1 per label"
         )
     return kinds
 
 
 def _is_one_hot(table: Listing, column: str) -> bool:
-    """Return whether most of the known cells are 0 or 1; reading the table reports the others."""
+    """Return whether most known cells are 0 or 1; other values cause an error later."""
     cells = [row.cells.get(column, "").casefold() for row in table.rows]
     filled = [cell for cell in cells if cell not in ("", UNKNOWN)]
     return sum(cell in YES or cell in NO for cell in filled) > len(filled) / 2
@@ -87,22 +87,22 @@ def read_table(
 ) -> tuple[list[SourcePhoto], list[str], list[str]]:
     """Read the photos of a table.
 
-    An empty cell of labels means no label, and ? means that all labels are unknown. In a one-hot
-    table, an empty cell and ? mean that the label is unknown.
+    In a column of labels, an empty cell means that the photo has no label, and `?` that all of its
+    labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
 
     Args:
         path: Path of the table.
         table: Content of the table.
-        kind: Kind of the table, a key of `find_label_columns`.
+        kind: Kind of the table, a key of the result of `find_label_columns`.
         options: Options of the import.
-        seen: Paths of photos found so far, with their locations; new paths are added.
+        seen: Path -> location of the photos found so far; this function adds the new paths.
         root: Folder that must contain the photos (default: no restriction).
 
     Returns:
-        The photos, notes, and the labels of a one-hot table.
+        The photos, the notes, and the labels of a one-hot table (otherwise an empty list).
 
     Raises:
-        InputError: A row is wrong; the message names its line.
+        InputError: A row is invalid. The message contains its line number.
     """
     file_column = _find_file_column(table, path)
     columns = find_label_columns(table, path)[kind]
@@ -122,9 +122,9 @@ def read_table(
         cells = row.cells
         if row.extra or any(column not in cells for column in (file_column, *columns)):
             raise InputError(
-                f"{location}: number of cells is {len(cells) + len(row.extra)}, number of columns "
-                f"{len(table.columns)}; write all labels of a photo in one cell, separated by "
-                f"{separator!r}, and {table.separator!r} between the cells"
+                f"{location}: the row has {len(cells) + len(row.extra)} cells, but the header has "
+                f"{len(table.columns)}: separate cells with {table.separator!r}, and write all "
+                f"labels of a photo in one cell, separated by {separator!r}"
             )
         name = find_photo(folder, [cells[file_column]], location, seen, root)
         unknown: frozenset[str] | None
@@ -144,10 +144,10 @@ def _find_file_column(table: Listing, path: Path) -> str:
     header = f"{path}:{table.header_line}"
     found = [column for column in table.columns if column in FILE_COLUMNS]
     if not found:
-        raise InputError(f"{header}: no column 'file'; the first line must name the columns")
+        raise InputError(f"{header}: no column 'file': write the column names in the first line")
     if len(found) > 1 and "file" not in found:
         raise InputError(
-            f"{header}: columns {', '.join(found)} may be the file name; name one of them 'file'"
+            f"{header}: columns {', '.join(found)} may contain file names: name one of them 'file'"
         )
     return "file" if "file" in found else found[0]
 
@@ -155,7 +155,7 @@ def _find_file_column(table: Listing, path: Path) -> str:
 def _read_labels(
     cell: str, separator: str, location: str
 ) -> tuple[frozenset[str], frozenset[str] | None]:
-    """Return the labels that a cell lists, and the unknown labels (None for all)."""
+    """Return the labels listed in a cell, and the unknown labels (None for all labels)."""
     if cell == UNKNOWN:
         return frozenset(), None
     parts = cell.split() if separator.isspace() else cell.split(separator)
@@ -165,7 +165,7 @@ def _read_labels(
 def _read_one_hot(
     cells: dict[str, str], labels: dict[str, str], location: str
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the labels whose cell is 1, and those whose cell is empty or ?."""
+    """Return the labels whose cell is 1, and the labels whose cell is empty or `?`."""
     carried, unknown = set(), set()
     for column, label in labels.items():
         cell = cells[column].casefold()
@@ -185,7 +185,7 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
     """Return the only separator that the cells of a column contain.
 
     Raises:
-        InputError: The cells contain several, or only spaces, which may be part of a label.
+        InputError: The cells contain several separators, or spaces but no separator.
     """
     cells = [row.cells.get(column, "") for row in table.rows]
     found = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
@@ -197,7 +197,7 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
     for row in table.rows if not found else []:
         if " " in (cell := row.cells.get(column, "")):
             raise InputError(
-                f"{path}:{row.line}: {short_repr(cell)} may be several labels or one: choose with "
+                f"{path}:{row.line}: {short_repr(cell)} may be several labels or one: pass "
                 "--separator ' ' or --separator ';'"
             )
     return found[0] if found else ";"
