@@ -100,7 +100,7 @@ CONV = {
     "each": {"out": {"choices": [20, 40]}, "kernel": {"choices": [1, 3, 5, 7]}},
 }
 NETS = [[{"out": 8, "kernel": 3}], [{"out": 4, "kernel": 5, "pool": 2}]]
-SPACE = {
+SPACE: dict[str, dict[str, Any]] = {
     "optimizer": {"choices": ["adam", "sgd"]},
     "lr": {"low": "1e-4", "high": 0.1, "log": True},
     "momentum": {"low": 0.0, "high": 0.9, "step": 0.3},
