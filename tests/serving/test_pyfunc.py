@@ -195,9 +195,9 @@ def test_request_without_readable_photos_or_over_the_limits_is_refused(
         ({"image": ["%%%", base64_of(b"x")]}, "row 1: not an image"),
         ({"photo": [BLUE]}, "missing inputs \\['image'\\]"),
         ({"image": [None]}, "row 0: NoneType is neither base64 nor bytes"),
-        ({"image": []}, "no row holds a photo"),
-        ({"image": [BLUE] * (MAX_ROWS + 1)}, "257 photos: send at most 256"),
-        ({"image": [[BLUE] * (MAX_ROWS + 1)]}, "257 photos: send at most 256"),
+        ({"image": []}, "no row contains a photo"),
+        ({"image": [BLUE] * (MAX_ROWS + 1)}, "257 photos: send at most 256 photos"),
+        ({"image": [[BLUE] * (MAX_ROWS + 1)]}, "257 photos: send at most 256 photos"),
         ({"image": [bytes(MAX_BYTES)] * 3}, "more than 64 MiB in total"),
     ):
         with pytest.raises(MlflowException, match=reason) as caught:
@@ -232,7 +232,7 @@ def test_server_reads_no_files_without_a_root(
     there = str(shelf / "inside.png")
     answers = closed(image=[BLUE, f"file:{there}", f"file:{there}x"])[1:]
     assert answers[0] == answers[1]
-    assert answers[0]["error"].startswith("this server reads no files")
+    assert answers[0]["error"].startswith("this server does not read files")
     # Other columns are ignored.
     assert labels_of(closed(image=[BLUE], path=[there])) == [["blue"]]
     assert labels_of(closed(image=[BLUE, None], path=[there, there])) == [["blue"], []]

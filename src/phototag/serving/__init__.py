@@ -1,1 +1,1 @@
-"""Photos to labels: the tagger, and the MLflow model that ships with it."""
+"""Prediction of the labels of photos, and the MLflow model that serves these predictions."""

@@ -1,4 +1,4 @@
-"""Micro-batching: requests of several threads that wait at the same time share one batch."""
+"""Micro-batching: requests that wait in several threads at the same time share one batch."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,12 +10,13 @@ from phototag.serving.tagger import BATCH
 
 
 class MicroBatcher(nn.Module):
-    """A network that runs in a separate thread, one batch at a time.
+    """Network that runs in a separate thread, one batch at a time.
 
-    Calls made while a batch runs wait for its end. Then they share the next batch.
+    Calls that arrive while a batch runs wait until it has finished, and then share the next batch.
 
     Args:
-        network: Network that maps uint8 [batch, 3, size, size] to logits [batch, num_labels].
+        network: Network that maps uint8 images [batch, 3, size, size] to logits
+            [batch, num_labels].
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -25,14 +26,14 @@ class MicroBatcher(nn.Module):
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="network")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 [batch, 3, size, size] to logits [batch, num_labels]."""
+        """Return the logits [batch, num_labels] of uint8 images [batch, 3, size, size]."""
         result: Future[Tensor] = Future()
         self.pending.append((images, result))
         self.worker.submit(self._run_pending)
         return result.result()
 
     def _run_pending(self) -> None:
-        """Run one batch of pending calls. The batch of an earlier call may have left none."""
+        """Run one batch of pending calls, if an earlier batch has not included all of them."""
         parts: list[Tensor] = []
         results: list[Future[Tensor]] = []
         while self.pending and sum(map(len, parts)) < BATCH:
@@ -44,7 +45,7 @@ class MicroBatcher(nn.Module):
         try:
             with torch.inference_mode():
                 logits = self.network(torch.cat(parts)).split(list(map(len, parts)))
-        except Exception as error:  # raised in the thread of every request
+        except Exception as error:  # `Future.result` raises it in the thread of each call
             for result in results:
                 result.set_exception(error)
         else:

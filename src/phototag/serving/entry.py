@@ -1,4 +1,4 @@
-"""Script that MLflow runs to load a registered model ("models from code")."""
+"""Script that MLflow runs to load a registered model (MLflow calls this "models from code")."""
 
 from mlflow.models import set_model
 

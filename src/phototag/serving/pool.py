@@ -1,8 +1,8 @@
-"""Decoding of photos in threads that the whole process shares, with bounded memory.
+"""Decoding of photos with limited memory, in threads that the whole process shares.
 
-A file of a few kilobytes can hold millions of pixels, and decoding needs at most 16 bytes per pixel
-(measured for 16 bits with transparency). Large photos are therefore decoded one at a time, however
-many requests arrive at once.
+A file of a few kilobytes can contain millions of pixels, and decoding needs at most 16 bytes of
+memory per pixel (measured for 16-bit images with transparency). To limit the memory, large photos
+are decoded one at a time, regardless of the number of simultaneous requests.
 """
 
 import io
@@ -17,8 +17,8 @@ from phototag.base.errors import InputError
 from phototag.decoding.formats import FORMATS
 from phototag.decoding.photos import MAX_PIXELS, Photo, count_pixels, prepare_photo
 
-LARGE = 2_000_000  # pixels
-# Requests do not decode in their own threads, because every thread keeps the memory that it freed.
+LARGE = 2_000_000  # a photo with more pixels is decoded in the pool for large photos
+# Photos are not decoded in the threads of requests, because each thread retains memory it freed.
 SMALL_PHOTOS = ThreadPoolExecutor(cpu_count(), "decode")  # Pillow releases the GIL
 LARGE_PHOTOS = ThreadPoolExecutor(1, "decode-large")
 
@@ -26,12 +26,12 @@ LARGE_PHOTOS = ThreadPoolExecutor(1, "decode-large")
 def decode_photos(
     photos: Sequence[bytes | InputError], size: int, max_pixels: int = MAX_PIXELS
 ) -> list[Photo]:
-    """Decode photos to squares; a photo that fails is rejected and does not affect the others.
+    """Decode and resize photos to squares. A photo that cannot be decoded is marked as rejected.
 
     Args:
-        photos: Contents of each file, or the error with which it was read.
-        size: Side of the squares in pixels.
-        max_pixels: Largest number of pixels of a photo that is decoded.
+        photos: Contents of each image file, or the error that occurred when the file was read.
+        size: Side length of the squares in pixels.
+        max_pixels: Maximum number of pixels of a photo. Photos with more pixels are rejected.
     """
     started = []
     for photo in photos:
@@ -45,17 +45,17 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Photo:
         return Photo("rejected", str(photo))
     try:
         return prepare_photo(photo, size, max_pixels=max_pixels)
-    except Exception as error:  # decoders raise any kind of error on damaged files
+    except Exception as error:  # decoders raise many kinds of exceptions for damaged files
         return Photo("rejected", f"unreadable: {type(error).__name__}")
 
 
 def _count_pixels(photo: bytes | InputError, size: int) -> int:
-    """Return the number of pixels that decoding holds at once, read from the file's header."""
+    """Return the number of pixels that decoding keeps in memory, based on the file's header."""
     if isinstance(photo, InputError):
         return 0
-    with suppress(Exception):  # `prepare_photo` reports the reason
+    with suppress(Exception):  # `prepare_photo` reports files that cannot be opened
         image = Image.open(io.BytesIO(photo), formats=FORMATS)
-        # A JPEG can be decoded at an eighth of its size, unless it is progressive.
+        # A JPEG file that is not progressive can be decoded at a reduced size, down to 1/8.
         if not image.info.get("progressive"):
             image.draft(None, (size, size))
         return count_pixels(image)

@@ -1,9 +1,10 @@
-"""The registered model: an MLflow pyfunc, defined from code, that labels photos.
+"""Registered model: an MLflow pyfunc model, defined from code, that predicts labels of photos.
 
-Input is a data frame with the column `image`. A cell holds the bytes of a photo's file, base64 or a
-data URL. If the owner of the server sets PHOTOTAG_ROOT to a folder, a cell may also be a file URL
-of a photo in that folder. Output for each photo is `labels` (those at or above their threshold),
-`scores` (probability of each label) and `error` (null, or why the photo could not be read).
+The input is a data frame with the column `image`. Each cell contains the bytes of an image file, a
+base64 string or a data URL. If the environment variable `PHOTOTAG_ROOT` of the server is set to a
+folder, a cell may also contain the file URL of a photo in that folder. The output for each photo
+consists of `labels` (labels whose probability is at least their threshold), `scores` (probability
+of each label) and `error` (null, or the reason why the photo could not be read).
 """
 
 import base64
@@ -32,7 +33,7 @@ from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.batching import MicroBatcher
 from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
 
-# Packages that the version's code imports, without those of training such as dvc or matplotlib.
+# Packages that the code of a version imports. Packages that only training needs are not listed.
 REQUIREMENTS = (
     "joblib",
     "mlflow",
@@ -45,19 +46,19 @@ REQUIREMENTS = (
     "scipy",
     "torch",
 )
-# Packages of phototag whose code a version ships: those that the tagger imports.
+# Packages of phototag whose code is part of a version, because the tagger imports them.
 PACKAGES = ("base", "decoding", "network", "serving")
 # Limits of a request.
 MAX_PIXELS = 25_000_000  # per photo
 MAX_BYTES = 32 * 2**20  # per file
-MAX_REQUEST_BYTES = 64 * 2**20  # all files together
-MAX_ROWS = 256
+MAX_REQUEST_BYTES = 64 * 2**20  # total of all files
+MAX_ROWS = 256  # number of photos
 ROOT = "PHOTOTAG_ROOT"
-EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF of one pixel
+EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # GIF of one pixel as base64
 TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB"
-# One message for all cases, so that it does not reveal which files the server has.
-NO_FILE = "no file of this name that this server may read"
-# With a column of any type, base64, bytes and lists arrive unchanged.
+# The same message is used in all cases, so that it does not reveal which files exist on the server.
+NO_FILE = "there is no file of this name that this server may read"
+# The column has the type `AnyType`, so that MLflow does not convert strings, bytes or lists.
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(AnyType(), "image")]),
     outputs=Schema(
@@ -71,10 +72,10 @@ SIGNATURE = ModelSignature(
 
 
 class PhotoTagger(PythonModel):  # type: ignore[misc]
-    """Model that labels photos given as bytes, base64, data URLs or file URLs."""
+    """MLflow model that predicts the labels of photos."""
 
     def load_context(self, context: Any) -> None:
-        """Load weights and thresholds from the model's artifacts."""
+        """Load the weights and the thresholds from the artifacts of the model."""
         keep_freed_memory()
         self.root = read_root()
         files = {name: Path(file) for name, file in context.artifacts.items()}
@@ -86,51 +87,53 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Label every photo; a photo that cannot be read gets an error.
+        """Predict the labels of each photo. A photo that cannot be read has an `error` instead.
 
         Raises:
-            MlflowException: No photo can be read, or there are too many; a server answers 400.
+            MlflowException: None of the photos can be read, or the photos exceed the limits of a
+                request. MLflow's server responds with the HTTP status 400.
         """
         photos = read_rows(model_input, self.root)
         tags = tag_photos(self.tagger, photos, MAX_PIXELS)
         if all(tag.error for tag in tags):
             errors = "; ".join(f"row {row}: {tag.error}" for row, tag in enumerate(tags[:5]))
-            raise _refuse(f"no row holds a photo that can be read ({errors})")
+            raise _refuse(f"no row contains a photo that can be read ({errors})")
         return [{"labels": t.labels, "scores": t.scores, "error": t.error} for t in tags]
 
 
 def read_root() -> Path | None:
-    """Return the folder PHOTOTAG_ROOT, or None if it is not set.
+    """Return the folder set in the environment variable `PHOTOTAG_ROOT`, or None if it is not set.
 
     Raises:
-        InputError: PHOTOTAG_ROOT is not a folder.
+        InputError: The value of `PHOTOTAG_ROOT` is not a folder.
     """
     value = os.environ.get(ROOT)
     if not value:
         return None
     if not Path(value).is_dir():
         raise InputError(
-            f"{ROOT} is {value}, which is not a folder: set it to a folder or unset it"
+            f"{ROOT} is {value}, which is not a folder: set it to an existing folder or unset it"
         )
     return Path(value).resolve()
 
 
 def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | InputError]:
-    """Return the photos of the column `image`; a list in a cell counts as several rows.
+    """Return the contents of the photos in the column `image`, or an error for each unusable cell.
 
     Args:
-        rows: Data frame whose cells are bytes, base64 (padded or not, of either alphabet), data
-            URLs or file URLs. MLflow passes `{"inputs": {"image": [...]}}` as one cell with a list.
-        root: Folder whose files may be named, or None.
+        rows: Data frame whose cells are bytes, base64 strings (standard or URL-safe, with or
+            without padding), data URLs, file URLs, or lists of these. A list counts as several
+            rows: MLflow passes `{"inputs": {"image": [...]}}` as one cell with a list.
+        root: Folder that file URLs may refer to, or None to reject file URLs.
 
     Raises:
-        MlflowException: The photos exceed the limits.
+        MlflowException: The photos exceed the limits of a request.
     """
-    # Lists are faster: pandas takes longer for a table of one cell than decoding its photo takes.
+    # Lists are used because pandas needs more time for a table of one cell than decoding a photo.
     cells = [cell if isinstance(cell, list) else [cell] for cell in rows["image"].tolist()]
     values = [value for cell in cells for value in cell]
     if len(values) > MAX_ROWS:
-        raise _refuse(f"{len(values)} photos: send at most {MAX_ROWS} in one request")
+        raise _refuse(f"{len(values)} photos: send at most {MAX_ROWS} photos in one request")
     photos = []
     num_bytes = 0
     for value in values:
@@ -138,7 +141,9 @@ def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | Inpu
         num_bytes += len(photos[-1]) if isinstance(photos[-1], bytes) else 0
         if num_bytes > MAX_REQUEST_BYTES:
             limit = MAX_REQUEST_BYTES // 2**20
-            raise _refuse(f"photos of more than {limit} MiB in total: send fewer in one request")
+            raise _refuse(
+                f"photos of more than {limit} MiB in total: send fewer photos in one request"
+            )
     return photos
 
 
@@ -147,12 +152,12 @@ def _refuse(reason: str) -> MlflowException:
 
 
 def _read(value: Any, root: Path | None) -> bytes | InputError:
-    """Return the contents of one photo, or the error with which it could not be read."""
+    """Return the contents of the image file in one cell, or the error if it cannot be read."""
     if isinstance(value, str) and value[:5].lower() == "file:":
         return _read_file(value[5:], root)
     if not isinstance(value, str | bytes):
         return InputError(f"{type(value).__name__} is neither base64 nor bytes")
-    if len(value) > MAX_BYTES * 3 // 2:  # base64 takes 4/3, and line breaks add to it
+    if len(value) > MAX_BYTES * 3 // 2:  # base64 takes 4/3 of the bytes, and may have line breaks
         return InputError(TOO_LARGE)
     try:
         data = _decode(value) if isinstance(value, str) else value
@@ -162,43 +167,44 @@ def _read(value: Any, root: Path | None) -> bytes | InputError:
 
 
 def _decode(text: str) -> bytes:
-    """Decode base64 or a data URL.
+    """Decode a base64 string or a base64 data URL.
 
     Raises:
-        ValueError: The text is neither.
+        ValueError: The text is neither base64 nor a base64 data URL.
     """
     if text[:5].lower() == "data:":
         kind, _, text = text.partition(",")
         if not kind.lower().endswith(";base64"):
-            raise ValueError("a data URL must end with ;base64 before its comma")
-    # Accept white space, the URL-safe alphabet and missing padding.
+            raise ValueError("a data URL must have ;base64 before its comma")
+    # White space, the URL-safe alphabet and missing padding are accepted.
     text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _read_file(name: str, root: Path | None) -> bytes | InputError:
-    """Return the contents of a file under `root`; all other files give the same error."""
+    """Return the contents of a file under `root`, or the same error for any other file name."""
     if root is None:
-        return InputError(f"this server reads no files: its owner did not set {ROOT}")
+        return InputError(f"this server does not read files, because {ROOT} is not set")
     try:
         if name.startswith("//"):  # file://host/path
             name = "/" + name[2:].partition("/")[2]
         path = Path(os.path.normpath(root / unquote(name)))
-        # The name is checked before the disk is read, so response times reveal no file either.
+        # The name is checked before the disk is accessed, so that response times do not reveal
+        # whether a file outside of `root` exists.
         if path.is_relative_to(root):
             path = path.resolve()
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:
                 return path.read_bytes()
-    except Exception:  # for example a NUL in the name or a circular link
+    except Exception:  # for example, the name contains a NUL or is a circular link
         pass
     return InputError(NO_FILE)
 
 
 def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
-    """Log the model to the active MLflow run and register a version of it.
+    """Log a model to the active MLflow run and register it as a new version.
 
-    The version holds weights, thresholds and the code of `packaged_files`, without pickles. If
-    ONNX Runtime can run the network, it also holds the network's ONNX graph.
+    The version contains the weights, the thresholds and the code listed by `packaged_files`, but no
+    pickle files. If ONNX Runtime can run the network, it also contains the network's ONNX graph.
     """
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
@@ -206,7 +212,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
         if isinstance(network, Session):
             files["graph"] = Path(folder, "recorded.onnx")
             files["graph"].write_bytes(network.graph)
-        # Files are copied because MLflow refuses links to other folders, and DVC may use links.
+        # MLflow rejects links to other folders, and DVC may use links, so the files are copied.
         copies = Path(folder, "files")
         copies.mkdir()
         artifacts = {key: str(shutil.copy(file, copies)) for key, file in files.items()}
@@ -223,7 +229,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
 
 
 def packaged_files() -> dict[str, Path]:
-    """Return the code that a version ships, by its path in the package `phototag`."""
+    """Return the code files of a version, as a mapping from path in `phototag` to file."""
     package = Path(__file__).parents[1]
     files = [package / "__init__.py"]
     files += [file for name in PACKAGES for file in sorted((package / name).glob("*.py"))]
@@ -231,7 +237,7 @@ def packaged_files() -> dict[str, Path]:
 
 
 def copy_package(folder: Path) -> Path:
-    """Copy `packaged_files` to a package `phototag` in a folder, and return its path."""
+    """Copy the code files of a version to a folder, and return the path of the new package."""
     package = folder / "phototag"
     for name, file in packaged_files().items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +246,7 @@ def copy_package(folder: Path) -> Path:
 
 
 def digest_model(model_file: Path, thresholds_file: Path) -> str:
-    """Return a hash of everything in a version: weights, thresholds, code and requirements."""
+    """Return a hash of the contents of a version: weights, thresholds, code and requirements."""
     files = packaged_files()
     return content_key(
         [*files, *_pin_requirements(model_file)], [model_file, thresholds_file, *files.values()]
@@ -251,6 +257,6 @@ def _pin_requirements(model_file: Path) -> list[str]:
     names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
     if has_onnx_runtime():
         names.append("onnxruntime")
-    if "HEIF" in FORMATS:  # the model may be trained on HEIC photos
+    if "HEIF" in FORMATS:  # HEIC photos can be read here, so the version must read them, too
         names.append("pillow-heif")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]

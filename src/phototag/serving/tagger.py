@@ -1,4 +1,4 @@
-"""Labels of photo files: used by the command line, the registered model and the demo."""
+"""Prediction of labels, as used by the command line, the registered model and the demo."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,22 +17,23 @@ from phototag.network.runtime import accelerate
 from phototag.network.weights import describe_origin, load_model
 from phototag.serving.pool import decode_photos
 
-BATCH = 64  # photos whose pixels are in memory at once
+BATCH = 64  # maximum number of photos that are decoded and predicted together
 
 
 @dataclass(frozen=True)
 class Tagger:
-    """A network with the values that turn its logits into labels.
+    """Network together with the values that are needed to convert its logits to labels.
 
     Attributes:
-        network: Network that maps uint8 [batch, 3, size, size] to logits, on the CPU.
+        network: Network on the CPU that maps uint8 images [batch, 3, size, size] to logits.
         labels: Names of the labels, [num_labels].
-        size: Side of the input in pixels.
-        temperature: Divisor of the logits.
-        thresholds: Probability thresholds, 0..1 [num_labels].
-        origin: Sentence about the training data; may be empty.
-        is_synthetic: Whether the model was trained on the synthetic dataset only.
-        files: Model file and thresholds file; empty if the tagger was built in memory.
+        size: Side length of the input images in pixels.
+        temperature: Temperature by which the logits are divided to calibrate the probabilities.
+        thresholds: Probability threshold of each label, 0..1 [num_labels].
+        origin: Sentence that describes the training data, or an empty string.
+        is_synthetic: Whether the model was trained only on the synthetic dataset.
+        files: Paths of the model file and the thresholds file. Empty if the tagger was built in
+            memory.
     """
 
     network: nn.Module
@@ -51,9 +52,11 @@ class Tags:
 
     Attributes:
         labels: Labels whose probability is at least their threshold.
-        scores: Probability of each label, 0..1; empty if the photo could not be read.
-        error: Reason why the photo could not be read, or None.
-        pixels: Input of the network, uint8 [size, size, 3], or None.
+        scores: Mapping from each label to its probability, 0..1. Empty if the photo could not be
+            read.
+        error: Reason why the photo could not be read, or None if it was read.
+        pixels: Resized photo, as passed to the network, uint8 [size, size, 3]. None if the photo
+            could not be read.
     """
 
     labels: list[str]
@@ -63,10 +66,10 @@ class Tags:
 
 
 def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
-    """Load a model file and its thresholds.
+    """Load a tagger from a model file and a thresholds file.
 
     Raises:
-        InputError: A file is missing or invalid, or the files belong to different trainings.
+        InputError: A file is missing or invalid, or the two files belong to different trainings.
     """
     network, metadata = load_model(model_file)
     try:
@@ -79,14 +82,15 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{thresholds_file} has no thresholds for the labels of {model_file} "
+            f"{thresholds_file} does not have valid thresholds for the labels of {model_file} "
             f"({type(error).__name__}: {error}): run `dvc repro evaluate`"
         ) from None
     if not np.isfinite([temperature, *thresholds]).all():
         raise InputError(
-            f"{thresholds_file} has a value that is not finite: run `dvc repro evaluate`"
+            f"{thresholds_file} has a threshold or temperature that is not finite: run `dvc repro "
+            "evaluate`"
         )
-    # Files of older versions have no key.
+    # Files written by older versions of phototag have no content key.
     if key not in (None, metadata.content_key):
         raise InputError(
             f"{thresholds_file} and {model_file} belong to different trainings: run `dvc repro "
@@ -105,19 +109,19 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
 
 
 def accelerate_tagger(tagger: Tagger) -> Tagger:
-    """Run the network with ONNX Runtime if its outputs are the same; this takes a second."""
+    """Return a tagger that uses ONNX Runtime if its outputs match. The check takes a second."""
     return replace(tagger, network=accelerate(tagger.network, example_images(tagger)))
 
 
 def example_images(tagger: Tagger) -> Tensor:
-    """Return random images to trace and compare networks with, uint8 [2, 3, size, size]."""
+    """Return random images for tracing and comparing networks, uint8 [2, 3, size, size]."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, tagger.size, tagger.size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
 def read_photo(path: str | Path) -> bytes | InputError:
-    """Return the contents of a photo's file, or the error with which it could not be read."""
+    """Return the contents of an image file, or the error if the file cannot be read."""
     try:
         return read_path(Path(path))
     except InputError as error:
@@ -127,15 +131,15 @@ def read_photo(path: str | Path) -> bytes | InputError:
 def tag_photos(
     tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels: int = MAX_PIXELS
 ) -> list[Tags]:
-    """Predict the labels of photos; a photo that cannot be read does not affect the others.
+    """Predict the labels of photos. A photo that cannot be read does not affect other photos.
 
     Args:
-        tagger: Model with thresholds.
-        photos: Contents of each file, or the error with which it was read.
-        max_pixels: Largest number of pixels of a photo that is decoded.
+        tagger: Tagger returned by `load_tagger`.
+        photos: Contents of each image file, or the error that occurred when the file was read.
+        max_pixels: Maximum number of pixels of a photo. Photos with more pixels are not decoded.
 
     Returns:
-        One prediction per photo, in the given order.
+        One prediction per photo, in the same order as `photos`.
     """
     found: list[Tags] = []
     for start in range(0, len(photos), BATCH):

@@ -1,4 +1,4 @@
-"""MLflow runs: the store, one run per training, and what a run records."""
+"""MLflow tracking: the store, one run per training, and the values that a run records."""
 
 import logging
 import os
@@ -7,9 +7,9 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# With MLflow's own defaults, a call to a server that is down blocks training for minutes.
+# With MLflow's defaults, training would wait for minutes if the server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# `store.describe_failure` reports the same failures in one sentence, without a traceback.
+# These loggers print tracebacks of failures that `store.describe_failure` reports in one sentence.
 for _name in ("mlflow.store.db.utils", "mlflow.system_metrics"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)

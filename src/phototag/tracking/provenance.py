@@ -1,4 +1,4 @@
-"""Origin of a run: process, DVC experiment, commit and environment."""
+"""Origin of a run: its process, DVC experiment, git commit and environment."""
 
 import os
 import platform
@@ -12,26 +12,30 @@ from phototag.base.git import ask_git
 
 COMMIT_TAG = "mlflow.source.git.commit"
 DIRTY_TAG = "phototag.git_dirty"
-CLOCK_TOLERANCE = 30  # seconds; a process's start time moves when the clock is set
+CLOCK_TOLERANCE = 30  # seconds; if the clock is adjusted, start times of processes shift, too
 
 
 def experiment_name() -> str:
-    """Return the name of the DVC experiment, or an empty string for a plain `dvc repro`."""
+    """Return the name of the current DVC experiment, or an empty string outside experiments."""
     return os.environ.get("DVC_EXP_NAME", "")
 
 
 def name_process() -> str:
-    """Return `host:pid:start`, which identifies this process also after its pid is reused."""
+    """Return `host:pid:start`, which identifies this process even if its pid is reused later."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 def is_of_this_machine(process: str) -> bool:
-    """Return whether a process named by `name_process` belongs to this machine."""
+    """Return whether a process, as named by `name_process`, runs or ran on this machine."""
     return process.split(":")[0] == socket.gethostname()
 
 
 def has_died(process: str) -> bool:
-    """Return whether a process named by `name_process` has ended; False for other machines."""
+    """Return whether a process of this machine has ended. Return False for other machines.
+
+    Args:
+        process: Name of the process, returned by `name_process`.
+    """
     if not is_of_this_machine(process):
         return False
     _, pid, started = process.split(":")
@@ -45,7 +49,10 @@ def has_died(process: str) -> bool:
 
 
 def read_git_state(folder: Path) -> dict[str, str]:
-    """Return tags with the commit and whether tracked files differ from it; empty without git."""
+    """Return tags with the git commit and whether tracked files differ from it.
+
+    The result is empty if the folder is not in a git repository.
+    """
     commit = ask_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -54,7 +61,7 @@ def read_git_state(folder: Path) -> dict[str, str]:
 
 
 def describe_environment() -> str:
-    """Return a text that lists Python, the platform and all installed packages."""
+    """Return a text with the version of Python, the platform and all installed packages."""
     packages = {f"{package.name}=={package.version}" for package in distributions()}
     python = f"# Python {platform.python_version()} on {platform.platform()}"
     return "\n".join([python, *sorted(packages, key=str.lower), ""])

@@ -1,12 +1,13 @@
-"""MLflow runs: how a run is created and named, what it records, and how later stages find it.
+"""MLflow runs: their creation, their names, the values that they record, and how to find them.
 
-Three tags link a run with its training and with DVC:
+Three tags link a run to its training and to DVC:
 
-- `phototag.content_key` is a hash of the params, data and code of the training. Later stages find
-  the run by it, so no stage passes a run's id to the next.
-- `phototag.dvc_experiment` is the name of the DVC experiment, which is also the run's name. It is
-  empty for a plain `dvc repro`, whose run is named `repro-` and the start of the content key.
-- `phototag.revision` is the commit that holds the result. `phototag sync` sets it.
+- `phototag.content_key` is a hash of the params, data and code of the training. Later stages use
+  this hash to find the run, so that stages do not need to pass the run's id to each other.
+- `phototag.dvc_experiment` is the name of the DVC experiment, which is also the name of the run. If
+  the training ran outside an experiment, the tag is empty and the run is named `repro-KEY`, where
+  KEY is the start of the content key.
+- `phototag.revision` is the git commit that contains the results. `phototag sync` sets this tag.
 """
 
 import sys
@@ -41,17 +42,17 @@ DATA_TAG = "data_fingerprint"
 
 @dataclass(frozen=True)
 class Training:
-    """A training, as its run describes it.
+    """Description of a training, from which its MLflow run is created.
 
     Attributes:
-        key: Content key, by which the run is found again.
-        params: Nested params; a run has them flat, with dotted keys.
-        tags: Further tags, which override those of this process and of the git checkout.
-        counts: For each split the number of `photos`, the number of positives of each `labels`
-            entry, and, if some labels are unknown, the number of photos with a `known` value. If
-            given, the tag `data_fingerprint` holds a hash of the dataset.
-        exp_name: Name of the DVC experiment, or an empty string for a plain `dvc repro` (default:
-            the current experiment).
+        key: Content key of the training, used to find its run.
+        params: Nested params of the training. The run logs them with dotted keys.
+        tags: Additional tags of the run. They override the tags for the process and the git commit.
+        counts: Counts of each split: the number of `photos`, the number of positives per label
+            under `labels`, and, if some labels are unknown, the number of known values per label
+            under `known`. If there are counts, `tags` must have the hash `data_fingerprint`.
+        exp_name: Name of the DVC experiment, or an empty string outside experiments (default: name
+            of the current experiment).
     """
 
     key: str
@@ -62,13 +63,13 @@ class Training:
 
     @property
     def run_name(self) -> str:
-        """Name of the DVC experiment, or `repro-` and the start of the content key."""
+        """Name of the DVC experiment, or `repro-` followed by the start of the content key."""
         return self.exp_name or f"repro-{self.key[:8]}"
 
 
 def create_run(store: Store, training: Training) -> str:
-    """Create a run with status RUNNING and return its id."""
-    # A queued experiment runs in a copy, whose commit differs from that of the main checkout.
+    """Create a run with the status RUNNING, log the params, and return the run's id."""
+    # DVC runs a queued experiment in a copy of the project, which can be at another commit.
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
         store.experiment_id,
@@ -83,17 +84,24 @@ def create_run(store: Store, training: Training) -> str:
 
 
 def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
-    """Return the runs of a content key and a DVC experiment (default: all), newest first."""
+    """Return the runs with a content key, newest first.
+
+    Args:
+        store: MLflow store.
+        key: Content key of the training.
+        exp_name: Name of the DVC experiment, or an empty string for runs outside experiments
+            (default: any experiment).
+    """
     query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
     return [run for run in runs if exp_name in (None, run.data.tags.get(EXP_TAG, ""))]
 
 
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
-    """Return the run of a content key and a DVC experiment, or None.
+    """Return the best run with a content key and a DVC experiment, or None if there is none.
 
-    A finished run is preferred, then a run of this machine, then the newest run. A run to which
-    another process may still be writing is not returned.
+    Finished runs are preferred, then runs of this machine, then the newest run. Runs that another
+    process may still be writing to are ignored.
     """
     return min(
         (run for run in find_runs(store, key, exp_name) if not is_active(run)),
@@ -106,11 +114,11 @@ def find_run(store: Store, key: str, exp_name: str) -> Run | None:
 
 
 def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run | None:
-    """Return the run that a training continues, or None if it needs a new run.
+    """Return the run that a training continues, or None if the training needs a new run.
 
-    If the training continues from a checkpoint, the run may belong to another experiment, because
-    DVC names a restarted experiment anew. It may also be finished, because the process can be
-    killed after its last epoch.
+    If the training resumes from a checkpoint (`resumed`), its run may have the name of another
+    experiment, because DVC gives a restarted experiment a new name. A finished run may also be
+    returned, because the process can be killed after the last epoch.
     """
     own = [run for run in find_runs(store, training.key, training.exp_name) if not is_active(run)]
     if own:
@@ -120,13 +128,13 @@ def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run |
 
 
 def is_active(run: Run) -> bool:
-    """Return whether another process, here or on another machine, may be writing to a run."""
+    """Return whether another process, on this or another machine, may be writing to a run."""
     process = run.data.tags.get(PROCESS_TAG, "")
     return run.info.status == "RUNNING" and process != name_process() and not has_died(process)
 
 
 def close_dead_runs(store: Store) -> None:
-    """Set runs of this machine to KILLED if their process ended without doing so."""
+    """Set the status of runs to KILLED if their process on this machine died while RUNNING."""
     running = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
     for run in running:
         if has_died(run.data.tags.get(PROCESS_TAG, "")):
@@ -135,51 +143,51 @@ def close_dead_runs(store: Store) -> None:
 
 
 def logged_epochs(store: Store, run_id: str) -> set[int]:
-    """Return the epochs that a run has metrics of."""
+    """Return the epochs whose metrics a run has logged."""
     return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
 
 
 def log_epoch(store: Store, run_id: str, record: Mapping[Any, float]) -> None:
-    """Log the metrics of one epoch, or of one L2 strength of a linear probe."""
+    """Log the metrics of one epoch or, for a linear probe, of one L2 strength."""
     numbers = {"epoch", "step", "best_epoch", "best_step"}
     values = {name: value for name, value in record.items() if name not in numbers}
     log_metrics(store, run_id, values, step_number(record))
 
 
 def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
-    """Log the metrics of the best epoch, whose weights are saved, as `best_*`."""
+    """Log the metrics of the best epoch, whose weights are saved, with the prefix `best_`."""
     best = best_record(history)
     names = ("epoch", "step", "l2", "val_loss", "f1_micro", "f1_macro", "mAP")
     log_metrics(store, run_id, {f"best_{name}": best[name] for name in names if name in best})
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log the scores of an evaluation as `test_*`; MLflow shows the latest evaluation."""
+    """Log the scores of an evaluation with the prefix `test_`. MLflow shows the latest values."""
     log_metrics(store, run_id, {f"test_{name}": value for name, value in scores.items()})
 
 
 def log_metrics(store: Store, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-    """Log metrics of one step in one request."""
+    """Log all metrics of one step in a single request."""
     now = time.time_ns() // 1_000_000
     metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
     store.client.log_batch(run_id, metrics=metrics)
 
 
 def log_folder(store: Store, run_id: str, folder: Path) -> None:
-    """Log a folder of reports as artifacts under the folder's name."""
+    """Log the files of a folder as artifacts, in an artifact folder of the same name."""
     store.client.log_artifacts(run_id, str(folder), folder.name)
 
 
 def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame) -> str:
-    """Return the id of the run that trained a model, completed from the training history.
+    """Return the id of the run of a training, after logging any epochs that it lacks.
 
-    The run is created if the store has none: DVC may have restored the model from its cache, or
-    the training ran while the store could not be reached.
+    If the store has no run of the training, one is created. This is necessary if DVC restored the
+    model from its cache, or if the store could not be reached during the training.
 
     Args:
         store: MLflow store.
-        training: Training of the model.
-        history: Training history with one row per epoch, written by `train`.
+        training: Description of the training.
+        history: Training history with one row per epoch, written by the stage `train`.
     """
     run = find_run(store, training.key, training.exp_name)
     if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
@@ -202,18 +210,18 @@ def record_evaluation(
     scores: Mapping[str, float],
     reports: Path,
 ) -> None:
-    """Log the scores and reports of an evaluation; if the store fails, print a warning.
+    """Log the scores and reports of an evaluation, or print a warning if the store fails.
 
-    If the run is missing, `find_or_rebuild_run` creates it from the training history.
+    If the run of the training is missing, it is created from the training history.
     """
     try:
         run_id = find_or_rebuild_run(store, training, history)
         log_folder(store, run_id, reports)
-        # Scores come last: `phototag sync` takes a run with scores to be complete.
+        # Scores are logged last, because `phototag sync` regards a run with scores as complete.
         log_scores(store, run_id, scores)
     except FAILURES as error:
         print(
-            f"warning: {describe_failure(error, store.uri)}; the evaluation is in {reports}: run "
-            "`phototag sync` later to log it",
+            f"warning: {describe_failure(error, store.uri)}; the results are in {reports}: run "
+            "`phototag sync` later to log them to MLflow",
             file=sys.stderr,
         )

@@ -1,7 +1,7 @@
-"""The MLflow store: its address, how it is opened, and a description of its failures.
+"""MLflow store: functions that find its address, open it, and describe its failures.
 
-The default store is `mlflow.db` in the project's root, with artifacts in `mlartifacts/` next to it.
-`MLFLOW_TRACKING_URI` names another store.
+The default store is the SQLite file `mlflow.db` in the project's root, with artifacts in the folder
+`mlartifacts/` next to it. Set the environment variable `MLFLOW_TRACKING_URI` to use another store.
 """
 
 import json
@@ -21,14 +21,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from phototag.base.errors import InputError
 from phototag.base.files import project_root
 
-DEFAULT = "sqlite:///mlflow.db"  # in the project's root
+DEFAULT = "sqlite:///mlflow.db"  # the path is relative to the project's root
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
-WAIT = 20  # seconds to wait for a database that another process has locked, as MLflow does
+WAIT = 20  # seconds to wait for a database that another process has locked, same as in MLflow
 NOTE_TAG = "mlflow.note.content"
 VIEW = "phototag"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-# By default MLflow's table of runs shows no params and no metrics.
+# Without this setting, MLflow's table of runs shows neither params nor metrics.
 COLUMNS = (
     "attributes.`Created`",
     "metrics.`best_val_loss`",
@@ -38,16 +38,16 @@ COLUMNS = (
     "params.`weight_decay`",
     "params.`optimizer`",
 )
-DESCRIPTION = """One run for each training of this project, by `dvc repro` or as a DVC experiment.
+DESCRIPTION = """One run per training of this project, with `dvc repro` or as a DVC experiment.
 
-- `val_loss`, `f1_micro`, `f1_macro`: metrics on val at threshold 0.5, one value per epoch.
-- `best_*`: metrics of the best epoch, whose weights are saved (lowest `val_loss`).
-- `test_*`: metrics on test at the thresholds chosen on val.
+- `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch.
+- `best_*`: metrics of the best epoch (the one with the lowest `val_loss`), whose weights are saved.
+- `test_*`: metrics on test at the thresholds that were chosen on val.
 - Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
-- `phototag.content_key`: hash of the params, data and code of a training. Runs with the same key
-  trained the same model.
+- `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key
+  have trained the same model.
 """
-# Columns of MLflow's tables that hold locations of artifacts.
+# Columns of MLflow's database that contain absolute locations of artifacts.
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -58,21 +58,21 @@ LOCATIONS = (
 
 
 class StoreError(InputError):
-    """The store cannot be used."""
+    """Error that is raised if the MLflow store cannot be used."""
 
 
-# Exceptions of a failing store. Connection errors are OSErrors.
+# Exceptions that can be raised if the store fails. Connection errors are OSErrors.
 FAILURES = (StoreError, MlflowException, SQLAlchemyError, OSError)
 
 
 class Store:
-    """An MLflow store with the project's experiment, opened at first use.
+    """MLflow store with the project's MLflow experiment. It is opened when it is first used.
 
-    In a `with` block, every failure of the store is raised as a StoreError of one sentence.
+    In a `with` block, every failure of the store is raised as a StoreError with a short message.
 
     Args:
-        uri: Address of the store.
-        lock: Lock for changes that processes must make one after the other.
+        uri: Address of the store, such as `sqlite:////folder/mlflow.db` or `http://host:5000`.
+        lock: Lock for changes that only one process may make at a time.
     """
 
     def __init__(self, uri: str, lock: FileLock) -> None:
@@ -80,11 +80,11 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """Client of the store."""
+        """MLflow client of the store. The first access opens the store."""
         try:
             with self.lock:
                 return _open(self.uri)
-        except Exception as error:  # drivers, migrations and JSON parsers raise their own errors
+        except Exception as error:  # drivers, migrations and JSON parsers raise other exceptions
             raise StoreError(describe_failure(error, self.uri)) from error
 
     @cached_property
@@ -102,32 +102,33 @@ class Store:
 
 
 def connect() -> Store:
-    """Return the project's store; a missing database is created at first use."""
+    """Return the project's store. If its database is missing, it is created at first use."""
     return Store(store_uri(), FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock"))
 
 
 def store_uri() -> str:
-    """Return the address in `MLFLOW_TRACKING_URI`, or that of the default store."""
+    """Return the value of `MLFLOW_TRACKING_URI`, or the address of the default store."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     return resolve_sqlite(uri or DEFAULT, project_root())
 
 
 def resolve_sqlite(uri: str, root: Path) -> str:
-    """Return an address in which a relative SQLite path starts at the project's root.
+    """Return an address in which a relative SQLite path is made absolute, below the project's root.
 
-    A path relative to the working directory could be in the copy of a queued or --temp
-    experiment, which DVC deletes. Other addresses are returned unchanged.
+    Otherwise, a queued or `--temp` experiment would create the database in its copy of the project,
+    which DVC deletes afterwards. Addresses without a relative path are returned unchanged.
     """
-    # `////` starts an absolute path, and `:memory:` and `file:` start no path.
+    # `sqlite:////` is followed by an absolute path. `:memory:` and `file:` are not paths.
     if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):
         return uri
     return uri.replace("///", f"///{root}/", 1)
 
 
 def _open(uri: str) -> MlflowClient:
-    """Open the store, and create the database and the experiment if they are missing.
+    """Open the store. Create its database and MLflow experiment if they are missing.
 
-    The caller holds the lock: processes that migrate one new SQLite file at the same time fail.
+    The caller must hold the lock, because MLflow fails if two processes create the tables of the
+    same SQLite file at the same time.
     """
     is_database = uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
     location = _prepare_database(uri) if is_database else None
@@ -138,17 +139,17 @@ def _open(uri: str) -> MlflowClient:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
     for name, value in tags.items():
-        if name not in experiment.tags:  # a user may have changed it
+        if name not in experiment.tags:  # keep a value that a user may have changed
             client.set_experiment_tag(experiment.experiment_id, name, value)
     return client
 
 
 def _prepare_database(uri: str) -> str:
-    """Check that a database answers and return the location of its artifacts.
+    """Check that a database responds, and return the location of its artifacts.
 
-    MLflow itself retries for two minutes before it reports that a database does not answer. The
-    location is absolute because a relative one could be in an experiment's copy: it is next to a
-    SQLite file, and in the project's root for any other database.
+    Without this check, MLflow would retry for two minutes if a database does not respond. The
+    artifacts are stored next to a SQLite file, or in the project's root for any other database. The
+    location is absolute, because a relative one could refer to an experiment's copy of the project.
     """
     is_sqlite = uri.startswith("sqlite")
     database = Path(make_url(uri).database or "").absolute()
@@ -162,9 +163,9 @@ def _prepare_database(uri: str) -> str:
 
 
 def _move_artifacts(connection: Connection, location: str) -> None:
-    """Update the locations of artifacts if the store's folder was renamed or copied.
+    """Update the locations of artifacts if the folder of the store was moved or copied.
 
-    MLflow stores absolute locations and has no command to change them.
+    MLflow stores absolute locations and has no command that changes them.
     """
     query = text("SELECT artifact_location FROM experiments WHERE name = :name")
     former = connection.execute(query, {"name": EXPERIMENT}).scalar() or ""
@@ -178,22 +179,22 @@ def _move_artifacts(connection: Connection, location: str) -> None:
 
 
 def hide_password(uri: str) -> str:
-    """Return an address or a message without user names and passwords."""
-    # The last @ ends the password, which may contain one; three slashes begin a file path.
+    """Return an address or a message in which user names and passwords are replaced by `***`."""
+    # A password may contain an @, so it ends at the last one. Three slashes start a file path.
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", uri)
 
 
 def describe_failure(error: BaseException, uri: str) -> str:
-    """Describe in one sentence why the store failed, without passwords."""
+    """Return one sentence that describes why the store failed, without passwords."""
     if isinstance(error, InputError):
         return str(error)
-    # The innermost OSError has the shortest reason, such as "Connection refused".
+    # The innermost OSError has the shortest message, such as "Connection refused".
     inner = error.__cause__ or error.__context__
     while inner:
         error = inner if isinstance(inner, OSError) else error
         inner = inner.__cause__ or inner.__context__
     reason = hide_password(str(error).partition("\n")[0] or type(error).__name__)
     return (
-        f"MLflow at {hide_password(uri)} failed ({reason[:300]}): check MLFLOW_TRACKING_URI and "
-        "that its server or database can be used"
+        f"MLflow at {hide_password(uri)} failed ({reason[:300]}): check the environment variable "
+        "MLFLOW_TRACKING_URI, and that this server or database is running"
     )

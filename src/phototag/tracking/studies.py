@@ -1,4 +1,4 @@
-"""Runs of a hyperparameter search: the parent run of a study, and arrays of its trials."""
+"""MLflow runs of a study: its parent run, and the arrays that its trials log."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 from phototag.tracking.runs import EXP_TAG, Training, create_run, find_runs, log_folder, log_metrics
 from phototag.tracking.store import Store
 
-PARENT_TAG = "mlflow.parentRunId"  # MLflow's pages nest runs by this tag
+PARENT_TAG = "mlflow.parentRunId"  # MLflow displays a run with this tag below its parent run
 ARRAYS = "val.npz"
 
 
 def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
-    """Return the id of a study's parent run, which is created if it is missing."""
+    """Return the id of the parent run of a study. Create the run if it does not exist."""
     runs = find_runs(store, name)
     if runs:
         store.client.update_run(runs[-1].info.run_id, "RUNNING")
@@ -26,9 +26,10 @@ def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
 def close_parent(
     store: Store, run_id: str, metrics: Mapping[str, float], folder: Path, others: Sequence[str]
 ) -> None:
-    """Log a study's metrics and reports, and end its parent run.
+    """Log the metrics and reports of a study to its parent run, and end this run.
 
-    The runs of `others`, DVC experiments of the study that are not trials, become child runs.
+    `others` are the names of DVC experiments that are not trials, such as the evaluated winner.
+    Their runs become child runs of the parent run, too.
     """
     for name in others:
         query = f"tags.`{EXP_TAG}` = '{name}'"
@@ -40,7 +41,7 @@ def close_parent(
 
 
 def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
-    """Log named arrays as one artifact of a run."""
+    """Log arrays as one artifact of a run. The keyword arguments give their names."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ARRAYS)
         np.savez_compressed(path, allow_pickle=False, **arrays)
@@ -48,7 +49,7 @@ def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """Return the arrays logged by `log_arrays`, by name."""
+    """Return the arrays that `log_arrays` logged, as a mapping from name to array."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.client.download_artifacts(run_id, ARRAYS, folder)
         with np.load(path) as arrays:

@@ -1,4 +1,4 @@
-"""The run of a training: started or resumed, logged epoch by epoch, and ended."""
+"""MLflow run of a training: start or resume the run, log each epoch, and end the run."""
 
 import json
 import signal
@@ -30,26 +30,26 @@ from phototag.tracking.runs import (
 from phototag.tracking.store import FAILURES, Store, describe_failure
 
 MANIFEST = "data/manifest.csv"
-RETRY = 60  # seconds after a failed call until the store is called again
+RETRY = 60  # seconds to wait after a failed call before the store is called again
 
 
 class Stopped(Exception):  # noqa: N818 (stopping early is no error)
-    """Exception that stops a training early, for example when a trial is pruned."""
+    """Exception that stops a training early, for example because a trial is pruned."""
 
 
 def record_training(
     store: Store, training: Training, epochs: Iterable[Mapping[str, Any]], resumed: bool = False
 ) -> list[dict[str, Any]]:
-    """Run a training to its end, log each epoch to MLflow, and return all records.
+    """Run a training, log each epoch to MLflow, and return the records of all epochs.
 
-    If the store fails, training continues and one warning is printed. Epochs that could not be
-    logged are logged with a later epoch, or by `phototag sync`.
+    If the store fails, the training continues and one warning is printed. Epochs that could not be
+    logged are logged together with a later epoch, or by `phototag sync`.
 
     Args:
         store: MLflow store.
-        training: Training that the run describes.
-        epochs: Iterator that trains an epoch and yields its record.
-        resumed: Whether the training continues from a checkpoint.
+        training: Description of the training for its MLflow run.
+        epochs: Iterator that trains one epoch per step and yields the metrics of the epoch.
+        resumed: Whether the training resumes from a checkpoint.
     """
     history: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -63,20 +63,20 @@ def record_training(
 
 
 class _Recorder:
-    """Logger of a training's epochs that keeps what the store could not take."""
+    """Logger that sends epochs to the store, and sends them again after the store has failed."""
 
     def __init__(self, store: Store, training: Training, resumed: bool, stack: ExitStack) -> None:
         self.store, self.training, self.resumed, self.stack = store, training, resumed, stack
-        # A signal interrupts only the main thread. No call of this thread is interrupted while it
-        # holds a lock of the database connections.
+        # The store is called in a separate thread, because a signal interrupts only the main
+        # thread. An interrupted call could leave the database connections locked.
         self.worker = stack.enter_context(ThreadPoolExecutor(1))
         self.run_id = ""
-        self.sent: set[int] | None = None  # logged epochs; None before the dataset is logged
+        self.sent: set[int] | None = None  # logged epochs; None until the dataset is logged
         self.warned = False
         self.next_try = 0.0
 
     def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
-        """Log the epochs that are missing; with the last one, also the best epoch."""
+        """Log all epochs that have not been logged. After the last one, log the best epoch, too."""
         if time.monotonic() < self.next_try and not last:
             return
         try:
@@ -89,7 +89,7 @@ class _Recorder:
             if not self.warned:
                 print(
                     f"warning: {describe_failure(error, self.store.uri)}; training continues, and "
-                    "missing epochs are logged later or by `phototag sync`",
+                    "missing epochs are logged with a later epoch or by `phototag sync`",
                     file=sys.stderr,
                 )
             self.warned = True
@@ -108,7 +108,7 @@ class _Recorder:
 
 
 def _log_dataset(store: Store, run_id: str, training: Training) -> None:
-    """Log the dataset as inputs of the run, one for each split."""
+    """Log each split of the dataset as an input of the run, with its numbers of photos."""
     source = json.dumps({"uri": MANIFEST})
     for split, counts in training.counts.items():
         dataset = Dataset(
@@ -120,10 +120,10 @@ def _log_dataset(store: Store, run_id: str, training: Training) -> None:
 
 @contextmanager
 def training_run(store: Store, training: Training, resumed: bool = False) -> Iterator[str]:
-    """Start a run or resume that of a killed training, and yield its id.
+    """Start a new run, or resume the run of a killed training, and yield the run's id.
 
-    Resuming renames the run to the current DVC experiment. MLflow logs system metrics while the
-    block runs. The run ends as FINISHED, as KILLED (after a signal or `Stopped`) or as FAILED.
+    A resumed run is renamed to the current DVC experiment. MLflow logs system metrics during the
+    `with` block. The final status is FINISHED, KILLED (after a signal or `Stopped`) or FAILED.
     """
     close_dead_runs(store)
     run = find_run_to_resume(store, training, resumed)
@@ -134,7 +134,7 @@ def training_run(store: Store, training: Training, resumed: bool = False) -> Ite
         tags={EXP_TAG: training.exp_name, PROCESS_TAG: name_process()},
         log_system_metrics=True,
     )
-    # By default SIGTERM ends the process at once and leaves the run as RUNNING.
+    # By default, SIGTERM ends the process immediately, and the status would remain RUNNING.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = "FAILED"
     try:

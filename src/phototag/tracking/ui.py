@@ -1,4 +1,4 @@
-"""MLflow's web pages for the project's store."""
+"""MLflow's web interface for the project's store."""
 
 import os
 import sys
@@ -7,17 +7,17 @@ from phototag.tracking.store import VIEW, connect
 
 
 def serve_ui(port: int) -> None:
-    """Replace this process by an MLflow server on 127.0.0.1.
+    """Replace the current process with an MLflow server on 127.0.0.1.
 
-    If the store is a server already, only print the address of its page.
+    If the store is itself an MLflow server, print only the address of its table of runs.
     """
     with connect() as store:
         experiment = store.experiment_id
-    # Without these options MLflow opens its GenAI view, which has no table of runs.
+    # Without these query parameters, MLflow opens its GenAI view, which has no table of runs.
     view = f"runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
     page = f"/#/experiments/{experiment}/{view}"
     if store.uri.startswith("http"):
-        print(f"MLflow runs on another server: open {store.uri.rstrip('/')}{page}")
+        print(f"The project uses an MLflow server: open {store.uri.rstrip('/')}{page}")
         return
     print(f"Open http://127.0.0.1:{port}{page}\nPress Ctrl-C to stop the server.", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
