@@ -1,1 +1,1 @@
-"""Decoding: read files from a folder or zip, and decode a photo's file into pixels."""
+"""Read files from a folder or zip, and decode image files into pixels."""

@@ -1,12 +1,12 @@
-"""Image formats that phototag decodes, and their file name extensions."""
+"""Image formats that phototag can decode, and their file name extensions."""
 
 import io
 from contextlib import suppress
 
 from PIL import Image
 
-# Pillow's format name -> its extensions. An MPO is a JPEG followed by more images; phones and 3D
-# cameras write it.
+# Pillow's name of a format -> the format's file name extensions. An MPO file, which phones and 3D
+# cameras write, is a JPEG followed by more images.
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -16,8 +16,8 @@ EXTENSIONS = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif", ".avifs"),
-    # HEIF comes after AVIF: files of both may start with the brand mif1, and each decoder refuses
-    # the files of the other.
+    # HEIF comes after AVIF. Files of both formats may start with the brand mif1, but each decoder
+    # refuses the files of the other format.
     "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
 }
 PHOTO_EXTENSIONS = {extension for group in EXTENSIONS.values() for extension in group}
@@ -25,12 +25,12 @@ with suppress(ImportError):  # pillow-heif is an optional dependency
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-# Pillow opens an MPO as a JPEG and changes its format afterwards, so MPO is not listed.
+# Pillow opens an MPO file as a JPEG and changes the format afterwards, so MPO is not listed.
 FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
 
 
 def find_extension(data: bytes) -> str:
-    """Return the extension of a photo's format, such as .jpg, or "" if the data is no photo."""
+    """Return the extension of an image's format, such as .jpg, or "" if the data is no image."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return EXTENSIONS[image.format or ""][0]

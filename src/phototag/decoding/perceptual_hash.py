@@ -5,22 +5,22 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-FREQUENCIES = 8  # side of the block of DCT coefficients: 64 bits, of which the constant is unused
-MIN_CONTRAST = 8  # minimum difference of the lightest and the darkest pixel, of 0..255
+FREQUENCIES = 8  # side of the block of DCT coefficients; 64 bits, of which the first is always 0
+MIN_CONTRAST = 8  # minimum difference between the lightest and darkest pixels, in 0..255
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Return a hash that is equal or nearly equal for copies of a photo, even recompressed ones.
+    """Return a hash that is nearly equal for all copies of a photo, even recompressed copies.
 
-    Each of the 63 lowest frequencies of the luminance (DCT-II) gives one bit: whether its
-    coefficient exceeds their median (Zauner 2010, "Implementation and benchmarking of perceptual
-    image hash functions").
+    Each of the 63 lowest frequencies of the luminance (DCT-II) determines one bit, which is 1 if
+    its coefficient exceeds the median coefficient (Zauner 2010, "Implementation and benchmarking of
+    perceptual image hash functions").
 
     Args:
         image: A square image of any mode.
 
     Returns:
-        16 hexadecimal digits, or "" for a photo without contrast.
+        16 hexadecimal digits, or "" if the photo has no contrast.
     """
     levels = np.asarray(image.convert("L"))
     if int(levels.max()) - int(levels.min()) < MIN_CONTRAST:
@@ -34,6 +34,6 @@ def perceptual_hash(image: Image.Image) -> str:
 
 @lru_cache(maxsize=1)
 def _dct_basis(size: int) -> np.ndarray:
-    """Return the cosines of the lowest frequencies, float32 [FREQUENCIES, size]."""
+    """Return the DCT-II basis of the lowest frequencies, float32 [FREQUENCIES, size]."""
     frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(size)[None]
     return np.cos(np.pi * frequency * (2 * position + 1) / (2 * size)).astype(np.float32)

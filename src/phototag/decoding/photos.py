@@ -1,7 +1,7 @@
-"""Decoding of one photo's file into a square of pixels.
+"""Decode one image file into a square of pixels.
 
-The order of the steps: decode fully, convert to 8 bits, resize and crop, rotate as the EXIF
-orientation requires, convert the colour profile to sRGB.
+The steps, in this order: decode the whole file, convert the pixels to 8 bits per sample, resize and
+crop, rotate according to the EXIF orientation, and convert the colours to sRGB.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
 ORIENTATION = 0x0112  # EXIF tag
-# EXIF orientation -> transpose that brings the photo upright.
+# EXIF orientation -> transposition that turns the photo upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,18 +32,18 @@ TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
 
 @dataclass(frozen=True)
 class Photo:
-    """A source file, the decision about it, and its pixels.
+    """A source file with the decision about it and, if it is not rejected, its pixels.
 
     Attributes:
         decision: kept | converted | rejected.
         reason: Remarks of the form `kind` or `kind: detail`, joined by "; "; may be empty.
-        format: Pillow's format name (JPEG, PNG, ...); empty if the file could not be read.
-        width: Width of the source as stored, in pixels; 0 if it could not be read.
-        height: Height of the source as stored, in pixels; 0 if it could not be read.
-        mode: Pillow's mode of the source (RGB, L, ...); empty if it could not be read.
-        sha256: SHA-256 of the source file, hexadecimal; empty if it could not be read.
-        phash: Perceptual hash; empty for a rejected photo and for one without contrast.
-        pixels: Pixels, uint8 [size, size, 3], or None if rejected.
+        format: Pillow's name of the format (JPEG, PNG, ...); empty if the file could not be read.
+        width: Width of the stored image in pixels; 0 if the file could not be read.
+        height: Height of the stored image in pixels; 0 if the file could not be read.
+        mode: Pillow's mode of the stored image (RGB, L, ...); empty if the file could not be read.
+        sha256: SHA-256 of the file, hexadecimal; empty if the file could not be read.
+        phash: Perceptual hash; empty if the photo was rejected or has no contrast.
+        pixels: Pixels, uint8 [size, size, 3], or None if the photo was rejected.
     """
 
     decision: str
@@ -58,18 +58,18 @@ class Photo:
 
 
 def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Decode a photo's file into a square; a file that cannot be used is returned as rejected.
+    """Decode an image file into a square; return a rejected `Photo` if the file is not usable.
 
     Args:
-        data: Content of the file.
+        data: Content of the image file.
         size: Side of the square in pixels.
-        min_side: Minimum of the shorter side in pixels; smaller photos are rejected.
+        min_side: Minimum length of the shorter side in pixels; smaller photos are rejected.
         max_pixels: Maximum number of pixels; larger photos are rejected before decoding.
     """
     photo = Photo("rejected", "", sha256=hashlib.sha256(data).hexdigest())
     if not data:
         return replace(photo, reason="zero bytes")
-    # Pillow's warnings are not caught: that would change the warning filters of all threads.
+    # Pillow's warnings are not caught, which would change the warning filters of all threads.
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
@@ -103,7 +103,7 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
 
 
 def count_pixels(image: Image.Image) -> int:
-    """Return the number of pixels that decoding allocates: of a tiled TIFF at least one tile."""
+    """Return the number of pixels that decoding allocates; a tiled TIFF needs at least a tile."""
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
     return max(image.width * image.height, tile)
@@ -115,16 +115,17 @@ def crop_square(
     box: tuple[float, float, float, float] | None = None,
     orientation: int = 1,
 ) -> Image.Image:
-    """Resize the shorter side to `size` (bicubic, antialiased), crop the centre, bring it upright.
+    """Resize the shorter side to `size`, crop the centre, and turn the square upright.
 
-    The longer side is truncated and the offset of the crop is rounded as in torchvision; pixels
-    equal torchvision's up to rounding.
+    The interpolation is bicubic with antialiasing. The length of the longer side and the offset of
+    the crop are rounded as in torchvision, so the pixels equal torchvision's up to rounding.
 
     Args:
         image: An image of a mode that Pillow can resize.
         size: Side of the square in pixels.
-        box: Part of `image` that holds the photo (left, top, right, bottom), in pixels. A JPEG that
-            was decoded at a fraction of its size ends at a fraction of a pixel. Omit for all of it.
+        box: Part of `image` that holds the photo (left, top, right, bottom), in pixels. If a JPEG
+            is decoded at a fraction of its size, it may end at a fraction of a pixel. Omit to use
+            the whole image.
         orientation: EXIF orientation of the photo, 1..8.
     """
     width, height = box[2:] if box else image.size
@@ -132,13 +133,13 @@ def crop_square(
     columns, rows = int(size * width / shorter), int(size * height / shorter)
     left, top = round((columns - size) / 2), round((rows - size) / 2)
     # The offset is rounded in the upright photo. If the orientation reverses an axis of the stored
-    # photo, the offset counts from the other end of that axis.
+    # photo, the offset is measured from the other end of that axis.
     if orientation in (2, 3, 7, 8):
         left = columns - size - left
     if orientation in (3, 4, 6, 7):
         top = rows - size - top
-    # Resizing the square alone gives the same pixels as resizing the whole photo and cropping, in
-    # less time. Rotating after the resize touches the fewest pixels.
+    # Resizing only the square gives the same pixels as resizing the whole photo and cropping, but
+    # takes less time. Rotating is cheapest after the resize, when the fewest pixels are left.
     x, y = width / columns, height / rows
     square = (left * x, top * y, (left + size) * x, (top + size) * y)
     image = image.resize((size, size), Image.Resampling.BICUBIC, square)
@@ -146,13 +147,13 @@ def crop_square(
 
 
 def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
-    """Return the square in sRGB, and the changes of its pixels."""
-    raw_mode = str(getattr(image, "tile", ""))  # Pillow discards it when it decodes
-    # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size skips most of the work. The result is never
-    # smaller than the square.
+    """Return the square in sRGB, and a remark for each conversion that changed its pixels."""
+    raw_mode = str(getattr(image, "tile", ""))  # read early: decoding clears it
+    # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size saves most of the work. `draft` chooses a size
+    # that is never smaller than the square.
     drafted = image.draft(None, (size, size))
-    # Pillow rotates a TIFF while it loads and removes the tag. Other formats may store the tag
-    # behind the pixels, so it is read after loading.
+    # Pillow rotates a TIFF and removes the tag when it loads the pixels, so the tag is read first.
+    # Other formats may store the tag after the pixels, so it is read after loading.
     tiff_orientation = _read_orientation(image) if image.format == "TIFF" else 1
     image.load()
     flat, changes = _flatten(image, raw_mode)
@@ -171,18 +172,18 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
 
 
 def _flatten(image: Image.Image, raw_mode: str) -> tuple[Image.Image, list[str]]:
-    """Convert an image to mode L, RGB or CMYK; return it with the reasons for the conversion.
+    """Convert an image to mode L, RGB or CMYK; return the image and remarks on the conversion.
 
     Args:
         image: A decoded image of any mode.
-        raw_mode: Description of the samples as stored, from `image.tile`.
+        raw_mode: Description of the stored samples, read from `image.tile` before decoding.
 
     Raises:
-        ValueError: The image has 32 bits per sample, which have no common range of values.
+        ValueError: The image has 32 bits per sample, for which there is no common range of values.
     """
     is_16_bit_gray = image.mode.startswith("I;16")
     changes = ["16-bit"] if ";16" in raw_mode or is_16_bit_gray else []
-    if is_16_bit_gray:  # Pillow would clip the samples at 255 instead of keeping the upper 8 bits
+    if is_16_bit_gray:  # Pillow would clip samples at 255 instead of keeping the upper 8 bits
         levels = np.asarray(image).astype(np.uint16)
         image = Image.fromarray((levels >> 8).astype(np.uint8))
     if image.has_transparency_data:
@@ -202,7 +203,7 @@ def _flatten(image: Image.Image, raw_mode: str) -> tuple[Image.Image, list[str]]
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1..8; 1 if there is none or the EXIF is broken."""
+    """Return the EXIF orientation, 1..8, or 1 if the EXIF data has none or is broken."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
         return int(value) if value in UPRIGHT else 1
@@ -212,7 +213,7 @@ def _read_orientation(image: Image.Image) -> int:
 
 @lru_cache(maxsize=32)
 def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from a profile to sRGB, or None if not needed or not possible."""
+    """Return the transform from a profile to sRGB, or None if it is unnecessary or impossible."""
     if not profile:
         return None
     try:
@@ -220,5 +221,5 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
         if ImageCms.getProfileDescription(source).startswith("sRGB"):
             return None
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):  # not a profile, or a profile for another mode
+    except (ImageCms.PyCMSError, OSError):  # not a profile, or one for another mode
         return None

@@ -1,4 +1,4 @@
-"""Files of a dataset's source, which is a folder or a zip; both are read alike."""
+"""Read the files of a dataset's source, which is a folder or a zip file."""
 
 import os
 import stat
@@ -15,9 +15,9 @@ MAX_BYTES = 512 * 2**20  # maximum size of one file
 
 
 def list_files(source: Path) -> list[str]:
-    """List all files of a folder or zip, sorted, as relative paths with forward slashes.
+    """Return the sorted relative paths, with forward slashes, of all files in a folder or zip.
 
-    Links to folders are listed like files and not followed.
+    Links to folders are listed like files; the files in these folders are not listed.
 
     Raises:
         InputError: The source is missing, is neither a folder nor a zip, or cannot be read.
@@ -26,18 +26,18 @@ def list_files(source: Path) -> list[str]:
         if source.is_dir():
             return sorted(_walk(source))
         if not source.exists():
-            raise InputError(f"{source} is missing: give a folder or a zip that exists")
+            raise InputError(f"{source} is missing: expected an existing folder or zip file")
         return sorted(_open_zip(source)[1])
     except OSError as error:
         raise InputError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
 def read_file(source: Path, name: str) -> bytes:
-    """Read a file that `list_files` returned.
+    """Read a file whose name `list_files` returned.
 
     Raises:
         InputError: The file is damaged, larger than `MAX_BYTES`, not a regular file, or a link to
-            a file outside `source` and outside DVC's cache. The message holds the reason only.
+            a file outside `source` and outside DVC's cache. The message does not name the file.
     """
     try:
         if source.is_dir():
@@ -51,7 +51,7 @@ def read_file(source: Path, name: str) -> bytes:
 
 
 def read_named_file(source: Path, name: str) -> bytes:
-    """Read a file as `read_file`; the message of an error names the file."""
+    """Call `read_file`, but raise errors whose message names the file and the fix."""
     try:
         return read_file(source, name)
     except InputError as error:
@@ -59,14 +59,14 @@ def read_named_file(source: Path, name: str) -> bytes:
 
 
 def read_path(path: Path) -> bytes:
-    """Read a file that the user named, following all links.
+    """Read a file from a path that the user gave; follow all links.
 
     Raises:
-        InputError: The file cannot be read, as in `read_file`.
+        InputError: The file cannot be read; the reasons are those of `read_file`.
     """
     try:
         real = Path(os.path.realpath(path))
-    except ValueError as error:  # a NUL in the name
+    except ValueError as error:  # the name contains a NUL character
         raise InputError(f"unreadable: {error}") from None
     return read_file(real.parent, real.name)
 
@@ -105,7 +105,7 @@ def _read_regular(source: Path, path: Path) -> bytes:
 def _is_cached(path: Path) -> bool:
     """Return whether a file lies in DVC's cache.
 
-    With `cache.type symlink`, DVC replaces each file that it tracks by a link into its cache.
+    If DVC's option `cache.type` is symlink, DVC replaces tracked files with links to its cache.
     """
     cache = _find_dvc_cache(Path.cwd())
     return cache is not None and path.is_relative_to(cache)
@@ -113,7 +113,7 @@ def _is_cached(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _find_dvc_cache(project: Path) -> Path | None:
-    """Return the cache folder of the DVC project that holds `project`, or None without one."""
+    """Return the cache folder of the DVC project that contains `project`, or None."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     found = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     return Path(found.stdout.strip()).resolve() if found.returncode == 0 else None
@@ -140,12 +140,12 @@ def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     return _parse_zip(path, (status.st_mtime_ns, status.st_size))
 
 
-# A worker reads thousands of members, so each process parses the zip's directory once.
+# A worker reads thousands of files, so each process caches the parsed directory of the zip.
 @lru_cache(maxsize=2)
 def _parse_zip(
     path: Path, stamp: tuple[int, int]
 ) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a zip and index its files by name; of two files with one name, the later one counts."""
+    """Open a zip and index its files by name; the later of two files with one name is used."""
     try:
         archive = zipfile.ZipFile(path)
     except OSError:
@@ -161,9 +161,9 @@ def _parse_zip(
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """Return a member's relative path with forward slashes, also if it was stored otherwise."""
+    """Return the relative path of a member, with forward slashes and decoded from UTF-8."""
     name = member.filename
-    if not member.flag_bits & 0x800:  # the flag of names in UTF-8, which macOS does not set
+    if not member.flag_bits & 0x800:  # the flag that marks UTF-8 names, which macOS does not set
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
     parts = name.replace("\\", "/").split("/")

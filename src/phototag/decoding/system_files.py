@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-# A name that starts with a dot is hidden, such as .DS_Store and ._im1.jpg (macOS) and .git.
+# Names that start with a dot are hidden, such as .DS_Store and ._im1.jpg (macOS) or .git.
 _FOLDER = re.compile(
     r"""\..+ | __macosx
     | \$recycle\.bin | recycler | system\ volume\ information  # Windows
@@ -15,7 +15,7 @@ _FILE = re.compile(
     r"""\..+ | icon[\r\uf00d]                                        # macOS
     | (eh)?thumbs\.db | desktop\.ini | .+:zone\.identifier        # Windows
     | .+@syno(eastream|resource) | picasa\.ini
-    | .+\.(xmp | aae | thm)                                       # sidecars of a photo
+    | .+\.(xmp | aae | thm)                                       # files next to a photo
     | .+\.(tmp | temp | part | partial | crdownload | download)   # unfinished downloads
     | .+\.(bak | orig | swp | lnk | url) | .+~ | ~[$~].* | ~syncthing~.+
     """,
@@ -24,13 +24,13 @@ _FILE = re.compile(
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a path, relative to the dataset, is a system file or lies in such a folder."""
+    """Return whether a relative path is a system file or lies in a system folder."""
     *folders, file = name.split("/")
     return bool(_FILE.fullmatch(file)) or any(_FOLDER.fullmatch(folder) for folder in folders)
 
 
 def split_system_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Split paths into the user's files and system files, each in the given order."""
+    """Split paths into the user's files and the system files; both keep the given order."""
     own: list[str] = []
     system: list[str] = []
     for name in names:
@@ -39,7 +39,7 @@ def split_system_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def describe_system_files(names: Sequence[str]) -> list[str]:
-    """Return a sentence with the number of system files and an example, or an empty list."""
+    """Return a list with one sentence about the ignored system files, or an empty list."""
     if not names:
         return []
     files = "1 system file was" if len(names) == 1 else f"{len(names)} system files were"

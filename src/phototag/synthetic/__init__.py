@@ -1,1 +1,1 @@
-"""Draws the embedded data set."""
+"""Generate the synthetic dataset, which replaces the report's photos."""

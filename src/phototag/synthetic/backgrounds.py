@@ -1,7 +1,7 @@
-"""Backgrounds of a scene: outdoors, indoors, a studio, the sea, a river.
+"""Backgrounds of a scene: outdoors, indoors, a studio, the sea or a river.
 
-Each function paints a background and returns the height of the ground for objects, as a fraction of
-the side from the top.
+Each `paint_*` function that paints a whole background returns the height of the ground on which
+objects are placed, as a fraction of the image's side, measured from the top.
 """
 
 import math
@@ -14,7 +14,7 @@ from phototag.synthetic.canvas import GREENS, SKIES, Canvas, shade
 
 
 def paint_background(canvas: Canvas, labels: Set[str]) -> float:
-    """Paint the background that the labels require, or a random one."""
+    """Paint the background that the labels require, or else a random background."""
     if "sea" in labels:
         return paint_sea(canvas)
     if "river" in labels:
@@ -26,7 +26,7 @@ def paint_background(canvas: Canvas, labels: Set[str]) -> float:
 
 
 def paint_outdoors(canvas: Canvas) -> float:
-    """Paint sky and ground, sometimes with hills, mountains or houses; return the horizon."""
+    """Paint the sky and the ground, and maybe mountains, hills or houses; return the horizon."""
     horizon = canvas.uniform(0.38, 0.72)
     sky = canvas.pick(*SKIES)
     canvas.gradient(shade(sky, canvas.uniform(0.7, 1.0)), shade(sky, 1.15), 0, horizon)
@@ -43,7 +43,7 @@ def paint_outdoors(canvas: Canvas) -> float:
 
 
 def paint_ridge(canvas: Canvas, horizon: float, height: float, jagged: bool) -> None:
-    """Paint mountains or hills on the horizon."""
+    """Paint mountains (if `jagged`) or hills on the horizon."""
     xs = np.linspace(-0.05, 1.05, 8 if jagged else 30)
     wave = np.abs(np.sin(xs * canvas.uniform(2, 6) + canvas.uniform(0, 6)))
     rough = canvas.rng.uniform(0.3, 1, len(xs)) if jagged else np.ones(len(xs))
@@ -68,7 +68,7 @@ def paint_houses(canvas: Canvas, horizon: float) -> None:
 
 
 def paint_indoors(canvas: Canvas) -> float:
-    """Paint a wall with framed rectangles, and a floor; return the edge of the floor."""
+    """Paint a wall with picture frames and a floor; return the upper edge of the floor."""
     floor = canvas.uniform(0.62, 0.9)
     wall = canvas.pick(
         (206, 192, 172), (150, 160, 168), (170, 120, 100), (110, 120, 110), (92, 80, 84)
@@ -84,7 +84,7 @@ def paint_indoors(canvas: Canvas) -> float:
 
 
 def paint_studio(canvas: Canvas) -> float:
-    """Paint a blurred backdrop; return the height of the table."""
+    """Paint a blurred backdrop; return the height of the ground."""
     canvas.gradient(canvas.colour(), canvas.colour(), 0, 1)
     for _ in range(int(canvas.rng.integers(0, 9))):
         radius = canvas.uniform(0.05, 0.3)
@@ -95,7 +95,7 @@ def paint_studio(canvas: Canvas) -> float:
 
 
 def paint_sea(canvas: Canvas) -> float:
-    """Paint sky, water with horizontal waves, and sometimes a beach; return the beach."""
+    """Paint the sky, water with waves and maybe a beach; return the height of the beach."""
     horizon = canvas.uniform(0.3, 0.55)
     sky = canvas.pick(*SKIES)
     canvas.gradient(shade(sky, 0.85), shade(sky, 1.15), 0, horizon)
@@ -118,7 +118,7 @@ def paint_sea(canvas: Canvas) -> float:
 
 
 def paint_river(canvas: Canvas) -> float:
-    """Paint a landscape with a winding river; return the bank in front."""
+    """Paint a landscape with a winding river; return the height of the near bank."""
     horizon = paint_outdoors(canvas)
     water = canvas.pick((70, 120, 160), (110, 140, 160), (90, 110, 90), (150, 150, 150))
     start, bend = canvas.uniform(0.25, 0.75), canvas.uniform(0.12, 0.3) * canvas.rng.choice([-1, 1])

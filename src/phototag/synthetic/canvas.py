@@ -1,4 +1,4 @@
-"""The canvas on which a scene is drawn, and shared colours."""
+"""Canvas on which a scene is drawn, and colours that several objects share."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -17,9 +17,10 @@ SKIES = ((96, 150, 214), (150, 186, 220), (196, 206, 214), (232, 184, 140), (120
 
 
 class Canvas:
-    """A square RGB image; coordinates are fractions of its side, 0..1 from the top left.
+    """A square RGB image with drawing methods.
 
-    `at` returns a view of the same image with another origin and unit of length.
+    Coordinates are fractions of the side, 0..1, measured from the top left corner. `at` returns a
+    view of the same image that has another origin and another unit of length.
     """
 
     def __init__(self, side: int, rng: np.random.Generator) -> None:
@@ -30,21 +31,21 @@ class Canvas:
         self.x, self.y, self.unit, self.way = 0.0, 0.0, 1.0, 1
 
     def at(self, x: float, y: float, unit: float, way: int = 1) -> "Canvas":
-        """Return a view with the origin (x, y) and lengths in units; way -1 mirrors it."""
+        """Return a view with origin (x, y) and unit of length `unit`; way -1 mirrors x."""
         view = copy(self)
         view.x, view.y, view.unit, view.way = x, y, unit, way
         return view
 
     def uniform(self, low: float, high: float) -> float:
-        """Sample a number uniformly."""
+        """Sample a number uniformly from [low, high)."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """Sample True with a probability of 0..1."""
+        """Sample a boolean that is True with the given probability, 0..1."""
         return bool(self.rng.random() < probability)
 
     def colour(self, low: int = 20, high: int = 235) -> Colour:
-        """Sample a colour with each channel in low..high - 1."""
+        """Sample a colour whose channels are uniform in low..high - 1."""
         red, green, blue = self.rng.integers(low, high, 3).tolist()
         return red, green, blue
 
@@ -56,14 +57,14 @@ class Canvas:
         return red, green, blue
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
-        """Fill an ellipse given by its centre and radii."""
+        """Fill an ellipse with centre (x, y) and radii rx and ry."""
         cx, cy = self.x + self.way * self.unit * x, self.y + self.unit * y
         rx, ry = self.unit * rx, self.unit * ry
         box = (cx - rx, cy - ry, cx + rx, cy + ry)
         self.draw.ellipse([value * self.side for value in box], fill=colour)
 
     def box(self, box: Box, colour: Colour, radius: float = 0.0) -> None:
-        """Fill a rectangle (left, top, right, bottom) with corners of the given radius."""
+        """Fill a rectangle (left, top, right, bottom) whose corners have the given radius."""
         (left, top), (right, bottom) = self._scale([box[:2], box[2:]])
         if right > left and bottom > top:
             corner = self.unit * radius * self.side
@@ -74,12 +75,12 @@ class Canvas:
         self.draw.polygon(self._scale(points), fill=colour)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """Draw a connected line."""
+        """Draw straight lines that connect the points."""
         pixels = max(1, round(width * self.unit * self.side))
         self.draw.line(self._scale(points), fill=colour, width=pixels, joint="curve")
 
     def gradient(self, top: Colour, bottom: Colour, upper: float, lower: float) -> None:
-        """Fill the rows from `upper` to `lower` with a vertical colour gradient."""
+        """Fill the rows from `upper` to `lower` with a gradient from `top` to `bottom`."""
         first, last = round(upper * self.side), round(lower * self.side)
         if last <= first:
             return
@@ -89,7 +90,7 @@ class Canvas:
         self.image.paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, first))
 
     def _scale(self, points: Sequence[Point]) -> list[Point]:
-        """Return points in pixels."""
+        """Convert points from the units of this view to pixels."""
         across, down = self.way * self.unit, self.unit
         return [
             ((self.x + across * x) * self.side, (self.y + down * y) * self.side) for x, y in points
@@ -97,6 +98,6 @@ class Canvas:
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Return a darker (factor below 1) or lighter colour."""
+    """Return the colour made darker (factor below 1) or lighter (factor above 1)."""
     red, green, blue = (min(255, round(value * factor)) for value in colour)
     return red, green, blue

@@ -1,11 +1,11 @@
-"""The synthetic dataset: small scenes drawn from a seed, in the layout of the report's data.
+"""The synthetic dataset: small scenes generated from a seed, in the layout of the report's data.
 
-The real photos cannot be shipped. The synthetic images keep their essential properties: the same
-14 labels, about half of the images unlabelled, correlated labels (a portrait shows people; the sea
-often has clouds), and labels that only shape distinguishes.
+The report's photos cannot be distributed. The synthetic images share their essential properties:
+the same 14 labels, about half of the images without labels, correlated labels (a portrait shows
+people; images of the sea often show clouds), and labels that differ only by shape.
 
-Label rates follow the real data, except that the rarest labels (baby, river, sea, car, bird) are
-raised to about 2 % of the images, so that 2 000 images contain about 40 of each.
+Label frequencies follow the report's photos, except that those of the rarest labels (baby, river,
+sea, car, bird) are raised to about 2 %, so that 2 000 images contain about 40 of each label.
 """
 
 import shutil
@@ -23,20 +23,20 @@ LABELS = (
     *("baby", "bird", "car", "clouds", "dog", "female", "flower"),
     *("male", "night", "people", "portrait", "river", "sea", "tree"),
 )
-GRAYSCALE = 0.015  # share of images saved in grayscale
-CHUNK = 50  # images per task
-SIZE = 128  # image side in pixels
+GRAYSCALE = 0.015  # share of the images that are saved in grayscale
+CHUNK = 50  # number of images per task
+SIZE = 128  # side of the images in pixels
 
 
 def draw_labels(rng: np.random.Generator) -> set[str]:
-    """Sample the labels of one image."""
+    """Sample the set of labels that one image shows."""
     labels: set[str] = set()
     if rng.random() < 0.32:
         labels.add("people")
         portrait = rng.random() < 0.49
         if portrait:
             labels.add("portrait")
-        # Shares of female only, male only, both, neither.
+        # Probabilities of: female only, male only, both, neither.
         shares = (0.50, 0.31, 0.12, 0.07) if portrait else (0.245, 0.37, 0.12, 0.265)
         labels |= [{"female"}, {"male"}, {"female", "male"}, set()][rng.choice(4, p=shares)]
         if rng.random() < (0.105 if portrait else 0.02):
@@ -61,16 +61,16 @@ def draw_labels(rng: np.random.Generator) -> set[str]:
 
 
 def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) -> None:
-    """Write the dataset: `images/imN.jpg` and `annotations/CLASS.txt`, N from 1.
+    """Write the dataset: `images/imN.jpg` with N from 1, and `annotations/CLASS.txt`.
 
-    Image N depends on the seed and N alone, not on the number of jobs (-1: one per core). The
-    folder is written under a temporary name and renamed.
+    The images do not depend on the number of worker processes, `n_jobs` (-1: one per core). The
+    files are written to a temporary folder, which is renamed to `folder` at the end.
 
     Raises:
-        InputError: The folder is not empty.
+        InputError: The folder exists and is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: remove it or name another folder")
+        raise InputError(f"{folder} is not empty: remove it or choose another folder")
     rng = np.random.default_rng(seed)
     drawn = [draw_labels(rng) for _ in range(num_images)]
     temporary = folder.with_name(f".{folder.name}.tmp")

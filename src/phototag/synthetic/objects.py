@@ -1,4 +1,4 @@
-"""Objects of a scene, labelled and unlabelled, and the darkness of night."""
+"""Draw the objects of a scene, with and without labels, and turn a scene into night."""
 
 import math
 
@@ -9,7 +9,7 @@ from phototag.synthetic.canvas import GREENS, HAIR, SKIN, Canvas, Colour, Point,
 
 
 def draw_clouds(canvas: Canvas, ground: float) -> None:
-    """Draw two to four clouds with flat bases in the upper third."""
+    """Draw two to four clouds with flat bases in the upper third of the image."""
     tone = canvas.pick((250, 250, 250), (226, 226, 232), (244, 220, 206))
     for _ in range(int(canvas.rng.integers(2, 5))):
         x, y = canvas.uniform(0.05, 0.95), canvas.uniform(0.08, 0.32)
@@ -48,7 +48,7 @@ def draw_tree(canvas: Canvas, ground: float) -> None:
 def draw_branch(
     canvas: Canvas, foot: Point, angle: float, length: float, width: float, bark: Colour
 ) -> None:
-    """Draw a bare branch and, recursively, its side branches."""
+    """Draw a branch without leaves and, recursively, its side branches."""
     tip = (foot[0] + length * math.cos(angle), foot[1] + length * math.sin(angle))
     canvas.line([foot, tip], bark, width)
     if length > 0.05:
@@ -106,7 +106,7 @@ def draw_dog(canvas: Canvas, ground: float) -> None:
 
 
 def draw_bird(canvas: Canvas, ground: float) -> None:
-    """Draw a perched or a flying bird."""
+    """Draw a bird that is perched or flying."""
     plumage, size = canvas.colour(), canvas.uniform(0.24, 0.36)
     way = 1 if canvas.chance(0.5) else -1
     x, y = canvas.uniform(0.3, 0.7), canvas.uniform(0.25, 0.6)
@@ -133,7 +133,7 @@ def draw_bird(canvas: Canvas, ground: float) -> None:
 
 
 def draw_flower(canvas: Canvas, ground: float) -> None:
-    """Draw one large flower, or three to five small ones."""
+    """Draw one large flower or three to five small flowers."""
     several = canvas.chance(0.5)
     petals = (220, 60, 80), (240, 200, 60), (190, 110, 200), (245, 240, 240), (240, 140, 60)
     petal = canvas.pick(*petals)
@@ -159,7 +159,7 @@ def draw_flower(canvas: Canvas, ground: float) -> None:
 
 
 def draw_clutter(canvas: Canvas, ground: float) -> None:
-    """Draw an unlabelled object in any colour, including the colours of skin, hair and leaves."""
+    """Draw an object without a label, maybe in a colour of skin, hair or leaves."""
     palette = (*SKIN, *HAIR, *GREENS, canvas.colour(), canvas.colour(), canvas.colour())
     size = canvas.uniform(0.08, 0.3)
     x, foot = canvas.uniform(0.05, 0.95), min(1.0, ground + canvas.uniform(0.02, 0.25))
@@ -198,7 +198,7 @@ def draw_clutter(canvas: Canvas, ground: float) -> None:
 
 
 def draw_night(canvas: Canvas, lamps: bool) -> None:
-    """Darken the scene; with `lamps`, also draw stars, lit windows and often a moon."""
+    """Darken the scene; if `lamps`, also draw stars, lit windows and, often, a moon."""
     tint = np.array([0.2, 0.22, 0.34]) * canvas.uniform(0.8, 1.3)
     pixels = np.asarray(canvas.image) * tint
     canvas.image.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
@@ -206,7 +206,7 @@ def draw_night(canvas: Canvas, lamps: bool) -> None:
         return
     if canvas.chance(0.6):
         radius = canvas.uniform(0.04, 0.09)
-        # The moon is near a side, so that it rarely covers a face.
+        # The moon is near the left or right edge, so that it rarely covers a face.
         x = canvas.uniform(0.06, 0.22)
         x = 1 - x if canvas.chance(0.5) else x
         canvas.ellipse(x, canvas.uniform(0.08, 0.25), radius, radius, (240, 236, 210))

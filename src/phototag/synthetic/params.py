@@ -4,7 +4,7 @@ from phototag.base.params import NonNegativeInt, ParamGroup, PositiveInt
 
 
 class SampleParams(ParamGroup):
-    """The group `sample`: the synthetic dataset."""
+    """The group `sample`: size of the synthetic dataset."""
 
     num_images: PositiveInt
 

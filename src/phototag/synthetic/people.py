@@ -1,4 +1,4 @@
-"""People of a scene: heads, portraits and standing figures."""
+"""Draw the people of a scene: heads, portraits and standing figures."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from phototag.synthetic.canvas import HAIR, SKIN, Canvas, shade
 
 
 def draw_head(canvas: Canvas, x: float, y: float, size: float, kind: str) -> None:
-    """Draw a head; `kind` is female, male, baby or unclear (a hood that hides the face)."""
+    """Draw a head; `kind` is female, male, baby or unclear (the face is hidden by a hood)."""
     skin, hair = canvas.pick(*SKIN), canvas.pick(*HAIR)
     head = canvas.at(x, y, size)
     if kind == "unclear":
@@ -44,7 +44,7 @@ def draw_head(canvas: Canvas, x: float, y: float, size: float, kind: str) -> Non
 
 
 def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
-    """Draw the heads and shoulders of one or two people, filling the image."""
+    """Draw the heads and shoulders of one or two people so that they fill the image."""
     places = [canvas.uniform(0.35, 0.65)] if len(kinds) == 1 else [0.3, 0.7]
     for place, kind in zip(places, kinds, strict=True):
         size = canvas.uniform(0.22, 0.28) if len(kinds) == 1 else canvas.uniform(0.16, 0.2)
@@ -61,7 +61,7 @@ def draw_portrait(canvas: Canvas, kinds: Sequence[str]) -> None:
 
 
 def draw_figures(canvas: Canvas, kinds: Sequence[str], ground: float) -> None:
-    """Draw full figures of people side by side."""
+    """Draw standing people, from head to foot, side by side."""
     slots = np.linspace(0, 1, len(kinds) + 2)[1:-1]
     for slot, kind in zip(slots, kinds, strict=True):
         height = canvas.uniform(0.62, 0.88) * (0.65 if kind == "baby" else 1)

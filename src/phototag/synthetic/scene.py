@@ -1,7 +1,7 @@
-"""Synthetic scenes: a background, objects, lighting and noise.
+"""Draw synthetic scenes from a background, objects, lighting and noise.
 
-Colours, lighting, background and clutter have the same distribution for all labels, so that mean
-pixel values reveal little: labels differ by shape.
+Colours, lighting, backgrounds and clutter have nearly the same distribution for all labels, so that
+mean pixel values reveal little about the labels, which differ by shape.
 """
 
 from collections.abc import Callable, Set
@@ -14,9 +14,9 @@ from phototag.synthetic.backgrounds import paint_background
 from phototag.synthetic.canvas import Canvas
 from phototag.synthetic.people import draw_figures, draw_portrait
 
-SCALE = 2  # scenes are drawn at twice the size and reduced, for smooth edges
+SCALE = 2  # factor by which scenes are drawn larger and then reduced, for smooth edges
 
-# Ordered from back to front.
+# The painters are in the order in which they are applied, from back to front.
 PAINTERS: dict[str, Callable[[Canvas, float], None]] = {
     "clouds": objects.draw_clouds,
     "tree": objects.draw_tree,
@@ -28,9 +28,9 @@ PAINTERS: dict[str, Callable[[Canvas, float], None]] = {
 
 
 def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.Image:
-    """Draw a scene that shows exactly these labels, in RGB, `size` x `size` pixels.
+    """Return an RGB image of `size` x `size` pixels that shows exactly the given labels.
 
-    The labels are a subset of `dataset.LABELS`; all other choices are random.
+    The labels must be a subset of `dataset.LABELS`. All other choices are random.
     """
     canvas = Canvas(size * SCALE, rng)
     ground = paint_background(canvas, labels)
@@ -54,7 +54,7 @@ def draw_scene(labels: Set[str], rng: np.random.Generator, size: int) -> Image.I
 
 
 def develop(canvas: Canvas, size: int) -> Image.Image:
-    """Reduce the scene to `size` and vary its lighting, contrast, blur and noise."""
+    """Reduce the scene to `size` pixels and vary its lighting, contrast, blur and noise."""
     image = canvas.image.reduce(SCALE)
     if canvas.chance(0.5):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
