@@ -1,4 +1,4 @@
-"""The pipeline's stages, one short script each: `python -m stages.NAME` from the root."""
+"""Scripts of the pipeline's stages; run `python -m stages.NAME` in the project's root."""
 
 import gc
 import sys
@@ -6,20 +6,20 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-# A queued or --temp experiment runs in a copy of the repository. This checkout's library must come
-# before the one the environment installed, or the experiment would run other code than it records.
+# DVC runs a queued or `--temp` experiment in a copy of the repository. The copy's library must come
+# before the installed library, or the experiment would run code other than the code it records.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 
 def run(main: Callable[[], None]) -> None:
-    """Check params.yaml, then run a stage; print an input error as one line without a traceback."""
+    """Check params.yaml and run a stage; print an input error as one line without a traceback."""
     from phototag.base.errors import InputError
 
     try:
-        # A check changes no output, so it is imported in a way that makes it no dependency.
+        # A check changes no output. An import by name keeps it from being a dependency in dvc.yaml.
         import_module("phototag.schema.checks").check_params()
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
-    # Without this the interpreter searches all of torch for garbage at exit, for 1.5 s per stage.
+    # Without `freeze`, the garbage collector scans all of torch at exit, which takes 1.5 s.
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Embed: data/images.npy -> data/features.npy, the cached features; empty if nothing uses them."""
+"""Embed: data/images.npy -> data/features.npy, the cached features, or an empty array."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ IMAGES, FEATURES = Path("data/images.npy"), Path("data/features.npy")
 
 
 def main() -> None:
-    """Run the stage."""
+    """Compute the features of all photos, or write an empty array if training uses none."""
     params = read_params(NetworkParams)
     name, weights = params.model.name, params.model.weights
     if not uses_cached_features(
@@ -24,7 +24,7 @@ def main() -> None:
         with replace_file(FEATURES) as temporary:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
-    # Importing PyTorch takes seconds, and the report's network does not need it here.
+    # Importing PyTorch takes seconds, so it is imported only if features are computed.
     from phototag.network.features import PART, embed_photos, features_key
     from phototag.network.pretrained import list_weights_files
 

@@ -38,7 +38,7 @@ TABLES = (
 
 
 def main() -> None:
-    """Run the stage."""
+    """Evaluate the model on val and test, write the report and record the scores in MLflow."""
     timings = Timings()
     params = read_params(EvaluationParams)
     timings.end("imports")
@@ -51,7 +51,7 @@ def main() -> None:
     held_out = {split: datasets[split] for split in ("val", "test") if len(datasets[split])}
     predictor = network
     if metadata.is_frozen:
-        # The head on cached features gives the logits of the whole network on pixels, but faster.
+        # The head gives the same logits on cached features as the network on pixels, but faster.
         features = read_features(Path("data/features.npy"), network[:2], datasets["val"].images)
         predictor = network[2:]
         held_out = {split: replace(photos, images=features) for split, photos in held_out.items()}

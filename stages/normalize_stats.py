@@ -1,4 +1,4 @@
-"""Measure the train split: data/{images.npy,manifest.csv,splits.csv} -> data/stats.json."""
+"""Compute statistics of train: data/{images.npy,manifest.csv,splits.csv} -> data/stats.json."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from . import run
 
 
 def main() -> None:
-    """Run the stage."""
+    """Write channel means, standard deviations and label counts of the train split."""
     manifest = read_kept(Path("data/manifest.csv"))
     splits = pd.read_csv("data/splits.csv", keep_default_na=False)
     train = np.flatnonzero(splits["split"] == "train")

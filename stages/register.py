@@ -17,7 +17,7 @@ MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/register")
 
 
 def main() -> None:
-    """Run the stage."""
+    """Register the model, unless this is an experiment that must not register models."""
     params = read_params(RegistrationParams)
     if experiment_name() and not params.registry.experiments:
         skip_registration(REPORTS, experiment_name())
@@ -26,8 +26,8 @@ def main() -> None:
 
 
 def register(params: RegistrationParams) -> None:
-    """Register the model as challenger and compare it with the champion."""
-    # Imported here because PyTorch and MLflow take seconds, and an experiment may skip this.
+    """Register the model as challenger, and compare it with the champion on the test photos."""
+    # Importing PyTorch and MLflow takes seconds, so it is avoided if registration is skipped.
     from phototag.dataset.dataset import read_datasets
     from phototag.network.weights import read_metadata
     from phototag.registry import versions

@@ -27,9 +27,9 @@ CORRECTIONS, IMAGES = Path("data/corrections.csv"), Path("data/images.npy")
 
 
 def main() -> None:
-    """Run the stage."""
+    """Decode and verify photos, read labels, find duplicates, and write the report."""
     params = read_params(VerificationParams)
-    # A check changes no output, so it is imported in a way that makes it no dependency.
+    # A check changes no output. An import by name keeps it from being a dependency in dvc.yaml.
     import_module("phototag.schema.checks").check_backbones()
     source, resize = Path(params.data.raw), params.resize
     layout = find_layout(source)

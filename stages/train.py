@@ -41,7 +41,7 @@ FEATURES = Path("data/features.npy")
 
 
 def main() -> None:
-    """Run the stage."""
+    """Start the training processes, or train in this process if it is one of them."""
     params = read_params(TrainingParams)
     if distributed.launch(params.train.devices, params.train.num_nodes):
         return
@@ -54,12 +54,13 @@ def main() -> None:
 def train_network(
     params: TrainingParams, watch: Watch = iter, tags: Mapping[str, str] | None = None
 ) -> Trained:
-    """Train in this process, alone or as one of several, and write the outputs.
+    """Train in this process, alone or as one of several processes, and write the outputs.
 
     Args:
-        params: Params of the stage.
-        watch: Receives the records and passes them on; an error that it raises stops training.
-        tags: Additional tags of the MLflow run.
+        params: Params of the `train` stage.
+        watch: Function that receives an iterator of records and yields them again; if it raises an
+            error, training stops.
+        tags: Additional tags for the MLflow run.
     """
     datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)
     train, val = datasets["train"], datasets["val"]
@@ -89,7 +90,7 @@ def train_network(
 
     probes = params.optimizer == "lbfgs"
     if probes and distributed.rank() == 0:
-        print("linear probe: lr, momentum, batch_size, schedule and warmup are not used")
+        print("linear probe: lr, momentum, batch_size, schedule and warmup are ignored")
     files = [*INPUTS, *[FEATURES] * cached, Path(__file__)]
     key = distributed.run_on_first(
         lambda: training_key(params.train_settings(), params.model, files, device)
@@ -118,7 +119,7 @@ def train_network(
             epoch=step_number(best),
             val_loss=best["val_loss"],
             num_photos=len(train),
-            # A comparison of names; the stage reads no file there.
+            # The path is only compared; the stage reads no file in this folder.
             source=(
                 SYNTHETIC if Path(params.data.raw) == Path("data", "sample") else params.data.raw
             ),
@@ -132,12 +133,12 @@ def train_network(
 
 
 def write_history(key: str, history: list[dict[str, Any]]) -> None:
-    """Write reports/train: the records, and the scores of the best one."""
+    """Write the records and the scores of the best record to reports/train."""
     best = best_record(history)
     scores = {"val_mAP": best["mAP"], "val_f1_macro": best["f1_macro"]}
     result = {"content_key": key, "epoch": step_number(best), "val_loss": best["val_loss"]}
     write_json(Path("reports/train/training.json"), result | scores)
-    # Without the speed, which differs between runs, equal inputs give equal bytes.
+    # The speed is dropped because it differs between runs; equal inputs then give equal bytes.
     table = pd.DataFrame(history).drop(columns="images_per_second", errors="ignore")
     with replace_file(Path("reports/train/history.csv")) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
@@ -146,7 +147,7 @@ def write_history(key: str, history: list[dict[str, Any]]) -> None:
 def write_out_of_fold(
     head: nn.Module, train: dataset.Dataset, params: TrainingParams, history: list[dict[str, Any]]
 ) -> None:
-    """Write the out-of-fold logits of a linear probe; an empty array for other trainings."""
+    """Write the out-of-fold logits if a linear probe was trained, else an empty array."""
     logits = np.zeros((0, 0), np.float32)
     if params.optimizer == "lbfgs":
         logits = predict_out_of_fold(head, train, params, best_record(history)["l2"])

@@ -1,4 +1,4 @@
-"""Trials: the train stage with the settings that a study suggests. `phototag tune` starts it."""
+"""Run the trials of a study, in a process that `phototag tune` starts."""
 
 import logging
 import signal
@@ -13,9 +13,9 @@ from . import run, train
 
 
 def main() -> None:
-    """Run trials of the plan whose file is the first argument, until the study is finished."""
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # else it logs each update of dvc.lock
-    # Ctrl-C reaches the parent too, which then ends this process and leaves its trial resumable.
+    """Read the plan file named by the first argument; run trials until the study is finished."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # hides updates of dvc.lock
+    # Ctrl-C also reaches the parent, which then ends this process so that its trial can resume.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=end_with_parent, daemon=True).start()
     plan = Plan.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, because its standard input closes then."""
+    """End this process when its parent ends, which closes the standard input of this process."""
     sys.stdin.read()
     signal.raise_signal(signal.SIGTERM)
 

@@ -99,7 +99,7 @@ def test_model_trained_on_cached_features_takes_photos(
     (frozen / "params.yaml").write_text(yaml.safe_dump(values))
     capsys.readouterr()
     train.main()
-    assert "lr, momentum, batch_size, schedule and warmup are not used" in capsys.readouterr().out
+    assert "lr, momentum, batch_size, schedule and warmup are ignored" in capsys.readouterr().out
     assert np.load("models/out_of_fold.npy").shape == (24, 3)
     probe, metadata = load_model(frozen / "models/model.safetensors")
     values |= {"lr": 0.5, "momentum": 0.1, "batch_size": 3, "schedule": "one-cycle", "warmup": 0.4}

@@ -138,7 +138,7 @@ def test_labels_are_compared_in_composed_unicode(tmp_path: Path) -> None:
         labels = read_labels(tmp_path / file, files, ["im1.jpg"], [wanted] if wanted else [])
         assert list(labels.targets) == [composed]
     both = write_labels(tmp_path, {f"{composed}.txt": b"1\n", f"{decomposed}.txt": b"1\n"})
-    with pytest.raises(InputError, match="are label files of the same label: join them"):
+    with pytest.raises(InputError, match="are label files of the same label: merge them"):
         read_labels(tmp_path, both, ["im1.jpg"])
 
 

@@ -110,8 +110,7 @@ def file_digest(path: Path) -> str:
 def content_key(settings: Any, paths: Iterable[Path]) -> str:
     """Return a hash, 16 hexadecimal digits, of settings and of the contents of files.
 
-    The settings must be JSON serializable. The order of the files affects the hash; their names
-    do not.
+    The settings must be JSON serializable. The order of the files matters; their names do not.
     """
     digests = [file_digest(path) for path in paths]
     text = json.dumps([settings, digests], sort_keys=True)

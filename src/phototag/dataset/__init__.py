@@ -1,1 +1,1 @@
-"""The dataset: packed photos, manifest, labels, groups, splits and statistics."""
+"""The prepared dataset: packed photos, manifest, labels, groups, splits and statistics."""

@@ -1,4 +1,4 @@
-"""The photos and labels of a split, and batches of them on a device."""
+"""Read the photos and labels of each split, and copy batches of photos to a device."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from phototag.dataset.targets import UNKNOWN, all_known, is_known
 
 @dataclass(frozen=True)
 class Dataset:
-    """The photos of one split, or their features.
+    """The photos of one split, or the features of these photos, with their labels.
 
     Attributes:
         images: Packed photos of all splits, uint8 [num_images, size, size, 3], memory-mapped; or
-            their features, float32 [num_images, width].
-        rows: Rows of `images` that belong to this split, int64 [num_photos].
-        targets: 1, 0 or `UNKNOWN`, int8 [num_photos, num_labels].
-        labels: Label names, [num_labels].
+            the features of all photos, float32 [num_images, width].
+        rows: Indices of the rows of `images` that belong to this split, int64 [num_photos].
+        targets: 1, 0 or `UNKNOWN` for each photo and label, int8 [num_photos, num_labels].
+        labels: Names of the labels, [num_labels].
         files: Source file of each photo, [num_photos].
         sha256: SHA-256 of each source file, [num_photos].
-        groups: Group of each photo, [num_photos], or empty if each photo is its own group.
-        resident: Photos of this split in GPU memory, uint8 [num_photos, size, size, 3], or None.
+        groups: Group of each photo, [num_photos]; empty if each photo is a separate group.
+        resident: Copy of the photos in GPU memory, uint8 [num_photos, size, size, 3], or None.
     """
 
     images: np.ndarray
@@ -43,7 +43,7 @@ class Dataset:
     resident: Tensor | None = None
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of photos in the split."""
         return len(self.rows)
 
     @cached_property
@@ -53,17 +53,17 @@ class Dataset:
 
 
 def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Dataset]:
-    """Read all splits; photos stay on disk until a batch reads them.
+    """Read all splits; photos are memory-mapped and read from disk when a batch needs them.
 
     Returns:
-        Split name -> dataset, which is empty for a split without photos.
+        Name of the split -> dataset; the dataset of a split without photos is empty.
 
     Raises:
         InputError: The three files come from different runs.
     """
     array = np.load(images, mmap_mode="r")
     kept = read_kept(manifest)
-    # dtype=str because a group's name may consist of digits.
+    # The dtype is str because the name of a group may consist of digits only.
     assignment = pd.read_csv(splits, keep_default_na=False, dtype=str)
     if len(array) != len(kept) or list(assignment["image"]) != list(kept["file"]):
         raise InputError(
@@ -83,11 +83,11 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
 
 
 def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
-    """Count photos and positive labels of each split.
+    """Count the photos and the positive targets of each label in each split.
 
     Returns:
-        Split name -> `photos` (number of photos), `labels` (label -> number of positives) and, if
-        any target is unknown, `known` (label -> number of known targets).
+        Name of the split -> `photos` (number of photos), `labels` (label -> number of positives)
+        and, if any target is unknown, `known` (label -> number of known targets).
     """
     complete = all(dataset.complete for dataset in datasets.values())
     counts: dict[str, dict[str, Any]] = {}
@@ -103,7 +103,7 @@ def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
 
 
 def join_datasets(parts: Sequence[Dataset]) -> Dataset:
-    """Concatenate splits of one packed array."""
+    """Concatenate splits that share the same packed array."""
     return replace(
         parts[0],
         rows=np.concatenate([part.rows for part in parts]),
@@ -115,7 +115,7 @@ def join_datasets(parts: Sequence[Dataset]) -> Dataset:
 
 
 def take_photos(dataset: Dataset, positions: np.ndarray) -> Dataset:
-    """Return the photos at some positions of a split, integers [num_positions]."""
+    """Select the photos at the given positions in a split, integers [num_positions]."""
     return replace(
         dataset,
         rows=dataset.rows[positions],
@@ -130,16 +130,16 @@ def take_photos(dataset: Dataset, positions: np.ndarray) -> Dataset:
 def read_batch(
     dataset: Dataset, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Read the photos and targets at some positions of a split.
+    """Read the photos and targets at the given positions in a split.
 
     Args:
-        dataset: A split.
+        dataset: Split to read from.
         positions: Positions in the split, integers [batch].
         device: Device of the returned tensors.
 
     Returns:
         Photos, uint8 [batch, 3, size, size] in channels_last memory format, or features, float32
-        [batch, width]; and targets, float32 [batch, num_labels], NaN if unknown.
+        [batch, width]; and targets, float32 [batch, num_labels], NaN for unknown targets.
     """
     targets = torch.from_numpy(dataset.targets[positions])
     if dataset.resident is not None:
@@ -148,7 +148,7 @@ def read_batch(
         images = torch.from_numpy(dataset.images[dataset.rows[positions]])
     images = images.to(device, non_blocking=True)
     if images.ndim == 4:
-        # The packed array stores channels last, so the permuted view is channels_last already.
+        # The packed array stores channels last, so the permuted view is already channels_last.
         images = images.permute(0, 3, 1, 2)
     targets = targets.to(device, non_blocking=True).float()
     if not dataset.complete:
@@ -157,9 +157,9 @@ def read_batch(
 
 
 def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
-    """Copy a split's photos to GPU memory as uint8 if they fit into half of what is free.
+    """Copy a split's photos to GPU memory, as uint8, if they fit into half of the free memory.
 
-    On the CPU, and for more photos, the split is returned unchanged: batches are read from disk.
+    Otherwise, and on the CPU, return the split unchanged, so that batches are read from disk.
     """
     num_bytes = len(dataset) * dataset.images[:1].nbytes
     if device.type != "cuda" or num_bytes > torch.cuda.mem_get_info(device)[0] / 2:
@@ -169,5 +169,5 @@ def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
 
 
 def physical_memory() -> int:
-    """Return the machine's memory in bytes."""
+    """Return the size of the machine's physical memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

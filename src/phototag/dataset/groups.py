@@ -1,4 +1,4 @@
-"""Groups of photos that must stay in one split: duplicates and the user's own groups."""
+"""Group the photos that must be in the same split: duplicates, and groups that the user sets."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from scipy.sparse.csgraph import connected_components
 def gather_groups(
     sha256: Sequence[str], duplicate_groups: Sequence[str], source_groups: Sequence[str]
 ) -> list[str]:
-    """Merge duplicates and the user's own groups (photographer, album).
+    """Merge groups of duplicates with the groups that the user sets (photographer, album).
 
     Args:
         sha256: SHA-256 of each source file, [num_images].
-        duplicate_groups: Group of duplicates, [num_images]; empty for a photo without duplicates.
-        source_groups: User's own group, [num_images]; empty for a photo without one.
+        duplicate_groups: Group of duplicates of each photo, [num_images]; empty if it has none.
+        source_groups: Group of each photo in sources.csv, [num_images]; empty if it has none.
 
     Returns:
-        Group of each photo, 16 hexadecimal digits, [num_images]. The name of an album's group
-        follows from the album's name, so adding photos to the album does not change it.
+        Name of each photo's group, 16 hexadecimal digits, [num_images]. The name of an album's
+        group is derived from the album's name, so adding photos does not change it.
     """
     ids = [
         hashlib.sha256(f"group {group}".encode()).hexdigest() if group else digest
@@ -31,9 +31,9 @@ def gather_groups(
 
 
 def link_equal(values: Sequence[str]) -> np.ndarray:
-    """Return pairs of consecutive rows with equal values, int64 [num_pairs, 2].
+    """Link each row to the next row with an equal value, as pairs of rows, int64 [num_pairs, 2].
 
-    Empty values form no pairs.
+    Rows with an empty value are not linked.
     """
     _, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
     order = np.argsort(codes, kind="stable")
@@ -43,15 +43,15 @@ def link_equal(values: Sequence[str]) -> np.ndarray:
 
 
 def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:
-    """Merge rows that are linked, directly or through other rows, into named groups.
+    """Merge rows that are linked, directly or through other rows, into groups with names.
 
     Args:
-        ids: Hash of each row's content, hexadecimal, [num_rows].
-        pairs: Linked rows, int64 [num_pairs, 2].
+        ids: Hash of each row's content in hexadecimal digits, [num_rows].
+        pairs: Pairs of linked rows, int64 [num_pairs, 2].
 
     Returns:
-        Group of each row, [num_rows]: the first 16 digits of the smallest id in the group, so that
-        the name depends on neither file names nor their order.
+        Name of each row's group, [num_rows]: the first 16 digits of the smallest id in the group.
+        The name therefore does not depend on the names or the order of the files.
     """
     shape = (len(ids), len(ids))
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=shape)

@@ -1,4 +1,4 @@
-"""The manifest: one row per source file with the decision about it and its labels."""
+"""The manifest: a table that lists the decision about each source file and its labels."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ COLUMNS = ("file", *DECIDED, "duplicate_group", "source_group")
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Check that labels can be columns of the manifest.
+    """Check that the labels can be names of columns in the manifest.
 
     Raises:
-        InputError: A label has the name of another manifest column, or is not UTF-8.
+        InputError: A label is the name of another column of the manifest, or is not valid UTF-8.
     """
     for label in labels:
         if label in COLUMNS:
@@ -29,13 +29,13 @@ def check_labels(labels: Iterable[str]) -> None:
 
 
 def escape_name(name: str) -> str:
-    """Return a file name with bytes that are not UTF-8 escaped, so that it can be written."""
+    """Escape the bytes of a file name that are not UTF-8, so that it can be written as text."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_kept(path: Path) -> pd.DataFrame:
-    """Read the manifest's rows that are in images.npy, in its order, indexed from 0."""
-    # A file named "NA.jpg" and an empty reason are text, and a hash may consist of digits.
+    """Read the manifest's rows for the photos in images.npy, in the same order, indexed from 0."""
+    # These columns are text even if pandas would read a name as missing or a hash as a number.
     text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
     labels = label_names(pd.read_csv(path, nrows=0))
     empty = dict.fromkeys(labels, "")
@@ -45,24 +45,24 @@ def read_kept(path: Path) -> pd.DataFrame:
 
 
 def keep(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that are in images.npy, in its order, indexed from 0."""
+    """Return the rows of the photos in images.npy, in the same order, indexed from 0."""
     return manifest[manifest["decision"] != "rejected"].reset_index(drop=True)
 
 
 def label_names(manifest: pd.DataFrame) -> list[str]:
-    """Return the labels, which are all columns other than `COLUMNS`."""
+    """Return the labels, which are the columns that are not in `COLUMNS`."""
     return [column for column in manifest.columns if column not in COLUMNS]
 
 
 def label_targets(manifest: pd.DataFrame) -> np.ndarray:
-    """Return the targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels]."""
+    """Return the targets, which are 1, 0 or `UNKNOWN`, as int8 [num_images, num_labels]."""
     return manifest[label_names(manifest)].to_numpy(np.int8)
 
 
 def fingerprint(manifest: pd.DataFrame) -> str:
-    """Return a hash of the photos' contents and labels; file names and order do not matter.
+    """Return a hash of the photos' contents and labels, ignoring the names and order of files.
 
-    Scores are comparable only if their fingerprints are equal.
+    The scores of two models are comparable only if the fingerprints of their photos are equal.
     """
     lines = manifest[["sha256", *label_names(manifest)]].to_csv(index=False, lineterminator="\n")
     header, *rows = lines.splitlines()

@@ -1,4 +1,4 @@
-"""Params that name the dataset."""
+"""Params that specify the dataset."""
 
 from typing import Annotated
 
@@ -8,11 +8,11 @@ from phototag.base.params import ParamGroup
 
 
 class DataParams(ParamGroup):
-    """The group `data`: source of the photos, and the labels to learn.
+    """The group `data`: source of the photos and label files, and labels to learn.
 
     Attributes:
-        raw: Path of the folder or zip with photos and label files.
-        labels: Labels to learn; empty for those of all label files.
+        raw: Path of the folder or zip that contains the photos and label files.
+        labels: Labels to learn; leave empty to learn the labels of all label files.
     """
 
     raw: Annotated[str, Field(min_length=1)]

@@ -1,27 +1,27 @@
-"""Channel statistics of photos."""
+"""Compute the channel statistics of photos."""
 
 from pathlib import Path
 
 import numpy as np
 
-CHUNK = 256  # photos read at a time: 12 MiB at 128 pixels a side
+CHUNK = 256  # number of photos read at a time; 12 MiB if they have 128 x 128 pixels
 
 
 def channel_stats(path: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the mean and the population standard deviation of each channel, scaled to 0..1.
+    """Compute the mean and population standard deviation of each channel, scaled to 0..1.
 
-    Both are computed from exact integer histograms, so the order and the number of photos do not
-    affect precision.
+    Both are computed from exact integer histograms, so their precision does not depend on the
+    order or number of the photos.
 
     Args:
-        path: Packed photos, a .npy file, uint8 [num_images, size, size, 3].
-        rows: Photos to measure, integers [num_rows], at least one, without repetitions.
+        path: A .npy file with packed photos, uint8 [num_images, size, size, 3].
+        rows: Distinct rows of the photos to measure, integers [num_rows], at least one row.
 
     Returns:
-        Mean and standard deviation, float64 [3] each.
+        Mean and standard deviation of the three channels, float64 [3] each.
     """
     images = np.load(path, mmap_mode="r")
-    rows = np.sort(rows)  # the file is read from front to back
+    rows = np.sort(rows)  # sorted so that the file is read from front to back
     histogram = np.zeros((3, 256), np.int64)
     for start in range(0, len(rows), CHUNK):
         chunk = images[rows[start : start + CHUNK]]

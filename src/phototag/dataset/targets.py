@@ -1,7 +1,7 @@
 """Targets: 1 if a photo carries a label, 0 if it does not, `UNKNOWN` if nobody has decided.
 
-Unknown targets are stored as -1 in the array itself, not in a separate mask, so that they stay in
-place when photos are selected, joined or resampled. scikit-learn also marks unlabelled data by -1.
+Unknown targets are stored as -1 in the array itself instead of in a separate mask, so that they are
+selected, joined and resampled along with it. scikit-learn also marks unlabelled data with -1.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ UNKNOWN = -1
 
 
 def is_known(targets: np.ndarray) -> np.ndarray:
-    """Return which targets are known, bool of the same shape."""
+    """Return a boolean array, of the same shape, that is True for known targets."""
     return np.asarray(targets != UNKNOWN)
 
 
@@ -20,9 +20,9 @@ def all_known(targets: np.ndarray) -> bool:
 
 
 def label_rates(targets: np.ndarray) -> np.ndarray:
-    """Return the share of positives, 0..1, among the known targets of each label.
+    """Return the share of positives among the known targets of each label.
 
-    The shares, float64 [num_labels], are 0 for a label without known targets.
+    The shares are float64 [num_labels] in 0..1; the share of a label without known targets is 0.
     """
     known = is_known(targets).sum(axis=0)
     return np.asarray((targets > 0).sum(axis=0) / np.maximum(known, 1))

@@ -123,9 +123,8 @@ def crop_square(
     Args:
         image: An image of a mode that Pillow can resize.
         size: Side of the square in pixels.
-        box: Part of `image` that holds the photo (left, top, right, bottom), in pixels. If a JPEG
-            is decoded at a fraction of its size, it may end at a fraction of a pixel. Omit to use
-            the whole image.
+        box: Part of `image` that the photo fills (left, top, right, bottom), in pixels; fractional
+            if a JPEG was decoded at a reduced size. Omit to use the whole image.
         orientation: EXIF orientation of the photo, 1..8.
     """
     width, height = box[2:] if box else image.size

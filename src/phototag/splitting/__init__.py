@@ -1,1 +1,1 @@
-"""Stratified splits of photos into train, val and test."""
+"""Split photos into train, val and test, stratified by label."""

@@ -8,11 +8,11 @@ from phototag.base.params import Float, NonNegativeInt, ParamGroup
 
 
 class SplitParams(ParamGroup):
-    """The group `split`: sizes of the splits.
+    """The group `split`: sizes of the splits val and test; train gets the other photos.
 
     Attributes:
-        val: Share of the photos in val, 0..1.
-        test: Share of the photos in test, 0..1. Train gets the rest.
+        val: Share of the photos that val gets, 0..1.
+        test: Share of the photos that test gets, 0..1.
     """
 
     val: Annotated[Float, Field(gt=0, lt=1)]

@@ -1,8 +1,8 @@
 """Stratified multi-label splits that keep groups whole.
 
-A hash of each group's content and the seed gives a number in [0, 1), and the numbers alone give an
-initial split. Moves of single groups then balance the label frequencies. The result depends on
-neither file names nor their order, and most photos stay in their split when others are added.
+A hash of each group's name and the seed yields a number in [0, 1), which determines the group's
+initial split. Groups are then moved one by one to balance the label frequencies. The result does
+not depend on file names or their order, and most photos stay in their split if photos are added.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ def split_groups(
 
     The cost of an assignment is the sum, over splits and labels, of the squared relative deviation
     of the number of positives from its quota. The number of photos, the number of photos without
-    labels and, for each label that is partly unknown, the number of known targets count as further
-    labels. Groups move one at a time, always the move that lowers the cost most, until no move
+    labels and, if a label is partly unknown, its number of known targets are balanced like the
+    positives of a label. Each step moves the group that lowers the cost most, until no move
     lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
 
     Args:
         targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
-        groups: Group of each photo, [num_images]. A group is never divided, and its name is hashed
-            for the initial split.
-        fractions: Share of the photos in each split, [num_splits], sum 1.
-        seed: Seed of the hash; another seed gives another split of the same quality.
+        groups: Name of each photo's group, [num_images]. All photos of a group are assigned to the
+            same split.
+        fractions: Share of the photos that each split gets, [num_splits]; the sum is 1.
+        seed: Seed of the hash; a different seed gives a different split of similar quality.
 
     Returns:
-        Index of each photo's split, int64 [num_images].
+        Index in `fractions` of each photo's split, int64 [num_images].
 
     Raises:
-        InputError: A split would have no photos with known targets.
+        InputError: A split with a positive share would get no photos with known targets.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     known = is_known(targets)
@@ -70,7 +70,7 @@ def split_groups(
 def tabulate_rates(
     targets: np.ndarray, labels: Sequence[str], assigned: np.ndarray
 ) -> pd.DataFrame:
-    """Count each label in each split.
+    """Count the photos and the positives of each label in each split.
 
     Args:
         targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
@@ -78,10 +78,10 @@ def tabulate_rates(
         assigned: Index of each photo's split, [num_images].
 
     Returns:
-        Columns label; split; photos (number in the split); known (number of known targets, only if
-        some are unknown); positives; rate (positives per known target, 0..1, empty if none is
-        known); deviation (relative difference of rate and the rate of all photos, empty for a label
-        without positives).
+        A table with the columns label; split; photos (number of photos in the split); known (number
+        of known targets, only if some are unknown); positives; rate (positives per known target,
+        0..1, empty if no target is known); and deviation (relative difference between `rate` and
+        the rate among all photos, empty for a label without positives).
     """
     overall = label_rates(targets)
     rows = []
@@ -98,7 +98,7 @@ def tabulate_rates(
 
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
-    """Return a warning for each label without photos in a split of `tabulate_rates`'s table."""
+    """Return a warning for each label that has no positives in some split of `rates`."""
     warnings = []
     for label, rows in rates.groupby("label", sort=False):
         empty = list(rows.loc[rows["positives"] == 0, "split"])
@@ -114,24 +114,24 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
 def _balance(
     assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray
 ) -> None:
-    """Move groups between splits, in place, until no move lowers the cost.
+    """Move groups between splits, changing `assigned`, until no move lowers the cost.
 
-    Groups with equal counts change the cost equally, so the best move is searched among the
-    distinct counts (hundreds) instead of the groups. Among groups with these counts, the one whose
-    draw is nearest to the target split moves.
+    Groups with equal counts change the cost equally, so the search covers the distinct counts
+    (hundreds) instead of all groups. Among the groups with the best counts, the group whose number
+    in `draws` is nearest to the target split is moved.
 
     Args:
         assigned: Index of each group's split, int64 [num_groups]; changed in place.
-        counts: Photos and positives of each group, float64 [num_groups, num_columns].
-        draws: Number of each group, in [0, 1), float64 [num_groups].
-        edges: Limits of the splits in [0, 1], float64 [num_splits + 1].
+        counts: Numbers of photos and positives of each group, float64 [num_groups, num_columns].
+        draws: Number in [0, 1) of each group, computed by the hash, float64 [num_groups].
+        edges: Boundaries between the splits in [0, 1], float64 [num_splits + 1].
     """
     kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
     num_splits = len(edges) - 1
     quota = np.diff(edges)[:, None] * counts.sum(axis=0)
-    # A label without positives and a split with fraction 0 have quota 0. The small divisor makes
-    # any photo there expensive.
+    # The quota is 0 for a label without positives and for a split with fraction 0. The small
+    # divisor gives each photo in such a split a high cost.
     weight = 1 / np.maximum(quota, 1e-3) ** 2
     have = np.zeros_like(quota)
     np.add.at(have, assigned, counts)
@@ -139,8 +139,8 @@ def _balance(
     np.add.at(population, (assigned, kind_of), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
-    # With gap = have - quota, adding a group with counts k changes the cost by
-    # (gap + k)^2 - gap^2 = k^2 + 2 gap k, and removing it by k^2 - 2 gap k.
+    # Let gap = have - quota. Adding a group with counts k changes the cost by
+    # (gap + k)^2 - gap^2 = k^2 + 2 gap k, and removing the group changes it by k^2 - 2 gap k.
     square = weight @ (kinds**2).T
     while True:
         linear = 2 * (weight * (have - quota)) @ kinds.T

@@ -1,1 +1,1 @@
-"""Verification of a dataset: photos, label files, duplicates, corrections, and the report."""
+"""Verify a dataset: decode photos, read labels, find duplicates, and write a report."""

@@ -1,7 +1,7 @@
-"""Corrections: answers of people about single labels, read from data/corrections.csv.
+"""Corrections: reviewers' answers about single labels, read from data/corrections.csv.
 
 The file has one row per answer, and rows are only appended. Photos are identified by their content,
-so an answer holds for a renamed photo and for each copy. The source of the photos is not changed.
+so an answer also applies to renamed photos and to copies. The label files are not changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,22 +19,22 @@ from phototag.verification.problems import Problem
 
 ANSWERS = {"yes": 1, "no": 0, "unsure": UNKNOWN}
 WORDS = {target: answer for answer, target in ANSWERS.items()}
-UNDO = "undo"  # value of `ranking` in a row that takes back the person's previous answer
+UNDO = "undo"  # value of `ranking` in a row that undoes the reviewer's previous answer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A row of the corrections file: whether a photo carries a label.
+    """A row of the corrections file, which answers whether a photo carries a label.
 
     Attributes:
-        file: Source file, for information.
+        file: Path of the source file; for information only.
         sha256: SHA-256 of the source file, which identifies the photo.
-        label: Label that the answer is about.
+        label: Label to which the answer applies.
         answer: yes | no | unsure.
-        old: Value before the answer: yes | no | unsure.
-        who: Person who answered.
-        when: Time in ISO 8601; UTC if it has no time zone.
-        ranking: Ranking that asked the question, or `UNDO`.
+        old: Answer or target that was valid before: yes | no | unsure.
+        who: Name of the reviewer.
+        when: Time of the answer in ISO 8601; UTC if no time zone is given.
+        ranking: Ranking from which the photo was reviewed, or `UNDO`.
     """
 
     file: str
@@ -48,7 +48,7 @@ class Answer:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """SHA-256 of the photo and the label."""
+        """Key of the corrected target: SHA-256 of the photo, and the label."""
         return self.sha256, self.label
 
 
@@ -56,19 +56,19 @@ COLUMNS = tuple(field.name for field in fields(Answer))
 
 
 def read_answers(path: Path) -> dict[int, Answer]:
-    """Read the corrections file: line number -> answer, the oldest answer first.
+    """Read the corrections file and return line number -> answer, with the oldest answer first.
 
-    Answers are sorted by time, because git may join the rows of two people in any order; answers of
-    the same time keep the order of the file. A missing file has no answers.
+    Answers are sorted by time, because git may merge the rows of two reviewers in any order;
+    answers with equal times keep the order of the file. If the file is missing, return no answers.
 
     Raises:
-        InputError: The file is not a valid corrections file; the message names the line.
+        InputError: The file is not a valid corrections file; the message contains the line number.
     """
     return parse_answers(path.read_bytes(), str(path)) if path.exists() else {}
 
 
 def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
-    """Parse the content of a corrections file, as `read_answers`; `path` is for error messages."""
+    """Parse the content of a corrections file like `read_answers`; errors start with `path`."""
     table = read_listing(data, path)
     names = ",".join(COLUMNS)
     if table.rows and not set(COLUMNS) <= set(table.columns):
@@ -93,7 +93,7 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last answer about each photo and label; the oldest answers come first."""
+    """Return the last of the answers about each photo and label; `answers` is sorted by time."""
     return {answer.entry: answer for answer in answers}
 
 
@@ -103,19 +103,19 @@ def apply_answers(
     answers: Mapping[int, Answer],
     path: str,
 ) -> tuple[list[Photo], list[Problem]]:
-    """Write the last answer about each photo and label into the targets, in place.
+    """Apply the last answer about each photo and label to the targets, in place.
 
-    An answer holds for all files with the same content.
+    An answer applies to all files that have the same content.
 
     Args:
         targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
-        photos: Decision about each file, [num_files].
-        answers: Line number -> answer, returned by `read_answers`.
-        path: Path of the corrections file, for the problems.
+        photos: Decisions about the files, [num_files].
+        answers: Line number -> answer, as returned by `read_answers`.
+        path: Path of the corrections file, which the returned problems contain.
 
     Returns:
-        The photos, with a remark such as `corrected: cat yes, dog no` if targets changed; and the
-        answers that could not be applied.
+        The photos, with a remark such as `corrected: cat yes, dog no` if their targets changed; and
+        a problem for each answer that could not be applied.
     """
     rows: dict[str, list[int]] = {}
     for row, photo in enumerate(photos):
@@ -137,7 +137,7 @@ def apply_answers(
         for row in rows[answer.sha256]:
             if column[row] != target:
                 column[row] = target
-                # Semicolons separate remarks.
+                # Semicolons separate remarks, so they are replaced inside a remark.
                 corrections.setdefault(row, []).append(text.replace(";", ","))
     corrected = list(photos)
     for row, texts in corrections.items():

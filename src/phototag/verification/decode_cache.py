@@ -1,7 +1,7 @@
-"""Cache of decoded photos: unchanged files are not decoded again in the next run.
+"""Cache of decoded photos, so that the next run does not decode unchanged files again.
 
 The pixels depend on a file's bytes, the settings, the code of `phototag.decoding` and the installed
-decoders. After correcting a label or adding photos, only new and changed files are decoded.
+decoders. After labels are corrected or photos are added, only new and changed files are decoded.
 """
 
 import os
@@ -20,7 +20,7 @@ INDEX = "photos.json"
 
 
 def decoding_key(size: int, min_side: int, max_pixels: int) -> str:
-    """Return a hash of all that determines a decoded photo, other than the file itself."""
+    """Return a hash of everything, except the file itself, on which a decoded photo depends."""
     code = sorted(Path(phototag.decoding.__file__).parent.glob("*.py"))
     decoders = [_installed_version(name) for name in ("pillow", "pillow-heif")]
     return content_key([size, min_side, max_pixels, *decoders], code)
@@ -29,18 +29,18 @@ def decoding_key(size: int, min_side: int, max_pixels: int) -> str:
 def save_decode_cache(
     folder: Path, key: str, names: Sequence[str], photos: Sequence[Photo], images: Path
 ) -> None:
-    """Replace the cache by the photos of this run.
+    """Replace the content of the cache with the photos of this run.
 
-    `images` is the packed array of the `photos` that are not rejected, in the order of `names`. The
-    cache holds a hard link to it, which takes no disk space. On a file system without hard links,
-    nothing is cached.
+    `images` is the packed array of those `photos` that are not rejected, in the order of `names`.
+    The cache holds a hard link to this array, which takes no disk space. If the file system does
+    not support hard links, nothing is cached.
     """
     decided = [
         [name, *(getattr(photo, column) for column in DECIDED)]
         for name, photo in zip(names, photos, strict=True)
         if photo.decision != "rejected"
     ]
-    # The array's name is a hash of the index, so an index never refers to another run's array.
+    # The array's name is a hash of the index, so that an index never refers to a wrong array.
     array = folder / f"{content_key([key, decided], [])}.npy"
     try:
         with replace_file(array) as temporary:
@@ -54,9 +54,9 @@ def save_decode_cache(
 
 
 def load_decode_cache(folder: Path, key: str) -> dict[str, Photo]:
-    """Return the cached photos by file name; empty if the cache has another key or is damaged.
+    """Return file name -> cached photo; empty if the cache has another key or is damaged.
 
-    The pixels are memory-mapped.
+    The pixels of the photos are memory-mapped.
     """
     try:
         index = read_json(folder / INDEX)

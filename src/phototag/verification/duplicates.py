@@ -1,8 +1,8 @@
-"""Duplicates: photos with the same bytes, or near duplicates that show the same picture.
+"""Find duplicates: photos with equal bytes, and near duplicates, which show the same picture.
 
-Candidates for near duplicates are photos whose perceptual hashes differ in few bits. They are near
-duplicates if their luminance and its edges correlate as well. That keeps photos with a similar
-layout apart, such as two skies with a bird in the middle.
+Candidates are pairs of photos whose perceptual hashes differ in few bits. They are near duplicates
+if the luminance and the edges of the two photos are correlated too. This check separates photos
+that only have a similar layout, such as two skies with a bird in the middle.
 """
 
 from collections import Counter
@@ -14,33 +14,33 @@ from PIL import Image
 
 from phototag.dataset.groups import link_equal, merge_pairs
 
-AREAS = 32  # areas per side over which the luminance is averaged
-# Both limits were chosen by viewing all candidates among COCO photos and the synthetic images.
-MIN_CORRELATION = 0.9  # correlation of the luminance of two photos
-MIN_EDGE_CORRELATION = 0.6  # correlation of the differences of neighbouring areas
+AREAS = 32  # number of areas per side over which the luminance is averaged
+# Both limits were chosen after viewing all candidates in COCO and in the synthetic dataset.
+MIN_CORRELATION = 0.9  # minimum correlation between the luminance of two photos
+MIN_EDGE_CORRELATION = 0.6  # minimum correlation between the differences of neighbouring areas
 
 
 def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Find all pairs of hashes that differ in at most `distance` bits, without comparing all.
+    """Find all pairs of hashes that differ in at most `distance` bits, without comparing all pairs.
 
-    The bits are divided into `distance + 3` blocks. Two such hashes agree in at least three blocks,
-    so for one triple of blocks they are neighbours when hashes are sorted by the bits of that
-    triple. Comparing within runs of equal bits is exact (Manku et al. 2007, "Detecting
-    near-duplicates for web crawling").
+    The bits are divided into `distance + 3` blocks, so the hashes of such a pair agree in at least
+    three blocks. For each combination of three blocks, the hashes are sorted by the bits of these
+    blocks and compared within runs of equal bits, which finds every pair (Manku et al. 2007,
+    "Detecting near-duplicates for web crawling").
 
     Args:
         hashes: Perceptual hashes, uint64 [num_hashes].
         distance: Maximum number of differing bits, 0..20.
 
     Returns:
-        Pairs of rows, int64 [num_pairs, 2], sorted. Rows with equal hashes are paired with the
-        first of them only, and only that row is paired with other hashes.
+        Sorted pairs of rows, int64 [num_pairs, 2]. Of several rows with equal hashes, only the
+        first is paired with other hashes; the other rows are paired with this first row only.
     """
     unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     same = np.column_stack([first[inverse], np.arange(len(hashes))])
     found = [same[same[:, 0] != same[:, 1]]]
     for blocks in combinations(range(distance + 3), 3):
-        # Each block has bits of low and high frequencies, so that runs have similar lengths.
+        # Each block mixes bits of low and high frequencies, so that runs have similar lengths.
         bits = [bit for bit in range(64) if bit % (distance + 3) in blocks]
         mask = np.uint64(sum(1 << bit for bit in bits))
         order = np.argsort(unique & mask)
@@ -50,7 +50,7 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
             step += 1
             start = start[start < len(table) - step]
             difference = table[start] ^ table[start + step]
-            # Runs are contiguous, so a start whose run has ended needs no further comparison.
+            # Runs are contiguous, so a hash at the end of its run needs no further comparison.
             within = (difference & mask) == 0
             start, difference = start[within], difference[within]
             near = start[np.bitwise_count(difference) <= distance]
@@ -63,17 +63,17 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
 def group_duplicates(
     sha256: Sequence[str], hashes: Sequence[str], images: np.ndarray, distance: int
 ) -> list[str]:
-    """Group photos that are duplicates of each other, directly or through other photos.
+    """Group the photos that are duplicates of each other, directly or through other photos.
 
     Args:
         sha256: SHA-256 of each source file, [num_images].
         hashes: Perceptual hash of each photo, [num_images].
-        images: Photos, uint8 [num_images, size, size, 3]; only candidates are read.
-        distance: Maximum number of bits in which the hashes of candidates differ.
+        images: Packed photos, uint8 [num_images, size, size, 3]; only candidates are read.
+        distance: Maximum number of bits in which the hashes of two candidates differ.
 
     Returns:
-        Group of each photo, [num_images]; empty for a photo without duplicates. A group is named by
-        the start of the smallest SHA-256 in it, so the name depends on content only.
+        Name of each photo's group, [num_images]; empty for a photo without duplicates. The name is
+        the start of the smallest SHA-256 in the group, so it depends only on the photos' contents.
     """
     rows = np.flatnonzero([value != "" for value in hashes])
     values = np.array([int(value, 16) for value in hashes if value], np.uint64)
@@ -86,7 +86,7 @@ def group_duplicates(
 
 
 def _correlate(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return which pairs correlate in luminance (ITU-R BT.601) and its edges, bool [num_pairs]."""
+    """Return which pairs have correlated luminance (ITU-R BT.601) and edges, bool [num_pairs]."""
     maps = {int(row): _map_luminance(images[row]) for row in np.unique(pairs)}
     agreed = np.empty(len(pairs), bool)
     for index, (a, b) in enumerate(pairs.tolist()):
@@ -96,9 +96,9 @@ def _correlate(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean luminance of the areas and the differences of neighbouring areas.
+    """Return the mean luminance of each area, and the differences between neighbouring areas.
 
-    Both are standardized and flat, so that the dot product of two photos is their correlation.
+    Both are flat, standardized vectors, so the dot product of two photos is their correlation.
     """
     luma = Image.fromarray(pixels).convert("L").convert("F")
     side = min(AREAS, len(pixels))

@@ -1,7 +1,7 @@
-"""Label files: one file per class, one image number per line.
+"""Read label files, one per class, which list one image number per line.
 
-`annotations/CLASS.txt` lists the photos that carry the label CLASS. `unknown/CLASS.txt`, which is
-optional, lists the photos for which nobody has decided. All other photos do not carry the label.
+`annotations/CLASS.txt` lists the photos that carry the label CLASS. The optional
+`unknown/CLASS.txt` lists the photos whose target is unknown. All other photos lack the label.
 """
 
 import re
@@ -18,7 +18,7 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import read_named_file
 from phototag.verification.problems import Problem
 
-# Numbers of up to 18 digits fit into 64 bits.
+# Image numbers have at most 18 digits, so that they fit into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -28,10 +28,10 @@ class Labels:
     """The content of all label files.
 
     Attributes:
-        targets: Label -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]; in alphabetical
-            order, names in Unicode's composed form (NFC).
-        problems: Problems of the label files.
-        num_lines: Number of lines with an entry in all files.
+        targets: Label -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]. Labels are sorted by
+            name and are in Unicode's composed form (NFC).
+        problems: Problems found in the label files.
+        num_lines: Total number of lines of the label files that are not blank.
     """
 
     targets: dict[str, np.ndarray]
@@ -40,20 +40,20 @@ class Labels:
 
 
 def image_number(name: str) -> int | None:
-    """Return N of a file named imN.jpg (any extension), or None for other names."""
+    """Return the number N of a file named imN with any extension, or None for other names."""
     match = _IMAGE_NAME.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def normalize(text: str) -> str:
-    """Return text in Unicode's composed form (NFC); macOS writes names in the decomposed form."""
+    """Return text in Unicode's composed form (NFC); macOS stores names in the decomposed form."""
     return unicodedata.normalize("NFC", text)
 
 
 def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
-    """Return the files whose names are invalid, with the reason.
+    """Return file -> reason for the files whose names are invalid.
 
-    All files that share a number are invalid, because a label could mean any of them.
+    All files that share an image number are invalid, because a label could refer to any of them.
     """
     count = Counter(image_number(name) for name in names)
     invalid = {}
@@ -67,10 +67,10 @@ def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Problem]]:
-    """Parse one label file in UTF-8; blank lines are ignored.
+    """Parse the content of one label file in UTF-8; blank lines are ignored.
 
     Returns:
-        Image number -> its first line, from 1; and a problem for each line without a number.
+        Image number -> number of its first line, from 1; and a problem for each invalid line.
     """
     problems = []
     lines: dict[int, int] = {}
@@ -93,18 +93,18 @@ def read_labels(
     expected: Sequence[str] = (),
     unknown: Sequence[str] = (),
 ) -> Labels:
-    """Read the label files as targets.
+    """Read the label files and return the targets of all photos.
 
     Args:
-        source: A folder or zip.
-        files: Files in its folder `annotations`.
-        names: Photos; one whose name has no number carries no label.
-        expected: Labels to read; omit to read those of all files.
-        unknown: Files in its folder `unknown`.
+        source: Folder or zip of the dataset.
+        files: Paths of the files in the source's folder `annotations`.
+        names: Paths of the photos; photos whose names have no number carry no label.
+        expected: Labels to read; omit to read all label files.
+        unknown: Paths of the files in the source's folder `unknown`.
 
     Raises:
-        InputError: A label file is missing or unreadable, two have the same label, or a photo is
-            listed both as carrying a label and as unknown.
+        InputError: A label file is missing or unreadable, two label files have the same label, or a
+            photo is listed in both the `annotations` and the `unknown` file of a label.
     """
     wanted = {normalize(label) for label in expected}
     paths, problems = _find_label_files(source, files, "annotations", wanted)
@@ -151,7 +151,7 @@ def read_labels(
 def _find_label_files(
     source: Path, files: Sequence[str], folder: str, wanted: set[str]
 ) -> tuple[dict[str, str], list[Problem]]:
-    """Return label -> label file for the files of a folder, and the files that are ignored."""
+    """Return label -> label file for the files of a folder, and a problem for each other file."""
     problems: list[Problem] = []
     paths: dict[str, str] = {}
     for name in sorted(files, key=normalize):
@@ -163,7 +163,7 @@ def _find_label_files(
             problems.append(Problem(name, 0, "unused label file", "not in data.labels", "noted"))
         elif label in paths:
             raise InputError(
-                f"{paths[label]} and {name} in {source} are label files of the same label: join "
+                f"{paths[label]} and {name} in {source} are label files of the same label: merge "
                 "them"
             )
         else:

@@ -1,8 +1,8 @@
-"""Layout of a dataset's source: `images/imN.jpg` with `annotations/CLASS.txt` next to it.
+"""Layout of a dataset's source: photos `images/imN.jpg` and label files `annotations/CLASS.txt`.
 
-Both folders lie at the top or inside one folder; the course's zip has them in `train/`. Capital
-letters in their names do not matter. `phototag import` also writes `sources.csv` and
-`unknown/CLASS.txt` next to them.
+Both folders are at the top level or inside the same folder, such as `train/` in the course's zip.
+The case of their names does not matter. `phototag import` also writes `sources.csv` and
+`unknown/CLASS.txt` next to these folders.
 """
 
 from pathlib import Path, PurePosixPath
@@ -14,14 +14,14 @@ from phototag.decoding.system_files import split_system_files
 
 
 class Layout(NamedTuple):
-    """The files of a dataset, as paths relative to the source with forward slashes.
+    """The files of a dataset, as paths with forward slashes that are relative to the source.
 
     Attributes:
-        images: Photos.
-        annotations: Files in the folder `annotations`.
+        images: Photos, which are the files in the folder `images`.
+        annotations: Label files, which are the files in the folder `annotations`.
         unknown: Files in the folder `unknown`.
-        sources: The file sources.csv, or None without one.
-        system_files: System files in any folder; they are in no other list.
+        sources: Path of sources.csv, or None if the source does not have this file.
+        system_files: System files in any folder; the other lists do not contain them.
     """
 
     images: list[str]
@@ -32,20 +32,20 @@ class Layout(NamedTuple):
 
 
 def find_layout(source: Path) -> Layout:
-    """Find the photos and label files of a folder or zip.
+    """Find the photos, label files and system files in a folder or zip.
 
     Raises:
-        InputError: Not exactly one folder `images` has a folder `annotations` next to it, or a
-            folder of these names is a link.
+        InputError: The source does not have exactly one folder `images` with a folder
+            `annotations` next to it, or one of these folders is a link.
     """
-    # A zip made by macOS repeats all files as system files below __MACOSX.
+    # A zip file created by macOS has a system file below __MACOSX for each of its files.
     names, system_files = split_system_files(list_files(source))
     for name in names:
         folder = PurePosixPath(name.casefold()).name
         if folder in ("images", "annotations", "unknown") and (source / name).is_dir():
             raise InputError(
                 f"{source / name} is a link to a folder, which is not followed: replace the link "
-                "by the folder"
+                "with the folder"
             )
     paths = {PurePosixPath(name.casefold()).parent for name in names}
     folders = {str(folder) for path in paths for folder in (path, *path.parents)}
@@ -58,7 +58,7 @@ def find_layout(source: Path) -> Layout:
     if len(roots) != 1:
         raise InputError(
             f"{source} holds {'several folders' if roots else 'no folder'} images/ with "
-            "annotations/ next to it: give a source with one (`phototag import` converts other "
+            "annotations/ next to it: expected one (`phototag import` converts other "
             "layouts)"
         )
     root = roots[0]

@@ -1,4 +1,4 @@
-"""Writing of the manifest, which has one row per source file."""
+"""Build and write the manifest, which has one row per source file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,31 +19,31 @@ def build_manifest(
     targets: dict[str, np.ndarray],
     source_groups: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Join files, decisions and labels.
+    """Join the files, the decisions about them and their labels into one table.
 
     Args:
-        names: Source files, [num_files].
-        photos: Decision about each file, [num_files].
+        names: Paths of the source files, [num_files].
+        photos: Decisions about the source files, [num_files].
         targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
-        source_groups: User's own group of each file (photographer, album), [num_files].
+        source_groups: Group of each file in sources.csv (photographer, album), [num_files].
 
     Returns:
-        The columns `COLUMNS` and one column per label; duplicate_group is empty. The rows that are
-        not rejected are the rows of images.npy, in the same order.
+        A table with the columns `COLUMNS`, of which duplicate_group is empty, and one column per
+        label. The rows of photos that are not rejected have the same order as in images.npy.
 
     Raises:
-        InputError: A label is unknown for all photos, or all files were rejected.
+        InputError: All files were rejected, or a label is unknown for all photos.
     """
     rows: dict[str, Sequence[object]] = {"file": [escape_name(name) for name in names]}
     rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
-    rows["reason"] = [escape_name(photo.reason) for photo in photos]  # may hold a file name
+    rows["reason"] = [escape_name(photo.reason) for photo in photos]  # it may contain a file name
     blank = [""] * len(names)
     rows |= {"duplicate_group": blank, "source_group": source_groups or blank}
     manifest = pd.DataFrame({**rows, **targets})
     kept = manifest[manifest["decision"] != "rejected"]
     if kept.empty:
         first = f" ({names[0]}: {photos[0].reason})" if names else ""
-        raise InputError(f"all {len(names)} files were rejected{first}: no photo is left")
+        raise InputError(f"all {len(names)} files were rejected{first}: fix at least one photo")
     for label in targets:
         if (kept[label] == UNKNOWN).all():
             raise InputError(
@@ -54,7 +54,7 @@ def build_manifest(
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
-    """Write the manifest as CSV, unknown targets as empty cells."""
+    """Write the manifest to a CSV file; unknown targets become empty cells."""
     labels = label_names(manifest)
     partly = [label for label in labels if (manifest[label] == UNKNOWN).any()]
     write_table(path, manifest.replace(dict.fromkeys(partly, UNKNOWN), ""))

@@ -1,4 +1,4 @@
-"""Readers of CSV files that people write by hand or with a spreadsheet, and of sources.csv."""
+"""Read sources.csv, and CSV files that users write by hand or with a spreadsheet."""
 
 import codecs
 import csv
@@ -19,9 +19,9 @@ class Row:
     """A row of a CSV file.
 
     Attributes:
-        line: Number of the row's first line, from 1.
-        cells: Column name in lower case -> cell, stripped, in NFC.
-        extra: Cells beyond the last column that are not empty.
+        line: Line number of the row's first line, counted from 1.
+        cells: Column name in lower case -> text of the cell, stripped and normalized to NFC.
+        extra: Cells to the right of the last column that are not empty.
     """
 
     line: int
@@ -31,14 +31,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """A CSV file.
+    """The parsed content of a CSV file.
 
     Attributes:
-        columns: Column names in lower case.
-        titles: Column names as written.
-        rows: Rows that are not empty.
-        separator: Character that separates cells.
-        header_line: Line number of the header, from 1.
+        columns: Names of the columns in lower case.
+        titles: Names of the columns as they are written in the file.
+        rows: Rows below the header that are not empty.
+        separator: Character that separates the cells.
+        header_line: Line number of the header, counted from 1.
     """
 
     columns: list[str]
@@ -49,10 +49,10 @@ class Listing:
 
 
 def decode_text(data: bytes, place: str) -> str:
-    """Decode text in UTF-8, or in UTF-16 with a byte order mark.
+    """Decode text that is in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        InputError: The text has another encoding; the message names the line.
+        InputError: The text has another encoding; the message contains the line number.
     """
     marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if data.startswith(marks) else "utf-8-sig"
@@ -69,14 +69,14 @@ def decode_text(data: bytes, place: str) -> str:
 
 
 def read_listing(data: bytes, place: str) -> Listing:
-    """Read a CSV file with a header.
+    """Parse the content of a CSV file with a header.
 
-    The separator is the one of `SEPARATORS` that divides the header into the most columns. `place`
-    names the file in error messages.
+    The separator is the character of `SEPARATORS` that divides the header into the most columns.
+    Error messages start with `place`, which should be the path of the file.
 
     Raises:
-        InputError: The encoding is not UTF-8 or UTF-16, a quotation mark is missing, the header is
-            missing, or two columns have the same name; the message names the line.
+        InputError: The encoding is neither UTF-8 nor UTF-16, a quotation mark is missing, or two
+            columns have the same name; the message contains the line number.
     """
     text = decode_text(data, place)
     header = (text.lstrip().splitlines() or [""])[0]
@@ -112,26 +112,27 @@ def read_listing(data: bytes, place: str) -> Listing:
 
 
 def read_source_groups(source: Path, listing: str | None, names: Sequence[str]) -> list[str]:
-    """Read the user's own group of each photo (photographer, album).
+    """Read the group of each photo, such as its photographer or album, from sources.csv.
 
     Args:
-        source: A folder or zip.
-        listing: Path of sources.csv in the source, or None without one. `phototag import` writes
-            it; its columns are file and, optionally, group. Other columns are ignored.
-        names: Photos, [num_photos].
+        source: Folder or zip of the dataset.
+        listing: Path of sources.csv in the source, or None if the source does not have this file.
+            `phototag import` writes the columns `file` and, optionally, `group`. Other columns are
+            ignored.
+        names: Paths of the photos in the source, [num_photos].
 
     Returns:
-        Group of each photo, [num_photos], empty for a photo without one.
+        Group of each photo, [num_photos]; empty for photos without a group.
 
     Raises:
-        InputError: The file is not a valid CSV file, or its column file is missing.
+        InputError: The file is not a valid CSV file, or its column `file` is missing.
     """
     if listing is None:
         return [""] * len(names)
     table = read_listing(read_named_file(source, listing), str(source / listing))
     if "group" in table.columns and "file" not in table.columns:
         raise InputError(
-            f"{source / listing}: the column 'file' is missing: name it in the first line"
+            f"{source / listing}: the column 'file' is missing: add it to the first line"
         )
     groups = {row.cells.get("file", ""): row.cells.get("group", "") for row in table.rows}
     return [groups.get(PurePosixPath(name).name, "") for name in names]

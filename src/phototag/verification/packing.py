@@ -1,4 +1,4 @@
-"""Decoding of many photos in parallel into one packed array."""
+"""Decode many photos in parallel and write them to one packed array."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from phototag.base.parallel import Backend, run_in_order
 from phototag.decoding.photos import MAX_PIXELS, Photo, prepare_photo
 from phototag.decoding.sources import read_file
 
-CHUNK = 32  # photos per task, large enough to hide the cost of sending a task to a worker
+CHUNK = 32  # photos per task, so that sending a task to a worker takes little of the time
 
 
 def prepare_photos(
@@ -32,16 +32,16 @@ def prepare_photos(
     """Decode photos in parallel and yield them in the order of `names`.
 
     Args:
-        source: A folder or zip.
-        names: Files in the source.
-        size: Side of the squares in pixels.
-        invalid: File -> reason, for files to reject because of their names.
-        min_side: Minimum of a photo's shorter side in pixels.
-        max_pixels: Maximum number of a photo's pixels.
-        backend: joblib backend; the machines of a cluster must see `source` under the same path.
-        n_jobs: Number of workers, -1 for one per core.
-        cached: File -> photo, returned by `load_decode_cache`. A file with the same content is not
-            decoded again.
+        source: Folder or zip of the dataset.
+        names: Paths of the photos in the source.
+        size: Side of the decoded squares in pixels.
+        invalid: File -> reason, for the files that are rejected because of their names.
+        min_side: Minimum length of a photo's shorter side in pixels.
+        max_pixels: Maximum number of pixels of a photo.
+        backend: joblib backend; the machines of a cluster must find `source` under the same path.
+        n_jobs: Number of workers; -1 starts one per core.
+        cached: File -> photo, as returned by `load_decode_cache`. Files whose content has not
+            changed are not decoded again.
     """
     invalid, cached = invalid or {}, cached or {}
     tasks = [
@@ -60,10 +60,10 @@ def prepare_photos(
 def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
     """Write photos to a packed .npy file, uint8 [num_images, size, size, 3].
 
-    Rejected photos have no row. Photos are written one by one, so the array is never in memory.
+    Rejected photos have no row. Photos are written one by one, so the array need not fit into RAM.
 
     Returns:
-        All photos, including the rejected ones, without their pixels.
+        All photos, including rejected photos, without their pixels.
     """
     decided = []
     num_images = 0
@@ -74,7 +74,7 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
                 file.write(photo.pixels.tobytes())
                 num_images += 1
             decided.append(replace(photo, pixels=None))
-        # NumPy pads the header, so a larger first dimension fits into the same space.
+        # NumPy pads the header, so the final number of images fits into the same space.
         file.seek(0)
         _write_header(file, num_images, size)
     return decided
@@ -83,7 +83,7 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
 def _prepare_chunk(
     source: Path, tasks: Sequence[tuple[str, str, str]], size: int, min_side: int, max_pixels: int
 ) -> list[Photo | None]:
-    """Decode the files of a task; None stands for a photo that is in the cache."""
+    """Decode the files of a task; return None for each photo that the cache already contains."""
     photos: list[Photo | None] = []
     for name, invalid, cached_sha256 in tasks:
         try:

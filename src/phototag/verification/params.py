@@ -10,21 +10,21 @@ from phototag.dataset.params import DataParams
 
 
 class ResizeParams(ParamGroup):
-    """The group `resize`: size of the packed photos, limits, and duplicates.
+    """The group `resize`: size of the packed photos, limits on photos, and near duplicates.
 
     Attributes:
         size: Side of the packed photos in pixels.
-        min_side: Minimum of a photo's shorter side in pixels; smaller photos are rejected.
-        max_pixels: Maximum number of a photo's pixels; larger photos are rejected.
-        on_problem: reject (reject up to `max_rejected`) | fail (stop at any rejection).
-        max_rejected: Maximum share of rejected photos, and of rejected label lines, 0..1.
-        duplicate_bits: Maximum number of differing bits in the hashes of near duplicates.
-        backend: joblib backend that decodes the photos.
+        min_side: Minimum length of a photo's shorter side in pixels; smaller photos are rejected.
+        max_pixels: Maximum number of pixels of a photo; larger photos are rejected.
+        on_problem: reject (continue up to `max_rejected`) | fail (stop if anything is rejected).
+        max_rejected: Maximum share of photos, and of label lines, that may be rejected, 0..1.
+        duplicate_bits: Maximum number of bits in which the hashes of near duplicates differ.
+        backend: joblib backend with which the photos are decoded.
     """
 
     size: PositiveInt
     min_side: PositiveInt
-    # Pillow refuses to open larger files, regardless of this limit.
+    # Pillow refuses to open photos with more pixels than this maximum.
     max_pixels: Annotated[int, Field(gt=0, le=178_956_970)]
     on_problem: Literal["reject", "fail"]
     max_rejected: Share

@@ -1,4 +1,4 @@
-"""Problems of a dataset's files, and the limits above which they stop the pipeline."""
+"""Problems with a dataset's files, and the limits above which they stop the pipeline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Literal
 
 from phototag.base.errors import InputError
 
-SHOWN = 20  # maximum number of problems in the error message
+SHOWN = 20  # maximum number of problems that the error message lists
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of a photo or a label file.
+    """A problem with a photo, a label file or a row of the corrections file.
 
     Attributes:
         file: Path of the file in the dataset.
-        line: Line number from 1, or 0 if the problem concerns the whole file.
-        kind: Kind of problem, the same words for all problems of the kind.
-        detail: Value that was found; may be empty.
+        line: Line number, counted from 1; 0 if the problem concerns the whole file.
+        kind: Kind of the problem; all problems of a kind have the same text here.
+        detail: Value or reason that was found; may be empty.
         action: rejected (the photo or line is not used) | noted (everything is used).
     """
 
@@ -29,29 +29,29 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """File, with the line number if there is one."""
+        """Path of the file, with the line number if there is one."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
     @property
     def text(self) -> str:
-        """Kind and detail."""
+        """Kind of the problem, followed by its detail if there is one."""
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
 def check_problems(
     problems: Sequence[Problem], num_photos: int, num_lines: int, on_problem: str, share: float
 ) -> None:
-    """Check that no more photos and label lines were rejected than the user allows.
+    """Check that the shares of rejected photos and label lines are within the limits.
 
     Args:
-        problems: Problems of photos (line 0) and label files.
-        num_photos: Number of photo files.
+        problems: Problems with photos (line 0) and label files.
+        num_photos: Number of photos.
         num_lines: Number of lines in all label files.
-        on_problem: reject (accept rejections up to `share`) | fail (accept none).
-        share: Maximum share of rejected photos, and of rejected label lines, 0..1.
+        on_problem: reject (accept rejections up to `share`) | fail (accept no rejections).
+        share: Maximum share of photos, and of label lines, that may be rejected, 0..1.
 
     Raises:
-        InputError: Too many were rejected; the message lists them.
+        InputError: Too many photos or label lines were rejected; the message lists them.
     """
     rejected = [problem for problem in problems if problem.action == "rejected"]
     lines = [problem for problem in rejected if problem.line]

@@ -1,4 +1,4 @@
-"""Report on a dataset: counts, problems, remarks on photos, and duplicates."""
+"""Write the report on a dataset: counts, problems, remarks on photos, and duplicates."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,11 @@ from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.pages.html import jpeg_uri, write_page
 from phototag.verification.problems import Problem
 
-DECISIONS = ("rejected", "converted", "kept")  # in the order of the page
+DECISIONS = ("rejected", "converted", "kept")  # in the order in which the page lists them
 
 
 def list_rejected(manifest: pd.DataFrame) -> list[Problem]:
-    """Return a problem for each rejected photo."""
+    """Return one problem for each rejected photo."""
     rejected = manifest[manifest["decision"] == "rejected"]
     return [
         Problem(file, 0, *_split_remark(reason), "rejected")
@@ -40,11 +40,11 @@ def write_verification_report(
     """Write summary.json, problems.csv, duplicates.csv and report.html.
 
     Args:
-        folder: Folder of the report.
-        manifest: Manifest of all source files, with the duplicate groups.
-        problems: Problems of photos and label files.
+        folder: Folder in which the files are written.
+        manifest: Manifest of all source files, including the groups of duplicates.
+        problems: Problems with photos and label files.
         images: Photos that are not rejected, uint8 [num_images, size, size, 3].
-        system_files: System files, which were ignored.
+        system_files: Paths of the system files, which were ignored.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
@@ -83,17 +83,17 @@ def write_verification_report(
 def summarize(
     manifest: pd.DataFrame, problems: Sequence[Problem], duplicates: pd.DataFrame
 ) -> dict[str, Any]:
-    """Count files, labels, problems and duplicates.
+    """Count the files, labels, problems and duplicates of a dataset.
 
     Args:
         manifest: Manifest of all source files.
-        problems: Problems of photos and label files.
+        problems: Problems with photos and label files.
         duplicates: Table returned by `tabulate_duplicates`.
 
     Returns:
-        The content of summary.json. Labels are counted on the photos that are not rejected:
-        `labels` counts the photos that carry each label, `unlabelled` those that carry none, and
-        `unknown` those of which a label is unknown, for labels with such photos.
+        The content of summary.json. Rejected photos are not counted in `labels` (number of photos
+        that carry each label), `unlabelled` (number of photos that carry no label) and `unknown`
+        (number of photos whose target is unknown, for each label that has such photos).
     """
     kept = keep(manifest)
     labels, targets = label_names(manifest), label_targets(kept)
@@ -118,12 +118,12 @@ def summarize(
 
 
 def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
-    """List the photos that have duplicates.
+    """Return a table of the photos that have duplicates.
 
     Returns:
-        Columns group; file; kind (exact if all files of the group have the same bytes, else near);
-        labels (an unknown one as `?label`); conflicting_labels (labels that some photos of the
-        group carry and others do not). Labels are separated by semicolons.
+        A table with the columns group; file; kind (exact if all files of the group have the same
+        bytes, else near); labels (with `?` before unknown labels); and conflicting_labels (labels
+        that only some photos of the group carry). Labels are separated by semicolons.
     """
     labels = label_names(manifest)
     rows: list[list[str]] = []
@@ -161,7 +161,7 @@ def _headline(summary: dict[str, Any]) -> list[str]:
 
 
 def _group_remarks(manifest: pd.DataFrame) -> list[tuple[str, str, list[dict[str, str]]]]:
-    """Return decision, kind and photos of each kind of remark, rejections first."""
+    """Return the decision, kind and photos of each kind of remark, with rejections first."""
     found: dict[tuple[int, str], list[dict[str, str]]] = {}
     for row in manifest[manifest["reason"] != ""].to_dict("records"):
         size = f"{row['width']} x {row['height']}" if row["width"] else ""
@@ -173,7 +173,7 @@ def _group_remarks(manifest: pd.DataFrame) -> list[tuple[str, str, list[dict[str
 
 
 def _group_duplicates(duplicates: pd.DataFrame) -> list[list[dict[Any, Any]]]:
-    """Return the rows of each duplicate group, groups with conflicting labels first."""
+    """Return the rows of each group of duplicates; groups with conflicting labels come first."""
     groups = [group.to_dict("records") for _, group in duplicates.groupby("group", sort=True)]
     return sorted(groups, key=lambda rows: str(rows[0]["conflicting_labels"]) == "")
 
