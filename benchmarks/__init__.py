@@ -1,1 +1,1 @@
-"""Benchmarks that compare ways side by side and print ratios or differences."""
+"""Benchmarks that compare several methods side by side and print ratios or differences."""

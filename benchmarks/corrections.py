@@ -1,17 +1,18 @@
-"""Measure the ranking of suspected label errors, and the choice of photos to label next.
+"""Evaluate the ranking of likely label errors, and the choice of photos to label next.
 
-Run it in a project with cached features (`phototag recipe pretrained`, your photos, `dvc repro`).
+Run it in a project with cached features (`phototag recipe pretrained`, then `dvc repro`).
 
 `python -m benchmarks.corrections errors [SEED...]` flips 5 % of the train labels. Most flipped
 labels are positives that become negatives, because people forget labels more often than they invent
-them. A linear probe is fitted on the noisy labels, and its out-of-fold probabilities rank the
-suspects: once with phototag's rule and once with cleanlab (`make setup-bench`). The first table has
-precision and recall of the top suspects. The second table has test scores with the noise, with the
-top `CORRECTED` suspects corrected, and without noise.
+them. A linear probe is fitted on the noisy labels. Its out-of-fold probabilities are used to rank
+suspected errors, once with phototag's rule and once with cleanlab (`make setup-bench`). The first
+table shows precision and recall of the top suspects. The second table shows test scores of probes
+trained with the noisy labels, with the top `CORRECTED` suspects corrected, and without noise.
 
 `python -m benchmarks.corrections next [SEED...]` starts with 200 labelled photos and adds 100 at a
-time, up to 1 000: at random, by uncertainty, and as `phototag review --ranking next` does. Scores
-are means over the seeds (default: 3) on a tenth of the photos.
+time, up to 1 000. The photos are chosen at random, by uncertainty, or like `phototag review
+--ranking next` does. Scores on a test set of a tenth of the photos are averaged over the seeds
+(default: 0, 1 and 2).
 """
 
 import sys
@@ -35,7 +36,7 @@ from phototag.splitting.splits import split_groups
 from phototag.training.linear_probe import predict_out_of_fold
 
 NOISE = 0.05  # share of flipped labels
-LOST = 0.8  # share of positives among the flipped labels, at most half of all positives
+LOST = 0.8  # share of positives among the flipped labels; at most half of all positives flip
 FIRST = (200, 1000, 5000)
 CORRECTED = 1000
 START, STEP, END = 200, 100, 1000
@@ -44,7 +45,7 @@ Ranking = tuple[np.ndarray, np.ndarray]  # photos and labels, most probable erro
 
 
 def add_noise(targets: np.ndarray, seed: int) -> np.ndarray:
-    """Flip labels, mostly positives."""
+    """Return a copy of `targets` in which a share `NOISE` of the labels is flipped."""
     rng, noisy = np.random.default_rng(seed), targets.copy().ravel()
     positives, negatives = np.flatnonzero(noisy == 1), np.flatnonzero(noisy == 0)
     number = round(NOISE * noisy.size)
@@ -57,7 +58,7 @@ def add_noise(targets: np.ndarray, seed: int) -> np.ndarray:
 
 
 def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[str, Ranking]]:
-    """Yield the name and the ranking of each method."""
+    """Yield the name of each method and its ranking of suspected label errors."""
     found = find_label_errors(targets, probabilities)
     yield "phototag", (found["photo"].to_numpy(), found["label"].to_numpy())
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
@@ -78,7 +79,7 @@ def rank_suspects(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[tu
 
 
 def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
-    """Print the quality of the rankings, and the test scores after correction."""
+    """Print precision and recall of the rankings, and test scores after corrections."""
     train, val, test = (parts[split] for split in ("train", "val", "test"))
     ranked: dict[str, list[list[float]]] = {}
     scored: dict[str, list[tuple[float, float, float, float]]] = {}
@@ -113,7 +114,7 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
 def choose_photos(
     way: str, pool: Dataset, known: np.ndarray, seed: int, params: Params
 ) -> np.ndarray:
-    """Return the positions in the pool of the next photos to label."""
+    """Return the next `STEP` photos to label, as positions in the pool."""
     rest = np.flatnonzero(~known)
     if way == "at random":
         return np.random.default_rng([seed, known.sum()]).permutation(rest)[:STEP]
@@ -134,7 +135,7 @@ def choose_photos(
 
 
 def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Sequence[int]) -> None:
-    """Print the learning curve of each method."""
+    """Print the learning curve of each method of choosing photos."""
     photos = join_datasets(list(parts.values()))
     curves: dict[str, list[list[tuple[float, float, float]]]] = {}
     for seed in seeds:
@@ -157,7 +158,7 @@ def compare_acquisitions(parts: dict[str, Dataset], params: Params, seeds: Seque
 
 
 def print_table(heads: list[str], rows: Mapping[str, Any]) -> None:
-    """Print the means over the seeds as a Markdown table."""
+    """Print a Markdown table of the means over the seeds."""
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, values in rows.items():
         means = np.mean(np.asarray(values, float), axis=0)
@@ -166,7 +167,7 @@ def print_table(heads: list[str], rows: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the comparison that the command line names."""
+    """Run the comparison selected on the command line: errors or next."""
     compare = {"errors": compare_errors, "next": compare_acquisitions}
     if len(sys.argv) < 2 or sys.argv[1] not in compare:
         sys.exit("usage: python -m benchmarks.corrections errors|next [SEED...]")

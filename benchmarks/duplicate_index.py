@@ -1,7 +1,7 @@
 """Time the search for near duplicates among 20 thousand, 100 thousand and 1 million hashes.
 
-Run `python -m benchmarks.duplicate_index`. The hashes are random. One in a hundred is a copy of
-another hash with up to 8 flipped bits. The benchmark fails if the search misses a copy.
+Run `python -m benchmarks.duplicate_index`. The hashes are random, except that one in a hundred is
+a copy of another hash with up to 8 bits flipped. The benchmark fails if the search misses a copy.
 """
 
 import resource
@@ -15,7 +15,7 @@ BITS = 8
 
 
 def main() -> None:
-    """Print seconds and memory for each number of hashes."""
+    """Print time and peak memory of the search for each number of hashes."""
     rng = np.random.default_rng(0)
     for count in (20_000, 100_000, 1_000_000):
         hashes = rng.integers(0, 2**63, count, dtype=np.uint64)

@@ -1,8 +1,8 @@
-"""Measure time, memory and file sizes of an evaluation with many labels.
+"""Measure the time, memory and output size of an evaluation with many labels.
 
 Run `python -m benchmarks.evaluate_scale [LABELS [PHOTOS]]` (default: 1 000 labels and 10 000 test
-photos; val has a fifth as many). Label frequencies follow a power law, and logits are those of a
-partly trained network. The benchmark does the work of the evaluate stage without MLflow.
+photos; val has a fifth as many photos as test). Label frequencies follow a power law, and random
+logits imitate a partly trained network. The benchmark runs the evaluate stage without MLflow.
 """
 
 import resource
@@ -33,7 +33,7 @@ SIDE = 16
 def draw_photos(
     num_labels: int, num_photos: int
 ) -> tuple[dict[str, Dataset], dict[str, np.ndarray]]:
-    """Return random splits of photos, and random logits of val and test."""
+    """Return a random dataset for each split, and random logits for val and test."""
     rng = np.random.default_rng(0)
     sizes = {"train": 2 * num_photos, "val": max(num_photos // 5, 1), "test": num_photos}
     total = sum(sizes.values())
@@ -55,7 +55,7 @@ def draw_photos(
 
 
 def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
-    """Write tables, figures and the report page."""
+    """Write the tables, figures and HTML report of an evaluation to a folder."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": []}
     )
@@ -74,7 +74,7 @@ def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
 
 
 def main() -> None:
-    """Print time, memory and file sizes."""
+    """Run the evaluation and print its time, peak memory and file sizes."""
     given = [int(argument) for argument in sys.argv[1:]]
     num_labels, num_photos = given + [1000, 10_000][len(given) :]
     datasets, logits = draw_photos(num_labels, num_photos)

@@ -1,8 +1,8 @@
-"""Compare the speed of a frozen backbone in eager PyTorch and in the embed stage.
+"""Compare the speed of a frozen backbone in the embed stage with eager PyTorch.
 
 Run `python -m benchmarks.features_speed [NAME [WEIGHTS [SIZE]]]` on an otherwise idle machine. Each
-way runs in a separate process on the same photos, in batches of 32, and the ways alternate. The
-output has medians, and ratios to eager PyTorch with channels_last. The embed stage uses ONNX
+variant runs in a separate process on the same photos, in batches of 32, and the variants alternate.
+The output shows medians, and ratios to eager PyTorch with channels_last. The embed stage uses ONNX
 Runtime if it is installed.
 """
 
@@ -28,7 +28,7 @@ PREPARED: dict[str, Any] = {}  # network and batch of this process
 
 
 def main() -> None:
-    """Alternate the ways; print medians, ratios and the largest difference of the features."""
+    """Measure all variants; print medians, ratios and the largest difference of a feature."""
     given = sys.argv[1:] + [None] * 3
     name, weights = given[0] or "timm/tf_efficientnet_lite0", given[1]
     size = int(given[2] or 128)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def prepare(way: str, name: str, weights: str | None, size: int) -> None:
-    """Build the network and the batch that this process measures."""
+    """Build the network and the batch of photos for the variant measured in this process."""
     if way in WAYS[2:]:  # as the embed stage does
         keep_freed_memory()
     torch.manual_seed(0)  # random weights if `weights` is None
@@ -65,14 +65,14 @@ def prepare(way: str, name: str, weights: str | None, size: int) -> None:
 
 @torch.inference_mode()
 def compute() -> np.ndarray:
-    """Return the features of the batch, float32 [BATCH, width]."""
+    """Return the features of the batch, float32 [BATCH, num_features]."""
     features: np.ndarray = PREPARED["network"](PREPARED["batch"]).numpy()
     return features
 
 
 @torch.inference_mode()
 def measure() -> float:
-    """Return photos per second."""
+    """Return the number of photos processed per second."""
     return measure_rate(lambda: PREPARED["network"](PREPARED["batch"]), BATCH)
 
 

@@ -1,8 +1,8 @@
-"""Measure peak memory of resize, split and normalize-stats with up to 100 000 photos.
+"""Measure the peak memory of the stages resize, split and normalize-stats.
 
-Run `python -m benchmarks.intake_memory [FOLDER]`; it needs 6 GB of disk in FOLDER (default: the
-folder for temporary files). The photos are noise of 128 x 128 pixels with random labels, in a zip
-with the layout that `phototag import` writes.
+Run `python -m benchmarks.intake_memory [FOLDER]`. It needs 6 GB of disk space in FOLDER (default:
+the system's temporary folder). The inputs are zips as written by `phototag import`, with 2 000,
+20 000 and 100 000 noise images of 128 x 128 pixels and random labels.
 """
 
 import subprocess
@@ -34,7 +34,7 @@ print(own, child, round(time.perf_counter() - start, 1))
 
 
 def draw_photos(start: int, count: int) -> list[bytes]:
-    """Return JPEGs of random blobs, a different one for each number."""
+    """Return `count` JPEG files of random blobs, with the seeds `start`, `start + 1`, ..."""
     photos = []
     for number in range(start, start + count):
         blobs = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
@@ -44,7 +44,7 @@ def draw_photos(start: int, count: int) -> list[bytes]:
 
 
 def write_zip(path: Path, count: int) -> None:
-    """Write a zip of photos and 14 label files."""
+    """Write a zip with `count` photos and 14 label files."""
     chunks = Parallel(n_jobs=-1, return_as="generator")(
         delayed(draw_photos)(start, 1000) for start in range(1, count + 1, 1000)
     )

@@ -1,10 +1,11 @@
-"""Likely label errors and near duplicates among test photos, and scores without them.
+"""Count likely label errors and near duplicates in test, and compute scores without them.
 
 `python -m benchmarks.label_noise PHOTOS/VARIANT...` reads the experiments PHOTOS-report-sN and
-PHOTOS-VARIANT-sN, which `python -m benchmarks.claims run beaten --photos PHOTOS.zip` runs. Likely
-label errors found by one network are removed for the other one, because a network that chose its
-own test labels would always gain. Of a group of near duplicates all photos but the first are
-removed. Rows of other photos and variants in docs/research/results/label_noise.csv are not changed.
+PHOTOS-VARIANT-sN; run them with `python -m benchmarks.claims run beaten --photos PHOTOS.zip`. The
+label errors found by each network are removed when the other network is scored, because a network
+would always gain if its own errors were removed. In each group of near duplicates, only the first
+photo is kept. The results replace the rows of these photos and variants in
+docs/research/results/label_noise.csv.
 """
 
 import json
@@ -23,10 +24,10 @@ from phototag.metrics.classification import f1_score
 
 
 def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
-    """Read the decisions and likely label errors of an experiment on test, and all duplicates.
+    """Return an experiment's decisions on test, its likely label errors on test, and duplicates.
 
-    The duplicates are all photos but the first of each group of near duplicates. The split keeps
-    a group together.
+    The duplicates are the files in all splits that have an earlier near duplicate. All photos of
+    a group of near duplicates are in the same split.
     """
     files = DVCFileSystem(str(root), rev=revision)
 
@@ -42,7 +43,7 @@ def read_tables(root: Path, revision: str) -> tuple[pd.DataFrame, pd.DataFrame, 
 
 
 def score(decisions: pd.DataFrame) -> dict[str, float]:
-    """Compute micro and macro F1 of decisions."""
+    """Compute micro and macro F1 from a table of decisions."""
     labels = [
         f1_score(own["target"].to_numpy(), own["predicted"].to_numpy(), "micro")
         for _, own in decisions.groupby("label")
@@ -54,12 +55,12 @@ def score(decisions: pd.DataFrame) -> dict[str, float]:
 def compare_scores(
     decisions: pd.DataFrame, errors: pd.DataFrame, duplicates: set[str]
 ) -> dict[str, Any]:
-    """Score all decisions, and those without likely errors and duplicates.
+    """Score all decisions, and the decisions without likely label errors and duplicates.
 
     Args:
-        decisions: Table with the columns image, label, target and predicted.
-        errors: Table of likely errors with the columns image and label.
-        duplicates: Files of near duplicates, in all splits.
+        decisions: Table with the columns `image`, `label`, `target` and `predicted`.
+        errors: Table of likely label errors with the columns `image` and `label`.
+        duplicates: Files in all splits that have an earlier near duplicate.
     """
     keys = pd.MultiIndex.from_frame(decisions[["image", "label"]])
     wrong = keys.isin(pd.MultiIndex.from_frame(errors[["image", "label"]]))
@@ -77,7 +78,7 @@ def compare_scores(
 
 
 def judge(root: Path, photos: str, variant: str) -> Iterator[dict[str, Any]]:
-    """Yield one row per network for each seed that both networks ran on a set of photos."""
+    """Yield a row per network, for each seed with experiments of both networks."""
     revisions = dict(list_experiments(root))
     names = {
         (run.variant, run.seed): run.name
@@ -106,8 +107,8 @@ def main() -> None:
         found = list(judge(Path.cwd(), photos, variant))
         if not found:
             sys.exit(
-                f"no seed of {photos} has both {REFERENCE} and {variant} among DVC's experiments: "
-                f"`python -m benchmarks.claims run beaten --photos {photos}.zip` runs them"
+                f"{photos}: DVC has no seed with experiments of {REFERENCE} and {variant}: run "
+                f"`python -m benchmarks.claims run beaten --photos {photos}.zip`"
             )
         rows += found
     merge_table(

@@ -1,13 +1,13 @@
-"""Measure test scores by the number of labelled photos.
+"""Measure test scores as a function of the number of labelled photos.
 
 Run `python -m benchmarks.learning_curve CURVE 100 300 1000 2000` in a project with cached features
-(`phototag recipe NAME`, your photos, `dvc repro embed`). Each number is a number of labelled photos
-outside of test; a ninth of them is val. With a frozen backbone, a linear probe is fitted on the
-cached features, and thresholds are chosen on val and on out-of-fold predictions. Other networks are
-trained from scratch, and thresholds are chosen on val. Each number is repeated for three splits
-with a tenth of all photos as test.
+(`phototag recipe NAME`, then `dvc repro embed`). CURVE is the name of the curve in the results. The
+numbers count the labelled photos in train and val; a ninth of them is val. With a frozen backbone,
+a linear probe is fitted on the cached features, and thresholds are chosen on val and on out-of-fold
+predictions. Other networks are trained from scratch, and thresholds are chosen on val. Each number
+is measured on three random splits, each with a tenth of all photos as test.
 
-The benchmark writes docs/research/results/learning_curve.csv, one row per training, and
+The benchmark writes docs/research/results/learning_curve.csv, with one row per trained model, and
 learning_curve.png. Rows of other curves are not changed.
 """
 
@@ -47,7 +47,7 @@ CPU = torch.device("cpu")
 def solve_on_features(
     labelled: Dataset, test: Dataset, seed: int
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test of a linear probe fitted on `labelled`."""
+    """Fit a linear probe on `labelled`; return micro F1, macro F1, mAP and loss on test."""
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
     return score_head(train, val, test, read_all_params().model_copy(update={"seed": seed}))
@@ -56,13 +56,13 @@ def solve_on_features(
 def score_head(
     train: Dataset, val: Dataset, test: Dataset, params: Params
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test of a linear probe fitted on train."""
+    """Fit a linear probe on `train`; return micro F1, macro F1, mAP and loss on test."""
     head, l2 = solve(train, val, params)
     return judge(head, predict_out_of_fold(head, train, params, l2), train, val, test, params)
 
 
 def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequential, float]:
-    """Fit a linear probe as `train` does; return it with its best L2 strength."""
+    """Fit a linear probe like the train stage; return it and its best L2 strength."""
     width, num_labels = train.images.shape[1], len(train.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], train.images, train.rows)
@@ -78,7 +78,7 @@ def judge(
     test: Dataset,
     params: Params,
 ) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test, with thresholds as in `evaluate`."""
+    """Choose thresholds like the evaluate stage; return micro F1, macro F1, mAP, loss on test."""
     seen = join_datasets([train, val]) if len(out_of_fold) else val
     logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
     cuts = fit_thresholds(
@@ -98,7 +98,7 @@ def judge(
 
 
 def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, float, float, float]:
-    """Return micro F1, macro F1, mAP and loss on test of a network trained on `labelled`."""
+    """Train a network on `labelled`; return micro F1, macro F1, mAP and loss on test."""
     params = read_all_params().model_copy(update={"seed": seed})
     side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
     train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
@@ -111,7 +111,7 @@ def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, f
 
 
 def draw_curves(table: pd.DataFrame, path: Path) -> None:
-    """Draw micro F1 (solid) and macro F1 (dashed) by the number of photos, one color per curve."""
+    """Plot micro F1 (solid) and macro F1 (dashed) over the number of photos for each curve."""
     figure, axes = new_figure("F1 by number of labelled photos", "labelled photos", "F1 on test")
     for number, (curve, rows) in enumerate(table.groupby("curve", sort=False)):
         for metric, style in (("f1_micro", "-"), ("f1_macro", "--")):
@@ -129,7 +129,7 @@ def draw_curves(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Run all trainings, print one row each, and write the table and the figure."""
+    """Train all models, print one row per model, and write the table and the figure."""
     if len(sys.argv) < 3 or sys.argv[1].isdecimal():
         sys.exit(__doc__)
     curve, counts = sys.argv[1], [*map(int, sys.argv[2:])]
@@ -139,7 +139,7 @@ def main() -> None:
     learn, model = train_network, read_all_params().model
     if model.pretrained and not model.frozen:
         sys.exit(
-            "model.freeze is false: this benchmark does not fine-tune; set model.freeze to true"
+            "model.freeze is false: this benchmark does not fine-tune: set model.freeze to true"
         )
     if model.frozen:
         photos = replace(photos, images=np.load("data/features.npy", mmap_mode="r"))

@@ -1,4 +1,4 @@
-"""Description of the hardware that a benchmark runs on."""
+"""Name of the hardware that a benchmark runs on."""
 
 import psutil
 import torch

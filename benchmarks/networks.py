@@ -1,8 +1,8 @@
-"""Compare the training speed of the networks of the claims.
+"""Compare the training speed of the variants in experiments.yaml.
 
 Run `python -m benchmarks.networks VARIANT...` on an otherwise idle machine. Each variant trains in
-a separate process, with its augmentations and averaged weights, and the variants alternate. The
-table has medians.
+a separate process, with its augmentations and weight averaging, and the variants alternate. The
+table shows medians.
 """
 
 import sys
@@ -30,7 +30,7 @@ def measure(variant: str, folder: Path) -> float:
 
 
 def read_variant(variant: str) -> Params:
-    """Return the params of a variant."""
+    """Return params.yaml with the overrides of a variant."""
     overrides = dict(flatten(read_experiments().variants[variant]))
     return Params.model_validate(
         apply_overrides(yaml.safe_load(Path("params.yaml").read_text()), overrides)

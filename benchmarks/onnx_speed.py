@@ -1,4 +1,4 @@
-"""Compare ONNX Runtime with PyTorch on the CPU.
+"""Compare the inference speed of ONNX Runtime and PyTorch on the CPU.
 
 Run `python -m benchmarks.onnx_speed` after `dvc repro`.
 """
@@ -22,7 +22,7 @@ TURNS = 5
 
 
 def main() -> None:
-    """Alternate both on batches of 1 and 64, and print medians and ratios."""
+    """Measure both runtimes with batches of 1 and 64 photos; print medians and ratios."""
     keep_freed_memory()
     tagger = load_tagger(MODEL, THRESHOLDS)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
 """Compare the trained network with a logistic regression on the pixels.
 
 Run `python -m benchmarks.pixel_baseline` after `dvc repro`; both models use the same splits. A
-linear model has access to brightness and color at each position, but not to shapes. The gap between
-both models shows how much the network learned about shapes.
+linear model can use the brightness and color at each position, but not shapes. The difference
+between the scores of both models shows how much the network learned about shapes.
 
-L2-regularised logistic regression depends on the pixels only through the space that the training
-photos span. Projecting the photos to this space with a full SVD gives the same solution faster.
+The weights of an L2-regularised logistic regression are in the space spanned by the train photos.
+Projecting all photos onto this space with an SVD therefore gives the same solution faster.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # values of C; the best one is chosen on v
 
 
 def pixels(dataset: Dataset) -> np.ndarray:
-    """Return all pixels as float32 [num_photos, size * size * 3], in the range 0 to 1."""
+    """Return the pixels of a dataset in 0..1, float32 [num_photos, size * size * 3]."""
     chosen = dataset.images[dataset.rows].reshape(len(dataset), -1)
     return np.asarray(chosen / np.float32(255), np.float32)
 
@@ -34,7 +34,7 @@ def pixels(dataset: Dataset) -> np.ndarray:
 def fit_label(
     x: np.ndarray, y: np.ndarray, others: list[np.ndarray], strength: float
 ) -> list[np.ndarray]:
-    """Fit one label and return the logits for each array of `others`."""
+    """Fit a logistic regression for one label; return its logits for each array in `others`."""
     if y.min() == y.max():
         return [np.full(len(other), -20.0 if y.max() == 0 else 20.0) for other in others]
     model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
@@ -42,7 +42,7 @@ def fit_label(
 
 
 def main() -> None:
-    """Fit one model per C, choose the best by micro F1 on val, and print the scores."""
+    """Fit one model per value of C, choose the one with the best micro F1 on val, print scores."""
     params = read_all_params()
     datasets = read_datasets(
         Path("data/images.npy"), Path("data/manifest.csv"), Path("data/splits.csv")

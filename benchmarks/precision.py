@@ -1,8 +1,8 @@
-"""Compare trainings in float32 with trainings in bfloat16, over several seeds.
+"""Compare training in float32 with training in bfloat16 over several seeds.
 
-Run `python -m benchmarks.precision [DATA] [SEED ...]`. DATA is a folder with the outputs of resize,
-split and normalize-stats (default: data). Only the training differs in precision: val loss and F1
-are computed in float32.
+Run `python -m benchmarks.precision [DATA] [SEED ...]`. DATA is a folder with the outputs of the
+stages resize, split and normalize-stats (default: data). Only the precision of the training
+differs; val loss and F1 are always computed in float32.
 """
 
 import sys
@@ -22,7 +22,7 @@ FIGURES = ("val_loss", "f1_micro", "f1_macro")
 
 
 def train(params: Params, data: Path) -> dict[str, float]:
-    """Train as the train stage does and return the metrics of the best epoch."""
+    """Train like the train stage, and return the metrics of the best epoch."""
     files = [data / name for name in ("images.npy", "manifest.csv", "splits.csv")]
     datasets = read_datasets(*files)
     stats = read_json(data / "stats.json")
@@ -37,7 +37,7 @@ def train(params: Params, data: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the metrics of each training, their means, differences and standard deviations."""
+    """Print the metrics of each run, and their means, differences and standard deviations."""
     data = Path(sys.argv[1]) if sys.argv[1:] else Path("data")
     seeds = [int(seed) for seed in sys.argv[2:]] or [0, 1, 2]
     params = read_all_params()

@@ -1,4 +1,4 @@
-"""Measurement of calls per second."""
+"""Measurement of throughput in photos per second."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ SECONDS = 2.0
 
 
 def measure_rate(run: Callable[[], object], batch: int) -> float:
-    """Return photos per second of a function that processes `batch` photos per call."""
+    """Call `run`, which processes `batch` photos, for `SECONDS`; return photos per second."""
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < SECONDS:
         run()

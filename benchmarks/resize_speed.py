@@ -1,11 +1,11 @@
-"""Compare the resize stage with a plain Pillow loop, on one core and on two.
+"""Compare the speed of the resize stage, on one and on two cores, with a plain Pillow loop.
 
-Run `python -m benchmarks.resize_speed [PHOTOS.zip]`. All sides read the same JPEGs from a zip and
-alternate five times; the table has medians. The resize stage also verifies and hashes each photo,
-handles EXIF and ICC data, and packs the array; the loop does not. Decoding at a reduced size saves
-less if a photo has many bits per pixel, because the entropy coding is always decoded in full. The
-photos are noise with the spectrum of natural images. Photos of PHOTOS.zip that are 500 pixels wide
-are measured at their size, and again enlarged.
+Run `python -m benchmarks.resize_speed [PHOTOS.zip]`. All variants read the same JPEG files from a
+zip and alternate five times; the table shows medians. Unlike the loop, the resize stage also
+verifies and hashes each photo, handles EXIF and ICC data, and packs the array. Decoding at reduced
+size saves less time if a photo has many bits per pixel, because its entropy-coded data are always
+decoded in full. The photos are noise with the spectrum of natural images. If PHOTOS.zip is passed,
+its photos that are 500 pixels wide are measured too, at their original size and enlarged.
 """
 
 import io
@@ -25,13 +25,13 @@ from benchmarks.synthetic import draw_noise, encode_jpeg
 from phototag.verification.packing import prepare_photos, write_images
 
 SIZE = 128
-COUNTS = {128: 2048, 500: 1024, 2048: 256}  # photos of each width
+COUNTS = {128: 2048, 500: 1024, 2048: 256}  # width -> number of photos
 DISTINCT = 16
 REPEATS = 5
 
 
 def pillow_loop(path: Path, names: list[str]) -> np.ndarray:
-    """Open, convert, resize and crop each photo, as in most tutorials."""
+    """Open, convert, resize and crop each photo, like most tutorials do."""
     done = []
     with zipfile.ZipFile(path) as archive:
         for name in names:
@@ -45,14 +45,14 @@ def pillow_loop(path: Path, names: list[str]) -> np.ndarray:
 
 
 def ours(path: Path, names: list[str], n_jobs: int) -> None:
-    """Run the work of the resize stage, without its reports."""
+    """Verify, resize and pack the photos like the resize stage, but write no reports."""
     photos = prepare_photos(path, names, SIZE, n_jobs=n_jobs)
     decided = write_images(path.with_name("images.npy"), photos, SIZE)
     assert all(photo.decision != "rejected" for photo in decided)
 
 
 def alternate(*sides: Callable[[], object]) -> list[float]:
-    """Alternate all sides and return the median seconds of each."""
+    """Run all functions alternately, and return the median duration of each in seconds."""
     seconds: list[list[float]] = [[] for _ in sides]
     for repeat in range(REPEATS + 1):
         for side, run in enumerate(sides):
@@ -64,7 +64,7 @@ def alternate(*sides: Callable[[], object]) -> list[float]:
 
 
 def make_photos(real: Path | None) -> Iterator[tuple[str, int, list[bytes]]]:
-    """Yield the kind of photos, their width in pixels, and distinct JPEGs."""
+    """Yield the name of each kind of photos, their width in pixels, and JPEG files."""
     for width, height in ((128, 128), (500, 375), (2048, 1536)):
         for quality in (75, 90):
             images = [draw_noise(width, height, seed) for seed in range(DISTINCT)]
@@ -81,7 +81,7 @@ def make_photos(real: Path | None) -> Iterator[tuple[str, int, list[bytes]]]:
 
 
 def main() -> None:
-    """Print one row per kind of photo."""
+    """Print one row of speeds and ratios per kind of photos."""
     real = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     print(
         f"{'photos':<24}{'width':>6}{'bits/pixel':>12}{'Pillow loop':>13}{'1 core':>9}"

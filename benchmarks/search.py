@@ -1,11 +1,11 @@
-"""Compare search methods with the same CPU time: TPE, random search, one parameter at a time.
+"""Compare TPE, random search and one-parameter-at-a-time search at equal CPU time.
 
 Run `python -m benchmarks.search STUDY SECONDS [SEED...]` in a project in which `dvc repro embed`
-has run. Each method gets SECONDS of CPU time for a study of search.yaml: with the settings of
-search.yaml; with random sampling and without pruning; and, for the study `report`, with the method
-of the report. The report started with its network and varied one key after the other, and kept the
-best value of each. CPU time is used so that other programs do not affect the comparison. Trials use
-the train stage, but they are not DVC experiments; `phototag tune` measures the additional cost.
+has run. Each method runs a study of search.yaml for SECONDS of CPU time: with the settings in
+search.yaml; with random sampling and no pruning; and, for the study `report`, with the method of
+the report, which started with its network, varied one key after another and kept the best value of
+each key. CPU time is measured so that other programs do not affect the comparison. Trials call the
+train stage but are not DVC experiments, so the overhead of DVC is not included.
 
 The benchmark writes docs/research/results/search-STUDY.csv, one row per trial, and
 search-STUDY.png.
@@ -43,7 +43,7 @@ from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.records import Record
 from stages.train import train_network
 
-# Keys that the report varied: one tuple of variant names of the claims per key.
+# Settings that the report varied, as one tuple of variants in experiments.yaml per key.
 ONE_AT_A_TIME = (
     ("no-1x1", "shallower", "deeper"),
     ("two-linear", "one-linear"),
@@ -58,13 +58,13 @@ WAYS = {"tune": "tpe", "by chance": "random", "one at a time": ""}
 
 
 class Trainer:
-    """Training as in the train stage, with a limit of CPU time."""
+    """Trains like the train stage, until a limit of CPU time is reached."""
 
     def __init__(self, budget: float) -> None:
-        """Start to measure CPU time.
+        """Start measuring CPU time.
 
         Args:
-            budget: Limit of CPU time in seconds.
+            budget: Limit of the CPU time, in seconds.
         """
         self.budget, self.began = budget, time.process_time()
 
@@ -75,11 +75,11 @@ class Trainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the budget is used up, so that no trial may start."""
+        """Whether the budget is used up. In this case, no other trial may start."""
         return self.spent >= self.budget
 
     def score(self, values: dict[str, Any], trial: optuna.trial.Trial | None = None) -> float:
-        """Return the lowest val loss of a training, or NaN if the trial is pruned."""
+        """Train and return the lowest val loss, or NaN if the trial is pruned."""
         records: list[dict[str, Any]] = []
 
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
@@ -100,7 +100,7 @@ class Trainer:
 
 
 def run_study(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterator[float]:
-    """Propose and prune trials as `phototag tune` does; yield the val loss of each trial."""
+    """Propose and prune trials like `phototag tune`; yield the lowest val loss of each trial."""
     search = optuna.create_study(sampler=build_sampler(study), pruner=PRUNERS[study.pruner]())
     while not trainer.is_over:
         trial = search.ask()
@@ -117,7 +117,7 @@ def run_study(trainer: Trainer, study: Study, base: dict[str, Any]) -> Iterator[
 
 
 def change_one(trainer: Trainer, base: dict[str, Any], seed: int) -> Iterator[float]:
-    """Vary the keys in random order and keep the best value; yield the val loss of each trial."""
+    """Vary keys in random order, keep each best value, and yield the val loss of each trial."""
     variants = read_experiments().variants
     best, kept = trainer.score(base), base
     yield best
@@ -134,7 +134,7 @@ def change_one(trainer: Trainer, base: dict[str, Any], seed: int) -> Iterator[fl
 
 
 def draw_curves(table: pd.DataFrame, path: Path) -> None:
-    """Draw the lowest val loss over CPU time: one line per seed, one color per method."""
+    """Plot the lowest val loss so far over CPU time, with one line per seed and method."""
     figure, axes = new_figure("Lowest val loss by CPU time", *LABELS)
     for number, (way, rows) in enumerate(table.groupby("way", sort=False)):
         for seed, trials in rows.groupby("seed"):
@@ -146,7 +146,7 @@ def draw_curves(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Run all methods with each seed, print their results, and write the table and the figure."""
+    """Run all methods with each seed, print the results, and write the table and the figure."""
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

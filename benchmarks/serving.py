@@ -1,10 +1,10 @@
-"""Measure the latency of a served model, and of the same model called in this process.
+"""Measure the latency of a model served by MLflow, and of the same model in this process.
 
 Run `mlflow models serve -m models:/phototag@champion --env-manager local -p 5001` in one terminal,
-and `python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. Each
-of 1 000 requests has one photo. 1, 8 and 64 clients send requests at the same time; they share the
-CPU cores with the server. In this process, one thread and then 8 threads call the model with one
-photo at a time. To compare two models, serve the other one on another port and pass both addresses.
+and `python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. 1, 8
+and then 64 clients send 1 000 requests with one photo each; they share the CPU cores with the
+server. In this process, 1 and then 8 threads call the model with one photo at a time. To compare
+two models, serve the second one on another port and pass both addresses.
 """
 
 import base64
@@ -25,11 +25,11 @@ from phototag.apps.predictions import find_photos
 from phototag.tracking.store import connect
 
 REQUESTS, CLIENTS, TURNS = 1000, (1, 8, 64), 3
-RATE = "in process, 1 thread"  # reference of the ratios
+RATE = "in process, 1 thread"  # denominator of the ratios
 
 
 class Client(threading.local):
-    """HTTP client with one connection per thread."""
+    """HTTP client with a separate connection for each thread."""
 
     def __init__(self, address: str) -> None:
         from http.client import HTTPConnection
@@ -39,19 +39,19 @@ class Client(threading.local):
         self.path, self.connection = parts.path, HTTPConnection(parts.netloc, timeout=120)
 
     def __call__(self, image: str) -> None:
-        """Send one photo; exit if the response is not a tagged photo."""
+        """Send one photo; exit with an error if the response contains no prediction."""
         body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}})
         self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         text = answer.read()
         if answer.status != 200 or json.loads(text)["predictions"][0]["error"]:
-            raise SystemExit(f"failed: {answer.status} {text[:300]!r}")
+            raise SystemExit(f"request failed: status {answer.status}, response {text[:300]!r}")
 
 
 def measure(
     tag: Callable[[str], None], images: list[str], clients: int
 ) -> tuple[float, float, float]:
-    """Return photos per second, and the median and 99th percentile of the latency in ms."""
+    """Return photos per second, and the median and 99th percentile of latency in ms."""
 
     def wait(image: str) -> float:
         asked = time.perf_counter()
@@ -66,7 +66,7 @@ def measure(
 
 
 def main() -> None:
-    """Alternate the ways, and print medians and ratios."""
+    """Measure all ways of calling the model alternately; print medians and ratios."""
     *addresses, folder = sys.argv[1:]
     files = itertools.cycle(find_photos([folder], sys.stdin.buffer))
     encoded = {

@@ -1,4 +1,4 @@
-"""Noise images with the spectrum of natural images, for measurements."""
+"""Noise images with the spectrum of natural images, used as benchmark inputs."""
 
 import io
 
@@ -23,7 +23,7 @@ def draw_noise(width: int, height: int, seed: int) -> Image.Image:
 
 
 def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    """Return the image as JPEG."""
+    """Return the bytes of an image encoded as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""Compare ways to choose thresholds: chosen on one half of the photos, scored on the other.
+"""Compare methods that choose thresholds on one half of the photos, by F1 on the other half.
 
 Run `python -m benchmarks.thresholds [predictions.csv ...]` (default: the file of the last
-evaluation). The held-out photos are split into random halves 20 times.
+evaluation). The photos are split into random halves 20 times.
 """
 
 import sys
@@ -19,7 +19,7 @@ SPLITS = 20
 
 
 def read_predictions(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets and probabilities, [num_photos, num_labels] each."""
+    """Return targets and probabilities, each of shape [num_photos, num_labels]."""
     table = pd.read_csv(path)
     shape = (-1, table["label"].nunique())
     targets = table["target"].fillna(UNKNOWN).to_numpy()
@@ -27,7 +27,7 @@ def read_predictions(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float) -> pd.DataFrame:
-    """Score each way to choose thresholds; return one row per way and split."""
+    """Score each method of choosing thresholds; return one row per method and split."""
     rows = []
     for seed in range(SPLITS):
         order = np.random.default_rng(seed).permutation(len(targets))
@@ -48,7 +48,7 @@ def judge_halves(targets: np.ndarray, probabilities: np.ndarray, pooling: float)
 
 
 def main() -> None:
-    """Print the mean F1 of each way, and the number of splits in which phototag is better."""
+    """Print the mean F1 of each method, and in how many splits phototag's F1 is higher."""
     pooling = read_all_params().evaluate.prior_strength
     for path in sys.argv[1:] or ["reports/evaluate/predictions.csv"]:
         table = judge_halves(*read_predictions(path), pooling)

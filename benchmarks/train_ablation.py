@@ -1,8 +1,8 @@
-"""Measure each speed optimization of the training by switching it off.
+"""Measure the effect of each training optimization on speed, by disabling it.
 
-Run `python -m benchmarks.train_ablation` on an otherwise idle machine. Each side trains the
-report's network in a separate process, and the sides alternate. The table has medians of images per
-second. The last two sides add optimizations that are off by default.
+Run `python -m benchmarks.train_ablation` on an otherwise idle machine. Each variant trains the
+report's network in a separate process, and the variants alternate. The table shows medians of
+images per second. The last two variants enable optimizations that are disabled by default.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ PADDED = "widths padded to 32, 64, 32, 64, 128"
 
 
 def channels_first(training: Training) -> None:
-    """Store weights and photos in PyTorch's default memory format."""
+    """Store weights and images in PyTorch's default (channels first) memory format."""
     training.model.to(memory_format=torch.contiguous_format)
     training.model.register_forward_pre_hook(lambda _, images: images[0].contiguous())
 
 
 def relu_before_pool(training: Training) -> None:
-    """Apply ReLU before max pooling, as in the report; the result is the same."""
+    """Apply ReLU before max pooling, as in the report; the output is the same."""
     model = training.model
     assert isinstance(model, nn.Sequential)
     for index, (pool, relu) in enumerate(pairwise(list(model))):
@@ -60,7 +60,7 @@ ADAM = "Adam not fused"
 
 
 def measure(side: str, folder: Path) -> float:
-    """Train one epoch with the change of this side; return images per second."""
+    """Train one epoch with the change named `side`; return images per second."""
     if side != MEMORY:
         keep_freed_memory()
     dataset, photos = read_photos(folder)
@@ -92,10 +92,10 @@ def _change(params: Params, side: str) -> Params:
 
 
 def main() -> None:
-    """Print images per second of each side, and its ratio to the shipped training."""
+    """Print images per second of each variant, and the ratio to the shipped training."""
     sides = (SHIPPED, FP32, MEMORY, *CHANGES, ADAM, JPEGS, PADDED, COMPILED)
     median = alternate(sides, measure)
-    print("as a ratio of the shipped training:")
+    print("speed relative to the shipped training:")
     for side in sides[1:]:
         print(f"{side:<40}{median[side] / median[SHIPPED]:>8.2f}")
 

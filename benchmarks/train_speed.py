@@ -1,8 +1,8 @@
-"""Compare the training of the report's network with a stock PyTorch loop and with the hardware.
+"""Compare the training speed of the report's network with a stock PyTorch loop and with matmul.
 
-Run `python -m benchmarks.train_speed` on an otherwise idle machine. The sides alternate; the table
-has medians. The stock loop is that of tutorials: a DataLoader with two workers that decode JPEGs,
-eager float32, Adam. The matmul rate is that of one large matrix product of the same dtype.
+Run `python -m benchmarks.train_speed` on an otherwise idle machine. The variants alternate; the
+table shows medians. The stock loop follows tutorials: a DataLoader with two workers that decode
+JPEGs, eager float32, and Adam. The matmul rate is measured with one large product of matrices.
 """
 
 import multiprocessing
@@ -38,7 +38,7 @@ MULTIPLY_ADDS = 195e6
 
 
 class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """JPEG files and their targets."""
+    """A dataset of JPEG files and their targets."""
 
     def __init__(self, files: list[Path], targets: np.ndarray) -> None:
         self.files, self.targets = files, torch.from_numpy(targets).float()
@@ -54,7 +54,7 @@ class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def stock_network() -> nn.Sequential:
-    """Return the report's network with the layer order of its text: convolution, ReLU, pool."""
+    """Return the report's network with layers ordered as in the report: conv, ReLU, pool."""
     layers: list[nn.Module] = []
     channels = 3
     for out, kernel, pool in ((20, 3, 2), (40, 3, 2), (20, 1, 1), (50, 5, 2), (100, 7, 2)):
@@ -66,7 +66,7 @@ def stock_network() -> nn.Sequential:
 
 
 def stock_epoch(photos: Photos) -> float:
-    """Train one epoch as in a tutorial and return images per second."""
+    """Train one epoch with the stock loop; return images per second."""
     loader = DataLoader(photos, batch_size=64, shuffle=True, num_workers=2)
     model = stock_network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0005, weight_decay=0.0002)
@@ -81,12 +81,12 @@ def stock_epoch(photos: Photos) -> float:
 
 
 def our_epoch(params: Params, dataset: Dataset, precision: str) -> float:
-    """Train one epoch as the train stage does and return images per second."""
+    """Train one epoch like the train stage; return images per second."""
     return time_epoch(build_training(params, dataset, precision), dataset)
 
 
 def build_training(params: Params, dataset: Dataset, precision: str) -> loop.Training:
-    """Return the training of the train stage: the network of params.yaml with 14 labels."""
+    """Return the state of a training of the network in params.yaml, with 14 labels."""
     model = build_model(params.model, LABELS, 128, [0.5] * 3, [0.25] * 3)
     initialize(model, params.model, torch.full((LABELS,), 0.1))
     return loop.build_training(model, dataset, params.model_copy(update={"precision": precision}))
@@ -100,14 +100,14 @@ def time_epoch(training: loop.Training, dataset: Dataset) -> float:
 
 
 def resident_epoch(params: Params, dataset: Dataset) -> float:
-    """Train one epoch on a single batch in memory; return images per second."""
+    """Train one epoch in which every batch is the same one in memory; return images per second."""
     batch = read_batch(dataset, np.arange(64), torch.device("cpu"))
     with mock.patch("phototag.training.loop.read_batch", return_value=batch):
         return our_epoch(params, dataset, params.precision)
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Return multiply-adds per second of a large matrix product."""
+    """Return the multiply-adds per second in a large matrix product."""
     a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
     a @ b
     start = time.perf_counter()
@@ -117,7 +117,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def draw_photos(folder: Path) -> None:
-    """Write photos of noise, as a packed array and as JPEGs."""
+    """Write noise images to a folder, as a packed array and as JPEG files."""
     shape = (COUNT, 128, 128, 3)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
     for index in range(COUNT):
@@ -128,7 +128,7 @@ def draw_photos(folder: Path) -> None:
 
 
 def read_photos(folder: Path) -> tuple[Dataset, Photos]:
-    """Return the photos written by `draw_photos`, as a packed array and as JPEGs."""
+    """Return the images written by `draw_photos`, as a packed array and as JPEG files."""
     targets = (np.random.default_rng(0).random((COUNT, LABELS)) < 0.1).astype(np.uint8)
     files = [folder / f"{index}.jpg" for index in range(COUNT)]
     names = [file.name for file in files]
@@ -138,7 +138,7 @@ def read_photos(folder: Path) -> tuple[Dataset, Photos]:
 
 
 def measure(side: str, folder: Path) -> float:
-    """Run one side once, in the process of this side; return its rate."""
+    """Measure one variant once, in this process; return its rate."""
     if "matmul" in side:
         return matmul_rate(torch.bfloat16 if "bf16" in side else torch.float32) / 1e9
     params = read_all_params()
@@ -162,11 +162,11 @@ SIDES = (
 
 
 def alternate(sides: Sequence[str], measure_side: Callable[[str, Path], float]) -> dict[str, float]:
-    """Alternate all sides, each in a separate process; print and return the medians.
+    """Run all variants alternately, each in a separate process; print and return median rates.
 
     Args:
-        sides: Names of the sides.
-        measure_side: Function that measures one side, given its name and the folder of the photos.
+        sides: Names of the variants.
+        measure_side: Function of a variant and the folder of the photos that returns the rate.
     """
     spawn = multiprocessing.get_context("spawn")
     rates: dict[str, list[float]] = {side: [] for side in sides}
@@ -187,12 +187,12 @@ def alternate(sides: Sequence[str], measure_side: Callable[[str, Path], float]) 
 
 
 def main() -> None:
-    """Print images per second of each side, and the ratios."""
+    """Print images per second of each variant, and ratios between variants."""
     median = alternate(SIDES, measure)
     stock, fp32, bf16, resident, _, rate = median.values()
-    print(f"fp32 against stock: {fp32 / stock:.2f}; bf16 against stock: {bf16 / stock:.2f}")
-    print(f"share of the bf16 matmul rate: {bf16 * MULTIPLY_ADDS / (rate * 1e9):.1%}")
-    print(f"time of an epoch, array / one resident batch: {resident / bf16:.3f}")
+    print(f"speed relative to the stock loop: fp32 {fp32 / stock:.2f}, bf16 {bf16 / stock:.2f}")
+    print(f"bf16 training / bf16 matmul rate: {bf16 * MULTIPLY_ADDS / (rate * 1e9):.1%}")
+    print(f"epoch time with all photos / with one batch in memory: {resident / bf16:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Measure a linear probe with half of the train labels unknown, or replaced by 0.
+"""Measure linear probes trained with half of the train labels unknown or replaced by 0.
 
 Run `python -m benchmarks.unknown_labels [DRAWS]` in a project with cached features (`phototag
-recipe pretrained`, your photos, `dvc repro`). Half of the train labels are hidden at random; val
-and test are complete. As in the pipeline, the L2 strength is chosen on val, and thresholds are
-chosen on val and on out-of-fold predictions. For comparison, one probe uses 0 for hidden labels,
-one has half of the photos with all of their labels, and one has everything. The table has means on
-test over DRAWS draws (default: 3).
+recipe pretrained`, then `dvc repro`). Half of the train labels are hidden at random; val and test
+keep all labels. As in the pipeline, the L2 strength is chosen on val, and thresholds are chosen on
+val and on out-of-fold predictions. For comparison, one probe is trained with 0 in place of hidden
+labels, one with half of the photos and all of their labels, and one with all labels. The table
+shows test scores averaged over DRAWS random choices of the hidden labels (default: 3).
 """
 
 import sys
@@ -24,7 +24,7 @@ HIDDEN = 0.5  # share of hidden train labels
 
 
 def hide(train: Dataset, seed: int) -> Iterator[tuple[str, Dataset]]:
-    """Yield a description of the known labels, and train with these labels."""
+    """Yield descriptions of the known labels, each with a copy of `train` with these labels."""
     rng = np.random.default_rng(seed)
     hidden = rng.random(train.targets.shape) < HIDDEN
     half = rng.permutation(len(train))[: round((1 - HIDDEN) * len(train))]
@@ -38,7 +38,7 @@ def hide(train: Dataset, seed: int) -> Iterator[tuple[str, Dataset]]:
 
 
 def main() -> None:
-    """Print the scores of each probe, then a table of means."""
+    """Print the scores of each probe, and a table of their means."""
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     names = ("images.npy", "manifest.csv", "splits.csv")
     features = np.load("data/features.npy", mmap_mode="r")

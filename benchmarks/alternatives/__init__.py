@@ -1,1 +1,1 @@
-"""Comparison with the libraries that a user could choose instead of this project."""
+"""Comparison with fastai and Lightning, which could be used instead of this project."""

@@ -1,12 +1,12 @@
 """Compare fastai, Lightning and this project: training time, F1 and lines of code.
 
 Run `python -m benchmarks.alternatives PHOTOS.zip` on an otherwise idle machine. The two libraries
-are installed from the package index into a separate environment in .phototag/, with the pinned
-version of torch. Each side trains the report's network on the same photos and splits, with batches
-of 64 and Adam at the report's learning rate and weight decay. An epoch is the training and the pass
-over val. The first epoch is not counted, because it starts worker processes. Lines of code exclude
-docstrings, comments and empty lines; phototag needs one line of params.yaml, which names the
-photos. The last side is phototag's own network, for as many epochs as in the claims.
+are installed from PyPI into a separate virtual environment in .phototag/, with the pinned version
+of torch. Each library trains the report's network on the same photos and splits, with batches of 64
+and with Adam at the report's learning rate and weight decay. The time of an epoch includes
+validation. The first epoch is not counted, because it starts worker processes. Lines of code
+exclude docstrings, comments and empty lines. phototag needs one line in params.yaml: the path of
+the photos. The last row is the recipe `phototag`, with its own network and number of epochs.
 """
 
 import ast
@@ -37,7 +37,7 @@ LIBRARIES = ("fastai", "lightning")
 
 
 def make_environment() -> Path:
-    """Install the libraries and the pinned torch, unless that was done before."""
+    """Install the libraries and the pinned torch, if they are not installed yet."""
     python, done = ENVIRONMENT / "bin/python", ENVIRONMENT / ".installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
@@ -50,10 +50,10 @@ def make_environment() -> Path:
 
 
 def prepare_photos(folder: Path, photos: Path) -> Path:
-    """Run the pipeline up to the split in `folder`, and write photos.csv for the libraries.
+    """Run the data stages in `folder`, and write photos.csv for the other libraries.
 
     Returns:
-        Folder of the photo files.
+        Path of the folder that contains the photo files.
     """
     for stage in ("resize", "split", "normalize_stats"):
         run(Path(sys.executable), folder, "-m", f"stages.{stage}")
@@ -70,7 +70,7 @@ def prepare_photos(folder: Path, photos: Path) -> Path:
 
 
 def run(python: Path, folder: Path, *command: str) -> str:
-    """Run Python in `folder` with the code of this repository; return its standard output."""
+    """Run Python in `folder` with this repository's code; return the standard output."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     done = subprocess.run(
         [str(python), *command], cwd=folder, env=environment, stdout=subprocess.PIPE, check=True
@@ -79,7 +79,7 @@ def run(python: Path, folder: Path, *command: str) -> str:
 
 
 def count_lines(path: Path) -> int:
-    """Count the lines of code of a file, without docstrings, comments and empty lines."""
+    """Count the lines of code in a file, without docstrings, comments and empty lines."""
     source = path.read_text()
     lines = {
         number
@@ -95,7 +95,7 @@ def count_lines(path: Path) -> int:
 
 
 def compare(photos: Path) -> pd.DataFrame:
-    """Train every side and return one row per side."""
+    """Train with each library and with phototag; return one row per training."""
     experiments = read_experiments()
     here = Path(__file__).parent
     python = make_environment()

@@ -1,4 +1,4 @@
-"""Measurement of one side, in the current environment; the last line printed is JSON."""
+"""Measure one library or phototag in the current environment; print the result as JSON."""
 
 import importlib
 import itertools
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def measure_library(module: str, folder: Path, photos: Path, epochs: int) -> dict[str, Any]:
-    """Train with the script of a library; return seconds, val loss and micro F1 per epoch."""
+    """Train with a library's script; return seconds, val loss and micro F1 for each epoch."""
     ends: list[float] = []
     train = importlib.import_module(f"benchmarks.alternatives.{module}").train
     start = time.perf_counter()
@@ -21,7 +21,7 @@ def measure_library(module: str, folder: Path, photos: Path, epochs: int) -> dic
 
 
 def measure_phototag(folder: Path) -> dict[str, Any]:
-    """Train as the train stage does; return seconds, val loss and micro F1 per epoch."""
+    """Train like the train stage; return seconds, val loss and micro F1 for each epoch."""
     import torch
 
     from phototag.base.files import read_json
@@ -52,7 +52,7 @@ def _collect(ends: list[float], scores: list[list[float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the side that the command line names and print the result."""
+    """Measure the training selected on the command line, and print the result."""
     side, folder, photos, epochs = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     if side == "phototag":
         result = measure_phototag(folder)

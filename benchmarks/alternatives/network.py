@@ -1,10 +1,10 @@
-"""The report's network in plain PyTorch, as a user of either library would write it."""
+"""The report's network in plain PyTorch, as a user of fastai or Lightning would write it."""
 
 from torch import nn
 
 
 def build_network(num_labels: int) -> nn.Sequential:
-    """Return the network with He initialisation; PyTorch's default learns slowly at first."""
+    """Return the network with He initialisation, as PyTorch's default learns slowly at first."""
     network = nn.Sequential(
         *(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(20, 40, 3), nn.ReLU(), nn.MaxPool2d(2)),

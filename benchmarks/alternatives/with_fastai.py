@@ -1,4 +1,4 @@
-"""The training as a user of fastai would write it."""
+"""Training of the report's network, as a user of fastai would write it."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks.alternatives.network import build_network
 
 
 def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[list[float]]:
-    """Train, call `timer` after each epoch, and return val loss and micro F1 per epoch."""
+    """Train, call `timer` after each epoch, and return val loss and micro F1 of each epoch."""
     set_seed(seed)
     frame = pd.read_csv(table, keep_default_na=False)
     frame["is_valid"] = frame["split"] == "val"

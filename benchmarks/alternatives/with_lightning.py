@@ -1,4 +1,4 @@
-"""The training as a user of Lightning would write it."""
+"""Training of the report's network, as a user of Lightning would write it."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks.alternatives.network import build_network
 
 
 class Photos(Dataset[tuple[Tensor, Tensor]]):
-    """JPEG files and their targets."""
+    """A dataset of JPEG files and their targets."""
 
     def __init__(self, files: pd.Series, targets: pd.DataFrame, photos: Path) -> None:
         self.files = [photos / file for file in files]
@@ -70,7 +70,7 @@ class Tagger(lightning.LightningModule):  # type: ignore[misc]
 
 
 def train(table: Path, photos: Path, epochs: int, seed: int, timer: Any) -> list[list[float]]:
-    """Train, call `timer` after each epoch, and return val loss and micro F1 per epoch."""
+    """Train, call `timer` after each epoch, and return val loss and micro F1 of each epoch."""
     lightning.seed_everything(seed)
     frame = pd.read_csv(table, keep_default_na=False)
     targets = frame["labels"].str.get_dummies(";")

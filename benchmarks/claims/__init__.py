@@ -1,5 +1,5 @@
-"""The report's claims, tested by experiments: `python -m benchmarks.claims list|run|results`.
+"""Experiments that test the report's claims: `python -m benchmarks.claims list|run|results`.
 
-Run from the root of the project. experiments.yaml lists the claims and their variants; the
-results are collected in docs/research/results/ and shown in docs/research/results.md.
+Run the commands in the root folder of the project. experiments.yaml defines the claims and their
+variants. Results are collected in docs/research/results/ and shown in docs/research/results.md.
 """

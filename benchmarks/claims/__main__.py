@@ -1,4 +1,4 @@
-"""Command line of the claims: `python -m benchmarks.claims --help`."""
+"""Command line interface: run `python -m benchmarks.claims --help`."""
 
 import sys
 from pathlib import Path
@@ -27,24 +27,24 @@ def list_() -> None:
 
 @typer_app.command()
 def run(
-    claims: Annotated[list[str], typer.Argument(help="Claims of experiments.yaml.")],
+    claims: Annotated[list[str], typer.Argument(help="Names of claims in experiments.yaml.")],
     photos: Annotated[
         Path | None, typer.Option(help="Zip or folder of photos (default: data.raw).")
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help="Variant to run; repeat for several (default: all).")
+        list[str] | None, typer.Option(help="Variant to run; can be repeated (default: all).")
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Seed; repeat for several (default: 0, 1 and 2).")
+        list[int] | None, typer.Option(help="Seed to run; can be repeated (default: 0, 1, 2).")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Number of experiments run at the same time.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of experiments to run in parallel.")] = 1,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Skip runs that have a row in runs.csv.")
+        bool, typer.Option("--missing", help="Skip runs that already have a row in runs.csv.")
     ] = False,
 ) -> None:
-    """Run claims in DVC's queue, collect the results and write docs/research/results.md.
+    """Run the experiments of claims with DVC, and update docs/research/results.md.
 
-    Other experiments in the queue run too.
+    Other experiments in DVC's queue are run too.
     """
     seeds = seed or [0, 1, 2]
     run_claims(project_root(), claims, photos, variant or [], seeds, jobs, missing, typer.echo)
@@ -52,7 +52,7 @@ def run(
 
 @typer_app.command()
 def results() -> None:
-    """Collect the results of finished experiments and write docs/research/results.md."""
+    """Collect the results of finished experiments, and update docs/research/results.md."""
     update_results(project_root())
 
 

@@ -1,4 +1,4 @@
-"""Campaigns: run claims in DVC's queue, collect their results and write the results page."""
+"""Campaigns: run the experiments of claims with DVC, and update the results page."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,20 +27,20 @@ def run_claims(
     only_missing: bool,
     report: Callable[[str], None],
 ) -> None:
-    """Run claims in DVC's queue, collect and report their scores, and write the results page.
+    """Run the experiments of claims with DVC, report the scores, and update the results page.
 
     Args:
-        root: Root of the project.
-        claims: Names of claims.
-        photos: Zip or folder of photos (default: data.raw of params.yaml).
-        variants: Variants to run; empty for all variants of the claims.
-        seeds: Seeds; one run per variant and seed.
-        jobs: Number of experiments that run at the same time.
-        only_missing: Skip runs that have a row in runs.csv.
-        report: Receives the scores next to the tracked ones, also if a run failed.
+        root: Root folder of the project.
+        claims: Names of claims in experiments.yaml.
+        photos: Zip or folder of photos (default: `data.raw` in params.yaml).
+        variants: Names of the variants to run; empty for all variants of the claims.
+        seeds: Seeds; each variant is run once with each seed.
+        jobs: Number of experiments to run in parallel.
+        only_missing: Skip runs that already have a row in runs.csv.
+        report: Function called with the new and the tracked scores, even if a run failed.
 
     Raises:
-        InputError: A name is unknown, or a run failed.
+        InputError: A claim, variant or path does not exist, or a run failed.
     """
     experiments = read_experiments()
     raw = read_all_params(root / "params.yaml").data.raw
@@ -61,14 +61,14 @@ def run_claims(
 
 
 def update_results(root: Path) -> None:
-    """Collect the results of DVC's finished experiments and write the results page."""
+    """Collect the results of finished DVC experiments, and write the results page."""
     experiments = read_experiments()
     collect_results(root, list_finished(root, experiments))
     write_results(root, experiments)
 
 
 def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
-    """Describe each run's scores next to the mean, range and prediction interval of runs.csv."""
+    """Describe the scores of each run next to the mean, range and interval of tracked scores."""
     lines = []
     for row in rows.to_dict("records"):
         same = tracked[
@@ -79,7 +79,7 @@ def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
             text = f"  {title:<9} {row[key]:.4f}"
             if len(same):
                 text += f"   tracked over {len(same)} seeds: {format_spread(same[key], 4)}"
-            if len(same) > 2:  # the interval of two seeds is wider than the range of a score
+            if len(same) > 2:  # with two seeds, the interval is wider than 0..1
                 low, high = predict_range(same[key])
                 within = "within" if low <= row[key] <= high else "NOT within"
                 text += f"   {within} {max(low, 0):.3f} to {high:.3f}"

@@ -1,4 +1,4 @@
-"""The claims of experiments.yaml, and the runs that test them."""
+"""The claims in experiments.yaml, and the runs that test the claims."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from phototag.experiments.recipes import read_recipes
 from phototag.experiments.workspaces import SYNTHETIC
 
 FILE = Path(__file__).with_name("experiments.yaml")
-SYNTHETIC_NAME = "synthetic"  # name of the synthetic dataset among the sets of photos
-REFERENCE = "report"  # variant of the report's network
+SYNTHETIC_NAME = "synthetic"  # name of the synthetic dataset in experiments.yaml
+REFERENCE = "report"  # name of the variant with the report's network
 Expectation = Literal["better", "worse", "similar", "barely learns"]
 
 
 class Claim(BaseModel):
-    """One statement of the report, and the variants that test it.
+    """One claim of the report, and the variants that test the claim.
 
     Attributes:
         statement: The claim in one sentence.
-        variants: Names of variants; the others are compared with the first.
-        expect: Variant -> result that the report states, compared with the first variant.
-        judged_by: Metric of the verdict: val_loss, or val_mAP if a variant minimizes another loss
-            than plain cross entropy.
-        note: Remarks for readers of the results.
+        variants: Names of the variants; each is compared with the first one.
+        expect: Variant -> result of the comparison with the first variant, as the report states it.
+        judged_by: Metric for the comparison: val_loss, or val_mAP if a variant minimizes a loss
+            other than plain cross entropy.
+        note: Remarks shown on the results page.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,14 +41,14 @@ class Claim(BaseModel):
 
 
 class Experiments(ParamGroup):
-    """All of experiments.yaml.
+    """The content of experiments.yaml.
 
     Attributes:
-        base: Params from which all variants start; the base of recipes.yaml.
-        photos: Name of a set of photos -> params for these photos.
-        variants: Name -> params that differ from the base.
-        claims: Name -> claim.
-        note: Remarks about all claims.
+        base: Params that all variants override, read from `base` in recipes.yaml.
+        photos: Name of a dataset -> params for this dataset.
+        variants: Name of a variant -> params that differ from `base`.
+        claims: Name of a claim -> claim.
+        note: Remarks about all claims, shown on the results page.
     """
 
     base: dict[str, Any] = Field(default_factory=dict)
@@ -62,22 +62,22 @@ class Experiments(ParamGroup):
         for name, claim in self.claims.items():
             for variant in claim.variants:
                 if variant not in self.variants:
-                    raise ValueError(f"claim {name!r} names the unknown variant {variant!r}")
+                    raise ValueError(f"claim {name!r} lists the unknown variant {variant!r}")
             for variant in claim.expect:
                 if variant not in claim.variants:
-                    raise ValueError(f"claim {name!r} expects {variant!r} but does not run it")
+                    raise ValueError(f"claim {name!r} expects {variant!r}: add it to variants")
         return self
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment.
+    """One run of a variant on a dataset with one seed.
 
     Attributes:
-        photos: Name of the set of photos.
+        photos: Name of the dataset.
         variant: Name of the variant.
         seed: Seed of the split, the initial weights and the augmentation.
-        overrides: Dotted key of params.yaml -> value.
+        overrides: Dotted key in params.yaml -> value.
     """
 
     photos: str
@@ -87,22 +87,22 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the DVC experiment and of the MLflow run."""
+        """Name of both the DVC experiment and the MLflow run."""
         return f"{self.photos}-{self.variant}-s{self.seed}"
 
 
 def read_experiments(path: Path = FILE) -> Experiments:
-    """Read and validate experiments.yaml, with the base of recipes.yaml.
+    """Read and validate experiments.yaml, and `base` in recipes.yaml.
 
     Raises:
-        InputError: A file is missing or not valid YAML, or a key or name is unknown.
+        InputError: A file is missing or invalid, or a key or name in it is unknown.
     """
     base = read_recipes(FILE.parents[2] / RECIPES).base
     return validate_params(Experiments, {"base": base} | read_values(path), str(path))
 
 
 def describe_claims(experiments: Experiments) -> str:
-    """Return two lines per claim: its name and statement, and its variants."""
+    """Return two lines per claim: name and statement, and the list of variants."""
     width = max(map(len, experiments.claims))
     return "\n".join(
         f"{name:<{width}}  {claim.statement}\n{'':<{width}}  {', '.join(claim.variants)}"
@@ -118,15 +118,15 @@ def plan_runs(
     seeds: Iterable[int],
     raw: str = str(SYNTHETIC),
 ) -> list[Run]:
-    """List the runs of some claims, seed by seed, each variant once.
+    """List the runs that test some claims, ordered by seed, without duplicate variants.
 
     Args:
         experiments: Experiments returned by `read_experiments`.
-        claims: Names of claims.
+        claims: Names of claims in experiments.yaml.
         photos: Zip or folder of photos (default: `raw`).
-        variants: Variants to run; empty for all variants of the claims.
-        seeds: Seeds; one run per variant and seed.
-        raw: Value of data.raw in params.yaml.
+        variants: Names of the variants to run; empty for all variants of the claims.
+        seeds: Seeds; each variant is run once with each seed.
+        raw: Value of `data.raw` in params.yaml.
 
     Raises:
         InputError: A claim, a variant or the photos do not exist.
@@ -143,7 +143,7 @@ def plan_runs(
                 f"{', '.join(claims)}: no variant {variant!r}: choose {', '.join(known)}"
             )
     if photos and not photos.exists():
-        raise InputError(f"--photos: {photos} does not exist: give a zip or folder of photos")
+        raise InputError(f"--photos: {photos} does not exist: pass a zip or folder of photos")
     name = name_photos(str(photos or raw))
     data = {"data": {"raw": str(photos.resolve())}} if photos else {}
     runs = []
@@ -159,5 +159,5 @@ def plan_runs(
 
 
 def name_photos(raw: str) -> str:
-    """Return the name of a zip or folder of photos that starts the names of its runs."""
+    """Return the name of a dataset, which is the first part of the names of its runs."""
     return SYNTHETIC_NAME if Path(raw) == SYNTHETIC else Path(raw).stem

@@ -1,4 +1,4 @@
-"""Tables of the results of experiments and benchmarks, in docs/research/results/."""
+"""Tables with results of experiments and benchmarks, in docs/research/results/."""
 
 import io
 import json
@@ -28,13 +28,13 @@ def read_runs(root: Path) -> pd.DataFrame:
 
 
 def read_table(root: Path, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table, or an empty one with these columns if the file is missing."""
+    """Return a table of results, or an empty table with `columns` if the file is missing."""
     path = root / RESULTS / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(columns))
 
 
 def list_finished(root: Path, experiments: Experiments) -> list[Run]:
-    """Return the runs of experiments.yaml that DVC has, for all sets of photos."""
+    """Return the runs of experiments.yaml for which a DVC experiment exists, on any dataset."""
     found = []
     for name, revision in list_experiments(root):
         values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
@@ -47,17 +47,17 @@ def list_finished(root: Path, experiments: Experiments) -> list[Run]:
 
 
 def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
-    """Write the results of runs into runs.csv and curves.csv.
+    """Write the results of runs to runs.csv and curves.csv.
 
-    Rows of the same photos, variant and seed are replaced; other rows are not changed. Values are
-    not rounded, because rounding them twice could change the last digit that is shown.
+    Rows with the same photos, variant and seed are replaced; other rows are not changed. Values are
+    not rounded here, because they are rounded when shown, and rounding twice is inaccurate.
 
     Args:
-        root: Root of the project.
-        runs: Runs to collect; a run without a DVC experiment is skipped.
+        root: Root folder of the project.
+        runs: Runs to collect; runs without a DVC experiment are skipped.
 
     Returns:
-        The rows of these runs in runs.csv.
+        New rows of runs.csv, one per collected run.
     """
     revisions = dict(list_experiments(root))
     found = [(run, revisions[run.name]) for run in runs if run.name in revisions]
@@ -82,12 +82,12 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
 def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, Any]:
     training = json.loads(read_revision(root, revision, "reports/train/training.json") or "")
     scores = json.loads(read_revision(root, revision, "reports/evaluate/metrics.json") or "")
-    # Only the model group is validated: an experiment may be older than other keys of params.yaml.
+    # Validate `model` only: the other keys of older experiments may have been renamed since.
     values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
     spec = ModelParams.model_validate(values["model"])
     files, project = open_revision(root, revision)
     stats = json.loads(files.read_text(f"{project}data/stats.json"))
-    # stats.json has no known_counts if all labels of all photos are known.
+    # stats.json contains no known_counts if all labels of all photos are known.
     known = [*stats.get("known_counts", {}).values()] or stats["num_images"]
     rates = np.array(list(stats["label_counts"].values())) / np.maximum(known, 1)
     with torch.device("meta"):
@@ -97,8 +97,8 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
         "best_epoch": training["epoch"],
         "prior_loss": baseline_loss(rates, rates[None]),
         "val_loss": training["val_loss"],
-        "prior_mAP": float(rates.mean()),  # AP of random scores is the label frequency
-        # Older experiments have no mAP in their history.
+        "prior_mAP": float(rates.mean()),  # the expected AP of random scores is the label frequency
+        # The history of older experiments contains no mAP.
         "val_mAP": history.set_index("epoch").get("mAP", {}).get(training["epoch"]),
         "val_f1_micro_at_0.5": history["f1_micro"].max(),
         **{f"test_{key}": value for key, value in scores.items()},
@@ -107,7 +107,7 @@ def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, An
 
 
 def merge_table(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
-    """Write rows into a CSV table and replace rows of the same key."""
+    """Add rows to a CSV table; they replace existing rows with the same values in `key`."""
     if rows.empty:
         return
     if path.exists():

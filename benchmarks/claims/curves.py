@@ -1,4 +1,4 @@
-"""Figures of the results page: losses over epochs."""
+"""Figures of losses over epochs for the results page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +20,13 @@ from phototag.pages.figures import (
     shorten_name,
 )
 
-REPORT_PRIOR = 0.2106  # loss of the constant baseline on the report's 20 000 photos
+REPORT_PRIOR = 0.2106  # loss of the constant baseline on the report's photos
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-STYLES = ("-", "--", "-.")  # the first is used for eight variants, then the next one
-# Figure -> title, networks of report_curves.csv, and variants drawn with them if they ran.
+STYLES = ("-", "--", "-.")  # the first eight lines use the first style, and so on
+# Figure -> title, networks in report_curves.csv, and variants to plot if they have results.
 COMPARED = {
     "beside-report": (
-        "The final network's losses, and those of the recipe phototag",
+        "Losses of the final network and of the recipe phototag",
         ("final network",),
         ("report", "phototag", "phototag-mixup-48-epochs"),
     ),
@@ -39,13 +39,13 @@ COMPARED = {
 
 
 def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> None:
-    """Draw the val losses of a claim's variants as means and ranges over seeds.
+    """Plot the val loss of each variant of a claim, as mean and range over the seeds.
 
     Args:
-        path: PNG file to write.
+        path: Path of the PNG file to write.
         title: Title of the figure.
         trial: Trial returned by `list_trials`.
-        curves: Rows of curves.csv of the trial's runs.
+        curves: Rows of curves.csv that belong to the trial.
     """
     ran = [variant for variant in trial.claim.variants if variant in set(curves["variant"])]
     with figure_style():
@@ -56,7 +56,7 @@ def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> N
             _draw_band(axes, band, COLOURS[colour], STYLES[again])
         prior = trial.runs["prior_loss"].iloc[0]
         axes.axhline(prior, color=GREY, linestyle=":")
-        # Each variant's best epoch matters, so losses of overfitting epochs may be cut off.
+        # Only the best epoch of each variant is compared, so higher losses may be cut off.
         best = curves.groupby("variant")["val_loss"].min()
         axes.set_ylim(best.min() * 0.97, max(prior, best.max()) * 1.35)
         columns = 4 if max(map(len, ran)) < 16 else 3
@@ -65,16 +65,16 @@ def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> N
 
 
 def draw_with_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str) -> Path:
-    """Draw losses with the report's own, each divided by the constant baseline's loss.
+    """Plot losses and those in the report, divided by the loss of the constant baseline.
 
     Args:
-        root: Root of the project.
-        runs: Table runs.csv, which has the baseline's loss for each set of photos.
-        curves: Table curves.csv.
+        root: Root folder of the project.
+        runs: Content of runs.csv, which has the loss of the constant baseline for each dataset.
+        curves: Content of curves.csv.
         name: Name of the figure, a key of `COMPARED`.
 
     Returns:
-        Path of the figure, relative to the root.
+        Path of the figure, relative to `root`.
     """
     _, networks, variants = COMPARED[name]
     reported = pd.read_csv(root / RESULTS / "report_curves.csv").assign(prior=REPORT_PRIOR)
@@ -107,7 +107,7 @@ def draw_with_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name:
 def _add_legend(
     figure: Figure, axes: Axes, names: Sequence[str], columns: int, more: str = ""
 ) -> None:
-    """Add a legend of the first lines; Matplotlib would skip names that start with _."""
+    """Add a legend for the first lines, including names that start with _."""
     lines = list(axes.get_lines()[: len(names)])
     if more:
         lines += axes.plot([], [], color=GREY, linestyle=":")
@@ -116,7 +116,7 @@ def _add_legend(
 
 
 def _band(losses: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return mean, min and max over seeds for the epochs that all seeds trained."""
+    """Return the mean, minimum and maximum over the seeds, for epochs reached by all seeds."""
     by_epoch = losses.groupby("epoch")[column]
     count = by_epoch.count()
     band = pd.DataFrame({"mean": by_epoch.mean(), "min": by_epoch.min(), "max": by_epoch.max()})

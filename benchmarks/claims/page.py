@@ -1,4 +1,4 @@
-"""The results page docs/research/results.md."""
+"""Generation of the results page, docs/research/results.md."""
 
 from pathlib import Path
 from textwrap import fill
@@ -27,7 +27,7 @@ PAGE = Path("docs/research/results.md")
 
 
 def write_results(root: Path, experiments: Experiments) -> None:
-    """Write docs/research/results.md and its figures from the tables of results.
+    """Write docs/research/results.md and its figures from the tables in docs/research/results/.
 
     Raises:
         InputError: runs.csv is missing or empty.
@@ -47,7 +47,7 @@ def write_results(root: Path, experiments: Experiments) -> None:
         {"title": title, "path": _link(draw_with_report(root, runs, curves, name))}
         for name, (title, _, _) in COMPARED.items()
     ]
-    # Jinja escapes for HTML only; names are escaped for Markdown when the tables are made.
+    # Jinja can escape HTML only, so names are escaped for Markdown when tables are built.
     environment = Environment(
         loader=PackageLoader("benchmarks.claims"),
         undefined=StrictUndefined,
@@ -77,7 +77,7 @@ def write_results(root: Path, experiments: Experiments) -> None:
 def _describe_trial(
     root: Path, trial: Trial, curves: pd.DataFrame, epoch_times: dict[str, float]
 ) -> dict[str, Any]:
-    """Draw the figure of a trial and return the values of its section in the template."""
+    """Draw the figure of a trial, and return the variables of its section in the template."""
     claim, photos = trial.claim, trial.photos
     title = f"{trial.name.replace('-', ' ').capitalize()}: {photos}"
     own = curves[(curves["photos"] == photos) & curves["variant"].isin(claim.variants)]
@@ -93,7 +93,7 @@ def _describe_trial(
 
 
 def _name_commands(trial: Trial) -> list[str]:
-    """Return the commands that run the claim, run one row, and compare two curves."""
+    """Return commands that run the claim, run a single variant, and compare two curves."""
     photos = trial.photos
     command = f"python -m benchmarks.claims run {trial.name}" + (
         "" if photos == SYNTHETIC_NAME else f" --photos {photos}.zip"

@@ -1,4 +1,4 @@
-"""Markdown tables of the results page."""
+"""Markdown tables for the results page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from phototag.pages.escaping import escape_markdown
 
 
 def tabulate_claims(trials: Sequence[Trial]) -> str:
-    """Return the table of claims: the statement of each claim and whether it holds."""
+    """Return the table of claims, with the statement of each claim and whether it holds."""
     rows = []
     for trial in trials:
         count = trial.runs.groupby("variant")["seed"].nunique()
@@ -24,13 +24,13 @@ def tabulate_claims(trials: Sequence[Trial]) -> str:
 
 
 def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[str, float]) -> str:
-    """Return the table of a claim's variants.
+    """Return the table that compares the variants of a claim.
 
     Args:
         trial: Trial returned by `list_trials`.
-        curves: Rows of curves.csv of the trial's runs.
-        epoch_times: Variant -> relative time of an epoch, returned by `match_epoch_times`. The
-            table has a column of training times if the first variant and another one are in it.
+        curves: Rows of curves.csv that belong to the trial.
+        epoch_times: Variant -> relative time per epoch, returned by `match_epoch_times`. If it
+            contains the first variant and another one, a column of training times is added.
     """
     by_map = trial.claim.judged_by == "val_mAP"
     header = (
@@ -84,13 +84,13 @@ def tabulate_variants(trial: Trial, curves: pd.DataFrame, epoch_times: Mapping[s
 
 
 def match_epoch_times(networks: pd.DataFrame, experiments: Experiments) -> dict[str, float]:
-    """Return the relative time of an epoch for each variant that was measured.
+    """Return a mapping from variant to relative time per epoch, if it was measured.
 
-    A measured time also holds for variants that differ in the number of epochs only.
+    The time of a variant also applies to variants that differ only in the number of epochs.
 
     Args:
-        networks: Table networks.csv with the columns variant and time.
-        experiments: Experiments with the params of the variants.
+        networks: Content of networks.csv, with the columns `variant` and `time`.
+        experiments: Experiments returned by `read_experiments`.
     """
     times = dict(zip(networks["variant"], networks["time"], strict=True))
     measured = {
@@ -111,7 +111,7 @@ def _without_epochs(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tabulate_times(networks: pd.DataFrame) -> str:
-    """Return the table of training times of networks.csv."""
+    """Return the table of training times in networks.csv."""
     rows = [
         [escape_markdown(row["variant"]), f"{row['images_per_second']:.0f}", f"{row['time']:.2f}"]
         for row in networks.to_dict("records")
@@ -120,7 +120,7 @@ def tabulate_times(networks: pd.DataFrame) -> str:
 
 
 def tabulate_alternatives(alternatives: pd.DataFrame) -> str:
-    """Return the table of other libraries and this project, alternatives.csv."""
+    """Return the table in alternatives.csv, which compares phototag with other libraries."""
     ours = alternatives["side"].str.startswith("phototag")
     base = alternatives.loc[ours, "seconds"].iloc[0]
     rows = [
@@ -145,7 +145,7 @@ def tabulate_alternatives(alternatives: pd.DataFrame) -> str:
 
 
 def tabulate_label_noise(label_noise: pd.DataFrame) -> str:
-    """Return the table of scores with and without likely label errors, label_noise.csv."""
+    """Return the table of scores with and without likely label errors, in label_noise.csv."""
     names = ["photos", "variant", "judge"]
     rows = []
     for _, own in label_noise.groupby(names, sort=False):
@@ -171,7 +171,7 @@ def tabulate_label_noise(label_noise: pd.DataFrame) -> str:
 
 
 def format_spread(values: pd.Series, digits: int, sign: str = "") -> str:
-    """Return the mean of values, with the smallest and largest if there are several."""
+    """Return the mean of values, followed by their range if there are several."""
     mean, low, high = (
         f"{value:{sign}.{digits}f}" for value in (values.mean(), values.min(), values.max())
     )

@@ -1,4 +1,4 @@
-"""Verdicts: variants compared with the first one of their claim, and whether the claim holds."""
+"""Comparison of variants with the first variant of their claim, and verdicts on claims."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from scipy.stats import t as student
 from benchmarks.claims.claims import Claim, Expectation, Experiments
 from phototag.pages.escaping import escape_markdown
 
-# Shares of the first variant's gain over the constant baseline.
+# Limits of `judge_losses`, as shares of the first variant's gain over the constant baseline.
 SLIGHT, LITTLE = 0.25, 0.2
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A claim tested on one set of photos.
+    """A claim tested on one dataset.
 
     Attributes:
         name: Name of the claim.
-        claim: Claim of experiments.yaml.
-        photos: Name of the set of photos.
-        runs: Rows of runs.csv for these photos and the claim's variants.
+        claim: Claim read from experiments.yaml.
+        photos: Name of the dataset.
+        runs: Rows of runs.csv with this dataset and the variants of the claim.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Trial:
 
 
 def list_trials(experiments: Experiments, runs: pd.DataFrame) -> list[Trial]:
-    """List the claims and photos for which the first variant and another one ran."""
+    """List the trials with results of the first variant and of at least one other."""
     trials = []
     for name, claim in experiments.claims.items():
         tried = runs[runs["variant"].isin(claim.variants)]
@@ -43,7 +43,7 @@ def list_trials(experiments: Experiments, runs: pd.DataFrame) -> list[Trial]:
 
 
 def answer_claim(trial: Trial) -> str:
-    """Describe whether the claim holds; for a claim without expectation, describe its scores."""
+    """Describe whether a claim holds; if it expects no result, describe its scores instead."""
     claim, runs = trial.claim, trial.runs
     if not claim.expect:
         means = runs.assign(ratio=runs["val_loss"] / runs["prior_loss"]).groupby("variant")
@@ -61,7 +61,7 @@ def answer_claim(trial: Trial) -> str:
         if np.isnan(difference):
             alike.setdefault("not judged because its runs have no mAP", []).append(variant)
         elif verdict is None:
-            alike.setdefault("not judged because of one seed", []).append(
+            alike.setdefault("not judged because only one seed ran", []).append(
                 f"{variant} {difference:+.4f}"
             )
         else:
@@ -85,11 +85,11 @@ def _fits(expected: Expectation, verdict: str) -> bool:
 
 
 def judge_variants(trial: Trial) -> dict[str, tuple[float, str | None]]:
-    """Compare each variant with the first one by val loss or mAP; see `judge_losses`."""
+    """Compare each variant with the first one by val loss or mAP, using `judge_losses`."""
     runs, by_map = trial.runs, trial.claim.judged_by == "val_mAP"
-    if by_map:  # older runs have no mAP
+    if by_map:  # add missing columns, because older runs have no mAP
         runs = runs.reindex(columns=list(runs.columns.union(["val_mAP", "prior_mAP"])))
-    sign = -1 if by_map else 1  # `judge_losses` expects lower values to be better
+    sign = -1 if by_map else 1  # `judge_losses` requires that lower is better
     values = sign * runs.pivot(index="seed", columns="variant", values=trial.claim.judged_by)
     prior = sign * runs.groupby("seed")["prior_mAP" if by_map else "prior_loss"].first()
     first, *others = trial.claim.variants
@@ -104,18 +104,19 @@ def judge_variants(trial: Trial) -> dict[str, tuple[float, str | None]]:
 
 
 def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
-    """Compare the losses of two variants, or negated scores.
+    """Compare the losses (or negated scores) of two variants.
 
-    A variant is better or worse if the difference has the same sign for every seed and its mean
-    exceeds its range over seeds (largest minus smallest). It is slightly better or worse if the
-    mean is below `SLIGHT` of the first variant's gain over the constant baseline. It barely learns
-    if its own gain is below `LITTLE` of the first variant's gain. Otherwise it is similar.
+    The gain of a variant is its improvement over the constant baseline. A variant "barely learns"
+    if its gain is less than `LITTLE` times the first variant's gain. It is "better" or "worse" if
+    the difference has the same sign for every seed and its mean exceeds its range (maximum minus
+    minimum), and "slightly" so if the mean is less than `SLIGHT` times the first variant's gain.
+    Otherwise, it is "similar".
 
     Args:
-        losses: One row per seed; columns first, variant and prior (the constant baseline).
+        losses: One row per seed, with the columns `first`, `variant` and `prior` (baseline).
 
     Returns:
-        The mean difference, and the verdict, which is None if fewer than two seeds have both.
+        The mean difference, and the verdict, or None if fewer than two seeds have both losses.
     """
     both = losses.dropna()
     differences = both["variant"] - both["first"]
@@ -133,16 +134,16 @@ def judge_losses(losses: pd.DataFrame) -> tuple[float, str | None]:
 
 
 def predict_range(values: pd.Series) -> tuple[float, float]:
-    """Compute the 95 % prediction interval of one more run.
+    """Compute the 95 % prediction interval for the score of another run.
 
-    Prediction interval of a normal distribution with estimated mean and standard deviation:
+    The scores are assumed to be normally distributed, with estimated mean and standard deviation:
     mean +- t(0.975, n - 1) * s * sqrt(1 + 1/n) (Hahn and Meeker, Statistical Intervals, 1991).
 
     Args:
-        values: Scores of n >= 2 runs.
+        values: Scores of n runs, n >= 2.
 
     Returns:
-        Lower and upper end.
+        Lower and upper limit of the interval.
     """
     n = len(values)
     half = float(student.ppf(0.975, n - 1) * values.std() * np.sqrt(1 + 1 / n))

@@ -64,7 +64,7 @@ def test_plan_runs_lists_all_variants_seed_by_seed(tmp_path: Path) -> None:
     [
         (
             {"claims": {"a": {"statement": "", "variants": ["plain", "slow"]}}},
-            "names the unknown variant 'slow'",
+            "lists the unknown variant 'slow'",
         ),
         (
             {

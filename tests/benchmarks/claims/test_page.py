@@ -63,9 +63,9 @@ def test_page_shows_which_claims_hold(tmp_path: Path) -> None:
         "slight": "**holds**. slightly worse: d",
         "barely": "**holds**. barely learns: e; better: f",
         "barely-not": "**does not hold**. worse: b",
-        "begun": "holds for the variants that ran. worse: b; not judged because of one seed: "
+        "begun": "holds for the variants that ran. worse: b; not judged because only one seed ran: "
         "g +0.1000",
-        "open": "not judged because of one seed: g +0.1000",
+        "open": "not judged because only one seed ran: g +0.1000",
         "plain": "a: val loss 0.59 of the baseline's, micro F1 at 0.5 on val 0.30; "
         "b: val loss 0.73 of the baseline's, micro F1 at 0.5 on val 0.30",
     }
