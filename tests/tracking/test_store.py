@@ -48,9 +48,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
     [
         ("", "sqlite:///{root}/mlflow.db"),
         ("sqlite:///mlflow.db", "sqlite:///{root}/mlflow.db"),
-        ("sqlite:///./a/b.db", "sqlite:///{root}/./a/b.db"),
+        ("sqlite:///./a/b.db", "sqlite:///{root}/a/b.db"),
         ("sqlite:///../b.db?timeout=5", "sqlite:///{root}/../b.db?timeout=5"),
-        ("sqlite+pysqlite:///b.db", "sqlite+pysqlite:///{root}/b.db"),
+        ("sqlite+pysqlite:///b.db", "sqlite:///{root}/b.db"),
         ("sqlite:////srv/b.db", "sqlite:////srv/b.db"),
         ("sqlite://", "sqlite://"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
@@ -80,7 +80,9 @@ def test_relative_database_and_artifacts_are_not_in_the_copy(
     assert report.read_text() == "page"
 
 
-@pytest.mark.parametrize("name", ["a#b", "50% off", "me@home", "mein Büro", "x:y"])
+@pytest.mark.parametrize(
+    "name", ["what?", "a#b", "50% off", "50%20", "me@home", "mein Büro", "x:y"]
+)
 def test_store_is_in_the_project_folder_with_special_characters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, name: str
 ) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 from filelock import FileLock
@@ -121,7 +122,17 @@ def resolve_sqlite(uri: str, root: Path) -> str:
     # `sqlite:////` is followed by an absolute path. `:memory:` and `file:` are not paths.
     if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):
         return uri
-    return uri.replace("///", f"///{root}/", 1)
+    path, mark, query = uri.partition("///")[2].partition("?")
+    return sqlite_uri(root / path) + mark + query
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the SQLAlchemy address of a SQLite file. `?` and `%` in its path are escaped."""
+    uri = f"sqlite:///{path}"
+    if make_url(uri).database == str(path):
+        return uri
+    # MLflow creates the parent folders of a plain `sqlite:` address without unescaping it.
+    return f"sqlite+pysqlite:///{quote(str(path))}"
 
 
 def _open(uri: str) -> MlflowClient:
