@@ -24,7 +24,7 @@ REPOSITORY = SHIPPED_PARAMS.parent
 
 INVALID: list[tuple[dict[str, Any], str]] = [
     ({"trails": 5}, "studies.small.trails is unknown"),
-    ({"says": "Words."}, "says is now called description: rename it"),
+    ({"says": "Words."}, "says was renamed to description: rename it"),
     ({"description": None}, "studies.small.description is missing"),
     ({"trials": 0}, "studies.small.trials: input should be greater than 0, not 0"),
     ({"seeds": []}, "studies.small.seeds: tuple should have at least 1 item"),
@@ -51,7 +51,7 @@ def test_studies_are_described(tmp_path: Path) -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": {"low": 0.1, "high": 1.0}}, "learning_rate cannot be searched"),
-    ({"seed": {"low": 0, "high": 9}}, "seed cannot be searched: it is no training setting"),
+    ({"seed": {"low": 0, "high": 9}}, "seed cannot be searched: it does not affect training"),
     ({"resize.size": {"low": 64, "high": 128}}, "resize.size cannot be searched"),
     ({"lr": {"low": 0.1, "high": 0.01}}, "low <= high"),
     ({"lr": {"low": 0.1}}, "'high'"),

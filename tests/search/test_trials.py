@@ -101,7 +101,7 @@ def test_each_setting_is_trained_once_per_seed(make_plan: MakePlan, saved: list[
         assert run.info.run_name == f"{plan.name}-t{trial.number}-s1"
     assert not list((plan.root / ".phototag/checkpoints").glob("*.pt"))
     reasons = [t.user_attrs["skipped"] for t in study.trials if t.state.name == "PRUNED"]
-    assert set(reasons) <= {f"it has the settings of trial {trial.number}" for trial in found}
+    assert set(reasons) <= {f"it has the same settings as trial {trial.number}" for trial in found}
 
 
 def test_settings_that_cannot_be_trained_are_skipped_with_the_reason(
@@ -169,7 +169,7 @@ def test_failed_trials_are_recorded_and_ten_in_a_row_end_the_study(
 
     batches = {"batch_size": {"low": 1, "high": 99}}
     plan = make_plan({"lr": 0.666}, trials=20, space=batches)
-    with pytest.raises(InputError, match=r"10 trials in a row failed, .*: the disk is full"):
+    with pytest.raises(InputError, match=r"10 trials in a row failed; .*: the disk is full"):
         run_trials(plan, train_fake)
     assert len(list_trials(open_study(plan))) == 10
 
@@ -301,7 +301,7 @@ def test_a_study_keeps_its_start_values_when_its_winner_is_applied(
 ) -> None:
     root = make_plan().root
     write_search(root / "search.yaml", trials=1, settings={"epochs": 2}, space=LR)
-    with pytest.raises(InputError, match="no study 'large': choose small"):
+    with pytest.raises(InputError, match="no study 'large': choose one of small"):
         tuning.open_plan(root, "large", {})
     plan, study = tuning.open_plan(root, "small", {})
     before = (root / "params.yaml").read_text()

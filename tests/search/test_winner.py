@@ -91,10 +91,10 @@ def test_unknown_targets_and_photos_of_one_model_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("split", "low", "expected"),
     [
-        ("test", 0.05, "On test, the winner has a micro F1 of 0.9000 .* The winner is better."),
-        ("test", np.nan, "On test, .* The difference may be chance."),
+        ("test", 0.05, "On test, the winner has a micro F1 of 0.9000, .* The winner is better."),
+        ("test", np.nan, "On test, .* The difference may be due to chance."),
         ("test", -0.5, "On test, .* The winner is worse."),
-        ("val", 0.05, "On val, .* This is no evidence, because the winner was chosen on val"),
+        ("val", 0.05, "On val, .* This is not evidence, because the winner was chosen on val"),
     ],
 )
 def test_the_headline_states_what_the_comparison_shows(

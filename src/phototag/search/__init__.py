@@ -7,8 +7,8 @@ from phototag.base.errors import InputError
 try:
     import optuna
 except ModuleNotFoundError as error:
-    raise InputError("phototag tune needs Optuna: run `make setup-tune`") from error
+    raise InputError("phototag tune needs Optuna: run `make setup-tune` to install it") from error
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-# Heartbeats and retries are experimental in Optuna: their interfaces may change.
+# Optuna warns that heartbeats and retries are experimental, which is not relevant to users.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

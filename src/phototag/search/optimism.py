@@ -1,4 +1,7 @@
-"""Optimism of choosing the best trial: its score on val is better than on other photos."""
+"""Optimism of the best trial: the amount by which its score on val is too good.
+
+The best of many trials is chosen by its score on val. On other photos, it usually scores worse.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +19,13 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one trial on the val photos of one seed.
+    """Predictions of one trial, trained with one seed, for the photos of the val split.
 
     Attributes:
-        logits: float [num_photos, num_labels].
-        targets: [num_photos, num_labels], 1, 0 or `UNKNOWN`; the same for all trials of a seed.
-        groups: Group of each photo, [num_photos]; photos of a group are resampled together.
+        logits: Logits, float [num_photos, num_labels].
+        targets: Targets, 1, 0 or `UNKNOWN`, [num_photos, num_labels]. All trials with the same seed
+            have the same targets.
+        groups: Group of each photo, [num_photos]. Photos of a group are resampled together.
     """
 
     logits: np.ndarray
@@ -32,21 +36,21 @@ class Predictions:
 def estimate_optimism(
     trials: Sequence[Sequence[Predictions]], objective: Objective, seed: int
 ) -> float | None:
-    """Estimate the optimism by bootstrap bias correction.
+    """Estimate the optimism of the best trial by bootstrap bias correction.
 
-    In each resample of the val photos (whole groups) the best trial is chosen on the drawn photos
-    and scored on the photos that were not drawn, about 37%. The mean difference of the two scores
-    is the optimism (Tsamardinos, Greasidou and Borboudakis, 2018). It does not include that each
-    trial chose its best epoch on val.
+    Each resample draws whole groups of val photos. The best trial is chosen on the drawn photos and
+    then scored on the photos that were not drawn (about 37%). The optimism is the mean difference
+    between the two scores (Tsamardinos, Greasidou and Borboudakis, 2018). The estimate ignores that
+    the best epoch of each trial was also chosen on val.
 
     Args:
-        trials: Predictions of each trial, for each seed.
-        objective: Metric by which the best trial is chosen, as the mean over seeds.
-        seed: Seed of the resamples.
+        trials: Predictions of each trial, as one list per trial with one item per seed.
+        objective: Metric by which the best trial is chosen. It is averaged over the seeds.
+        seed: Random seed of the resamples.
 
     Returns:
-        Amount by which the score on the photos that were not drawn is worse; None for fewer than
-        two trials, or if no resample leaves photos out.
+        Mean amount by which the score is worse on the photos that were not drawn. None if there are
+        fewer than two trials, or if every resample contains all photos.
     """
     if len(trials) < 2:
         return None
@@ -54,7 +58,7 @@ def estimate_optimism(
         bootstrap_weights(len(own.targets), RESAMPLES, seed + number, list(map(str, own.groups)))
         for number, own in enumerate(trials[0])
     ]
-    # The first row is the original sample, which leaves no photo out.
+    # The first row of weights is the original sample, which contains all photos.
     usable = np.all([(rows == 0).any(axis=1) for rows in weights], axis=0)
     if not usable.any():
         return None
@@ -63,14 +67,14 @@ def estimate_optimism(
     others = _mean_scores(trials, left_out, objective)
     sign = -1 if objective == "val_loss" else 1
     best = np.argmax(sign * drawn, axis=0)[None]
-    # mAP is NaN if the left-out photos have no positives.
+    # mAP is NaN if the photos that were not drawn have no positives.
     return float(sign * np.nanmean(np.take_along_axis(drawn - others, best, axis=0)))
 
 
 def _mean_scores(
     trials: Sequence[Sequence[Predictions]], weights: Sequence[np.ndarray], objective: Objective
 ) -> np.ndarray:
-    """Return each trial's objective as the mean over seeds, float64 [num_trials, resamples]."""
+    """Return the objective of each trial, averaged over seeds, float64 [num_trials, resamples]."""
     scores = [
         [score(own, rows, objective) for own, rows in zip(seeds, weights, strict=True)]
         for seeds in trials
@@ -79,7 +83,7 @@ def _mean_scores(
 
 
 def score(own: Predictions, weights: np.ndarray, objective: Objective) -> np.ndarray:
-    """Return a trial's objective on each resample, float64 [resamples]; F1 at the threshold 0.5."""
+    """Return the objective on each resample, float64 [resamples], with F1 at a threshold of 0.5."""
     match objective:
         case "val_loss":
             return weighted_cross_entropy(own.targets, own.logits, weights)

@@ -1,4 +1,4 @@
-"""Report page of a study: comparison of the winner, optimism, figures and the best trials."""
+"""Report of a study: comparison of the winner on test, optimism, figures and the best trials."""
 
 import warnings
 from pathlib import Path
@@ -16,10 +16,10 @@ from phototag.search import storage
 from phototag.search.storage import Plan
 from phototag.search.winner import Comparison
 
-NUM_ROWS = 20  # trials in the table of the page
-NUM_PARAMS = 6  # most important hyperparameters in the figures
-MIN_TRIALS = 4  # different values of trials that the importances require
-# Optuna writes ticks of logarithmic axes as formulas, and labels reach out of its figures.
+NUM_ROWS = 20  # maximum number of trials in the table of the page
+NUM_PARAMS = 6  # maximum number of hyperparameters in the figures, the most important ones first
+MIN_TRIALS = 4  # number of different objective values that hyperparameter importances require
+# Optuna writes the ticks of logarithmic axes as formulas, and its labels can exceed the figure.
 STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 COLUMNS = ("number", "state", "value", "duration", "params", "user_attrs")
 
@@ -31,10 +31,10 @@ def write_report(
     optimism: float | None,
     comparison: Comparison,
 ) -> dict[str, float]:
-    """Write report.html, trials.csv, comparison.csv and the figures.
+    """Write report.html, trials.csv, comparison.csv and the figures to a folder.
 
     Returns:
-        Metrics of the study's MLflow run.
+        Metrics to log to the parent run of the study in MLflow.
     """
     trials = storage.list_trials(study)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -66,13 +66,13 @@ def write_report(
 
 
 def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str]:
-    """Draw Optuna's plots of the trials and write them as PNG files.
+    """Draw Optuna's plots of the trials and write them to PNG files.
 
     Returns:
-        Name of the figure -> data URI. There is only the history if the trials have fewer than
-        `MIN_TRIALS` different values.
+        Mapping from the name of each figure to its data URI. It contains only the optimization
+        history if the trials have fewer than `MIN_TRIALS` different objective values.
     """
-    # Imported after phototag.pages.figures, which chooses Matplotlib's backend.
+    # This import must follow phototag.pages.figures, which selects Matplotlib's backend.
     from optuna.visualization import matplotlib as plots
 
     with figure_style(STYLE), warnings.catch_warnings():
@@ -95,18 +95,18 @@ def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str
 def summarize(
     plan: Plan, best: FrozenTrial, num_trials: int, comparison: Comparison
 ) -> tuple[str, str]:
-    """Return the page's headline: the best trial and the comparison on test."""
+    """Return the two sentences at the top of the page: the best trial, and the comparison."""
     objective, seeds = plan.study.objective, plan.study.seeds
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
-    verdict = "The difference may be chance."  # also for NaN, if there are too few photos
+    verdict = "The difference may be due to chance."  # NaN bounds (too few photos) count, too
     if f1["low"] > 0 or f1["high"] < 0:
         verdict = f"The winner is {'better' if f1['low'] > 0 else 'worse'}."
     if comparison.split == "val":
-        verdict = "This is no evidence, because the winner was chosen on val (split.test is 0)."
+        verdict = "This is not evidence, because the winner was chosen on val (split.test is 0)."
     return (
-        f"Trial {best.number} is the best of {num_trials} trials: {objective} {best.value:.4f} on "
-        f"val, the mean over the seeds {', '.join(map(str, seeds))}.",
-        f"On {comparison.split}, the winner has a micro F1 of {f1['winner']:.4f} and the start "
-        f"{f1['start']:.4f}: a difference of {f1['difference']:+.4f} (95% interval "
+        f"Trial {best.number} is the best of {num_trials} trials. Its {objective} on val is "
+        f"{best.value:.4f} (mean over the seeds {', '.join(map(str, seeds))}).",
+        f"On {comparison.split}, the winner has a micro F1 of {f1['winner']:.4f}, and the start "
+        f"settings have {f1['start']:.4f}: a difference of {f1['difference']:+.4f} (95% interval "
         f"{f1['low']:+.4f} to {f1['high']:+.4f}). {verdict}",
     )

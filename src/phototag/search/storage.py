@@ -1,7 +1,8 @@
-"""Storage of studies: the database `studies.db` in the project's root, or PHOTOTAG_STUDIES.
+"""Storage of studies in a database, which Optuna uses to store trials, suggestions and values.
 
-Optuna stores trials, suggestions and values. This module adds the user attributes of phototag, and
-queues trials of killed processes again.
+The default database is `studies.db` in the project's root. Set the environment variable
+`PHOTOTAG_STUDIES` to use another one. This module defines the user attributes that phototag adds to
+trials, and queues the trials of killed processes again.
 """
 
 import os
@@ -25,18 +26,18 @@ from phototag.tracking.provenance import has_died
 from phototag.tracking.store import WAIT, hide_password, resolve_sqlite
 
 VARIABLE = "PHOTOTAG_STUDIES"
-DEFAULT = "sqlite:///studies.db"  # in the project's root
+DEFAULT = "sqlite:///studies.db"  # the path is relative to the project's root
 HEARTBEAT = 30  # seconds between heartbeats of a trial
-GRACE_PERIOD = 300  # seconds without a heartbeat, after which a trial counts as killed
-MAX_RETRIES = 2  # a trial whose process is killed more often has failed
+GRACE_PERIOD = 300  # seconds without a heartbeat after which a trial is regarded as killed
+MAX_RETRIES = 2  # a trial whose process is killed more often than this fails
 # User attributes of a trial.
-SETTINGS = "settings"  # dotted key of params.yaml -> value
-PROCESS = "process"  # name of the process that trains it
-SKIPPED = "skipped"  # reason why it was not trained
-ERROR = "error"  # message of the exception that ended it
-RESULT = "result"  # followed by a seed: score and MLflow run of that training
-START = "start"  # attribute of a study: searched key -> value before the first trial
-# Groups of params.yaml that change no trial's value; `seeds` replaces the seed.
+SETTINGS = "settings"  # mapping from dotted keys of params.yaml to values
+PROCESS = "process"  # name of the process that trains the trial
+SKIPPED = "skipped"  # reason why the trial was not trained
+ERROR = "error"  # message of the exception that ended the trial
+RESULT = "result"  # prefix, followed by a seed; score and MLflow run of the training with this seed
+START = "start"  # user attribute of a study: values of the searched keys before the first trial
+# Params that do not affect the objective. `seed` is included, because each study sets `seeds`.
 UNRELATED = ("seed", "embed", "evaluate", "registry")
 PRUNERS = {
     "none": optuna.pruners.NopPruner,
@@ -46,15 +47,15 @@ PRUNERS = {
 
 
 class Plan(BaseModel):
-    """A study and what a worker needs to run its trials.
+    """Study together with the information that a worker needs to run its trials.
 
     Attributes:
-        name: Name of the study with a hash, see `name_study`.
-        study: The study of search.yaml.
-        base: Nested values of params.yaml from which trials start.
+        name: Name of the study followed by a hash, returned by `name_study`.
+        study: Definition of the study in search.yaml.
+        base: Nested params that all trials start from.
         root: Root of the project.
-        parent: Id of the study's MLflow run.
-        worker: Number of the worker, from 0.
+        parent: Id of the study's parent run in MLflow.
+        worker: Number of the worker, starting from 0.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,10 +68,10 @@ class Plan(BaseModel):
 
 
 def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
-    """Return a study's name followed by a hash of what makes its trials comparable.
+    """Return the name of a study followed by a hash of the settings that all its trials share.
 
-    The hash covers the search space, objective, seeds, sampler, pruner and all values of
-    params.yaml that are not searched.
+    The hash covers the search space, the objective, the seeds, the sampler, the pruner and all
+    params that are not searched. Trials with the same hash are comparable.
     """
     fixed = {
         key: value
@@ -83,15 +84,15 @@ def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
 
 
 def lock_study(name: str) -> FileLock:
-    """Return a lock that all processes of this user on this machine share, also in other clones."""
-    # A file of another user in the temporary folder could not be locked.
+    """Return a lock shared by all processes of this user on this machine, in all clones."""
+    # The name has the user's id, because a lock file of another user cannot be locked.
     return FileLock(Path(tempfile.gettempdir(), f"phototag-{os.getuid()}-{name}.lock"))
 
 
 def open_study(plan: Plan) -> optuna.Study:
-    """Open a study in the database, or create it.
+    """Open a study in the database, or create it if it does not exist.
 
-    A relative path of SQLite is relative to the project's root, also in a worker's workspace.
+    A relative SQLite path is resolved against the project's root, even in a worker's workspace.
 
     Raises:
         InputError: The database cannot be used.
@@ -99,7 +100,7 @@ def open_study(plan: Plan) -> optuna.Study:
     uri = resolve_sqlite(os.environ.get(VARIABLE, "").strip() or DEFAULT, plan.root)
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
     try:
-        # Processes that create the tables at the same time would fail.
+        # Without the lock, two processes that create the tables at the same time would fail.
         with lock_study("storage"):
             storage = RDBStorage(
                 uri,
@@ -116,18 +117,19 @@ def open_study(plan: Plan) -> optuna.Study:
                 direction=plan.study.direction,
                 load_if_exists=True,
             )
-    except Exception as error:  # SQLAlchemy's, its drivers' and Optuna's exceptions
+    except Exception as error:  # SQLAlchemy, its drivers and Optuna raise different exceptions
         reason = hide_password(" ".join(str(error.__cause__ or error).split())[:200])
         raise InputError(
-            f"the database of studies {hide_password(uri)} cannot be used ({reason}): check it, or "
-            f"set {VARIABLE} to another one, such as postgresql://HOST/NAME"
+            f"the database of studies {hide_password(uri)} cannot be used ({reason}): fix it, or "
+            f"set {VARIABLE} to another database, such as postgresql://HOST/NAME"
         ) from error
 
 
 def build_sampler(study: Study, *seeds: int) -> optuna.samplers.BaseSampler:
-    """Build the sampler that suggests settings.
+    """Build the sampler that suggests settings for trials.
 
-    The seeds differ between workers and restarts, so that these do not suggest the same settings.
+    `seeds` must differ between workers and after a restart. Otherwise, the same settings would be
+    suggested again.
     """
     seed = int(content_key([study.seed, *seeds], [])[:8], 16)
     if study.sampler == "random":
@@ -136,24 +138,24 @@ def build_sampler(study: Study, *seeds: int) -> optuna.samplers.BaseSampler:
 
 
 def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the settings of a killed trial again; its training resumes from its checkpoint."""
+    """Queue a killed trial again with the same settings, so that it resumes from its checkpoint."""
     trial.user_attrs.pop(PROCESS, None)
     RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, trial)
 
 
 def retry_killed_trials(study: optuna.Study) -> None:
-    """Queue trials again whose process was killed; on another machine, after `GRACE_PERIOD`."""
+    """Queue the trials of killed processes again; on other machines, after `GRACE_PERIOD`."""
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if has_died(trial.user_attrs.get(PROCESS, "")):
-            # Another worker may do the same at the same time; then Optuna refuses the second.
+            # If two workers do this at the same time, Optuna raises an error in one of them.
             with suppress(ValueError, UpdateFinishedTrialError):
                 study.tell(trial.number, state=TrialState.FAIL)
                 retry_trial(study, trial)
 
 
 def list_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """List the trials without those that were skipped or queued again."""
+    """Return all trials except for skipped trials and killed trials that were queued again."""
     trials = study.get_trials(deepcopy=False)
     history = RetryHeartbeatStaleTrialCallback.retry_history
     retried = {number for trial in trials for number in history(trial)}
@@ -163,12 +165,12 @@ def list_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def find_best(study: optuna.Study) -> FrozenTrial:
-    """Return the complete trial with the best value.
+    """Return the complete trial with the best objective.
 
     Raises:
-        InputError: No trial is complete; the message has the reason of the last one.
+        InputError: No trial is complete. The message has the reason why the last trial ended.
     """
-    with suppress(ValueError):  # no trial is complete
+    with suppress(ValueError):  # raised by Optuna if no trial is complete
         return study.best_trial
     reasons = [t.user_attrs.get(ERROR) or t.user_attrs.get(SKIPPED) for t in study.trials]
     reason = next(filter(None, reversed(reasons)), "run the study first")

@@ -1,4 +1,4 @@
-"""Schema of search.yaml: studies with their search spaces and budgets."""
+"""Schema of search.yaml, which defines studies with their search spaces and budgets."""
 
 import json
 from collections.abc import Mapping
@@ -22,29 +22,30 @@ from phototag.network.params import feature_map_side
 from phototag.schema.params import validate_all
 
 FILE = Path("search.yaml")
-DIGITS = 4  # significant digits of a suggested number, for readable params
+DIGITS = 4  # suggested floats are rounded to this many significant digits, for readability
 Space = dict[str, dict[str, Any]]
 Objective = Literal["val_loss", "mAP", "f1_macro"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
-# These settings of the training do not change what is learned, or have another key in search.yaml.
+# These params cannot be searched: they do not affect the trained model, or a study sets them.
 NOT_SEARCHABLE = {"seed", "precision", "train.compile", "train.devices", "train.num_nodes"}
 
 
 class Study(ParamGroup):
-    """One study of search.yaml.
+    """Definition of a study in search.yaml.
 
     Attributes:
-        description: Purpose of the study, in one sentence.
-        recipe: Recipe from which trials start (default: the values of params.yaml).
-        settings: Dotted key of params.yaml -> value that all trials share; replaces the recipe's.
-        space: Dotted key of params.yaml -> distribution of its values, see `suggest_settings`.
-        objective: Val metric of the best epoch. `val_loss` is minimized, the others are maximized.
-        trials: Number of trials after which none starts.
-        hours: Total duration of all trials in hours after which none starts (default: unlimited).
-        seeds: Seeds with which each trial trains; its value is the mean over these trainings.
-        sampler: `tpe` learns from earlier trials, `random` does not.
-        pruner: Optuna's median or Hyperband pruner, or `none`.
-        seed: Seed of the sampler.
+        description: Purpose of the study in one sentence.
+        recipe: Name of the recipe whose params all trials start from (default: params.yaml).
+        settings: Mapping from dotted keys of params.yaml to values that all trials share. These
+            values replace the values of the recipe.
+        space: Mapping from dotted keys of params.yaml to distributions, see `suggest_settings`.
+        objective: Metric of the best epoch on val. `val_loss` is minimized, the others maximized.
+        trials: Budget: no trial starts after this number of trials.
+        hours: Budget: no trial starts after the trials have taken this time (default: unlimited).
+        seeds: Seeds that each trial is trained with. The objective is the mean over these seeds.
+        sampler: Sampler of Optuna: `tpe` learns from earlier trials, `random` does not.
+        pruner: Pruner of Optuna: `median` or `hyperband`, or `none` to disable pruning.
+        seed: Random seed of the sampler.
     """
 
     description: str
@@ -61,90 +62,90 @@ class Study(ParamGroup):
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
-        """Optuna's direction of the objective."""
+        """Whether Optuna minimizes or maximizes the objective."""
         return "minimize" if self.objective == "val_loss" else "maximize"
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_old_names(cls, values: Any) -> Any:
         if isinstance(values, dict) and "says" in values:  # prose: ignore
-            raise ValueError("says is now called description: rename it")  # prose: ignore
+            raise ValueError("says was renamed to description: rename it")  # prose: ignore
         return values
 
 
 class Search(ParamGroup):
-    """All of search.yaml."""
+    """Contents of search.yaml."""
 
-    # DVC experiments and MLflow runs have the study's name in theirs.
+    # The names of studies are restricted, because they are part of the names of DVC experiments.
     studies: Annotated[dict[Name, Study], Field(min_length=1)]
 
 
 def read_search(path: Path = FILE) -> Search:
-    """Read and validate search.yaml; `check_study` compares a study with params.yaml.
+    """Read and validate search.yaml. Use `check_study` to check a study against params.yaml.
 
     Raises:
-        InputError: The file is missing or not valid YAML, or a key is unknown, missing, renamed or
-            out of range.
+        InputError: The file is missing or not valid YAML, a key is unknown, missing or has been
+            renamed, or a value is out of range.
     """
     return validate_params(Search, read_values(path), str(path))
 
 
 def describe_studies(search: Search) -> str:
-    """Return one line per study: its name and description."""
+    """Return a text with the name and the description of each study, one study per line."""
     width = max(map(len, search.studies))
     lines = [f"{name:<{width}}  {study.description}" for name, study in search.studies.items()]
     return "\n".join(lines)
 
 
 def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
-    """Check a study's start values and the keys and distributions of its search space.
+    """Check the params that trials start from, and the keys and distributions to be searched.
 
-    A single value that params.yaml does not allow is found when a trial gets it: the trial is
-    skipped.
+    The values in the distributions are not checked here. If a suggested value is invalid, the trial
+    is skipped.
 
     Args:
-        name: Name of the study.
-        study: The study.
-        base: Nested values of params.yaml from which trials start.
+        name: Name of the study, for messages.
+        study: Study to check.
+        base: Nested params that all trials start from.
 
     Raises:
-        InputError: The start values are invalid, a key cannot be searched, or Optuna refuses a
+        InputError: The params are invalid, a key cannot be searched, or Optuna does not accept a
             distribution.
     """
     place = f"{FILE}: studies.{name}"
     start = validate_all(base, f"{place}, with its recipe and settings")
     if start.train.devices * start.train.num_nodes > 1:
         raise InputError(
-            f"{place}: a trial trains in one process: set train.devices and train.num_nodes to 1"
+            f"{place}: trials train in a single process: set train.devices and train.num_nodes to 1"
         )
     searchable = flatten(start.train_settings()).keys() - NOT_SEARCHABLE
     for key, distribution in study.space.items():
         if key not in searchable:
-            raise InputError(f"{place}.space.{key} cannot be searched: it is no training setting")
+            raise InputError(f"{place}.space.{key} cannot be searched: it does not affect training")
         try:
-            for _ in range(10):  # lists of several lengths
+            for _ in range(10):  # several times, so that lists of different lengths are suggested
                 suggest_settings(optuna.create_study().ask(), {key: distribution})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{place}.space.{key}: {error}: see docs/search.md") from None
 
 
 def suggest_settings(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Any]:
-    """Suggest a value of each key of a search space.
+    """Suggest a value for each key of a search space.
 
-    A distribution has the arguments of a `suggest` method of Optuna's trials:
+    A distribution has the arguments of one of the `suggest_*` methods of an Optuna trial:
 
-    - `{choices: [...]}`: `suggest_categorical`; the choices may be lists or mappings, too.
-    - `{low: 16, high: 64, step: 16}`: `suggest_int`, if all numbers are integers.
+    - `{choices: [...]}`: `suggest_categorical`. The choices may also be lists or mappings.
+    - `{low: 16, high: 64, step: 16}`: `suggest_int`, used if all numbers are integers.
     - `{low: 0.001, high: 0.1, log: true}`: `suggest_float`.
-    - `{count: [1, 3], each: ...}`: a list of 1 to 3 items; `each` is the distribution of an item,
-      or maps each field of an item to its distribution.
+    - `{count: [1, 3], each: ...}`: list of 1 to 3 items. `each` is the distribution of an item, or
+      a mapping from each field of an item to the distribution of the field.
 
     Args:
-        trial: Trial of Optuna; it records the suggestions.
-        space: Dotted key of params.yaml -> distribution.
+        trial: Optuna trial, which records the suggested values.
+        space: Mapping from dotted keys of params.yaml to distributions.
 
     Returns:
-        Dotted key of params.yaml -> value.
+        Mapping from dotted keys of params.yaml to suggested values.
     """
     return {key: _suggest(trial, key, distribution) for key, distribution in space.items()}
 
@@ -158,13 +159,13 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str
         each = distribution["each"]
         return [_suggest(trial, f"{name}.{index}", each) for index in range(count)]
     if "choices" in distribution:
-        # Optuna stores scalars only, so a list or a mapping is stored as JSON.
+        # Optuna can store only scalars, so lists and mappings are stored as JSON.
         choices = {
             json.dumps(value) if isinstance(value, list | dict) else value: value
             for value in distribution["choices"]
         }
         return choices[trial.suggest_categorical(name, list(choices))]
-    # PyYAML reads 1e-5 as a string.
+    # PyYAML parses 1e-5 as a string, because the number has no decimal point.
     numbers = {key: float(v) if isinstance(v, str) else v for key, v in distribution.items()}
     if all(isinstance(value, int) for value in numbers.values()):
         return trial.suggest_int(name, **numbers)
@@ -172,7 +173,7 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str
 
 
 def find_conflict(base: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return the reason why a trial cannot be trained; empty if it can."""
+    """Return the reason why settings cannot be trained, or an empty string if they can."""
     try:
         params = validate_all(apply_overrides(base, settings), "params")
         if not params.model.backbones:

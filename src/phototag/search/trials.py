@@ -1,4 +1,4 @@
-"""Trials of a study: what a worker does in its workspace."""
+"""Trials of a study, as run by a worker in its workspace."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -33,22 +33,25 @@ from phototag.training.records import Record, Trained, Watch
 Train = Callable[[Params, Watch, Mapping[str, str]], Trained]
 
 TRIAL_TAG = "phototag.trial"
-MAX_FAILURES = 10  # failed trials in a row, after which the study stops
-MAX_SKIPPED = 100  # skipped trials in a row, after which the search space counts as exhausted
+MAX_FAILURES = 10  # the study stops after this many failed trials in a row
+MAX_SKIPPED = 100  # the search space is regarded as exhausted after so many skipped trials in a row
 
 
 def run_trials(plan: Plan, train: Train) -> None:
-    """Run trials in the current folder, a workspace, until the budget of the study is used up.
+    """Run trials until the budget of the study is used up.
+
+    The current folder must be a workspace.
 
     Args:
-        plan: The study.
-        train: Train stage as a function of params, a watcher of epochs, and MLflow tags.
+        plan: Study and the params that its trials start from.
+        train: Function that runs the stage `train`. Its arguments are the params, a function that
+            wraps the iterator of epochs, and tags for the MLflow run.
 
     Raises:
-        InputError: `MAX_FAILURES` trials in a row failed.
+        InputError: `MAX_FAILURES` trials in a row have failed.
     """
     study = storage.open_study(plan)
-    optuna.logging.set_verbosity(optuna.logging.INFO)  # one line per trial
+    optuna.logging.set_verbosity(optuna.logging.INFO)  # print one line per trial
     num_trials = len(study.get_trials(deepcopy=False))
     study.sampler = storage.build_sampler(plan.study, plan.worker, num_trials)
     storage.retry_killed_trials(study)
@@ -57,7 +60,7 @@ def run_trials(plan: Plan, train: Train) -> None:
         last = storage.list_trials(study)[-MAX_FAILURES:]
         if len(last) == MAX_FAILURES and all(each.state == TrialState.FAIL for each in last):
             error = last[-1].user_attrs.get(storage.ERROR)
-            raise InputError(f"{MAX_FAILURES} trials in a row failed, the last one with: {error}")
+            raise InputError(f"{MAX_FAILURES} trials in a row failed; error of the last: {error}")
         storage.retry_killed_trials(study)
         if is_finished(study, plan):
             study.stop()
@@ -67,7 +70,7 @@ def run_trials(plan: Plan, train: Train) -> None:
 
 
 def is_finished(study: optuna.Study, plan: Plan) -> bool:
-    """Return whether no trial may start: the budget is used up or the search space exhausted."""
+    """Return whether the study's budget is used up or its search space is exhausted."""
     every = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in every):
         return False
@@ -80,11 +83,11 @@ def is_finished(study: optuna.Study, plan: Plan) -> bool:
 
 
 class Objective:
-    """Objective function of a study: trains the suggested settings once per seed.
+    """Objective function of a study, which trains a model with suggested settings for each seed.
 
     Attributes:
-        upstream_keys: Keys and groups of params.yaml that the stages before train read.
-        upstream: Values of these keys with which the workspace's data was made.
+        upstream_keys: Keys and groups in params.yaml that the stages before `train` depend on.
+        upstream: Values of these keys when the data in the workspace was last prepared.
     """
 
     def __init__(self, plan: Plan, train: Train) -> None:
@@ -96,11 +99,12 @@ class Objective:
         self.upstream: dict[str, Any] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Return the objective's mean over the seeds; the trial may be pruned or skipped."""
+        """Return the objective, averaged over the seeds, unless the trial is pruned or skipped."""
         trial.set_user_attr(storage.PROCESS, name_process())
         try:
             settings = suggest_settings(trial, self.plan.study.space)
-            with storage.lock_study(self.plan.name):  # else two workers could train the same
+            # Without the lock, two workers could train the same settings at the same time.
+            with storage.lock_study(self.plan.name):
                 if skipped := self._find_reason_to_skip(trial, settings):
                     trial.set_user_attr(storage.SKIPPED, skipped)
                     raise optuna.TrialPruned(skipped)
@@ -121,12 +125,15 @@ class Objective:
         earlier = [t for t in storage.list_trials(trial.study) if t.number != trial.number]
         for other in earlier:
             if other.user_attrs[storage.SETTINGS] == settings:
-                return f"it has the settings of trial {other.number}"
+                return f"it has the same settings as trial {other.number}"
         budget = self.plan.study.trials
-        return f"the study has {budget} trials already" if len(earlier) >= budget else ""
+        return f"the study already has {budget} trials" if len(earlier) >= budget else ""
 
     def _score(self, trial: optuna.Trial, seed: int) -> float:
-        """Train with one seed, unless a killed process did; return the best epoch's objective."""
+        """Train with one seed, and return the objective of the best epoch.
+
+        If a killed process had already finished this training, its result is reused.
+        """
         key = f"{storage.RESULT} {seed}"
         if key not in trial.user_attrs:
             settings = trial.user_attrs[storage.SETTINGS] | {"seed": seed}
@@ -136,7 +143,7 @@ class Objective:
         return float(trial.user_attrs[key]["score"])
 
     def _prepare(self, values: Mapping[str, Any]) -> None:
-        """Write params.yaml, and run the stages before train if their params have changed."""
+        """Write params.yaml, and run the stages before `train` if their params have changed."""
         flat = flatten(values)
         update_params(Path.cwd() / "params.yaml", flat)
         needed = {key: flat[key] for key in flat if f"{key}.".startswith(self.upstream_keys)}
@@ -145,7 +152,7 @@ class Objective:
             self.upstream = needed
 
     def _train(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Train once, save a DVC experiment, and return the score and the id of the MLflow run."""
+        """Train once, save a DVC experiment, and return its score and the id of its MLflow run."""
         plan, seed = self.plan, values["seed"]
         name = f"{plan.name}-t{trial.number}-s{seed}"
         records: list[Record] = []
@@ -153,8 +160,8 @@ class Objective:
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
             for epoch in epochs:
                 records.append(epoch)
-                yield epoch  # the epoch is logged before the trial may be pruned
-                # The pruner compares one value per epoch, so only the first seed is reported.
+                yield epoch  # the training logs the epoch before the trial can be pruned
+                # Optuna accepts only one value per epoch, so only the first seed is reported.
                 if seed == plan.study.seeds[0]:
                     trial.report(epoch[plan.study.objective], len(records))
                     if trial.should_prune():
@@ -173,10 +180,10 @@ class Objective:
 
 
 def _log_predictions(trained: Trained, name: str) -> str:
-    """Log the val logits in the trial's MLflow run; return the run's id, empty if there is none."""
+    """Log the val logits to the trial's MLflow run. Return its id, or an empty string if none."""
     logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)
     groups = np.array(trained.val.groups or trained.val.files)
-    with suppress(*FAILURES), connect() as store:  # the training has printed a warning
+    with suppress(*FAILURES), connect() as store:  # the training has already printed a warning
         for run in find_runs(store, trained.key, name)[:1]:
             arrays = {"logits": logits, "targets": trained.val.targets, "groups": groups}
             log_arrays(store, run.info.run_id, **arrays)

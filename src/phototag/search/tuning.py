@@ -1,4 +1,4 @@
-"""`phototag tune`: run a study, evaluate its winner, report its status, apply its settings."""
+"""Functions of `phototag tune`: run a study, show its status, and apply its best settings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,19 +26,19 @@ from phototag.tracking.studies import close_parent, open_parent, read_arrays
 
 
 def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
-    """Run a study's trials until its budget is used up, then evaluate the winner and write a page.
+    """Run trials until the budget of a study is used up, evaluate the winner, and write a report.
 
-    A study that was stopped or killed is resumed.
+    If the study was stopped or killed earlier, it is resumed.
 
     Args:
         root: Root of the project.
         name: Name of the study in search.yaml.
-        jobs: Number of trials that run at a time.
-        changes: Fields of the study that replace those of search.yaml, such as its budget.
+        jobs: Number of trials to run in parallel.
+        changes: Fields of the study that override search.yaml, such as the number of trials.
 
     Raises:
         InputError: search.yaml is invalid, MLflow or the database cannot be reached, ten trials in
-            a row failed, or no trial is complete.
+            a row have failed, or no trial is complete.
     """
     plan, study = open_plan(root, name, changes)
     print(describe_progress(study, plan), flush=True)
@@ -51,16 +51,14 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
             run_workers(plan.model_copy(update={"parent": parent}), jobs)
     except KeyboardInterrupt:
         raise InputError(
-            f"stopped: {describe_progress(study, plan)}; run the same command to resume"
+            f"stopped: {describe_progress(study, plan)}; run the same command again to resume"
         ) from None
     print(describe_progress(study, plan), flush=True)
     if any(trial.state == TrialState.RUNNING for trial in storage.list_trials(study)):
-        print(
-            "Trials of other processes are running: the process that ends last evaluates the winner"
-        )
+        print("Trials are still running in other processes. The last process evaluates the winner.")
         return
     best = storage.find_best(study)
-    print("Evaluating the winner and the settings from which trials started", flush=True)
+    print("Evaluating the winner and the settings that the trials started from", flush=True)
     comparison = compare_on_test(plan, best)
     optimism = _estimate_optimism(plan, storage.list_trials(study))
     folder = root / "reports" / "tune" / name
@@ -70,22 +68,23 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     print(f"winner: trial {best.number}, experiment {comparison.experiments[0]}")
     print(comparison.table.to_string(index=False, float_format="{:.4f}".format))
     if optimism is not None:
-        print(f"optimism of choosing the best trial: {optimism:.4f}")
+        print(f"optimism of the winner's {plan.study.objective} on val: {optimism:.4f}")
     print(f"Open {folder / 'report.html'}")
 
 
 def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, optuna.Study]:
-    """Read a study of search.yaml, check it against params.yaml, and open it in the database.
+    """Read a study from search.yaml, check it against params.yaml, and open it in the database.
 
-    Searched keys start from the values that they had before the first trial, because `--apply`
-    changes them.
+    The searched keys start from their values before the first trial, because `phototag tune
+    --apply` may have changed these keys in params.yaml since then.
 
     Raises:
-        InputError: A file is invalid, or the database cannot be used.
+        InputError: search.yaml, recipes.yaml or params.yaml is invalid, or the database cannot be
+            used.
     """
     studies = read_search(root / FILE).studies
     if name not in studies:
-        raise InputError(f"{FILE} has no study {name!r}: choose {', '.join(studies)}")
+        raise InputError(f"{FILE} has no study {name!r}: choose one of {', '.join(studies)}")
     study = studies[name].model_copy(update=changes)
     base = read_values(root / "params.yaml")
     settings = flatten(study.settings)
@@ -95,7 +94,7 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
     try:
         base = apply_overrides(base, settings)
     except KeyError as error:
-        raise InputError(f"{FILE}: studies.{name}: {error} is no key of params.yaml") from None
+        raise InputError(f"{FILE}: studies.{name}: {error} is not a key of params.yaml") from None
     check_study(name, study, base)
     plan = Plan(name=storage.name_study(name, study, base), study=study, base=base, root=root)
     opened = storage.open_study(plan)
@@ -106,32 +105,32 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
 
 
 def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> float | None:
-    """Estimate the optimism from the trials whose predictions MLflow has."""
+    """Estimate the optimism from all complete trials whose predictions are in MLflow."""
     read = []
     with connect() as store:
         for trial in trials:
             if trial.state == TrialState.COMPLETE:
                 keys = [f"{storage.RESULT} {seed}" for seed in plan.study.seeds]
                 runs = [trial.user_attrs[key]["run"] for key in keys]
-                with suppress(*FAILURES):  # another machine may log to another MLflow store
+                with suppress(*FAILURES):  # other machines may use another MLflow store
                     read.append([Predictions(**read_arrays(store, run)) for run in runs])
-    # Trials before a change of the photos have another val split.
+    # If photos were added during the study, earlier trials have another val split.
     groups = [[own.groups.tolist() for own in seeds] for seeds in read]
     comparable = [own for own, each in zip(read, groups, strict=True) if each == groups[0]]
     return estimate_optimism(comparable, plan.study.objective, plan.study.seed)
 
 
 def winning_settings(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
-    """Return all values of params.yaml of the winner, except the seed."""
+    """Return all params of the winner except for the seed, with dotted keys."""
     values = flatten(apply_overrides(plan.base, best.user_attrs[storage.SETTINGS]))
     return {key: value for key, value in values.items() if key != "seed"}
 
 
 def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
-    """Write the settings of the best trial into params.yaml; return the change as a diff.
+    """Write the settings of the best trial into params.yaml, and return a diff of the file.
 
     Raises:
-        InputError: No trial is complete.
+        InputError: The study has no complete trial.
     """
     plan, study = open_plan(root, name, changes)
     settings = winning_settings(plan, storage.find_best(study))
@@ -149,7 +148,7 @@ def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:
 
 
 def describe_progress(study: optuna.Study, plan: Plan) -> str:
-    """Return the number of trials by state, and the best value."""
+    """Return one line with the number of trials in each state and the best objective so far."""
     trials = storage.list_trials(study)
     counts = Counter(trial.state.name.lower() for trial in trials)
     parts = ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -1,7 +1,7 @@
-"""Comparison of a study's winner with the settings from which its trials started, on test.
+"""Comparison of the winner of a study with the settings that its trials started from, on test.
 
-Without a test split (`split.test: 0`) both are compared on val, which favours the winner because it
-was chosen on val.
+If there is no test split (`split.test` is 0), the two are compared on val. Such a comparison
+favours the winner, because the winner was chosen on val.
 """
 
 import io
@@ -27,20 +27,20 @@ from phototag.registry.comparison import list_differences
 from phototag.search.storage import SETTINGS, Plan
 
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
-# predictions.csv rounds probabilities to 8 digits, so 0 and 1 stand for values up to this close.
+# Probabilities in predictions.csv are rounded to 8 digits, so 0 may mean any value below EPSILON.
 EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of the winner and the start on the same photos.
+    """Scores of the winner and of the start settings on the same photos.
 
     Attributes:
-        table: Columns seed, metric, winner, start, difference, low and high (95% interval of the
-            difference).
-        split: `test`, or `val` if there is no test split.
-        num_winners: Number of winners of this study that were evaluated so far.
-        experiments: Names of the DVC experiments, winners first.
+        table: Table with the columns seed, metric, winner, start, difference, low and high. `low`
+            and `high` are the 95% interval of the difference.
+        split: Split of the photos: `test`, or `val` if there is no test split.
+        num_winners: Number of winners of this study that have been evaluated so far.
+        experiments: Names of the evaluated DVC experiments, those of the winner first.
     """
 
     table: pd.DataFrame
@@ -50,13 +50,13 @@ class Comparison:
 
 
 def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
-    """Evaluate the winner and the start as DVC experiments, and compare their predictions.
+    """Evaluate the winner and the start settings in DVC experiments, and compare their predictions.
 
-    Only these experiments of a study include the `evaluate` stage. Experiments that exist are not
-    run again, and the winner's model comes from DVC's cache.
+    All other experiments of a study end before the stage `evaluate`. Experiments that exist are not
+    run again. The winner is not trained again, because its model is in DVC's cache.
 
     Raises:
-        InputError: An experiment failed.
+        InputError: One of the experiments failed.
     """
     root, seeds = plan.root, plan.study.seeds
     present = flatten(read_values(root / "params.yaml"))
@@ -79,13 +79,13 @@ def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
         table.insert(0, "seed", seed)
         tables.append(table)
     split = winner["split"].iloc[0]
-    # The names of winners are STUDY-bestTRIAL-sSEED.
+    # The experiments of winners are named STUDY-bestTRIAL-sSEED.
     num_winners = sum(name.startswith(f"{plan.name}-best") for name in revisions) // len(seeds)
     return Comparison(pd.concat(tables), split, num_winners, tuple(experiments))
 
 
 def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
-    """Read the predictions of a revision on test, or on val without test, and add the group."""
+    """Return the predictions of a git revision on test (or val) with the group of each photo."""
     files, project = open_revision(root, revision)
     tables = []
     for path in ("reports/evaluate/predictions.csv", "data/splits.csv"):
@@ -95,32 +95,33 @@ def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
     split = "test" if (splits["split"] == "test").any() else "val"
     splits["image"] = splits["image"].map(escape_spreadsheet_cell)
     rows = predictions[predictions["split"] == split].merge(splits[["image", "group"]], on="image")
-    # Unknown targets are empty cells.
+    # In predictions.csv, the cells of unknown targets are empty.
     return rows.assign(target=pd.to_numeric(rows["target"]).fillna(UNKNOWN).astype(int))
 
 
 def compare_predictions(
     winner: pd.DataFrame, start: pd.DataFrame, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Compare the predictions of two models by a paired bootstrap over groups of photos.
+    """Compare the predictions of two models with a paired bootstrap over groups of photos.
 
-    Photos that are in only one of the tables are left out: photos may have been added after the
-    start was evaluated. Photos without a known target are left out, too.
+    Photos that are in only one of the two tables are ignored, because photos may have been added
+    after the start settings were evaluated. Photos without any known target are ignored, too.
 
     Args:
-        winner: Columns image, label, target (1, 0 or `UNKNOWN`), probability, predicted and group;
-            the rows of a photo are adjacent, with labels in the same order for all photos.
-        start: The same columns, in any order of rows.
+        winner: Table of the winner with the columns image, label, target (1, 0 or `UNKNOWN`),
+            probability, predicted and group. The rows of each photo must be adjacent, with the
+            labels in the same order for all photos.
+        start: Table of the start settings with the same columns, and with rows in any order.
         resamples: Number of bootstrap resamples.
-        seed: Seed of the resamples.
+        seed: Random seed of the resamples.
 
     Returns:
-        Columns metric, winner, start, difference, low and high.
+        Table with the columns metric, winner, start, difference, low and high, one row per metric.
     """
     num_labels = winner["label"].nunique()
     known = winner.loc[winner["target"] != UNKNOWN, "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
-    start = winner[["image", "label"]].merge(start, on=["image", "label"])  # the same order
+    start = winner[["image", "label"]].merge(start, on=["image", "label"])  # same order of rows
     groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
@@ -129,7 +130,7 @@ def compare_predictions(
 
 
 def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> Mapping[str, Any]:
-    """Return each metric on the photos and on each resample, float64 [1 + resamples]."""
+    """Return the values of each metric on all photos and on each resample, as [1 + resamples]."""
     targets, probabilities, predicted = (
         table[column].to_numpy().reshape(-1, num_labels)
         for column in ("target", "probability", "predicted")

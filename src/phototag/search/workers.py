@@ -1,10 +1,11 @@
 """Worker processes of a study.
 
-`phototag tune STUDY -j 2` starts two workers. Each is a process `python -m stages.trials` in a
-workspace: a copy of the repository whose data is linked from DVC's cache. A worker calls Optuna's
-`study.optimize` until the budget of the study is used up. All workers of a study share its storage,
-also those of other machines. A worker that is killed, for example because memory runs out, is
-started again and resumes its trial from the last epoch. If this process ends, its workers end, too.
+`phototag tune STUDY -j 2` starts two workers. Each worker is a process `python -m stages.trials` in
+a workspace, which is a copy of the repository with data linked from DVC's cache. The worker calls
+Optuna's `study.optimize` until the budget of the study is used up. All workers of a study share its
+storage, including workers on other machines. If a worker is killed, for example because it runs out
+of memory, it is started again and resumes its trial after the last epoch. When the parent process
+ends, its workers end, too.
 """
 
 import os
@@ -21,13 +22,13 @@ from phototag.search.storage import Plan
 
 
 def run_workers(plan: Plan, jobs: int) -> None:
-    """Run workers until the budget of the study is used up, and remove their workspaces.
+    """Run workers until the budget of the study is used up, and then remove their workspaces.
 
     Raises:
-        InputError: A worker stopped with an error, which it has printed.
+        InputError: A worker failed. The worker itself prints its error.
     """
     for folder in (plan.root / FOLDER).glob("*"):
-        if not psutil.pid_exists(int(folder.name)):  # the process of these workspaces was killed
+        if not psutil.pid_exists(int(folder.name)):  # the process that used them was killed
             shutil.rmtree(folder, ignore_errors=True)
     workers: dict[int, subprocess.Popen[bytes]] = {}
     try:
@@ -40,10 +41,10 @@ def run_workers(plan: Plan, jobs: int) -> None:
                 if code is None:
                     continue
                 del workers[number]
-                if code < 0:  # a signal ended it
+                if code < 0:  # the worker was killed by a signal
                     workers[number] = _start_worker(plan, number, jobs)
                 elif code:
-                    raise InputError(f"{plan.name}: a worker failed; its error is printed above")
+                    raise InputError(f"{plan.name}: a worker failed: read its error above")
     finally:
         for worker in workers.values():
             worker.terminate()
@@ -64,5 +65,5 @@ def _start_worker(plan: Plan, number: int, jobs: int) -> subprocess.Popen[bytes]
         ["python", "-m", "stages.trials", str(path)],
         cwd=place,
         env=os.environ | variables,
-        stdin=subprocess.PIPE,  # it closes when this process ends, and the worker ends then
+        stdin=subprocess.PIPE,  # when this process ends, the pipe closes, which ends the worker
     )
