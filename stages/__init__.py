@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 # DVC runs a queued or `--temp` experiment in a copy of the repository. The copy's library must come
-# before the installed library, or the experiment would run code other than the code it records.
+# before the installed library, so that the experiment runs the code that it records.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 
@@ -16,7 +16,7 @@ def run(main: Callable[[], None]) -> None:
     from phototag.base.errors import InputError
 
     try:
-        # A check changes no output. An import by name keeps it from being a dependency in dvc.yaml.
+        # A check changes no output. Importing it by name keeps it out of the deps in dvc.yaml.
         import_module("phototag.schema.checks").check_params()
         main()
     except InputError as error:

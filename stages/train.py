@@ -41,7 +41,7 @@ FEATURES = Path("data/features.npy")
 
 
 def main() -> None:
-    """Start the training processes, or train in this process if it is one of them."""
+    """Train in this process, or start one process per device and wait for all of them."""
     params = read_params(TrainingParams)
     if distributed.launch(params.train.devices, params.train.num_nodes):
         return

@@ -14,7 +14,7 @@ from . import run, train
 
 def main() -> None:
     """Read the plan file named by the first argument; run trials until the study is finished."""
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # hides updates of dvc.lock
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # hides messages about dvc.lock
     # Ctrl-C also reaches the parent, which then ends this process so that its trial can resume.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=end_with_parent, daemon=True).start()

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """Error about invalid input; its message names the input, what was expected and the fix."""
+    """Error for invalid input; the message gives the input, the expected value and the fix."""

@@ -15,7 +15,7 @@ from phototag.base.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_AGE = 14 * 24 * 3600  # seconds since the last change after which a temporary file is removed
+MAX_AGE = 14 * 24 * 3600  # seconds; temporary files that are older than this age are removed
 
 
 def project_root() -> Path:
@@ -35,7 +35,7 @@ def project_root() -> Path:
             return candidate
     raise InputError(
         f"{folder} is not inside a phototag project (it and its parent folders have no "
-        "params.yaml): change to a clone of the repository"
+        "params.yaml): run this command in a clone of the repository"
     )
 
 
@@ -58,7 +58,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def remove_stale(paths: Iterable[Path]) -> None:
-    """Remove the files that have not been modified for two weeks, such as incomplete features."""
+    """Remove the files that have not been modified for two weeks, such as partial features."""
     for path in paths:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > MAX_AGE:
@@ -97,7 +97,7 @@ def read_source(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value that a JSON file holds."""
+    """Read a JSON file and return its content."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -11,7 +11,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) ->
     Args:
         values: Nested mappings.
         prefix: Text to prepend to each key.
-        lists: Whether to flatten lists too: {"linear": [8]} becomes {"linear.0": 8}.
+        lists: Whether to flatten lists too, for example {"a": [8]} to {"a.0": 8}.
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -25,7 +25,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) ->
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested mappings in which `overrides`, dotted key -> value, are applied.
+    """Return a copy of `values` with `overrides` applied, which map dotted keys to new values.
 
     Raises:
         KeyError: A key of `overrides` does not exist in `values`.

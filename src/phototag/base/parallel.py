@@ -11,7 +11,7 @@ from phototag.base.errors import InputError
 Backend = Literal["sequential", "loky", "threading", "dask", "ray"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-SLAB = 256  # tasks per call of Ray; 400 MB of results if each has 32 photos of 128 x 128 pixels
+SLAB = 256  # tasks per call of Ray; if each decodes 32 photos, the results take 400 MB
 
 
 def run_in_order(

@@ -74,7 +74,7 @@ def read_values(path: Path = FILE) -> dict[str, Any]:
 
 
 def validate_params(schema: type[Schema], values: Mapping[str, Any], source: str) -> Schema:
-    """Validate nested values against a schema; error messages start with `source`, the file.
+    """Validate nested values against a schema; error messages start with `source`.
 
     Raises:
         InputError: A key is missing or unknown, or a value is invalid.
@@ -86,7 +86,7 @@ def validate_params(schema: type[Schema], values: Mapping[str, Any], source: str
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Describe the first problems that pydantic found, on one line, each with its key."""
+    """Return one line of text that describes the first problems that pydantic found."""
     problems = error.errors(include_url=False)
     more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
     return "; ".join(_describe_problem(problem) for problem in problems[:MAX_PROBLEMS]) + more
@@ -100,7 +100,7 @@ def _describe_problem(problem: Any) -> str:
         case "json_invalid":
             return f"not valid JSON: {problem['ctx']['error']}"
         case "extra_forbidden":
-            return f"{key} is unknown (misspelt, or in the wrong group?)"
+            return f"{key} is unknown: check its spelling and its group"
         case _:
             message = problem["msg"].removeprefix("Value error, ")
             message = f"{key}: {message[:1].lower()}{message[1:]}"

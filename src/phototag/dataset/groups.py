@@ -15,12 +15,12 @@ def gather_groups(
 
     Args:
         sha256: SHA-256 of each source file, [num_images].
-        duplicate_groups: Group of duplicates of each photo, [num_images]; empty if it has none.
-        source_groups: Group of each photo in sources.csv, [num_images]; empty if it has none.
+        duplicate_groups: Group of duplicates of each photo, [num_images]; "" if it has none.
+        source_groups: Group of each photo in sources.csv, [num_images]; "" if it has none.
 
     Returns:
         Name of each photo's group, 16 hexadecimal digits, [num_images]. The name of an album's
-        group is derived from the album's name, so adding photos does not change it.
+        group is derived from the album's name, so new photos do not change it.
     """
     ids = [
         hashlib.sha256(f"group {group}".encode()).hexdigest() if group else digest
@@ -43,7 +43,7 @@ def link_equal(values: Sequence[str]) -> np.ndarray:
 
 
 def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:
-    """Merge rows that are linked, directly or through other rows, into groups with names.
+    """Merge rows that are linked, directly or through other rows, into named groups.
 
     Args:
         ids: Hash of each row's content in hexadecimal digits, [num_rows].

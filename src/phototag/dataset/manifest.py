@@ -35,7 +35,7 @@ def escape_name(name: str) -> str:
 
 def read_kept(path: Path) -> pd.DataFrame:
     """Read the manifest's rows for the photos in images.npy, in the same order, indexed from 0."""
-    # These columns are text even if pandas would read a name as missing or a hash as a number.
+    # Without these dtypes, pandas would read some names and hashes as numbers.
     text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
     labels = label_names(pd.read_csv(path, nrows=0))
     empty = dict.fromkeys(labels, "")

@@ -69,7 +69,7 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
     photo = Photo("rejected", "", sha256=hashlib.sha256(data).hexdigest())
     if not data:
         return replace(photo, reason="zero bytes")
-    # Pillow's warnings are not caught, which would change the warning filters of all threads.
+    # Catching Pillow's warnings here would change the warning filters of all threads.
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
@@ -103,7 +103,7 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
 
 
 def count_pixels(image: Image.Image) -> int:
-    """Return the number of pixels that decoding allocates; a tiled TIFF needs at least a tile."""
+    """Return the number of pixels that decoding allocates; for a tiled TIFF, at least one tile."""
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
     return max(image.width * image.height, tile)
@@ -220,5 +220,5 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
         if ImageCms.getProfileDescription(source).startswith("sRGB"):
             return None
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):  # not a profile, or one for another mode
+    except (ImageCms.PyCMSError, OSError):  # not a valid profile for this mode
         return None

@@ -103,7 +103,7 @@ def _read_regular(source: Path, path: Path) -> bytes:
 
 
 def _is_cached(path: Path) -> bool:
-    """Return whether a file lies in DVC's cache.
+    """Return whether a file is in DVC's cache.
 
     If DVC's option `cache.type` is symlink, DVC replaces tracked files with links to its cache.
     """
@@ -145,7 +145,7 @@ def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
 def _parse_zip(
     path: Path, stamp: tuple[int, int]
 ) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a zip and index its files by name; the later of two files with one name is used."""
+    """Open a zip and index its files by name; of files with equal names, use the last."""
     try:
         archive = zipfile.ZipFile(path)
     except OSError:

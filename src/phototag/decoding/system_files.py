@@ -24,7 +24,7 @@ _FILE = re.compile(
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a relative path is a system file or lies in a system folder."""
+    """Return whether a relative path is a system file or is inside a system folder."""
     *folders, file = name.split("/")
     return bool(_FILE.fullmatch(file)) or any(_FOLDER.fullmatch(folder) for folder in folders)
 

@@ -9,7 +9,7 @@ MARKUP = re.compile(r"[&<>\\`*_\[\]|~$#]")
 
 
 def escape_spreadsheet_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy of a table whose text a spreadsheet does not evaluate as formulas.
+    """Escape the text in a table so that a spreadsheet does not evaluate it as formulas.
 
     Numbers are not changed. Use this function only for tables that people open in a spreadsheet: a
     program that looks up rows by label or file name needs the original text.

@@ -14,8 +14,8 @@ from phototag.base.files import write_text
 def write_page(path: Path, package: str, template: str, **values: Any) -> None:
     """Render a Jinja template with `values` and write the page.
 
-    The template lies in the folder `templates` of `package`, such as phototag.verification, and
-    extends this package's `base.html.j2`. Text is escaped, and a missing value raises an error.
+    The template is in the folder `templates` of `package`, such as phototag.verification, and
+    extends this package's `base.html.j2`. Text is escaped; a missing value raises an error.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),

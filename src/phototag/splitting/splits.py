@@ -24,7 +24,7 @@ def split_groups(
     The cost of an assignment is the sum, over splits and labels, of the squared relative deviation
     of the number of positives from its quota. The number of photos, the number of photos without
     labels and, if a label is partly unknown, its number of known targets are balanced like the
-    positives of a label. Each step moves the group that lowers the cost most, until no move
+    positives of a label. Each step makes the move that lowers the cost most, until no move
     lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
 
     Args:
@@ -98,7 +98,7 @@ def tabulate_rates(
 
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
-    """Return a warning for each label that has no positives in some split of `rates`."""
+    """Return a warning for each label that has no positives in one or more splits of `rates`."""
     warnings = []
     for label, rows in rates.groupby("label", sort=False):
         empty = list(rows.loc[rows["positives"] == 0, "split"])

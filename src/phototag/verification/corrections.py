@@ -24,17 +24,17 @@ UNDO = "undo"  # value of `ranking` in a row that undoes the reviewer's previous
 
 @dataclass(frozen=True)
 class Answer:
-    """A row of the corrections file, which answers whether a photo carries a label.
+    """One row of the corrections file: the answer to whether a photo carries a label.
 
     Attributes:
         file: Path of the source file; for information only.
         sha256: SHA-256 of the source file, which identifies the photo.
         label: Label to which the answer applies.
         answer: yes | no | unsure.
-        old: Answer or target that was valid before: yes | no | unsure.
+        old: Value of the target before this answer: yes | no | unsure.
         who: Name of the reviewer.
         when: Time of the answer in ISO 8601; UTC if no time zone is given.
-        ranking: Ranking from which the photo was reviewed, or `UNDO`.
+        ranking: Name of the ranking that suggested the photo for review, or `UNDO`.
     """
 
     file: str
@@ -59,7 +59,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
     """Read the corrections file and return line number -> answer, with the oldest answer first.
 
     Answers are sorted by time, because git may merge the rows of two reviewers in any order;
-    answers with equal times keep the order of the file. If the file is missing, return no answers.
+    answers with equal times keep the order of the file. A missing file yields an empty result.
 
     Raises:
         InputError: The file is not a valid corrections file; the message contains the line number.
@@ -68,7 +68,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 
 def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
-    """Parse the content of a corrections file like `read_answers`; errors start with `path`."""
+    """Parse the content of a corrections file; see `read_answers`. Errors start with `path`."""
     table = read_listing(data, path)
     names = ",".join(COLUMNS)
     if table.rows and not set(COLUMNS) <= set(table.columns):
@@ -111,7 +111,7 @@ def apply_answers(
         targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
         photos: Decisions about the files, [num_files].
         answers: Line number -> answer, as returned by `read_answers`.
-        path: Path of the corrections file, which the returned problems contain.
+        path: Path of the corrections file, which is included in the returned problems.
 
     Returns:
         The photos, with a remark such as `corrected: cat yes, dog no` if their targets changed; and

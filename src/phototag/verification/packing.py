@@ -15,7 +15,7 @@ from phototag.base.parallel import Backend, run_in_order
 from phototag.decoding.photos import MAX_PIXELS, Photo, prepare_photo
 from phototag.decoding.sources import read_file
 
-CHUNK = 32  # photos per task, so that sending a task to a worker takes little of the time
+CHUNK = 32  # photos per task, enough to make the cost of sending a task negligible
 
 
 def prepare_photos(

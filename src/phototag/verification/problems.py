@@ -16,9 +16,9 @@ class Problem:
     Attributes:
         file: Path of the file in the dataset.
         line: Line number, counted from 1; 0 if the problem concerns the whole file.
-        kind: Kind of the problem; all problems of a kind have the same text here.
+        kind: Kind of the problem, such as `no such image`.
         detail: Value or reason that was found; may be empty.
-        action: rejected (the photo or line is not used) | noted (everything is used).
+        action: rejected (the photo or line is not used) | noted (for information only).
     """
 
     file: str
@@ -68,7 +68,7 @@ def check_problems(
     if len(rejected) > SHOWN:
         table.append(f"  ... and {len(rejected) - SHOWN} more")
     raise InputError(
-        f"{len(rejected)} rejected ({'; '.join(reasons)}):\n"
+        f"rejected photos and label lines: {len(rejected)} ({'; '.join(reasons)}):\n"
         + "\n".join(table)
         + "\nfix these files (reports/resize/problems.csv lists all), or raise resize.max_rejected "
         "and set resize.on_problem to reject"

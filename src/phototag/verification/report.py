@@ -64,7 +64,7 @@ def write_verification_report(
         "remark": summary["reasons"],
         "label": summary["labels"],
         "unknown label": summary["unknown"],
-        "problem of label files": summary["label_problems"],
+        "problem in label files": summary["label_problems"],
     }
     write_page(
         folder / "report.html",
@@ -122,7 +122,7 @@ def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A table with the columns group; file; kind (exact if all files of the group have the same
-        bytes, else near); labels (with `?` before unknown labels); and conflicting_labels (labels
+        bytes, else near); labels (`?` precedes unknown labels); and conflicting_labels (labels
         that only some photos of the group carry). Labels are separated by semicolons.
     """
     labels = label_names(manifest)
@@ -147,7 +147,7 @@ def _headline(summary: dict[str, Any]) -> list[str]:
         f"{shorter['max']}, median {shorter['median']}.",
         f"Groups of duplicates: {summary['duplicate_groups']} ({summary['duplicate_photos']} "
         f"photos, different labels in {summary['conflicting_groups']} groups).",
-        f"Problems of label files: {sum(summary['label_problems'].values())}. Photos without "
+        f"Problems in label files: {sum(summary['label_problems'].values())}. Photos without "
         f"labels: {summary['unlabelled']}.",
     ]
     if summary["unknown"]:
