@@ -114,10 +114,10 @@ def store_uri() -> str:
 
 
 def resolve_sqlite(uri: str, root: Path) -> str:
-    """Return an address in which a relative SQLite path is made absolute, below the project's root.
+    """Return an address whose SQLite path is resolved against the project's root if it is relative.
 
-    Otherwise, a queued or `--temp` experiment would create the database in its copy of the project,
-    which DVC deletes afterwards. Addresses without a relative path are returned unchanged.
+    Without this, a queued or `--temp` experiment would create the database in its copy of the
+    project, which DVC deletes afterwards. All other addresses are returned unchanged.
     """
     # `sqlite:////` is followed by an absolute path. `:memory:` and `file:` are not paths.
     if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):
