@@ -18,7 +18,7 @@ WIDTH = 220  # width of an image on the page, in pixels
 
 
 def main() -> None:
-    """Draw the page. Streamlit calls this function again after each interaction of the user."""
+    """Draw the page. Streamlit calls this function again after each user interaction."""
     st.set_page_config(page_title="phototag", layout="wide")
     st.title("phototag")
     model, thresholds = (Path(argument) for argument in sys.argv[1:3])

@@ -30,7 +30,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
     """Write a model to one ONNX file that accepts batches of any size.
 
     The input `images` is uint8 [batch, 3, size, size], RGB. The output `probabilities` is float32
-    [batch, num_labels]. The metadata property `thresholds` is a JSON object: label -> threshold.
+    [batch, num_labels]. The metadata property `thresholds` is a JSON object of label: threshold.
 
     Args:
         tagger: Model to export.

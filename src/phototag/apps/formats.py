@@ -1,7 +1,7 @@
 """Output formats of `phototag predict`: functions that convert predictions to text.
 
 A row is a dict with the keys `labels` (predicted labels), `scores` (label -> probability) and
-`error` (message, or None). Rows have the order of the files, and are read one at a time.
+`error` (message, or None). Rows are in the same order as the files, and are read one at a time.
 """
 
 import csv
@@ -70,16 +70,16 @@ def _join_cells(cells: Iterable[str]) -> str:
 def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
     r"""Yield one JSON object per line, with the keys `file`, `labels`, `scores` and `error`.
 
-    Control characters are escaped as in JSON; bytes that are not UTF-8 become `\xNN`.
+    Control characters are written as JSON escapes. Bytes that are not UTF-8 become `\xNN`.
     """
     for name, row in zip(names, rows, strict=True):
         yield json.dumps({"file": show_bytes(name)} | row, ensure_ascii=False) + "\n"
 
 
 def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a COCO instances file. Each predicted label is a box around the whole photo.
+    """Yield the text of a COCO instances file; the box of each predicted label is the whole photo.
 
-    Unreadable files are omitted. Category ids count from 1 in the order of the labels.
+    Unreadable files are omitted. The id of a category is the position of its label, from 1.
     """
     images: list[dict[str, Any]] = []
 
@@ -112,7 +112,7 @@ def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) ->
 
 
 def _photo_size(name: str) -> tuple[int, int] | None:
-    """Return width and height in pixels after EXIF rotation, or None if it cannot be read."""
+    """Return the width and height of a photo after EXIF rotation, or None if it is unreadable."""
     try:
         with Image.open(name, formats=photo_formats.FORMATS) as image:
             width, height = image.size

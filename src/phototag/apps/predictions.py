@@ -29,12 +29,12 @@ from phototag.serving.tagger import (
     tag_photos,
 )
 
-LOADING = Lock()  # prevents threads from loading the shared network more than once
-MANY = 200  # number of photos from which ONNX Runtime saves more time than its export takes
+LOADING = Lock()  # prevents threads from loading the shared model more than once
+MANY = 200  # from this many photos on, ONNX Runtime saves more time than the export takes
 
 
 def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
-    """Return the paths of the photos in files, folders and lists, in order, without duplicates.
+    """Return the paths of all photos in the given files and folders, without duplicates.
 
     Args:
         sources: Files, folders (searched recursively for photos), or `-` to read stdin.
@@ -100,7 +100,7 @@ def _tag_in_worker(
     with LOADING:
         tagger = _load(files, many)
     found = _tag_files(tagger, [str(folder / name) for name in names])
-    # Drop the pixels: the output does not need them, and they are large to send between processes.
+    # The output does not need the pixels, and sending them between processes would be slow.
     return [replace(tags, pixels=None) for tags in found]
 
 
@@ -178,7 +178,7 @@ class PredictionJob:
         return any_readable
 
     def unfinished_path(self, output: Path) -> Path:
-        """Return the path of the temporary file, which is unique to the photos and the model."""
+        """Return the path of the temporary file; its name contains a hash of photos and model."""
         key = content_key("\0".join(self.names), self.tagger.files)
         return output.with_name(f"{output.name}.{key}.partial")
 

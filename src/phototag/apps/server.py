@@ -1,4 +1,4 @@
-"""Start of the Streamlit server for the pages of `phototag demo` and `phototag review`."""
+"""Streamlit server for the pages of `phototag demo` and `phototag review`."""
 
 import os
 import socket
@@ -38,9 +38,9 @@ def serve_page(page: Path, port: int, *arguments: str) -> None:
 
 
 def check_port(port: int) -> None:
-    """Raise an error if a port is in use, because the servers would retry or print no reason."""
+    """Raise an error if a port is in use; the servers would retry or print no clear message."""
     with socket.socket() as attempt:
-        # As in the servers, this option allows a port whose previous server has just stopped.
+        # Without this option, which the servers set too, a port released just now would be refused.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind(("127.0.0.1", port))

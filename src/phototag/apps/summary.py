@@ -13,7 +13,7 @@ Next:
 
 
 def summarize(root: Path) -> str:
-    """Return the scores of the last evaluation, its registration and report, and next commands.
+    """Return text with the last scores, the registered version, the report and next commands.
 
     Args:
         root: Root folder of the project.

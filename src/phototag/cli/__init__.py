@@ -1,6 +1,6 @@
 """The command line interface; `phototag --help` lists the commands.
 
-Default paths are relative to the root of the project, which is found from any folder inside it.
+Default paths are relative to the root folder of the project that contains the current folder.
 Paths passed by the user are relative to the current folder.
 """
 
@@ -50,11 +50,11 @@ def main(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Train and use multi-label classifiers of photos."""
+    """Train and use multi-label image classifiers."""
 
 
 def app() -> None:
-    """Run the command line; print errors that the user can fix as one line, not a traceback."""
+    """Run the command line; print an `InputError` as one line instead of a traceback."""
     if sys.argv[1:2] and sys.argv[1] in REMOVED:
         sys.exit(f"error: phototag {sys.argv[1]} was removed: run `{REMOVED[sys.argv[1]]}`")
     try:

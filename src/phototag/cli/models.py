@@ -24,7 +24,7 @@ Reason = Annotated[str, typer.Option(help="Reason shown in the history of the mo
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Photos, folders of photos, or - to read a list of paths from stdin."),
+        typer.Argument(help="Photos, folders of photos, or - to read paths from standard input."),
     ],
     format_: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = "table",
     output: Annotated[
@@ -126,7 +126,7 @@ def promote(
 ) -> None:
     """Make a model version the champion.
 
-    The version becomes the champion even if its scores are lower than those of the current one.
+    The version is not compared with the current champion, so its scores may be lower.
     """
     from phototag.registry import versions
     from phototag.tracking.store import connect

@@ -91,8 +91,8 @@ def recipe(
 ) -> None:
     """Apply a recipe to params.yaml.
 
-    Prints the changes. Values that no recipe sets (data, split, seed, evaluate, ...) stay as they
-    are.
+    Prints the changes. Values that no recipe sets (data, split, seed, evaluate, ...) are not
+    changed.
     """
     from phototag.experiments import recipes
 

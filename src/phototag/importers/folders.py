@@ -54,7 +54,7 @@ def read(source: Source) -> SourceDataset:
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
     """Return a mapping from each photo to the label folders on its path, outermost first.
 
-    Ignored are folders that contain all photos, and the folders of splits (train, val, test).
+    Folders that contain all photos, and folders of splits (train, val, test), are ignored.
     """
     photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     folders = {name: name.split("/")[:-1] for name in photos}

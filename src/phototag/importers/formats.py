@@ -106,7 +106,7 @@ def _may_be_list(name: str) -> bool:
 
 
 def _find_readings(source: Source, path: Path) -> list[Reading]:
-    """Return the formats that match a source; ignore errors in files that the user did not pass."""
+    """Return the formats that match a source; ignore errors in files found in a folder."""
     try:
         return [(name, source) for name, format_ in FORMATS.items() if format_.recognize(source)]
     except InputError:
@@ -116,10 +116,10 @@ def _find_readings(source: Source, path: Path) -> list[Reading]:
 
 
 def _choose_reading(path: Path, readings: Sequence[Reading], wanted: str | None) -> Reading:
-    """Return the only reading of a source, or the only one with the requested format.
+    """Return the reading with the requested format, or the only reading if none is requested.
 
     Raises:
-        InputError: No reading matches, or several do.
+        InputError: No reading matches, or several readings match.
     """
     if not readings:
         raise InputError(

@@ -70,7 +70,7 @@ def _find_metadata(names: Sequence[str]) -> list[str]:
 
 
 def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
-    """Parse JSON Lines to a table, with missing and null values as unknown.
+    """Convert JSON Lines to a table, in which missing and null labels are unknown.
 
     Args:
         text: Content of the file, with one JSON object per line.

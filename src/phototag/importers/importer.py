@@ -32,7 +32,7 @@ def import_photos(
     Args:
         source: Path of a folder, zip, CSV or JSON file.
         destination: Path to write to: a zip if it ends with .zip, else a folder.
-        options: Options of the import (default: detect all of them).
+        options: Options of the import (default: detect format, folder and separator).
 
     Raises:
         InputError: The destination exists, or the source is invalid. The message contains the file
@@ -82,12 +82,12 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
 
 @contextmanager
 def _open_destination(destination: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield a function that adds a file to a temporary zip or folder; rename it at the end."""
+    """Yield a function that writes a file to a new zip or folder, which is renamed at the end."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     if destination.suffix.lower() == ".zip":
         with replace_file(destination) as temporary, zipfile.ZipFile(temporary, "x") as archive:
             # ZipInfo has a constant date, so that the same photos give the same zip. The zip is
-            # not compressed, because JPEG files hardly get smaller.
+            # not compressed, because compression hardly reduces the size of JPEG files.
             yield lambda name, data: archive.writestr(zipfile.ZipInfo(name), data)
         return
     folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
@@ -113,6 +113,6 @@ def _read_photo(photo: SourcePhoto, source: Path) -> bytes:
 
 
 def _find_suffix(name: str, data: bytes) -> str:
-    """Return the suffix of a photo; detect it from the content if the name has no known one."""
+    """Return the file suffix of a photo, detected from the content if the name has none."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix if suffix in PHOTO_EXTENSIONS else find_extension(data) or ".bin"

@@ -15,7 +15,7 @@ from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.photo_files import choose_images_folder, find_photo
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds a prefix to uploaded files
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio prefixes the names of uploaded files
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ def read(source: Source) -> SourceDataset:
 
     The labels of a photo are those chosen for the photo or for a region of it. If any annotation
     of a task is marked as ground truth, only such annotations are used. A label on which the
-    annotations disagree is unknown. Without a completed annotation, all labels are unknown.
+    annotations disagree is unknown. If no annotation is completed, all labels are unknown.
 
     Raises:
         InputError: A field is missing or invalid, or a photo is missing or listed twice.
@@ -73,7 +73,7 @@ def read(source: Source) -> SourceDataset:
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
-    """Return the labels of each ground truth annotation, or else of each completed one."""
+    """Return the labels of each ground truth annotation, or of each completed one if none."""
     completed = [one for one in task.annotations if not one.was_cancelled]
     ground_truth = [one for one in completed if one.ground_truth]
     found = []
@@ -116,7 +116,7 @@ def _extract_path(address: str) -> str:
 
 
 def _list_names(address: str) -> list[str]:
-    """Return possible names of a photo relative to the folder of photos, longest first."""
+    """Return the names that a photo may have in the folder of photos, the longest name first."""
     parts = [part for part in _extract_path(address).split("/") if part not in ("", "..")]
     names = ["/".join(parts[start:]) for start in range(len(parts))]
     if parts and (upload := _UPLOAD.fullmatch(parts[-1])):

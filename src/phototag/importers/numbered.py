@@ -1,4 +1,4 @@
-"""Import of photos images/imN.jpg with label files annotations/CLASS.txt of photo numbers.
+"""Import of photos images/imN.jpg, with numbers N listed in label files annotations/CLASS.txt.
 
 The course dataset has this layout, and `phototag import` writes it.
 """

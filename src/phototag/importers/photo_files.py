@@ -11,7 +11,7 @@ from phototag.base.errors import InputError
 def find_photo(
     folder: Path, names: Sequence[str], location: str, seen: dict[str, str], root: Path | None
 ) -> str:
-    """Return the path of a photo that a file lists, relative to `root` if `root` is given.
+    """Return the path of a photo in a list; the path is relative to `root` if `root` is not None.
 
     Args:
         folder: Folder that relative names refer to.
@@ -51,7 +51,7 @@ def find_photo(
 def resolve_name(folder: Path, name: str) -> Path:
     """Return the path of the file that a name refers to.
 
-    Accepts backslashes (written on Windows) and both Unicode forms (macOS may write NFD).
+    Windows writes backslashes between folders, and macOS may write decomposed Unicode (NFD).
     """
     name = name.replace("\\", "/")
     paths = [folder / name]
@@ -63,7 +63,7 @@ def choose_images_folder(source: Path, names: Sequence[str], images: Path | None
     """Return the folder that the file names in a JSON file are relative to.
 
     If the user passed no folder, return the first one that contains the first photo. Candidates
-    are the folder of the file and its parent, and in both images/, data/ and (COCO) val2017/.
+    are the folder of the file, its parent, and their subfolders images, data and (COCO) val2017.
 
     Args:
         source: Path of the JSON file.

@@ -19,7 +19,7 @@ from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, decode_text, read_listing
 
 Structure = TypeVar("Structure")
-MAX_LABEL_BYTES = 200  # file systems allow 255 bytes for CLASS.txt with a temporary suffix
+MAX_LABEL_BYTES = 200  # file names, CLASS.txt plus a temporary suffix, may have 255 bytes
 # Characters that Linux, macOS or Windows does not allow in file names.
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
@@ -180,11 +180,11 @@ class SourceDataset:
         return cls(description, photos, sorted(carried), notes)
 
     def count_labels(self) -> dict[str, int]:
-        """Return a mapping from each label to the number of photos that have it."""
+        """Return label -> number of photos that have the label."""
         return {label: sum(label in photo.labels for photo in self.photos) for label in self.labels}
 
     def count_unknown(self) -> dict[str, int]:
-        """Return a mapping from label to the number of photos for which it is unknown, if any."""
+        """Return label -> number of photos for which the label is unknown, without zeros."""
         unknown = Counter(label for photo in self.photos for label in photo.unknown or ())
         return dict(sorted(unknown.items()))
 
@@ -197,7 +197,7 @@ def check_label(label: str, location: object) -> str:
         location: File, and line or key, that contains the label; shown in error messages.
 
     Raises:
-        InputError: The label cannot be a file name or the name of a column in the manifest.
+        InputError: The label cannot be used as a file name or as a column of the manifest.
     """
     label = normalize(label).strip()
     file = f"{label}.txt"

@@ -27,7 +27,7 @@ def recognize(source: Source, kind: TableKind) -> bool:
     """Return whether a source is a table of the given kind.
 
     Raises:
-        InputError: The source is a table of neither kind.
+        InputError: The source is a table, but of neither kind.
     """
     return source.is_table() and kind in find_label_columns(source.table, source.path)
 
@@ -53,7 +53,7 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
     """
     _find_file_column(table, path)
     text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
-    # The name "" belongs to an index that pandas wrote.
+    # The column named "" is an index written by pandas.
     other = (*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, "group", "")
     one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
     kinds: dict[TableKind, list[str]] = {}
@@ -93,7 +93,7 @@ def read_table(
     Args:
         path: Path of the table.
         table: Content of the table.
-        kind: Kind of the table, a key of the result of `find_label_columns`.
+        kind: Kind of the table, one of the keys returned by `find_label_columns`.
         options: Options of the import.
         seen: Path -> location of the photos found so far; this function adds the new paths.
         root: Folder that must contain the photos (default: no restriction).

@@ -1,1 +1,1 @@
-"""Review of labels by people: ranked questions, a Streamlit page, and the answers."""
+"""Review of labels by a person: ranked questions, the Streamlit page, and the answers."""

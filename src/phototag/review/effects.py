@@ -1,4 +1,4 @@
-"""Effect of review answers on labels and scores, after training with the answers."""
+"""Changes of labels and scores after training with the answers of a review."""
 
 import hashlib
 import json

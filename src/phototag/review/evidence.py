@@ -46,7 +46,7 @@ class Evidence:
     network: nn.Module
 
     def find_similar(self, photo: int, count: int) -> list[int]:
-        """Return the rows of the photos with the most similar features (cosine), best first."""
+        """Return the photos with the highest cosine similarity of features, most similar first."""
         similarity = self.features @ self.features[photo]
         similarity[photo] = -np.inf
         return [int(row) for row in np.argsort(-similarity, kind="stable")[:count]]

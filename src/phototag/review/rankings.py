@@ -16,7 +16,7 @@ MAX_PHOTOS = 500  # limit of the ranking `next`; train again before labelling mo
 
 @dataclass(frozen=True)
 class Question:
-    """A question: does this photo have this label?
+    """A question to the reviewer: does this photo have this label?
 
     Attributes:
         photo: Row of the photo in images.npy.
@@ -28,7 +28,7 @@ class Question:
 
 
 def rank_errors(evidence: Evidence) -> list[Question]:
-    """Return likely label errors, only for photos scored by a network not trained on them."""
+    """Return likely label errors of photos whose scores are from a network not trained on them."""
     rows = np.flatnonzero(evidence.unseen)
     found = find_label_errors(evidence.photos.targets[rows], evidence.probabilities[rows])
     entries = found[["photo", "label"]].to_numpy().tolist()
@@ -38,7 +38,7 @@ def rank_errors(evidence: Evidence) -> list[Question]:
 def rank_next(evidence: Evidence) -> list[Question]:
     """Return the unknown labels of photos that are uncertain and diverse.
 
-    The questions about one photo are consecutive and start with the label of the highest score.
+    The questions about each photo are consecutive, and ordered by score from high to low.
     """
     targets, probabilities = evidence.photos.targets, evidence.probabilities
     uncertainty = measure_uncertainty(targets, probabilities)
@@ -51,7 +51,7 @@ def rank_next(evidence: Evidence) -> list[Question]:
 
 
 def rank_duplicates(evidence: Evidence) -> list[Question]:
-    """Return the labels on which duplicates disagree, as one question per photo of the group.
+    """Return each label on which duplicates disagree, as one question for each of their photos.
 
     Groups are sorted by name. Files with identical bytes share one question.
     """
@@ -77,7 +77,7 @@ def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.nd
     """Sum the predictive entropies of the unknown labels of each photo, in nats.
 
     Args:
-        targets: Targets, 1, 0 or `UNKNOWN`, [num_photos, num_labels].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
 
     Returns:

@@ -23,7 +23,7 @@ class ReviewSession:
     Attributes:
         path: Path of the corrections file.
         evidence: Labels, scores and features of the photos.
-        queue: Questions, first to last.
+        queue: Questions in the order of the ranking.
         ranking: Name of the ranking that produced `queue`.
         who: Name of the reviewer.
     """
