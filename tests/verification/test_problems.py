@@ -14,7 +14,7 @@ def test_noted_problems_are_accepted() -> None:
 
 def test_first_rejection_stops_if_on_problem_is_fail() -> None:
     check_problems([PHOTO, LINE], 100, 100, "reject", 0.01)
-    with pytest.raises(InputError, match=r"1 rejected \(resize\.on_problem is fail\)"):
+    with pytest.raises(InputError, match=r"label lines: 1 \(resize\.on_problem is fail\)"):
         check_problems([LINE], 100, 100, "fail", 1)
 
 

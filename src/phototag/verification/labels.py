@@ -98,7 +98,7 @@ def read_labels(
     Args:
         source: Folder or zip of the dataset.
         files: Paths of the files in the source's folder `annotations`.
-        names: Paths of the photos; photos whose names have no number carry no label.
+        names: Paths of the photos; photos without a number in the name carry no label.
         expected: Labels to read; omit to read all label files.
         unknown: Paths of the files in the source's folder `unknown`.
 
