@@ -380,7 +380,7 @@ def test_origin_of_the_model_is_printed_to_stderr(photos: Path, tmp_path: Path) 
     assert "40 synthetic images only" in told
     real = make_model(tmp_path / "real", source="data/raw.zip")
     assert (
-        "Trained on 40 photos of data/raw.zip." in run(str(photos / "im1.png"), *options(real))[2]
+        "trained on 40 photos from data/raw.zip." in run(str(photos / "im1.png"), *options(real))[2]
     )
 
 

@@ -31,9 +31,9 @@ TIMM = (
 # Networks with unusual names, heads or sizes.
 PECULIAR = ("densenet121", "inception_v3", "maxvit_t", "mnasnet0_5", "squeezenet1_0", "vit_b_32")
 REFUSED = {
-    "maxvit_t": r"maxvit_t cannot take photos of 128 .* partition size 7.* its own size, 224",
-    "vit_h_14": r"vit_h_14 cannot take photos of 128 .* patch size.* its own size, 518",
-    "timm/crossvit_tiny_240": r"crossvit_tiny_240 cannot take photos of 128 .* its own size, 240",
+    "maxvit_t": r"maxvit_t does not support photos of 128 .* partition size 7.* resize.size to 224",
+    "vit_h_14": r"vit_h_14 does not support photos of 128 .* patch size.* resize.size to 518",
+    "timm/crossvit_tiny_240": r"tiny_240 does not support photos of 128 .* resize.size to 240",
 }
 TINY = ("squeezenet1_0", "timm/mobilenetv3_small_050")
 ALL = [*FAMILIES, *(f"timm/{name}" for name in TIMM)]
@@ -177,11 +177,13 @@ def test_unknown_network_is_refused_with_similar_names() -> None:
     pytest.importorskip("timm")
     with pytest.raises(InputError, match=r"timm has no network 'resnet19': similar .* resnet18"):
         build_backbone("timm/resnet19", None, 64)
-    with pytest.raises(InputError, match=r"no weights 'best' of resnet18: name one of .*a1_in1k"):
+    with pytest.raises(
+        InputError, match=r"no weights 'best' for resnet18: choose one of .*a1_in1k"
+    ):
         build_backbone("timm/resnet18.best", None, 64)
 
 
 def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"need timm.* run `make setup-pretrained`"):
+    with pytest.raises(InputError, match=r"require timm.* run `make setup-pretrained`"):
         build_backbone("timm/resnet18", None, 64)

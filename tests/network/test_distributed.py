@@ -120,7 +120,7 @@ def test_input_error_of_all_processes_is_printed_once(project: Path) -> None:
     assert process.returncode == 1
     assert printed.count("is not finite") == 1
     assert "Traceback" not in printed
-    assert printed.splitlines()[-1].startswith("error: epoch 1: the loss of step")
+    assert printed.splitlines()[-1].startswith("error: epoch 1: the loss at step")
 
 
 @pytest.mark.parametrize("names", [["RANK"], ["RANK", "WORLD_SIZE"], ["LOCAL_RANK"]])

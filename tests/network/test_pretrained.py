@@ -86,10 +86,10 @@ def test_file_of_another_network_is_refused(tmp_path: Path, name: str, other: st
 )
 def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None:
     path = save(content, tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"w\.pt is not a state dict"):
+    with pytest.raises(InputError, match=r"w\.pt does not contain a state dict"):
         read_pretrained("squeezenet1_1", nn.Identity(), str(path))
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"w\.pt is not a file of weights"):
+    with pytest.raises(InputError, match=r"w\.pt is not a weights file"):
         read_pretrained("squeezenet1_1", nn.Identity(), str(path))
 
 
@@ -99,14 +99,14 @@ def test_package_name_finds_its_weights_file(
     (tmp_path / "some_weights/models").mkdir(parents=True)
     (tmp_path / "some_weights/__init__.py").write_text("raise RuntimeError('never imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"package some-weights holds no files of weights"):
+    with pytest.raises(InputError, match=r"package some-weights contains no weights files"):
         find_weights_file("some-weights")
     file = tmp_path / "some_weights/models/w.pth"
     file.write_bytes(b"")
     assert find_weights_file("some-weights") == find_weights_file("some_weights") == file
     assert "some_weights" not in sys.modules
     file.with_name("v.pth").write_bytes(b"")
-    with pytest.raises(InputError, match=r"package some-weights holds 2 files"):
+    with pytest.raises(InputError, match=r"package some-weights contains 2 weights files"):
         find_weights_file("some-weights")
     assert find_weights_file("no-such-package") is None
     assert find_weights_file("no/such/file.pth") is None

@@ -107,10 +107,8 @@ def test_origin_describes_the_training_photos(tmp_path: Path) -> None:
         read_metadata(make_model(tmp_path / name, source=source)[0])
         for name, source in (("synthetic", SYNTHETIC), ("real", "data/raw.zip"), ("unknown", ""))
     )
-    assert "40 synthetic images only: the model has seen no real photo" in describe_origin(
-        synthetic
-    )
-    assert describe_origin(real) == "Trained on 40 photos of data/raw.zip."
+    assert "40 synthetic images only" in describe_origin(synthetic)
+    assert describe_origin(real) == "The model was trained on 40 photos from data/raw.zip."
     assert describe_origin(unknown) == ""
     assert [found.is_synthetic for found in (synthetic, real, unknown)] == [True, False, False]
 

@@ -46,7 +46,7 @@ def test_backbone_trained_on_another_size_is_noted(
     ("size", "name", "message"),
     [
         (64, "squeezenet1_0", r"w\.pt does not fit squeezenet1_0"),
-        (8, "squeezenet1_1", r"squeezenet1_1 cannot take photos of 8 pixels per side"),
+        (8, "squeezenet1_1", r"squeezenet1_1 does not support photos of 8 x 8 pixels"),
         (64, "squeezenet1_1+squeezenet9", r"no classifier 'squeezenet9'"),
     ],
 )

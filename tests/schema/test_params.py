@@ -84,7 +84,7 @@ def test_weights_are_ignored_for_the_conv_network(params_values: Values, tmp_pat
     params = read_values(tmp_path / "params.yaml", params_values)
     assert params.model.backbones == ()
     assert not params.model.frozen
-    with pytest.raises(InputError, match=r"name a backbone in model\.name, or choose another"):
+    with pytest.raises(InputError, match=r"set model\.name to a backbone, or choose another"):
         read_values(tmp_path / "params.yaml", params_values | {"optimizer": "lbfgs"})
 
 
@@ -177,12 +177,12 @@ def test_each_backbone_is_paired_with_its_weights(
         ({"name": "a", "weights": ["a", "b"]}, r"model: weights has 2 entries for the 1 backbones"),
         (
             {"name": "a+"},
-            r"model: name a\+: expected backbones of torchvision or timm joined by \+",
+            r"model: name a\+: expected names of torchvision or timm backbones joined by \+",
         ),
-        ({"name": "conv+resnet18"}, r"model: name conv\+resnet18: expected backbones"),
+        ({"name": "conv+resnet18"}, r"model: name conv\+resnet18: expected names of"),
         (
             {"name": "resnet18", "freeze": True},
-            r"model: freeze requires pretrained weights, and weights is null",
+            r"model: freeze requires pretrained weights, but weights is null",
         ),
     ],
 )
@@ -207,9 +207,12 @@ def test_backbones_and_weights_that_do_not_match_are_refused(
         ),
         (
             {"model.name": "a", "model.weights": "w", "model.freeze": True, "augment.crop": 0.1},
-            "augment.crop changes photos, but training reads cached features",
+            "augment.crop has no effect on the cached features of frozen",
         ),
-        ({"optimizer": "lbfgs"}, "optimizer lbfgs fits a linear probe on cached features"),
+        (
+            {"optimizer": "lbfgs"},
+            "optimizer lbfgs requires the cached features of frozen backbones",
+        ),
         (
             {"optimizer": "lbfgs", "model.name": "a", "model.weights": "w", "model.freeze": True},
             "optimizer lbfgs does not support model.linear: set model.linear to []",

@@ -179,8 +179,8 @@ def test_two_processes_fit_the_same_probe(params: Params, tmp_path: Path, count:
 @pytest.mark.parametrize(
     ("group", "key", "value", "message"),
     [
-        ("model", "freeze", False, "set model.freeze true"),
-        ("model", "name", "conv", "name a backbone in model.name"),
+        ("model", "freeze", False, "set model.freeze to true"),
+        ("model", "name", "conv", "set model.name to a backbone"),
         ("model", "linear", [64], "set model.linear to \\[\\]"),
         ("model", "dropout", 0.5, "set model.dropout to 0"),
         ("train", "ema", 0.9, "set train.ema to 0"),

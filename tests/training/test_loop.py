@@ -235,7 +235,7 @@ def test_loss_that_is_not_finite_stops_training(
     make_params: MakeParams, datasets: dict[str, Dataset], tmp_path: Path
 ) -> None:
     params = make_params(optimizer="sgd", lr=1e30)
-    with pytest.raises(DivergedError, match=r"epoch 1: the loss of step 2 .*lower lr") as caught:
+    with pytest.raises(DivergedError, match=r"epoch 1: the loss at step 2 .*lower lr") as caught:
         train(params, datasets)
     assert isinstance(caught.value, InputError)
     # The checkpoint of the last finite epoch is kept.

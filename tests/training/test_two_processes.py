@@ -113,7 +113,7 @@ def test_infinite_loss_of_one_process_stops_both_at_the_same_step(
     params = params.model_copy(update={"batch_size": 8})
     for error in run_together(tmp_path, diverge, params, datasets):
         assert isinstance(error, InputError)
-        assert str(error).startswith("epoch 1: the loss of step 2 is not finite; the learning rate")
+        assert str(error).startswith("epoch 1: the loss at step 2 is not finite, probably because")
 
 
 def score_apart(params: Params, datasets: Datasets) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Backbones: networks of torchvision and timm without their output layers."""
+"""Backbones: networks from torchvision and timm without their output layers."""
 
 import difflib
 import warnings
@@ -12,13 +12,13 @@ from torch import nn
 
 from phototag.base.errors import InputError
 
-TIMM = "timm/"  # prefix of the names of timm's networks
+TIMM = "timm/"  # prefix of `model.name` for networks from timm
 
-Built = tuple[nn.Module, list[float], list[float], int]  # network, mean, std, size
+Built = tuple[nn.Module, list[float], list[float], int]  # see `Backbone`: network, mean, std, size
 
 
 class Removed(nn.Identity):
-    """Placeholder for the output layer of a network."""
+    """Placeholder for the removed output layer of a network."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Backbone:
     """A network without its output layer, and the properties of its pretrained weights.
 
     Attributes:
-        network: Module from normalised photos, float [batch, 3, size, size], to features,
-            float [batch, width], with random weights.
+        network: Module that maps normalised photos, float [batch, 3, size, size], to features,
+            float [batch, width]. Its weights are random.
         width: Number of features.
-        mean: Channel means with which the pretrained weights expect photos normalised, 0..1, [3].
-        std: Channel standard deviations for the same, [3].
-        size: Side of the photos that the pretrained weights were trained on, in pixels.
+        mean: Channel means that the pretrained weights require for normalisation, 0..1, [3].
+        std: Channel standard deviations that they require for normalisation, 0..1, [3].
+        size: Side length of the photos on which the pretrained weights were trained, in pixels.
     """
 
     network: nn.Module
@@ -42,41 +42,42 @@ class Backbone:
 
 
 def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
-    """Build a network of torchvision or timm, without its output layer, for photos of one size.
+    """Build a network from torchvision or timm without its output layer, for photos of one size.
 
-    Auxiliary heads are left out. Networks with a fixed input size are built for `size`.
+    Auxiliary heads are removed too. Networks with a fixed input size are built for `size`.
 
     Args:
-        name: Classifier of torchvision, or `timm/` and the name of a network of timm.
-        weights: Weights that will be loaded later; they only determine the normalisation here.
-        size: Side of the photos in pixels.
+        name: Name of a torchvision classifier, or `timm/` followed by the name of a timm network.
+        weights: Name of the pretrained weights. This function does not load them, but returns the
+            normalisation that they require.
+        size: Side length of the photos in pixels.
 
     Raises:
-        InputError: There is no such network, or it cannot take photos of this size.
+        InputError: There is no such network, or it does not support photos of this size.
     """
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the libraries
+        warnings.simplefilter("ignore")  # hide the deprecation warnings of the libraries
         try:
             network, mean, std, trained_size = build(name, weights, size)
             width = _count_features(network, size)
         except (InputError, NotImplementedError):
             raise
-        except Exception as error:  # networks refuse a size with errors of many types
+        except Exception as error:  # networks raise errors of many types for unsupported sizes
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
-                f"model.name: {name} cannot take photos of {size} pixels per side ({reason}): name "
-                f"another network, or set resize.size to its own size, {_native_size(name)}"
+                f"model.name: {name} does not support photos of {size} x {size} pixels ({reason}): "
+                f"choose another network, or set resize.size to {_native_size(name)}"
             ) from None
     return Backbone(network, width, mean, std, trained_size)
 
 
 def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
-    """Build a backbone as `build_backbone` does, but without memory for its weights."""
+    """Build a backbone like `build_backbone`, but without allocating memory for its weights."""
     try:
         with torch.device("meta"):
             return build_backbone(name, weights, size)
-    except NotImplementedError:  # regnet computes its widths with tensors
+    except NotImplementedError:  # RegNets compute their widths from the values of tensors
         return build_backbone(name, weights, size)
 
 
@@ -86,22 +87,23 @@ def _count_features(network: nn.Module, size: int) -> int:
     features = network.eval()(example)
     network.train()
     if features.ndim != 2:
-        raise ValueError(f"its output has the shape {list(features.shape[1:])}, not a vector")
+        raise ValueError(f"its output has shape {list(features.shape[1:])}: expected a vector")
     return int(features.shape[1])
 
 
 def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
-    from torchvision import models  # takes seconds, which the report's network does not need
+    from torchvision import models  # the import takes seconds, and `conv` does not need it
 
     known = models.list_models(models)
     if name not in known:
         raise InputError(
-            f"model.name: torchvision has no classifier {name!r}: name one of "
-            f"{', '.join(known)}, or a network of timm as {TIMM}NAME"
+            f"model.name: torchvision has no classifier {name!r}: choose one of "
+            f"{', '.join(known)}, or {TIMM}NAME for a network from timm"
         )
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # All weights of these two networks expect the normalisation of an older port.
+        # The weights of these two networks were trained with another normalisation, to which
+        # `transform_input` converts the photos.
         options = {"aux_logits": False, "transform_input": weights is not None}
         options["init_weights"] = weights is None
     elif name.startswith("vit_"):
@@ -113,7 +115,7 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
     entry = known_weights[weights] if weights in known_weights.__members__ else None
     transforms = (entry or known_weights.DEFAULT).transforms()
     layers = list(network.named_modules())
-    # The output layer of SqueezeNet is a convolution before the pooling.
+    # SqueezeNet has no linear layer: its output layer is the last convolution.
     head = [n for n, m in layers if isinstance(m, nn.Linear)] or [
         n for n, m in layers if isinstance(m, nn.Conv2d)
     ]
@@ -122,7 +124,7 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
 
 
 def head_names(network: nn.Module) -> list[str]:
-    """Return the names of a backbone's removed output layers, the prefixes of their tensors."""
+    """Return the names of a backbone's removed output layers, which prefix their tensors' names."""
     config = getattr(network, "pretrained_cfg", None)
     if config is None:
         return [name for name, module in network.named_modules() if isinstance(module, Removed)]
@@ -131,10 +133,10 @@ def head_names(network: nn.Module) -> list[str]:
 
 
 def import_timm() -> Any:
-    """Import timm, or raise an InputError with the command that installs it."""
+    """Import and return timm, or raise an InputError that names the command to install it."""
     if find_spec("timm") is None:
         raise InputError(
-            f"model.name: networks {TIMM}NAME need timm, which is not installed: run "
+            f"model.name: networks {TIMM}NAME require timm, which is not installed: run "
             "`make setup-pretrained`"
         )
     return import_module("timm")
@@ -150,7 +152,7 @@ def _build_timm(name: str, weights: str | None, size: int) -> Built:
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and bare not in tags:
         raise InputError(
-            f"model.name: timm has no weights {tag!r} of {architecture}: name one of "
+            f"model.name: timm has no weights {tag!r} for {architecture}: choose one of "
             f"{', '.join(tags)}"
         )
     fixed = getattr(timm.get_pretrained_cfg(bare), "fixed_input_size", False)

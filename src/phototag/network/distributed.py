@@ -1,6 +1,6 @@
-"""Training in several processes: their start by torchrun, and operations across them.
+"""Training in several processes: the start of the processes, and collective operations.
 
-In a single process every operation returns its input unchanged.
+In a single process, every collective operation returns its input unchanged.
 """
 
 import logging
@@ -22,38 +22,40 @@ from phototag.base.errors import InputError
 Rows = TypeVar("Rows", np.ndarray, Tensor)
 Value = TypeVar("Value")
 
-# torchrun sets all of these; many clusters and notebooks set one of them alone.
+# torchrun sets all of these environment variables. Many clusters and notebooks set only some.
 TORCHRUN_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-GRACE = 10  # seconds in which the other processes must end after a signal
+GRACE = 10  # seconds that the other processes have to end after a signal
 
 
 def was_launched() -> bool:
-    """Return whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process."""
     return os.environ.keys() >= TORCHRUN_VARIABLES
 
 
 def launch(devices: int, num_nodes: int) -> bool:
-    """Start the running module once per device with torchrun, and wait for all processes.
+    """Start the running module once per device with torchrun, and wait until all processes end.
 
-    torchrun runs inside this process, so that a signal that ends this process also ends the others.
-    With several machines, start the stage on each of them. torchrun reads the address of the first
-    machine from PET_MASTER_ADDR and the index of this machine, from 0, from PET_NODE_RANK.
+    torchrun runs in this process, so that a signal that ends this process also ends the others. To
+    train on several machines, run the stage on each machine. torchrun reads the address of the
+    first machine from the environment variable `PET_MASTER_ADDR`, and the index of this machine,
+    counted from 0, from `PET_NODE_RANK`.
 
     Returns:
-        Whether processes were started and have ended. False if one process is enough, or if this
-        process is one of those that torchrun started.
+        True if processes were started and have ended. False if only one process is needed, or if
+        torchrun started this process.
 
     Raises:
-        InputError: There are several machines, but PET_MASTER_ADDR is not set.
+        InputError: There are several machines, but `PET_MASTER_ADDR` is not set.
     """
     if devices * num_nodes == 1 or was_launched():
         return False
     if num_nodes > 1 and "PET_MASTER_ADDR" not in os.environ:
         raise InputError(
-            f"train.num_nodes is {num_nodes}, but PET_MASTER_ADDR is not set: set it on all "
-            "machines to the address of the first one, and PET_NODE_RANK to 1, 2, ... on the others"
+            f"train.num_nodes is {num_nodes}, but PET_MASTER_ADDR is not set: set it to the "
+            "address of the first machine on all machines, and PET_NODE_RANK to the index of each "
+            "machine (0, 1, ...)"
         )
-    # These imports take 2 s, which training in one process does not need.
+    # These imports take 2 s, and training in a single process does not need them.
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -61,7 +63,7 @@ def launch(devices: int, num_nodes: int) -> bool:
     module = sys.modules["__main__"].__spec__
     assert module is not None
     nodes = f"--nnodes={num_nodes}" if num_nodes > 1 else "--standalone"
-    logging.disable(logging.ERROR)  # torchrun's report of a failure; the message below replaces it
+    logging.disable(logging.ERROR)  # hide torchrun's failure report; the message below replaces it
     with tempfile.TemporaryDirectory() as logs:
         options = [nodes, f"--nproc-per-node={devices}", f"--log-dir={logs}", "-m", module.name]
         try:
@@ -74,7 +76,7 @@ def launch(devices: int, num_nodes: int) -> bool:
 
 
 def _describe_failure(failed: Any) -> str:
-    """Return one line about the failed processes, preferably the InputError of one."""
+    """Return a one-line error message: the InputError of a failed process, or its exit code."""
     for failure in failed.failures.values():
         if isinstance(failure.message, dict):  # written by `report_failure`
             return f"error: {failure.message['message'].partition(': ')[2]}"
@@ -84,9 +86,9 @@ def _describe_failure(failed: Any) -> str:
 
 @contextmanager
 def report_failure() -> Iterator[None]:
-    """Send an InputError of one of several processes to the process that started them.
+    """Report an InputError raised in this process to the process that started it, if any.
 
-    All processes raise the same InputError. The starting process prints it once.
+    All training processes raise the same InputError, and the starting process prints it once.
     """
     try:
         yield
@@ -100,7 +102,7 @@ def report_failure() -> Iterator[None]:
 
 
 def join() -> torch.device:
-    """Connect to the other processes, if any, and return the device of this process."""
+    """Connect this process to the other processes, if any, and return its device."""
     local = int(os.environ["LOCAL_RANK"]) if was_launched() else 0
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -108,26 +110,26 @@ def join() -> torch.device:
         if cuda:
             torch.cuda.set_device(device)
         else:
-            # Otherwise each process would start one thread per core.
+            # By default, each process would use one thread per core, which is too many in total.
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
         distributed.init_process_group("nccl" if cuda else "gloo")
         if rank():
-            # A signal reaches all processes. If the others ended at once, the first process would
-            # lose its connection and record its MLflow run as FAILED instead of KILLED.
+            # A signal reaches all processes. If the others ended immediately, the first process
+            # would lose its connections and record its MLflow run as FAILED instead of KILLED.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _end_with_first)
     return device
 
 
 def _end_with_first(*_: Any) -> None:
-    """Wait for the end of the first process, and do not print the loss of its connection."""
+    """Hide the errors that follow when the first process ends, and end after `GRACE` seconds."""
     sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open to the end)
     signal.alarm(GRACE)
 
 
 def rank() -> int:
-    """Return the index of this process, from 0."""
+    """Return the index of this process, counted from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -140,11 +142,12 @@ def run_on_first(work: Callable[[], Value]) -> Value:
     """Call a function in the first process only, and return its result in all processes.
 
     Raises:
-        InputError: The function raised it. All processes raise it, so that none waits for another.
+        InputError: The function raised this error. All processes raise it, so that no process
+            waits for another one that has failed.
     """
     if not distributed.is_initialized():
         return work()
-    done: list[Any] = [None, None]  # the result, the error
+    done: list[Any] = [None, None]  # the result and the error of the function
     if rank() == 0:
         try:
             done[0] = work()
@@ -158,14 +161,14 @@ def run_on_first(work: Callable[[], Value]) -> Value:
 
 
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors in all processes with the first process's values."""
+    """Overwrite tensors in all processes with the values in the first process."""
     if distributed.is_initialized():
         for tensor in tensors:
             distributed.broadcast(tensor, 0)
 
 
 def local_share(items: Rows) -> Rows:
-    """Return this process's part of a batch; the sizes of the parts differ by at most one."""
+    """Return this process's part of a batch, which is divided as evenly as possible."""
     count, number, processes = len(items), rank(), world_size()
     return items[number * count // processes : (number + 1) * count // processes]
 
@@ -178,7 +181,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Concatenate the rows of all processes, in the order of the processes."""
+    """Return the concatenated rows of all processes, sorted by the rank of the process."""
     if not distributed.is_initialized():
         return rows
     parts: list[Any] = [None] * world_size()

@@ -1,4 +1,4 @@
-"""Cached features: the outputs of frozen backbones, computed once for all photos."""
+"""Cached features: the outputs of frozen backbones, computed once for each photo."""
 
 import io
 import shutil
@@ -21,10 +21,10 @@ from phototag.network.model import Standardize, build_backbones
 from phototag.network.params import Pairs, Weights, pair_backbones
 from phototag.network.runtime import accelerate, keep_freed_memory
 
-BATCH = 32  # photos; larger batches do not fit into the caches of a CPU and are slower
-CHUNK = 4096  # rows of features read at a time
-PART = ".part"  # suffix of unfinished features
-PROBES = 4  # photos whose cached features are compared with new ones before training
+BATCH = 32  # number of photos; larger batches exceed the caches of a CPU and are slower
+CHUNK = 4096  # number of photos whose features are read at a time
+PART = ".part"  # suffix of files with unfinished features
+PROBES = 4  # number of photos whose features are recomputed to check the cached features
 
 
 def embed_photos(
@@ -36,25 +36,26 @@ def embed_photos(
     backend: Backend = "sequential",
     n_jobs: int = -1,
 ) -> int:
-    """Write the features of all photos to a .npy file, float32 [num_images, width].
+    """Compute the features of all photos and write them to a file, float32 [num_images, width].
 
-    Batches are appended to `unfinished`, which becomes `path` at the end. A killed run resumes
-    after the last complete batch of that file, and ends with the same bytes.
+    Batches are appended to the file `unfinished`, which is moved to `path` at the end. If the
+    process is killed, the next call resumes after the last complete batch and writes the same bytes
+    as an uninterrupted call.
 
     Args:
-        name: `model.name`.
-        weights: `model.weights`.
-        images: File of the packed array, uint8 [num_images, size, size, 3].
-        path: File to write.
-        unfinished: File of unfinished features; its name identifies backbones and photos.
-        backend: Backend of `run_in_order`; each worker loads the backbones once.
-        n_jobs: Number of workers; -1 starts one per core.
+        name: Value of `model.name`.
+        weights: Value of `model.weights`.
+        images: File with the packed array, uint8 [num_images, size, size, 3].
+        path: Path of the .npy file to write.
+        unfinished: File with unfinished features. Its name must identify the backbones and photos.
+        backend: Backend of `run_in_order`. Each worker loads the backbones once.
+        n_jobs: Number of workers; -1 starts one worker per core.
 
     Returns:
-        Number of photos that a killed run had already computed.
+        Number of photos whose features were taken from an interrupted call.
 
     Raises:
-        InputError: There is no such backbone, or it cannot take photos of this size.
+        InputError: There is no such backbone, or it does not support photos of this size.
     """
     num_images, size = np.load(images, mmap_mode="r").shape[:2]
     width = sum(sketch_backbone(*pair, size).width for pair in pair_backbones(name, weights))
@@ -63,12 +64,13 @@ def embed_photos(
     npy.write_array_header_1_0(header, description)
     start = len(header.getvalue())
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    # A killed `dvc repro` may leave its stage running. Two processes would append to one file.
+    # The stage can outlive a killed `dvc repro`. The lock prevents that two processes append to
+    # the same file.
     with FileLock(unfinished.parent / "lock"), unfinished.open("ab") as file:
         if file.tell() < start:
             file.truncate(0)
             file.write(header.getvalue())
-        # Only whole batches are kept: the last digits of a sum may depend on the batch.
+        # Keep only complete batches, because the last digits of features can depend on the batch.
         done = (file.tell() - start) // (BATCH * width * 4) * BATCH
         file.truncate(start + done * width * 4)
         file.seek(0, io.SEEK_END)
@@ -80,7 +82,7 @@ def embed_photos(
             file.flush()
             bar.update(len(features))
         bar.close()
-        # On another disk, moving is copying, which a kill may cut short.
+        # Between two disks, the file is copied, and a killed process would leave an incomplete one.
         with replace_file(path) as temporary:
             shutil.move(unfinished, temporary)
     remove_stale(unfinished.parent.glob(f"*{PART}"))
@@ -94,7 +96,7 @@ def _embed_batch(name: str, weights: Weights, images: Path, first: int) -> np.nd
 
 @cache
 def _load(name: str, weights: Weights, images: Path) -> tuple[nn.Module, np.ndarray]:
-    """Load backbones and photos, once per worker."""
+    """Load the backbones and the photos; cached, so that each worker loads them once."""
     keep_freed_memory()
     photos, device = np.load(images, mmap_mode="r"), pick_device()
     backbones = build_backbones(name, weights, photos.shape[1]).eval().to(device)
@@ -112,9 +114,9 @@ def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> 
 
 
 def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
-    """Return a key of unfinished features: a hash of backbones, weights, code and photos.
+    """Return a key for unfinished features: a hash of the backbones, weights, code and photos.
 
-    The photos count by size and modification time of their file, because reading them takes long.
+    The size and modification time of the file represent the photos, because hashing them is slow.
     """
     state = images.stat()
     code = sorted(Path(__file__).parent.glob("*.py"))
@@ -123,29 +125,30 @@ def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
 
 
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Read cached features, memory-mapped, and compare those of a few photos with new ones.
+    """Return memory-mapped cached features, after recomputing the features of a few photos.
 
     Args:
         path: File written by `embed_photos`, float32 [num_images, width].
-        backbones: Normalisation and backbones, `build_model(...)[:2]`.
-        images: The packed array, uint8 [num_images, size, size, 3].
+        backbones: Normalisation and backbones, which are `build_model(...)[:2]`.
+        images: Packed array, uint8 [num_images, size, size, 3].
 
     Raises:
-        InputError: The file is missing, or holds the features of other photos, sizes or weights.
+        InputError: The file is missing or damaged, or the recomputed features differ, because the
+            file contains the features of other photos, sizes or weights.
     """
     try:
         features: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError):
         raise InputError(f"{path} is missing or damaged: run `dvc repro embed`") from None
     rows = np.linspace(0, len(images) - 1, PROBES).astype(int)
-    # The backbones' own device: with several processes, each has another GPU.
+    # Use the device of the backbones, because each training process has a different GPU.
     device = next(backbones.buffers()).device
     expected = _compute(backbones.eval(), images[rows], device)
     if features.shape != (len(images), expected.shape[1]) or not np.allclose(
         features[rows], expected, rtol=0, atol=0.01 * float(np.abs(expected).max())
     ):
         raise InputError(
-            f"{path} holds the features of other photos or of other weights: run "
+            f"{path} contains the features of other photos or of other weights: run "
             "`dvc repro --force embed`"
         )
     return features
@@ -153,12 +156,12 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
 
 @torch.no_grad()
 def standardize_features(layer: nn.Module, features: np.ndarray, rows: np.ndarray) -> None:
-    """Set mean and standard deviation of a `Standardize` layer to those of the given rows."""
+    """Set the statistics of a `Standardize` layer to those of the given rows of features."""
     assert isinstance(layer, Standardize)
     chunks = np.array_split(rows, range(CHUNK, len(rows), CHUNK))
     mean = sum(features[chunk].sum(axis=0, dtype=np.float64) for chunk in chunks) / len(rows)
     variance = sum(((features[chunk] - mean) ** 2).sum(axis=0) for chunk in chunks) / len(rows)
     std = np.sqrt(variance)
     layer.mean.copy_(torch.from_numpy(mean))
-    # A constant feature has std 0; dividing by 1 keeps it at 0.
+    # A constant feature has std 0 and is 0 after the mean is subtracted: divide it by 1.
     layer.std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))

@@ -1,4 +1,4 @@
-"""Logits that a trained network predicts for the photos of a split."""
+"""Prediction of logits for the photos of a split."""
 
 import numpy as np
 import torch
@@ -7,11 +7,11 @@ from torch import nn
 from phototag.dataset.dataset import Dataset, read_batch
 from phototag.network import distributed
 
-EVAL_BATCH = 256  # photos; inference needs less memory per photo than training
+EVAL_BATCH = 256  # number of photos; inference needs less memory per photo than training
 
 
 def pick_device() -> torch.device:
-    """Return the first CUDA device, or the CPU if there is none."""
+    """Return the first CUDA device, or the CPU if there is no CUDA device."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -19,8 +19,8 @@ def pick_device() -> torch.device:
 def predict_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> np.ndarray:
     """Predict the logits of all photos of a split, float32 [num_photos, num_labels].
 
-    The network computes in float32, never in bfloat16, and is set to evaluation mode. Several
-    processes share the photos, and each returns the logits of all.
+    The network is switched to evaluation mode and computes in float32, even if it was trained in
+    bfloat16. Several processes share the work, and each of them returns the logits of all photos.
     """
     model.eval()
     positions = distributed.local_share(np.arange(len(dataset)))

@@ -1,4 +1,4 @@
-"""Networks: the report's conv network built from params, or backbones with a head."""
+"""Networks: the network `conv`, which is built from params, or backbones with a head."""
 
 from functools import partial
 
@@ -13,8 +13,8 @@ from phototag.network.pretrained import read_pretrained
 class Normalize(nn.Module):
     """Normalise pixels to zero mean and unit variance per channel.
 
-    The layer is part of the network, so that a loaded model takes unnormalised pixels. Means and
-    standard deviations are those of pixels from 0 to 1, [3].
+    The layer is part of the network, so that a loaded model accepts unnormalised pixels. `mean` and
+    `std` are the channel means and standard deviations of pixels from 0 to 1, [3] each.
     """
 
     mean: Tensor
@@ -22,30 +22,30 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        # A constant channel has std 0; dividing by 1 keeps it at 0.
+        # A constant channel has std 0 and is 0 after the mean is subtracted: divide it by 1.
         safe = [value if value > 0 else 1.0 for value in std]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(safe).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 or float [batch, 3, size, size], 0..255, to float32 of the same shape."""
+        """Map photos, uint8 or float [batch, 3, size, size], 0..255, to normalised float32."""
         return (images.float() - self.mean) / self.std
 
 
 class SideBySide(nn.Module):
-    """Several backbones for the same photos, whose features are concatenated."""
+    """Several backbones that process the same photos; their features are concatenated."""
 
     def __init__(self, parts: list[nn.Sequential]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map [batch, 3, size, size] to [batch, sum of the widths]."""
+        """Map photos, [batch, 3, size, size], to features, [batch, sum of the widths]."""
         return torch.cat([part(images) for part in self.parts], dim=1)
 
 
 class Standardize(nn.Module):
-    """Standardise features with their means and standard deviations on the train split."""
+    """Standardise features, using their means and standard deviations on the train split."""
 
     mean: Tensor
     std: Tensor
@@ -56,12 +56,12 @@ class Standardize(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features, float [batch, width], to the same shape."""
+        """Map features, float [batch, width], to standardised features of the same shape."""
         return (features - self.mean) / self.std
 
 
 class Residual(nn.Module):
-    """Residual unit of two 3 x 3 convolutions (He et al., 2016)."""
+    """Residual unit with two 3 x 3 convolutions (He et al., 2016)."""
 
     def __init__(self, channels: int, batch_norm: bool) -> None:
         super().__init__()
@@ -82,27 +82,29 @@ def build_model(
 ) -> nn.Sequential:
     """Build a network: normalisation, then conv blocks or backbones, then linear layers.
 
-    A conv block is convolution, optional batch norm, max pooling, ReLU, residual units. ReLU is
-    monotonic, so pooling before it gives the same function with a quarter of the values.
+    A conv block consists of a convolution, optional batch norm, max pooling, ReLU and residual
+    units. Because ReLU is monotonic, pooling before ReLU gives the same result as pooling after it,
+    and ReLU then processes fewer values.
 
-    With backbones, `model[:2]` computes features and `model[2:]` is the head, one linear layer.
-    Features of pretrained backbones are standardised before it. If the backbones are frozen,
+    With backbones, `model[:2]` computes features and `model[2:]` is the head. The head standardises
+    the features of pretrained backbones, and ends with a linear layer. If the backbones are frozen,
     `spec.linear` adds hidden layers to the head.
 
     Args:
         spec: Conv blocks and hidden layers, or names of backbones.
         num_labels: Number of outputs.
-        size: Side of the photos in pixels.
-        mean: Channel means, 0..1, [3]; pretrained weights replace them.
-        std: Channel standard deviations, [3]; pretrained weights replace them.
+        size: Side length of the photos in pixels.
+        mean: Channel means, 0..1, [3]. Pretrained backbones use those of their weights instead.
+        std: Channel standard deviations, 0..1, [3]. Pretrained backbones use those of their weights
+            instead.
 
     Returns:
-        Module from uint8 [batch, 3, size, size] to logits, float [batch, num_labels], with random
-        weights; `initialize` sets the final ones.
+        Module that maps photos, uint8 [batch, 3, size, size], to logits, float [batch, num_labels].
+        Call `initialize` to set its initial weights.
 
     Raises:
-        InputError: A feature map shrinks to nothing (the message names the block), there is no
-            backbone of that name, or it cannot take photos of this size.
+        InputError: A feature map is smaller than its window (the message names the block), there is
+            no backbone with the given name, or it does not support photos of this size.
     """
     if spec.backbones:
         layers, width = _join_backbones(spec.backbones, size, mean, std)
@@ -119,8 +121,8 @@ def build_backbones(name: str, weights: Weights, size: int) -> nn.Sequential:
     """Build the frozen part of a network, `build_model(...)[:2]`, with pretrained weights.
 
     Raises:
-        InputError: There is no such network, it cannot take photos of this size, or its weights
-            are missing or belong to another network.
+        InputError: There is no such network, it does not support photos of this size, or its
+            weights are missing or belong to another network.
     """
     pairs = pair_backbones(name, weights)
     layers, _ = _join_backbones(pairs, size, [0.5] * 3, [0.5] * 3)
@@ -132,12 +134,14 @@ def build_backbones(name: str, weights: Weights, size: int) -> nn.Sequential:
 def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
     """Convert the weights to channels_last, the memory layout of the photos, which is faster.
 
-    In this layout oneDNN's gradient of a strided 1 x 1 convolution with few input channels writes
-    past its buffer, and the process dies (uxlfoundation/oneDNN, issue 6035). Such a convolution
-    reads only the pixels at its stride: selecting them first, with stride 1, is the same function.
+    In this layout, oneDNN has an error: the gradient of a strided 1 x 1 convolution with few input
+    channels writes past its buffer and crashes the process (uxlfoundation/oneDNN, issue 6035). Such
+    convolutions are replaced by an equivalent: they get stride 1, and a hook passes them only the
+    pixels at the original stride.
     """
     for module in model.modules():
-        # oneDNN's blocks have 8 channels with AVX2, 16 with AVX-512. Padding avoids the fault.
+        # oneDNN processes 8 channels at a time with AVX2, and 16 with AVX-512. The error occurs if
+        # a convolution has fewer channels and no padding.
         if (
             isinstance(module, nn.Conv2d)
             and module.kernel_size == (1, 1)
@@ -158,9 +162,9 @@ def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int
 def _join_backbones(
     pairs: Pairs, size: int, mean: list[float], std: list[float]
 ) -> tuple[list[nn.Module], int]:
-    """Return normalisation and backbone, and the number of features.
+    """Return two modules, for normalisation and backbones, and the number of features.
 
-    Several backbones have one normalisation each.
+    If there are several backbones, each of them has a separate normalisation.
     """
     parts, width = [], 0
     for name, weights in pairs:
@@ -202,14 +206,14 @@ def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Mod
             layers.append(nn.Dropout(spec.dropout))
         layers += [nn.Linear(width, out), nn.ReLU(inplace=True)]
         width = out
-    return layers[:-1]  # no ReLU after the logits
+    return layers[:-1]  # remove the ReLU after the logits
 
 
 def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
-    """Load the pretrained weights of each backbone, and leave the head unchanged.
+    """Load the pretrained weights of each backbone; the head does not change.
 
     Raises:
-        InputError: The weights are missing, or belong to another network.
+        InputError: The weights are missing or belong to another network.
     """
     for network, (name, weights) in zip(list_backbones(model), pairs, strict=True):
         if weights:
@@ -217,36 +221,37 @@ def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
 
 
 def list_backbones(model: nn.Sequential) -> list[nn.Module]:
-    """Return the backbones of a network, without their normalisation."""
+    """Return the backbones of a network without their normalisation layers."""
     joined = model[1]
     parts = joined.parts if isinstance(joined, SideBySide) else [model]
     return [part.get_submodule("1") for part in parts]
 
 
 def find_head(model: nn.Module) -> nn.Linear:
-    """Return the output layer, the last linear layer."""
+    """Return the output layer of a network, which is its last linear layer."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
 @torch.no_grad()
 def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
-    """Set the initial weights of a new network, and load pretrained ones.
+    """Set the initial weights of a new network, and load pretrained weights.
 
-    Conv network: `init: he` draws weights for ReLU (He et al., 2015), and sets the biases of the
-    output layer to the label frequencies, so that the first loss is small; `init: pytorch` keeps
-    PyTorch's defaults. These shrink the signal layer by layer: this network, without normalisation
-    layers, then predicts the label frequencies for thousands of steps.
+    For the network `conv`, `init: he` draws weights suited to ReLU (He et al., 2015) and sets the
+    biases of the output layer to the logits of the label frequencies, so that the first loss is
+    small. `init: pytorch` keeps PyTorch's defaults, which shrink the signal from layer to layer:
+    without batch norm, the network then predicts the label frequencies for thousands of steps.
 
-    Backbones: their library's initialisation or the pretrained weights, with the same biases. With
-    pretrained weights, the head without hidden layers starts at the label frequencies alone.
+    Backbones have their library's initial weights or pretrained weights, and the same output biases
+    as with `init: he`. On pretrained backbones, a head without hidden layers has the initial weight
+    0, so that it predicts exactly the label frequencies at first.
 
     Args:
-        model: Network returned by `build_model`.
-        spec: Params of the network.
-        prior: Label frequencies on the train split among known targets, 0..1, float [num_labels].
+        model: Network returned by `build_model`, changed in place.
+        spec: Params from which the network was built.
+        prior: Label frequencies among the known targets of train, 0..1, float [num_labels].
 
     Raises:
-        InputError: The weights are missing, or belong to another network.
+        InputError: The weights are missing or belong to another network.
     """
     head = find_head(model)
     if not spec.backbones:
@@ -258,7 +263,7 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
         if spec.pretrained:
             _draw_weights(model[2:])
             if not (spec.frozen and spec.linear):
-                # The loss is convex in this layer: no random start is needed.
+                # The loss is convex in this layer, so that no random initial weights are needed.
                 nn.init.zeros_(head.weight)
     head.bias.copy_(torch.logit(prior, eps=1e-4))
 
@@ -271,6 +276,6 @@ def _draw_weights(layers: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
     for layer in layers.modules():
         if isinstance(layer, Residual):
-            # Each unit starts as the identity (Goyal et al., 2017): its last weights are 0. The
-            # last parameters are biases.
+            # Set the last weights of each unit to 0, so that the unit starts as the identity
+            # (Goyal et al., 2017). The last parameter is a bias, so the weights are at index -2.
             nn.init.zeros_(list(layer.parameters())[-2])

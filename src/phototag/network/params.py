@@ -1,4 +1,4 @@
-"""Params of the network and of cached features."""
+"""Params of the network and of the cached features."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,9 +10,9 @@ from phototag.base.params import Float, NonNegativeInt, ParamGroup, PositiveInt
 
 
 class ConvParams(ParamGroup):
-    """One block: convolution, max pooling, ReLU, then residual units.
+    """One conv block: convolution, max pooling, ReLU and residual units.
 
-    `pool` 1 means no pooling; `pool_stride` defaults to `pool`, as in PyTorch.
+    `pool: 1` disables pooling. `pool_stride` defaults to `pool`, as in PyTorch.
     """
 
     out: PositiveInt
@@ -27,16 +27,16 @@ class ConvParams(ParamGroup):
 def _read_weights(value: Any) -> Any:
     names = value if isinstance(value, list | tuple) else [value]
     if value is not None and not all(isinstance(name, str) and name for name in names):
-        raise ValueError("expected null, a name, or a list with one name per backbone")
+        raise ValueError("expected null, a name, or a list that contains one name per backbone")
     return tuple(value) if isinstance(value, list) else value
 
 
-Weights = str | tuple[str, ...] | None  # `model.weights`; a tuple has one entry per backbone
+Weights = str | tuple[str, ...] | None  # value of `model.weights`; a tuple has one per backbone
 Pairs = tuple[tuple[str, str | None], ...]  # name and weights of each backbone
 
 
 def pair_backbones(name: str, weights: Weights) -> Pairs:
-    """Return the name and the weights of each backbone; an empty tuple for the network `conv`."""
+    """Return the name and the weights of each backbone, or an empty tuple for network `conv`."""
     if name == "conv":
         return ()
     names = tuple(name.split("+"))
@@ -46,11 +46,12 @@ def pair_backbones(name: str, weights: Weights) -> Pairs:
 
 
 class ModelParams(ParamGroup):
-    """The group `model`: conv blocks, then hidden linear layers; the output layer is implied.
+    """The group `model`.
 
-    If `name` is not `conv`, it names a backbone, or several joined by `+`, followed by one linear
-    layer; only `weights` and `freeze` apply then. `linear` and `dropout` also apply if the
-    backbones are frozen.
+    The network `conv` consists of the conv blocks in `conv`, hidden linear layers of the widths in
+    `linear`, and an output layer. Any other `name` is that of a backbone, or of several backbones
+    joined by `+`, with a linear layer as head. Of the other params, only `weights` and `freeze`
+    then apply and, if the backbones are frozen, `linear` and `dropout`.
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"
@@ -60,13 +61,13 @@ class ModelParams(ParamGroup):
     batch_norm: bool = False
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     global_pool: Literal["none", "mean", "max"] = "none"
-    # YAML has no tuples, and strict mode refuses a list for one.
+    # YAML has lists instead of tuples, which pydantic refuses for a tuple in strict mode.
     conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
     @property
     def backbones(self) -> Pairs:
-        """Name and weights of each backbone; empty for the network `conv`."""
+        """Name and weights of each backbone; an empty tuple for the network `conv`."""
         return pair_backbones(self.name, self.weights)
 
     @property
@@ -89,21 +90,24 @@ class ModelParams(ParamGroup):
         names = self.name.split("+")
         if len(names) > 1 and ("conv" in names or "" in names):
             raise ValueError(
-                f"name {self.name}: expected backbones of torchvision or timm joined by +"
+                f"name {self.name}: expected names of torchvision or timm backbones joined by +"
             )
         given = len(self.weights) if isinstance(self.weights, tuple) else len(names)
         if self.name != "conv" and given != len(names):
             raise ValueError(
-                f"weights has {given} entries for the {len(names)} backbones of name: "
-                "list one per backbone"
+                f"weights has {given} entries for the {len(names)} backbones in name: "
+                "list one entry per backbone"
             )
         if self.frozen and self.weights is None:
-            raise ValueError("freeze requires pretrained weights, and weights is null: name some")
+            raise ValueError(
+                "freeze requires pretrained weights, but weights is null: set weights to DEFAULT, "
+                "or set freeze to false"
+            )
         return self
 
 
 class FinetuneParams(ParamGroup):
-    """The group `finetune`: how pretrained backbones are trained further."""
+    """The group `finetune`: settings for training pretrained backbones further."""
 
     linear_probe_first: bool = True
     first_lr: Annotated[Float, Field(gt=0, le=1)] = 0.1
@@ -111,7 +115,7 @@ class FinetuneParams(ParamGroup):
 
 
 class EmbedParams(ParamGroup):
-    """The group `embed`: where the features of frozen backbones are computed."""
+    """The group `embed`: the backend that computes the features of frozen backbones."""
 
     backend: Backend = "sequential"
 
@@ -127,21 +131,21 @@ class NetworkParams(ParamGroup):
 def uses_cached_features(
     name: str, weights: Weights, freeze: bool, linear_probe_first: bool
 ) -> bool:
-    """Return whether training reads features that `embed` computes once per photo.
+    """Return whether training reads features that the `embed` stage computes once per photo.
 
-    True for pretrained backbones that are frozen, or whose fine-tuning starts with a linear probe.
-    The report's network has neither, so its `embed` stage writes an empty array.
+    This is the case if the pretrained backbones are frozen, or if fine-tuning starts with a linear
+    probe. Otherwise, for example for the network `conv`, the `embed` stage writes an empty array.
     """
     return name != "conv" and weights is not None and (freeze or linear_probe_first)
 
 
 def feature_map_side(spec: ModelParams, size: int) -> int:
-    """Return the side of the feature map after the conv blocks, in pixels.
+    """Return the side length of the feature map after the conv blocks, in pixels.
 
-    Each convolution and each pooling maps a side n to floor((n + 2 padding - window) / stride) + 1.
+    Each convolution or pooling maps a side n to floor((n + 2 padding - window) / stride) + 1.
 
     Raises:
-        InputError: A window is larger than its feature map; the message names the block.
+        InputError: A window is larger than its feature map. The message names the block.
     """
     side = size
     for number, block in enumerate(spec.conv):
@@ -151,9 +155,9 @@ def feature_map_side(spec: ModelParams, size: int) -> int:
         ):
             if side + 2 * padding < window:
                 raise InputError(
-                    f"model.conv.{number}: its feature map of {side} x {side} pixels is smaller "
-                    f"than its window of {window} (photos of resize.size {size}): enlarge "
-                    "resize.size or reduce kernel, stride or pool"
+                    f"model.conv.{number}: the feature map of {side} x {side} pixels is smaller "
+                    f"than the kernel or pool of size {window} (resize.size is {size}): increase "
+                    "resize.size, or reduce kernel, stride or pool"
                 )
             side = (side + 2 * padding - window) // stride + 1
     return side

@@ -1,4 +1,4 @@
-"""Pretrained weights: find their file, read it, and match its tensors to a backbone."""
+"""Pretrained weights: find the file, read it, and match its tensors to a backbone."""
 
 import re
 import sys
@@ -16,15 +16,15 @@ from phototag.network.backbones import TIMM, head_names, import_timm
 from phototag.network.params import Pairs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training heads of googlenet and inception_v3
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # auxiliary heads of googlenet and inception_v3
 State = OrderedDict[str, Tensor]
 
 
 def find_weights_file(weights: str) -> Path | None:
-    """Return the file that `model.weights` names, directly or by an installed package, or None.
+    """Return the weights file for a file path or an installed package, or None for other values.
 
     Raises:
-        InputError: The package does not hold exactly one file of weights.
+        InputError: The package does not contain exactly one weights file.
     """
     path = Path(weights)
     if path.is_file():
@@ -37,29 +37,29 @@ def find_weights_file(weights: str) -> Path | None:
     files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES)
     if len(files) != 1:
         raise InputError(
-            f"model.weights: the package {weights} holds {len(files) or 'no'} files of weights: "
-            "name a package with exactly one, or a file"
+            f"model.weights: the package {weights} contains {len(files) or 'no'} weights files: "
+            "choose a package that contains exactly one, or a file"
         )
     return files[0]
 
 
 def list_weights_files(pairs: Pairs) -> list[Path]:
-    """Return the weights files of backbones, without the weights that a library downloads."""
+    """Return the weights files of backbones, except weights that torchvision or timm downloads."""
     files = [find_weights_file(weights) for _, weights in pairs if weights]
     return [file for file in files if file]
 
 
 def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
-    """Read pretrained weights for `load_state_dict(..., strict=False)` of a backbone.
+    """Read pretrained weights to pass to `load_state_dict(..., strict=False)` of a backbone.
 
     Args:
-        name: Name in params.yaml.
-        network: Backbone; may be on the meta device.
-        weights: DEFAULT or another name that the library knows (the library downloads these
-            weights), a file, or an installed package that holds one file of weights.
+        name: Name of the backbone in params.yaml.
+        network: Backbone, which can be on the meta device.
+        weights: A file, an installed package that contains one weights file, or the name of weights
+            that torchvision or timm downloads, such as `DEFAULT`.
 
     Raises:
-        InputError: There are no weights of that name, or they belong to another network.
+        InputError: There are no weights with this name, or they belong to another network.
     """
     file = find_weights_file(weights)
     found = _read_file(file) if file else _download(name, weights)
@@ -71,35 +71,39 @@ def _read_file(path: Path) -> State:
         found: Any = (
             load_file(path)
             if path.suffix == ".safetensors"
-            # weights_only prevents the file from running code while it is read.
+            # weights_only prevents a malicious file from running code when it is loaded.
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"model.weights: {path} is not a file of weights ({reason}): name another file"
+            f"model.weights: {path} is not a weights file ({reason}): choose another file"
         ) from None
-    for wrapper in ("state_dict", "model"):  # keys under which training scripts save weights
+    for wrapper in ("state_dict", "model"):  # keys under which training scripts save the state dict
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
     ):
-        raise InputError(f"model.weights: {path} is not a state dict (tensors by name)")
+        raise InputError(
+            f"model.weights: {path} does not contain a state dict (a dictionary of tensors by "
+            "name): choose another file"
+        )
     return OrderedDict((key.removeprefix("module."), value) for key, value in found.items())
 
 
 def _download(name: str, weights: str) -> State:
     timm = name.startswith(TIMM)
-    known = ["DEFAULT"]  # timm names other weights in the network's name: timm/resnet50.a1_in1k
+    known = ["DEFAULT"]  # timm: resnet50.a1_in1k names other weights
     if not timm:
         from torchvision import models
 
         known += [entry.name for entry in models.get_model_weights(name)]
     if weights not in known:
         raise InputError(
-            f"model.weights: {weights!r} is not a file, an installed package, or weights of {name} "
-            f"in {'timm' if timm else 'torchvision'} ({', '.join(known)}): name one of these"
+            f"model.weights: {weights!r} is not a file, not an installed package, and not the name "
+            f"of weights for {name} in {'timm' if timm else 'torchvision'}: choose a file, a "
+            f"package, or one of {', '.join(known)}"
         )
     try:
         with torch.device("cpu"):
@@ -111,27 +115,27 @@ def _download(name: str, weights: str) -> State:
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"model.weights: the weights of {name} could not be downloaded ({reason}): without a "
-            "network connection, name a file or an installed package that holds them"
+            f"model.weights: the weights of {name} could not be downloaded ({reason}): without an "
+            "internet connection, choose a file or an installed package that contains them"
         ) from None
     found: State = network.state_dict()
     return found
 
 
 def _rename(name: str, network: nn.Module, found: State) -> State:
-    """Rename the tensors of an older or foreign file to the backbone's own names."""
+    """Rename the tensors of files written by older versions or other libraries, as needed."""
     own = network.state_dict()
     if all(key in found and found[key].shape == own[key].shape for key in own):
         return found
     if name.startswith("densenet"):
-        # Older files of torchvision have norm.1 where the network has norm1.
+        # In older torchvision files, layers such as norm1 are named norm.1.
         pattern = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"
         return OrderedDict((re.sub(pattern, r"\1\2", key), v) for key, v in found.items())
     if "_conv_stem.weight" in found:
-        # A file of efficientnet_pytorch: timm has the same layers in the same order.
+        # The file was written by efficientnet_pytorch. timm has the same layers in the same order.
         body = [value for key, value in found.items() if not key.startswith("_fc.")]
         return OrderedDict(zip(own, body, strict=False))
-    # timm converts its own older files, and resizes position embeddings to the photo size.
+    # timm's function converts older timm files, and resizes position embeddings to the photo size.
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if not name.startswith(TIMM) or convert is None:
         return found
@@ -142,9 +146,9 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
 
 
 def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
-    """Return the tensors of the backbone; refuse a file that lacks some or has others."""
+    """Return the tensors of the backbone, and refuse a file with missing or unknown tensors."""
     own = network.state_dict()
-    # Older files have no counters of batches, and inference does not need them.
+    # Older files lack num_batches_tracked, which inference does not need.
     needed = [key for key in own if key in found or not key.endswith(".num_batches_tracked")]
     heads = tuple(f"{head}." for head in head_names(network))
     misfits = [
@@ -159,10 +163,10 @@ def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
     ]
     if misfits:
         raise InputError(
-            f"model.weights: {weights} does not fit {name} ({misfits[0]}): name weights of this "
-            "network"
+            f"model.weights: {weights} does not fit {name} ({misfits[0]}): choose weights for "
+            "this network"
         )
     selected = OrderedDict((key, value) for key, value in found.items() if key in own)
-    # The versions of the layers, which mnasnet requires.
+    # Copy the versions of the layers, which mnasnet requires when it loads a state dict.
     selected._metadata = own._metadata  # type: ignore[attr-defined]
     return selected

@@ -1,4 +1,4 @@
-"""Networks on a CPU: ONNX Runtime, which needs half of PyTorch's time, and memory."""
+"""Faster networks on a CPU: reuse of memory, and ONNX Runtime, which halves the inference time."""
 
 import ctypes
 import io
@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 PACKAGES = ("onnx", "onnxruntime")
-PARITY = 1e-4  # largest allowed difference from PyTorch, as a share of the largest output
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+PARITY = 1e-4  # largest accepted difference from PyTorch, as a share of the largest output
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants from malloc.h of glibc
 
 
 def keep_freed_memory() -> None:
     """Let glibc reuse freed memory for later tensors instead of returning it to the kernel.
 
-    By default glibc returns large blocks at once, so each training step requests the same hundreds
-    of megabytes again and the kernel zeroes them: a fifth of the step's time. Peak memory does not
-    change. On systems without glibc this does nothing.
+    By default, glibc returns large blocks to the kernel as soon as they are freed. Each training
+    step then requests hundreds of megabytes again, and the kernel fills them with zeros, which
+    takes a fifth of the step's time. Reusing them does not change the peak memory. On systems
+    without glibc, this function does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -29,7 +30,7 @@ def keep_freed_memory() -> None:
 
 
 class Session(nn.Module):
-    """A module that runs an ONNX graph, the content of an ONNX file, in ONNX Runtime on the CPU."""
+    """Module that runs the content of an ONNX file with ONNX Runtime on the CPU."""
 
     def __init__(self, graph: bytes) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class Session(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 [batch, 3, size, size] to the network's output, float32 [batch, width]."""
+        """Map photos, uint8 [batch, 3, size, size], to the network's output, float32."""
         (output,) = self.session.run(None, {"images": images.contiguous().numpy()})
         return torch.from_numpy(output)
 
@@ -54,19 +55,20 @@ def has_onnx_runtime() -> bool:
 
 
 def export_graph(network: nn.Module, example: Tensor, output_name: str) -> bytes:
-    """Return the content of an ONNX file for batches of any size; its input is named `images`.
+    """Export a network, and return the content of an ONNX file that accepts any batch size.
 
     Args:
-        network: Network with one input tensor and one output tensor, both with the batch first.
-        example: Input of at least two photos; of one, the exporter would fix the batch size at 1.
-        output_name: Name of the graph's output.
+        network: Network with one input tensor and one output tensor, whose first dimension is the
+            batch. The input of the ONNX graph is named `images`.
+        example: Example input of at least two photos, because the exporter fixes a batch size of 1.
+        output_name: Name of the output of the ONNX graph.
     """
     file = io.BytesIO()
-    # On an error the exporter prints the network's graph, by default to standard output, which
-    # may hold the predictions.
+    # If an error occurs, the exporter prints the graph of the network. Print it to standard error,
+    # because commands such as `phototag predict` write their results to standard output.
     torch._C._jit_set_onnx_log_output_stream("stderr")
-    # The older of PyTorch's two exporters takes under 1 s instead of 8 s for the same graph, and
-    # needs no further package. It warns that it is deprecated.
+    # The older of PyTorch's two exporters needs less than 1 s instead of 8 s for the same graph,
+    # and no additional package. Ignore the warning that it is deprecated.
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -83,35 +85,36 @@ def export_graph(network: nn.Module, example: Tensor, output_name: str) -> bytes
 
 @torch.inference_mode()
 def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
-    """Export a network to ONNX Runtime, and compare the output with PyTorch's.
+    """Convert a network to ONNX Runtime if that is possible and gives the same output.
 
     Args:
-        network: Network on its device, in evaluation mode.
-        examples: Photos, uint8 [batch, 3, size, size], on that device.
+        network: Network in evaluation mode.
+        examples: Photos on the device of the network, uint8 [batch, 3, size, size].
 
     Returns:
-        A `Session`. The network itself on a GPU, if a package is missing, or, with a note on
-        standard error, if ONNX Runtime cannot run it or its output differs from PyTorch's.
+        A `Session`, or the unchanged network if it is on a GPU or if ONNX or ONNX Runtime is not
+        installed. If ONNX Runtime cannot run the network, or if its output differs from PyTorch's,
+        a note is printed to standard error and the unchanged network is returned.
     """
     if examples.is_cuda or not has_onnx_runtime():
         return network
     expected = network(examples).float()
     try:
-        # With one photo the exporter would fix the batch size at 1.
+        # Repeat the photos, because the exporter fixes a batch size of 1.
         session = Session(export_graph(network, examples.repeat(2, 1, 1, 1), "output"))
         difference = (session(examples) - expected).abs().max()
-    except Exception as error:  # the exporter and ONNX Runtime raise errors of many types
+    except Exception as error:  # ONNX Runtime and the exporter raise errors of many types
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         print(
-            f"note: ONNX Runtime cannot run this network ({reason}); PyTorch runs it",
+            f"note: ONNX Runtime cannot run this network ({reason}): PyTorch is used instead",
             file=sys.stderr,
         )
         return network
     share = float(difference / expected.abs().max().clamp_min(1e-30))
-    if not share <= PARITY:  # also true for NaN
+    if not share <= PARITY:  # this comparison also finds NaN
         print(
-            f"note: ONNX Runtime's output differs from PyTorch's by {share:.1e}; PyTorch runs the "
-            "network",
+            f"note: the output of ONNX Runtime differs from PyTorch's by {share:.1e}: PyTorch is "
+            "used instead",
             file=sys.stderr,
         )
         return network

@@ -1,4 +1,4 @@
-"""The model file: one safetensors file with the weights and all metadata needed to use them."""
+"""The model file: a safetensors file with the weights and the metadata needed to use them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -24,16 +24,17 @@ class Metadata:
     """Metadata of a model file.
 
     Attributes:
-        labels: Names of the outputs, [num_labels].
-        size: Side of the input in pixels.
+        labels: Names of the labels, in the order of the network's outputs, [num_labels].
+        size: Side length of the photos in pixels.
         mean: Channel means of the train split, 0..1, [3].
         std: Channel standard deviations of the train split, 0..1, [3].
         model: The group `model` of params.yaml.
-        content_key: Hash of the params, data and code of the train stage.
-        epoch: Best epoch, whose weights these are, from 1; best step of a linear probe.
-        val_loss: Mean binary cross entropy of that epoch on val, in nats.
+        content_key: Hash of the params, data and code of the `train` stage.
+        epoch: Number of the epoch, or of the linear probe step, whose weights the file contains.
+        val_loss: Mean binary cross entropy on val after this epoch, in nats.
         num_photos: Number of training photos; 0 in files written before this field existed.
-        source: Source of the training photos: `SYNTHETIC`, or `data.raw` of params.yaml.
+        source: Source of the training photos: `SYNTHETIC`, or the value of `data.raw` in
+            params.yaml.
     """
 
     labels: list[str]
@@ -54,26 +55,26 @@ class Metadata:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether only a head on cached features, `model[2:]`, was trained."""
+        """Whether only the head, `model[2:]`, was trained, on cached features."""
         return ModelParams.model_validate(self.model).frozen
 
 
 def describe_origin(metadata: Metadata) -> str:
-    """Return a sentence about the training photos; an empty one if the file does not name them."""
+    """Return a sentence about the training photos, or "" if the metadata do not describe them."""
     if metadata.is_synthetic:
         return (
-            f"Trained on {metadata.num_photos} {SYNTHETIC} only: the model has seen no real photo, "
-            "so its predictions for real photos mean nothing."
+            f"The model was trained on {metadata.num_photos} {SYNTHETIC} only, so that its "
+            "predictions for real photos are meaningless."
         )
     if metadata.num_photos:
-        return f"Trained on {metadata.num_photos} photos of {metadata.source}."
+        return f"The model was trained on {metadata.num_photos} photos from {metadata.source}."
     return ""
 
 
 def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and metadata to one safetensors file; equal inputs give equal bytes."""
+    """Write weights and metadata to a safetensors file; equal inputs give identical files."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    # One entry only: safetensors writes several entries in an order that differs between runs.
+    # Write a single entry, because safetensors varies the order of several entries between runs.
     entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
     with replace_file(path) as temporary:
         save_file(tensors, temporary, entry)
@@ -83,7 +84,7 @@ def read_metadata(path: Path) -> Metadata:
     """Read the metadata of a model file.
 
     Raises:
-        InputError: The file is missing, or another version of phototag wrote it.
+        InputError: The file is missing, or was written by another version of phototag.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -93,23 +94,23 @@ def read_metadata(path: Path) -> Metadata:
     except Exception as error:
         raise InputError(
             f"{path} is not a model file of this version of phototag ({error}): run `dvc repro "
-            "train`, or install the version that wrote it"
+            "train`, or install the version that wrote the file"
         ) from None
 
 
 def required_packages(metadata: Metadata) -> list[str]:
-    """Return the packages that a model's backbones need; timm needs torchvision."""
+    """Return the packages that a model's backbones need; timm requires torchvision too."""
     names = [name for name, _ in ModelParams.model_validate(metadata.model).backbones]
     timm = any(name.startswith(TIMM) for name in names)
     return ["timm"] * timm + ["torchvision"] * bool(names)
 
 
 def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
-    """Build the network of a model file on the CPU, in evaluation mode; also return its metadata.
+    """Load a model file; return its network, on the CPU and in evaluation mode, and its metadata.
 
     Raises:
-        InputError: The file is missing, or another version of phototag, torchvision or timm wrote
-            it.
+        InputError: The file is missing, or was written with another version of phototag,
+            torchvision or timm.
     """
     metadata = read_metadata(path)
     try:
@@ -119,8 +120,8 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
     except (ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path} does not fit this version of phototag ({reason}): train again, or install the "
-            "version that wrote it"
+            f"{path} does not fit this version of phototag ({reason}): run `dvc repro train`, or "
+            "install the version that wrote the file"
         ) from None
     model.eval()
     return model, metadata

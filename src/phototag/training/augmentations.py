@@ -1,8 +1,8 @@
-"""Augmentations: tensor operations on a whole batch, with random values of each image.
+"""Augmentations: tensor operations on a whole batch, with different random values for each image.
 
-To add one, declare its strength in `AugmentParams`, draw its values in `draw_augmentations`, and
-apply them in `augment_batch`. Values are drawn on the CPU from a seeded generator, so that they do
-not depend on the device. The formulas are torchvision's.
+To add an augmentation, declare its strength in `AugmentParams`, draw its values in
+`draw_augmentations`, and apply it in `augment_batch`. The values are drawn on the CPU from a seeded
+generator, so that they do not depend on the device. The formulas are those of torchvision.
 """
 
 import math
@@ -14,25 +14,25 @@ from torch.nn import functional
 
 from phototag.training.params import AugmentParams
 
-LUMA = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale (ITU-R BT.601)
+LUMA = (0.2989, 0.587, 0.114)  # channel weights of torchvision's rgb_to_grayscale (ITU-R BT.601)
 
 
 def draw_augmentations(
     params: AugmentParams, count: int, size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Draw the random values of a batch of `count` images of `size` pixels per side.
+    """Draw the random values for a batch of `count` images of `size` x `size` pixels.
 
     Returns:
-        One value per image, [count], under these names; augmentations that are off are left out:
+        One value per image, [count], for each of these names, except disabled augmentations:
 
-        - `mirror_x`, `mirror_y`: Whether to flip horizontally, vertically; bool.
-        - `shift_x`, `shift_y`: Offset of the crop to the right, to the bottom, in pixels; int64.
+        - `mirror_x`, `mirror_y`: Whether to flip the image horizontally or vertically; bool.
+        - `shift_x`, `shift_y`: Offset of the crop to the right or downwards, in pixels; int64.
         - `angle`: Counter-clockwise rotation in degrees; float32.
-        - `brightness`, `contrast`, `saturation`: Factor; float32.
-        - `hue`: Rotation of the colour circle, -0.5..0.5; float32.
+        - `brightness`, `contrast`, `saturation`: Factor by which to change the property; float32.
+        - `hue`: Rotation of the hue as a share of the colour circle, -0.5..0.5; float32.
         - `gray`: Whether to remove the colours; bool.
         - `window`: Side of the window to enlarge, as a share of the image's side; float32.
-        - `window_x`, `window_y`: Position of the window, 0 (left, top) to 1; float32.
+        - `window_x`, `window_y`: Position of the window, from 0 (left, top) to 1; float32.
         - `mix`: Share of another image to blend in, 0..0.5; float32.
     """
 
@@ -74,11 +74,11 @@ def draw_augmentations(
 
 
 def augment_batch(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-    """Apply the drawn augmentations, all but `mix`, to uint8 or float32 [batch, 3, size, size].
+    """Apply all drawn augmentations except `mix` to uint8 or float32 [batch, 3, size, size].
 
-    uint8 input stays uint8 if pixels are only moved; otherwise the result is float32, 0..255.
+    If pixels are only moved, the result has the dtype of `images`. Otherwise it is float32, 0..255.
     """
-    if not len(images):  # with several processes, the last batch may have no photo for this one
+    if not len(images):  # the last batch can have fewer photos than there are processes
         return images
     draws = {name: v.to(images.device, non_blocking=True) for name, v in draws.items()}
     images = _move_pixels(images, draws)
@@ -100,14 +100,15 @@ def augment_batch(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
 def mix_batches(
     batch: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], mix: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Blend images and their targets with others (mixup; Zhang et al., 2018).
+    """Blend images and their targets with other images and targets (mixup; Zhang et al., 2018).
 
-    The paper draws the share from a beta distribution; here it is uniform.
+    The paper draws the share of the other image from a beta distribution. Here it is drawn from a
+    uniform distribution.
 
     Args:
         batch: Images, uint8 [batch, 3, size, size], and targets, float32 [batch, num_labels].
         other: Images and targets to blend in, of the same shapes.
-        mix: Share of the other images, 0..0.5, float32 [batch].
+        mix: Share of each other image, 0..0.5, float32 [batch].
     """
     mix = mix.to(batch[1].device, non_blocking=True)
     images = torch.lerp(batch[0].float(), other[0].float(), _each(mix))
@@ -115,20 +116,21 @@ def mix_batches(
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Rotate images counter-clockwise about their centre; the angles are in degrees, [batch]."""
+    """Rotate each image counter-clockwise about its centre, by an angle in degrees, [batch]."""
     radians = angle * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     return _transform(images, [cos, -sin, zero, sin, cos, zero], "zeros")
 
 
 def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Enlarge a square window of each image to the image's size.
+    """Enlarge a square window of each image to the size of the image.
 
     Args:
-        images: float32 [batch, 3, size, size].
-        window: Side of the window as a share of the image's side, 0..1 without 0, float32 [batch].
-        x: Horizontal position, 0 (left border) to 1 (right border), float32 [batch].
-        y: Vertical position, 0 (top) to 1 (bottom), float32 [batch].
+        images: Images, float32 [batch, 3, size, size].
+        window: Side of the window as a share of the image's side, above 0 and at most 1, float32
+            [batch].
+        x: Horizontal position of the window, 0 (left) to 1 (right), float32 [batch].
+        y: Vertical position of the window, 0 (top) to 1 (bottom), float32 [batch].
     """
     zero = torch.zeros_like(window)
     left, top = (1 - window) * (2 * x - 1), (1 - window) * (2 * y - 1)
@@ -136,30 +138,30 @@ def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _transform(images: Tensor, entries: list[Tensor], padding: str) -> Tensor:
-    """Resample images bilinearly, by 2 x 3 matrices that map output pixels to input pixels."""
+    """Resample images bilinearly, with 2 x 3 matrices that map output pixels to input pixels."""
     matrices = torch.stack(entries, dim=1).view(-1, 2, 3)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, "bilinear", padding, align_corners=False)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply all channels by a factor; float32 [batch, 3, ...], 0..255."""
+    """Multiply each image, float32 [batch, 3, ...], 0..255, by a factor."""
     return (images * _each(factor)).clamp(0, 255)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend images with their mean luminance; float32 [batch, 3, ...], 0..255."""
+    """Blend each image, float32 [batch, 3, ...], 0..255, with its mean luminance."""
     mean = _luminance(images).mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(mean, images, _each(factor)).clamp(0, 255)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend images with their grayscale versions; float32 [batch, 3, ...], 0..255."""
+    """Blend each image, float32 [batch, 3, ...], 0..255, with its grayscale version."""
     return torch.lerp(_luminance(images), images, _each(factor)).clamp(0, 255)
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Rotate the hue in HSV space by shares of the colour circle, -0.5..0.5 [batch]."""
+    """Rotate the hue in HSV space by a share of the colour circle, -0.5..0.5 [batch]."""
     value, _ = images.max(dim=1)
     chroma = value - images.min(dim=1).values
     safe = chroma.clamp(min=1e-12)
@@ -167,32 +169,32 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     is_red, is_green = value == images[:, 0], value == images[:, 1]
     hue = torch.where(is_red, blue - green, torch.where(is_green, 2 + red - blue, 4 + green - red))
     hue = torch.where(chroma > 0, hue, 0.0) / 6 + turn.view(-1, 1, 1)
-    # Each channel equals `value` on a third of the circle and `value - chroma` on another third,
-    # and is linear between them (Smith, 1978, without its six cases).
+    # Convert back to RGB (Smith, 1978, without the six cases): each channel equals `value` on one
+    # third of the colour circle, `value - chroma` on another third, and is linear between them.
     shifted = torch.stack([(hue * 6 + offset) % 6 for offset in (5.0, 3.0, 1.0)], dim=1)
     share = torch.minimum(shifted, 4 - shifted).clamp(0, 1)
     return value.unsqueeze(1) - chroma.unsqueeze(1) * share
 
 
 def remove_colours(images: Tensor, gray: Tensor) -> Tensor:
-    """Replace the channels of images by their luminance; `gray` selects images, bool [batch]."""
+    """Convert the images selected by `gray`, bool [batch], to grayscale."""
     return torch.where(_each(gray), _luminance(images), images)
 
 
 def _move_pixels(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-    """Crop and flip images by moving whole pixels; borders are mirrored."""
+    """Crop and flip images by moving whole pixels; crops are padded with mirrored pixels."""
     if not draws.keys() & {"mirror_x", "mirror_y", "shift_x", "shift_y"}:
         return images
     columns = _source_indices(images, draws.get("mirror_x"), draws.get("shift_x"))
     rows = _source_indices(images, draws.get("mirror_y"), draws.get("shift_y"))
     batch = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    # With the channels last, each pixel is a copy of three neighbouring bytes.
+    # In channels_last layout, moving a pixel copies three adjacent values, which is faster.
     moved = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 
 
 def _source_indices(images: Tensor, mirror: Tensor | None, shift: Tensor | None) -> Tensor:
-    """Return the input row (or column) of each output row, int64 [batch, size]."""
+    """Return the input row (or column) of each output row (or column), int64 [batch, size]."""
     size = images.shape[-1]
     indices = torch.arange(size, device=images.device).expand(len(images), size)
     if mirror is not None:

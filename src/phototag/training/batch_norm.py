@@ -1,4 +1,4 @@
-"""Settings of batch norm layers for training."""
+"""Preparation of batch norm layers for training."""
 
 import itertools
 from typing import Any
@@ -11,24 +11,26 @@ from phototag.network.backbones import import_timm
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Let batch norm use the statistics of the whole batch, not of one process's part.
+    """Make batch norm use the statistics of the whole batch instead of one process's part.
 
-    Names of tensors stay. On a CPU nothing changes: PyTorch's SyncBatchNorm supports GPUs only.
+    The names of the tensors do not change. On a CPU, this function does nothing, because PyTorch's
+    `SyncBatchNorm` supports only GPUs.
     """
     if distributed.world_size() == 1 or device.type == "cpu":
         return
     convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
     if any(type(layer).__module__.startswith("timm.") for layer in model.modules()):
-        # PyTorch's function would drop the activation inside timm's batch norm layers.
+        # timm's batch norm layers include an activation, which PyTorch's function would remove.
         convert = import_timm().layers.convert_sync_batchnorm
     convert(model)
 
 
 def freeze_redundant_biases(model: nn.Module) -> None:
-    """Exclude the bias of each convolution that is followed by batch norm from training.
+    """Freeze the bias of each convolution that is followed by batch norm.
 
-    Batch norm subtracts the bias, so its gradient is rounding noise. Adam scales this noise to
-    full steps, and the running statistics, which lag behind, carry it into the predictions.
+    Batch norm subtracts the bias, so that the gradient of the bias is rounding noise. Adam would
+    scale this noise to full steps. The running statistics lag behind such steps, so that the noise
+    would change the predictions.
     """
     for layers in model.modules():
         if isinstance(layers, nn.Sequential):
@@ -39,7 +41,7 @@ def freeze_redundant_biases(model: nn.Module) -> None:
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Let batch norm use its running statistics and not update them, until `model.train()`."""
+    """Make batch norm use its running statistics without updating them, until `model.train()`."""
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.eval()

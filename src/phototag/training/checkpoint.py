@@ -1,7 +1,7 @@
-"""Checkpoints: the state from which a killed training resumes, one file per content key.
+"""Checkpoints: the state from which an interrupted training resumes, one file per content key.
 
-The files are in .phototag/checkpoints, outside DVC's outputs: a persistent output would carry the
-weights of one experiment into the next.
+The files are in `.phototag/checkpoints`. They are not DVC outputs: an output that persists would
+carry the weights of one experiment over to the next experiment.
 """
 
 import copy
@@ -24,13 +24,15 @@ class History:
     """Records of a training and the weights of its best epoch, saved in a checkpoint.
 
     Args:
-        path: Checkpoint file; None saves nothing. If it exists, the training resumes from it.
-        parts: Name -> module or optimizer that a checkpoint holds; loaded in place.
-        params: Params of the train stage.
+        path: Checkpoint file, or None to save no checkpoint. If the file exists, the training
+            resumes from it.
+        parts: Modules and optimizers by name, whose states are saved in the checkpoint. If the file
+            exists, their states are loaded from it.
+        params: Params of the `train` stage.
 
     Attributes:
-        records: Records of the completed epochs, or of the steps of a linear probe.
-        best_weights: State dict of the best epoch.
+        records: Records of the completed epochs, or of the completed steps of a linear probe.
+        best_weights: State dict of the model after the best epoch.
 
     Raises:
         InputError: The file is damaged.
@@ -43,7 +45,7 @@ class History:
         params: TrainingParams,
     ) -> None:
         self.path, self.parts, self.params = path, parts, params
-        # The first process reads the file, because other machines may not have it.
+        # Only the first process reads the file, which does not exist on other machines.
         state = run_on_first(lambda: load_checkpoint(path) if path else None)
         self.records: list[Record] = state["history"] if state else []
         self.best_weights: dict[str, Any] = state["best"] if state else {}
@@ -52,7 +54,7 @@ class History:
                 part.load_state_dict(state[name])
 
     def remaining(self) -> Iterator[int]:
-        """Yield the numbers of the epochs to train, until early stopping or the last one."""
+        """Yield the number of each remaining epoch, until early stopping or the last epoch."""
         patience = self.params.train.early_stopping
         for number in range(len(self.records) + 1, self.params.epochs + 1):
             if patience and steps_since_best(self.records) >= patience:
@@ -60,14 +62,14 @@ class History:
             yield number
 
     def add(self, record: Record, model: nn.Module) -> Record:
-        """Append a record, complete it with the number of the best one, and save the checkpoint.
+        """Append a record and save the checkpoint; return the record with `best_epoch` added.
 
         Args:
-            record: Results of an epoch or a step.
-            model: Evaluated module, whose weights are kept if the record is the best one.
+            record: Results of an epoch or of a linear probe step (which gets `best_step` instead).
+            model: Evaluated module, whose weights are kept if this record is the best one.
 
         Raises:
-            InputError: The checkpoint cannot be written.
+            InputError: The checkpoint could not be written.
         """
         best = step_number(find_best([*self.records, record], self.params.selection_metric))
         self.records.append(record | {"best_epoch" if "epoch" in record else "best_step": best})
@@ -82,10 +84,10 @@ class History:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values.
+    """Write a checkpoint, which can contain tensors and plain values.
 
     Raises:
-        InputError: The disk is full or read-only; the previous checkpoint is kept.
+        InputError: The disk is full or read-only. The previous checkpoint is kept.
     """
     try:
         with replace_file(path) as temporary, temporary.open("wb") as file:
@@ -93,12 +95,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{path} could not be written ({error}): free some disk space and run the command "
-            "again; training resumes from the previous epoch"
+            "again, which resumes the training after the previous epoch"
         ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint on the CPU; return None if there is no file.
+    """Load a checkpoint onto the CPU, or return None if the file does not exist.
 
     Raises:
         InputError: The file is damaged.
@@ -106,15 +108,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        # weights_only prevents the file from running code while it is read.
+        # weights_only prevents a malicious file from running code when it is loaded.
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} is damaged ({reason}): remove it to start again") from None
+        raise InputError(f"{path} is damaged ({reason}): remove it to restart training") from None
     return state
 
 
 def discard_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, and those of other trainings that are older than two weeks."""
+    """Remove a checkpoint, and checkpoints of other trainings that are older than two weeks."""
     path.unlink(missing_ok=True)
     remove_stale(path.parent.glob("*.pt"))

@@ -1,6 +1,6 @@
-"""Content keys: a hash of everything on which a trained result depends.
+"""Content keys: hashes of everything on which the trained weights depend.
 
-Equal keys mean equal weights on one machine.
+On one machine, trainings with equal keys give equal weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,16 +27,16 @@ def training_key(
 ) -> str:
     """Return the content key of a training.
 
-    The key depends on the params that training reads, the content of the inputs, the code of the
-    packages that training runs, the content of a file of weights, the precision that `auto`
-    selects, the versions of the libraries, the type of device and the number of processes. It does
-    not depend on the paths of files or on how processes are distributed over machines.
+    The key depends on the params that training reads, the content of the inputs and of the weights
+    files, the code of the packages that training runs, the precision that `auto` selects, the
+    versions of the libraries, the type of the device, and the number of processes. It depends
+    neither on the paths of files nor on the distribution of the processes over machines.
 
     Args:
         settings: Params returned by `TrainingParams.train_settings()`.
-        spec: Params of the network.
-        inputs: Files that training reads, and the script that calls it.
-        device: Device on which training runs.
+        spec: Params in the group `model`.
+        inputs: Files that training reads, and the script of the `train` stage.
+        device: Device on which the network is trained.
     """
     named = [weights for _, weights in spec.backbones if weights]
     libraries = {"torch": torch.__version__, "numpy": np.__version__}

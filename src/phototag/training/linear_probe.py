@@ -1,4 +1,4 @@
-"""The linear probe: a head on cached features, fitted with L-BFGS for falling strengths of L2."""
+"""The linear probe: a head on cached features, fitted with L-BFGS for decreasing L2 strengths."""
 
 import copy
 import sys
@@ -29,15 +29,15 @@ from phototag.training.losses import Loss, training_loss
 from phototag.training.params import TrainingParams
 from phototag.training.records import Record, score_val
 
-STEPS_PER_DECADE = 4  # L2 strengths per factor of 10
-ITERATIONS = 100  # largest number of L-BFGS iterations per strength
-CHUNK = 4096  # photos per product
+STEPS_PER_DECADE = 4  # number of L2 strengths per factor of 10
+ITERATIONS = 100  # largest number of L-BFGS iterations per L2 strength
+CHUNK = 4096  # number of photos per matrix product
 FOLDS = 5
-# Largest photos x weights for which half of the threads are used. All threads wait for each other
-# after every product, and in small products these waits dominate: one thread that shares its core
-# with another program made a fit ten times as long.
+# Largest number of photos times number of weights for which only half of the threads are used. The
+# threads wait for each other after each matrix product, and if the products are small, these waits
+# dominate: a fit took ten times as long when one thread shared its core with another program.
 SMALL = 100_000_000
-# The linear probe before fine-tuning.
+# Settings of the linear probe before fine-tuning.
 FIRST_L2, MAX_STEPS, PATIENCE = 0.1, 16, 3
 
 
@@ -48,21 +48,22 @@ def fit_linear_probe(
     params: TrainingParams,
     checkpoint: Path | None = None,
 ) -> Iterator[Record]:
-    """Fit the head for one L2 strength after another, and yield one record per strength.
+    """Fit the head for a sequence of decreasing L2 strengths, and yield one record per strength.
 
-    Each step divides the strength by 10^(1/4) and starts from the weights of the previous one.
-    Afterwards the head holds the weights of the best step (see `metrics.selection`).
+    Each step divides the strength by 10^(1/4) and starts from the weights of the previous step.
+    After the last step, the head has the weights of the best step (see `metrics.selection`).
 
     Args:
         head: `Standardize` and a linear layer, `build_model(...)[2:]`, on the device to train on.
-        train: Cached features and targets to fit to.
-        val: Cached features and targets that select the strength.
-        params: `weight_decay` is the first strength and `epochs` the largest number of strengths.
-        checkpoint: File in which the state is saved after each step. If it exists, its records are
-            yielded first and the fit resumes after them.
+        train: Cached features and targets of the train split.
+        val: Cached features and targets of val, on which the best strength is selected.
+        params: Params of the `train` stage. `weight_decay` is the first strength, and `epochs` the
+            largest number of strengths.
+        checkpoint: File in which the state is saved after each step. If the file exists, its
+            records are yielded first, and the fit resumes after them.
 
     Raises:
-        InputError: The checkpoint is damaged or cannot be written.
+        InputError: The checkpoint is damaged or could not be written.
     """
     device = next(head.parameters()).device
     if device.type == "cpu":
@@ -80,7 +81,7 @@ def fit_linear_probe(
     for step in history.remaining():
         l2 = float(params.weight_decay * 10 ** (-(step - 1) / STEPS_PER_DECADE))
         train_loss = minimize_loss(head, loss, train, l2)
-        # Different processors round differently: all processes continue with the same weights.
+        # Use the same weights in all processes, because different processors round differently.
         distributed.broadcast_tensors(head.state_dict().values())
         scores = score_val(head, val, device)
         record = {"step": step, "l2": l2, "train_loss": train_loss, **scores}
@@ -94,10 +95,10 @@ def fit_linear_probe(
 def start_from_linear_probe(
     head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams
 ) -> None:
-    """Fit the head on the features of the pretrained backbones before these are trained further.
+    """Fit the head on the features of the pretrained backbones, before fine-tuning.
 
-    The first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022): the gradients of a
-    random head would distort the features.
+    This is the first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022). Without
+    it, the gradients of a random head would distort the features of the backbones.
     """
     changes = {
         "weight_decay": FIRST_L2,
@@ -114,19 +115,20 @@ def start_from_linear_probe(
 def predict_out_of_fold(
     head: nn.Module, train: Dataset, params: TrainingParams, l2: float
 ) -> np.ndarray:
-    """Predict each training photo with a head that was fitted without it (Stone, 1974).
+    """Predict the logits of each training photo with a head fitted without it (Stone, 1974).
 
-    Groups (albums, copies of one photo) are not split between folds. Each head starts at the label
-    frequencies, so nothing of its left-out fold enters it.
+    All photos of a group (an album, or copies of one photo) are in the same fold. Each head starts
+    from weights that predict the label frequencies of the other folds, instead of the weights of
+    `head`, which were fitted to all folds.
 
     Args:
-        head: Head fitted by `fit_linear_probe`; not changed.
+        head: Head fitted by `fit_linear_probe`, which is not changed.
         train: Cached features and targets of the train split.
-        params: Params of the train stage.
+        params: Params of the `train` stage.
         l2: L2 strength of the best step.
 
     Returns:
-        Logits, float32 [num_photos, num_labels]; float32 [0, 0] if all photos are in one group.
+        Logits, float32 [num_photos, num_labels], or float32 [0, 0] if all photos are in one group.
     """
     names, of_photo = np.unique(np.asarray(train.groups or train.files), return_inverse=True)
     folds = np.random.default_rng([params.seed, 5]).permutation(len(names))[of_photo] % FOLDS
@@ -137,7 +139,8 @@ def predict_out_of_fold(
         linear = find_head(fitted)
         device = linear.weight.device
         rates = torch.from_numpy(label_rates(seen.targets)).float().to(device)
-        # Frequencies of 0 and 1 have no logit: count half a photo more or less.
+        # The logits of the frequencies 0 and 1 are infinite: limit them as if half a photo had the
+        # other target.
         half = torch.from_numpy(1 / (2 * is_known(seen.targets).sum(axis=0) + 2)).to(rates)
         with torch.no_grad():
             linear.weight.zero_()
@@ -148,11 +151,11 @@ def predict_out_of_fold(
 
 
 def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> float:
-    """Minimise mean loss + l2 / 2 * sum of squared weights; return the final mean loss.
+    """Minimise mean loss + l2 / 2 * sum of squared weights, and return the final mean loss.
 
-    L-BFGS with a line search (Liu and Nocedal, 1989) on the whole train split. Biases are not
-    penalised, so that rare labels can stay rare. Several processes sum their gradients. The mean
-    is over photos and known labels.
+    The optimizer is L-BFGS with a line search (Liu and Nocedal, 1989) on the whole train split.
+    Biases are not penalised, so that the head can predict low probabilities for rare labels. The
+    mean is computed over all known entries. Several processes sum their gradients.
     """
     head.train()
     optimizer = torch.optim.LBFGS(
@@ -173,7 +176,7 @@ def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> flo
             features, targets = read_batch(train, positions, device)
             yield standardize(features), targets
 
-    # L-BFGS reads the features up to 100 times: keep them in memory if they fit.
+    # Keep the features in memory if they fit, because L-BFGS reads them up to 125 times.
     held = list(read()) if len(train) * train.images[:1].nbytes < physical_memory() / 4 else None
 
     def total_loss(backward: bool) -> Tensor:
@@ -189,7 +192,7 @@ def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> flo
         optimizer.zero_grad(set_to_none=False)
         total = total_loss(backward=True)
         for weight in head.parameters():
-            # A process without photos has no gradient.
+            # If a process has no photos, its gradient is None, but it must take part in the sum.
             gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad = distributed.sum_over_processes(gradient)
             if weight.ndim > 1:
@@ -205,7 +208,7 @@ def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> flo
 
 @contextmanager
 def _limit_threads(work: int) -> Iterator[None]:
-    """Use half of the threads for small products, see `SMALL`."""
+    """Use only half of the threads for small matrix products (see `SMALL`)."""
     threads = torch.get_num_threads()
     if work <= SMALL:
         torch.set_num_threads(max(threads // 2, 1))

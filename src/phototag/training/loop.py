@@ -1,4 +1,4 @@
-"""The training loop: `fit` trains a network epoch by epoch, `train_one_epoch` step by step."""
+"""The training loop: `fit` loops over epochs, `train_one_epoch` loops over steps."""
 
 import copy
 import math
@@ -33,21 +33,22 @@ from phototag.training.records import Record, score_val
 
 
 class DivergedError(InputError, FloatingPointError):
-    """A loss is not finite; the message names the epoch, the step and the likely cause."""
+    """Error for a loss that is not finite; the message names the epoch and the likely cause."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A network and everything that trains it.
+    """A network with its optimizer, its loss and the other objects that training needs.
 
     Attributes:
-        model: Network, on its device.
-        forward: The network as training calls it: compiled, or wrapped to average gradients.
-        averaged: Network with averaged weights (EMA), or None.
+        model: Network on the device to train on.
+        forward: Function that training calls to run the network. It is compiled if `train.compile`
+            is true, and averages gradients if there are several processes.
+        averaged: Copy of the network with averaged weights (EMA), or None if `train.ema` is 0.
         optimizer: Optimizer of the network's parameters.
-        loss: Loss of every photo and label, from logits and targets.
-        dtype: Dtype of convolutions and products; weights and loss stay in float32.
-        params: Params of the train stage.
+        loss: Function from logits and targets to the loss of each photo and label.
+        dtype: Dtype of convolutions and matrix products; weights and loss are float32.
+        params: Params of the `train` stage.
     """
 
     model: nn.Module
@@ -60,7 +61,7 @@ class Training:
 
 
 def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> Training:
-    """Prepare a network for training, in place, and build its optimizer and loss."""
+    """Prepare a network for training in place, and build its optimizer and loss."""
     device = next(model.parameters()).device
     synchronize_batch_norm(model, device)
     freeze_redundant_biases(model)
@@ -68,8 +69,8 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
     if distributed.world_size() > 1:
         forward = DistributedDataParallel(model)  # averages the gradients of the processes
     if params.train.compile:
-        # CUDA graphs of forward and backward: a step of a small network is then not limited by the
-        # time to launch its kernels. The last batch, of another size, is compiled separately.
+        # This mode records CUDA graphs. A small network is then not limited by the time to launch
+        # kernels. The last batch has a different size and is compiled separately.
         forward = torch.compile(forward, mode="reduce-overhead", dynamic=False)
     return Training(
         model=model,
@@ -83,9 +84,10 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
 
 
 def pick_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
-    """Return the dtype of convolutions and matrix products; weights and loss stay in float32.
+    """Return the dtype of convolutions and matrix products; weights and loss are float32.
 
-    `auto` is bfloat16 only if the processor computes in it: emulation is slower than float32.
+    `auto` selects bfloat16 only if the processor supports it natively, because emulated bfloat16
+    is slower than float32.
     """
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
@@ -104,26 +106,27 @@ def fit(
     params: TrainingParams,
     checkpoint: Path | None = None,
 ) -> Iterator[Record]:
-    """Train a network and yield one record per epoch; then it holds the best epoch's weights.
+    """Train a network, and yield one record per epoch.
 
-    `metrics.selection` defines which epoch is the best. Everything random in an epoch (order,
-    augmentations, dropout) depends on the seed and the number of the epoch only, so a training
-    that resumes from a checkpoint ends with the same bytes as one that was never interrupted.
+    After the last epoch, the network has the weights of the best epoch (see `metrics.selection`).
+    All random values in an epoch (order of the photos, augmentations, dropout) depend only on the
+    seed and the number of the epoch. Therefore, an interrupted training that resumes from its
+    checkpoint gives the same weights as an uninterrupted training.
 
-    Several processes train one model. The first one decides what could differ between machines:
-    the state to resume from, the order of the photos, the scores.
+    Several processes train the same network. The results of the first process are used wherever
+    processes could differ: for the state to resume from, the weights and the scores.
 
     Args:
-        model: Network, on the device to train on.
-        train: Photos to learn from.
-        val: Photos that select the best epoch.
-        params: Params of the train stage.
-        checkpoint: File in which the state is saved after each epoch. If it exists, its records are
-            yielded first and training resumes after them.
+        model: Network on the device to train on, changed in place.
+        train: Photos and targets of the train split.
+        val: Photos and targets of val, on which the best epoch is selected.
+        params: Params of the `train` stage.
+        checkpoint: File in which the state is saved after each epoch. If the file exists, its
+            records are yielded first, and training resumes after them.
 
     Raises:
         DivergedError: The loss is not finite.
-        InputError: The checkpoint is damaged or cannot be written.
+        InputError: The checkpoint is damaged or could not be written.
     """
     device = next(model.parameters()).device
     if device.type == "cpu":
@@ -132,7 +135,7 @@ def fit(
     parts: dict[str, Any] = {"model": model, "optimizer": training.optimizer}
     if training.averaged is not None:
         parts["averaged"] = training.averaged
-    evaluated = training.averaged or model  # also the network whose weights are saved
+    evaluated = training.averaged or model  # the weights of this network are saved
     history = History(checkpoint, parts, params)
     yield from history.records
 
@@ -148,14 +151,14 @@ def fit(
         start = time.perf_counter()
         train_loss = train_one_epoch(training, train, epoch, bar)
         elapsed = time.perf_counter() - start
-        # Different processors round differently: all processes evaluate the same weights.
+        # Use the same weights in all processes, because different processors round differently.
         for network in (model, training.averaged):
             distributed.broadcast_tensors(network.state_dict().values() if network else ())
         record = {
             "epoch": epoch,
             "train_loss": train_loss,
             **score_val(evaluated, val, device),
-            "lr": training.optimizer.param_groups[-1]["lr"],  # the head's
+            "lr": training.optimizer.param_groups[-1]["lr"],  # learning rate of the head
             "images_per_second": len(train) / elapsed,
         }
         if not math.isfinite(record["val_loss"]):
@@ -169,13 +172,14 @@ def fit(
 def train_one_epoch(
     training: Training, train: Dataset, epoch: int, bar: "tqdm[Any] | None" = None
 ) -> float:
-    """Train on every photo once, and return the mean loss over photos and known labels.
+    """Train on each photo once, and return the mean loss over all known entries.
 
     Args:
-        training: The network and everything that trains it.
-        train: Photos to learn from.
-        epoch: Number of the epoch, from 1; with the seed it determines everything random.
-        bar: Progress bar that counts photos.
+        training: Network, optimizer and loss, changed in place.
+        train: Photos and targets of the train split.
+        epoch: Number of the epoch, counted from 1. It determines all random values together with
+            the seed.
+        bar: Progress bar that counts photos. Omit to show no progress.
 
     Raises:
         DivergedError: The loss is not finite.
@@ -184,10 +188,11 @@ def train_one_epoch(
     device = next(model.parameters()).device
     seed = params.seed * 1_000_003 + epoch
     generator = torch.Generator().manual_seed(seed)
-    # Each process draws dropout for its own photos.
+    # Each process draws different dropout masks, because it trains on different photos.
     torch.manual_seed(seed + (distributed.rank() << 48))
     order = np.random.default_rng([params.seed, epoch]).permutation(len(train))
-    # A last batch of one photo joins the one before: batch norm needs several values per channel.
+    # Add a last batch of a single photo to the preceding batch, because batch norm needs several
+    # values per channel.
     batches = np.array_split(order, range(params.batch_size, len(order) - 1, params.batch_size))
     num_steps, num_labels, num_known = len(batches), len(train.labels), 0
     losses = torch.zeros(num_steps, device=device)
@@ -209,14 +214,16 @@ def train_one_epoch(
         num_known += known
         training.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=device)
-        # Every process splits its share of the batch into the same number of parts.
+        # Each process splits its share of the batch into the same number of parts, because all
+        # processes must run the network equally often.
         count = min(params.train.accumulate, max(len(positions) // distributed.world_size(), 1))
         parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
         for part, wanted in parts:
             with torch.autocast(device.type, training.dtype, training.dtype != torch.float32):
                 logits = training.forward(part)
             share = training.loss(logits.float(), wanted).sum() / max(known, 1)
-            # DistributedDataParallel averages gradients, and each process holds part of the sum.
+            # DistributedDataParallel averages the gradients of the processes. Multiply by their
+            # number to get the sum instead.
             torch.autograd.backward(share * distributed.world_size())
             loss += share.detach()
         if params.train.clip_norm:
@@ -224,7 +231,7 @@ def train_one_epoch(
         training.optimizer.step()
         if training.averaged is not None:
             _average(training.averaged, model, params.train.ema, step)
-        # The loss stays on the device: reading it would make a GPU wait for the host.
+        # Keep the loss on the device, because reading its value would make the GPU wait.
         losses[index] = loss * (known / num_labels)
         if bar is not None:
             bar.update(len(positions))
@@ -233,7 +240,7 @@ def train_one_epoch(
 
 
 def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
-    """Count the known targets of a batch; a mixed target is known if both of its parts are."""
+    """Count the known targets of a batch; a mixed target is known if both its parts are known."""
     if train.complete:
         return len(positions) * len(train.labels)
     known = is_known(train.targets[positions])
@@ -244,20 +251,20 @@ def _sum_losses(losses: Tensor, epoch: int) -> float:
     total = float(losses.sum())
     if not math.isfinite(total):
         step = int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
-        raise DivergedError(_explain(epoch, f"the loss of step {step} is not finite"))
+        raise DivergedError(_explain(epoch, f"the loss at step {step} is not finite"))
     return total
 
 
 def _explain(epoch: int, problem: str) -> str:
     return (
-        f"epoch {epoch}: {problem}; the learning rate is probably too high: lower lr, or set "
-        "warmup or train.clip_norm"
+        f"epoch {epoch}: {problem}, probably because the learning rate is too high: lower lr, or "
+        "set warmup or train.clip_norm"
     )
 
 
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Update averaged weights and batch norm statistics; faster in the first steps."""
+    """Update the averaged weights and batch norm statistics, with a lower decay in early steps."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
     for mean, current in zip(averaged.buffers(), model.buffers(), strict=True):

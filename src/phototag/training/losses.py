@@ -1,4 +1,4 @@
-"""Losses of multi-label classification, one value per photo and label."""
+"""Losses for multi-label classification, with one value per photo and label."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,32 +12,34 @@ from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import is_known
 from phototag.training.params import TrainingParams
 
-MAX_POS_WEIGHT = 100.0  # otherwise a label of 1 photo in 1 000 would dominate the loss
+MAX_POS_WEIGHT = 100.0  # prevents a label of 1 photo in 1 000 from dominating the loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> losses, all [batch, num_labels]
 
 
 def training_loss(train: Dataset, params: TrainingParams, device: torch.device) -> Loss:
-    """Build the loss that params.yaml describes; unknown targets (NaN) have the loss 0."""
+    """Build the loss that params.yaml specifies; the loss of unknown targets (NaN) is 0."""
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
     loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
     return loss if train.complete else skip_unknown(loss)
 
 
 def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return negatives / positives of each label, at most 100, float32 [num_labels]."""
+    """Return the ratio negatives / positives of each label, at most 100, float32 [num_labels]."""
     positives = (targets > 0).sum(axis=0)
     ratio = (is_known(targets).sum(axis=0) - positives) / np.maximum(positives, 1)
     return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
 
 
 def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> Loss:
-    """Return a function from logits and targets to losses in nats, float [batch, num_labels].
+    """Return a function that maps logits and targets to losses in nats, float [batch, num_labels].
 
     Args:
-        name: `bce`, `focal` or `asymmetric`.
-        label_smoothing: x replaces targets 0 and 1 by x / 2 and 1 - x / 2; not for asymmetric.
-        pos_weight: Weight of each label's positives, float [num_labels]; for bce only.
+        name: Name of the loss: `bce`, `focal` or `asymmetric`.
+        label_smoothing: Smoothing x, which replaces the targets 0 and 1 with x / 2 and 1 - x / 2.
+            It must be 0 for `asymmetric`.
+        pos_weight: Weight of each label's positives, float [num_labels], or None. It must be None
+            for losses other than `bce`.
     """
     entropy = partial(functional.binary_cross_entropy_with_logits, reduction="none")
     losses: dict[str, Loss] = {
@@ -53,8 +55,8 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
         return lambda logits, targets: loss(logits, targets * (1 - label_smoothing) + low)
 
     def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
-        # Only true positives are weighted. Weighting the x / 2 of each negative as well would make
-        # it dominate: with weight 100 and x = 0.1, certain negatives ended at 0.84.
+        # Weight only true positives. If the part x / 2 of each negative were weighted too, it would
+        # dominate: with weight 100 and x = 0.1, the probability of clear negatives became 0.84.
         negative, positive = (
             entropy(logits, torch.full_like(logits, target)) for target in (low, high)
         )
@@ -64,7 +66,7 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
 
 
 def skip_unknown(loss: Loss) -> Loss:
-    """Return a loss that is 0, with gradient 0, for unknown targets (NaN)."""
+    """Wrap a loss so that its value and its gradient are 0 for unknown targets (NaN)."""
 
     def known_only(logits: Tensor, targets: Tensor) -> Tensor:
         return torch.where(targets.isnan(), 0.0, loss(logits, targets.nan_to_num()))
@@ -73,7 +75,7 @@ def skip_unknown(loss: Loss) -> Loss:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
-    """Multiply the cross entropy by the error to the power gamma (Lin et al., 2017)."""
+    """Compute the focal loss: cross entropy times |error| ** gamma (Lin et al., 2017)."""
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (targets - logits.sigmoid()).abs() ** gamma * entropy
 
@@ -81,7 +83,10 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
 def asymmetric_loss(
     logits: Tensor, targets: Tensor, gamma: float = 4.0, margin: float = 0.05
 ) -> Tensor:
-    """Reduce the weight of easy negatives, to 0 below the margin (Ridnik et al., 2021)."""
+    """Compute the asymmetric loss, which reduces the weight of easy negatives.
+
+    The loss of a negative is 0 if its probability is below the margin (Ridnik et al., 2021).
+    """
     shifted = (logits.sigmoid() - margin).clamp(min=0)
     positive = functional.softplus(-logits)
     negative = -torch.log1p(-shifted.clamp(max=1 - 1e-6)) * shifted**gamma

@@ -1,4 +1,4 @@
-"""Optimizers, groups of parameters with their learning rates, and learning rate schedules."""
+"""Optimizers, parameter groups with different learning rates, and learning rate schedules."""
 
 import math
 from typing import Any
@@ -9,13 +9,14 @@ from torch import nn
 from phototag.network.model import find_head, list_backbones
 from phototag.training.params import TrainingParams
 
-DEPTHS = 8  # groups of a backbone's layers with one learning rate each
+DEPTHS = 8  # number of parts into which a backbone is divided, with one learning rate each
 
 
 def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
-    """Build the optimizer that params.yaml names.
+    """Build the optimizer that params.yaml specifies.
 
-    `weight_decay` is an L2 penalty, added to the gradient; adamw decouples it from the gradient.
+    `weight_decay` adds the gradient of an L2 penalty to the gradient of the loss. Only `adamw`
+    applies it separately (decoupled weight decay).
     """
     lr, weight_decay = params.lr, params.weight_decay
     groups = group_parameters(model, params)
@@ -31,17 +32,17 @@ def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opt
                 groups, lr, params.momentum, weight_decay=weight_decay, fused=True
             )
         case "lbfgs":
-            raise ValueError("lbfgs fits a linear probe: call fit_linear_probe")
+            raise ValueError("lbfgs can only fit a linear probe: call fit_linear_probe")
 
 
 def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
-    """Group parameters by learning rate; `lr_share` is a group's share of `lr`.
+    """Group the parameters by learning rate, which is `lr` times the `lr_share` of the group.
 
-    All parameters have the full rate, except when pretrained backbones are trained further. Then
-    the head has the full rate, the first eighth of a backbone's layers has `finetune.first_lr` of
-    it, and the rate rises by a constant factor from eighth to eighth, because the first layers
-    detect features that all photos share (layer-wise decay; Howard and Ruder, 2018). Biases and
-    normalisation layers then have no weight decay.
+    Unless pretrained backbones are trained further, all parameters have the learning rate `lr`. In
+    fine-tuning, the head has the rate `lr`, and the first eighth of a backbone's layers has the
+    rate `lr * finetune.first_lr`. The rate increases by a constant factor from eighth to eighth,
+    because the first layers detect general features, which need the smallest changes (layer-wise
+    decay; Howard and Ruder, 2018). Biases and normalisation layers then have no weight decay.
     """
     if not params.model.finetuned:
         return [{"params": list(model.parameters()), "lr_share": 1.0}]
@@ -66,16 +67,17 @@ def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str,
 
 
 def learning_rate(params: TrainingParams, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of one step; `params.lr` is the peak.
+    """Return the learning rate of a step; `params.lr` is the peak.
 
-    `constant` and `cosine`, which falls to 0 at the end, rise linearly to the peak in the first
-    `warmup` epochs. `one-cycle` (Smith and Topin, 2018, in PyTorch's form) rises from peak / 25 to
-    the peak in the first 30 % of the steps, then falls to peak / 250 000.
+    With the schedules `constant` and `cosine`, the rate increases linearly to the peak in the first
+    `warmup` epochs; with `cosine`, it then decreases to 0. With `one-cycle` (Smith and Topin, 2018,
+    as implemented in PyTorch), it increases from peak / 25 to the peak in the first 30% of the
+    steps, and then decreases to peak / 250 000.
 
     Args:
-        params: Params of the train stage.
-        step: Number of the step in the whole training, from 0.
-        steps_per_epoch: Number of steps of each epoch.
+        params: Params of the `train` stage.
+        step: Number of the step in the whole training, counted from 0.
+        steps_per_epoch: Number of steps in each epoch.
     """
     peak, total = params.lr, params.epochs * steps_per_epoch
     if params.schedule == "one-cycle":
@@ -92,5 +94,5 @@ def learning_rate(params: TrainingParams, step: int, steps_per_epoch: int) -> fl
 
 
 def _anneal(start: float, end: float, share: float) -> float:
-    """Interpolate by half a cosine period; `share` is 0 at the start and 1 at the end."""
+    """Interpolate with half a cosine period; `share` is 0 at the start and 1 at the end."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -19,7 +19,7 @@ from phototag.network.params import FinetuneParams, ModelParams
 
 
 class AugmentParams(ParamGroup):
-    """The group `augment`: random changes of each training photo; 0 switches one off."""
+    """The group `augment`: random changes to each training photo; 0 disables a change."""
 
     flip_horizontal: Share
     flip_vertical: Share
@@ -35,7 +35,7 @@ class AugmentParams(ParamGroup):
 
 
 class TrainParams(ParamGroup):
-    """The group `train`: loss, regularisation, and the devices to train on."""
+    """The group `train`: loss, regularisation and devices."""
 
     loss: Literal["bce", "focal", "asymmetric"]
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)]
@@ -76,11 +76,12 @@ class TrainingParams(ParamGroup):
                 "train.loss to bce"
             )
         if self.train.label_smoothing and self.train.loss == "asymmetric":
-            # The asymmetric loss nearly ignores easy negatives, so the smoothed part x / 2 of a
-            # positive would dominate: at 0.1, a certain negative ended at a probability of 0.42.
+            # The asymmetric loss nearly ignores easy negatives, so that the positive part of their
+            # smoothed targets would dominate: with label_smoothing 0.1, the probability of clear
+            # negatives became 0.42.
             raise ValueError(
                 "train.label_smoothing requires loss bce or focal, not asymmetric: set "
-                "train.label_smoothing to 0 or change train.loss"
+                "train.label_smoothing to 0, or set train.loss to bce or focal"
             )
         return self
 
@@ -89,8 +90,8 @@ class TrainingParams(ParamGroup):
         active = [key for key, value in self.augment.model_dump().items() if value]
         if self.model.frozen and active:
             raise ValueError(
-                f"augment.{active[0]} changes photos, but training reads cached features of frozen "
-                f"backbones: set augment.{active[0]} to 0 or model.freeze to false"
+                f"augment.{active[0]} has no effect on the cached features of frozen backbones: "
+                f"set augment.{active[0]} to 0 or model.freeze to false"
             )
         return self
 
@@ -99,10 +100,10 @@ class TrainingParams(ParamGroup):
         if self.optimizer != "lbfgs":
             return self
         if not self.model.frozen:
-            fix = "name a backbone in model.name" if self.model.freeze else "set model.freeze true"
+            fix = "model.name to a backbone" if self.model.freeze else "model.freeze to true"
             raise ValueError(
-                f"optimizer lbfgs fits a linear probe on cached features: {fix}, or choose another "
-                "optimizer"
+                f"optimizer lbfgs requires the cached features of frozen backbones: set {fix}, or "
+                "choose another optimizer"
             )
         for key, value, off in (
             ("model.linear", self.model.linear, "[]"),
@@ -122,16 +123,17 @@ class TrainingParams(ParamGroup):
     def selection_metric(self) -> SelectionMetric:
         """Metric on val that selects the best epoch.
 
-        `val_loss` for plain cross entropy. Every other loss is smallest at probabilities that are
-        wrong on purpose, so that the val loss rises while the network learns: `mAP`, which depends
-        on the ranking only, selects the epoch then.
+        If the training loss is plain cross entropy, the metric is `val_loss`. All other losses
+        intentionally favour probabilities that differ from the observed frequencies, so that the
+        val loss can increase while the network improves. The metric is then `mAP`, which depends
+        only on the ranking.
         """
         plain = self.train.loss == "bce" and not self.pos_weight
         return "val_loss" if plain and not self.train.label_smoothing else "mAP"
 
     def train_settings(self) -> dict[str, Any]:
-        """Return the params on which the trained weights depend, as plain values."""
+        """Return the params that determine the trained weights, as plain values."""
         settings = self.model_dump(include=set(TrainingParams.model_fields), exclude={"data": True})
-        # The number of processes counts through the training key; their placement does not.
+        # `training_key` adds the total number of processes, on which the weights depend.
         del settings["train"]["devices"], settings["train"]["num_nodes"]
         return settings

@@ -1,16 +1,16 @@
-"""Records of a training: one per epoch, or one per step of a linear probe.
+"""Records of a training, one per epoch or one per step of a linear probe.
 
 Each record is a row of reports/train/history.csv, and its values are metrics of the MLflow run:
 
-- `epoch` or `step`: Number of the epoch, or of the L2 strength, from 1.
-- `l2`: L2 strength; only of a linear probe.
-- `train_loss`: Mean training loss, in nats, without the L2 penalty.
-- `val_loss`: Mean binary cross entropy on val, in nats.
+- `epoch` or `step`: Number of the epoch, or of the linear probe step, counted from 1.
+- `l2`: L2 strength; only in records of a linear probe.
+- `train_loss`: Mean training loss in nats, without the L2 penalty.
+- `val_loss`: Mean binary cross entropy on val in nats.
 - `f1_micro`, `f1_macro`: F1 on val at threshold 0.5.
 - `mAP`: Mean average precision on val.
-- `lr`: Learning rate of the head at the last step; only of an epoch.
-- `images_per_second`: Training speed; only of an epoch, and not in the table.
-- `best_epoch` or `best_step`: Number of the best record so far.
+- `lr`: Learning rate of the head at the last step of the epoch; only in records of epochs.
+- `images_per_second`: Training speed; only in records of epochs, and not in history.csv.
+- `best_epoch` or `best_step`: Number of the best epoch or step so far.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,18 +29,18 @@ from phototag.network.distributed import run_on_first
 from phototag.network.inference import predict_logits
 
 Record = dict[str, Any]
-Watch = Callable[[Iterator[Record]], Iterator[Record]]  # passes records on, or raises to stop
+Watch = Callable[[Iterator[Record]], Iterator[Record]]  # yields the same records; raise to stop
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of the train stage in memory.
+    """Result of a training.
 
     Attributes:
-        learner: Trained module with the best weights: the network, or its head.
-        val: Input of the learner for val: photos or cached features.
+        learner: Trained module with the best weights: the network, or only its head.
+        val: Photos or cached features of val, which are the input of `learner`.
         key: Content key of the training.
-        checkpoint: File of the last state.
+        checkpoint: Checkpoint file of the training.
     """
 
     learner: nn.Module
@@ -50,7 +50,7 @@ class Trained:
 
 
 def score_val(model: nn.Module, val: Dataset, device: torch.device) -> dict[str, float]:
-    """Return the metrics on val that every record holds, computed by the first process."""
+    """Return the metrics on val that each record contains, computed by the first process."""
     logits = predict_logits(model, val, device)
     return run_on_first(
         lambda: {
