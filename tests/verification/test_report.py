@@ -81,7 +81,7 @@ def test_page_shows_every_kind_of_remark_and_escapes_text(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (
         "Files: 5 (3 kept, 1 converted, 1 rejected). Shorter side in pixels: 200 to 375, median",
-        "Groups of duplicates: 2 (4 photos, different labels in 2 groups).",
+        "Groups of duplicates: 2 (4 photos; labels differ in 2 groups).",
         "<h3>grayscale (1, converted)</h3>",
         "<h3>wrong extension (1, kept)</h3>",
         "<h3>truncated (1, rejected)</h3>",

@@ -10,7 +10,7 @@ UNKNOWN = -1
 
 
 def is_known(targets: np.ndarray) -> np.ndarray:
-    """Return a boolean array, of the same shape, that is True for known targets."""
+    """Return a boolean array of the same shape, which is True for known targets."""
     return np.asarray(targets != UNKNOWN)
 
 

@@ -17,7 +17,7 @@ def perceptual_hash(image: Image.Image) -> str:
     perceptual image hash functions").
 
     Args:
-        image: A square image of any mode.
+        image: Square image of any mode.
 
     Returns:
         16 hexadecimal digits, or "" if the photo has no contrast.

@@ -24,7 +24,7 @@ LABELS = (
     *("male", "night", "people", "portrait", "river", "sea", "tree"),
 )
 GRAYSCALE = 0.015  # share of the images that are saved in grayscale
-CHUNK = 50  # number of images per task
+CHUNK = 50  # number of images that one task writes
 SIZE = 128  # side of the images in pixels
 
 

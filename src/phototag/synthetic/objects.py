@@ -1,4 +1,4 @@
-"""Draw the objects of a scene, with and without labels, and turn a scene into night."""
+"""Draw the objects of a scene, with or without labels, and darken night scenes."""
 
 import math
 
@@ -159,7 +159,7 @@ def draw_flower(canvas: Canvas, ground: float) -> None:
 
 
 def draw_clutter(canvas: Canvas, ground: float) -> None:
-    """Draw an object without a label, maybe in a colour of skin, hair or leaves."""
+    """Draw an object that has no label; its colour may be that of skin, hair or leaves."""
     palette = (*SKIN, *HAIR, *GREENS, canvas.colour(), canvas.colour(), canvas.colour())
     size = canvas.uniform(0.08, 0.3)
     x, foot = canvas.uniform(0.05, 0.95), min(1.0, ground + canvas.uniform(0.02, 0.25))

@@ -14,9 +14,9 @@ from phototag.synthetic.backgrounds import paint_background
 from phototag.synthetic.canvas import Canvas
 from phototag.synthetic.people import draw_figures, draw_portrait
 
-SCALE = 2  # factor by which scenes are drawn larger and then reduced, for smooth edges
+SCALE = 2  # factor by which scenes are drawn larger and then reduced, to smooth edges
 
-# The painters are in the order in which they are applied, from back to front.
+# Objects are painted in this order, from back to front.
 PAINTERS: dict[str, Callable[[Canvas, float], None]] = {
     "clouds": objects.draw_clouds,
     "tree": objects.draw_tree,

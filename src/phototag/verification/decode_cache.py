@@ -40,7 +40,7 @@ def save_decode_cache(
         for name, photo in zip(names, photos, strict=True)
         if photo.decision != "rejected"
     ]
-    # The array's name is a hash of the index, so that an index never refers to a wrong array.
+    # The array's name is a hash of the index, so an index cannot refer to an array of another run.
     array = folder / f"{content_key([key, decided], [])}.npy"
     try:
         with replace_file(array) as temporary:

@@ -25,13 +25,13 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class Labels:
-    """The content of all label files.
+    """The content of all label files of a dataset.
 
     Attributes:
         targets: Label -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]. Labels are sorted by
             name and are in Unicode's composed form (NFC).
         problems: Problems found in the label files.
-        num_lines: Total number of lines of the label files that are not blank.
+        num_lines: Number of lines, other than blank lines, in all label files.
     """
 
     targets: dict[str, np.ndarray]

@@ -146,7 +146,7 @@ def _headline(summary: dict[str, Any]) -> list[str]:
         f"Files: {summary['files']} ({counts}). Shorter side in pixels: {shorter['min']} to "
         f"{shorter['max']}, median {shorter['median']}.",
         f"Groups of duplicates: {summary['duplicate_groups']} ({summary['duplicate_photos']} "
-        f"photos, different labels in {summary['conflicting_groups']} groups).",
+        f"photos; labels differ in {summary['conflicting_groups']} groups).",
         f"Problems in label files: {sum(summary['label_problems'].values())}. Photos without "
         f"labels: {summary['unlabelled']}.",
     ]
@@ -154,8 +154,8 @@ def _headline(summary: dict[str, Any]) -> list[str]:
         num_photos = summary["files"] - decisions.get("rejected", 0)
         sentences.append(
             f"Unknown targets: {sum(summary['unknown'].values())} of "
-            f"{num_photos * len(summary['labels'])} (one per photo and label). Training and "
-            "evaluation ignore them."
+            f"{num_photos * len(summary['labels'])} targets, one per photo and label. Training "
+            "and evaluation ignore unknown targets."
         )
     return sentences
 
