@@ -194,7 +194,7 @@ def test_request_without_readable_photos_or_over_the_limits_is_refused(
     for columns, reason in (
         ({"image": ["%%%", base64_of(b"x")]}, "row 1: not an image"),
         ({"photo": [BLUE]}, "missing inputs \\['image'\\]"),
-        ({"image": [None]}, "row 0: NoneType is neither base64 nor bytes"),
+        ({"image": [None]}, "row 0: a value of type NoneType is neither base64 nor bytes"),
         ({"image": []}, "no row contains a photo"),
         ({"image": [BLUE] * (MAX_ROWS + 1)}, "257 photos: send at most 256 photos"),
         ({"image": [[BLUE] * (MAX_ROWS + 1)]}, "257 photos: send at most 256 photos"),

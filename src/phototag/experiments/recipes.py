@@ -35,8 +35,8 @@ class Recipes(ParamGroup):
     """The contents of recipes.yaml.
 
     Attributes:
-        base: Nested params that every recipe sets, unless it replaces their values. Every key that
-            a recipe sets must be in `base`, so that the other recipes reset it.
+        base: Nested params that every recipe sets. A recipe can replace their values. Every key
+            that a recipe sets must be in `base`, so that other recipes reset the key.
         recipes: Mapping from the name of each recipe to the recipe.
     """
 
@@ -66,9 +66,9 @@ def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
 
 
 def update_params(path: Path, values: Mapping[str, Any]) -> str:
-    """Set values in params.yaml. All other keys, the order of the keys and comments are preserved.
+    """Set values in params.yaml, and preserve the other keys, the order of keys and the comments.
 
-    If a list is replaced, comments inside it and between it and the next key are removed.
+    If a list is replaced, all comments inside the list and directly after it are removed.
 
     Args:
         path: Path of params.yaml.

@@ -66,16 +66,16 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
     The function looks up each run by the content key of its training. It rebuilds a missing run
     from files that git and DVC track: params, history, scores, and any reports in DVC's cache. Each
-    run is tagged with the git revision of its results. If several commits have the same results,
-    this is the revision of the oldest commit. A second call changes nothing.
+    run has the name of its experiment and is tagged with the git revision of its results. If
+    several commits have the same results, this is the oldest revision. A second call has no effect.
 
     Args:
         store: MLflow store in which the runs are created.
         root: Root of the project: the top of a git repository or a folder inside it.
 
     Returns:
-        Two lists with the names of experiments and the short hashes of commits. The first lists the
-        created runs, the second lists the runs that were tagged with a revision.
+        Two lists of experiment names and short commit hashes. The first list is for the runs that
+        were created, the second for the runs that were tagged with a revision.
     """
     added, tagged = [], []
     # List the commits of all branches that changed the results of a training, oldest first.
@@ -102,7 +102,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _read_result(root: Path, revision: str) -> Result | None:
-    """Return the training results at a git revision, or None if no training has finished there."""
+    """Return the training results at a git revision, or None if it has no finished training."""
     training = read_revision(root, revision, TRAINING)
     history = read_revision(root, revision, HISTORY)
     if not training or not history:

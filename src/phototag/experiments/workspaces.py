@@ -17,7 +17,7 @@ from phototag.experiments.dvc_tools import run_dvc
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not search this folder for stages
 SYNTHETIC = Path("data/sample")  # synthetic dataset, written by the stage `sample`
-UPSTREAM_STAGES = ("normalize-stats", "embed")  # `train` depends on these and on their dependencies
+UPSTREAM_STAGES = ("normalize-stats", "embed")  # running these two runs all stages before `train`
 
 
 def make_workspace(root: Path, name: str) -> Path:

@@ -41,11 +41,11 @@ def compare_models(
     """Score two models on the same photos, each model at its own thresholds.
 
     The interval of each difference is a paired bootstrap: every resample draws the same photos, as
-    whole groups, for both models. Photos that are difficult for both models therefore cancel out.
-    Photos without any known label are ignored.
+    whole groups, for both models. The difficulty of the photos therefore cancels out. Photos
+    without any known label are ignored.
 
     Args:
-        photos: Labelled photos, such as the test split.
+        photos: Labelled photos, such as those of the test split.
         challenger: Model file and thresholds file of the challenger.
         champion: Model file and thresholds file of the champion.
         resamples: Number of bootstrap resamples.
@@ -72,12 +72,15 @@ def compare_models(
 
 
 def _score(photos: Dataset, files: ModelFiles, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the values of each metric on all photos and on each resample, as [1 + resamples]."""
+    """Return each metric on all photos, followed by each resample, float64 [1 + resamples]."""
     tagger, size = load_tagger(*files), photos.images.shape[1]
     if tagger.labels != photos.labels:
         raise InputError("its labels differ from those of the dataset")
     if tagger.size != size:
-        raise InputError(f"it uses photos of {tagger.size} pixels a side, the dataset {size}")
+        raise InputError(
+            f"it was trained on photos of {tagger.size} pixels a side, but the photos to compare "
+            f"on have {size} pixels"
+        )
     device = pick_device()
     logits = predict_logits(tagger.network.to(device), photos, device) / tagger.temperature
     probabilities = sigmoid(logits)
@@ -98,8 +101,8 @@ def list_differences(
     """Return the name, new value, old value, difference and interval bounds of each metric.
 
     Args:
-        new: Values of each metric for the new model, as [1 + resamples]: the value on the original
-            sample, followed by the value on each resample.
+        new: Values of each metric for the new model, float64 [1 + resamples]. The first value is
+            for the original sample, the other values are for the resamples.
         old: Values of each metric for the old model on the same sample and resamples.
         metrics: Names of the metrics to list.
         groups: Number of groups that the resamples draw from (of photos, if there are no groups).
@@ -118,12 +121,12 @@ def list_differences(
 
 
 def level(challenge: int) -> float:
-    """Return the one-sided level of the k-th challenge; the levels of all k sum to `ALPHA`."""
+    """Return the one-sided level of the k-th challenge. The levels of all k sum to `ALPHA`."""
     return ALPHA / (challenge * (challenge + 1))
 
 
 def coverage(challenge: int) -> str:
-    """Return the coverage of the interval of the k-th challenge, such as `95%`."""
+    """Return the coverage of the interval of the k-th challenge, such as `97.5%`."""
     return f"{100 * (1 - 2 * level(challenge)):.6g}%"
 
 
@@ -136,7 +139,7 @@ def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tu
 
     Args:
         differences: Difference on the original sample, followed by the difference on each resample,
-            as [1 + resamples].
+            float64 [1 + resamples].
         groups: Number of groups that the resamples draw from (of photos, if there are no groups).
         challenge: Number of the challenge, starting from 1.
 

@@ -38,7 +38,7 @@ def make_decision(
 
 
 def skip_registration(folder: Path, experiment: str) -> None:
-    """Write a decision that a DVC experiment is not registered, with an empty comparison."""
+    """Write the decision not to register a DVC experiment, together with an empty comparison."""
     reason = (
         f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
         "`dvc repro --force --single-item register`, or set registry.experiments to true"

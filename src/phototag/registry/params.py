@@ -5,7 +5,7 @@ from phototag.evaluation.params import EvaluateParams
 
 
 class RegistryParams(ParamGroup):
-    """Group `registry`: whether the models of DVC experiments are registered, too."""
+    """Group `registry` in params.yaml: whether models of DVC experiments are registered."""
 
     experiments: bool
 

@@ -56,7 +56,7 @@ def register_model(
             version = str(info.registered_model_version)
             client.update_model_version(MODEL_NAME, version, description)
             values = {**tags, WEIGHTS_TAG: content_key(None, files)}
-            # The digest is written last: a model whose version has none is registered again.
+            # The digest is last: if this loop is interrupted, the model is registered again.
             del values[DIGEST_TAG]
             for name, value in {**values, DIGEST_TAG: digest}.items():
                 client.set_model_version_tag(MODEL_NAME, version, name, value)

@@ -1,4 +1,4 @@
-"""Hyperparameter search with Optuna: `phototag tune`."""
+"""Hyperparameter search with Optuna, started with `phototag tune`."""
 
 import warnings
 

@@ -95,7 +95,7 @@ def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str
 def summarize(
     plan: Plan, best: FrozenTrial, num_trials: int, comparison: Comparison
 ) -> tuple[str, str]:
-    """Return the two sentences at the top of the page: the best trial, and the comparison."""
+    """Return the headline of the page: a text on the best trial, and one on the comparison."""
     objective, seeds = plan.study.objective, plan.study.seeds
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
     verdict = "The difference may be due to chance."  # NaN bounds (too few photos) count, too

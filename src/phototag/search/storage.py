@@ -144,7 +144,10 @@ def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def retry_killed_trials(study: optuna.Study) -> None:
-    """Queue the trials of killed processes again; on other machines, after `GRACE_PERIOD`."""
+    """Queue trials again if their process was killed.
+
+    A process on another machine is regarded as killed after `GRACE_PERIOD` without a heartbeat.
+    """
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if has_died(trial.user_attrs.get(PROCESS, "")):
@@ -168,7 +171,7 @@ def find_best(study: optuna.Study) -> FrozenTrial:
     """Return the complete trial with the best objective.
 
     Raises:
-        InputError: No trial is complete. The message has the reason why the last trial ended.
+        InputError: No trial is complete. The message quotes the error of the last trial.
     """
     with suppress(ValueError):  # raised by Optuna if no trial is complete
         return study.best_trial

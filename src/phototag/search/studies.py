@@ -40,8 +40,8 @@ class Study(ParamGroup):
             values replace the values of the recipe.
         space: Mapping from dotted keys of params.yaml to distributions, see `suggest_settings`.
         objective: Metric of the best epoch on val. `val_loss` is minimized, the others maximized.
-        trials: Budget: no trial starts after this number of trials.
-        hours: Budget: no trial starts after the trials have taken this time (default: unlimited).
+        trials: Number of trials after which no new trial starts.
+        hours: Total hours of all trials after which no new trial starts (default: unlimited).
         seeds: Seeds that each trial is trained with. The objective is the mean over these seeds.
         sampler: Sampler of Optuna: `tpe` learns from earlier trials, `random` does not.
         pruner: Pruner of Optuna: `median` or `hyperband`, or `none` to disable pruning.
@@ -98,7 +98,7 @@ def describe_studies(search: Search) -> str:
 
 
 def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
-    """Check the params that trials start from, and the keys and distributions to be searched.
+    """Check a study: the params that trials start from, and the keys and distributions to search.
 
     The values in the distributions are not checked here. If a suggested value is invalid, the trial
     is skipped.

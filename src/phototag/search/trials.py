@@ -180,7 +180,7 @@ class Objective:
 
 
 def _log_predictions(trained: Trained, name: str) -> str:
-    """Log the val logits to the trial's MLflow run. Return its id, or an empty string if none."""
+    """Log the val logits to a trial's MLflow run. Return the run's id, empty if it is missing."""
     logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)
     groups = np.array(trained.val.groups or trained.val.files)
     with suppress(*FAILURES), connect() as store:  # the training has already printed a warning

@@ -1,4 +1,4 @@
-"""Comparison of the winner of a study with the settings that its trials started from, on test.
+"""Comparison of a study's winner with the start settings, from which its trials started, on test.
 
 If there is no test split (`split.test` is 0), the two are compared on val. Such a comparison
 favours the winner, because the winner was chosen on val.
@@ -130,7 +130,7 @@ def compare_predictions(
 
 
 def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> Mapping[str, Any]:
-    """Return the values of each metric on all photos and on each resample, as [1 + resamples]."""
+    """Return each metric on all photos, followed by each resample, float64 [1 + resamples]."""
     targets, probabilities, predicted = (
         table[column].to_numpy().reshape(-1, num_labels)
         for column in ("target", "probability", "predicted")

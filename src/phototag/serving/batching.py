@@ -15,8 +15,7 @@ class MicroBatcher(nn.Module):
     Calls that arrive while a batch runs wait until it has finished, and then share the next batch.
 
     Args:
-        network: Network that maps uint8 images [batch, 3, size, size] to logits
-            [batch, num_labels].
+        network: Network that maps uint8 [batch, 3, size, size] to logits [batch, num_labels].
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -33,7 +32,7 @@ class MicroBatcher(nn.Module):
         return result.result()
 
     def _run_pending(self) -> None:
-        """Run one batch of pending calls, if an earlier batch has not included all of them."""
+        """Run one batch of pending calls, unless an earlier batch has already run all of them."""
         parts: list[Tensor] = []
         results: list[Future[Tensor]] = []
         while self.pending and sum(map(len, parts)) < BATCH:

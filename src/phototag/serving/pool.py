@@ -17,8 +17,8 @@ from phototag.base.errors import InputError
 from phototag.decoding.formats import FORMATS
 from phototag.decoding.photos import MAX_PIXELS, Photo, count_pixels, prepare_photo
 
-LARGE = 2_000_000  # a photo with more pixels is decoded in the pool for large photos
-# Photos are not decoded in the threads of requests, because each thread retains memory it freed.
+LARGE = 2_000_000  # photos with more pixels are decoded in the pool for large photos
+# Photos are not decoded in the threads of the requests, because each thread retains freed memory.
 SMALL_PHOTOS = ThreadPoolExecutor(cpu_count(), "decode")  # Pillow releases the GIL
 LARGE_PHOTOS = ThreadPoolExecutor(1, "decode-large")
 

@@ -55,7 +55,7 @@ MAX_REQUEST_BYTES = 64 * 2**20  # total of all files
 MAX_ROWS = 256  # number of photos
 ROOT = "PHOTOTAG_ROOT"
 EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # GIF of one pixel as base64
-TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB"
+TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
 # The same message is used in all cases, so that it does not reveal which files exist on the server.
 NO_FILE = "there is no file of this name that this server may read"
 # The column has the type `AnyType`, so that MLflow does not convert strings, bytes or lists.
@@ -156,13 +156,13 @@ def _read(value: Any, root: Path | None) -> bytes | InputError:
     if isinstance(value, str) and value[:5].lower() == "file:":
         return _read_file(value[5:], root)
     if not isinstance(value, str | bytes):
-        return InputError(f"{type(value).__name__} is neither base64 nor bytes")
+        return InputError(f"a value of type {type(value).__name__} is neither base64 nor bytes")
     if len(value) > MAX_BYTES * 3 // 2:  # base64 takes 4/3 of the bytes, and may have line breaks
         return InputError(TOO_LARGE)
     try:
         data = _decode(value) if isinstance(value, str) else value
     except ValueError as error:
-        return InputError(f"not base64: {error}")
+        return InputError(f"the text is not base64: {error}")
     return data if len(data) <= MAX_BYTES else InputError(TOO_LARGE)
 
 
@@ -182,7 +182,7 @@ def _decode(text: str) -> bytes:
 
 
 def _read_file(name: str, root: Path | None) -> bytes | InputError:
-    """Return the contents of a file under `root`, or the same error for any other file name."""
+    """Return the contents of a file in `root`. All other file names result in the same error."""
     if root is None:
         return InputError(f"this server does not read files, because {ROOT} is not set")
     try:

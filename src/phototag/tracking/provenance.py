@@ -49,7 +49,7 @@ def has_died(process: str) -> bool:
 
 
 def read_git_state(folder: Path) -> dict[str, str]:
-    """Return tags with the git commit and whether tracked files differ from it.
+    """Return tags that hold the git commit and whether tracked files differ from this commit.
 
     The result is empty if the folder is not in a git repository.
     """

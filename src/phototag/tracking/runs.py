@@ -134,7 +134,7 @@ def is_active(run: Run) -> bool:
 
 
 def close_dead_runs(store: Store) -> None:
-    """Set the status of runs to KILLED if their process on this machine died while RUNNING."""
+    """Set the status of RUNNING runs to KILLED if their process on this machine has died."""
     running = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
     for run in running:
         if has_died(run.data.tags.get(PROCESS_TAG, "")):

@@ -39,7 +39,7 @@ COLUMNS = (
     "params.`weight_decay`",
     "params.`optimizer`",
 )
-DESCRIPTION = """One run per training of this project, with `dvc repro` or as a DVC experiment.
+DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
 
 - `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch.
 - `best_*`: metrics of the best epoch (the one with the lowest `val_loss`), whose weights are saved.
@@ -116,8 +116,8 @@ def store_uri() -> str:
 def resolve_sqlite(uri: str, root: Path) -> str:
     """Return an address whose SQLite path is resolved against the project's root if it is relative.
 
-    Without this, a queued or `--temp` experiment would create the database in its copy of the
-    project, which DVC deletes afterwards. All other addresses are returned unchanged.
+    Otherwise, a queued or `--temp` experiment would create the database in its copy of the project,
+    which DVC deletes afterwards. Addresses without a relative path are returned unchanged.
     """
     # `sqlite:////` is followed by an absolute path. `:memory:` and `file:` are not paths.
     if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):

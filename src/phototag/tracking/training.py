@@ -33,7 +33,7 @@ MANIFEST = "data/manifest.csv"
 RETRY = 60  # seconds to wait after a failed call before the store is called again
 
 
-class Stopped(Exception):  # noqa: N818 (stopping early is no error)
+class Stopped(Exception):  # noqa: N818 (stopping early is not an error)
     """Exception that stops a training early, for example because a trial is pruned."""
 
 
@@ -108,7 +108,7 @@ class _Recorder:
 
 
 def _log_dataset(store: Store, run_id: str, training: Training) -> None:
-    """Log each split of the dataset as an input of the run, with its numbers of photos."""
+    """Log each split of the dataset as an input of the run, with the counts of the split."""
     source = json.dumps({"uri": MANIFEST})
     for split, counts in training.counts.items():
         dataset = Dataset(
