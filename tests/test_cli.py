@@ -129,7 +129,7 @@ def test_import_counts_unknown_labels(project: Path) -> None:
     Path("list.csv").write_text("file,cat,dog\na.png,1,\nb.png,?,1\n")
     shown = CliRunner().invoke(typer_app, ["import", "list.csv", "--as", "one-hot"]).output
     assert "recognised as one-hot CSV: 2 rows\n" in shown
-    assert "\nunknown labels: cat 1, dog 1\n" in shown
+    assert "\nphotos with unknown labels: cat 1, dog 1\n" in shown
 
 
 @pytest.mark.parametrize("to", ["data/my photos.zip", "it's: #1 [x]/$raw.zip", "raw", "../raw.zip"])

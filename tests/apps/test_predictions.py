@@ -393,9 +393,12 @@ def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> No
         load_tagger(model[0], model[0].parent)
     for text, problem in (
         ('{"temperature": 1, "thresholds": {"cat": 0.5}}', "blue"),
-        ("[]", "has no thresholds"),
-        ("no json", "has no thresholds"),
-        (json.dumps(point | {"thresholds": dict.fromkeys(LABELS)}), "has no thresholds"),
+        ("[]", "does not have valid thresholds"),
+        ("no json", "does not have valid thresholds"),
+        (
+            json.dumps(point | {"thresholds": dict.fromkeys(LABELS)}),
+            "does not have valid thresholds",
+        ),
         (json.dumps(point | {"temperature": math.nan}), "not finite"),
         (json.dumps(point | {"content_key": "other"}), "belong to different trainings"),
     ):

@@ -167,8 +167,10 @@ def test_history_promote_and_rollback_commands(register: Registered) -> None:
         assert result.exit_code == 0, result.exception
         return result.stdout
 
-    assert "version 1 is the champion (before: 2)" in run("rollback", "--reason", "bad on dogs")
-    assert "version 2 is the champion (before: 1)" in run("promote", "2")
+    assert "version 1 is the champion (previous champion: 2)" in run(
+        "rollback", "--reason", "bad on dogs"
+    )
+    assert "version 2 is the champion (previous champion: 1)" in run("promote", "2")
     lines = run("history").splitlines()
     assert [line.split()[3] for line in lines] == ["1", "2", "1", "2"]
     assert "there was no champion" in lines[0]

@@ -29,7 +29,7 @@ def main() -> None:
         return
     if tagger.origin:
         (st.warning if tagger.is_synthetic else st.caption)(escape_streamlit(tagger.origin))
-    file = st.file_uploader("Drop a photo here. It is not sent to another machine.")
+    file = st.file_uploader("Drop a photo here. The photo stays on this machine.")
     if file is None:
         return
     (tags,) = tag_photos(tagger, [file.getvalue()])
@@ -46,7 +46,7 @@ def main() -> None:
             text = f"{escape_streamlit(label)}: {score:.2f} (threshold {threshold:.2f}), {mark}"
             st.progress(score, text=text)
     with right:
-        label = st.selectbox("Heat map for", ranked)
+        label = st.selectbox("Heat map for label", ranked)
         st.image(tags.pixels, caption="Photo as passed to the network", width=WIDTH)
         heat = _draw_heat(tagger, tags.pixels, tagger.labels.index(label))
         if heat is None:

@@ -18,7 +18,7 @@ from phototag.cli.options import (
 )
 
 Format = Literal["table", "csv", "jsonl", "coco", "labelstudio"]
-Reason = Annotated[str, typer.Option(help="Reason shown in the history of the model.")]
+Reason = Annotated[str, typer.Option(help="Reason shown by `phototag history`.")]
 
 
 def predict(
@@ -121,7 +121,7 @@ def history() -> None:
 
 
 def promote(
-    version: Annotated[int, typer.Argument(help="Version number of the registered model.")],
+    version: Annotated[int, typer.Argument(help="Version number in the model registry.")],
     reason: Reason = "promoted by hand",
 ) -> None:
     """Make a model version the champion.
@@ -147,5 +147,5 @@ def rollback(reason: Reason = "rolled back by hand") -> None:
 def _print_decision(decision: dict[str, Any]) -> None:
     typer.echo(
         f"{decision['name']} version {decision['version']} is the champion "
-        f"(before: {decision['previous_champion']})"
+        f"(previous champion: {decision['previous_champion']})"
     )

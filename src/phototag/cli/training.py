@@ -33,7 +33,7 @@ def import_(
         typer.Option(help="Folder of the listed photos (default: the folder of SOURCE)."),
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Separator of the labels in one cell of a CSV.")
+        str | None, typer.Option(help="Separator of the labels in a CSV cell (default: detect it).")
     ] = None,
 ) -> None:
     """Import photos and labels.
@@ -54,7 +54,7 @@ def import_(
         typer.echo(f"note: {note}")
     typer.echo(f"{len(dataset.photos)} photos in {to}: {_join_counts(dataset.count_labels())}")
     if unknown := dataset.count_unknown():
-        typer.echo(f"unknown labels: {_join_counts(unknown)}")
+        typer.echo(f"photos with unknown labels: {_join_counts(unknown)}")
     typer.echo(_set_photos(root, to))
 
 
@@ -143,7 +143,7 @@ def tune(
     ] = 1,
     trials: Annotated[
         int | None,
-        typer.Option(help="Maximum number of trials (default: from search.yaml).", min=1),
+        typer.Option(help="Maximum number of trials (default: the value in search.yaml).", min=1),
     ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="Show the progress of the study without running it.")
@@ -178,8 +178,8 @@ def review(
     ranking: Annotated[
         Ranking,
         typer.Option(
-            help="Questions to ask: likely label errors, photos that are most useful to label "
-            "next, or duplicates with different labels."
+            help="Questions to ask, about likely label errors, photos most useful to label next, "
+            "or duplicates with different labels."
         ),
     ] = "errors",
     who: Annotated[
