@@ -50,7 +50,7 @@ def main() -> None:
 
 def prepare(way: str, name: str, weights: str | None, size: int) -> None:
     """Build the network and the batch of photos for the variant measured in this process."""
-    if way in WAYS[2:]:  # as the embed stage does
+    if way in WAYS[2:]:  # the embed stage does this too
         keep_freed_memory()
     torch.manual_seed(0)  # random weights if `weights` is None
     network = build_backbones(name, weights, size).eval()

@@ -22,7 +22,7 @@ from phototag.schema.params import Params
 
 
 def measure(variant: str, folder: Path) -> float:
-    """Train one epoch as the train stage does and return images per second."""
+    """Train one epoch like the train stage; return images per second."""
     keep_freed_memory()
     params = read_variant(variant)
     dataset, _ = read_photos(folder)

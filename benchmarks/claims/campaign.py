@@ -68,7 +68,7 @@ def update_results(root: Path) -> None:
 
 
 def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
-    """Describe the scores of each run next to the mean, range and interval of tracked scores."""
+    """Describe each run's scores next to the mean, range and prediction interval in runs.csv."""
     lines = []
     for row in rows.to_dict("records"):
         same = tracked[

@@ -15,7 +15,7 @@ from phototag.experiments.recipes import read_recipes
 from phototag.experiments.workspaces import SYNTHETIC
 
 FILE = Path(__file__).with_name("experiments.yaml")
-SYNTHETIC_NAME = "synthetic"  # name of the synthetic dataset in experiments.yaml
+SYNTHETIC_NAME = "synthetic"  # name of the synthetic dataset in the names of runs
 REFERENCE = "report"  # name of the variant with the report's network
 Expectation = Literal["better", "worse", "similar", "barely learns"]
 

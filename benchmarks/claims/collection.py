@@ -38,7 +38,7 @@ def list_finished(root: Path, experiments: Experiments) -> list[Run]:
     found = []
     for name, revision in list_experiments(root):
         values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
-        if values is None:  # an experiment of another project in the same git repository
+        if values is None:  # the experiment belongs to another project in the same git repository
             continue
         photos, seed = name_photos(values["data"]["raw"]), values["seed"]
         runs = [Run(photos, variant, seed, {}) for variant in experiments.variants]

@@ -22,7 +22,7 @@ from phototag.pages.figures import (
 
 REPORT_PRIOR = 0.2106  # loss of the constant baseline on the report's photos
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-STYLES = ("-", "--", "-.")  # the first eight lines use the first style, and so on
+STYLES = ("-", "--", "-.")  # eight lines use each style, in this order
 # Figure -> title, networks in report_curves.csv, and variants to plot if they have results.
 COMPARED = {
     "beside-report": (
@@ -65,7 +65,7 @@ def draw_curves(path: Path, title: str, trial: Trial, curves: pd.DataFrame) -> N
 
 
 def draw_with_report(root: Path, runs: pd.DataFrame, curves: pd.DataFrame, name: str) -> Path:
-    """Plot losses and those in the report, divided by the loss of the constant baseline.
+    """Plot losses of runs and of the report, divided by the loss of the constant baseline.
 
     Args:
         root: Root folder of the project.

@@ -43,7 +43,7 @@ def list_trials(experiments: Experiments, runs: pd.DataFrame) -> list[Trial]:
 
 
 def answer_claim(trial: Trial) -> str:
-    """Describe whether a claim holds; if it expects no result, describe its scores instead."""
+    """Describe whether a claim holds, or its scores if the claim states no expectation."""
     claim, runs = trial.claim, trial.runs
     if not claim.expect:
         means = runs.assign(ratio=runs["val_loss"] / runs["prior_loss"]).groupby("variant")
