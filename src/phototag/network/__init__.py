@@ -1,1 +1,1 @@
-"""The network: layers, pretrained backbones, model file, inference, several processes."""
+"""The network: layers, pretrained backbones, model file, inference and distributed training."""

@@ -64,8 +64,8 @@ def embed_photos(
     npy.write_array_header_1_0(header, description)
     start = len(header.getvalue())
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    # The stage can outlive a killed `dvc repro`. The lock prevents that two processes append to
-    # the same file.
+    # The stage can outlive a killed `dvc repro`. The lock prevents two processes from
+    # appending to the same file.
     with FileLock(unfinished.parent / "lock"), unfinished.open("ab") as file:
         if file.tell() < start:
             file.truncate(0)
@@ -116,7 +116,7 @@ def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> 
 def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
     """Return a key for unfinished features: a hash of the backbones, weights, code and photos.
 
-    The size and modification time of the file represent the photos, because hashing them is slow.
+    The key contains the size and modification time of `images`, because hashing photos is slow.
     """
     state = images.stat()
     code = sorted(Path(__file__).parent.glob("*.py"))
@@ -163,5 +163,5 @@ def standardize_features(layer: nn.Module, features: np.ndarray, rows: np.ndarra
     variance = sum(((features[chunk] - mean) ** 2).sum(axis=0) for chunk in chunks) / len(rows)
     std = np.sqrt(variance)
     layer.mean.copy_(torch.from_numpy(mean))
-    # A constant feature has std 0 and is 0 after the mean is subtracted: divide it by 1.
+    # Divide a constant feature by 1 instead of its std 0, so that it becomes 0.
     layer.std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))

@@ -22,7 +22,7 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        # A constant channel has std 0 and is 0 after the mean is subtracted: divide it by 1.
+        # Divide a constant channel by 1 instead of its std 0, so that it becomes 0.
         safe = [value if value > 0 else 1.0 for value in std]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(safe).view(1, 3, 1, 1) * 255)
@@ -132,15 +132,15 @@ def build_backbones(name: str, weights: Weights, size: int) -> nn.Sequential:
 
 
 def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
-    """Convert the weights to channels_last, the memory layout of the photos, which is faster.
+    """Convert the weights to channels_last, the memory layout of the photos, for speed.
 
-    In this layout, oneDNN has an error: the gradient of a strided 1 x 1 convolution with few input
+    In this layout, oneDNN has a bug: the gradient of a strided 1 x 1 convolution with few input
     channels writes past its buffer and crashes the process (uxlfoundation/oneDNN, issue 6035). Such
-    convolutions are replaced by an equivalent: they get stride 1, and a hook passes them only the
-    pixels at the original stride.
+    convolutions are replaced by an equivalent: a hook selects the pixels at the original stride,
+    and the convolution gets stride 1.
     """
     for module in model.modules():
-        # oneDNN processes 8 channels at a time with AVX2, and 16 with AVX-512. The error occurs if
+        # oneDNN processes 8 channels at a time with AVX2, and 16 with AVX-512. The bug occurs if
         # a convolution has fewer channels and no padding.
         if (
             isinstance(module, nn.Conv2d)

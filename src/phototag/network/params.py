@@ -31,7 +31,7 @@ def _read_weights(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Weights = str | tuple[str, ...] | None  # value of `model.weights`; a tuple has one per backbone
+Weights = str | tuple[str, ...] | None  # value of `model.weights`; a tuple names one per backbone
 Pairs = tuple[tuple[str, str | None], ...]  # name and weights of each backbone
 
 
@@ -48,10 +48,10 @@ def pair_backbones(name: str, weights: Weights) -> Pairs:
 class ModelParams(ParamGroup):
     """The group `model`.
 
-    The network `conv` consists of the conv blocks in `conv`, hidden linear layers of the widths in
-    `linear`, and an output layer. Any other `name` is that of a backbone, or of several backbones
-    joined by `+`, with a linear layer as head. Of the other params, only `weights` and `freeze`
-    then apply and, if the backbones are frozen, `linear` and `dropout`.
+    The network `conv` consists of the conv blocks in `conv`, hidden linear layers with the widths
+    in `linear`, and an output layer. Any other `name` is that of a backbone, or of several
+    backbones joined by `+`, with a linear layer as head. Of the other params, only `weights` and
+    `freeze` then apply and, if the backbones are frozen, `linear` and `dropout`.
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"

@@ -94,7 +94,7 @@ def _read_file(path: Path) -> State:
 
 def _download(name: str, weights: str) -> State:
     timm = name.startswith(TIMM)
-    known = ["DEFAULT"]  # timm: resnet50.a1_in1k names other weights
+    known = ["DEFAULT"]  # timm selects other weights by the network's name: resnet50.a1_in1k
     if not timm:
         from torchvision import models
 
@@ -123,7 +123,7 @@ def _download(name: str, weights: str) -> State:
 
 
 def _rename(name: str, network: nn.Module, found: State) -> State:
-    """Rename the tensors of files written by older versions or other libraries, as needed."""
+    """Rename tensors in files from older versions or other libraries to the backbone's names."""
     own = network.state_dict()
     if all(key in found and found[key].shape == own[key].shape for key in own):
         return found

@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
 
 
 class Session(nn.Module):
-    """Module that runs the content of an ONNX file with ONNX Runtime on the CPU."""
+    """Module that runs an ONNX graph (the content of an ONNX file) in ONNX Runtime on the CPU."""
 
     def __init__(self, graph: bytes) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def export_graph(network: nn.Module, example: Tensor, output_name: str) -> bytes
     Args:
         network: Network with one input tensor and one output tensor, whose first dimension is the
             batch. The input of the ONNX graph is named `images`.
-        example: Example input of at least two photos, because the exporter fixes a batch size of 1.
+        example: Input of at least two photos. With one, the exporter would fix the batch size at 1.
         output_name: Name of the output of the ONNX graph.
     """
     file = io.BytesIO()
@@ -100,7 +100,7 @@ def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
         return network
     expected = network(examples).float()
     try:
-        # Repeat the photos, because the exporter fixes a batch size of 1.
+        # Repeat the photos, because with one photo the exporter would fix the batch size at 1.
         session = Session(export_graph(network, examples.repeat(2, 1, 1, 1), "output"))
         difference = (session(examples) - expected).abs().max()
     except Exception as error:  # ONNX Runtime and the exporter raise errors of many types

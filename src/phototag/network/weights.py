@@ -28,10 +28,10 @@ class Metadata:
         size: Side length of the photos in pixels.
         mean: Channel means of the train split, 0..1, [3].
         std: Channel standard deviations of the train split, 0..1, [3].
-        model: The group `model` of params.yaml.
+        model: The group `model` in params.yaml.
         content_key: Hash of the params, data and code of the `train` stage.
         epoch: Number of the epoch, or of the linear probe step, whose weights the file contains.
-        val_loss: Mean binary cross entropy on val after this epoch, in nats.
+        val_loss: Mean binary cross entropy on val after this epoch or step, in nats.
         num_photos: Number of training photos; 0 in files written before this field existed.
         source: Source of the training photos: `SYNTHETIC`, or the value of `data.raw` in
             params.yaml.

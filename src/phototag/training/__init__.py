@@ -1,1 +1,1 @@
-"""Training: epochs, linear probes, augmentations, losses, schedules, checkpoints."""
+"""Training: epochs, linear probes, augmentations, losses, schedules and checkpoints."""

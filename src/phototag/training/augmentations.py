@@ -108,7 +108,7 @@ def mix_batches(
     Args:
         batch: Images, uint8 [batch, 3, size, size], and targets, float32 [batch, num_labels].
         other: Images and targets to blend in, of the same shapes.
-        mix: Share of each other image, 0..0.5, float32 [batch].
+        mix: Share of the other image in each blended image, 0..0.5, float32 [batch].
     """
     mix = mix.to(batch[1].device, non_blocking=True)
     images = torch.lerp(batch[0].float(), other[0].float(), _each(mix))
@@ -182,7 +182,7 @@ def remove_colours(images: Tensor, gray: Tensor) -> Tensor:
 
 
 def _move_pixels(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-    """Crop and flip images by moving whole pixels; crops are padded with mirrored pixels."""
+    """Crop and flip images by moving whole pixels; the crop is padded with mirrored pixels."""
     if not draws.keys() & {"mirror_x", "mirror_y", "shift_x", "shift_y"}:
         return images
     columns = _source_indices(images, draws.get("mirror_x"), draws.get("shift_x"))

@@ -28,7 +28,7 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
 def freeze_redundant_biases(model: nn.Module) -> None:
     """Freeze the bias of each convolution that is followed by batch norm.
 
-    Batch norm subtracts the bias, so that the gradient of the bias is rounding noise. Adam would
+    Batch norm cancels the bias, so that the gradient of the bias is only rounding noise. Adam would
     scale this noise to full steps. The running statistics lag behind such steps, so that the noise
     would change the predictions.
     """

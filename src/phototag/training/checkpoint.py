@@ -1,7 +1,7 @@
 """Checkpoints: the state from which an interrupted training resumes, one file per content key.
 
-The files are in `.phototag/checkpoints`. They are not DVC outputs: an output that persists would
-carry the weights of one experiment over to the next experiment.
+The files are in `.phototag/checkpoints`. They are not DVC outputs, because a persistent output
+would carry the weights of one experiment over to the next experiment.
 """
 
 import copy

@@ -33,7 +33,7 @@ from phototag.training.records import Record, score_val
 
 
 class DivergedError(InputError, FloatingPointError):
-    """Error for a loss that is not finite; the message names the epoch and the likely cause."""
+    """Error raised if a loss is not finite; the message names the epoch and the likely cause."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
         forward = DistributedDataParallel(model)  # averages the gradients of the processes
     if params.train.compile:
         # This mode records CUDA graphs. A small network is then not limited by the time to launch
-        # kernels. The last batch has a different size and is compiled separately.
+        # kernels. The last batch can have a different size and is compiled separately.
         forward = torch.compile(forward, mode="reduce-overhead", dynamic=False)
     return Training(
         model=model,
@@ -135,7 +135,7 @@ def fit(
     parts: dict[str, Any] = {"model": model, "optimizer": training.optimizer}
     if training.averaged is not None:
         parts["averaged"] = training.averaged
-    evaluated = training.averaged or model  # the weights of this network are saved
+    evaluated = training.averaged or model  # the network that is evaluated on val and saved
     history = History(checkpoint, parts, params)
     yield from history.records
 

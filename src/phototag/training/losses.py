@@ -14,7 +14,7 @@ from phototag.training.params import TrainingParams
 
 MAX_POS_WEIGHT = 100.0  # prevents a label of 1 photo in 1 000 from dominating the loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> losses, all [batch, num_labels]
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) to losses, all [batch, num_labels]
 
 
 def training_loss(train: Dataset, params: TrainingParams, device: torch.device) -> Loss:

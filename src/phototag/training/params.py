@@ -123,10 +123,10 @@ class TrainingParams(ParamGroup):
     def selection_metric(self) -> SelectionMetric:
         """Metric on val that selects the best epoch.
 
-        If the training loss is plain cross entropy, the metric is `val_loss`. All other losses
-        intentionally favour probabilities that differ from the observed frequencies, so that the
-        val loss can increase while the network improves. The metric is then `mAP`, which depends
-        only on the ranking.
+        If the loss is `bce` without `pos_weight` and label smoothing, the metric is `val_loss`. All
+        other losses intentionally favour probabilities that differ from the observed frequencies,
+        so that the val loss can increase while the network improves. The metric is then `mAP`,
+        which depends only on the ranking.
         """
         plain = self.train.loss == "bce" and not self.pos_weight
         return "val_loss" if plain and not self.train.label_smoothing else "mAP"

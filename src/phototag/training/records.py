@@ -29,7 +29,7 @@ from phototag.network.distributed import run_on_first
 from phototag.network.inference import predict_logits
 
 Record = dict[str, Any]
-Watch = Callable[[Iterator[Record]], Iterator[Record]]  # yields the same records; raise to stop
+Watch = Callable[[Iterator[Record]], Iterator[Record]]  # yields the records, or raises to stop
 
 
 @dataclass(frozen=True)
