@@ -76,7 +76,7 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
     for name, overrides in experiments.items():
         if name not in done | running:
             options = [f"--set-param={key}={to_hydra(value)}" for key, value in overrides.items()]
-            # Experiments end before the stage `register`: only `dvc repro` registers models.
+            # The target is `evaluate`, so that these experiments do not register their models.
             run_dvc(root, "exp", "run", "--queue", "--name", name, *options, "evaluate")
     if not experiments.keys() <= done:
         command = ["exp", "run", "--run-all", "--jobs", str(jobs)]

@@ -72,9 +72,9 @@ def _check_photos(place: Path) -> None:
     if unignored or not (place / raw).exists():
         raise InputError(
             f"data.raw: experiments run in a copy of the project, which cannot get {raw} from "
-            "DVC's cache. Use one of these fixes: run "
+            "DVC's cache: choose one of three fixes: run "
             f"`dvc add {raw}` and `git add {pointer} {raw.with_name('.gitignore')}`; "
-            "run `dvc pull` if a DVC remote has the photos; set data.raw to an absolute path"
+            "run `dvc pull` if a DVC remote has the photos; or set data.raw to an absolute path"
         )
 
 

@@ -98,7 +98,7 @@ def summarize(
     """Return the headline of the page: a text on the best trial, and one on the comparison."""
     objective, seeds = plan.study.objective, plan.study.seeds
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
-    verdict = "The difference may be due to chance."  # NaN bounds (too few photos) count, too
+    verdict = "The difference may be due to chance."  # or there are too few photos
     if f1["low"] > 0 or f1["high"] < 0:
         verdict = f"The winner is {'better' if f1['low'] > 0 else 'worse'}."
     if comparison.split == "val":

@@ -121,7 +121,9 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
     searchable = flatten(start.train_settings()).keys() - NOT_SEARCHABLE
     for key, distribution in study.space.items():
         if key not in searchable:
-            raise InputError(f"{place}.space.{key} cannot be searched: it does not affect training")
+            raise InputError(
+                f"{place}.space.{key} cannot be searched: choose settings of the training"
+            )
         try:
             for _ in range(10):  # several times, so that lists of different lengths are suggested
                 suggest_settings(optuna.create_study().ask(), {key: distribution})
@@ -173,7 +175,7 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str
 
 
 def find_conflict(base: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return the reason why settings cannot be trained, or an empty string if they can."""
+    """Return the reason why no model can be trained with the settings, or an empty string."""
     try:
         params = validate_all(apply_overrides(base, settings), "params")
         if not params.model.backbones:

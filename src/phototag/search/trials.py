@@ -60,7 +60,7 @@ def run_trials(plan: Plan, train: Train) -> None:
         last = storage.list_trials(study)[-MAX_FAILURES:]
         if len(last) == MAX_FAILURES and all(each.state == TrialState.FAIL for each in last):
             error = last[-1].user_attrs.get(storage.ERROR)
-            raise InputError(f"{MAX_FAILURES} trials in a row failed; error of the last: {error}")
+            raise InputError(f"{MAX_FAILURES} trials in a row failed; the last error was: {error}")
         storage.retry_killed_trials(study)
         if is_finished(study, plan):
             study.stop()

@@ -44,7 +44,7 @@ def run_workers(plan: Plan, jobs: int) -> None:
                 if code < 0:  # the worker was killed by a signal
                     workers[number] = _start_worker(plan, number, jobs)
                 elif code:
-                    raise InputError(f"{plan.name}: a worker failed: read its error above")
+                    raise InputError(f"{plan.name}: a worker failed, see its error message above")
     finally:
         for worker in workers.values():
             worker.terminate()
