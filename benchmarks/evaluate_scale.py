@@ -38,9 +38,8 @@ def draw_photos(
     sizes = {"train": 2 * num_photos, "val": max(num_photos // 5, 1), "test": num_photos}
     total = sum(sizes.values())
     images = rng.integers(0, 256, (total, SIDE, SIDE, 3), np.uint8)
-    rates = np.minimum(
-        5 / (10 + np.arange(num_labels)), 0.4
-    )  # with 1 000 labels, about 10 per photo
+    # With 1 000 labels, a photo has 23 of them on average.
+    rates = np.minimum(5 / (10 + np.arange(num_labels)), 0.4)
     labels = [f"label {number}" for number in range(num_labels)]
     datasets, logits, start = {}, {}, 0
     for split, size in sizes.items():
