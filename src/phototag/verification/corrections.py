@@ -80,12 +80,14 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
         if row.extra or not (answer.sha256 and answer.label):
             raise InputError(f"{place}: expected the cells {names}: fix or remove the line")
         if answer.answer not in ANSWERS:
-            raise InputError(f"{place}: answer is {answer.answer!r}: write yes, no or unsure")
+            raise InputError(
+                f"{place}: column answer is {answer.answer!r}: write yes, no or unsure"
+            )
         try:
             time = datetime.fromisoformat(answer.when)
         except ValueError:
             raise InputError(
-                f"{place}: when is {answer.when!r}: write a time such as 2025-01-31T12:00:00+00:00"
+                f"{place}: column when is {answer.when!r}: write a time such as 2025-01-31T12:00:00Z"
             ) from None
         answers[row.line] = answer
         times[row.line] = time if time.tzinfo else time.replace(tzinfo=UTC)

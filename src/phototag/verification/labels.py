@@ -70,7 +70,7 @@ def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Probl
     """Parse the content of one label file in UTF-8; blank lines are ignored.
 
     Returns:
-        Image number -> number of its first line, from 1; and a problem for each invalid line.
+        Image number -> line of its first occurrence, from 1; and a problem for each invalid line.
     """
     problems = []
     lines: dict[int, int] = {}

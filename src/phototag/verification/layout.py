@@ -57,8 +57,8 @@ def find_layout(source: Path) -> Layout:
     ]
     if len(roots) != 1:
         raise InputError(
-            f"{source} holds {'several folders' if roots else 'no folder'} images/ with "
-            "annotations/ next to it: expected one (`phototag import` converts other "
+            f"{source} holds {'several folders' if roots else 'no folder'} images/ next to "
+            "a folder annotations/: expected exactly one (`phototag import` converts other "
             "layouts)"
         )
     root = roots[0]

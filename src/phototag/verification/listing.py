@@ -103,7 +103,7 @@ def read_listing(data: bytes, place: str) -> Listing:
     columns = [title.casefold() for title in titles]
     for column in columns:
         if columns.count(column) > 1:
-            raise InputError(f"{place}:{header_line}: two columns are named {column!r}")
+            raise InputError(f"{place}:{header_line}: two columns are named {column!r}: rename one")
     rows = []
     for line, cells in table[1:]:
         extra = [cell for cell in cells[len(columns) :] if cell]
