@@ -38,8 +38,8 @@ def test_summary_describes_the_tables() -> None:
     assert first == (
         "On 8 test photos, the model has recall 25% and precision 80%: micro F1 0.50 (95% "
         "confidence interval 0.45 to 0.55) and macro F1 0.40. Predicting the most "
-        "frequent label for every photo would give 0.31 and 0.03. The loss, 0.100, is 40% below "
-        "the baseline (label frequencies)."
+        "frequent label for every photo would give micro F1 0.31 and macro F1 0.03. The "
+        "loss, 0.100, is 40% below the baseline (label frequencies)."
     )
     assert second == "F1 is highest for red (0.90) and lowest for green (0.20)."
     assert third == (

@@ -15,7 +15,7 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
     """Return the temperature T that minimizes the cross entropy of logits / T (Guo et al., 2017).
 
     The model is overconfident if T is above 1 and underconfident if T is below 1. All labels share
-    one temperature, so that dividing by it changes no ranking.
+    one temperature, so that dividing by it does not change any ranking.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].

@@ -62,7 +62,7 @@ def draw_reliability(targets: np.ndarray, curves: dict[str, np.ndarray]) -> Figu
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        curves: Probabilities (0..1) of the same shape, by the name of their curve; two curves.
+        curves: Two arrays of probabilities (0..1) of the same shape, by the name of the curve.
     """
     title = "Reliability diagram, all labels pooled"
     figure, axes = new_figure(title, "predicted probability", "observed frequency")

@@ -148,7 +148,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
         Overlaid photo, uint8 [height, width, 3].
     """
     color = colormaps["inferno"](heat)[:, :, :3] * 255
-    share = 0.3 + 0.4 * heat[:, :, None]  # at least 0.3, which darkens the photo
+    share = 0.3 + 0.4 * heat[:, :, None]  # darken the photo, so that heat is visible
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 
 

@@ -127,7 +127,7 @@ def summarize(
         f"On {photos}, the model has recall {value['model', 'recall_micro']:.0%} and precision "
         f"{value['model', 'precision_micro']:.0%}: micro F1 {f1.value:.2f}{interval} and macro F1 "
         f"{value['model', 'f1_macro']:.2f}. Predicting the most frequent label for every photo "
-        f"would give {value['most frequent label', 'f1_micro']:.2f} and "
+        f"would give micro F1 {value['most frequent label', 'f1_micro']:.2f} and macro F1 "
         f"{value['most frequent label', 'f1_macro']:.2f}. The loss, "
         f"{value['model', 'loss']:.3f}, {_compare_loss(rows['model', 'loss_skill'])}.",
         _compare_labels(per_label),
@@ -136,7 +136,7 @@ def summarize(
 
 
 def _compare_loss(skill: Any) -> str:
-    """Describe the difference between the loss and the loss of the constant baseline."""
+    """Describe the difference between the loss of the model and that of the constant baseline."""
     if not (skill.low >= 0 or skill.high <= 0):
         return "does not differ significantly from the baseline (label frequencies)"
     direction = "below" if skill.value > 0 else "ABOVE"
@@ -156,7 +156,7 @@ def _compare_labels(per_label: pd.DataFrame) -> str:
 
 
 def _compare_slices(slices: pd.DataFrame) -> str:
-    """Describe the largest F1 difference of groups whose confidence intervals do not overlap."""
+    """Describe the largest F1 difference between groups whose intervals do not overlap."""
     groups: list[Any] = list(slices.itertuples())
     pairs = [
         (high, low)

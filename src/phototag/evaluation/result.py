@@ -116,7 +116,7 @@ def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
 
     Args:
         result: Evaluation of the model.
-        content_key: Training key of the model.
+        content_key: Content key of the training.
 
     Returns:
         Dictionary with `content_key`, `temperature` (the divisor of the logits) and `thresholds`

@@ -26,7 +26,7 @@ class Thresholds:
         values: Thresholds, 0..1, float64 [num_labels].
         low: 2.5th bootstrap percentile of each threshold, float64 [num_labels].
         high: 97.5th bootstrap percentile of each threshold, float64 [num_labels].
-        chosen_on: Description of the photos on which the thresholds were chosen, as in "val".
+        chosen_on: Description of the photos on which the thresholds were chosen, such as "val".
     """
 
     values: np.ndarray

@@ -9,7 +9,7 @@ import numpy as np
 def bootstrap_weights(
     num_photos: int, resamples: int, seed: int, groups: Sequence[str] = ()
 ) -> np.ndarray:
-    """Draw bootstrap resamples, given as the number of times that each photo counts (Efron, 1979).
+    """Draw bootstrap resamples, and return how often each one contains each photo (Efron, 1979).
 
     Photos of the same group (an album, or copies of one photo) are correlated, and intervals
     computed from resampled photos would be too narrow. Therefore whole groups are resampled
@@ -23,9 +23,9 @@ def bootstrap_weights(
             group.
 
     Returns:
-        float64 [1 + resamples, num_photos]. The first row is the original sample: all ones. For
-        each other row, as many groups as the sample has are drawn with replacement. A sample with
-        a single group cannot be resampled, so that only the first row is returned.
+        float64 [1 + resamples, num_photos]. The first row, all ones, is the original sample. Each
+        other row is a resample with the same number of groups, drawn with replacement. A sample
+        with a single group cannot be resampled: only the first row is returned.
     """
     names = np.asarray(groups if len(groups) else np.arange(num_photos))
     _, first, group = np.unique(names, return_index=True, return_inverse=True)
@@ -42,7 +42,7 @@ def bootstrap_weights(
 
 
 def confidence_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a 95% confidence interval of a metric: its 2.5th and 97.5th bootstrap percentiles.
+    """Return the 95% confidence interval of a metric: its 2.5th and 97.5th bootstrap percentiles.
 
     Args:
         values: Metric of each resample, [1 + resamples, ...]. The first row, which belongs to the

@@ -11,7 +11,7 @@ from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
 BLOCK = 2**23  # number of float64 values that are processed at once, which limits the memory use
-MAX_WORK = 2 * 10**9  # largest number of entries times resamples; further resamples are dropped
+MAX_WORK = 2 * 10**9  # limit of number of entries times resamples; excess resamples are ignored
 MIN_RESAMPLES = 200  # number of resamples that are always used, even if they exceed `MAX_WORK`
 
 

@@ -35,7 +35,7 @@ def find_best(history: Sequence[Record], metric: SelectionMetric) -> Record:
 
 
 def best_record(history: Sequence[Record]) -> Record:
-    """Return the best record of a training, whose number the last record holds.
+    """Return the best record of a training, whose number is stored in the last record.
 
     Older versions did not record this number. For their histories, the best record is the one with
     the lowest val loss.
