@@ -278,8 +278,8 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
             if appointed and decision["kind"] != "rollback" and previous not in (None, version):
                 return _appoint(store.client, "rollback", str(previous), reason)
         raise InputError(
-            f"version {champion.version} is the first champion, so that there is none to restore: "
-            "run `phototag promote` to choose another version"
+            f"version {champion.version} is the first champion, so there is no previous one: run "
+            "`phototag promote` to choose another version"
         )
 
 

@@ -1,7 +1,4 @@
-"""Optimism of the best trial: the amount by which its score on val is too good.
-
-The best of many trials is chosen by its score on val. On other photos, it usually scores worse.
-"""
+"""Optimism: the amount by which the val score of the best trial is better than on other photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

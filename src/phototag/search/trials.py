@@ -38,9 +38,7 @@ MAX_SKIPPED = 100  # the search space is regarded as exhausted after so many ski
 
 
 def run_trials(plan: Plan, train: Train) -> None:
-    """Run trials until the budget of the study is used up.
-
-    The current folder must be a workspace.
+    """Run trials in the current folder, a workspace, until the study's budget is used up.
 
     Args:
         plan: Study and the params that its trials start from.
@@ -130,10 +128,7 @@ class Objective:
         return f"the study already has {budget} trials" if len(earlier) >= budget else ""
 
     def _score(self, trial: optuna.Trial, seed: int) -> float:
-        """Train with one seed, and return the objective of the best epoch.
-
-        If a killed process had already finished this training, its result is reused.
-        """
+        """Train with one seed if there is no result yet. Return the best epoch's objective."""
         key = f"{storage.RESULT} {seed}"
         if key not in trial.user_attrs:
             settings = trial.user_attrs[storage.SETTINGS] | {"seed": seed}

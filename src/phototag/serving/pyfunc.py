@@ -189,8 +189,7 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
         if name.startswith("//"):  # file://host/path
             name = "/" + name[2:].partition("/")[2]
         path = Path(os.path.normpath(root / unquote(name)))
-        # The name is checked before the disk is accessed, so that response times do not reveal
-        # whether a file outside of `root` exists.
+        # The name is checked before disk access, so that response times do not reveal other files.
         if path.is_relative_to(root):
             path = path.resolve()
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:

@@ -32,8 +32,7 @@ class Tagger:
         thresholds: Probability threshold of each label, 0..1 [num_labels].
         origin: Sentence that describes the training data, or an empty string.
         is_synthetic: Whether the model was trained only on the synthetic dataset.
-        files: Paths of the model file and the thresholds file. Empty if the tagger was built in
-            memory.
+        files: Paths of the model file and the thresholds file. Empty for a tagger without files.
     """
 
     network: nn.Module
@@ -52,11 +51,9 @@ class Tags:
 
     Attributes:
         labels: Labels whose probability is at least their threshold.
-        scores: Mapping from each label to its probability, 0..1. Empty if the photo could not be
-            read.
+        scores: Probability of each label, 0..1. Empty if the photo could not be read.
         error: Reason why the photo could not be read, or None if it was read.
-        pixels: Resized photo, as passed to the network, uint8 [size, size, 3]. None if the photo
-            could not be read.
+        pixels: Resized photo, uint8 [size, size, 3], or None if the photo could not be read.
     """
 
     labels: list[str]

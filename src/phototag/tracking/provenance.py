@@ -31,11 +31,7 @@ def is_of_this_machine(process: str) -> bool:
 
 
 def has_died(process: str) -> bool:
-    """Return whether a process of this machine has ended. Return False for other machines.
-
-    Args:
-        process: Name of the process, returned by `name_process`.
-    """
+    """Return whether a process of this machine has ended. Return False for other machines."""
     if not is_of_this_machine(process):
         return False
     _, pid, started = process.split(":")
@@ -49,10 +45,7 @@ def has_died(process: str) -> bool:
 
 
 def read_git_state(folder: Path) -> dict[str, str]:
-    """Return tags that hold the git commit and whether tracked files differ from this commit.
-
-    The result is empty if the folder is not in a git repository.
-    """
+    """Return tags for the git commit and for uncommitted changes, empty outside a repository."""
     commit = ask_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}

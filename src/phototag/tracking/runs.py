@@ -84,13 +84,9 @@ def create_run(store: Store, training: Training) -> str:
 
 
 def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
-    """Return the runs with a content key, newest first.
+    """Return the runs with a content key and, if `exp_name` is given, of a DVC experiment.
 
-    Args:
-        store: MLflow store.
-        key: Content key of the training.
-        exp_name: Name of the DVC experiment, or an empty string for runs outside experiments
-            (default: any experiment).
+    The newest run is first.
     """
     query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
