@@ -58,7 +58,7 @@ def compare_models(
         returns. If some labels are unknown, the column `known` has the number of known entries.
 
     Raises:
-        InputError: A model cannot be read, or its labels or photo size differ from the photos'.
+        InputError: A model cannot be read, or its labels or photo size do not match the photos.
     """
     photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
