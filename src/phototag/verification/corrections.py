@@ -87,7 +87,7 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
             time = datetime.fromisoformat(answer.when)
         except ValueError:
             raise InputError(
-                f"{place}: column when is {answer.when!r}: write a time such as 2025-01-31T12:00:00Z"
+                f"{place}: column when is {answer.when!r}: write a time such as 2025-01-31T12:00Z"
             ) from None
         answers[row.line] = answer
         times[row.line] = time if time.tzinfo else time.replace(tzinfo=UTC)
