@@ -1,4 +1,4 @@
-"""Embed: data/images.npy -> data/features.npy, the cached features, or an empty array."""
+"""Cache the features of frozen backbones: data/images.npy -> data/features.npy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Evaluate: model, out-of-fold logits, images, features, splits, history -> reports/evaluate/."""
+"""Evaluate the model: model, data files and training history -> reports/evaluate/."""
 
 from dataclasses import replace
 from pathlib import Path

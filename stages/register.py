@@ -1,4 +1,4 @@
-"""Register: model, evaluation, images, manifest, splits -> a model version; reports/register/."""
+"""Register the model: model, scores and data files -> a model version, reports/register/."""
 
 from pathlib import Path
 

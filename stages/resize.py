@@ -1,4 +1,4 @@
-"""Verify and resize: data.raw, corrections -> data/{images.npy,manifest.csv}, reports/resize/."""
+"""Verify and resize: `data.raw`, corrections -> data/{images.npy,manifest.csv}, reports/resize/."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train: images, features, manifest, splits, stats -> models/, reports/train/."""
+"""Train the network: images, features, manifest, splits, stats -> models/, reports/train/."""
 
 from collections.abc import Mapping
 from dataclasses import replace

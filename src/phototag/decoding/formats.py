@@ -34,5 +34,5 @@ def find_extension(data: bytes) -> str:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return EXTENSIONS[image.format or ""][0]
-    except Exception:  # decoders raise any kind of error on damaged files
+    except Exception:  # decoders raise many kinds of errors on damaged files
         return ""

@@ -88,7 +88,7 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
         return replace(photo, reason=f"not an image: expected one of {known}")
     except Image.DecompressionBombError:
         return replace(photo, reason="over the pixel limit: Pillow refuses to open it")
-    except Exception as error:  # decoders raise any kind of error on damaged files
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         message = " ".join(str(error).replace(";", ",").split())[:200] or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "unreadable"
         return replace(photo, reason=f"{kind}: {message}")
@@ -123,8 +123,8 @@ def crop_square(
     Args:
         image: An image of a mode that Pillow can resize.
         size: Side of the square in pixels.
-        box: Part of `image` that the photo fills (left, top, right, bottom), in pixels; fractional
-            if a JPEG was decoded at a reduced size. Omit to use the whole image.
+        box: Part of `image` that the photo fills (left, top, right, bottom), in pixels. The
+            values may be fractions if a JPEG was decoded at a reduced size. Omit to use all of it.
         orientation: EXIF orientation of the photo, 1..8.
     """
     width, height = box[2:] if box else image.size
@@ -147,7 +147,7 @@ def crop_square(
 
 def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
     """Return the square in sRGB, and a remark for each conversion that changed its pixels."""
-    raw_mode = str(getattr(image, "tile", ""))  # read early: decoding clears it
+    raw_mode = str(getattr(image, "tile", ""))  # read now because decoding clears it
     # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size saves most of the work. `draft` chooses a size
     # that is never smaller than the square.
     drafted = image.draft(None, (size, size))
