@@ -61,7 +61,7 @@ def test_update_params_keeps_other_lines_and_returns_the_diff(path: Path) -> Non
     change = apply(path, "phototag")
     now, lines = path.read_text(), [line for line in change.splitlines() if line[:1] in "+-"]
     assert "raw: 'my photos.zip' # mine\n" in now
-    assert "seed: 12\n" in now
+    assert "seed: 12 " in now
     before, after = set(text.splitlines()), set(now.splitlines())
     assert {line[1:] for line in lines[2:] if line[0] == "-"} == before - after
     assert {line[1:] for line in lines[2:] if line[0] == "+"} == after - before

@@ -114,7 +114,7 @@ def test_settings_that_cannot_be_trained_are_skipped_with_the_reason(
     assert [trial.user_attrs["settings"] for trial in found] == [{"model.conv": nets[0]}]
     plan = make_plan(space={"model.conv": {"choices": nets[1:]}}, trials=1)
     run_trials(plan, train_fake)
-    with pytest.raises(InputError, match=r"no complete trial: model.conv.0: .* window of 99"):
+    with pytest.raises(InputError, match=r"no complete trial: model.conv.0: .* of size 99"):
         storage.find_best(open_study(plan))
 
 

@@ -118,7 +118,7 @@ class PredictionJob:
         tagger: Model used for prediction.
         names: Paths returned by `find_photos`.
         format: Name of the output format, a key of `FORMATS`.
-        report: Function called with a message for each unreadable photo and after resuming.
+        report: Function that prints a message, for example about an unreadable photo.
         backend: Backend passed to `predict`.
     """
 

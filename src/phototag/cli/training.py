@@ -178,8 +178,8 @@ def review(
     ranking: Annotated[
         Ranking,
         typer.Option(
-            help="Questions to ask, about likely label errors, photos most useful to label next, "
-            "or duplicates with different labels."
+            help="Kind of questions: likely label errors, photos to label next, or duplicates with "
+            "different labels."
         ),
     ] = "errors",
     who: Annotated[

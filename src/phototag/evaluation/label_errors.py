@@ -8,10 +8,10 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
     """Find given labels that an independent model confidently contradicts.
 
     The method is confident learning (Northcutt, Jiang and Chuang, 2021), which treats each label as
-    a binary problem with the answers 0 and 1. The model is confident of an answer if its
+    a binary problem with the answers 0 and 1. The model is confident in an answer if its
     probability is at least the mean probability of that answer over the photos for which it is
-    given. A given answer is a likely error if three conditions are met: the model is confident of
-    the opposite answer, is not confident of the given answer, and predicts the opposite answer.
+    given. A given answer is a likely error if three conditions are met: the model is confident in
+    the opposite answer, is not confident in the given answer, and predicts the opposite answer.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Unknown entries are ignored.

@@ -58,7 +58,7 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
 
     Experiments that already exist are skipped. Experiments that are still waiting in the queue are
     queued again with the current params and code. DVC always runs its whole queue, including other
-    experiments. A training that was killed resumes from its last checkpoint.
+    experiments. A training run that was killed resumes from its last checkpoint.
 
     Args:
         root: Root of the project.

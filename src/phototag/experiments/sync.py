@@ -78,7 +78,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         were created, the second for the runs that were tagged with a revision.
     """
     added, tagged = [], []
-    # List the commits of all branches that changed the results of a training, oldest first.
+    # List the commits of all branches that changed the results of a training run, oldest first.
     log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
     commits = [("", revision) for revision in (log or "").split()]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
@@ -102,7 +102,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _read_result(root: Path, revision: str) -> Result | None:
-    """Return the training results at a git revision, or None if it has no finished training."""
+    """Return the training results at a git revision, or None if none is complete."""
     training = read_revision(root, revision, TRAINING)
     history = read_revision(root, revision, HISTORY)
     if not training or not history:

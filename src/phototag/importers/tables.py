@@ -197,7 +197,7 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
     for row in table.rows if not found else []:
         if " " in (cell := row.cells.get(column, "")):
             raise InputError(
-                f"{path}:{row.line}: {short_repr(cell)} may be several labels or one: pass "
-                "--separator ' ' or --separator ';'"
+                f"{path}:{row.line}: {short_repr(cell)} may be one label or several: pass "
+                "--separator ' ' to split it at spaces, or --separator ';' to keep it as one label"
             )
     return found[0] if found else ";"

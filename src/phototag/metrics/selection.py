@@ -35,13 +35,13 @@ def find_best(history: Sequence[Record], metric: SelectionMetric) -> Record:
 
 
 def best_record(history: Sequence[Record]) -> Record:
-    """Return the best record of a training, whose number is stored in the last record.
+    """Return the best record of a training run, whose number is stored in the last record.
 
     Older versions did not record this number. For their histories, the best record is the one with
     the lowest val loss.
 
     Args:
-        history: All records of a training, sorted by epoch or step.
+        history: All records of a training run, sorted by epoch or step.
     """
     last = history[-1]
     number = last.get("best_epoch", last.get("best_step"))

@@ -148,7 +148,7 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
         features[rows], expected, rtol=0, atol=0.01 * float(np.abs(expected).max())
     ):
         raise InputError(
-            f"{path} contains the features of other photos or of other weights: run "
+            f"{path} was computed from other photos or with other weights: run "
             "`dvc repro --force embed`"
         )
     return features

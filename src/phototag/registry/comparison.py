@@ -50,7 +50,7 @@ def compare_models(
         champion: Model file and thresholds file of the champion.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
-        challenge: Number of the challenge among the champion's challenges, starting from 1.
+        challenge: Count of challenges of this champion, including this one.
 
     Returns:
         Table with the columns `COLUMNS` and one row per metric. `difference` is the challenger's
@@ -105,7 +105,7 @@ def list_differences(
         old: Values of each metric for the old model on the same sample and resamples.
         metrics: Names of the metrics to list.
         groups: Number of groups that the resamples draw from (of photos, if there are no groups).
-        challenge: Number of the challenge, starting from 1.
+        challenge: Count of challenges of this champion, including this one.
     """
     return [
         (
@@ -140,7 +140,7 @@ def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tu
         differences: Difference on the original sample, followed by the difference on each resample,
             float64 [1 + resamples].
         groups: Number of groups that the resamples draw from (of photos, if there are no groups).
-        challenge: Number of the challenge, starting from 1.
+        challenge: Count of challenges of this champion, including this one.
 
     Returns:
         Lower and upper bound. Both are NaN if there are so few groups that all of them favour the

@@ -98,7 +98,7 @@ def _draw_buttons(position: int | None, actions: Mapping[str, Callable[[], None]
         for name, action in actions.items():
             st.button(
                 name,
-                # The position in the key prevents a double press from answering two questions.
+                # A key with the position prevents that a double click answers two questions.
                 key=f"{name} {position}",
                 on_click=action,
                 type="primary" if name.lower() in ANSWERS else "secondary",

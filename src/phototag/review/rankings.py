@@ -51,7 +51,7 @@ def rank_next(evidence: Evidence) -> list[Question]:
 
 
 def rank_duplicates(evidence: Evidence) -> list[Question]:
-    """Return each label on which duplicates disagree, as one question for each of their photos.
+    """Return one question per photo and label on which the photo and its duplicates disagree.
 
     Groups are sorted by name. Files with identical bytes share one question.
     """

@@ -19,7 +19,7 @@ from phototag.search.winner import Comparison
 NUM_ROWS = 20  # maximum number of trials in the table of the page
 NUM_PARAMS = 6  # maximum number of hyperparameters in the figures, the most important ones first
 MIN_TRIALS = 4  # number of different objective values that hyperparameter importances require
-# Optuna writes the ticks of logarithmic axes as formulas, and its labels can exceed the figure.
+# Optuna formats tick labels of logarithmic axes as math text, and long labels can be cut off.
 STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 COLUMNS = ("number", "state", "value", "duration", "params", "user_attrs")
 

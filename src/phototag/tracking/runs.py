@@ -42,15 +42,15 @@ DATA_TAG = "data_fingerprint"
 
 @dataclass(frozen=True)
 class Training:
-    """Description of a training, from which its MLflow run is created.
+    """Description of a training run, from which its MLflow run is created.
 
     Attributes:
         key: Content key of the training, used to find its run.
         params: Nested params of the training. The run logs them with dotted keys.
         tags: Additional tags of the run. They override the tags for the process and the git commit.
-        counts: Counts of each split: the number of `photos`, the number of positives per label
+        counts: Counts per split: the number of `photos`, the number of positives per label
             under `labels`, and, if some labels are unknown, the number of known values per label
-            under `known`. If there are counts, `tags` must have the hash `data_fingerprint`.
+            under `known`. They require the tag `data_fingerprint`, the hash of the data.
         exp_name: Name of the DVC experiment, or an empty string outside experiments (default: name
             of the current experiment).
     """
@@ -110,7 +110,7 @@ def find_run(store: Store, key: str, exp_name: str) -> Run | None:
 
 
 def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run | None:
-    """Return the run that a training continues, or None if the training needs a new run.
+    """Return the MLflow run that a training run continues, or None if it needs a new one.
 
     If the training resumes from a checkpoint (`resumed`), its run may have the name of another
     experiment, because DVC gives a restarted experiment a new name. A finished run may also be
@@ -175,7 +175,7 @@ def log_folder(store: Store, run_id: str, folder: Path) -> None:
 
 
 def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame) -> str:
-    """Return the id of the run of a training, after logging any epochs that it lacks.
+    """Return the id of the MLflow run of a training run, after logging the epochs that it lacks.
 
     If the store has no run of the training, one is created. This is necessary if DVC restored the
     model from its cache, or if the store could not be reached during the training.

@@ -42,7 +42,7 @@ COLUMNS = (
 DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
 
 - `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch.
-- `best_*`: metrics of the best epoch (the one with the lowest `val_loss`), whose weights are saved.
+- `best_*`: metrics of the best epoch, whose weights are saved.
 - `test_*`: metrics on test at the thresholds that were chosen on val.
 - Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
 - `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key

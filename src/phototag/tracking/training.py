@@ -1,4 +1,4 @@
-"""MLflow run of a training: start or resume the run, log each epoch, and end the run."""
+"""MLflow run of a training run: start or resume it, log each epoch, and end it."""
 
 import json
 import signal
@@ -34,13 +34,13 @@ RETRY = 60  # seconds to wait after a failed call before the store is called aga
 
 
 class Stopped(Exception):  # noqa: N818 (stopping early is not an error)
-    """Exception that stops a training early, for example because a trial is pruned."""
+    """Exception that stops a training run early, for example because a trial is pruned."""
 
 
 def record_training(
     store: Store, training: Training, epochs: Iterable[Mapping[str, Any]], resumed: bool = False
 ) -> list[dict[str, Any]]:
-    """Run a training, log each epoch to MLflow, and return the records of all epochs.
+    """Train to the end, log each epoch to MLflow, and return the records of all epochs.
 
     If the store fails, the training continues and one warning is printed. Epochs that could not be
     logged are logged together with a later epoch, or by `phototag sync`.
@@ -120,7 +120,7 @@ def _log_dataset(store: Store, run_id: str, training: Training) -> None:
 
 @contextmanager
 def training_run(store: Store, training: Training, resumed: bool = False) -> Iterator[str]:
-    """Start a new run, or resume the run of a killed training, and yield the run's id.
+    """Start a new MLflow run, or resume that of a killed training run, and yield its id.
 
     A resumed run is renamed to the current DVC experiment. MLflow logs system metrics during the
     `with` block. The final status is FINISHED, KILLED (after a signal or `Stopped`) or FAILED.

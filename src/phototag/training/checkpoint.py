@@ -21,7 +21,7 @@ from phototag.training.records import Record
 
 
 class History:
-    """Records of a training and the weights of its best epoch, saved in a checkpoint.
+    """Records of a training run and the weights of its best epoch, saved in a checkpoint.
 
     Args:
         path: Checkpoint file, or None to save no checkpoint. If the file exists, the training

@@ -25,7 +25,7 @@ PACKAGES = ("base", "dataset", "metrics", "network", "training")  # code that tr
 def training_key(
     settings: Mapping[str, Any], spec: ModelParams, inputs: Sequence[Path], device: torch.device
 ) -> str:
-    """Return the content key of a training.
+    """Return the content key of a training run.
 
     The key depends on the params that training reads, the content of the inputs and of the weights
     files, the code of the packages that training runs, the precision that `auto` selects, the

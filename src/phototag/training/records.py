@@ -1,4 +1,4 @@
-"""Records of a training, one per epoch or one per step of a linear probe.
+"""Records of a training run, one per epoch or one per step of a linear probe.
 
 Each record is a row of reports/train/history.csv, and its values are metrics of the MLflow run:
 
@@ -34,7 +34,7 @@ Watch = Callable[[Iterator[Record]], Iterator[Record]]  # yields the records, or
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of a training.
+    """Result of a training run.
 
     Attributes:
         learner: Trained module with the best weights: the network, or only its head.
