@@ -86,7 +86,7 @@ def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
 
 def test_labels_with_spaces_need_the_separator_option(tmp_path: Path) -> None:
     source = write(tmp_path / "list.csv", "filename,keywords\nb.png,cat\na.png,cat sofa\n")
-    message = r"csv:3: 'cat sofa' may be one label or several: pass --separator ' ' or"
+    message = r"csv:3: 'cat sofa' may be one label or several: pass --separator ' ' to"
     with pytest.raises(InputError, match=message):
         run_import(source, tmp_path / "raw")
     found = run_import(source, tmp_path / "two", separator=" ")
