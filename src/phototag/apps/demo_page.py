@@ -1,4 +1,4 @@
-"""Streamlit page of `phototag demo`, which shows the labels, scores and heat map of a photo."""
+"""Streamlit page of `phototag demo`: labels, scores and a heat map of an uploaded photo."""
 
 import sys
 from pathlib import Path

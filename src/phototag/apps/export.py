@@ -30,14 +30,15 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
     """Write a model to one ONNX file that accepts batches of any size.
 
     The input `images` is uint8 [batch, 3, size, size], RGB. The output `probabilities` is float32
-    [batch, num_labels]. The metadata property `thresholds` is a JSON object of label: threshold.
+    [batch, num_labels]. The metadata property `thresholds` is a JSON object that maps each label
+    to a threshold.
 
     Args:
         tagger: Model to export.
         path: Path of the ONNX file to write.
 
     Raises:
-        InputError: ONNX is not installed, or the network uses an operation that ONNX lacks.
+        InputError: ONNX is not installed, or ONNX does not support an operation of the network.
     """
     if find_spec("onnx") is None:
         raise InputError("phototag export needs ONNX: run `make setup-onnx`")

@@ -1,7 +1,7 @@
 """Output formats of `phototag predict`: functions that convert predictions to text.
 
 A row is a dict with the keys `labels` (predicted labels), `scores` (label -> probability) and
-`error` (message, or None). Rows are in the same order as the files, and are read one at a time.
+`error` (message, or None). Rows have the same order as the file names, and are read one at a time.
 """
 
 import csv
@@ -28,8 +28,8 @@ QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 def show_name(name: str) -> str:
     r"""Return a file name as one printable line that can be written to any stream.
 
-    Bytes that are not UTF-8 become `\xNN`; line breaks, tabs and other control characters become
-    `\n`, `\t`, `\x1b`.
+    Bytes that are not UTF-8 are written as `\xNN`, and control characters as escapes such as `\n`,
+    `\t` or `\x1b`.
     """
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), show_bytes(name))
 
@@ -40,7 +40,7 @@ def show_bytes(name: str) -> str:
 
 
 def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield lines with two columns for a terminal: file name, and labels with probabilities."""
+    """Yield a table for a terminal: a line per photo, with file name, labels and probabilities."""
     width = max((len(show_name(name)) for name in names), default=0)
     for name, row in zip(names, rows, strict=True):
         scores = ", ".join(f"{label} {row['scores'][label]:.2f}" for label in row["labels"])
@@ -48,7 +48,7 @@ def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
 
 
 def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield CSV lines with file, labels (separated by `;`), error and a probability per label.
+    """Yield CSV lines: file, labels (separated by `;`), error, and one probability per label.
 
     If a label is named `file`, `labels` or `error`, all probability columns are named
     `score:LABEL`. A `'` is added before text that a spreadsheet would evaluate as a formula.
@@ -77,9 +77,9 @@ def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
 
 
 def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield the text of a COCO instances file; the box of each predicted label is the whole photo.
+    """Yield a COCO instances file, in which the box of each predicted label is the whole photo.
 
-    Unreadable files are omitted. The id of a category is the position of its label, from 1.
+    Unreadable files are omitted. Category ids are the positions of the labels, counted from 1.
     """
     images: list[dict[str, Any]] = []
 
@@ -128,8 +128,8 @@ def as_labelstudio(
     """Yield Label Studio tasks with predictions (https://labelstud.io/guide/predictions).
 
     Paths are relative to the current folder, or to `/` if any path is absolute or outside the
-    current folder. The score of a task is the lowest confidence among its labels (0.5..1), where
-    confidence is max(p, 1 - p). Unreadable files are omitted.
+    current folder. The score of a task, in 0.5..1, is the minimum of `max(p, 1 - p)` over the
+    probabilities p of all labels. Unreadable files are omitted.
     """
     paths = map(Path, map(os.path.normpath, names))
     outside = any(path.is_absolute() or path.parts[:1] == ("..",) for path in paths)
@@ -144,7 +144,7 @@ def as_labelstudio(
 
 
 def _describe_task(name: str, row: Row) -> dict[str, Any]:
-    # The names must match the labelling interface: <Choices name="labels" toName="image" ...>
+    # The labelling interface must use these names: <Choices name="labels" toName="image" ...>
     choices: dict[str, Any] = {"id": "labels", "from_name": "labels", "to_name": "image"}
     choices |= {"type": "choices", "value": {"choices": row["labels"]}}
     prediction = {
@@ -165,7 +165,7 @@ def _write_list(values: Iterable[Any]) -> Iterator[str]:
     yield "[]" if separator == "[" else "\n]"
 
 
-# Format -> function that takes the file names, the model's labels and the rows, and yields text.
+# Each function takes the file names, the model's labels and the rows, and yields text to write.
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[Row]], Iterator[str]]] = {
     "table": as_table,
     "csv": as_csv,

@@ -30,18 +30,18 @@ from phototag.serving.tagger import (
 )
 
 LOADING = Lock()  # prevents threads from loading the shared model more than once
-MANY = 200  # from this many photos on, ONNX Runtime saves more time than the export takes
+MANY = 200  # for this many photos or more, ONNX Runtime saves more time than the export takes
 
 
 def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
     """Return the paths of all photos in the given files and folders, without duplicates.
 
     Args:
-        sources: Files, folders (searched recursively for photos), or `-` to read stdin.
+        sources: Paths of files and folders (searched recursively), or `-` to read paths from stdin.
         stdin: Stream with a list of paths, one per line or separated by NUL.
 
     Raises:
-        InputError: A folder contains no photos, or the list is empty.
+        InputError: A folder contains no photos, or stdin contains no paths.
     """
     found: dict[str, None] = {}
     for source in sources:
@@ -60,7 +60,7 @@ def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
 
 
 def _read_paths(stream: BinaryIO) -> Iterator[str]:
-    """Yield paths that are separated by line breaks (Unix or Windows) or by NUL."""
+    """Yield the paths in a stream, separated by line breaks (Unix or Windows) or by NUL."""
     data = stream.read().removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     yield from (os.fsdecode(line) for line in lines if line.strip())
@@ -75,7 +75,7 @@ def predict(
         tagger: Model used for prediction.
         names: Paths of the image files.
         backend: Backend passed to `run_in_order`; each worker loads the model once.
-        done: Number of files at the start of `names` to skip (already predicted).
+        done: Number of files at the start of `names` that are skipped as already predicted.
     """
     # Files already predicted are counted too, so that a resumed run uses the same runtime.
     many = len(names) >= MANY
@@ -112,7 +112,7 @@ def _load(files: tuple[Path, ...], many: bool) -> Tagger:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """The photos to predict labels for, and the format of the output.
+    """The photos whose labels are predicted, the model, and the format of the output.
 
     Attributes:
         tagger: Model used for prediction.
@@ -145,11 +145,11 @@ class PredictionJob:
         """Write predictions to a file; return whether any photo could be read.
 
         Predictions are first appended as JSON lines to a temporary file next to `output`, so that
-        a killed run can be resumed. At the end, that file is converted to the output format.
+        a killed run can be resumed. At the end, this file is converted to the output format.
 
         Args:
             output: Path of the file to write; the file must not exist.
-            resume: Continue a killed run with the same photos and model.
+            resume: True to continue a killed run that had the same photos and model.
 
         Raises:
             InputError: `resume` is false, but a killed run left its temporary file.
@@ -178,16 +178,16 @@ class PredictionJob:
         return any_readable
 
     def unfinished_path(self, output: Path) -> Path:
-        """Return the path of the temporary file; its name contains a hash of photos and model."""
+        """Return the path of the temporary file, whose name contains a hash of photos and model."""
         key = content_key("\0".join(self.names), self.tagger.files)
         return output.with_name(f"{output.name}.{key}.partial")
 
     def _predict_rows(self, done: int = 0) -> Iterator[Row]:
-        """Skip the first `done` photos, yield a row per photo, and report unreadable photos."""
+        """Yield one row for each photo after the first `done` photos; report unreadable photos."""
         predicted = predict(self.tagger, self.names, self.backend, done)
         for name, tags in zip(self.names[done:], predicted, strict=True):
             error = show_name(tags.error) if tags.error else None
-            if error and self.format != "table":  # the table contains the message
+            if error and self.format != "table":  # the format `table` contains the message
                 self.report(f"{show_name(name)}: {error}")
             yield {"labels": tags.labels, "scores": tags.scores, "error": error}
 

@@ -23,7 +23,7 @@ def serve_page(page: Path, port: int, *arguments: str) -> None:
     Args:
         page: Path of the Python file that draws the page.
         port: Port that the server listens on.
-        arguments: Command-line arguments for the page, which reads them from `sys.argv`.
+        arguments: Command-line arguments that the page reads from `sys.argv`.
 
     Raises:
         InputError: Streamlit is not installed, or the port is in use.
@@ -38,9 +38,9 @@ def serve_page(page: Path, port: int, *arguments: str) -> None:
 
 
 def check_port(port: int) -> None:
-    """Raise an error if a port is in use; the servers would retry or print no clear message."""
+    """Raise an error if a port is in use; a server would retry or print an unclear message."""
     with socket.socket() as attempt:
-        # Without this option, which the servers set too, a port released just now would be refused.
+        # The servers set this option too. Without it, a recently released port would be refused.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind(("127.0.0.1", port))

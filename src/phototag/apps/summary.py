@@ -13,7 +13,7 @@ Next:
 
 
 def summarize(root: Path) -> str:
-    """Return text with the last scores, the registered version, the report and next commands.
+    """Return the latest scores, registered version, path of the report and next commands as text.
 
     Args:
         root: Root folder of the project.
@@ -41,7 +41,7 @@ def _describe_registration(decision_file: Path) -> list[str]:
     decision = read_json(decision_file)
     if decision["version"] is None:
         return [f"Registered: no, {decision['reason']}"]
-    # DVC may have restored an old file, which does not contain later decisions.
+    # DVC may have restored an old file. The text therefore names the command for later decisions.
     role = "champion" if decision["champion"] else "challenger"
     return [
         f"Registered: {decision['name']} version {decision['version']}, {role} "

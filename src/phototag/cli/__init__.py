@@ -1,4 +1,4 @@
-"""The command line interface; `phototag --help` lists the commands.
+"""The command-line interface; `phototag --help` lists the commands.
 
 Default paths are relative to the root folder of the project that contains the current folder.
 Paths passed by the user are relative to the current folder.
@@ -54,7 +54,7 @@ def main(
 
 
 def app() -> None:
-    """Run the command line; print an `InputError` as one line instead of a traceback."""
+    """Run the requested command; print an `InputError` as one line instead of a traceback."""
     if sys.argv[1:2] and sys.argv[1] in REMOVED:
         sys.exit(f"error: phototag {sys.argv[1]} was removed: run `{REMOVED[sys.argv[1]]}`")
     try:

@@ -23,7 +23,7 @@ ThresholdsFile = Annotated[
 
 
 def model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
-    """Return both paths; a path that is None is replaced with its default in the project."""
+    """Return both paths; None is replaced with the default path in the project."""
     return model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
 
 

@@ -63,7 +63,7 @@ def _join_counts(counts: dict[str, int]) -> str:
 
 
 def _set_photos(root: Path, photos: Path) -> str:
-    """Set `data.raw` in params.yaml, and return commands that add the photos to DVC and git."""
+    """Set `data.raw` in params.yaml; return the commands that add the photos to DVC and git."""
     from phototag.experiments.recipes import update_params
 
     photos = photos.resolve()
@@ -74,7 +74,7 @@ def _set_photos(root: Path, photos: Path) -> str:
     if inside:  # DVC tracks only files inside the project
         here = os.path.relpath(photos, Path.cwd())
         tracked = [f"{here}.dvc"]
-        if ask_git(root, "check-ignore", raw) is None:  # then `dvc add` writes a .gitignore
+        if ask_git(root, "check-ignore", raw) is None:  # `dvc add` will write a .gitignore
             tracked.append(str(Path(here).with_name(".gitignore")))
         commit = ["git", "commit", "-m", "Add photos", *tracked]
         commands = [["dvc", "add", here], ["git", "add", *tracked], commit]

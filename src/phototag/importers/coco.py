@@ -86,7 +86,7 @@ def read(source: Source) -> SourceDataset:
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:
-    """Return a mapping from id to position; raise an error if an id is used twice."""
+    """Return the position of each id in `records`; raise an error if an id is used twice."""
     positions: dict[Any, int] = {}
     for position, record in enumerate(records):
         if (first := positions.setdefault(record.id, position)) != position:

@@ -15,7 +15,7 @@ SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "tes
 
 
 def recognize(source: Source) -> bool:
-    """Return whether the photos of a source are in at least two folders."""
+    """Return whether the photos of a source are in at least two label folders."""
     folders = _find_folders(source.names or ())
     return len({folder for path in folders.values() for folder in path}) > 1
 
@@ -23,9 +23,9 @@ def recognize(source: Source) -> bool:
 def read(source: Source) -> SourceDataset:
     """Read photos that are in one folder per label.
 
-    The labels of a photo are the names of all folders on its path. Files with identical bytes in
-    several folders are imported as one photo with the labels of all these folders. For a photo
-    outside the label folders, all labels are unknown.
+    The labels of a photo are the names of all label folders on its path. If several folders contain
+    files with identical bytes, one photo with the labels of all these folders is imported. If a
+    photo is outside the label folders, all its labels are unknown.
     """
     folders = _find_folders(source.names or ())
     labels = {
@@ -52,9 +52,9 @@ def read(source: Source) -> SourceDataset:
 
 
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return a mapping from each photo to the label folders on its path, outermost first.
+    """Return the label folders on the path of each photo, outermost folder first.
 
-    Folders that contain all photos, and folders of splits (train, val, test), are ignored.
+    Ignored are folders that contain all photos, and folders of splits (train, val, test).
     """
     photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     folders = {name: name.split("/")[:-1] for name in photos}

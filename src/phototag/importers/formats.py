@@ -1,4 +1,4 @@
-"""The list of import formats, and the detection of the format of a source.
+"""The import formats, and the detection of a source's format.
 
 To add a format, write a module with the functions `recognize` and `read`. Then add the format to
 `FORMATS`, to `SourceFormat` in cli/training.py, to docs/reference/import.md and to the test sources
@@ -26,7 +26,7 @@ class Format:
     """An import format.
 
     Attributes:
-        description: Description of the format for messages.
+        description: Description of the format, shown in messages.
         recognize: Function that returns whether a source has this format.
         read: Function that reads a source of this format.
         options: Names of the fields of `ImportOptions` that apply to the format.
@@ -63,7 +63,7 @@ FORMATS = {
         ("images",),
     ),
 }
-Reading = tuple[str, Source]  # name of a format, and a source with this format
+Reading = tuple[str, Source]  # a way to read a source: name of the format, and source
 
 
 def read_source(path: Path, options: ImportOptions) -> SourceDataset:
@@ -99,14 +99,14 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
 
 
 def _may_be_list(name: str) -> bool:
-    """Return whether a file in a folder may be a list of the photos in the folder."""
+    """Return whether a file in a folder may be a table or JSON file that lists the photos."""
     file = Path(name)
     is_other = file.name in (*imagefolder.METADATA, OUTPUT_TABLE)
     return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_other
 
 
 def _find_readings(source: Source, path: Path) -> list[Reading]:
-    """Return the formats that match a source; ignore errors in files found in a folder."""
+    """Return a reading per matching format; ignore errors if the source was found in a folder."""
     try:
         return [(name, source) for name, format_ in FORMATS.items() if format_.recognize(source)]
     except InputError:
@@ -116,10 +116,10 @@ def _find_readings(source: Source, path: Path) -> list[Reading]:
 
 
 def _choose_reading(path: Path, readings: Sequence[Reading], wanted: str | None) -> Reading:
-    """Return the reading with the requested format, or the only reading if none is requested.
+    """Return the reading in the wanted format or, if `wanted` is None, the only reading.
 
     Raises:
-        InputError: No reading matches, or several readings match.
+        InputError: The source cannot be read in the wanted format, or can be read in several ways.
     """
     if not readings:
         raise InputError(

@@ -21,7 +21,7 @@ from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-LIST_SEPARATOR = "\x1f"  # joins the labels of a JSON list; labels cannot contain this character
+LIST_SEPARATOR = "\x1f"  # joins the items of a JSON list; labels cannot contain this character
 _LINE = TypeAdapter(dict[str, Any])
 
 
@@ -31,7 +31,7 @@ def recognize(source: Source) -> bool:
 
 
 def read(source: Source) -> SourceDataset:
-    """Read an ImageFolder, with a metadata file in one or more of its folders.
+    """Read an ImageFolder, in which one or more folders contain a metadata file.
 
     Raises:
         InputError: Two metadata files list the same photo, or a row is invalid.
@@ -70,15 +70,15 @@ def _find_metadata(names: Sequence[str]) -> list[str]:
 
 
 def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
-    """Convert JSON Lines to a table, in which missing and null labels are unknown.
+    """Convert JSON Lines to a table; missing and null labels become unknown.
 
     Args:
         text: Content of the file, with one JSON object per line.
-        path: Path of the file, for messages.
-        separator: Separator used to join the labels of a list into one cell.
+        path: Path of the file, shown in error messages.
+        separator: Separator to write between the labels of a list in one cell.
 
     Raises:
-        InputError: A line is not a JSON object, or an item of a list is not a label.
+        InputError: A line is not a JSON object, or a list contains an item that is not a label.
     """
     titles: dict[str, str] = {}
     rows = []
@@ -92,7 +92,7 @@ def _parse_json_lines(text: str, path: Path, separator: str) -> Listing:
             raise InputError(f"{location}: {describe_validation_error(error)}") from None
         row = Row(line, {}, [])
         for key, value in values.items():
-            if isinstance(value, dict):  # for example bounding boxes, which are not labels
+            if isinstance(value, dict):  # objects such as bounding boxes are not labels
                 continue
             title = normalize(key).strip()
             titles.setdefault(title.casefold(), title)

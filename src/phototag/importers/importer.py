@@ -24,14 +24,14 @@ from phototag.importers.source import ImportOptions, SourceDataset, SourcePhoto
 def import_photos(
     source: Path, destination: Path, options: ImportOptions | None = None
 ) -> SourceDataset:
-    """Write the photos and labels of a source to `images/imN.EXT` and `annotations/CLASS.txt`.
+    """Write the photos of a source to `images/imN.EXT`, the labels to `annotations/CLASS.txt`.
 
-    Each `unknown/CLASS.txt` lists the photos for which that label is unknown. `sources.csv` maps
+    `unknown/CLASS.txt` lists the photos for which the label CLASS is unknown. `sources.csv` maps
     the new file names to the paths in the source.
 
     Args:
         source: Path of a folder, zip, CSV or JSON file.
-        destination: Path to write to: a zip if it ends with .zip, else a folder.
+        destination: Path of the new zip (if the path ends with .zip) or folder (otherwise).
         options: Options of the import (default: detect format, folder and separator).
 
     Raises:
@@ -67,7 +67,7 @@ def import_photos(
 
 
 def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePhoto]) -> str:
-    """Return a CSV with the new name, source path, group and id (if any) of each photo."""
+    """Return a CSV with the new name, source path, group and optional id of each photo."""
     folder = source if source.is_dir() else source.parent
     columns = {
         "file": files,
@@ -82,12 +82,12 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
 
 @contextmanager
 def _open_destination(destination: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield a function that writes a file to a new zip or folder, which is renamed at the end."""
+    """Yield a function that adds a file to a temporary zip or folder; rename it at the end."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     if destination.suffix.lower() == ".zip":
         with replace_file(destination) as temporary, zipfile.ZipFile(temporary, "x") as archive:
-            # ZipInfo has a constant date, so that the same photos give the same zip. The zip is
-            # not compressed, because compression hardly reduces the size of JPEG files.
+            # The default date of ZipInfo is constant, so the same photos result in the same zip.
+            # The zip is not compressed, because JPEG files would hardly become smaller.
             yield lambda name, data: archive.writestr(zipfile.ZipInfo(name), data)
         return
     folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
@@ -113,6 +113,6 @@ def _read_photo(photo: SourcePhoto, source: Path) -> bytes:
 
 
 def _find_suffix(name: str, data: bytes) -> str:
-    """Return the file suffix of a photo, detected from the content if the name has none."""
+    """Return the suffix of a photo's name, or detect it from the content if the name has none."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix if suffix in PHOTO_EXTENSIONS else find_extension(data) or ".bin"

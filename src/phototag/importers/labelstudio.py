@@ -15,7 +15,7 @@ from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.photo_files import choose_images_folder, find_photo
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio prefixes the names of uploaded files
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds a prefix to the names of uploads
 
 
 @dataclass(slots=True)
@@ -46,9 +46,9 @@ def recognize(source: Source) -> bool:
 def read(source: Source) -> SourceDataset:
     """Read the photos and labels of an export.
 
-    The labels of a photo are those chosen for the photo or for a region of it. If any annotation
-    of a task is marked as ground truth, only such annotations are used. A label on which the
-    annotations disagree is unknown. If no annotation is completed, all labels are unknown.
+    A photo has the labels that were chosen for the photo or for one of its regions. If some
+    annotations of a task are marked as ground truth, the others are ignored. If the annotations
+    disagree on a label, it is unknown. If no annotation is completed, all labels are unknown.
 
     Raises:
         InputError: A field is missing or invalid, or a photo is missing or listed twice.
@@ -73,14 +73,14 @@ def read(source: Source) -> SourceDataset:
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
-    """Return the labels of each ground truth annotation, or of each completed one if none."""
+    """Return the labels of each ground truth annotation; if none exist, of each completed one."""
     completed = [one for one in task.annotations if not one.was_cancelled]
     ground_truth = [one for one in completed if one.ground_truth]
     found = []
     for annotation in ground_truth or completed:
         labels: set[str] = set()
         for result in annotation.result:
-            # Results of regions have types such as rectanglelabels, polygonlabels or brushlabels.
+            # The type of a region's result is, for example, rectanglelabels or polygonlabels.
             if result.type != "choices" and not result.type.endswith("labels"):
                 continue
             chosen = result.value.get(result.type)
@@ -95,7 +95,7 @@ def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
 
 
 def _find_address(data: dict[str, Any], location: str) -> str:
-    """Return the path or URL of the photo in the data of a task."""
+    """Return the path or URL of a task's photo, found in the data of the task."""
     texts = [value for value in data.values() if isinstance(value, str) and value]
     suffixes = [PurePosixPath(_extract_path(text)).suffix.lower() for text in texts]
     photos = [t for t, suffix in zip(texts, suffixes, strict=True) if suffix in PHOTO_EXTENSIONS]
@@ -106,7 +106,7 @@ def _find_address(data: dict[str, Any], location: str) -> str:
 
 
 def _extract_path(address: str) -> str:
-    """Return the path in the URL of an upload, a local file, a bucket object or a web page."""
+    """Return the path of a photo; if the address is a URL, extract the path from the URL."""
     address = address.replace("\\", "/")
     url = urlsplit(address)
     if local := parse_qs(url.query).get("d"):  # /data/local-files/?d=PATH
@@ -116,7 +116,7 @@ def _extract_path(address: str) -> str:
 
 
 def _list_names(address: str) -> list[str]:
-    """Return the names that a photo may have in the folder of photos, the longest name first."""
+    """Return the possible names of a photo in the folder of photos, from long to short."""
     parts = [part for part in _extract_path(address).split("/") if part not in ("", "..")]
     names = ["/".join(parts[start:]) for start in range(len(parts))]
     if parts and (upload := _UPLOAD.fullmatch(parts[-1])):

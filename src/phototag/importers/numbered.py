@@ -1,6 +1,7 @@
-"""Import of photos images/imN.jpg, with numbers N listed in label files annotations/CLASS.txt.
+"""Import of numbered photos (images/imN.jpg) and label files (annotations/CLASS.txt).
 
-The course dataset has this layout, and `phototag import` writes it.
+A label file lists the numbers N of the photos with this label. The course dataset has this layout,
+and `phototag import` writes it.
 """
 
 from collections import Counter
