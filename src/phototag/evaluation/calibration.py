@@ -7,15 +7,15 @@ from scipy.optimize import minimize_scalar
 from phototag.dataset.targets import is_known
 from phototag.metrics.losses import binary_cross_entropy
 
-NUM_BINS = 10  # number of bins of equal width that divide the probabilities 0..1
-MAX_TEMPERATURE = 20.0  # the search covers 1 / MAX_TEMPERATURE to MAX_TEMPERATURE
+NUM_BINS = 10  # number of bins of equal width into which 0..1 is divided
+MAX_TEMPERATURE = 20.0  # search range: 1 / MAX_TEMPERATURE to MAX_TEMPERATURE
 
 
 def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
     """Return the temperature T that minimizes the cross entropy of logits / T (Guo et al., 2017).
 
     The model is overconfident if T is above 1 and underconfident if T is below 1. All labels share
-    one temperature, so that dividing by it does not change any ranking.
+    one temperature: dividing all logits by the same number does not change their order.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -30,7 +30,7 @@ def fit_temperature(targets: np.ndarray, logits: np.ndarray) -> float:
 
 
 def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Compare predicted probabilities with observed frequencies in bins of equal width over 0..1.
+    """Divide 0..1 into bins, and compare predicted probabilities with observed frequencies.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
@@ -52,10 +52,10 @@ def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.D
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Compute the expected calibration error (ECE) of probabilities, 0..1.
+    """Compute the expected calibration error (ECE, 0..1) of predicted probabilities.
 
-    The ECE is the mean absolute difference between the predicted and the observed frequency of the
-    bins, weighted by the number of entries in each bin (Naeini, Cooper and Hauskrecht, 2015).
+    The ECE is the mean absolute difference between the columns `predicted` and `observed` of
+    `tabulate_reliability`, weighted by `entries` (Naeini, Cooper and Hauskrecht, 2015).
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].

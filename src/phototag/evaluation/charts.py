@@ -20,15 +20,15 @@ from phototag.pages.figures import (
     shorten_name,
 )
 
-MAX_PANELS = 24  # largest number of labels in the figure that has one panel per label
+MAX_PANELS = 24  # largest number of panels in the figure that has one panel per label
 
 
 def draw_loss(history: pd.DataFrame, baseline: float) -> Figure:
-    """Draw the train and val loss of each epoch or linear probe step, and mark the best one.
+    """Draw the train and val loss by epoch or linear probe step, and mark the best epoch or step.
 
     Args:
         history: Content of history.csv, one row per epoch or step.
-        baseline: Loss of the constant baseline on val in nats.
+        baseline: Val loss of the constant baseline, in nats.
     """
     x = "epoch" if "epoch" in history else "step"
     figure, axes = new_figure("Loss", x, "mean binary cross entropy (nats)")
@@ -47,7 +47,7 @@ def draw_pr_curve(curve: pd.DataFrame, positives: float) -> Figure:
 
     Args:
         curve: Table returned by `tabulate_curve`.
-        positives: Share of positives, 0..1, which is the expected precision of random predictions.
+        positives: Share of positives, 0..1, drawn as the expected precision of random predictions.
     """
     figure, axes = new_figure("Precision-recall curve", "recall", "precision")
     axes.plot(curve["recall"], curve["precision"], color=BLUE, label="all labels pooled (micro)")
@@ -62,7 +62,7 @@ def draw_reliability(targets: np.ndarray, curves: dict[str, np.ndarray]) -> Figu
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        curves: Two arrays of probabilities (0..1) of the same shape, by the name of the curve.
+        curves: Dictionary from the names of two curves to probabilities (0..1), of the same shape.
     """
     title = "Reliability diagram, all labels pooled"
     figure, axes = new_figure(title, "predicted probability", "observed frequency")
@@ -82,9 +82,10 @@ def draw_score_distributions(
     probabilities: np.ndarray,
     thresholds: np.ndarray,
 ) -> Figure:
-    """Draw histograms of the predicted probabilities of photos with and without each label.
+    """Draw one panel per label, with histograms of the probabilities predicted for this label.
 
-    The figure shows the `MAX_PANELS` most frequent labels. Unknown entries are ignored.
+    Photos with and without the label have separate histograms. The figure shows the `MAX_PANELS`
+    most frequent labels. Unknown entries are ignored.
 
     Args:
         labels: Names of the labels.
@@ -116,7 +117,7 @@ def draw_score_distributions(
 
 
 def _draw_histograms(axes: Axes, targets: np.ndarray, probabilities: np.ndarray) -> None:
-    """Draw two histograms of one label's probabilities: photos without and with the label."""
+    """Draw two histograms of one label: one for photos without it and one for photos with it."""
     bins = np.linspace(0, 1, 21).tolist()
     for value, color, name in ((0, GREY, "without the label"), (1, BLUE, "with the label")):
         chosen = probabilities[targets == value]

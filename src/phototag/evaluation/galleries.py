@@ -17,7 +17,7 @@ from phototag.metrics.losses import sigmoid
 from phototag.pages.figures import colormaps
 from phototag.pages.html import jpeg_uri
 
-MAX_EXAMPLES = 6  # largest number of photos of each kind per label
+MAX_EXAMPLES = 6  # largest number of examples of the same kind and label
 MAX_LABELS = 30  # largest number of labels that have a gallery
 SIDE = 128  # side length of the example photos in pixels
 
@@ -32,7 +32,7 @@ class Example:
             no spatial feature maps.
         file: Name of the source file.
         truth: True labels of the photo, followed by the number of known labels if some are unknown.
-        scores: The three labels with the highest probabilities, and these probabilities.
+        scores: The three labels with the highest probabilities, each followed by its probability.
         probability: Predicted probability of the gallery's label, 0..1.
     """
 
@@ -56,12 +56,12 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
         result: Evaluation of the network.
 
     Returns:
-        Examples by label and by kind of example, at most `MAX_EXAMPLES` of each kind. The labels
-        are sorted by descending frequency.
+        For each label, a dictionary from the kind of example (such as false positives) to at most
+        `MAX_EXAMPLES` examples. The labels are sorted by descending frequency.
     """
     held_out = join_datasets([result.datasets[name] for name in result.logits])
     probabilities = sigmoid(np.concatenate([*result.logits.values()]))
-    # The evaluated split comes last. Only the search for label errors uses val as well.
+    # The evaluated photos come last. Any other photos are used only as likely label errors.
     evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
     predicted = probabilities >= result.thresholds.values
     suspects = result.tables["label_errors"]
@@ -86,7 +86,7 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
 def _pick_examples(
     targets: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray
 ) -> dict[str, list[int]]:
-    """Return the positions of the photos with the most extreme probabilities of each kind.
+    """Return the positions of example photos: the most confident correct and wrong predictions.
 
     Args:
         targets: Targets of one label, [num_photos]. Photos whose target is `UNKNOWN` are skipped.
@@ -112,7 +112,7 @@ def _make_examples(
     photos: Sequence[int],
     label: int,
 ) -> dict[int, Example]:
-    """Return one example per photo, by position, with heat maps for the given label."""
+    """Return a dictionary from photo position to example, with heat maps for the given label."""
     if not photos:
         return {}
     images, _ = read_batch(dataset, np.array(photos), device)
@@ -148,7 +148,9 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
         Overlaid photo, uint8 [height, width, 3].
     """
     color = colormaps["inferno"](heat)[:, :, :3] * 255
-    share = 0.3 + 0.4 * heat[:, :, None]  # darken the photo, so that heat is visible
+    share = (
+        0.3 + 0.4 * heat[:, :, None]
+    )  # 0.3 or more, because heat is more visible on a dark photo
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 
 

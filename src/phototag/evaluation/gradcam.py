@@ -19,20 +19,20 @@ POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray | None:
     """Compute one heat map per photo for the requested label.
 
-    A heat map is the sum of the feature maps before the last pooling layer, each weighted by the
-    mean gradient of the label's logit. Negative sums are set to 0. The network `conv` uses the
-    feature maps of the last convolution (after batch norm and ReLU), or of the residual unit that
-    contains this convolution. The heat maps of several backbones are added.
+    A heat map is a weighted sum of the feature maps before the last pooling layer. Negative sums
+    are set to 0. The weight of a feature map is the mean gradient of the label's logit. The
+    network `conv` uses the feature maps of the last convolution (after batch norm and ReLU), or of
+    the residual unit that contains this convolution. Heat maps of several backbones are added.
 
     Args:
         model: Network that maps pixels to logits; switched to evaluation mode by this function.
         images: Photos, uint8 [batch, 3, size, size].
-        labels: Position of the requested label for each photo, int64 [batch].
+        labels: Label (position) that is requested for each photo, int64 [batch].
 
     Returns:
         float32 [batch, size, size]. Each map is scaled to a maximum of 1, unless all its values are
-        0. None if a backbone has no spatial feature maps, as in a transformer, whose attention
-        mixes positions.
+        0. None if a backbone has no spatial feature maps. This includes all transformers, because
+        attention mixes positions.
     """
     model.eval()
     backbones = _list_backbones(model)
@@ -51,7 +51,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     heat = torch.zeros(len(images), 1, *images.shape[2:], device=logits.device)
     for maps, gradient in zip(outputs.values(), gradients, strict=True):
         importance = gradient.mean(dim=(2, 3), keepdim=True)
-        # In the network `conv`, a ReLU follows these layers, possibly after a pooling layer.
+        # In the network `conv`, these layers are followed by a ReLU, which `clamp` replaces here.
         activated = maps.detach() if backbones else maps.detach().clamp(min=0)
         weighted = (importance * activated).sum(dim=1, keepdim=True)
         heat += nn.functional.interpolate(
@@ -63,7 +63,7 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
 
 
 def _list_backbones(model: nn.Module) -> list[nn.Module]:
-    """List the modules of a network that are backbones from torchvision or timm."""
+    """List the backbones of a network, which are modules from torchvision or timm."""
     parts = [module for module in model.modules() if isinstance(module, SideBySide)]
     if parts:
         return list(parts[0].parts)
@@ -72,7 +72,7 @@ def _list_backbones(model: nn.Module) -> list[nn.Module]:
 
 
 def _find_pooled_maps(backbone: nn.Module, model: nn.Module, image: Tensor) -> nn.Module | None:
-    """Return the layer with the last spatial output, found by running the model on one image."""
+    """Run the model on one image, and return the last layer that has a spatial output."""
     names = {type(module).__name__.lower() for module in backbone.modules()}
     if any("attention" in name for name in names):
         return None
@@ -86,14 +86,14 @@ def _find_pooled_maps(backbone: nn.Module, model: nn.Module, image: Tensor) -> n
     if not maps:
         return None
     layer, shape = maps[-1]
-    # Photos are square, so two last dimensions that differ are not image positions.
+    # Photos are square. If the last two dimensions differ, they are not height and width.
     return layer if len(shape) == 4 and shape[2] == shape[3] else None
 
 
 def _find_last_maps(model: nn.Module) -> nn.Module:
-    """Return the last convolution or batch norm, or the residual unit that contains it."""
+    """Return the last convolution or batch norm layer, or the residual unit that contains it."""
     last = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)][-1]
-    # The output of a residual unit is the sum of its last convolution and the skip connection.
+    # A residual unit is preferred, because its output also includes the skip connection.
     around = (m for m in model.modules() if isinstance(m, Residual) and last in m.modules())
     return next(around, last)
 
@@ -102,8 +102,8 @@ def _find_last_maps(model: nn.Module) -> nn.Module:
 def _record_outputs(
     layers: Sequence[nn.Module], record: Callable[[nn.Module, Tensor], object]
 ) -> Iterator[None]:
-    """Call `record` with each output of these layers while the model runs in this thread."""
-    thread = get_ident()  # in the demo, other threads run the same network for other users
+    """Call `record(layer, output)` each time that this thread runs one of the layers."""
+    thread = get_ident()  # ignore other threads: in the demo, they serve other users
 
     def hook(layer: nn.Module, given: object, output: object) -> None:
         if isinstance(output, Tensor) and get_ident() == thread:

@@ -8,10 +8,10 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
     """Find given labels that an independent model confidently contradicts.
 
     The method is confident learning (Northcutt, Jiang and Chuang, 2021), which treats each label as
-    a binary problem with the answers 0 and 1. The model is confident in an answer if its
-    probability is at least the mean probability of that answer over the photos for which it is
-    given. A given answer is a likely error if three conditions are met: the model is confident in
-    the opposite answer, is not confident in the given answer, and predicts the opposite answer.
+    a question with the answers 0 and 1. Each answer has a limit: its mean predicted probability on
+    the photos whose target is this answer. The model is confident in an answer if the predicted
+    probability of the answer is at least the limit. A target is a likely error if the model
+    predicts the opposite answer, is confident in it, and is not confident in the given answer.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. Unknown entries are ignored.
@@ -20,9 +20,8 @@ def find_label_errors(targets: np.ndarray, probabilities: np.ndarray) -> pd.Data
 
     Returns:
         Table with the columns `photo` and `label` (positions), `given` (0 or 1), `probability` (of
-        the label) and `margin` (probability of the opposite answer minus the mean probability
-        described above), sorted by descending margin. Labels whose known targets are all equal are
-        skipped.
+        the label) and `margin` (probability of the opposite answer minus the limit of this
+        answer), sorted by descending margin. Labels whose known targets are all equal are skipped.
     """
     positive, negative = targets > 0, targets == 0
     num_positive, num_negative = positive.sum(axis=0), negative.sum(axis=0)

@@ -29,7 +29,7 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
         folder: Folder to which the PNG files are written.
 
     Returns:
-        Data URI of each figure, by the name of the figure.
+        Dictionary from the name of each figure to its data URI.
     """
     train, val, evaluated = (result.datasets[name] for name in ("train", "val", result.split))
     targets, logits = evaluated.targets, result.logits[result.split]
@@ -70,7 +70,7 @@ def write_report(
         result: Evaluation of the model.
         figures: Data URIs returned by `draw_figures`.
         galleries: Example photos returned by `build_galleries`.
-        origin: Sentence returned by `describe_origin`, which describes the photos that the model
+        origin: Sentence returned by `describe_origin`; it describes the photos that the model
             was trained on.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
@@ -136,7 +136,7 @@ def summarize(
 
 
 def _compare_loss(skill: Any) -> str:
-    """Describe the difference between the loss of the model and that of the constant baseline."""
+    """Compare the loss of the model with the loss of the constant baseline, in words."""
     if not (skill.low >= 0 or skill.high <= 0):
         return "does not differ significantly from the baseline (label frequencies)"
     direction = "below" if skill.value > 0 else "ABOVE"
@@ -144,7 +144,7 @@ def _compare_loss(skill: Any) -> str:
 
 
 def _compare_labels(per_label: pd.DataFrame) -> str:
-    """Name up to three labels with the highest F1 and equally many labels with the lowest F1."""
+    """Name the labels with the highest F1 (at most three) and as many with the lowest F1."""
     present = per_label[per_label["support"] > 0].sort_values("f1", kind="stable")
     if len(present) < 2:
         return "Fewer than two labels have positives, so that labels cannot be compared."
@@ -156,7 +156,7 @@ def _compare_labels(per_label: pd.DataFrame) -> str:
 
 
 def _compare_slices(slices: pd.DataFrame) -> str:
-    """Describe the largest F1 difference between groups whose intervals do not overlap."""
+    """Describe the largest F1 difference within a slice; F1 intervals must not overlap."""
     groups: list[Any] = list(slices.itertuples())
     pairs = [
         (high, low)

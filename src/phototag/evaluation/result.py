@@ -23,7 +23,7 @@ from phototag.evaluation.thresholds import Thresholds, choose_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import sigmoid
 
-# Metrics in metrics.json, each with its predictor and its metric in the table `scores`.
+# For each name in metrics.json, the columns `predictor` and `metric` of a row of `scores`.
 HEADLINE = {
     "loss": ("model", "loss"),
     "f1_micro": ("model", "f1_micro"),
@@ -40,9 +40,9 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        datasets: Splits by name.
-        logits: Logits by the name of their split: val, and test if there is a test split. They are
-            divided by `applied_temperature`; float [num_photos, num_labels] each.
+        datasets: Dataset of each split, by the name of the split.
+        logits: Logits of val and, if there is a test split, of test, by the name of the split. They
+            are divided by `applied_temperature`; float [num_photos, num_labels] each.
         split: Name of the evaluated split: test, or val if there is no test split.
         temperature: Temperature that minimizes the loss on val.
         applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, otherwise 1.
@@ -67,13 +67,13 @@ def evaluate(
     seed: int,
     out_of_fold: np.ndarray | None = None,
 ) -> Evaluation:
-    """Choose the thresholds, and compute all tables of the evaluated split.
+    """Choose the thresholds, and compute all tables of the evaluation.
 
     Args:
-        datasets: Splits by name.
-        logits: Logits by the name of their split: val, and test if there is a test split; float
-            [num_photos, num_labels] each.
-        manifest: Manifest rows of the photos in the packed array, in the same order.
+        datasets: Dataset of each split, by the name of the split.
+        logits: Logits of val and, if there is a test split, of test, by the name of the split;
+            float [num_photos, num_labels] each.
+        manifest: Manifest with one row per photo of the packed array, in the same order.
         params: Params in the group `evaluate`.
         seed: Seed of the bootstrap resamples.
         out_of_fold: Out-of-fold logits of train, which the `train` stage writes for linear probes.
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
-    """Return the content of thresholds.json, which predictions need in addition to the weights.
+    """Return the content of thresholds.json, which is needed for predictions besides the weights.
 
     Args:
         result: Evaluation of the model.
@@ -133,7 +133,7 @@ def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
 def headline(scores: pd.DataFrame) -> dict[str, float]:
     """Return the content of metrics.json, with 8 significant digits as in the tables.
 
-    To display fewer digits, round these numbers. Numbers that are rounded twice can be wrong.
+    To display fewer digits, round these numbers directly: rounding twice can give a wrong digit.
 
     Args:
         scores: Table returned by `tabulate_scores`.
@@ -143,6 +143,6 @@ def headline(scores: pd.DataFrame) -> dict[str, float]:
         entries.
     """
     values = scores.set_index(["predictor", "metric"])["value"]
-    # JSON cannot represent NaN, so that an undefined mAP (no label has positives) becomes 0.
+    # JSON cannot represent NaN: if no label has positives, mAP is undefined and becomes 0.
     found = {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
     return found | ({"known": int(scores["known"].iloc[0])} if "known" in scores else {})

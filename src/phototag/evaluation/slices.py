@@ -9,8 +9,8 @@ from phototag.metrics.bootstrap import confidence_interval
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import binary_cross_entropy
 
-LUMA = np.array([0.299, 0.587, 0.114])  # channel weights of ITU-R BT.601, as in Pillow's mode L
-MAX_GRAY = 2.0  # largest mean difference between the channels of a gray photo, 0..255
+LUMA = np.array([0.299, 0.587, 0.114])  # RGB weights of ITU-R BT.601, as in Pillow's mode L
+MAX_GRAY = 2.0  # a photo is gray if its channels differ by at most this value (0..255)
 Slices = dict[str, "pd.Categorical[str]"]
 
 
@@ -22,10 +22,10 @@ def slice_photos(dataset: Dataset, manifest: pd.DataFrame) -> Slices:
         manifest: Manifest rows of these photos, in the same order.
 
     Returns:
-        Group of each photo, [num_photos], by the name of the property. Brightness and short side
-        have three groups (terciles); the other properties are colour and orientation. Short side
-        and orientation are those of the source file. A property is skipped if all photos are in the
-        same group.
+        Dictionary from the name of a property to each photo's group, [num_photos]. The properties
+        are brightness and short side (three groups each: terciles), colour, and orientation. Short
+        side and orientation are those of the source file. A property is skipped if all photos are
+        in the same group.
     """
     measured = []
     for row in dataset.rows:
@@ -75,7 +75,7 @@ def tabulate_slices(
             if not known[chosen].any():
                 continue
             drawn = weights[:, chosen]
-            drawn = drawn[drawn.any(axis=1)]  # resamples without these photos have no score
+            drawn = drawn[drawn.any(axis=1)]  # skip resamples that contain none of the photos
             if (drawn == drawn[:, :1]).all():  # a single photo or album cannot be resampled
                 drawn = drawn[:1]
             found = classification_scores(targets[chosen], predicted[chosen], drawn)
@@ -100,10 +100,10 @@ def tabulate_slices(
 
 
 def _terciles(values: np.ndarray) -> np.ndarray:
-    """Return 0, 1 or 2 for each value: whether it is in the lowest, middle or highest third."""
+    """Return 0 for values in the lowest third, 1 in the middle third, 2 in the highest third."""
     return np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values, side="left")
 
 
 def _name(groups: np.ndarray, *names: str) -> "pd.Categorical[str]":
-    """Replace the group numbers 0, 1, ... of the photos with names."""
+    """Replace each photo's group number (0, 1, ...) with the name of the group."""
     return pd.Categorical.from_codes(groups.astype(int), pd.Index(names))

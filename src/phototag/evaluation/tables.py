@@ -18,11 +18,11 @@ from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_ent
 from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
 MAX_LABELS = 40  # largest number of labels in the co-occurrence table
-CURVE_POINTS = 201  # largest number of rows in pr_curve.csv, which is small because git tracks it
+CURVE_POINTS = 201  # largest number of rows in pr_curve.csv; small, because git tracks it
 
 
 def sort_labels(targets: np.ndarray) -> np.ndarray:
-    """Return label positions sorted by descending number of positives, int64 [num_labels].
+    """Return the label positions, int64 [num_labels], sorted by descending number of positives.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -40,8 +40,8 @@ def tabulate_scores(
     """Compute all metrics of the model and of two baselines that ignore the photos.
 
     Args:
-        train_targets: Targets of train (1, 0 or `UNKNOWN`), [num_train_photos, num_labels], from
-            which the baselines are computed.
+        train_targets: Targets of train (1, 0 or `UNKNOWN`), [num_train_photos, num_labels];
+            used to compute the baselines.
         targets: Targets of the evaluated split, [num_photos, num_labels].
         logits: Logits of the evaluated split, float, of the same shape.
         thresholds: Thresholds (0..1), [num_labels].
@@ -49,11 +49,12 @@ def tabulate_scores(
 
     Returns:
         Table with the columns `predictor`, `metric`, `value`, `low` and `high` (95% confidence
-        interval), and `known` (number of known entries; omitted if all are known). The predictors
-        are `model`; `model at 0.5`, which uses the threshold 0.5 for every label; `label
-        frequencies`, which predicts the frequency of each label on train as its probability; and
-        `most frequent label`, which predicts this one label for every photo, without probabilities.
-        The metric `loss_skill` is 1 - loss / (loss of `label frequencies`).
+        interval), and `known` (number of known entries; omitted if all are known). There are
+        four predictors: `model`; `model at 0.5`, which uses the threshold 0.5 for every label;
+        `label frequencies`, whose probability of a label is the frequency of the label on train;
+        and `most frequent label`, which predicts the most frequent label of train for every photo
+        (without probabilities). The metric `loss_skill` is 1 - loss / (loss of `label
+        frequencies`).
     """
     probabilities = sigmoid(logits)
     frequencies = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
@@ -160,8 +161,8 @@ def tabulate_predictions(
     targets = photos.targets
     if not photos.complete:
         targets = np.where(is_known(targets), targets, np.float32(np.nan))
-    # The columns of names are categorical, so that a table of millions of rows stores each name
-    # only once.
+    # Columns that contain names are categorical: each name is stored only once, even if there are
+    # millions of rows.
     photo, label = np.indices(targets.shape, np.int32).reshape(2, -1)
     return pd.DataFrame(
         {
@@ -178,7 +179,7 @@ def tabulate_predictions(
 def tabulate_label_errors(
     photos: Dataset, splits: np.ndarray, probabilities: np.ndarray
 ) -> pd.DataFrame:
-    """List the likely label errors of the held-out photos.
+    """List the likely label errors among the held-out photos.
 
     Args:
         photos: Dataset that contains the photos of val and test.
@@ -201,12 +202,12 @@ def tabulate_label_errors(
 
 
 def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
-    """Compute the precision-recall curve of all known entries pooled (micro average).
+    """Compute the micro-averaged precision-recall curve: all known entries are pooled.
 
     Returns:
-        Table with the columns `recall`, `precision` and `threshold`, and at most `CURVE_POINTS`
-        rows, sorted by increasing recall. If there are no positives, recall is 1 in every row, as
-        in scikit-learn.
+        Table with the columns `recall`, `precision` and `threshold`, sorted by increasing recall,
+        with at most `CURVE_POINTS` rows. If there are no positives, recall is 1 in every row, as in
+        scikit-learn.
     """
     known = is_known(targets)
     with warnings.catch_warnings():
@@ -232,8 +233,8 @@ def tabulate_cooccurrence(
     for unknown entries are ignored.
 
     Returns:
-        Table with the columns `actual` and `predicted`, and one row for each combination of a
-        photo, one of its true labels and one of its predicted labels.
+        Table with the columns `actual` and `predicted`. Each photo has one row for every pair of a
+        true label and a predicted label.
     """
     known = is_known(targets)
     any_known = known.any(axis=1)

@@ -12,15 +12,15 @@ from phototag.metrics.classification import f1_from_counts
 from phototag.metrics.losses import sigmoid
 from phototag.metrics.ranking import cumulative_weights
 
-RESAMPLES = 200  # enough bootstrap resamples to compute a mean and a 95% interval
+RESAMPLES = 200  # number of bootstrap resamples; enough for a mean and a 95% interval
 MAX_CANDIDATES = 4096  # if there are more candidate thresholds, only quantiles of them are tried
-POOLED_CANDIDATES = 1024  # number of quantiles of the candidates of all labels
-LABEL_CANDIDATES = 128  # largest number of candidates of each label that are tried in addition
+POOLED_CANDIDATES = 1024  # number of quantiles taken from the candidates of all labels together
+LABEL_CANDIDATES = 128  # largest number of additional candidates taken from each label
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """One decision threshold per label, with its confidence interval.
+    """Decision thresholds of all labels, with their 95% intervals.
 
     Attributes:
         values: Thresholds, 0..1, float64 [num_labels].
@@ -45,15 +45,15 @@ def choose_thresholds(
     """Choose the thresholds on val, or on train and val if there are out-of-fold logits.
 
     For a linear probe (`optimizer: lbfgs`), the `train` stage also writes out-of-fold logits: each
-    photo of train gets the logits of a head that was fitted without this photo. On train and val
-    together, a rare label has several times as many positives as on val, which makes its threshold
-    more reliable.
+    photo of train gets the logits of a head that was fitted without this photo. Train and
+    val together contain several times as many positives as val alone, which makes the threshold of
+    a rare label more reliable.
 
     Args:
         datasets: Splits by name.
         val_logits: Logits of val, float [num_val_photos, num_labels].
         out_of_fold: Out-of-fold logits of train, float [num_train_photos, num_labels], or None.
-        prior_strength: Prior strength in pseudo-positives, see `fit_thresholds`.
+        prior_strength: Number of pseudo-positives, see `fit_thresholds`.
         seed: Seed of the bootstrap resamples.
     """
     photos, logits, chosen_on = datasets["val"], val_logits, "val"
@@ -72,21 +72,22 @@ def fit_thresholds(
     """Find the threshold of each label that maximizes a regularized F1.
 
     If a label has few positives, the threshold that maximizes its F1 overfits these photos. Two
-    methods reduce the overfitting. First, the label's threshold t maximizes
+    methods reduce overfitting. First, the label's threshold t maximizes
 
         F(t) = 2 (tp + w TP) / (predicted + positives + w (PREDICTED + POSITIVES))
 
-    with w = prior_strength / POSITIVES. Lower-case symbols are counts for the label, upper-case
-    symbols are counts for all labels pooled. The threshold of a label with few positives is
-    therefore close to that of the pool; many positives outweigh the pool. Second, F(t) is maximized
-    on each bootstrap resample and the resulting thresholds are averaged (bagging; Breiman, 1996),
-    because the maximum on a single sample is unstable.
+    with w = prior_strength / POSITIVES. Here tp, predicted and positives are the label's numbers of
+    true, predicted and actual positives. TP, PREDICTED and POSITIVES are the same numbers for all
+    labels pooled. They have much influence on the threshold of a label with few positives, but
+    little influence if the label has many positives. Second, F(t) is maximized on each bootstrap
+    resample, and the resulting thresholds are averaged (bagging; Breiman, 1996), because the best
+    threshold of a single sample is unstable.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         probabilities: Probabilities (0..1), of the same shape.
-        prior_strength: Number of pseudo-positives that are added from all labels pooled. With 0,
-            each threshold depends only on its own label.
+        prior_strength: Number of pseudo-positives that the pool of all labels adds to each label.
+            If it is 0, the threshold of a label does not depend on other labels.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos]. If
             there is only one row, the thresholds maximize F(t) on the original sample.
 
@@ -99,7 +100,7 @@ def fit_thresholds(
         return Thresholds(half, half, half)
     resamples = weights[1:] if len(weights) > 1 else weights
     by_photo = np.ascontiguousarray(resamples.T)
-    # Only the probabilities of positives need to be tried: F(t) is largest at one of them.
+    # F(t) is largest at the probability of a positive, so only these probabilities are tried.
     tried = np.unique(probabilities[targets > 0])
     if len(tried) > MAX_CANDIDATES:
         tried = _take_evenly(tried, POOLED_CANDIDATES)
@@ -126,17 +127,18 @@ def _maximize_f1(
     scale: np.ndarray,
     by_photo: np.ndarray,
 ) -> np.ndarray:
-    """Return the threshold of one label for each resample, [resamples]."""
+    """Find the best threshold of one label on each resample, [resamples]."""
     own = _take_evenly(np.unique(probabilities[targets > 0]), LABEL_CANDIDATES)
     candidates = np.union1d(tried, own)[::-1]
-    # The pool was counted at fewer thresholds. Use its counts at the next lower of these.
+    # The pool was counted only at the thresholds in `tried`. For other candidates, use the counts
+    # at the next lower threshold in `tried`.
     index = np.minimum(np.searchsorted(-tried, -candidates), len(tried) - 1)
     photos = np.arange(len(targets), dtype=np.int32)
     hits, total, _ = _count(targets, probabilities, photos, candidates, by_photo)
     f1 = f1_from_counts(hits + scale * pool[0][index], total + scale * pool[1][index])
     best = candidates[f1.argmax(axis=0)]
-    # Place the threshold halfway between the best candidate and the next lower probability of the
-    # label (or 0), so that a new photo is classified like the photo with the nearer probability.
+    # Place the threshold halfway between the best candidate and the label's next lower probability
+    # (or 0), to classify a new photo like the known photo with the nearest probability.
     known = probabilities[is_known(targets)]
     rising = np.append(0, np.sort(known if len(known) else probabilities))
     return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)
@@ -149,11 +151,12 @@ def _count(
     candidates: np.ndarray,
     by_photo: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the weighted entries of each resample at every candidate threshold.
+    """Count the positives in each resample at every candidate threshold.
 
     Returns:
-        Number of true positives, float64 [num_candidates, resamples]; number of predicted positives
-        plus number of actual positives, of the same shape; number of actual positives, [resamples].
+        Three arrays: number of true positives, float64 [num_candidates, resamples]; number of
+        predicted positives plus number of actual positives, of the same shape; and number of actual
+        positives, [resamples].
     """
     order = np.argsort(-probabilities, kind="stable")
     order = order[is_known(targets[order])]
@@ -166,7 +169,7 @@ def _count(
 
 
 def _take_evenly(rising: np.ndarray, number: int) -> np.ndarray:
-    """Return at most `number` sorted values at regular positions, including the first and last."""
+    """Return at most `number` values at evenly spaced positions, including the first and last."""
     if len(rising) <= number:
         return rising
     return np.asarray(rising[np.linspace(0, len(rising) - 1, number).round().astype(int)])

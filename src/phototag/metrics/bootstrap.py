@@ -9,11 +9,11 @@ import numpy as np
 def bootstrap_weights(
     num_photos: int, resamples: int, seed: int, groups: Sequence[str] = ()
 ) -> np.ndarray:
-    """Draw bootstrap resamples, and return how often each one contains each photo (Efron, 1979).
+    """Draw bootstrap resamples (Efron, 1979) and count each photo's occurrences in each resample.
 
-    Photos of the same group (an album, or copies of one photo) are correlated, and intervals
-    computed from resampled photos would be too narrow. Therefore whole groups are resampled
-    (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
+    Photos of the same group (an album, or copies of one photo) are correlated. If single photos
+    were resampled, the confidence intervals would be too narrow. Therefore whole groups are
+    resampled (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
 
     Args:
         num_photos: Number of photos.
@@ -24,13 +24,13 @@ def bootstrap_weights(
 
     Returns:
         float64 [1 + resamples, num_photos]. The first row, all ones, is the original sample. Each
-        other row is a resample with the same number of groups, drawn with replacement. A sample
-        with a single group cannot be resampled: only the first row is returned.
+        other row is a resample with the same number of groups, drawn with replacement. If
+        there is only one group, resampling is impossible, and only the first row is returned.
     """
     names = np.asarray(groups if len(groups) else np.arange(num_photos))
     _, first, group = np.unique(names, return_index=True, return_inverse=True)
-    # Number the groups in the order in which they first occur: if every photo is its own group, the
-    # groups then have the same order as the photos.
+    # Number the groups in the order in which they first occur. If every photo is its own group, the
+    # group numbers are then equal to the photo positions.
     group = np.argsort(np.argsort(first))[group]
     number = len(first)
     if number < 2:
@@ -53,6 +53,6 @@ def confidence_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     resampled = values[1:] if len(values) > 1 else np.full_like(values, np.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # raised if all resamples are NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns if all resamples are NaN
         low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     return low, high

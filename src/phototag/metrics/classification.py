@@ -1,7 +1,7 @@
 """F1, precision and recall of 0/1 predictions.
 
-For a label without positives, F1, precision and recall are 0. Macro averages include such labels,
-as in scikit-learn with `zero_division=0`.
+For a label without positives, F1, precision and recall are 0. Macro averages include these
+zeros, as in scikit-learn with `zero_division=0`.
 """
 
 from typing import Literal
@@ -18,9 +18,9 @@ def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndar
     """Compute F1 = 2 tp / (predicted + positives), which equals 2 tp / (2 tp + fp + fn).
 
     Args:
-        true_positives: Numbers of true positives, of any shape.
-        predicted_plus_positives: Numbers of predicted positives plus numbers of actual positives,
-            of the same shape.
+        true_positives: Numbers of true positives, array of any shape.
+        predicted_plus_positives: Number of predicted positives plus number of actual positives,
+            array of the same shape.
 
     Returns:
         F1 (0..1), float64 of the same shape; 0 if there are neither predicted nor actual positives.
@@ -36,7 +36,7 @@ def f1_score(
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels] or [num_photos].
         predicted: Predictions (0 or 1), of the same shape.
-        average: `micro` to pool all entries, or `macro` to return the mean of the labels' F1.
+        average: `micro` to pool all entries, or `macro` to return the mean of the F1 of all labels.
     """
     axis = None if average == "micro" else 0
     hits, chosen, positive = (part.sum(axis=axis) for part in _entries(targets, predicted))
@@ -46,7 +46,7 @@ def f1_score(
 def label_scores(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute F1, precision and recall of each label, each as float64 [resamples, num_labels]."""
+    """Compute F1, precision and recall by label: three arrays, float64 [resamples, num_labels]."""
     return _scores(*(weights @ part.astype(np.float64) for part in _entries(targets, predicted)))
 
 
@@ -64,9 +64,9 @@ def classification_scores(
         Metrics by name, float64 [resamples] each: the micro and macro averages of F1, precision and
         recall (`f1_micro`, `f1_macro`, ...); `f1_samples`, the mean F1 of the photos;
         `subset_accuracy`, the share of photos for which every label is predicted correctly; and
-        `unlabelled_accuracy`, which is the share of photos without a predicted label among the
-        photos that are known to have no label (NaN if there are no such photos). Photos without
-        known entries are ignored.
+        `unlabelled_accuracy`. The latter considers only the photos that are known to have no label:
+        it is the share of these for which no label is predicted (NaN if there are no such photos).
+        Photos whose entries are all unknown are ignored.
     """
     parts = _entries(targets, predicted)
     counts = [weights @ part.astype(np.float64) for part in parts]
@@ -92,7 +92,7 @@ def classification_scores(
 def _entries(
     targets: np.ndarray, predicted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return three masks of the known entries: true, predicted and actual positives."""
+    """Return masks of the true, predicted and actual positives; unknown entries are excluded."""
     positive, chosen = targets > 0, predicted.astype(bool) & is_known(targets)
     return positive & chosen, chosen, positive
 

@@ -13,10 +13,10 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def entry_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Compute the binary cross entropy of each entry in nats, float64 of the same shape.
+    """Compute each entry's binary cross entropy in nats, float64 of the shape of `targets`.
 
-    The loss of a logit x with target y is computed as max(x, 0) - x y + log(1 + exp(-|x|)), which
-    does not overflow. The loss of an entry with an unknown target is 0.
+    The loss of a logit x with target y is computed as max(x, 0) - x y + log(1 + exp(-|x|)), because
+    this form does not overflow. The loss of an entry with an unknown target is 0.
     """
     logits = logits.astype(np.float64)
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
@@ -24,7 +24,7 @@ def entry_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 
 def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
-    """Compute the mean binary cross entropy of the known entries in nats.
+    """Compute the mean binary cross entropy (in nats) of the known entries.
 
     The result is NaN if no entry is known.
 
@@ -39,7 +39,7 @@ def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
 def weighted_cross_entropy(
     targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Compute the mean binary cross entropy of each resample in nats, float64 [resamples].
+    """Compute the mean binary cross entropy (in nats) on each resample, float64 [resamples].
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -51,7 +51,7 @@ def weighted_cross_entropy(
 
 
 def baseline_logits(frequencies: np.ndarray) -> np.ndarray:
-    """Return the logits of the constant baseline, which predicts the label frequencies of train.
+    """Return the logits of the constant baseline: the frequency of each label, as a logit.
 
     Args:
         frequencies: Share of positives of each label on train, 0..1 [num_labels].
@@ -63,9 +63,9 @@ def baseline_logits(frequencies: np.ndarray) -> np.ndarray:
 
 
 def baseline_loss(frequencies: np.ndarray, targets: np.ndarray) -> float:
-    """Compute the mean binary cross entropy of the constant baseline in nats.
+    """Compute the mean binary cross entropy (in nats) of the constant baseline.
 
-    A network whose loss is not lower than this has learnt nothing from the photos.
+    A network has learnt nothing from the photos unless its loss is below this baseline loss.
 
     Args:
         frequencies: Share of positives of each label on train, 0..1 [num_labels].

@@ -10,13 +10,13 @@ from scipy.sparse import csr_array
 from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
-BLOCK = 2**23  # number of float64 values that are processed at once, which limits the memory use
-MAX_WORK = 2 * 10**9  # limit of number of entries times resamples; excess resamples are ignored
-MIN_RESAMPLES = 200  # number of resamples that are always used, even if they exceed `MAX_WORK`
+BLOCK = 2**23  # number of float64 values processed at once; limits the memory use
+MAX_WORK = 2 * 10**9  # largest value of entries * resamples; further resamples are ignored
+MIN_RESAMPLES = 200  # use at least this many resamples, even if `MAX_WORK` is exceeded
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Compute mAP, the mean average precision over the labels that have positives.
+    """Compute mAP: the mean of the average precision (AP) of all labels that have positives.
 
     The result is 0 if no label has positives.
 
@@ -42,7 +42,7 @@ def ranking_scores(
     Returns:
         Metrics by name, float64 [resamples] each. `mAP_macro` and `AUROC_macro` are means over
         labels; `mAP_micro` and `AUROC_micro` are computed from one ranking of all entries. If there
-        are millions of entries, only the first resamples are used: see `MAX_WORK`.
+        are millions of entries, only some of the resamples are used: see `MAX_WORK`.
     """
     weights = weights[: 1 + max(MAX_WORK // max(targets.size, 1), MIN_RESAMPLES)]
     precision, area = average_precision_and_auroc(targets, scores, weights)
@@ -61,8 +61,8 @@ def average_precision_and_auroc(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute average precision (AP) and area under the ROC curve (AUROC) of each label.
 
-    AP is the mean of the precision at the rank of each positive. Entries with equal scores have the
-    same rank, as in scikit-learn.
+    AP is a mean over all positives: the precision is computed at the rank of each positive. Entries
+    with equal scores have the same rank, as in scikit-learn.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -86,9 +86,9 @@ def cumulative_weights(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarra
     """Sum the weights of the first n entries of a ranking, for each n in `ends`.
 
     Args:
-        photos: Position of the photo of each entry, in ranking order, integers [num_entries].
-        ends: Numbers of entries to sum, integers in 0..num_entries.
-        by_photo: Transposed weights, float [num_photos, resamples].
+        photos: Position of each entry's photo, integers [num_entries], in the order of the ranking.
+        ends: Values of n, integers in 0..num_entries.
+        by_photo: Bootstrap weights, transposed, float [num_photos, resamples].
 
     Returns:
         Sums of weights, float64 [len(ends), resamples].
@@ -103,25 +103,25 @@ def cumulative_weights(photos: np.ndarray, ends: np.ndarray, by_photo: np.ndarra
 def _rank(
     targets: np.ndarray, scores: np.ndarray, by_photo: np.ndarray, photos: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute AP and AUROC of one ranking, each as float64 [resamples].
+    """Compute the AP and AUROC of one ranking: two arrays, float64 [resamples].
 
-    Both metrics are sums over the positives. AP sums the precision at the rank of each positive.
-    AUROC sums the number of negatives that rank lower, plus half the number of negatives with an
-    equal score. Products with a sparse matrix sum the weights between two positives, so that a
-    thousand resamples need only a few matrix products.
+    Both metrics add one value per positive, and then normalize the sum. For AP, this value is the
+    precision at the rank of the positive. For AUROC, it is the number of negatives with a lower
+    score, plus half the number of negatives with an equal score. The weights between consecutive
+    positives are summed by sparse matrix products: a few products suffice for 1000 resamples.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
         scores: Logits or probabilities, [num_entries].
-        by_photo: Transposed weights, float [num_photos, resamples].
-        photos: Position of the photo of each entry, integers [num_entries].
+        by_photo: Bootstrap weights, transposed, float [num_photos, resamples].
+        photos: Position of each entry's photo, integers [num_entries].
     """
     order = np.argsort(-scores, kind="stable")
     order = order[is_known(targets[order])]
     falling, ranked = -scores[order], photos[order]
     places = np.flatnonzero(targets[order] > 0)
-    # For each positive, count the entries, and then the positives, with a higher score (left) and
-    # with a higher or equal score (right).
+    # For each positive, count the higher scores ("left") and the higher or equal scores ("right"):
+    # first among all entries, then among the positives only.
     above, reached = (np.searchsorted(falling, falling[places], side) for side in ("left", "right"))
     first, last = (
         np.searchsorted(falling[places], falling[places], side) for side in ("left", "right")
@@ -147,11 +147,11 @@ def _rank(
 
 
 def _cumulative_sum(values: np.ndarray) -> np.ndarray:
-    """Return the sums of the first 0, 1, 2, ... rows, one more row than the input has."""
+    """Return the cumulative sums of the rows, preceded by a row of zeros."""
     return np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
 
 
 def mean_over_labels(values: np.ndarray) -> np.ndarray:
-    """Compute the mean of each resample over the labels that are not NaN, [resamples]."""
+    """Compute the mean over the labels for each resample, [resamples]; NaN values are ignored."""
     finite = np.isfinite(values)
     return ratio_or_nan(np.where(finite, values, 0).sum(axis=1), finite.sum(axis=1))

@@ -1,7 +1,7 @@
 """Selection of the best epoch, whose weights become the model.
 
 A record is one row of reports/train/history.csv. It describes an epoch of training or a step of a
-linear probe. Its column `best_epoch` or `best_step` holds the number of the best one so far.
+linear probe. Its column `best_epoch` or `best_step` contains the best epoch or step so far.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ SelectionMetric = Literal["val_loss", "mAP"]
 
 
 def step_number(record: Record) -> int:
-    """Return the number of a record's epoch, or of its linear probe step, counted from 1."""
+    """Return the epoch of a record, or its step if it describes a linear probe; both start at 1."""
     return int(record["epoch"] if "epoch" in record else record["step"])
 
 
@@ -21,8 +21,8 @@ def selection_score(record: Record, metric: SelectionMetric) -> tuple[float, ...
 
     Args:
         record: Record with the values `val_loss` and `mAP`.
-        metric: `val_loss` to select the lowest val loss; `mAP` to select the highest mAP on val,
-            and the lowest val loss among epochs with equal mAP.
+        metric: `val_loss` to select the lowest val loss; `mAP` to select the highest mAP on val.
+            If several epochs have this mAP, the one with the lowest val loss is selected.
     """
     if metric == "val_loss":
         return (-record["val_loss"],)
@@ -30,15 +30,15 @@ def selection_score(record: Record, metric: SelectionMetric) -> tuple[float, ...
 
 
 def find_best(history: Sequence[Record], metric: SelectionMetric) -> Record:
-    """Return the record with the highest selection score, or the first of several such records."""
+    """Return the record with the highest selection score; if there are several, the first one."""
     return max(history, key=lambda record: selection_score(record, metric))
 
 
 def best_record(history: Sequence[Record]) -> Record:
-    """Return the best record of a training run, whose number is stored in the last record.
+    """Return the record of the best epoch or step of a training run.
 
-    Older versions did not record this number. For their histories, the best record is the one with
-    the lowest val loss.
+    The last record contains the number of the best epoch or step. Histories written by older
+    versions lack this number; for these, the record with the lowest val loss is returned.
 
     Args:
         history: All records of a training run, sorted by epoch or step.
@@ -51,5 +51,5 @@ def best_record(history: Sequence[Record]) -> Record:
 
 
 def steps_since_best(history: Sequence[Record]) -> int:
-    """Return the number of epochs or steps since the best one; 0 if the history is empty."""
+    """Return the number of epochs or steps after the best one; 0 if the history is empty."""
     return len(history) - step_number(best_record(history)) if history else 0
