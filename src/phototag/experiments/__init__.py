@@ -1,1 +1,1 @@
-"""Recipes, the queue of DVC experiments, workspaces, and MLflow runs of DVC experiments."""
+"""Recipes, DVC's experiment queue, workspaces, and MLflow runs of DVC experiments."""

@@ -21,7 +21,7 @@ def run_dvc(folder: Path, *arguments: str, show_output: bool = False) -> None:
 
     Args:
         folder: Root of the project.
-        arguments: DVC command and its options, without the word `dvc`.
+        arguments: Command and its arguments, such as `"exp", "run"`, without the word `dvc`.
         show_output: Whether to print DVC's output. By default, the output is captured, so that
             the error message can quote it.
 
@@ -37,7 +37,7 @@ def run_dvc(folder: Path, *arguments: str, show_output: bool = False) -> None:
     )
     if done.returncode:
         lines = (done.stderr or done.stdout or "").strip().splitlines()
-        # A failed stage prints the reason first. DVC then adds that the stage failed.
+        # A failed stage first prints the reason. Then, DVC prints that the stage failed.
         errors = [line.strip() for line in lines if "rror: " in line]
         reason = (errors or lines[-1:] or [f"exit status {done.returncode}"])[0]
         raise InputError(f"dvc {arguments[0]} failed: {reason}")
@@ -58,12 +58,12 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
 
     Experiments that already exist are skipped. Experiments that are still waiting in the queue are
     queued again with the current params and code. DVC always runs its whole queue, including other
-    experiments. A training run that was killed resumes from its last checkpoint.
+    experiments. An experiment whose training was killed resumes from its last checkpoint.
 
     Args:
         root: Root of the project.
-        experiments: Mapping from the name of each experiment to its overrides of params.yaml
-            (dotted key -> value).
+        experiments: Mapping from the name of each experiment to the params that it changes (mapping
+            from dotted keys of params.yaml to values).
         jobs: Number of experiments to run in parallel.
 
     Raises:
@@ -76,7 +76,7 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
     for name, overrides in experiments.items():
         if name not in done | running:
             options = [f"--set-param={key}={to_hydra(value)}" for key, value in overrides.items()]
-            # The target is `evaluate`, so that these experiments do not register their models.
+            # The experiments end after `evaluate`, so that their models are not registered.
             run_dvc(root, "exp", "run", "--queue", "--name", name, *options, "evaluate")
     if not experiments.keys() <= done:
         command = ["exp", "run", "--run-all", "--jobs", str(jobs)]
@@ -92,7 +92,7 @@ def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: i
 def _read_queue(root: Path) -> tuple[set[str], set[str]]:
     """Return the names of the running experiments, and the names of the queued experiments.
 
-    DVC still lists an experiment as running after its worker was killed. Such entries are removed.
+    If a worker is killed, DVC still lists its experiment as running. Such entries are removed.
     """
     with Repo(str(root)) as repo:
         queue = repo.experiments.celery_queue
@@ -104,18 +104,18 @@ def _read_queue(root: Path) -> tuple[set[str], set[str]]:
 
 
 def to_hydra(value: Any) -> str:
-    """Format a value for `dvc exp run --set-param`: like JSON, but with unquoted keys."""
+    """Format a value for `dvc exp run --set-param`: as JSON with unquoted keys."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{to_hydra(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_hydra, value)) + "]"
-    if isinstance(value, str):  # quoted, because a path may contain special characters
+    if isinstance(value, str):  # quoted, because a string may contain special characters
         return "'" + value.replace("'", r"\'") + "'"
     return json.dumps(value)
 
 
 def read_revision(root: Path, revision: str, path: str) -> str | None:
-    """Return the text of a file that git tracks, or None if the revision lacks the file.
+    """Return the text of a file that git tracks, or None if it is not in the revision.
 
     Args:
         root: Root of the project.
@@ -132,8 +132,8 @@ def open_revision(root: Path, revision: str) -> tuple[DVCFileSystem, str]:
     """Return a file system with the files that git and DVC track at a git revision.
 
     Returns:
-        The file system, and the prefix of the project's paths in it: `folder/` if the project is
-        in a subfolder of its git repository, otherwise empty.
+        The file system, and a prefix for paths in the project: `folder/` if the project is in the
+        subfolder `folder` of its git repository, otherwise an empty string.
     """
     prefix = run_git(root, "rev-parse", "--show-prefix")
     return DVCFileSystem(str(root), rev=revision, subrepos=True), prefix

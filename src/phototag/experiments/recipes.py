@@ -1,4 +1,4 @@
-"""Recipes (named sets of values for params.yaml), and edits of params.yaml that keep comments."""
+"""Recipes (named sets of values for params.yaml), and changes to params.yaml."""
 
 import difflib
 import io
@@ -24,7 +24,7 @@ class Recipe(ParamGroup):
 
     Attributes:
         description: Description of the recipe in one sentence, printed by `phototag recipe`.
-        params: Nested params that replace the values in `base`.
+        params: Nested params that this recipe sets to values other than those in `base`.
     """
 
     description: str
@@ -35,8 +35,8 @@ class Recipes(ParamGroup):
     """The contents of recipes.yaml.
 
     Attributes:
-        base: Nested params that every recipe sets. A recipe can replace their values. Every key
-            that a recipe sets must be in `base`, so that other recipes reset the key.
+        base: Nested params with the default values for all recipes. Each recipe sets all of these
+            params. A recipe cannot set other params, because other recipes would not reset them.
         recipes: Mapping from the name of each recipe to the recipe.
     """
 
@@ -48,7 +48,7 @@ def read_recipes(path: Path = FILE) -> Recipes:
     """Read and validate recipes.yaml.
 
     Raises:
-        InputError: The file is missing, is not valid YAML, lacks a key or has an unknown key.
+        InputError: The file is missing or is not valid YAML, or a key is missing or unknown.
     """
     return validate_params(Recipes, read_values(path), str(path))
 
@@ -66,16 +66,16 @@ def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
 
 
 def update_params(path: Path, values: Mapping[str, Any]) -> str:
-    """Set values in params.yaml, and preserve the other keys, the order of keys and the comments.
+    """Set values in params.yaml. Other keys, the order of keys and comments are preserved.
 
-    If a list is replaced, all comments inside the list and directly after it are removed.
+    If a list is replaced, however, the comments inside and directly after this list are removed.
 
     Args:
         path: Path of params.yaml.
         values: Mapping from dotted keys to new values.
 
     Returns:
-        Unified diff of the file without context lines, or an empty string if nothing changed.
+        Unified diff of the file (no context lines), or an empty string if nothing changed.
 
     Raises:
         InputError: The file is missing or not valid YAML, a group of params is missing, or the new
@@ -83,7 +83,7 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     """
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 4096  # so wide that no line is wrapped
+    yaml.width = 4096  # wide enough that no line is wrapped
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -113,15 +113,15 @@ def _set_value(params: Any, key: str, value: Any, path: Path) -> None:
         raise InputError(f"{path}: the group of {key} is missing: add it")
     if group.get(last) == value:
         return
-    # ruamel.yaml attaches a comment between a key and its list to the key, and would write this
-    # comment on the line of the key, before the new value. Therefore such a comment is removed.
+    # A comment may be between a key and its list. ruamel.yaml would write this comment on the key's
+    # line, before the new value. Therefore, the comment is removed.
     if comments := group.ca.items.get(last):
         comments[3:] = [None]
     group[last] = _format_value(value)
 
 
 def _format_value(value: Any) -> Any:
-    """Format a list of mappings with one mapping per line, and any other list on one line."""
+    """Format a list of mappings with one mapping per line. Write any other list on one line."""
     if isinstance(value, list):
         items = CommentedSeq(map(_format_value, value))
         if not any(isinstance(item, dict) for item in value):

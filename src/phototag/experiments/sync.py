@@ -1,7 +1,7 @@
-"""Creation of MLflow runs for DVC experiments and commits whose runs are not in the MLflow store.
+"""Creation of the MLflow runs of DVC experiments and commits, if these runs are missing.
 
-A run can be missing for two reasons. If DVC restores an experiment from its cache, no code runs and
-nothing is logged. A fresh clone contains the results of all commits, but not the MLflow store.
+A run can be missing for two reasons: DVC restored an experiment from its cache, so no code ran and
+nothing was logged; or the clone is fresh, with the results of all commits but no MLflow store.
 """
 
 import io
@@ -45,7 +45,7 @@ MODEL = "models/model.safetensors"
 
 @dataclass(frozen=True)
 class Result:
-    """Results of one training that git and DVC track.
+    """Results of one training, as tracked by git and DVC.
 
     Attributes:
         key: Content key of the training.
@@ -62,23 +62,23 @@ class Result:
 
 
 def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
-    """Create missing MLflow runs for DVC experiments, commits and the working tree.
+    """Create the missing MLflow runs of DVC experiments, commits and the working tree.
 
     The function looks up each run by the content key of its training. It rebuilds a missing run
-    from files that git and DVC track: params, history, scores, and any reports in DVC's cache. Each
-    run has the name of its experiment and is tagged with the git revision of its results. If
-    several commits have the same results, this is the oldest revision. A second call has no effect.
+    from files that git and DVC track: params, history, scores, and any reports in DVC's cache. The
+    run gets the name of the experiment, and a tag with the git revision of the results (the oldest
+    revision, if several commits have the same results). A second call has no effect.
 
     Args:
         store: MLflow store in which the runs are created.
         root: Root of the project: the top of a git repository or a folder inside it.
 
     Returns:
-        Two lists of experiment names and short commit hashes. The first list is for the runs that
-        were created, the second for the runs that were tagged with a revision.
+        Two lists: the created runs, and the runs that were tagged with a revision. Each run is
+        listed by the name of its experiment or by its short commit hash.
     """
     added, tagged = [], []
-    # List the commits of all branches that changed the results of a training run, oldest first.
+    # Commits of all branches in which the results of the training changed, oldest first.
     log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
     commits = [("", revision) for revision in (log or "").split()]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
@@ -86,7 +86,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         if result is None:
             continue
         title = name or revision[:7] or "the workspace"
-        # A commit can use any run of the training. An experiment needs a run with its name.
+        # Any run of the training will do for a commit. An experiment needs a run with its name.
         runs = find_runs(store, result.key, name or None)
         last_metric = "test_loss" if result.scores else "best_val_loss"
         complete = [run for run in runs if last_metric in run.data.metrics]
@@ -102,7 +102,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _read_result(root: Path, revision: str) -> Result | None:
-    """Return the training results at a git revision, or None if none is complete."""
+    """Return the training results at a git revision, or None if a result file is missing."""
     training = read_revision(root, revision, TRAINING)
     history = read_revision(root, revision, HISTORY)
     if not training or not history:
@@ -110,9 +110,9 @@ def _read_result(root: Path, revision: str) -> Result | None:
     lock = yaml.safe_load(read_revision(root, revision, "dvc.lock") or "{}").get("stages", {})
     scores = read_revision(root, revision, f"{EVALUATION}/metrics.json")
     if _locked_hash(lock, "train", "outs", MODEL) != _locked_hash(lock, "evaluate", "deps", MODEL):
-        scores = None  # these are the scores of an earlier model
+        scores = None  # the scores belong to another model
     params = yaml.safe_load(read_revision(root, revision, "params.yaml") or "{}")
-    # params.yaml may have changed since the training. dvc.lock has the values used by the training.
+    # params.yaml may have changed since the training. dvc.lock has the values that were used.
     used = lock.get("train", {}).get("params", {}).get("params.yaml", {})
     with suppress(KeyError):
         params = apply_overrides(params, used)

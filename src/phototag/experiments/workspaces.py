@@ -1,7 +1,7 @@
 """Workspaces: copies of the project in which the trials of a study run one after another.
 
 DVC's own queue copies the project for each experiment. A workspace is faster, because many trials
-share it: the stages before `train` run only once, and a trial does not start a new process.
+share it. The stages before `train` run only once, and a trial does not start a new process.
 """
 
 import shutil
@@ -16,12 +16,12 @@ from phototag.base.params import read_values
 from phototag.experiments.dvc_tools import run_dvc
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not search this folder for stages
-SYNTHETIC = Path("data/sample")  # synthetic dataset, written by the stage `sample`
-UPSTREAM_STAGES = ("normalize-stats", "embed")  # running these two runs all stages before `train`
+SYNTHETIC = Path("data/sample")  # synthetic dataset, created by the stage `sample`
+UPSTREAM_STAGES = ("normalize-stats", "embed")  # include all earlier stages
 
 
 def make_workspace(root: Path, name: str) -> Path:
-    """Copy the files that git tracks into a new workspace, including uncommitted changes.
+    """Create a workspace with the files that git tracks, including their uncommitted changes.
 
     The workspace uses the project's DVC cache. An existing workspace of the same name is replaced.
 
@@ -30,7 +30,7 @@ def make_workspace(root: Path, name: str) -> Path:
         name: Name of the workspace.
 
     Returns:
-        Path of the project's root folder in the workspace.
+        Path of the folder in the workspace that corresponds to `root`.
 
     Raises:
         InputError: The git repository has no commit, or the photos in `data.raw` are not in DVC's
@@ -46,7 +46,7 @@ def make_workspace(root: Path, name: str) -> Path:
     run_git(folder, "checkout", "--quiet", "--detach", commit)
     for key, default in (("user.name", "phototag"), ("user.email", "phototag@localhost")):
         run_git(folder, "config", key, ask_git(root, "config", key) or default)
-    # `git stash create` copies the uncommitted changes to a commit and keeps them in the project.
+    # `git stash create` copies uncommitted changes to a commit. The project itself is not changed.
     if changes := run_git(root, "stash", "create"):
         run_git(folder, "restore", f"--source={changes}", "--staged", "--worktree", ".")
     place = folder / run_git(root, "rev-parse", "--show-prefix")
@@ -55,19 +55,19 @@ def make_workspace(root: Path, name: str) -> Path:
     run_dvc(place, "cache", "dir", "--local", str(cache))
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *UPSTREAM_STAGES)
     _check_photos(place)
-    # The scores in this file belong to an earlier training. Their hash is kept in dvc.lock, because
-    # `dvc exp apply` needs the hashes of all outputs.
+    # The scores in this file belong to an earlier training. The file's hash remains in dvc.lock,
+    # because `dvc exp apply` needs the hashes of all outputs.
     (place / "reports/evaluate/metrics.json").unlink(missing_ok=True)
     return place
 
 
 def _check_photos(place: Path) -> None:
-    """Check that the workspace has the user's photos and that experiments do not commit them."""
+    """Check that the photos are in the workspace, and that experiments do not commit them."""
     raw = Path(read_values(place / "params.yaml")["data"]["raw"])
     if raw.is_absolute() or raw == SYNTHETIC:
         return
     pointer = f"{raw}.dvc"
-    # An experiment commits every file that git does not ignore.
+    # A DVC experiment is a commit with all files that git does not ignore.
     unignored = (place / pointer).exists() and ask_git(place, "check-ignore", str(raw)) is None
     if unignored or not (place / raw).exists():
         raise InputError(
@@ -88,13 +88,13 @@ def run_upstream(place: Path) -> None:
 
 
 def save_experiment(place: Path, name: str) -> None:
-    """Save the training in a workspace and its model as a DVC experiment of the project.
+    """Save the training results and the model in a workspace as a DVC experiment of the project.
 
-    The experiment is a git commit whose parent is the current commit of the workspace. It is stored
-    under a git reference in DVC's format. An existing experiment of the same name is replaced.
+    The experiment is a git commit whose parent is the current commit of the workspace. A git
+    reference in DVC's format points to it. An existing experiment of the same name is replaced.
 
     Args:
-        place: Project root in the workspace, returned by `make_workspace`.
+        place: Path returned by `make_workspace`.
         name: Name of the experiment.
     """
     with Repo(str(place)) as repo:

@@ -1,9 +1,9 @@
 """Comparison of a challenger with the champion on the same photos.
 
-If many models that are no better than the champion challenge it, one of them may win by chance. To
-prevent this, the k-th challenge is tested at the one-sided level ALPHA / (k (k + 1)). The levels of
-all challenges sum to ALPHA. By Boole's inequality, the probability that any challenger wins without
-being better is therefore at most ALPHA, for any number of challengers.
+If many models challenge the champion, one that is not better may win by chance. To limit this risk,
+the k-th challenge is tested at the one-sided level `ALPHA / (k * (k + 1))`. The sum of the levels
+of all challenges is `ALPHA`. By Boole's inequality, the probability that any challenger wins
+without being better is therefore at most `ALPHA`, for any number of challengers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,8 @@ from phototag.serving.tagger import load_tagger
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDING_METRIC = "f1_micro"
-ALPHA = 0.025  # one-sided level of all challenges of one champion together
-ModelFiles = tuple[Path, Path]  # paths of the safetensors file and of the thresholds file
+ALPHA = 0.025  # sum of the one-sided levels of all challenges of a champion
+ModelFiles = tuple[Path, Path]  # model file (safetensors), thresholds file
 
 
 def compare_models(
@@ -40,9 +40,9 @@ def compare_models(
 ) -> pd.DataFrame:
     """Score two models on the same photos, each model at its own thresholds.
 
-    The interval of each difference is a paired bootstrap: every resample draws the same photos, as
-    whole groups, for both models. The difficulty of the photos therefore cancels out. Photos
-    without any known label are ignored.
+    The interval of each difference comes from a paired bootstrap: every resample draws the same
+    groups of photos for both models, so the difficulty of the photos cancels out. Photos without
+    any known label are ignored.
 
     Args:
         photos: Labelled photos, such as those of the test split.
@@ -50,12 +50,12 @@ def compare_models(
         champion: Model file and thresholds file of the champion.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
-        challenge: Count of challenges of this champion, including this one.
+        challenge: Number of this challenge of the champion, starting from 1.
 
     Returns:
         Table with the columns `COLUMNS` and one row per metric. `difference` is the challenger's
         value minus the champion's value. `low` and `high` are the bounds that `bound_difference`
-        returns. If some labels are unknown, the column `known` has the number of known entries.
+        returns. If some labels are unknown, the column `known` has the number of known targets.
 
     Raises:
         InputError: A model cannot be read, or its labels or photo size do not match the photos.
@@ -71,7 +71,7 @@ def compare_models(
 
 
 def _score(photos: Dataset, files: ModelFiles, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each metric on all photos, followed by each resample, float64 [1 + resamples]."""
+    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
     tagger, size = load_tagger(*files), photos.images.shape[1]
     if tagger.labels != photos.labels:
         raise InputError("its labels differ from those of the dataset")
@@ -102,10 +102,10 @@ def list_differences(
     Args:
         new: Values of each metric for the new model, float64 [1 + resamples]. The first value is
             for the original sample, the other values are for the resamples.
-        old: Values of each metric for the old model on the same sample and resamples.
+        old: Values of each metric for the old model, in the same format.
         metrics: Names of the metrics to list.
-        groups: Number of groups that the resamples draw from (of photos, if there are no groups).
-        challenge: Count of challenges of this champion, including this one.
+        groups: Number of groups that the resamples draw from. Without groups, number of photos.
+        challenge: Number of this challenge of the champion, starting from 1.
     """
     return [
         (
@@ -120,31 +120,31 @@ def list_differences(
 
 
 def level(challenge: int) -> float:
-    """Return the one-sided level of the k-th challenge. The levels of all k sum to `ALPHA`."""
+    """Return the one-sided level of the k-th challenge. The sum over all k is `ALPHA`."""
     return ALPHA / (challenge * (challenge + 1))
 
 
 def coverage(challenge: int) -> str:
-    """Return the coverage of the interval of the k-th challenge, such as `97.5%`."""
+    """Return the coverage of the confidence interval in the k-th challenge, such as `97.5%`."""
     return f"{100 * (1 - 2 * level(challenge)):.6g}%"
 
 
 def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tuple[float, float]:
-    """Return the confidence interval of a difference at the level of the k-th challenge.
+    """Return the confidence interval of a difference, at the level of the k-th challenge.
 
-    A thousand resamples are too few to estimate percentiles at such small levels. The interval is
-    therefore the difference plus or minus t s. Here, s is the standard deviation over the resamples
-    and t is a quantile of Student's distribution with groups - 1 degrees of freedom.
+    A thousand resamples are too few to estimate percentiles at such small levels. Therefore, the
+    bounds are `difference - t * s` and `difference + t * s`. Here, `s` is the standard deviation
+    over the resamples and `t` is a quantile of Student's t with `groups - 1` degrees of freedom.
 
     Args:
-        differences: Difference on the original sample, followed by the difference on each resample,
-            float64 [1 + resamples].
-        groups: Number of groups that the resamples draw from (of photos, if there are no groups).
-        challenge: Count of challenges of this champion, including this one.
+        differences: Differences on the original sample (first value) and on each resample, float64
+            [1 + resamples].
+        groups: Number of groups that the resamples draw from. Without groups, number of photos.
+        challenge: Number of this challenge of the champion, starting from 1.
 
     Returns:
-        Lower and upper bound. Both are NaN if there are so few groups that all of them favour the
-        same model by chance with a probability above the level.
+        Lower and upper bound. Both are NaN if there are too few groups: so few that all of them may
+        favour the same model by chance, with a probability above the level.
     """
     if 0.5**groups > level(challenge) or len(differences) < 2:
         return float("nan"), float("nan")
@@ -155,7 +155,7 @@ def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tu
 def judge(comparison: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
     """Return whether the challenger wins, and the reason for this decision.
 
-    The challenger wins if the lower bound of the difference in micro F1 is above 0.
+    The challenger wins if the lower bound for the difference in micro F1 is above 0.
     """
     row = comparison.set_index("metric").loc[DECIDING_METRIC].to_dict()
     wins = bool(row["low"] > 0)

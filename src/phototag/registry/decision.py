@@ -1,4 +1,4 @@
-"""Decision of the stage `register`, and the page that shows it with the scores of both models."""
+"""Decision of the stage `register`, and the page with the decision and the models' scores."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,10 +21,10 @@ def make_decision(
 
     Args:
         kind: Kind of the decision: `challenge`, `promote`, `rollback` or `experiment`.
-        version: Version that the decision is about, or None if no version was registered.
+        version: Version to which the decision applies, or None if no version was registered.
         previous: Version that was the champion before the decision, or None if there was none.
         wins: Whether `version` becomes the champion.
-        reason: Reason for the decision, shown to users.
+        reason: Reason for the decision, as a text for users.
     """
     return {
         "name": MODEL_NAME,
@@ -38,7 +38,7 @@ def make_decision(
 
 
 def skip_registration(folder: Path, experiment: str) -> None:
-    """Write the decision not to register a DVC experiment, together with an empty comparison."""
+    """Write the decision that a DVC experiment is not registered, and an empty comparison."""
     reason = (
         f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
         "`dvc repro --force --single-item register`, or set registry.experiments to true"
@@ -51,7 +51,7 @@ def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.Dat
     """Write a decision and a comparison to decision.json, comparison.csv and report.html.
 
     Args:
-        folder: Folder in which the three files are written.
+        folder: Folder to which the three files are written.
         decision: Decision returned by `make_decision`.
         comparison: Table returned by `compare_models`, or an empty table if the models were not
             compared.

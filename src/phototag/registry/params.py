@@ -1,4 +1,4 @@
-"""Params of the `register` stage."""
+"""Params of the stage `register`."""
 
 from phototag.base.params import NonNegativeInt, ParamGroup
 from phototag.evaluation.params import EvaluateParams
@@ -11,7 +11,7 @@ class RegistryParams(ParamGroup):
 
 
 class RegistrationParams(ParamGroup):
-    """Params that the `register` stage reads."""
+    """Params that the stage `register` reads."""
 
     seed: NonNegativeInt
     evaluate: EvaluateParams

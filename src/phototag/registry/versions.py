@@ -2,8 +2,8 @@
 
 The alias `challenger` points to the version that was registered last. A version becomes the
 `champion` if it beats the current champion on the same test photos, or if a user makes it the
-champion with `phototag promote` or `phototag rollback`. Each decision is stored in a tag of the
-version that it is about. `phototag history` lists these decisions.
+champion with `phototag promote` or `phototag rollback`. Each decision about a version is
+stored in a tag of this version. `phototag history` lists all decisions.
 """
 
 import json
@@ -30,17 +30,17 @@ from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
 PHOTOS_TAG, WEIGHTS_TAG, DIGEST_TAG = "test_fingerprint", "weights_digest", "model_digest"
-DECISION_TAG = "decision."  # prefix; the time of the decision follows, and the value is JSON
-# MLflow's error codes for a model, version or alias that does not exist.
+DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
+# Error codes of MLflow if a model, a version or an alias does not exist.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def register_model(
     store: Store, run_id: str, files: ModelFiles, tags: Mapping[str, str], description: str
 ) -> str:
-    """Register a model as the challenger and return its version.
+    """Register a model as the challenger, and return the number of its version.
 
-    If a version with the same model digest exists, this version becomes the challenger and no new
+    If there is already a version with the same model digest, it becomes the challenger and no new
     version is created. `tags` are the tags returned by `describe_model`.
     """
     client, digest = store.client, tags[DIGEST_TAG]
@@ -56,7 +56,7 @@ def register_model(
             version = str(info.registered_model_version)
             client.update_model_version(MODEL_NAME, version, description)
             values = {**tags, WEIGHTS_TAG: content_key(None, files)}
-            # The digest is last: if this loop is interrupted, the model is registered again.
+            # The digest is set last: if the loop is interrupted, the next call registers again.
             del values[DIGEST_TAG]
             for name, value in {**values, DIGEST_TAG: digest}.items():
                 client.set_model_version_tag(MODEL_NAME, version, name, value)
@@ -72,7 +72,7 @@ def describe_model(
     data_fingerprint: str,
     test_fingerprint: str,
 ) -> dict[str, str]:
-    """Return the tags of a version: labels, thresholds, scores, and digests of model and data."""
+    """Return the tags of a version: labels, thresholds, scores, model digest and data digest."""
     return {
         "labels": ", ".join(metadata.labels),
         "thresholds": json.dumps(thresholds),
@@ -85,7 +85,7 @@ def describe_model(
 
 
 def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
-    """Return a version's description in Markdown, with a table of the model's scores on test."""
+    """Return a description of a version in Markdown. It has a table of the scores on test."""
     table = scores[scores["predictor"] == "model"].dropna(subset="value")
     columns = (table[name] for name in ("metric", "value", "low", "high"))
     rows = [
@@ -125,16 +125,16 @@ def challenge_champion(
         seed: Random seed of the resamples.
 
     Returns:
-        Decision as returned by `make_decision`, and table as returned by `compare_models`. If the
-        models were compared, the decision also has the keys `challenge` (its number) and `coverage`
-        (of the intervals). Otherwise, the table is empty.
+        Decision in the format of `make_decision`, and table in the format of `compare_models`. If
+        the models were compared, the decision also has the keys `challenge` (number of the
+        challenge) and `coverage` (coverage of the intervals). Otherwise, the table is empty.
     """
     compare = partial(compare_models, photos, files, resamples=resamples, seed=seed)
     with store.lock:
         while True:
             champion = find_champion(store.client)
             decision, comparison = _decide(store.client, version, champion, compare)
-            # Machines do not share the lock: if another one changed the champion, decide again.
+            # The lock is local. If another machine changed the champion, decide again.
             if decision["previous_champion"] == _number(find_champion(store.client)):
                 return _apply(store.client, decision), comparison
 
@@ -168,7 +168,7 @@ def _decide(
 
 
 def weights_digest(version: ModelVersion) -> str:
-    """Return a digest of a version's weights and thresholds, or its number if it has no digest."""
+    """Return the digest of a version's weights and thresholds, or else the version's number."""
     return str(version.tags.get(WEIGHTS_TAG) or version.version)
 
 
@@ -190,11 +190,11 @@ def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
-    """Return the number of a challenge among all challenges of a champion on the same photos.
+    """Return the number of a challenge: 1 for the champion's first one on these photos, and so on.
 
-    Numbers start from 1. Versions with the same weights and thresholds count as one model: a model
-    that challenges the champion again keeps its number, and if a champion is registered again, the
-    challenges of its earlier versions still count. `own` is the version of the challenger.
+    `own` is the version of the challenger. Versions with the same weights and thresholds count as
+    one model. Therefore, a model that challenges the champion again keeps its number. If a champion
+    is registered again, the challenges of its earlier versions still count.
     """
     versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
     champions = {int(v.version) for v in versions if weights_digest(v) == weights_digest(champion)}
@@ -206,7 +206,7 @@ def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVer
             if "challenge" in decision and decision["previous_champion"] in champions:
                 model, number = weights_digest(version), decision["challenge"]
                 numbers[model] = min(number, numbers.get(model, number))
-    # The next number is above the highest one, because models of deleted versions count, too.
+    # A new number is one more than the highest number, because deleted versions also count.
     return numbers.get(weights_digest(own), 1 + max(numbers.values(), default=0))
 
 
@@ -215,7 +215,7 @@ def _number(version: ModelVersion | None) -> int | None:
 
 
 def _apply(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
-    """Store a decision in a tag of its version, update the alias, and return the decision."""
+    """Store a decision in a tag of its version, and return it. Update the alias if necessary."""
     version = str(decision["version"])
     tag = f"{DECISION_TAG}{decision['time']}"
     client.set_model_version_tag(MODEL_NAME, version, tag, json.dumps(decision))
@@ -262,7 +262,7 @@ def promote(store: Store, version: str, reason: str) -> dict[str, Any]:
 def roll_back(store: Store, reason: str) -> dict[str, Any]:
     """Restore the previous champion, and return the decision.
 
-    A second rollback restores the champion before that one.
+    A second rollback restores the champion that was in use before the previous one.
 
     Raises:
         InputError: There is no champion, there is no previous champion, or the previous champion

@@ -10,5 +10,5 @@ except ModuleNotFoundError as error:
     raise InputError("phototag tune needs Optuna: run `make setup-tune` to install it") from error
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-# Optuna warns that heartbeats and retries are experimental, which is not relevant to users.
+# Hide Optuna's warnings that heartbeats and retries are experimental.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""Optimism: the amount by which the val score of the best trial is better than on other photos."""
+"""Optimism: the amount by which the best trial's score is better on val than on new photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one trial, trained with one seed, for the photos of the val split.
+    """Predictions of one trial with one seed, for the photos of the val split.
 
     Attributes:
-        logits: Logits, float [num_photos, num_labels].
-        targets: Targets, 1, 0 or `UNKNOWN`, [num_photos, num_labels]. All trials with the same seed
-            have the same targets.
+        logits: Predicted logits, float [num_photos, num_labels].
+        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels]. For the same seed, they
+            are the same in all trials.
         groups: Group of each photo, [num_photos]. Photos of a group are resampled together.
     """
 
@@ -36,13 +36,13 @@ def estimate_optimism(
     """Estimate the optimism of the best trial by bootstrap bias correction.
 
     Each resample draws whole groups of val photos. The best trial is chosen on the drawn photos and
-    then scored on the photos that were not drawn (about 37%). The optimism is the mean difference
-    between the two scores (Tsamardinos, Greasidou and Borboudakis, 2018). The estimate ignores that
-    the best epoch of each trial was also chosen on val.
+    also scored on the photos that were not drawn (about 37%). The optimism is the mean difference
+    between the two scores (Tsamardinos, Greasidou and Borboudakis, 2018). The best epoch of each
+    trial was also chosen on val, but the estimate does not account for this choice.
 
     Args:
-        trials: Predictions of each trial, as one list per trial with one item per seed.
-        objective: Metric by which the best trial is chosen. It is averaged over the seeds.
+        trials: One list for each trial, with the predictions for each seed.
+        objective: Metric by which the best trial is chosen, after averaging over the seeds.
         seed: Random seed of the resamples.
 
     Returns:
@@ -55,7 +55,7 @@ def estimate_optimism(
         bootstrap_weights(len(own.targets), RESAMPLES, seed + number, list(map(str, own.groups)))
         for number, own in enumerate(trials[0])
     ]
-    # The first row of weights is the original sample, which contains all photos.
+    # The first row of weights is for the original sample, which contains all photos.
     usable = np.all([(rows == 0).any(axis=1) for rows in weights], axis=0)
     if not usable.any():
         return None
@@ -64,14 +64,14 @@ def estimate_optimism(
     others = _mean_scores(trials, left_out, objective)
     sign = -1 if objective == "val_loss" else 1
     best = np.argmax(sign * drawn, axis=0)[None]
-    # mAP is NaN if the photos that were not drawn have no positives.
+    # mAP is NaN if there are no positives in the photos that were not drawn.
     return float(sign * np.nanmean(np.take_along_axis(drawn - others, best, axis=0)))
 
 
 def _mean_scores(
     trials: Sequence[Sequence[Predictions]], weights: Sequence[np.ndarray], objective: Objective
 ) -> np.ndarray:
-    """Return the objective of each trial, averaged over seeds, float64 [num_trials, resamples]."""
+    """Return each trial's objective (mean over the seeds), float64 [num_trials, resamples]."""
     scores = [
         [score(own, rows, objective) for own, rows in zip(seeds, weights, strict=True)]
         for seeds in trials
@@ -80,7 +80,7 @@ def _mean_scores(
 
 
 def score(own: Predictions, weights: np.ndarray, objective: Objective) -> np.ndarray:
-    """Return the objective on each resample, float64 [resamples], with F1 at a threshold of 0.5."""
+    """Return the objective on each resample, float64 [resamples]. F1 uses a threshold of 0.5."""
     match objective:
         case "val_loss":
             return weighted_cross_entropy(own.targets, own.logits, weights)

@@ -1,4 +1,4 @@
-"""Report of a study: comparison of the winner on test, optimism, figures and the best trials."""
+"""Report of a study: comparison on test, optimism, figures, and a table of the best trials."""
 
 import warnings
 from pathlib import Path
@@ -16,10 +16,10 @@ from phototag.search import storage
 from phototag.search.storage import Plan
 from phototag.search.winner import Comparison
 
-NUM_ROWS = 20  # maximum number of trials in the table of the page
-NUM_PARAMS = 6  # maximum number of hyperparameters in the figures, the most important ones first
-MIN_TRIALS = 4  # number of different objective values that hyperparameter importances require
-# Optuna formats tick labels of logarithmic axes as math text, and long labels can be cut off.
+NUM_ROWS = 20  # maximum number of trials in the table on the page
+NUM_PARAMS = 6  # the figures show at most this many hyperparameters, the most important ones
+MIN_TRIALS = 4  # hyperparameter importances require this many different objective values
+# Optuna formats the tick labels of logarithmic axes as math. Long labels can be cut off.
 STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 COLUMNS = ("number", "state", "value", "duration", "params", "user_attrs")
 
@@ -66,11 +66,11 @@ def write_report(
 
 
 def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str]:
-    """Draw Optuna's plots of the trials and write them to PNG files.
+    """Draw Optuna's plots of the trials, and write them to PNG files.
 
     Returns:
-        Mapping from the name of each figure to its data URI. It contains only the optimization
-        history if the trials have fewer than `MIN_TRIALS` different objective values.
+        Mapping from the name of each figure to its data URI. With fewer than `MIN_TRIALS`
+        different objective values, the optimization history is the only figure.
     """
     # This import must follow phototag.pages.figures, which selects Matplotlib's backend.
     from optuna.visualization import matplotlib as plots
@@ -81,7 +81,7 @@ def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str
         complete = study.get_trials(states=(TrialState.COMPLETE,))
         if len({trial.value for trial in complete}) >= MIN_TRIALS:
             importances = get_param_importances(study)
-            # A key that had only one value has the importance 0.
+            # The importance is 0 for a key that had the same value in all trials.
             params = [name for name, importance in importances.items() if importance > 0]
             options = {"params": params[:NUM_PARAMS], "target_name": label}
             axes["importances"] = plots.plot_param_importances(study, **options)
@@ -95,10 +95,10 @@ def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str
 def summarize(
     plan: Plan, best: FrozenTrial, num_trials: int, comparison: Comparison
 ) -> tuple[str, str]:
-    """Return the headline of the page: a text on the best trial, and one on the comparison."""
+    """Return the two headlines of the page, on the best trial and on the comparison."""
     objective, seeds = plan.study.objective, plan.study.seeds
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
-    verdict = "The difference may be due to chance."  # or there are too few photos
+    verdict = "The difference may be due to chance."  # used also if there are too few photos
     if f1["low"] > 0 or f1["high"] < 0:
         verdict = f"The winner is {'better' if f1['low'] > 0 else 'worse'}."
     if comparison.split == "val":

@@ -1,8 +1,8 @@
-"""Storage of studies in a database, which Optuna uses to store trials, suggestions and values.
+"""Storage of studies: a database in which Optuna stores trials, suggestions and values.
 
 The default database is `studies.db` in the project's root. Set the environment variable
-`PHOTOTAG_STUDIES` to use another one. This module defines the user attributes that phototag adds to
-trials, and queues the trials of killed processes again.
+`PHOTOTAG_STUDIES` to use another database. This module also defines the user attributes that
+phototag adds to trials. If a process is killed, this module queues its trial again.
 """
 
 import os
@@ -28,16 +28,16 @@ from phototag.tracking.store import WAIT, hide_password, resolve_sqlite
 VARIABLE = "PHOTOTAG_STUDIES"
 DEFAULT = "sqlite:///studies.db"  # the path is relative to the project's root
 HEARTBEAT = 30  # seconds between heartbeats of a trial
-GRACE_PERIOD = 300  # seconds without a heartbeat after which a trial is regarded as killed
-MAX_RETRIES = 2  # a trial whose process is killed more often than this fails
+GRACE_PERIOD = 300  # a trial with no heartbeat for this many seconds is regarded as killed
+MAX_RETRIES = 2  # a trial fails if its process is killed more often than this
 # User attributes of a trial.
 SETTINGS = "settings"  # mapping from dotted keys of params.yaml to values
-PROCESS = "process"  # name of the process that trains the trial
+PROCESS = "process"  # process that trains the trial, as named by `name_process`
 SKIPPED = "skipped"  # reason why the trial was not trained
 ERROR = "error"  # message of the exception that ended the trial
-RESULT = "result"  # prefix, followed by a seed; score and MLflow run of the training with this seed
-START = "start"  # user attribute of a study: values of the searched keys before the first trial
-# Params that do not affect the objective. `seed` is included, because each study sets `seeds`.
+RESULT = "result"  # prefix before a seed; the value has this seed's score and MLflow run
+START = "start"  # attribute of a study: values of the searched keys before the first trial
+# Params that do not affect a study's objective. The study has `seeds`, which replace `seed`.
 UNRELATED = ("seed", "embed", "evaluate", "registry")
 PRUNERS = {
     "none": optuna.pruners.NopPruner,
@@ -50,7 +50,7 @@ class Plan(BaseModel):
     """Study together with the information that a worker needs to run its trials.
 
     Attributes:
-        name: Name of the study followed by a hash, returned by `name_study`.
+        name: Name of the study, followed by a hash, as returned by `name_study`.
         study: Definition of the study in search.yaml.
         base: Nested params that all trials start from.
         root: Root of the project.
@@ -68,10 +68,10 @@ class Plan(BaseModel):
 
 
 def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
-    """Return the name of a study followed by a hash of the settings that all its trials share.
+    """Return the name of a study, followed by a hash of what its trials have in common.
 
     The hash covers the search space, the objective, the seeds, the sampler, the pruner and all
-    params that are not searched. Trials with the same hash are comparable.
+    params that are not searched. Therefore, trials with the same hash are comparable.
     """
     fixed = {
         key: value
@@ -84,8 +84,8 @@ def name_study(name: str, study: Study, base: dict[str, Any]) -> str:
 
 
 def lock_study(name: str) -> FileLock:
-    """Return a lock shared by all processes of this user on this machine, in all clones."""
-    # The name has the user's id, because a lock file of another user cannot be locked.
+    """Return a lock that all processes of this user on this machine share, in all clones."""
+    # The user's id is part of the name, because users cannot lock the files of other users.
     return FileLock(Path(tempfile.gettempdir(), f"phototag-{os.getuid()}-{name}.lock"))
 
 
@@ -100,7 +100,7 @@ def open_study(plan: Plan) -> optuna.Study:
     uri = resolve_sqlite(os.environ.get(VARIABLE, "").strip() or DEFAULT, plan.root)
     options = {"connect_args": {"timeout": WAIT}} if uri.startswith("sqlite") else {}
     try:
-        # Without the lock, two processes that create the tables at the same time would fail.
+        # Optuna fails if two processes create the tables at the same time.
         with lock_study("storage"):
             storage = RDBStorage(
                 uri,
@@ -117,7 +117,7 @@ def open_study(plan: Plan) -> optuna.Study:
                 direction=plan.study.direction,
                 load_if_exists=True,
             )
-    except Exception as error:  # SQLAlchemy, its drivers and Optuna raise different exceptions
+    except Exception as error:  # SQLAlchemy, its drivers and Optuna raise various exceptions
         reason = hide_password(" ".join(str(error.__cause__ or error).split())[:200])
         raise InputError(
             f"the database of studies {hide_password(uri)} cannot be used ({reason}): fix it, or "
@@ -128,8 +128,8 @@ def open_study(plan: Plan) -> optuna.Study:
 def build_sampler(study: Study, *seeds: int) -> optuna.samplers.BaseSampler:
     """Build the sampler that suggests settings for trials.
 
-    `seeds` must differ between workers and after a restart. Otherwise, the same settings would be
-    suggested again.
+    Each worker needs different `seeds`, and new ones after a restart. Otherwise, the sampler would
+    suggest the same settings again.
     """
     seed = int(content_key([study.seed, *seeds], [])[:8], 16)
     if study.sampler == "random":
@@ -151,14 +151,14 @@ def retry_killed_trials(study: optuna.Study) -> None:
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if has_died(trial.user_attrs.get(PROCESS, "")):
-            # If two workers do this at the same time, Optuna raises an error in one of them.
+            # If two workers queue the same trial, Optuna raises an error in one of them.
             with suppress(ValueError, UpdateFinishedTrialError):
                 study.tell(trial.number, state=TrialState.FAIL)
                 retry_trial(study, trial)
 
 
 def list_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return all trials except for skipped trials and killed trials that were queued again."""
+    """Return all trials that were neither skipped nor queued again after they were killed."""
     trials = study.get_trials(deepcopy=False)
     history = RetryHeartbeatStaleTrialCallback.retry_history
     retried = {number for trial in trials for number in history(trial)}

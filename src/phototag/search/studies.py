@@ -22,11 +22,11 @@ from phototag.network.params import feature_map_side
 from phototag.schema.params import validate_all
 
 FILE = Path("search.yaml")
-DIGITS = 4  # suggested floats are rounded to this many significant digits, for readability
+DIGITS = 4  # for readability, suggested floats are rounded to this many significant digits
 Space = dict[str, dict[str, Any]]
 Objective = Literal["val_loss", "mAP", "f1_macro"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
-# These params cannot be searched: they do not affect the trained model, or a study sets them.
+# Params that cannot be searched: they do not affect the model, or the study itself sets them.
 NOT_SEARCHABLE = {"seed", "precision", "train.compile", "train.devices", "train.num_nodes"}
 
 
@@ -35,16 +35,17 @@ class Study(ParamGroup):
 
     Attributes:
         description: Purpose of the study in one sentence.
-        recipe: Name of the recipe whose params all trials start from (default: params.yaml).
-        settings: Mapping from dotted keys of params.yaml to values that all trials share. These
-            values replace the values of the recipe.
-        space: Mapping from dotted keys of params.yaml to distributions, see `suggest_settings`.
-        objective: Metric of the best epoch on val. `val_loss` is minimized, the others maximized.
+        recipe: Recipe whose params all trials start from (default: start from params.yaml).
+        settings: Values that are the same in all trials and replace those of the recipe. Mapping
+            from dotted keys of params.yaml to values.
+        space: Mapping from dotted keys of params.yaml to distributions (see `suggest_settings`).
+        objective: Metric in the best epoch on val. `val_loss` is minimized, others are maximized.
         trials: Number of trials after which no new trial starts.
-        hours: Total hours of all trials after which no new trial starts (default: unlimited).
+        hours: No new trial starts after the trials have taken this many hours in total (default:
+            no limit).
         seeds: Seeds that each trial is trained with. The objective is the mean over these seeds.
-        sampler: Sampler of Optuna: `tpe` learns from earlier trials, `random` does not.
-        pruner: Pruner of Optuna: `median` or `hyperband`, or `none` to disable pruning.
+        sampler: Optuna sampler: `tpe` (learns from earlier trials) or `random` (does not learn).
+        pruner: Optuna pruner: `median` or `hyperband`, or `none` to disable pruning.
         seed: Random seed of the sampler.
     """
 
@@ -76,7 +77,7 @@ class Study(ParamGroup):
 class Search(ParamGroup):
     """Contents of search.yaml."""
 
-    # The names of studies are restricted, because they are part of the names of DVC experiments.
+    # A study's name is restricted, because it is part of the names of DVC experiments.
     studies: Annotated[dict[Name, Study], Field(min_length=1)]
 
 
@@ -84,27 +85,27 @@ def read_search(path: Path = FILE) -> Search:
     """Read and validate search.yaml. Use `check_study` to check a study against params.yaml.
 
     Raises:
-        InputError: The file is missing or not valid YAML, a key is unknown, missing or has been
+        InputError: The file is missing or is not valid YAML, a key is missing, unknown or was
             renamed, or a value is out of range.
     """
     return validate_params(Search, read_values(path), str(path))
 
 
 def describe_studies(search: Search) -> str:
-    """Return a text with the name and the description of each study, one study per line."""
+    """Return a text with one line for each study: its name and its description."""
     width = max(map(len, search.studies))
     lines = [f"{name:<{width}}  {study.description}" for name, study in search.studies.items()]
     return "\n".join(lines)
 
 
 def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
-    """Check a study: the params that trials start from, and the keys and distributions to search.
+    """Check a study: the params from which trials start, the searched keys and distributions.
 
-    The values in the distributions are not checked here. If a suggested value is invalid, the trial
-    is skipped.
+    This function does not check whether the suggested values are valid params. A trial whose values
+    are invalid is skipped.
 
     Args:
-        name: Name of the study, for messages.
+        name: Name of the study, shown in error messages.
         study: Study to check.
         base: Nested params that all trials start from.
 
@@ -125,7 +126,7 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
                 f"{place}.space.{key} cannot be searched: choose settings of the training"
             )
         try:
-            for _ in range(10):  # several times, so that lists of different lengths are suggested
+            for _ in range(10):  # repeated, because suggested lists have random lengths
                 suggest_settings(optuna.create_study().ask(), {key: distribution})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{place}.space.{key}: {error}: see docs/search.md") from None
@@ -134,13 +135,13 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
 def suggest_settings(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Any]:
     """Suggest a value for each key of a search space.
 
-    A distribution has the arguments of one of the `suggest_*` methods of an Optuna trial:
+    The keys of a distribution are the arguments of one of Optuna's `suggest_*` methods:
 
     - `{choices: [...]}`: `suggest_categorical`. The choices may also be lists or mappings.
-    - `{low: 16, high: 64, step: 16}`: `suggest_int`, used if all numbers are integers.
-    - `{low: 0.001, high: 0.1, log: true}`: `suggest_float`.
-    - `{count: [1, 3], each: ...}`: list of 1 to 3 items. `each` is the distribution of an item, or
-      a mapping from each field of an item to the distribution of the field.
+    - `{low: 16, high: 64, step: 16}`: `suggest_int`, if all numbers are integers.
+    - `{low: 0.001, high: 0.1, log: true}`: `suggest_float`, if a number is not an integer.
+    - `{count: [1, 3], each: ...}`: list of 1 to 3 items. `each` is the distribution of an item. If
+      items are mappings, `each` is a mapping from their fields to distributions.
 
     Args:
         trial: Optuna trial, which records the suggested values.
@@ -161,13 +162,13 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str
         each = distribution["each"]
         return [_suggest(trial, f"{name}.{index}", each) for index in range(count)]
     if "choices" in distribution:
-        # Optuna can store only scalars, so lists and mappings are stored as JSON.
+        # Optuna can store only scalars. Therefore, lists and mappings are stored as JSON.
         choices = {
             json.dumps(value) if isinstance(value, list | dict) else value: value
             for value in distribution["choices"]
         }
         return choices[trial.suggest_categorical(name, list(choices))]
-    # PyYAML parses 1e-5 as a string, because the number has no decimal point.
+    # PyYAML parses 1e-5 as a string, because there is no decimal point.
     numbers = {key: float(v) if isinstance(v, str) else v for key, v in distribution.items()}
     if all(isinstance(value, int) for value in numbers.values()):
         return trial.suggest_int(name, **numbers)
@@ -175,7 +176,7 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str
 
 
 def find_conflict(base: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return the reason why no model can be trained with the settings, or an empty string."""
+    """Return why a model cannot be trained with the settings, or "" if it can be trained."""
     try:
         params = validate_all(apply_overrides(base, settings), "params")
         if not params.model.backbones:

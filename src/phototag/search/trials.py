@@ -1,4 +1,4 @@
-"""Trials of a study, as run by a worker in its workspace."""
+"""Trials of a study, which a worker runs in its workspace."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -34,16 +34,16 @@ Train = Callable[[Params, Watch, Mapping[str, str]], Trained]
 
 TRIAL_TAG = "phototag.trial"
 MAX_FAILURES = 10  # the study stops after this many failed trials in a row
-MAX_SKIPPED = 100  # the search space is regarded as exhausted after so many skipped trials in a row
+MAX_SKIPPED = 100  # after this many skipped trials in a row, the search space is exhausted
 
 
 def run_trials(plan: Plan, train: Train) -> None:
-    """Run trials in the current folder, a workspace, until the study's budget is used up.
+    """Run trials in the current folder (a workspace) until the study's budget is used up.
 
     Args:
         plan: Study and the params that its trials start from.
-        train: Function that runs the stage `train`. Its arguments are the params, a function that
-            wraps the iterator of epochs, and tags for the MLflow run.
+        train: Function that runs the stage `train`. It takes the params, a function that wraps the
+            iterator of epochs, and tags for the MLflow run.
 
     Raises:
         InputError: `MAX_FAILURES` trials in a row have failed.
@@ -81,11 +81,11 @@ def is_finished(study: optuna.Study, plan: Plan) -> bool:
 
 
 class Objective:
-    """Objective function of a study, which trains a model with suggested settings for each seed.
+    """Objective function of a study. A call trains one model per seed with suggested settings.
 
     Attributes:
-        upstream_keys: Keys and groups in params.yaml that the stages before `train` depend on.
-        upstream: Values of these keys when the data in the workspace was last prepared.
+        upstream_keys: Keys and groups in params.yaml on which the stages before `train` depend.
+        upstream: Values of `upstream_keys` in the last run of these stages in the workspace.
     """
 
     def __init__(self, plan: Plan, train: Train) -> None:
@@ -97,11 +97,11 @@ class Objective:
         self.upstream: dict[str, Any] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Return the objective, averaged over the seeds, unless the trial is pruned or skipped."""
+        """Run one trial, and return its objective, averaged over the seeds."""
         trial.set_user_attr(storage.PROCESS, name_process())
         try:
             settings = suggest_settings(trial, self.plan.study.space)
-            # Without the lock, two workers could train the same settings at the same time.
+            # Without the lock, two workers could both start to train the same settings.
             with storage.lock_study(self.plan.name):
                 if skipped := self._find_reason_to_skip(trial, settings):
                     trial.set_user_attr(storage.SKIPPED, skipped)
@@ -128,7 +128,7 @@ class Objective:
         return f"the study already has {budget} trials" if len(earlier) >= budget else ""
 
     def _score(self, trial: optuna.Trial, seed: int) -> float:
-        """Train with one seed if there is no result yet. Return the best epoch's objective."""
+        """Return the objective in the best epoch for a seed. Train if there is no result yet."""
         key = f"{storage.RESULT} {seed}"
         if key not in trial.user_attrs:
             settings = trial.user_attrs[storage.SETTINGS] | {"seed": seed}
@@ -138,7 +138,7 @@ class Objective:
         return float(trial.user_attrs[key]["score"])
 
     def _prepare(self, values: Mapping[str, Any]) -> None:
-        """Write params.yaml, and run the stages before `train` if their params have changed."""
+        """Write params.yaml. Run the stages before `train` if their params have changed."""
         flat = flatten(values)
         update_params(Path.cwd() / "params.yaml", flat)
         needed = {key: flat[key] for key in flat if f"{key}.".startswith(self.upstream_keys)}
@@ -147,7 +147,7 @@ class Objective:
             self.upstream = needed
 
     def _train(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Train once, save a DVC experiment, and return its score and the id of its MLflow run."""
+        """Train once, and save a DVC experiment. Return the score and the id of the MLflow run."""
         plan, seed = self.plan, values["seed"]
         name = f"{plan.name}-t{trial.number}-s{seed}"
         records: list[Record] = []
@@ -155,8 +155,8 @@ class Objective:
         def watch(epochs: Iterator[Record]) -> Iterator[Record]:
             for epoch in epochs:
                 records.append(epoch)
-                yield epoch  # the training logs the epoch before the trial can be pruned
-                # Optuna accepts only one value per epoch, so only the first seed is reported.
+                yield epoch  # first log the epoch, because the trial may be pruned below
+                # Optuna accepts one value per epoch, so only the first seed is reported.
                 if seed == plan.study.seeds[0]:
                     trial.report(epoch[plan.study.objective], len(records))
                     if trial.should_prune():
@@ -175,10 +175,10 @@ class Objective:
 
 
 def _log_predictions(trained: Trained, name: str) -> str:
-    """Log the val logits to a trial's MLflow run. Return the run's id, empty if it is missing."""
+    """Log the val logits to a trial's MLflow run. Return the run's id, or "" without a run."""
     logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)
     groups = np.array(trained.val.groups or trained.val.files)
-    with suppress(*FAILURES), connect() as store:  # the training has already printed a warning
+    with suppress(*FAILURES), connect() as store:  # training has printed a warning
         for run in find_runs(store, trained.key, name)[:1]:
             arrays = {"logits": logits, "targets": trained.val.targets, "groups": groups}
             log_arrays(store, run.info.run_id, **arrays)

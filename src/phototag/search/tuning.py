@@ -28,13 +28,13 @@ from phototag.tracking.studies import close_parent, open_parent, read_arrays
 def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     """Run trials until the budget of a study is used up, evaluate the winner, and write a report.
 
-    If the study was stopped or killed earlier, it is resumed.
+    A study that was stopped or killed earlier is resumed.
 
     Args:
         root: Root of the project.
         name: Name of the study in search.yaml.
         jobs: Number of trials to run in parallel.
-        changes: Fields of the study that override search.yaml, such as the number of trials.
+        changes: Fields of the study, such as `trials`, with values that override search.yaml.
 
     Raises:
         InputError: search.yaml is invalid, MLflow or the database cannot be reached, ten trials in
@@ -75,8 +75,8 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
 def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, optuna.Study]:
     """Read a study from search.yaml, check it against params.yaml, and open it in the database.
 
-    The searched keys start from their values before the first trial, because `phototag tune
-    --apply` may have changed these keys in params.yaml since then.
+    The plan has the values that the searched keys had before the first trial. In params.yaml,
+    `phototag tune --apply` may have changed them since then.
 
     Raises:
         InputError: search.yaml, recipes.yaml or params.yaml is invalid, or the database cannot be
@@ -112,22 +112,22 @@ def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> float | Non
             if trial.state == TrialState.COMPLETE:
                 keys = [f"{storage.RESULT} {seed}" for seed in plan.study.seeds]
                 runs = [trial.user_attrs[key]["run"] for key in keys]
-                with suppress(*FAILURES):  # other machines may use another MLflow store
+                with suppress(*FAILURES):  # the runs may be in the MLflow store of another machine
                     read.append([Predictions(**read_arrays(store, run)) for run in runs])
-    # If photos were added during the study, earlier trials have another val split.
+    # Use only trials with the same photos: photos may have been added during the study.
     groups = [[own.groups.tolist() for own in seeds] for seeds in read]
     comparable = [own for own, each in zip(read, groups, strict=True) if each == groups[0]]
     return estimate_optimism(comparable, plan.study.objective, plan.study.seed)
 
 
 def winning_settings(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
-    """Return all params of the winner except for the seed, with dotted keys."""
+    """Return all params of the winner, except `seed`, as a mapping from dotted keys to values."""
     values = flatten(apply_overrides(plan.base, best.user_attrs[storage.SETTINGS]))
     return {key: value for key, value in values.items() if key != "seed"}
 
 
 def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
-    """Write the settings of the best trial into params.yaml, and return a diff of the file.
+    """Write the best trial's settings into params.yaml, and return a diff of the file.
 
     Raises:
         InputError: The study has no complete trial.

@@ -1,7 +1,7 @@
-"""Comparison of a study's winner with the start settings, from which its trials started, on test.
+"""Comparison of a study's winner (the best trial) with the settings that the trials started from.
 
-If there is no test split (`split.test` is 0), the two are compared on val. Such a comparison
-favours the winner, because the winner was chosen on val.
+Both are evaluated on test. If there is no test split (`split.test` is 0), they are evaluated on
+val. Such a comparison favours the winner, because the winner was chosen on val.
 """
 
 import io
@@ -27,7 +27,7 @@ from phototag.registry.comparison import list_differences
 from phototag.search.storage import SETTINGS, Plan
 
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
-# Probabilities in predictions.csv are rounded to 8 digits, so 0 may mean any value below EPSILON.
+# Probabilities in predictions.csv are rounded to 8 digits. Values below EPSILON may become 0.
 EPSILON = 1e-8
 
 
@@ -37,10 +37,11 @@ class Comparison:
 
     Attributes:
         table: Table with the columns seed, metric, winner, start, difference, low and high. `low`
-            and `high` are the 95% interval of the difference.
-        split: Split of the photos: `test`, or `val` if there is no test split.
+            and `high` are the bounds of the 95% interval of the difference.
+        split: Split that contains the photos: `test`, or `val` if there is no test split.
         num_winners: Number of winners of this study that have been evaluated so far.
-        experiments: Names of the evaluated DVC experiments, those of the winner first.
+        experiments: Names of the DVC experiments of the winner, followed by those of the start
+            settings.
     """
 
     table: pd.DataFrame
@@ -52,7 +53,7 @@ class Comparison:
 def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
     """Evaluate the winner and the start settings in DVC experiments, and compare their predictions.
 
-    All other experiments of a study end before the stage `evaluate`. Experiments that exist are not
+    All other experiments of a study end before the stage `evaluate`. Existing experiments are not
     run again. The winner is not trained again, because its model is in DVC's cache.
 
     Raises:
@@ -79,13 +80,13 @@ def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
         table.insert(0, "seed", seed)
         tables.append(table)
     split = winner["split"].iloc[0]
-    # The experiments of winners are named STUDY-bestTRIAL-sSEED.
+    # Format of the winners' experiment names: STUDY-bestTRIAL-sSEED.
     num_winners = sum(name.startswith(f"{plan.name}-best") for name in revisions) // len(seeds)
     return Comparison(pd.concat(tables), split, num_winners, tuple(experiments))
 
 
 def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
-    """Return the predictions of a git revision on test (or val) with the group of each photo."""
+    """Return the predictions on test (or val) at a git revision, with each photo's group."""
     files, project = open_revision(root, revision)
     tables = []
     for path in ("reports/evaluate/predictions.csv", "data/splits.csv"):
@@ -95,7 +96,7 @@ def _read_predictions(root: Path, revision: str) -> pd.DataFrame:
     split = "test" if (splits["split"] == "test").any() else "val"
     splits["image"] = splits["image"].map(escape_spreadsheet_cell)
     rows = predictions[predictions["split"] == split].merge(splits[["image", "group"]], on="image")
-    # In predictions.csv, the cells of unknown targets are empty.
+    # Unknown targets are empty cells in predictions.csv.
     return rows.assign(target=pd.to_numeric(rows["target"]).fillna(UNKNOWN).astype(int))
 
 
@@ -104,14 +105,14 @@ def compare_predictions(
 ) -> pd.DataFrame:
     """Compare the predictions of two models with a paired bootstrap over groups of photos.
 
-    Photos that are in only one of the two tables are ignored, because photos may have been added
-    after the start settings were evaluated. Photos without any known target are ignored, too.
+    Photos may have been added between the two evaluations. Therefore, photos that are in only one
+    of the tables are ignored. Photos without any known target are ignored, too.
 
     Args:
         winner: Table of the winner with the columns image, label, target (1, 0 or `UNKNOWN`),
             probability, predicted and group. The rows of each photo must be adjacent, with the
             labels in the same order for all photos.
-        start: Table of the start settings with the same columns, and with rows in any order.
+        start: Table of the start settings with the same columns. Its rows may be in any order.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
 
@@ -121,7 +122,7 @@ def compare_predictions(
     num_labels = winner["label"].nunique()
     known = winner.loc[winner["target"] != UNKNOWN, "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
-    start = winner[["image", "label"]].merge(start, on=["image", "label"])  # same order of rows
+    start = winner[["image", "label"]].merge(start, on=["image", "label"])  # rows in the same order
     groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
@@ -130,7 +131,7 @@ def compare_predictions(
 
 
 def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> Mapping[str, Any]:
-    """Return each metric on all photos, followed by each resample, float64 [1 + resamples]."""
+    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
     targets, probabilities, predicted = (
         table[column].to_numpy().reshape(-1, num_labels)
         for column in ("target", "probability", "predicted")

@@ -1,11 +1,11 @@
 """Worker processes of a study.
 
 `phototag tune STUDY -j 2` starts two workers. Each worker is a process `python -m stages.trials` in
-a workspace, which is a copy of the repository with data linked from DVC's cache. The worker calls
-Optuna's `study.optimize` until the budget of the study is used up. All workers of a study share its
-storage, including workers on other machines. If a worker is killed, for example because it runs out
-of memory, it is started again and resumes its trial after the last epoch. When the parent process
-ends, its workers end, too.
+a workspace: a copy of the repository with links to the data in DVC's cache. The worker runs trials
+with Optuna's `study.optimize` until the budget of the study is used up. All workers of a study use
+the same database, including workers on other machines. If a worker is killed (for example, because
+memory runs out), it is started again and resumes its trial after the last complete epoch. When the
+parent process ends, its workers also end.
 """
 
 import os
@@ -28,7 +28,7 @@ def run_workers(plan: Plan, jobs: int) -> None:
         InputError: A worker failed. The worker itself prints its error.
     """
     for folder in (plan.root / FOLDER).glob("*"):
-        if not psutil.pid_exists(int(folder.name)):  # the process that used them was killed
+        if not psutil.pid_exists(int(folder.name)):  # the process was killed
             shutil.rmtree(folder, ignore_errors=True)
     workers: dict[int, subprocess.Popen[bytes]] = {}
     try:
@@ -65,5 +65,5 @@ def _start_worker(plan: Plan, number: int, jobs: int) -> subprocess.Popen[bytes]
         ["python", "-m", "stages.trials", str(path)],
         cwd=place,
         env=os.environ | variables,
-        stdin=subprocess.PIPE,  # when this process ends, the pipe closes, which ends the worker
+        stdin=subprocess.PIPE,  # the pipe closes when this process ends; the worker then ends, too
     )

@@ -1,4 +1,4 @@
-"""Micro-batching: requests that wait in several threads at the same time share one batch."""
+"""Micro-batching: requests from several threads that wait at the same time share one batch."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +12,7 @@ from phototag.serving.tagger import BATCH
 class MicroBatcher(nn.Module):
     """Network that runs in a separate thread, one batch at a time.
 
-    Calls that arrive while a batch runs wait until it has finished, and then share the next batch.
+    Calls that arrive during a batch wait until the batch has finished. They share the next batch.
 
     Args:
         network: Network that maps uint8 [batch, 3, size, size] to logits [batch, num_labels].
@@ -32,7 +32,7 @@ class MicroBatcher(nn.Module):
         return result.result()
 
     def _run_pending(self) -> None:
-        """Run one batch of pending calls, unless an earlier batch has already run all of them."""
+        """Run a batch of pending calls. Do nothing if no call is pending any more."""
         parts: list[Tensor] = []
         results: list[Future[Tensor]] = []
         while self.pending and sum(map(len, parts)) < BATCH:
@@ -44,7 +44,7 @@ class MicroBatcher(nn.Module):
         try:
             with torch.inference_mode():
                 logits = self.network(torch.cat(parts)).split(list(map(len, parts)))
-        except Exception as error:  # `Future.result` raises it in the thread of each call
+        except Exception as error:  # `Future.result` raises it again in each waiting thread
             for result in results:
                 result.set_exception(error)
         else:

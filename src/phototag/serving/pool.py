@@ -1,7 +1,7 @@
-"""Decoding of photos with limited memory, in threads that the whole process shares.
+"""Decoding of photos in threads that the whole process shares, with a limited use of memory.
 
-A file of a few kilobytes can contain millions of pixels, and decoding needs at most 16 bytes of
-memory per pixel (measured for 16-bit images with transparency). To limit the memory, large photos
+A file of a few kilobytes can contain millions of pixels. Decoding needs up to 16 bytes of memory
+per pixel (measured for 16-bit images with transparency). To limit the use of memory, large photos
 are decoded one at a time, regardless of the number of simultaneous requests.
 """
 
@@ -17,8 +17,8 @@ from phototag.base.errors import InputError
 from phototag.decoding.formats import FORMATS
 from phototag.decoding.photos import MAX_PIXELS, Photo, count_pixels, prepare_photo
 
-LARGE = 2_000_000  # photos with more pixels are decoded in the pool for large photos
-# Photos are not decoded in the threads of the requests, because each thread retains freed memory.
+LARGE = 2_000_000  # photos with more pixels than this are decoded one at a time
+# A thread retains memory that was freed. Therefore, the threads of requests decode no photos.
 SMALL_PHOTOS = ThreadPoolExecutor(cpu_count(), "decode")  # Pillow releases the GIL
 LARGE_PHOTOS = ThreadPoolExecutor(1, "decode-large")
 
@@ -31,7 +31,7 @@ def decode_photos(
     Args:
         photos: Contents of each image file, or the error that occurred when the file was read.
         size: Side length of the squares in pixels.
-        max_pixels: Maximum number of pixels of a photo. Photos with more pixels are rejected.
+        max_pixels: Maximum number of pixels in a photo. Photos with more pixels are rejected.
     """
     started = []
     for photo in photos:
@@ -50,7 +50,7 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Photo:
 
 
 def _count_pixels(photo: bytes | InputError, size: int) -> int:
-    """Return the number of pixels that decoding keeps in memory, based on the file's header."""
+    """Return the number of pixels in memory during decoding, according to the file's header."""
     if isinstance(photo, InputError):
         return 0
     with suppress(Exception):  # `prepare_photo` reports files that cannot be opened

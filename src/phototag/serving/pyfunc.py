@@ -1,7 +1,7 @@
-"""Registered model: an MLflow pyfunc model, defined from code, that predicts labels of photos.
+"""Registered model: an MLflow pyfunc model (from code) that predicts the labels of photos.
 
 The input is a data frame with the column `image`. Each cell contains the bytes of an image file, a
-base64 string or a data URL. If the environment variable `PHOTOTAG_ROOT` of the server is set to a
+base64 string or a data URL. If the server's environment variable `PHOTOTAG_ROOT` is set to a
 folder, a cell may also contain the file URL of a photo in that folder. The output for each photo
 consists of `labels` (labels whose probability is at least their threshold), `scores` (probability
 of each label) and `error` (null, or the reason why the photo could not be read).
@@ -33,7 +33,7 @@ from phototag.network.weights import read_metadata, required_packages
 from phototag.serving.batching import MicroBatcher
 from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
 
-# Packages that the code of a version imports. Packages that only training needs are not listed.
+# Packages that the code of a version imports. Packages needed only for training are not listed.
 REQUIREMENTS = (
     "joblib",
     "mlflow",
@@ -46,19 +46,19 @@ REQUIREMENTS = (
     "scipy",
     "torch",
 )
-# Packages of phototag whose code is part of a version, because the tagger imports them.
+# Subpackages of phototag that the tagger imports. A version contains their code.
 PACKAGES = ("base", "decoding", "network", "serving")
-# Limits of a request.
+# Limits of a prediction request.
 MAX_PIXELS = 25_000_000  # per photo
 MAX_BYTES = 32 * 2**20  # per file
-MAX_REQUEST_BYTES = 64 * 2**20  # total of all files
+MAX_REQUEST_BYTES = 64 * 2**20  # all files together
 MAX_ROWS = 256  # number of photos
 ROOT = "PHOTOTAG_ROOT"
-EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # GIF of one pixel as base64
+EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF with one pixel
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
-# The same message is used in all cases, so that it does not reveal which files exist on the server.
+# The message is the same for all files, so that it does not reveal which files exist.
 NO_FILE = "there is no file of this name that this server may read"
-# The column has the type `AnyType`, so that MLflow does not convert strings, bytes or lists.
+# With the type `AnyType`, MLflow does not convert strings, bytes or lists in the column.
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(AnyType(), "image")]),
     outputs=Schema(
@@ -87,7 +87,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Predict the labels of each photo. A photo that cannot be read has an `error` instead.
+        """Predict the labels of each photo. If a photo cannot be read, `error` has the reason.
 
         Raises:
             MlflowException: None of the photos can be read, or the photos exceed the limits of a
@@ -102,7 +102,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
 
 
 def read_root() -> Path | None:
-    """Return the folder set in the environment variable `PHOTOTAG_ROOT`, or None if it is not set.
+    """Return the value of the environment variable `PHOTOTAG_ROOT`, or None if it is not set.
 
     Raises:
         InputError: The value of `PHOTOTAG_ROOT` is not a folder.
@@ -121,15 +121,15 @@ def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | Inpu
     """Return the contents of the photos in the column `image`, or an error for each unusable cell.
 
     Args:
-        rows: Data frame whose cells are bytes, base64 strings (standard or URL-safe, with or
-            without padding), data URLs, file URLs, or lists of these. A list counts as several
-            rows: MLflow passes `{"inputs": {"image": [...]}}` as one cell with a list.
+        rows: Data frame. A cell has bytes, a base64 string (standard or URL-safe; padding is
+            optional), a data URL, a file URL, or a list of these. A list counts as several rows,
+            because MLflow passes `{"inputs": {"image": [...]}}` as one cell with a list.
         root: Folder that file URLs may refer to, or None to reject file URLs.
 
     Raises:
         MlflowException: The photos exceed the limits of a request.
     """
-    # Lists are used because pandas needs more time for a table of one cell than decoding a photo.
+    # Lists are faster: for one cell, pandas would take longer than the decoding of a photo.
     cells = [cell if isinstance(cell, list) else [cell] for cell in rows["image"].tolist()]
     values = [value for cell in cells for value in cell]
     if len(values) > MAX_ROWS:
@@ -152,12 +152,12 @@ def _refuse(reason: str) -> MlflowException:
 
 
 def _read(value: Any, root: Path | None) -> bytes | InputError:
-    """Return the contents of the image file in one cell, or the error if it cannot be read."""
+    """Return the contents of the image file that a cell contains or names, or an error."""
     if isinstance(value, str) and value[:5].lower() == "file:":
         return _read_file(value[5:], root)
     if not isinstance(value, str | bytes):
         return InputError(f"a value of type {type(value).__name__} is neither base64 nor bytes")
-    if len(value) > MAX_BYTES * 3 // 2:  # base64 takes 4/3 of the bytes, and may have line breaks
+    if len(value) > MAX_BYTES * 3 // 2:  # base64 has 4/3 of the size, plus any line breaks
         return InputError(TOO_LARGE)
     try:
         data = _decode(value) if isinstance(value, str) else value
@@ -182,14 +182,14 @@ def _decode(text: str) -> bytes:
 
 
 def _read_file(name: str, root: Path | None) -> bytes | InputError:
-    """Return the contents of a file in `root`. All other file names result in the same error."""
+    """Return the contents of a file in `root`. For all other files, return the same error."""
     if root is None:
         return InputError(f"this server does not read files, because {ROOT} is not set")
     try:
         if name.startswith("//"):  # file://host/path
             name = "/" + name[2:].partition("/")[2]
         path = Path(os.path.normpath(root / unquote(name)))
-        # The name is checked before disk access, so that response times do not reveal other files.
+        # Names are checked before disk access, so that response times do not reveal other files.
         if path.is_relative_to(root):
             path = path.resolve()
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:
@@ -202,8 +202,8 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
 def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
     """Log a model to the active MLflow run and register it as a new version.
 
-    The version contains the weights, the thresholds and the code listed by `packaged_files`, but no
-    pickle files. If ONNX Runtime can run the network, it also contains the network's ONNX graph.
+    The version contains the weights, the thresholds and the code listed by `packaged_files`. It has
+    no pickle files. If ONNX Runtime can run the network, the version also has its ONNX graph.
     """
     files = {"model": model_file, "thresholds": thresholds_file}
     with TemporaryDirectory() as folder:
@@ -211,7 +211,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
         if isinstance(network, Session):
             files["graph"] = Path(folder, "recorded.onnx")
             files["graph"].write_bytes(network.graph)
-        # MLflow rejects links to other folders, and DVC may use links, so the files are copied.
+        # MLflow rejects links to other folders. The files may be such links, so they are copied.
         copies = Path(folder, "files")
         copies.mkdir()
         artifacts = {key: str(shutil.copy(file, copies)) for key, file in files.items()}
@@ -228,7 +228,7 @@ def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> 
 
 
 def packaged_files() -> dict[str, Path]:
-    """Return the code files of a version, as a mapping from path in `phototag` to file."""
+    """Return the code files of a version: a mapping from paths within `phototag` to files."""
     package = Path(__file__).parents[1]
     files = [package / "__init__.py"]
     files += [file for name in PACKAGES for file in sorted((package / name).glob("*.py"))]
@@ -236,7 +236,7 @@ def packaged_files() -> dict[str, Path]:
 
 
 def copy_package(folder: Path) -> Path:
-    """Copy the code files of a version to a folder, and return the path of the new package."""
+    """Copy the code files of a version to a folder. Return the path of the package in it."""
     package = folder / "phototag"
     for name, file in packaged_files().items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -256,6 +256,6 @@ def _pin_requirements(model_file: Path) -> list[str]:
     names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
     if has_onnx_runtime():
         names.append("onnxruntime")
-    if "HEIF" in FORMATS:  # HEIC photos can be read here, so the version must read them, too
+    if "HEIF" in FORMATS:  # if this machine reads HEIC photos, the version must, too
         names.append("pillow-heif")
     return [f"{name}=={version(name).split('+')[0]}" for name in names]

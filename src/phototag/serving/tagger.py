@@ -17,12 +17,12 @@ from phototag.network.runtime import accelerate
 from phototag.network.weights import describe_origin, load_model
 from phototag.serving.pool import decode_photos
 
-BATCH = 64  # maximum number of photos that are decoded and predicted together
+BATCH = 64  # maximum number of photos in a batch
 
 
 @dataclass(frozen=True)
 class Tagger:
-    """Network together with the values that are needed to convert its logits to labels.
+    """Network, together with the values that are needed to convert its logits to labels.
 
     Attributes:
         network: Network on the CPU that maps uint8 images [batch, 3, size, size] to logits.
@@ -32,7 +32,7 @@ class Tagger:
         thresholds: Probability threshold of each label, 0..1 [num_labels].
         origin: Sentence that describes the training data, or an empty string.
         is_synthetic: Whether the model was trained only on the synthetic dataset.
-        files: Paths of the model file and the thresholds file. Empty for a tagger without files.
+        files: Paths of the model file and the thresholds file. Empty if there are no such files.
     """
 
     network: nn.Module
@@ -106,7 +106,7 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
 
 
 def accelerate_tagger(tagger: Tagger) -> Tagger:
-    """Return a tagger that uses ONNX Runtime if its outputs match. The check takes a second."""
+    """Return a tagger that uses ONNX Runtime, if this gives the same outputs (takes a second)."""
     return replace(tagger, network=accelerate(tagger.network, example_images(tagger)))
 
 
@@ -133,7 +133,7 @@ def tag_photos(
     Args:
         tagger: Tagger returned by `load_tagger`.
         photos: Contents of each image file, or the error that occurred when the file was read.
-        max_pixels: Maximum number of pixels of a photo. Photos with more pixels are not decoded.
+        max_pixels: Maximum number of pixels in a photo. Photos with more pixels are not decoded.
 
     Returns:
         One prediction per photo, in the same order as `photos`.

@@ -1,4 +1,4 @@
-"""MLflow tracking: the store, one run per training, and the values that a run records."""
+"""MLflow tracking: the store, and the run that records the values of each training."""
 
 import logging
 import os
@@ -10,6 +10,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # With MLflow's defaults, training would wait for minutes if the server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# These loggers print tracebacks of failures that `store.describe_failure` reports in one sentence.
+# These loggers print tracebacks, although `store.describe_failure` reports failures in a sentence.
 for _name in ("mlflow.store.db.utils", "mlflow.system_metrics"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)

@@ -12,11 +12,11 @@ from phototag.base.git import ask_git
 
 COMMIT_TAG = "mlflow.source.git.commit"
 DIRTY_TAG = "phototag.git_dirty"
-CLOCK_TOLERANCE = 30  # seconds; if the clock is adjusted, start times of processes shift, too
+CLOCK_TOLERANCE = 30  # seconds; adjusting the clock also shifts the start times of processes
 
 
 def experiment_name() -> str:
-    """Return the name of the current DVC experiment, or an empty string outside experiments."""
+    """Return the name of the current DVC experiment, or an empty string if there is none."""
     return os.environ.get("DVC_EXP_NAME", "")
 
 
@@ -26,12 +26,12 @@ def name_process() -> str:
 
 
 def is_of_this_machine(process: str) -> bool:
-    """Return whether a process, as named by `name_process`, runs or ran on this machine."""
+    """Return whether a name returned by `name_process` belongs to a process on this machine."""
     return process.split(":")[0] == socket.gethostname()
 
 
 def has_died(process: str) -> bool:
-    """Return whether a process of this machine has ended. Return False for other machines."""
+    """Return whether a process has ended, or False if it is on another machine."""
     if not is_of_this_machine(process):
         return False
     _, pid, started = process.split(":")
@@ -45,7 +45,7 @@ def has_died(process: str) -> bool:
 
 
 def read_git_state(folder: Path) -> dict[str, str]:
-    """Return tags for the git commit and for uncommitted changes, empty outside a repository."""
+    """Return tags for the git commit and uncommitted changes, or {} outside a repository."""
     commit = ask_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}

@@ -1,12 +1,12 @@
-"""MLflow runs: their creation, their names, the values that they record, and how to find them.
+"""MLflow runs: functions that create runs, name them, find them and log values to them.
 
 Three tags link a run to its training and to DVC:
 
 - `phototag.content_key` is a hash of the params, data and code of the training. Later stages use
-  this hash to find the run, so that stages do not need to pass the run's id to each other.
-- `phototag.dvc_experiment` is the name of the DVC experiment, which is also the name of the run. If
-  the training ran outside an experiment, the tag is empty and the run is named `repro-KEY`, where
-  KEY is the start of the content key.
+  this hash to find the run. Therefore, the stage `train` does not need to pass on the run's id.
+- `phototag.dvc_experiment` is the name of the DVC experiment, which is also the name of the run.
+  Outside experiments, the tag is empty and the run is named `repro-KEY`, where KEY is the start of
+  the content key.
 - `phototag.revision` is the git commit that contains the results. `phototag sync` sets this tag.
 """
 
@@ -42,17 +42,17 @@ DATA_TAG = "data_fingerprint"
 
 @dataclass(frozen=True)
 class Training:
-    """Description of a training run, from which its MLflow run is created.
+    """Description of a training, from which an MLflow run is created.
 
     Attributes:
         key: Content key of the training, used to find its run.
         params: Nested params of the training. The run logs them with dotted keys.
         tags: Additional tags of the run. They override the tags for the process and the git commit.
-        counts: Counts per split: the number of `photos`, the number of positives per label
-            under `labels`, and, if some labels are unknown, the number of known values per label
-            under `known`. They require the tag `data_fingerprint`, the hash of the data.
-        exp_name: Name of the DVC experiment, or an empty string outside experiments (default: name
-            of the current experiment).
+        counts: Counts of each split: the number of `photos`, and the number of positives of each
+            label in `labels`. If some labels are unknown, `known` has the number of known values of
+            each label. If counts are given, `tags` must have `data_fingerprint` (hash of the data).
+        exp_name: Name of the DVC experiment, or an empty string if there is none (default: name of
+            the current experiment).
     """
 
     key: str
@@ -63,13 +63,13 @@ class Training:
 
     @property
     def run_name(self) -> str:
-        """Name of the DVC experiment, or `repro-` followed by the start of the content key."""
+        """Name of the run: name of the DVC experiment, or `repro-` and part of the content key."""
         return self.exp_name or f"repro-{self.key[:8]}"
 
 
 def create_run(store: Store, training: Training) -> str:
     """Create a run with the status RUNNING, log the params, and return the run's id."""
-    # DVC runs a queued experiment in a copy of the project, which can be at another commit.
+    # A queued experiment runs in a copy of the project, which may be at another commit.
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
         store.experiment_id,
@@ -84,9 +84,9 @@ def create_run(store: Store, training: Training) -> str:
 
 
 def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
-    """Return the runs with a content key and, if `exp_name` is given, of a DVC experiment.
+    """Return the runs that have a content key, newest first.
 
-    The newest run is first.
+    If `exp_name` is given, only the runs of this DVC experiment are returned.
     """
     query = f"tags.`{KEY_TAG}` = '{key}'"
     runs = store.client.search_runs([store.experiment_id], query, order_by=["start_time DESC"])
@@ -94,10 +94,10 @@ def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
 
 
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
-    """Return the best run with a content key and a DVC experiment, or None if there is none.
+    """Return the best run that has a content key and a DVC experiment, or None if there is none.
 
-    Finished runs are preferred, then runs of this machine, then the newest run. Runs that another
-    process may still be writing to are ignored.
+    Finished runs come first, then runs of this machine, then newer runs. Runs that another process
+    may still be writing to are ignored.
     """
     return min(
         (run for run in find_runs(store, key, exp_name) if not is_active(run)),
@@ -110,11 +110,11 @@ def find_run(store: Store, key: str, exp_name: str) -> Run | None:
 
 
 def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run | None:
-    """Return the MLflow run that a training run continues, or None if it needs a new one.
+    """Return the MLflow run in which a training continues, or None if a new MLflow run is needed.
 
-    If the training resumes from a checkpoint (`resumed`), its run may have the name of another
-    experiment, because DVC gives a restarted experiment a new name. A finished run may also be
-    returned, because the process can be killed after the last epoch.
+    If the training resumes from a checkpoint (`resumed` is true), its MLflow run may have the name
+    of another experiment, because DVC gives a restarted experiment a new name. Its MLflow run may
+    even be finished, because the process can be killed after the last epoch.
     """
     own = [run for run in find_runs(store, training.key, training.exp_name) if not is_active(run)]
     if own:
@@ -130,7 +130,7 @@ def is_active(run: Run) -> bool:
 
 
 def close_dead_runs(store: Store) -> None:
-    """Set the status of RUNNING runs to KILLED if their process on this machine has died."""
+    """Set the status of RUNNING runs to KILLED if their process ran on this machine and died."""
     running = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
     for run in running:
         if has_died(run.data.tags.get(PROCESS_TAG, "")):
@@ -139,12 +139,12 @@ def close_dead_runs(store: Store) -> None:
 
 
 def logged_epochs(store: Store, run_id: str) -> set[int]:
-    """Return the epochs whose metrics a run has logged."""
+    """Return the epochs whose metrics have been logged to a run."""
     return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
 
 
 def log_epoch(store: Store, run_id: str, record: Mapping[Any, float]) -> None:
-    """Log the metrics of one epoch or, for a linear probe, of one L2 strength."""
+    """Log the metrics of one epoch (for a linear probe: of one L2 strength)."""
     numbers = {"epoch", "step", "best_epoch", "best_step"}
     values = {name: value for name, value in record.items() if name not in numbers}
     log_metrics(store, run_id, values, step_number(record))
@@ -158,7 +158,7 @@ def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) ->
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log the scores of an evaluation with the prefix `test_`. MLflow shows the latest values."""
+    """Log the scores of an evaluation with the prefix `test_`. MLflow shows the last values."""
     log_metrics(store, run_id, {f"test_{name}": value for name, value in scores.items()})
 
 
@@ -170,15 +170,15 @@ def log_metrics(store: Store, run_id: str, values: Mapping[str, float], step: in
 
 
 def log_folder(store: Store, run_id: str, folder: Path) -> None:
-    """Log the files of a folder as artifacts, in an artifact folder of the same name."""
+    """Log the files of a folder as artifacts. The artifact folder has the same name."""
     store.client.log_artifacts(run_id, str(folder), folder.name)
 
 
 def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame) -> str:
-    """Return the id of the MLflow run of a training run, after logging the epochs that it lacks.
+    """Return the id of a training's MLflow run, and log the epochs that are missing in this run.
 
-    If the store has no run of the training, one is created. This is necessary if DVC restored the
-    model from its cache, or if the store could not be reached during the training.
+    If the store has no MLflow run of the training, this function creates one. The run is missing if
+    DVC restored the model from its cache or the store could not be reached during the training.
 
     Args:
         store: MLflow store.
@@ -208,7 +208,7 @@ def record_evaluation(
 ) -> None:
     """Log the scores and reports of an evaluation, or print a warning if the store fails.
 
-    If the run of the training is missing, it is created from the training history.
+    If the training has no MLflow run, the run is created from the training history.
     """
     try:
         run_id = find_or_rebuild_run(store, training, history)

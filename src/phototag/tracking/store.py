@@ -25,7 +25,7 @@ from phototag.base.files import project_root
 DEFAULT = "sqlite:///mlflow.db"  # the path is relative to the project's root
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
-WAIT = 20  # seconds to wait for a database that another process has locked, same as in MLflow
+WAIT = 20  # seconds to wait for a locked database, same value as in MLflow
 NOTE_TAG = "mlflow.note.content"
 VIEW = "phototag"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -48,7 +48,7 @@ DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DV
 - `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key
   have trained the same model.
 """
-# Columns of MLflow's database that contain absolute locations of artifacts.
+# Columns in MLflow's database that contain the absolute paths of artifacts.
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -62,18 +62,18 @@ class StoreError(InputError):
     """Error that is raised if the MLflow store cannot be used."""
 
 
-# Exceptions that can be raised if the store fails. Connection errors are OSErrors.
+# Exceptions that a failure of the store can raise. Connection errors are subclasses of OSError.
 FAILURES = (StoreError, MlflowException, SQLAlchemyError, OSError)
 
 
 class Store:
-    """MLflow store with the project's MLflow experiment. It is opened when it is first used.
+    """MLflow store with the project's MLflow experiment. The store is opened at its first use.
 
     In a `with` block, every failure of the store is raised as a StoreError with a short message.
 
     Args:
         uri: Address of the store, such as `sqlite:////folder/mlflow.db` or `http://host:5000`.
-        lock: Lock for changes that only one process may make at a time.
+        lock: Lock to hold during changes that only one process may make at a time.
     """
 
     def __init__(self, uri: str, lock: FileLock) -> None:
@@ -85,7 +85,7 @@ class Store:
         try:
             with self.lock:
                 return _open(self.uri)
-        except Exception as error:  # drivers, migrations and JSON parsers raise other exceptions
+        except Exception as error:  # drivers, migrations and JSON parsers raise others
             raise StoreError(describe_failure(error, self.uri)) from error
 
     @cached_property
@@ -103,7 +103,7 @@ class Store:
 
 
 def connect() -> Store:
-    """Return the project's store. If its database is missing, it is created at first use."""
+    """Return the project's store. A missing database is created when the store is first used."""
     return Store(store_uri(), FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock"))
 
 
@@ -114,12 +114,12 @@ def store_uri() -> str:
 
 
 def resolve_sqlite(uri: str, root: Path) -> str:
-    """Return an address whose SQLite path is resolved against the project's root if it is relative.
+    """Return an address in which a relative SQLite path is resolved against the project's root.
 
-    Otherwise, a queued or `--temp` experiment would create the database in its copy of the project,
-    which DVC deletes afterwards. Addresses without a relative path are returned unchanged.
+    DVC runs a queued or `--temp` experiment in a copy of the project, which it deletes afterwards.
+    With a relative path, the database would be in this copy. Other addresses are not changed.
     """
-    # `sqlite:////` is followed by an absolute path. `:memory:` and `file:` are not paths.
+    # Four slashes start an absolute path. `:memory:` and `file:` are not paths.
     if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):
         return uri
     path, mark, query = uri.partition("///")[2].partition("?")
@@ -131,7 +131,7 @@ def sqlite_uri(path: Path) -> str:
     uri = f"sqlite:///{path}"
     if make_url(uri).database == str(path):
         return uri
-    # MLflow creates the parent folders of a plain `sqlite:` address without unescaping it.
+    # For a plain `sqlite:` address, MLflow would create parent folders with the escaped names.
     return f"sqlite+pysqlite:///{quote(str(path))}"
 
 
@@ -150,7 +150,7 @@ def _open(uri: str) -> MlflowClient:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
     for name, value in tags.items():
-        if name not in experiment.tags:  # keep a value that a user may have changed
+        if name not in experiment.tags:  # a user may have changed the value of an existing tag
             client.set_experiment_tag(experiment.experiment_id, name, value)
     return client
 
@@ -158,9 +158,9 @@ def _open(uri: str) -> MlflowClient:
 def _prepare_database(uri: str) -> str:
     """Check that a database responds, and return the location of its artifacts.
 
-    Without this check, MLflow would retry for two minutes if a database does not respond. The
-    artifacts are stored next to a SQLite file, or in the project's root for any other database. The
-    location is absolute, because a relative one could refer to an experiment's copy of the project.
+    Without this check, MLflow would retry for two minutes if a database does not respond. Artifacts
+    are stored next to a SQLite file. For any other database, they are stored in the project's root.
+    The location is absolute: in an experiment, a relative path starts from a copy of the project.
     """
     is_sqlite = uri.startswith("sqlite")
     database = Path(make_url(uri).database or "").absolute()
@@ -176,7 +176,7 @@ def _prepare_database(uri: str) -> str:
 def _move_artifacts(connection: Connection, location: str) -> None:
     """Update the locations of artifacts if the folder of the store was moved or copied.
 
-    MLflow stores absolute locations and has no command that changes them.
+    MLflow stores these locations as absolute paths, and has no command to change them.
     """
     query = text("SELECT artifact_location FROM experiments WHERE name = :name")
     former = connection.execute(query, {"name": EXPERIMENT}).scalar() or ""
@@ -191,12 +191,12 @@ def _move_artifacts(connection: Connection, location: str) -> None:
 
 def hide_password(uri: str) -> str:
     """Return an address or a message in which user names and passwords are replaced by `***`."""
-    # A password may contain an @, so it ends at the last one. Three slashes start a file path.
+    # A password may contain `@`, so it ends at the last `@`. Three slashes start a file path.
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", uri)
 
 
 def describe_failure(error: BaseException, uri: str) -> str:
-    """Return one sentence that describes why the store failed, without passwords."""
+    """Return one sentence on why the store failed. Passwords are replaced by `***`."""
     if isinstance(error, InputError):
         return str(error)
     # The innermost OSError has the shortest message, such as "Connection refused".

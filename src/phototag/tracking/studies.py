@@ -10,7 +10,7 @@ import numpy as np
 from phototag.tracking.runs import EXP_TAG, Training, create_run, find_runs, log_folder, log_metrics
 from phototag.tracking.store import Store
 
-PARENT_TAG = "mlflow.parentRunId"  # MLflow displays a run with this tag below its parent run
+PARENT_TAG = "mlflow.parentRunId"  # MLflow shows runs that have this tag below their parent run
 ARRAYS = "val.npz"
 
 
@@ -29,7 +29,7 @@ def close_parent(
     """Log the metrics and reports of a study to its parent run, and end this run.
 
     `others` are the names of DVC experiments that are not trials, such as the evaluated winner.
-    Their runs become child runs of the parent run, too.
+    The MLflow runs of these experiments also become child runs of the parent run.
     """
     for name in others:
         query = f"tags.`{EXP_TAG}` = '{name}'"
@@ -41,7 +41,7 @@ def close_parent(
 
 
 def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
-    """Log arrays as one artifact of a run. The keyword arguments give their names."""
+    """Log arrays to a run, as one artifact. The keyword of each argument is the array's name."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ARRAYS)
         np.savez_compressed(path, allow_pickle=False, **arrays)
@@ -49,7 +49,7 @@ def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """Return the arrays that `log_arrays` logged, as a mapping from name to array."""
+    """Return the arrays that `log_arrays` logged, as a mapping from names to arrays."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.client.download_artifacts(run_id, ARRAYS, folder)
         with np.load(path) as arrays:

@@ -1,4 +1,4 @@
-"""MLflow run of a training run: start or resume it, log each epoch, and end it."""
+"""MLflow run of a training: functions that start or resume it, log each epoch, and end it."""
 
 import json
 import signal
@@ -30,11 +30,11 @@ from phototag.tracking.runs import (
 from phototag.tracking.store import FAILURES, Store, describe_failure
 
 MANIFEST = "data/manifest.csv"
-RETRY = 60  # seconds to wait after a failed call before the store is called again
+RETRY = 60  # after a failed call, the store is not called for this many seconds
 
 
 class Stopped(Exception):  # noqa: N818 (stopping early is not an error)
-    """Exception that stops a training run early, for example because a trial is pruned."""
+    """Exception that stops a training early, for example because its trial is pruned."""
 
 
 def record_training(
@@ -43,12 +43,12 @@ def record_training(
     """Train to the end, log each epoch to MLflow, and return the records of all epochs.
 
     If the store fails, the training continues and one warning is printed. Epochs that could not be
-    logged are logged together with a later epoch, or by `phototag sync`.
+    logged are logged later, either together with a later epoch or by `phototag sync`.
 
     Args:
         store: MLflow store.
         training: Description of the training for its MLflow run.
-        epochs: Iterator that trains one epoch per step and yields the metrics of the epoch.
+        epochs: Iterator. Each step trains one epoch and yields the metrics of this epoch.
         resumed: Whether the training resumes from a checkpoint.
     """
     history: list[dict[str, Any]] = []
@@ -63,20 +63,20 @@ def record_training(
 
 
 class _Recorder:
-    """Logger that sends epochs to the store, and sends them again after the store has failed."""
+    """Logger of epochs. If the store fails, the epochs are sent again later."""
 
     def __init__(self, store: Store, training: Training, resumed: bool, stack: ExitStack) -> None:
         self.store, self.training, self.resumed, self.stack = store, training, resumed, stack
-        # The store is called in a separate thread, because a signal interrupts only the main
-        # thread. An interrupted call could leave the database connections locked.
+        # A signal interrupts only the main thread. An interrupted call could leave database
+        # connections locked, so a separate thread calls the store.
         self.worker = stack.enter_context(ThreadPoolExecutor(1))
         self.run_id = ""
-        self.sent: set[int] | None = None  # logged epochs; None until the dataset is logged
+        self.sent: set[int] | None = None  # logged epochs; None before the dataset is logged
         self.warned = False
         self.next_try = 0.0
 
     def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
-        """Log all epochs that have not been logged. After the last one, log the best epoch, too."""
+        """Log all epochs that have not been logged and, if `last` is true, the best epoch."""
         if time.monotonic() < self.next_try and not last:
             return
         try:
@@ -108,7 +108,7 @@ class _Recorder:
 
 
 def _log_dataset(store: Store, run_id: str, training: Training) -> None:
-    """Log each split of the dataset as an input of the run, with the counts of the split."""
+    """Log each split of the dataset, together with its counts, as an input of the run."""
     source = json.dumps({"uri": MANIFEST})
     for split, counts in training.counts.items():
         dataset = Dataset(
@@ -120,10 +120,11 @@ def _log_dataset(store: Store, run_id: str, training: Training) -> None:
 
 @contextmanager
 def training_run(store: Store, training: Training, resumed: bool = False) -> Iterator[str]:
-    """Start a new MLflow run, or resume that of a killed training run, and yield its id.
+    """Start an MLflow run, or resume the run of a killed training. Yield the id of the run.
 
-    A resumed run is renamed to the current DVC experiment. MLflow logs system metrics during the
-    `with` block. The final status is FINISHED, KILLED (after a signal or `Stopped`) or FAILED.
+    A resumed run is given the name of the current DVC experiment. MLflow logs system
+    metrics during the `with` block. The final status is FINISHED, KILLED (after a signal or
+    `Stopped`) or FAILED.
     """
     close_dead_runs(store)
     run = find_run_to_resume(store, training, resumed)
@@ -134,7 +135,7 @@ def training_run(store: Store, training: Training, resumed: bool = False) -> Ite
         tags={EXP_TAG: training.exp_name, PROCESS_TAG: name_process()},
         log_system_metrics=True,
     )
-    # By default, SIGTERM ends the process immediately, and the status would remain RUNNING.
+    # By default, SIGTERM ends the process at once. The status of the run would remain RUNNING.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = "FAILED"
     try:

@@ -9,7 +9,7 @@ from phototag.tracking.store import VIEW, connect
 def serve_ui(port: int) -> None:
     """Replace the current process with an MLflow server on 127.0.0.1.
 
-    If the store is itself an MLflow server, print only the address of its table of runs.
+    If the store is an MLflow server already, only print the address of the server's table of runs.
     """
     with connect() as store:
         experiment = store.experiment_id
