@@ -54,8 +54,8 @@ def tabulate_reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.D
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Compute the expected calibration error (ECE, 0..1) of predicted probabilities.
 
-    The ECE is the mean absolute difference between the columns `predicted` and `observed` of
-    `tabulate_reliability`, weighted by `entries` (Naeini, Cooper and Hauskrecht, 2015).
+    The ECE is the mean of |predicted - observed| over the rows of `tabulate_reliability`, weighted
+    by the number of entries in each row (Naeini, Cooper and Hauskrecht, 2015).
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_entries].

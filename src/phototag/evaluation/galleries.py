@@ -148,9 +148,8 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
         Overlaid photo, uint8 [height, width, 3].
     """
     color = colormaps["inferno"](heat)[:, :, :3] * 255
-    share = (
-        0.3 + 0.4 * heat[:, :, None]
-    )  # 0.3 or more, because heat is more visible on a dark photo
+    # The share is at least 0.3, because heat is more visible on a darkened photo.
+    share = 0.3 + 0.4 * heat[:, :, None]
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 
 

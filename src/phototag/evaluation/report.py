@@ -156,7 +156,7 @@ def _compare_labels(per_label: pd.DataFrame) -> str:
 
 
 def _compare_slices(slices: pd.DataFrame) -> str:
-    """Describe the largest F1 difference within a slice; F1 intervals must not overlap."""
+    """Describe the largest significant F1 difference (disjoint intervals) within one slice."""
     groups: list[Any] = list(slices.itertuples())
     pairs = [
         (high, low)

@@ -23,7 +23,7 @@ from phototag.evaluation.thresholds import Thresholds, choose_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import sigmoid
 
-# For each name in metrics.json, the columns `predictor` and `metric` of a row of `scores`.
+# Names in metrics.json, each with `predictor` and `metric` of its row in the table `scores`.
 HEADLINE = {
     "loss": ("model", "loss"),
     "f1_micro": ("model", "f1_micro"),
@@ -40,9 +40,9 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        datasets: Dataset of each split, by the name of the split.
-        logits: Logits of val and, if there is a test split, of test, by the name of the split. They
-            are divided by `applied_temperature`; float [num_photos, num_labels] each.
+        datasets: Dictionary from split name to dataset.
+        logits: Dictionary from split name (val, and test if it exists) to logits, float
+            [num_photos, num_labels]. The logits are divided by `applied_temperature`.
         split: Name of the evaluated split: test, or val if there is no test split.
         temperature: Temperature that minimizes the loss on val.
         applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, otherwise 1.
@@ -70,9 +70,9 @@ def evaluate(
     """Choose the thresholds, and compute all tables of the evaluation.
 
     Args:
-        datasets: Dataset of each split, by the name of the split.
-        logits: Logits of val and, if there is a test split, of test, by the name of the split;
-            float [num_photos, num_labels] each.
+        datasets: Dictionary from split name to dataset.
+        logits: Dictionary from split name (val, and test if it exists) to logits, float
+            [num_photos, num_labels].
         manifest: Manifest with one row per photo of the packed array, in the same order.
         params: Params in the group `evaluate`.
         seed: Seed of the bootstrap resamples.
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
-    """Return the content of thresholds.json, which is needed for predictions besides the weights.
+    """Return the content of thresholds.json. Predictions require this file and the weights.
 
     Args:
         result: Evaluation of the model.

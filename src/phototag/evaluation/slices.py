@@ -10,7 +10,7 @@ from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import binary_cross_entropy
 
 LUMA = np.array([0.299, 0.587, 0.114])  # RGB weights of ITU-R BT.601, as in Pillow's mode L
-MAX_GRAY = 2.0  # a photo is gray if its channels differ by at most this value (0..255)
+MAX_GRAY = 2.0  # a photo is gray if its channels differ by at most this value (0..255) on average
 Slices = dict[str, "pd.Categorical[str]"]
 
 

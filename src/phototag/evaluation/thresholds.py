@@ -50,7 +50,7 @@ def choose_thresholds(
     a rare label more reliable.
 
     Args:
-        datasets: Splits by name.
+        datasets: Dictionary from split name to dataset.
         val_logits: Logits of val, float [num_val_photos, num_labels].
         out_of_fold: Out-of-fold logits of train, float [num_train_photos, num_labels], or None.
         prior_strength: Number of pseudo-positives, see `fit_thresholds`.
@@ -78,10 +78,10 @@ def fit_thresholds(
 
     with w = prior_strength / POSITIVES. Here tp, predicted and positives are the label's numbers of
     true, predicted and actual positives. TP, PREDICTED and POSITIVES are the same numbers for all
-    labels pooled. They have much influence on the threshold of a label with few positives, but
-    little influence if the label has many positives. Second, F(t) is maximized on each bootstrap
-    resample, and the resulting thresholds are averaged (bagging; Breiman, 1996), because the best
-    threshold of a single sample is unstable.
+    labels pooled. The pool has much influence on the threshold of a label with few positives,
+    and little influence if the label has many positives. Second, F(t) is maximized on each
+    bootstrap resample, and the resulting thresholds are averaged (bagging; Breiman, 1996), because
+    the best threshold of a single sample is unstable.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
@@ -100,7 +100,7 @@ def fit_thresholds(
         return Thresholds(half, half, half)
     resamples = weights[1:] if len(weights) > 1 else weights
     by_photo = np.ascontiguousarray(resamples.T)
-    # F(t) is largest at the probability of a positive, so only these probabilities are tried.
+    # F(t) is largest at the probability of some positive: no other candidates are needed.
     tried = np.unique(probabilities[targets > 0])
     if len(tried) > MAX_CANDIDATES:
         tried = _take_evenly(tried, POOLED_CANDIDATES)
@@ -138,7 +138,7 @@ def _maximize_f1(
     f1 = f1_from_counts(hits + scale * pool[0][index], total + scale * pool[1][index])
     best = candidates[f1.argmax(axis=0)]
     # Place the threshold halfway between the best candidate and the label's next lower probability
-    # (or 0), to classify a new photo like the known photo with the nearest probability.
+    # (or 0). A new photo is then classified like the photo with the nearer probability.
     known = probabilities[is_known(targets)]
     rising = np.append(0, np.sort(known if len(known) else probabilities))
     return np.asarray((best + rising[np.searchsorted(rising[1:], best)]) / 2)

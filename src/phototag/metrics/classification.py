@@ -36,7 +36,7 @@ def f1_score(
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels] or [num_photos].
         predicted: Predictions (0 or 1), of the same shape.
-        average: `micro` to pool all entries, or `macro` to return the mean of the F1 of all labels.
+        average: `micro` to pool all entries, or `macro` to average the F1 of the labels.
     """
     axis = None if average == "micro" else 0
     hits, chosen, positive = (part.sum(axis=axis) for part in _entries(targets, predicted))

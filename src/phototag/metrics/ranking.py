@@ -11,7 +11,7 @@ from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
 BLOCK = 2**23  # number of float64 values processed at once; limits the memory use
-MAX_WORK = 2 * 10**9  # largest value of entries * resamples; further resamples are ignored
+MAX_WORK = 2 * 10**9  # further resamples are ignored if entries * resamples exceeds this
 MIN_RESAMPLES = 200  # use at least this many resamples, even if `MAX_WORK` is exceeded
 
 
@@ -61,8 +61,8 @@ def average_precision_and_auroc(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute average precision (AP) and area under the ROC curve (AUROC) of each label.
 
-    AP is a mean over all positives: the precision is computed at the rank of each positive. Entries
-    with equal scores have the same rank, as in scikit-learn.
+    AP is the precision at the rank of a positive, averaged over all positives. Entries with equal
+    scores have the same rank, as in scikit-learn.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
