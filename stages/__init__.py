@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-# DVC runs a queued or `--temp` experiment in a copy of the repository. The copy's library must come
-# before the installed library, so that the experiment runs the code that it records.
+# DVC runs a queued or `--temp` experiment in a copy of the repository. The code in the copy must
+# come before the installed code, because the experiment records the code in the copy.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 
@@ -16,7 +16,7 @@ def run(main: Callable[[], None]) -> None:
     from phototag.base.errors import InputError
 
     try:
-        # A check changes no output. Importing it by name keeps it out of the deps in dvc.yaml.
+        # Import by name, so that dvc.yaml need not list this dependency: checks change no output.
         import_module("phototag.schema.checks").check_params()
         main()
     except InputError as error:

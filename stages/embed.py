@@ -14,7 +14,7 @@ IMAGES, FEATURES = Path("data/images.npy"), Path("data/features.npy")
 
 
 def main() -> None:
-    """Compute the features of all photos, or write an empty array if training uses none."""
+    """Compute the features of all photos, or an empty array if training does not use them."""
     params = read_params(NetworkParams)
     name, weights = params.model.name, params.model.weights
     if not uses_cached_features(
@@ -31,7 +31,7 @@ def main() -> None:
     pairs = pair_backbones(name, weights)
     key = features_key(pairs, list_weights_files(pairs), IMAGES)
     unfinished = project_root() / ".phototag" / "features" / f"{key}{PART}"
-    images = IMAGES.absolute()  # workers may have another working directory
+    images = IMAGES.absolute()  # workers may use a different working directory
     resumed = embed_photos(name, weights, images, FEATURES, unfinished, params.embed.backend)
     if resumed:
         print(f"resumed after {resumed} photos")

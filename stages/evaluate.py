@@ -51,7 +51,7 @@ def main() -> None:
     held_out = {split: datasets[split] for split in ("val", "test") if len(datasets[split])}
     predictor = network
     if metadata.is_frozen:
-        # The head gives the same logits on cached features as the network on pixels, but faster.
+        # Only the head is run, on cached features: this is faster and results in the same logits.
         features = read_features(Path("data/features.npy"), network[:2], datasets["val"].images)
         predictor = network[2:]
         held_out = {split: replace(photos, images=features) for split, photos in held_out.items()}

@@ -17,7 +17,7 @@ MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/register")
 
 
 def main() -> None:
-    """Register the model, unless this is an experiment that must not register models."""
+    """Register the model, except in an experiment if `registry.experiments` is false."""
     params = read_params(RegistrationParams)
     if experiment_name() and not params.registry.experiments:
         skip_registration(REPORTS, experiment_name())
@@ -27,7 +27,7 @@ def main() -> None:
 
 def register(params: RegistrationParams) -> None:
     """Register the model as challenger, and compare it with the champion on the test photos."""
-    # Importing PyTorch and MLflow takes seconds, so it is avoided if registration is skipped.
+    # Importing PyTorch and MLflow takes seconds, so they are imported only for a registration.
     from phototag.dataset.dataset import read_datasets
     from phototag.network.weights import read_metadata
     from phototag.registry import versions

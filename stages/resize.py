@@ -29,7 +29,7 @@ CORRECTIONS, IMAGES = Path("data/corrections.csv"), Path("data/images.npy")
 def main() -> None:
     """Decode and verify photos, read labels, find duplicates, and write the report."""
     params = read_params(VerificationParams)
-    # A check changes no output. Importing it by name keeps it out of the deps in dvc.yaml.
+    # Import by name, so that dvc.yaml need not list this dependency: checks change no output.
     import_module("phototag.schema.checks").check_backbones()
     source, resize = Path(params.data.raw), params.resize
     layout = find_layout(source)

@@ -10,7 +10,7 @@ from . import run
 
 
 def main() -> None:
-    """Write the synthetic dataset with the size and seed that params.yaml gives."""
+    """Write the synthetic dataset with the size and seed in params.yaml."""
     params = read_params(SyntheticParams)
     write_dataset(Path("data/sample"), params.sample.num_images, params.seed)
 

@@ -17,7 +17,7 @@ from . import run
 
 
 def main() -> None:
-    """Split the photos, write the tables, and warn about labels that a split lacks."""
+    """Split the photos, write the tables, and warn about labels without positives in a split."""
     params = read_params(SplittingParams)
     manifest = read_kept(Path("data/manifest.csv"))
     targets = label_targets(manifest)

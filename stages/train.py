@@ -54,12 +54,12 @@ def main() -> None:
 def train_network(
     params: TrainingParams, watch: Watch = iter, tags: Mapping[str, str] | None = None
 ) -> Trained:
-    """Train in this process, alone or as one of several processes, and write the outputs.
+    """Train in this process, which may be one of several, and write the outputs.
 
     Args:
         params: Params of the `train` stage.
-        watch: Function that receives an iterator of records and yields them again; if it raises an
-            error, training stops.
+        watch: Function that receives an iterator of records and yields the same records. It stops
+            training if it raises an error.
         tags: Additional tags for the MLflow run.
     """
     datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)
@@ -119,7 +119,7 @@ def train_network(
             epoch=step_number(best),
             val_loss=best["val_loss"],
             num_photos=len(train),
-            # The path is only compared; the stage reads no file in this folder.
+            # This stage only compares the path, and reads no file in the folder.
             source=(
                 SYNTHETIC if Path(params.data.raw) == Path("data", "sample") else params.data.raw
             ),
@@ -133,12 +133,12 @@ def train_network(
 
 
 def write_history(key: str, history: list[dict[str, Any]]) -> None:
-    """Write the records and the scores of the best record to reports/train."""
+    """Write all records, and the scores of the best record, to reports/train."""
     best = best_record(history)
     scores = {"val_mAP": best["mAP"], "val_f1_macro": best["f1_macro"]}
     result = {"content_key": key, "epoch": step_number(best), "val_loss": best["val_loss"]}
     write_json(Path("reports/train/training.json"), result | scores)
-    # The speed is dropped because it differs between runs; equal inputs then give equal bytes.
+    # The speed differs between runs. Drop it, so that the same inputs result in the same bytes.
     table = pd.DataFrame(history).drop(columns="images_per_second", errors="ignore")
     with replace_file(Path("reports/train/history.csv")) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
@@ -147,7 +147,7 @@ def write_history(key: str, history: list[dict[str, Any]]) -> None:
 def write_out_of_fold(
     head: nn.Module, train: dataset.Dataset, params: TrainingParams, history: list[dict[str, Any]]
 ) -> None:
-    """Write the out-of-fold logits if a linear probe was trained, else an empty array."""
+    """Write out-of-fold logits if a linear probe was trained; otherwise, write an empty array."""
     logits = np.zeros((0, 0), np.float32)
     if params.optimizer == "lbfgs":
         logits = predict_out_of_fold(head, train, params, best_record(history)["l2"])

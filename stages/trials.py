@@ -13,9 +13,9 @@ from . import run, train
 
 
 def main() -> None:
-    """Read the plan file named by the first argument; run trials until the study is finished."""
+    """Read the plan file passed as first argument; run trials until the study is finished."""
     logging.getLogger("dvc").setLevel(logging.WARNING)  # hides messages about dvc.lock
-    # Ctrl-C also reaches the parent, which then ends this process so that its trial can resume.
+    # Ignore Ctrl-C: the parent also receives it, and ends this process so that a trial can resume.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=end_with_parent, daemon=True).start()
     plan = Plan.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, which closes the standard input of this process."""
+    """End this process when standard input is closed, which happens when the parent ends."""
     sys.stdin.read()
     signal.raise_signal(signal.SIGTERM)
 

@@ -15,9 +15,9 @@ def find_photo(
 
     Args:
         folder: Folder that relative names refer to.
-        names: Possible names of the photo; the first name of an existing file is used.
-        location: File, and line or key, that lists the photo; shown in error messages.
-        seen: Path -> location of the photos found so far; this function adds the new path.
+        names: Possible names of the photo; the first one that exists is used.
+        location: Place of the photo in the list (file and line or key), for error messages.
+        seen: Location of each photo found so far, by path; this function adds the new photo.
         root: Folder that must contain the photo, so that a downloaded list cannot refer to other
             files on this machine; None for no restriction.
 
@@ -51,7 +51,7 @@ def find_photo(
 def resolve_name(folder: Path, name: str) -> Path:
     """Return the path of the file that a name refers to.
 
-    Windows writes backslashes between folders, and macOS may write decomposed Unicode (NFD).
+    The name may contain backslashes (from Windows) or decomposed Unicode (NFD, from macOS).
     """
     name = name.replace("\\", "/")
     paths = [folder / name]
@@ -62,8 +62,9 @@ def resolve_name(folder: Path, name: str) -> Path:
 def choose_images_folder(source: Path, names: Sequence[str], images: Path | None) -> Path:
     """Return the folder that the file names in a JSON file are relative to.
 
-    If the user passed no folder, return the first one that contains the first photo. Candidates
-    are the folder of the file, its parent, and their subfolders images, data and (COCO) val2017.
+    If the user passed no folder, return the first candidate that contains the first photo. The
+    candidates are the folder of the JSON file, its parent folder, and the subfolders `images`,
+    `data` and (for instances_val2017.json) `val2017` of these two folders.
 
     Args:
         source: Path of the JSON file.
@@ -71,7 +72,7 @@ def choose_images_folder(source: Path, names: Sequence[str], images: Path | None
         images: Folder passed with --images, or None.
 
     Raises:
-        InputError: No candidate contains the first photo.
+        InputError: No candidate folder contains the first photo.
     """
     if images is not None:
         return images

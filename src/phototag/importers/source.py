@@ -19,8 +19,8 @@ from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, decode_text, read_listing
 
 Structure = TypeVar("Structure")
-MAX_LABEL_BYTES = 200  # file names, CLASS.txt plus a temporary suffix, may have 255 bytes
-# Characters that Linux, macOS or Windows does not allow in file names.
+MAX_LABEL_BYTES = 200  # a file name, with .txt and a temporary suffix, may have 255 bytes
+# Characters that are not allowed in file names on Linux, macOS or Windows.
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
@@ -65,7 +65,7 @@ class Source:
     @cached_property
     def data(self) -> bytes:
         """The bytes of the file that lists photos."""
-        file = self.path.resolve()  # a link to a file in another folder is allowed
+        file = self.path.resolve()  # the path may be a link to a file in another folder
         return read_named_file(file.parent, file.name)
 
     @cached_property
@@ -79,7 +79,7 @@ class Source:
         return read_listing(self.data, str(self.path))
 
     def is_json(self, bracket: str, keys: Sequence[str]) -> bool:
-        """Return whether the source is a JSON file that starts with `bracket` and has `keys`."""
+        """Return whether the source is a JSON file with the given opening bracket and keys."""
         if self.names is not None or self.path.suffix.lower() != ".json":
             return False
         starts = self.text[:1000].lstrip().startswith(bracket)
@@ -107,10 +107,10 @@ class SourcePhoto:
 
     Attributes:
         name: Path of the photo, relative to `root` if `root` is not None.
-        root: Folder or zip that must contain the photo, even if the photo is a symbolic link; None
-            if the photo may be anywhere, because the user wrote the list.
+        root: Folder or zip that must contain the photo and, if the photo is a symbolic link, its
+            target. None if the user wrote the list; then the photo may be anywhere.
         labels: Labels that the photo has.
-        unknown: Labels that the source neither assigns nor excludes; None for all labels.
+        unknown: Labels that may or may not apply to the photo; None for all labels.
         id: Id of the photo in the source, or "" if it has none.
         group: Group of the photo in the source (photographer, album), or "" if it has none.
         number: Number N in the file name imN.jpg; None to number the photos in order.
@@ -126,7 +126,7 @@ class SourcePhoto:
 
     @property
     def path(self) -> Path:
-        """The path of the photo; for a photo in a zip, the path of the zip joined with its name."""
+        """The path of the photo; if `root` is a zip, the path of the zip joined with `name`."""
         return Path(self.name) if self.root is None else self.root / self.name
 
 
@@ -162,7 +162,7 @@ class SourceDataset:
             description: Format and size of the source.
             photos: Photos in the order of the source.
             notes: Notes to copy into the dataset.
-            offered: Labels that the source defines; a note lists labels that no photo has.
+            offered: Labels that the source defines; a note lists the ones that no photo has.
 
         Raises:
             InputError: No photo has a label.
@@ -180,11 +180,11 @@ class SourceDataset:
         return cls(description, photos, sorted(carried), notes)
 
     def count_labels(self) -> dict[str, int]:
-        """Return label -> number of photos that have the label."""
+        """Return the number of photos that have each label."""
         return {label: sum(label in photo.labels for photo in self.photos) for label in self.labels}
 
     def count_unknown(self) -> dict[str, int]:
-        """Return label -> number of photos for which the label is unknown, without zeros."""
+        """Return the number of photos for which each label is unknown; zeros are omitted."""
         unknown = Counter(label for photo in self.photos for label in photo.unknown or ())
         return dict(sorted(unknown.items()))
 
@@ -194,10 +194,10 @@ def check_label(label: str, location: object) -> str:
 
     Args:
         label: Label as written in the source.
-        location: File, and line or key, that contains the label; shown in error messages.
+        location: Place of the label (file and line or key), for error messages.
 
     Raises:
-        InputError: The label cannot be used as a file name or as a column of the manifest.
+        InputError: The label is not a valid file name, or not a valid column of the manifest.
     """
     label = normalize(label).strip()
     file = f"{label}.txt"

@@ -27,7 +27,7 @@ def recognize(source: Source, kind: TableKind) -> bool:
     """Return whether a source is a table of the given kind.
 
     Raises:
-        InputError: The source is a table, but of neither kind.
+        InputError: The source is a table without a column of file names or labels.
     """
     return source.is_table() and kind in find_label_columns(source.table, source.path)
 
@@ -46,7 +46,7 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
 
 
 def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]:
-    """Return the label columns of a table, for each kind that the table may have.
+    """Return each kind that a table may have, with the label columns for this kind.
 
     Raises:
         InputError: The table has no column of file names, or no column of labels.
@@ -59,7 +59,7 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
     kinds: dict[TableKind, list[str]] = {}
     if text:
         kinds["list"] = text
-    # If there is a column of labels, a single column of 0 and 1 may be some other property.
+    # If there is a column of labels, a single column of 0 and 1 may not be a label.
     if one_hot and (not text or len(one_hot) > 1):
         kinds["one-hot"] = one_hot
     if not kinds:
@@ -71,7 +71,7 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
 
 
 def _is_one_hot(table: Listing, column: str) -> bool:
-    """Return whether most known cells are 0 or 1; other values cause an error later."""
+    """Return whether most known cells of a column are 0 or 1; `read` then rejects other values."""
     cells = [row.cells.get(column, "").casefold() for row in table.rows]
     filled = [cell for cell in cells if cell not in ("", UNKNOWN)]
     return sum(cell in YES or cell in NO for cell in filled) > len(filled) / 2
@@ -87,7 +87,7 @@ def read_table(
 ) -> tuple[list[SourcePhoto], list[str], list[str]]:
     """Read the photos of a table.
 
-    In a column of labels, an empty cell means that the photo has no label, and `?` that all of its
+    In a column of labels, an empty cell means that the photo has no label; `?` means that all
     labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
 
     Args:
@@ -95,11 +95,11 @@ def read_table(
         table: Content of the table.
         kind: Kind of the table, one of the keys returned by `find_label_columns`.
         options: Options of the import.
-        seen: Path -> location of the photos found so far; this function adds the new paths.
+        seen: Location of each photo found so far, by path; this function adds the new photos.
         root: Folder that must contain the photos (default: no restriction).
 
     Returns:
-        The photos, the notes, and the labels of a one-hot table (otherwise an empty list).
+        The photos, the notes, and the labels of a one-hot table (for a CSV of labels: []).
 
     Raises:
         InputError: A row is invalid. The message contains its line number.
@@ -155,7 +155,7 @@ def _find_file_column(table: Listing, path: Path) -> str:
 def _read_labels(
     cell: str, separator: str, location: str
 ) -> tuple[frozenset[str], frozenset[str] | None]:
-    """Return the labels listed in a cell, and the unknown labels (None for all labels)."""
+    """Return the labels listed in a cell, and the unknown labels (None if all are unknown)."""
     if cell == UNKNOWN:
         return frozenset(), None
     parts = cell.split() if separator.isspace() else cell.split(separator)
@@ -182,7 +182,7 @@ def _read_one_hot(
 
 
 def _find_separator(table: Listing, column: str, path: Path) -> str:
-    """Return the only separator that the cells of a column contain.
+    """Return the separator that the cells of a column contain (default: `;`).
 
     Raises:
         InputError: The cells contain several separators, or spaces but no separator.

@@ -1,4 +1,4 @@
-"""Changes of labels and scores after training with the answers of a review."""
+"""Changes in labels and scores after training with the answers of a review."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 
 
 def describe_effect(root: Path, revision: str) -> str:
-    """Describe the changes of labels and scores since a git revision.
+    """Describe the changes in labels and scores since a git revision.
 
     Args:
         root: Root folder of a project in which `dvc repro` has run.

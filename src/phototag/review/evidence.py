@@ -29,9 +29,9 @@ class Evidence:
 
     Attributes:
         photos: Pixels, targets, labels, file names and SHA-256 hashes.
-        duplicate_groups: Name of each photo's duplicate group, or "" if it has no duplicates.
+        duplicate_groups: Name of each photo's duplicate group; "" for photos without duplicates.
         probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
-        unseen: True if the photo was scored by a network not trained on it, bool [num_photos].
+        unseen: True for photos that were not used to train the scoring network, bool [num_photos].
         features: L2-normalized inputs of the output layer, float32 [num_photos, num_features].
         thresholds: Decision threshold of each label, in 0..1, [num_labels].
         network: Network that maps pixels to logits.
@@ -46,7 +46,7 @@ class Evidence:
     network: nn.Module
 
     def find_similar(self, photo: int, count: int) -> list[int]:
-        """Return the photos with the highest cosine similarity of features, most similar first."""
+        """Return the photos whose features have the highest cosine similarity, highest first."""
         similarity = self.features @ self.features[photo]
         similarity[photo] = -np.inf
         return [int(row) for row in np.argsort(-similarity, kind="stable")[:count]]
@@ -71,7 +71,7 @@ def read_evidence(root: Path) -> Evidence:
 
     network.to(pick_device())
     module, inputs = network, photos
-    if metadata.is_frozen:  # the embed stage has cached the features
+    if metadata.is_frozen:  # the embed stage cached the features
         cached = read_features(root / FEATURES, network[:2], photos.images)
         module, inputs = network[2:], replace(photos, images=cached)
     logits, features = _predict(module, inputs)
@@ -92,7 +92,7 @@ def read_evidence(root: Path) -> Evidence:
 
 
 def _predict(module: nn.Module, photos: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits of the photos and the inputs of the output layer (features)."""
+    """Return the logits of the photos, and the features (inputs of the output layer)."""
     inputs: list[np.ndarray] = []
     hook = find_head(module).register_forward_pre_hook(
         lambda _, arguments: inputs.append(arguments[0].float().cpu().numpy())

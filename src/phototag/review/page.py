@@ -1,4 +1,4 @@
-"""Streamlit page of `phototag review`, which asks one question at a time about a photo."""
+"""Streamlit page of `phototag review`, which shows one question about one photo at a time."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def main() -> None:
 
 @st.cache_resource(show_spinner="Reading photos, model and features ...", max_entries=1)  # type: ignore[untyped-decorator]
 def _load(root: Path, ranking: str, times: tuple[int, ...]) -> tuple[Evidence, list[Question]]:
-    """Return the evidence and the questions, cached until a modification time changes."""
+    """Return the evidence and the questions; cache them until a modification time changes."""
     evidence = read_evidence(root)
     return evidence, RANKINGS[ranking](evidence)
 
@@ -98,7 +98,7 @@ def _draw_buttons(position: int | None, actions: Mapping[str, Callable[[], None]
         for name, action in actions.items():
             st.button(
                 name,
-                # A key with the position prevents that a double click answers two questions.
+                # The key contains the position: a double click cannot answer two questions.
                 key=f"{name} {position}",
                 on_click=action,
                 type="primary" if name.lower() in ANSWERS else "secondary",
@@ -111,7 +111,7 @@ def _answer(session: ReviewSession, position: int, answer: str) -> None:
     if st.session_state["position"] != position:
         return  # the button belongs to a question that was already answered
     session.answer(session.queue[position], answer)
-    open_ = session.reload().list_open()  # another page may have answered some questions
+    open_ = session.reload().list_open()  # another browser tab may have stored answers
     st.session_state["position"] = next((later for later in open_ if later > position), None)
 
 
@@ -132,7 +132,7 @@ def _draw_photo(evidence: Evidence, question: Question) -> None:
     heat = locate_labels(evidence.network, images, torch.tensor([question.label]))
     pixels = evidence.photos.images[question.photo]
     caption = ""
-    if heat is not None:  # one image keeps both side by side on narrow screens
+    if heat is not None:  # in a single image, both stay side by side on narrow screens
         pixels = np.concatenate([pixels, overlay_heat(pixels, heat[0])], axis=1)
         caption = "Photo and Grad-CAM heat map of the label"
     st.image(pixels, width="stretch", caption=caption)

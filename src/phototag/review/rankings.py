@@ -11,7 +11,7 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.review.evidence import Evidence
 
-MAX_PHOTOS = 500  # limit of the ranking `next`; train again before labelling more photos
+MAX_PHOTOS = 500  # maximum of the ranking `next`; train again before labelling more photos
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Question:
 
 
 def rank_errors(evidence: Evidence) -> list[Question]:
-    """Return likely label errors of photos whose scores are from a network not trained on them."""
+    """Return questions about likely label errors, sorted by descending margin.
+
+    Photos that are only scored by a network trained on them are skipped.
+    """
     rows = np.flatnonzero(evidence.unseen)
     found = find_label_errors(evidence.photos.targets[rows], evidence.probabilities[rows])
     entries = found[["photo", "label"]].to_numpy().tolist()
@@ -36,9 +39,9 @@ def rank_errors(evidence: Evidence) -> list[Question]:
 
 
 def rank_next(evidence: Evidence) -> list[Question]:
-    """Return the unknown labels of photos that are uncertain and diverse.
+    """Return questions about the unknown labels of uncertain and diverse photos.
 
-    The questions about each photo are consecutive, and ordered by score from high to low.
+    Questions about the same photo are consecutive, in descending order of the scores.
     """
     targets, probabilities = evidence.photos.targets, evidence.probabilities
     uncertainty = measure_uncertainty(targets, probabilities)
@@ -51,7 +54,7 @@ def rank_next(evidence: Evidence) -> list[Question]:
 
 
 def rank_duplicates(evidence: Evidence) -> list[Question]:
-    """Return one question per photo and label on which the photo and its duplicates disagree.
+    """Return questions about labels on which near duplicates disagree, one per photo and label.
 
     Groups are sorted by name. Files with identical bytes share one question.
     """
@@ -74,14 +77,14 @@ RANKINGS: dict[str, Callable[[Evidence], list[Question]]] = {
 
 
 def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Sum the predictive entropies of the unknown labels of each photo, in nats.
+    """Return the sum of each photo's predictive entropies over its unknown labels, in nats.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
 
     Returns:
-        Uncertainty, float64 [num_photos]; 0 for a photo whose labels are all known.
+        Uncertainty, float64 [num_photos]; 0 if all labels of the photo are known.
     """
     p = np.clip(probabilities, 1e-12, 1 - 1e-12)
     entropy = entr(p) + entr(1 - p)
@@ -91,11 +94,11 @@ def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.nd
 def order_photos(uncertainty: np.ndarray, features: np.ndarray, count: int) -> np.ndarray:
     """Order photos so that each one is uncertain and differs from the preceding photos.
 
-    Each step chooses the photo that maximizes its uncertainty times its cosine distance to the
-    nearest chosen photo. Otherwise, similar photos of one scene would follow each other.
+    Each step chooses the photo with the highest `uncertainty * distance`, where `distance` is the
+    cosine distance to the nearest chosen photo. It separates similar photos of the same scene.
 
     Args:
-        uncertainty: Uncertainty of each photo, >= 0, [num_photos].
+        uncertainty: Non-negative uncertainty of each photo, [num_photos].
         features: L2-normalized features (or zeros), float [num_photos, num_features].
         count: Maximum number of photos to return.
 

@@ -47,12 +47,12 @@ class ReviewSession:
         return [n for n, question in enumerate(self.queue) if self.find_answer(question) is None]
 
     def find_answer(self, question: Question) -> Answer | None:
-        """Return the answer to a question, or None if it is unanswered or its answer was undone."""
+        """Return the answer to a question, or None if there is no answer or it was undone."""
         answer = self._latest.get(self._entry(question))
         return None if answer is None or answer.ranking == UNDO else answer
 
     def state(self, question: Question) -> str:
-        """Return yes, no or unsure: the latest answer, or else the label in the dataset."""
+        """Return the latest answer or, if there is none, the dataset's label: yes, no or unsure."""
         answer = self._latest.get(self._entry(question))
         given = self.evidence.photos.targets[question.photo, question.label]
         return answer.answer if answer else WORDS[int(given)]
@@ -68,9 +68,9 @@ class ReviewSession:
         append_answer(self.path, row)
 
     def undo(self) -> Question | None:
-        """Undo the last answer of this reviewer by appending a row with the earlier value.
+        """Undo the reviewer's last answer: append a row that restores the earlier value.
 
-        Returns the question that was answered, or None if there is no answer to undo.
+        Returns the question whose answer was undone, or None if there is no answer to undo.
         """
         answers: list[Answer] = []
         for answer in read_answers(self.path).values():
@@ -92,10 +92,10 @@ class ReviewSession:
 
 
 def append_answer(path: Path, answer: Answer) -> None:
-    """Append an answer to a corrections file under a lock, and flush it to disk.
+    """Lock a corrections file, append an answer, and flush the file to disk.
 
     Raises:
-        InputError: The header of the file does not match the columns of an answer.
+        InputError: The first line of the file does not list the columns of an answer.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with lock, path.open("a+", encoding="utf-8", errors="replace", newline="") as file:
