@@ -60,11 +60,11 @@ def tabulate_slices(
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
-        Table with one row per group of photos that has known entries. Columns: `slice`, `group`,
-        `photos`, `known` (number of known entries; omitted if all are known), `loss`, `f1_micro`,
-        `f1_micro_low` and `f1_micro_high` (95% confidence interval; NaN for a single photo or
-        album), `precision_micro`, `recall_micro` and `errors_per_photo` (mean number of wrong
-        predictions). The table has no columns if there are no such groups.
+        Table with one row per group of photos; groups without known entries are skipped. Columns:
+        `slice`, `group`, `photos`, `known` (number of known entries; omitted if all are known),
+        `loss`, `f1_micro`, `f1_micro_low` and `f1_micro_high` (95% confidence interval; NaN for a
+        single photo or album), `precision_micro`, `recall_micro` and `errors_per_photo` (mean
+        number of wrong predictions). The table has no columns if it has no rows.
     """
     rows = []
     known = is_known(targets)

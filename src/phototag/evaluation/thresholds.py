@@ -45,9 +45,9 @@ def choose_thresholds(
     """Choose the thresholds on val, or on train and val if there are out-of-fold logits.
 
     For a linear probe (`optimizer: lbfgs`), the `train` stage also writes out-of-fold logits: each
-    photo of train gets the logits of a head that was fitted without this photo. Train and
-    val together contain several times as many positives as val alone, which makes the threshold of
-    a rare label more reliable.
+    photo of train gets the logits of a head that was fitted without this photo. Train and val
+    together contain several times as many positives as val alone, which makes the threshold of a
+    rare label more reliable.
 
     Args:
         datasets: Dictionary from split name to dataset.
@@ -69,7 +69,7 @@ def choose_thresholds(
 def fit_thresholds(
     targets: np.ndarray, probabilities: np.ndarray, prior_strength: float, weights: np.ndarray
 ) -> Thresholds:
-    """Find the threshold of each label that maximizes a regularized F1.
+    """For each label, find the threshold that maximizes a regularized F1.
 
     If a label has few positives, the threshold that maximizes its F1 overfits these photos. Two
     methods reduce overfitting. First, the label's threshold t maximizes

@@ -24,8 +24,8 @@ def bootstrap_weights(
 
     Returns:
         float64 [1 + resamples, num_photos]. The first row, all ones, is the original sample. Each
-        other row is a resample with the same number of groups, drawn with replacement. If
-        there is only one group, resampling is impossible, and only the first row is returned.
+        other row is a resample: the same number of groups, drawn with replacement. If there is only
+        one group, resampling is impossible, and only the first row is returned.
     """
     names = np.asarray(groups if len(groups) else np.arange(num_photos))
     _, first, group = np.unique(names, return_index=True, return_inverse=True)

@@ -62,7 +62,7 @@ def classification_scores(
 
     Returns:
         Metrics by name, float64 [resamples] each: the micro and macro averages of F1, precision and
-        recall (`f1_micro`, `f1_macro`, ...); `f1_samples`, the mean F1 of the photos;
+        recall (`f1_micro`, `f1_macro`, ...); `f1_samples`, the mean of the photos' F1;
         `subset_accuracy`, the share of photos for which every label is predicted correctly; and
         `unlabelled_accuracy`. The latter considers only the photos that are known to have no label:
         it is the share of these for which no label is predicted (NaN if there are no such photos).
