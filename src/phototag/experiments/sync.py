@@ -78,7 +78,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         listed by the name of its experiment or by its short commit hash.
     """
     added, tagged = [], []
-    # Commits of all branches in which the results of the training changed, oldest first.
+    # Commits of all branches that changed the training results, oldest first.
     log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
     commits = [("", revision) for revision in (log or "").split()]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
@@ -86,7 +86,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         if result is None:
             continue
         title = name or revision[:7] or "the workspace"
-        # Any run of the training will do for a commit. An experiment needs a run with its name.
+        # For a commit, any run of the training suffices. An experiment needs a run with its name.
         runs = find_runs(store, result.key, name or None)
         last_metric = "test_loss" if result.scores else "best_val_loss"
         complete = [run for run in runs if last_metric in run.data.metrics]

@@ -17,7 +17,7 @@ from phototag.experiments.dvc_tools import run_dvc
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not search this folder for stages
 SYNTHETIC = Path("data/sample")  # synthetic dataset, created by the stage `sample`
-UPSTREAM_STAGES = ("normalize-stats", "embed")  # include all earlier stages
+UPSTREAM_STAGES = ("normalize-stats", "embed")  # DVC also runs all stages before these
 
 
 def make_workspace(root: Path, name: str) -> Path:
@@ -88,7 +88,7 @@ def run_upstream(place: Path) -> None:
 
 
 def save_experiment(place: Path, name: str) -> None:
-    """Save the training results and the model in a workspace as a DVC experiment of the project.
+    """Save the training results and the model of a workspace as a DVC experiment of the project.
 
     The experiment is a git commit whose parent is the current commit of the workspace. A git
     reference in DVC's format points to it. An existing experiment of the same name is replaced.

@@ -104,7 +104,7 @@ def list_differences(
             for the original sample, the other values are for the resamples.
         old: Values of each metric for the old model, in the same format.
         metrics: Names of the metrics to list.
-        groups: Number of groups that the resamples draw from. Without groups, number of photos.
+        groups: Number of groups in the sample. Without groups, each photo counts as a group.
         challenge: Number of this challenge of the champion, starting from 1.
     """
     return [
@@ -139,12 +139,12 @@ def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tu
     Args:
         differences: Differences on the original sample (first value) and on each resample, float64
             [1 + resamples].
-        groups: Number of groups that the resamples draw from. Without groups, number of photos.
+        groups: Number of groups in the sample. Without groups, each photo counts as a group.
         challenge: Number of this challenge of the champion, starting from 1.
 
     Returns:
-        Lower and upper bound. Both are NaN if there are too few groups: so few that all of them may
-        favour the same model by chance, with a probability above the level.
+        Lower and upper bound. Both are NaN if there are too few groups: the probability that all
+        groups favour the same model by chance must not be above the level.
     """
     if 0.5**groups > level(challenge) or len(differences) < 2:
         return float("nan"), float("nan")

@@ -31,7 +31,7 @@ from phototag.tracking.store import Store
 
 PHOTOS_TAG, WEIGHTS_TAG, DIGEST_TAG = "test_fingerprint", "weights_digest", "model_digest"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
-# Error codes of MLflow if a model, a version or an alias does not exist.
+# MLflow's error codes for a missing model, version or alias.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -168,7 +168,7 @@ def _decide(
 
 
 def weights_digest(version: ModelVersion) -> str:
-    """Return the digest of a version's weights and thresholds, or else the version's number."""
+    """Return the digest of a version's weights and thresholds (default: the version number)."""
     return str(version.tags.get(WEIGHTS_TAG) or version.version)
 
 
@@ -190,11 +190,11 @@ def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
-    """Return the number of a challenge: 1 for the champion's first one on these photos, and so on.
+    """Return the number of a challenge among the champion's challenges on the same test photos.
 
-    `own` is the version of the challenger. Versions with the same weights and thresholds count as
-    one model. Therefore, a model that challenges the champion again keeps its number. If a champion
-    is registered again, the challenges of its earlier versions still count.
+    Numbers start from 1. `own` is the challenger's version. Versions with the same weights and
+    thresholds count as one model. Therefore, a model that challenges the champion again keeps its
+    number. If a champion is registered again, the challenges of its earlier versions still count.
     """
     versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
     champions = {int(v.version) for v in versions if weights_digest(v) == weights_digest(champion)}

@@ -19,7 +19,7 @@ from phototag.search.winner import Comparison
 NUM_ROWS = 20  # maximum number of trials in the table on the page
 NUM_PARAMS = 6  # the figures show at most this many hyperparameters, the most important ones
 MIN_TRIALS = 4  # hyperparameter importances require this many different objective values
-# Optuna formats the tick labels of logarithmic axes as math. Long labels can be cut off.
+# Optuna formats the tick labels of logarithmic axes as math text. Long labels can be cut off.
 STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 COLUMNS = ("number", "state", "value", "duration", "params", "user_attrs")
 
@@ -98,7 +98,7 @@ def summarize(
     """Return the two headlines of the page, on the best trial and on the comparison."""
     objective, seeds = plan.study.objective, plan.study.seeds
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
-    verdict = "The difference may be due to chance."  # used also if there are too few photos
+    verdict = "The difference may be due to chance."  # also shown if there are too few photos
     if f1["low"] > 0 or f1["high"] < 0:
         verdict = f"The winner is {'better' if f1['low'] > 0 else 'worse'}."
     if comparison.split == "val":

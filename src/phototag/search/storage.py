@@ -37,7 +37,7 @@ SKIPPED = "skipped"  # reason why the trial was not trained
 ERROR = "error"  # message of the exception that ended the trial
 RESULT = "result"  # prefix before a seed; the value has this seed's score and MLflow run
 START = "start"  # attribute of a study: values of the searched keys before the first trial
-# Params that do not affect a study's objective. The study has `seeds`, which replace `seed`.
+# Params that do not affect a study's objective. The study's `seeds` replace the param `seed`.
 UNRELATED = ("seed", "embed", "evaluate", "registry")
 PRUNERS = {
     "none": optuna.pruners.NopPruner,

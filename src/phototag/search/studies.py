@@ -40,7 +40,7 @@ class Study(ParamGroup):
             from dotted keys of params.yaml to values.
         space: Mapping from dotted keys of params.yaml to distributions (see `suggest_settings`).
         objective: Metric in the best epoch on val. `val_loss` is minimized, others are maximized.
-        trials: Number of trials after which no new trial starts.
+        trials: No new trial starts after this many trials.
         hours: No new trial starts after the trials have taken this many hours in total (default:
             no limit).
         seeds: Seeds that each trial is trained with. The objective is the mean over these seeds.
@@ -99,7 +99,7 @@ def describe_studies(search: Search) -> str:
 
 
 def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
-    """Check a study: the params from which trials start, the searched keys and distributions.
+    """Check the params that a study starts from, its searched keys and their distributions.
 
     This function does not check whether the suggested values are valid params. A trial whose values
     are invalid is skipped.

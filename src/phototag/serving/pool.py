@@ -18,7 +18,7 @@ from phototag.decoding.formats import FORMATS
 from phototag.decoding.photos import MAX_PIXELS, Photo, count_pixels, prepare_photo
 
 LARGE = 2_000_000  # photos with more pixels than this are decoded one at a time
-# A thread retains memory that was freed. Therefore, the threads of requests decode no photos.
+# Each thread retains freed memory. Therefore, only the threads of these two pools decode photos.
 SMALL_PHOTOS = ThreadPoolExecutor(cpu_count(), "decode")  # Pillow releases the GIL
 LARGE_PHOTOS = ThreadPoolExecutor(1, "decode-large")
 

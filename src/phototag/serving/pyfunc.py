@@ -1,4 +1,4 @@
-"""Registered model: an MLflow pyfunc model (from code) that predicts the labels of photos.
+"""Registered model: an MLflow pyfunc model that predicts the labels of photos.
 
 The input is a data frame with the column `image`. Each cell contains the bytes of an image file, a
 base64 string or a data URL. If the server's environment variable `PHOTOTAG_ROOT` is set to a
@@ -189,7 +189,7 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
         if name.startswith("//"):  # file://host/path
             name = "/" + name[2:].partition("/")[2]
         path = Path(os.path.normpath(root / unquote(name)))
-        # Names are checked before disk access, so that response times do not reveal other files.
+        # Names are checked before disk access, so that response times reveal nothing about files.
         if path.is_relative_to(root):
             path = path.resolve()
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:

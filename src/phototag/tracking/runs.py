@@ -96,8 +96,8 @@ def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
 def find_run(store: Store, key: str, exp_name: str) -> Run | None:
     """Return the best run that has a content key and a DVC experiment, or None if there is none.
 
-    Finished runs come first, then runs of this machine, then newer runs. Runs that another process
-    may still be writing to are ignored.
+    The criteria, in order of priority: the run is finished; it ran on this machine; it is newer.
+    Runs to which another process may still be writing are ignored.
     """
     return min(
         (run for run in find_runs(store, key, exp_name) if not is_active(run)),
@@ -158,7 +158,7 @@ def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) ->
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log the scores of an evaluation with the prefix `test_`. MLflow shows the last values."""
+    """Log evaluation scores with the prefix `test_`. If repeated, MLflow shows the latest ones."""
     log_metrics(store, run_id, {f"test_{name}": value for name, value in scores.items()})
 
 

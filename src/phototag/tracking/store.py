@@ -85,7 +85,7 @@ class Store:
         try:
             with self.lock:
                 return _open(self.uri)
-        except Exception as error:  # drivers, migrations and JSON parsers raise others
+        except Exception as error:  # drivers, migrations and JSON parsers raise other exceptions
             raise StoreError(describe_failure(error, self.uri)) from error
 
     @cached_property
