@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-# DVC runs a queued or `--temp` experiment in a copy of the repository. The code in the copy must
-# come before the installed code, because the experiment records the code in the copy.
+# DVC runs a queued or `--temp` experiment in a copy of the repository. Put the copy's `src` first
+# in the search path, so that the experiment runs the code in the copy, not the installed code.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 

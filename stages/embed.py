@@ -14,7 +14,7 @@ IMAGES, FEATURES = Path("data/images.npy"), Path("data/features.npy")
 
 
 def main() -> None:
-    """Compute the features of all photos, or an empty array if training does not use them."""
+    """Write the features of all photos, or an empty array if training does not use features."""
     params = read_params(NetworkParams)
     name, weights = params.model.name, params.model.weights
     if not uses_cached_features(

@@ -58,8 +58,8 @@ def train_network(
 
     Args:
         params: Params of the `train` stage.
-        watch: Function that receives an iterator of records and yields the same records. It stops
-            training if it raises an error.
+        watch: Function that receives an iterator of records and yields the same records. If
+            the function raises an error, training stops.
         tags: Additional tags for the MLflow run.
     """
     datasets = dataset.read_datasets(IMAGES, MANIFEST, SPLITS)

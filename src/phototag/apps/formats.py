@@ -127,7 +127,7 @@ def as_labelstudio(
 ) -> Iterator[str]:
     """Yield Label Studio tasks with predictions (https://labelstud.io/guide/predictions).
 
-    Paths are relative to the current folder, or to `/` if any path is absolute or outside the
+    Image paths are relative to the current folder, or to `/` if any path is absolute or outside the
     current folder. The score of a task, in 0.5..1, is the minimum of `max(p, 1 - p)` over the
     probabilities p of all labels. Unreadable files are omitted.
     """

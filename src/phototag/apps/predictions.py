@@ -75,7 +75,7 @@ def predict(
         tagger: Model used for prediction.
         names: Paths of the image files.
         backend: Backend passed to `run_in_order`; each worker loads the model once.
-        done: Number of files at the start of `names` that are skipped as already predicted.
+        done: Number of files at the start of `names` to skip, because they were already predicted.
     """
     # Files already predicted are counted too, so that a resumed run uses the same runtime.
     many = len(names) >= MANY
@@ -112,7 +112,7 @@ def _load(files: tuple[Path, ...], many: bool) -> Tagger:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """The photos whose labels are predicted, the model, and the format of the output.
+    """A model, the photos to predict labels for, and the format of the output.
 
     Attributes:
         tagger: Model used for prediction.

@@ -23,7 +23,7 @@ ThresholdsFile = Annotated[
 
 
 def model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
-    """Return both paths; None is replaced with the default path in the project."""
+    """Return the paths of model and thresholds; replace None with the project's default path."""
     return model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
 
 

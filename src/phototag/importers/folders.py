@@ -23,9 +23,9 @@ def recognize(source: Source) -> bool:
 def read(source: Source) -> SourceDataset:
     """Read photos that are in one folder per label.
 
-    The labels of a photo are the names of all label folders on its path. If several folders contain
-    files with identical bytes, one photo with the labels of all these folders is imported. If a
-    photo is outside the label folders, all its labels are unknown.
+    The labels of a photo are the names of all label folders on its path. Files with identical bytes
+    are imported as one photo, which has the labels of all these files. If a photo is outside the
+    label folders, all its labels are unknown.
     """
     folders = _find_folders(source.names or ())
     labels = {
@@ -54,7 +54,7 @@ def read(source: Source) -> SourceDataset:
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
     """Return the label folders on the path of each photo, outermost folder first.
 
-    Ignored are folders that contain all photos, and folders of splits (train, val, test).
+    Folders that contain all photos are ignored, and so are folders of splits (train, val, test).
     """
     photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     folders = {name: name.split("/")[:-1] for name in photos}

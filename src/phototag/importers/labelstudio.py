@@ -73,7 +73,7 @@ def read(source: Source) -> SourceDataset:
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
-    """Return the labels of each ground truth annotation; if none exist, of each completed one."""
+    """Return the labels of each ground truth annotation (default: each completed annotation)."""
     completed = [one for one in task.annotations if not one.was_cancelled]
     ground_truth = [one for one in completed if one.ground_truth]
     found = []

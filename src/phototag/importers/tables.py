@@ -59,7 +59,7 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
     kinds: dict[TableKind, list[str]] = {}
     if text:
         kinds["list"] = text
-    # If there is a column of labels, a single column of 0 and 1 may not be a label.
+    # If there is a column of labels, a single column of 0 and 1 is possibly no label.
     if one_hot and (not text or len(one_hot) > 1):
         kinds["one-hot"] = one_hot
     if not kinds:
@@ -185,7 +185,7 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
     """Return the separator that the cells of a column contain (default: `;`).
 
     Raises:
-        InputError: The cells contain several separators, or spaces but no separator.
+        InputError: The cells contain several separators, or contain spaces but no separator.
     """
     cells = [row.cells.get(column, "") for row in table.rows]
     found = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]

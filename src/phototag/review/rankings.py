@@ -56,7 +56,7 @@ def rank_next(evidence: Evidence) -> list[Question]:
 def rank_duplicates(evidence: Evidence) -> list[Question]:
     """Return questions about labels on which near duplicates disagree, one per photo and label.
 
-    Groups are sorted by name. Files with identical bytes share one question.
+    Duplicate groups are sorted by name. Files with identical bytes share one question.
     """
     groups = pd.Series(evidence.duplicate_groups)
     targets, sha256 = evidence.photos.targets, evidence.photos.sha256
@@ -95,7 +95,7 @@ def order_photos(uncertainty: np.ndarray, features: np.ndarray, count: int) -> n
     """Order photos so that each one is uncertain and differs from the preceding photos.
 
     Each step chooses the photo with the highest `uncertainty * distance`, where `distance` is the
-    cosine distance to the nearest chosen photo. It separates similar photos of the same scene.
+    cosine distance to the nearest chosen photo. Photos of the same scene are thus kept apart.
 
     Args:
         uncertainty: Non-negative uncertainty of each photo, [num_photos].
@@ -103,7 +103,7 @@ def order_photos(uncertainty: np.ndarray, features: np.ndarray, count: int) -> n
         count: Maximum number of photos to return.
 
     Returns:
-        Positions of at most `count` photos, int64. Photos with uncertainty 0 are omitted.
+        Row numbers of at most `count` photos, int64. Photos with uncertainty 0 are omitted.
     """
     distance = np.ones(len(features))
     chosen: list[int] = []
