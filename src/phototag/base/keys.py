@@ -1,4 +1,4 @@
-"""Dotted keys of nested mappings: `model.conv` is the key of 1 in {"model": {"conv": 1}}."""
+"""Dotted keys of nested mappings: in {"model": {"conv": 1}}, `model.conv` has the value 1."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -25,7 +25,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) ->
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `values` with `overrides` applied, which map dotted keys to new values.
+    """Return a copy of `values` with the new values of `overrides`, given by dotted key.
 
     Raises:
         KeyError: A key of `overrides` does not exist in `values`.

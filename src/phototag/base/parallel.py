@@ -11,7 +11,7 @@ from phototag.base.errors import InputError
 Backend = Literal["sequential", "loky", "threading", "dask", "ray"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-SLAB = 256  # tasks per call of Ray; if each decodes 32 photos, the results take 400 MB
+SLAB = 256  # tasks sent to Ray at a time; if each decodes 32 photos, the results take 400 MB
 
 
 def run_in_order(
@@ -42,7 +42,7 @@ def run_in_order(
 
             register_ray()
         stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
-        # The Ray backend returns complete lists only, so it gets slabs whose results fit into RAM.
+        # Ray returns all results at once, so it gets few tasks at a time to limit the use of RAM.
         slab = SLAB if backend == "ray" else max(len(tasks), 1)
         parallel = Parallel(
             return_as="list" if backend == "ray" else "generator", pre_dispatch="4*n_jobs"

@@ -31,7 +31,7 @@ def gather_groups(
 
 
 def link_equal(values: Sequence[str]) -> np.ndarray:
-    """Link each row to the next row with an equal value, as pairs of rows, int64 [num_pairs, 2].
+    """Return pairs that link each row to the next row with the same value, int64 [num_pairs, 2].
 
     Rows with an empty value are not linked.
     """

@@ -16,7 +16,7 @@ COLUMNS = ("file", *DECIDED, "duplicate_group", "source_group")
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Check that the labels can be names of columns in the manifest.
+    """Check that each label can be used as the name of a column in the manifest.
 
     Raises:
         InputError: A label is the name of another column of the manifest, or is not valid UTF-8.

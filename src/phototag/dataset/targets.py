@@ -1,7 +1,7 @@
 """Targets: 1 if a photo carries a label, 0 if it does not, `UNKNOWN` if nobody has decided.
 
-Unknown targets are stored as -1 in the array itself instead of in a separate mask, so that they
-stay in place when photos are selected or joined. scikit-learn also marks unlabelled data with -1.
+Unknown targets are stored as -1 in the array itself. A separate mask would have to be updated
+whenever photos are selected or joined. scikit-learn also marks unlabelled data with -1.
 """
 
 import numpy as np

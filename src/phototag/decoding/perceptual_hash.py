@@ -5,12 +5,12 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-FREQUENCIES = 8  # side of the block of DCT coefficients; 64 bits, of which the first is always 0
+FREQUENCIES = 8  # number of DCT frequencies per axis; 8 * 8 gives 64 bits, and bit 0 is always 0
 MIN_CONTRAST = 8  # minimum difference between the lightest and darkest pixels, in 0..255
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Return a hash that is nearly equal for all copies of a photo, even recompressed copies.
+    """Return a hash that is nearly the same for all copies of a photo, even if recompressed.
 
     Each of the 63 lowest frequencies of the luminance (DCT-II) determines one bit, which is 1 if
     its coefficient exceeds the median coefficient (Zauner 2010, "Implementation and benchmarking of

@@ -103,7 +103,7 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
 
 
 def count_pixels(image: Image.Image) -> int:
-    """Return the number of pixels that decoding allocates; for a tiled TIFF, at least one tile."""
+    """Return the number of pixels that decoding allocates, at least one tile for a tiled TIFF."""
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
     return max(image.width * image.height, tile)
@@ -124,7 +124,7 @@ def crop_square(
         image: An image of a mode that Pillow can resize.
         size: Side of the square in pixels.
         box: Part of `image` that the photo fills (left, top, right, bottom), in pixels. The
-            values may be fractions if a JPEG was decoded at a reduced size. Omit to use all of it.
+            values may be fractions if a JPEG was decoded at a reduced size. Omit to use all.
         orientation: EXIF orientation of the photo, 1..8.
     """
     width, height = box[2:] if box else image.size
@@ -147,7 +147,7 @@ def crop_square(
 
 def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
     """Return the square in sRGB, and a remark for each conversion that changed its pixels."""
-    raw_mode = str(getattr(image, "tile", ""))  # read now because decoding clears it
+    raw_mode = str(getattr(image, "tile", ""))  # read before decoding clears `tile`
     # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size saves most of the work. `draft` chooses a size
     # that is never smaller than the square.
     drafted = image.draft(None, (size, size))
@@ -178,7 +178,7 @@ def _flatten(image: Image.Image, raw_mode: str) -> tuple[Image.Image, list[str]]
         raw_mode: Description of the stored samples, read from `image.tile` before decoding.
 
     Raises:
-        ValueError: The image has 32 bits per sample, for which there is no common range of values.
+        ValueError: The image has 32 bits per sample; such formats do not share a range of values.
     """
     is_16_bit_gray = image.mode.startswith("I;16")
     changes = ["16-bit"] if ";16" in raw_mode or is_16_bit_gray else []

@@ -62,7 +62,7 @@ def read_path(path: Path) -> bytes:
     """Read a file from a path that the user gave; follow all links.
 
     Raises:
-        InputError: The file cannot be read; the reasons are those of `read_file`.
+        InputError: The file cannot be read, for any reason listed in `read_file`.
     """
     try:
         real = Path(os.path.realpath(path))
@@ -145,7 +145,7 @@ def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
 def _parse_zip(
     path: Path, stamp: tuple[int, int]
 ) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a zip and index its files by name; of files with equal names, use the last."""
+    """Open a zip and index its files by name; if several have the same name, use the last."""
     try:
         archive = zipfile.ZipFile(path)
     except OSError:

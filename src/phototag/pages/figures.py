@@ -65,7 +65,7 @@ def new_figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 def save_figure(figure: Figure, path: Path) -> str:
     """Save a figure as a PNG file and return the image as a data URI."""
     with replace_file(path) as temporary:
-        # The metadata omits Matplotlib's version, so that equal figures have equal bytes.
+        # Matplotlib's version is left out, so that equal figures give identical files.
         figure.savefig(temporary, metadata={"Software": None})
     return data_uri(path.read_bytes(), "image/png")
 

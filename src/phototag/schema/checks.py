@@ -11,7 +11,7 @@ from phototag.schema.params import Params, read_all_params
 
 
 def check_params() -> Params:
-    """Validate params.yaml, and the photo size if the network is conv, without importing torch.
+    """Validate params.yaml without importing torch; for a conv network, check the photo size.
 
     Raises:
         InputError: A param is invalid, or `resize.size` is too small for the conv network.

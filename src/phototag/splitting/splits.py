@@ -22,9 +22,9 @@ def split_groups(
     """Split photos so that each label is as frequent in each split as in the whole dataset.
 
     The cost of an assignment is the sum, over splits and labels, of the squared relative deviation
-    of the number of positives from its quota. The number of photos, the number of photos without
-    labels and, if a label is partly unknown, its number of known targets are balanced like the
-    positives of a label. Each step makes the move that lowers the cost most, until no move
+    of the number of positives from its quota. The number of photos and the number of photos
+    without labels are balanced in the same way. If some targets of a label are unknown, so is its
+    number of known targets. Each step makes the move that lowers the cost most, until no move
     lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
 
     Args:
@@ -35,7 +35,7 @@ def split_groups(
         seed: Seed of the hash; a different seed gives a different split of similar quality.
 
     Returns:
-        Index in `fractions` of each photo's split, int64 [num_images].
+        Index of each photo's split in `fractions`, int64 [num_images].
 
     Raises:
         InputError: A split with a positive share would get no photos with known targets.
@@ -116,14 +116,14 @@ def _balance(
 ) -> None:
     """Move groups between splits, changing `assigned`, until no move lowers the cost.
 
-    Groups with equal counts change the cost equally, so the search covers the distinct counts
-    (hundreds) instead of all groups. Among the groups with the best counts, the group whose number
-    in `draws` is nearest to the target split is moved.
+    Moving either of two groups with equal counts changes the cost equally, so the search covers
+    the distinct counts (hundreds) instead of all groups. Among the groups with the best counts,
+    the group whose number in `draws` is nearest to the target split is moved.
 
     Args:
         assigned: Index of each group's split, int64 [num_groups]; changed in place.
         counts: Numbers of photos and positives of each group, float64 [num_groups, num_columns].
-        draws: Number in [0, 1) of each group, computed by the hash, float64 [num_groups].
+        draws: Number in [0, 1) that the hash yields for each group, float64 [num_groups].
         edges: Boundaries between the splits in [0, 1], float64 [num_splits + 1].
     """
     kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)

@@ -8,7 +8,7 @@ from phototag.synthetic.canvas import HAIR, SKIN, Canvas, shade
 
 
 def draw_head(canvas: Canvas, x: float, y: float, size: float, kind: str) -> None:
-    """Draw a head; `kind` is female, male, baby or unclear (the face is hidden by a hood)."""
+    """Draw a head; `kind` is female, male, baby, or unclear (a hood hides the face)."""
     skin, hair = canvas.pick(*SKIN), canvas.pick(*HAIR)
     head = canvas.at(x, y, size)
     if kind == "unclear":

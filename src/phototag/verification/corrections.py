@@ -24,7 +24,7 @@ UNDO = "undo"  # value of `ranking` in a row that undoes the reviewer's previous
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of the corrections file: the answer to whether a photo carries a label.
+    """One row of the corrections file: a reviewer's answer about a photo and a label.
 
     Attributes:
         file: Path of the source file; for information only.
@@ -95,7 +95,7 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last of the answers about each photo and label; `answers` is sorted by time."""
+    """Return the last answer about each photo and label; `answers` is sorted by time."""
     return {answer.entry: answer for answer in answers}
 
 
@@ -105,7 +105,7 @@ def apply_answers(
     answers: Mapping[int, Answer],
     path: str,
 ) -> tuple[list[Photo], list[Problem]]:
-    """Apply the last answer about each photo and label to the targets, in place.
+    """Change the targets in place to the last answer about each photo and label.
 
     An answer applies to all files that have the same content.
 

@@ -33,8 +33,8 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
         distance: Maximum number of differing bits, 0..20.
 
     Returns:
-        Sorted pairs of rows, int64 [num_pairs, 2]. Of several rows with equal hashes, only the
-        first is paired with other hashes; the other rows are paired with this first row only.
+        Sorted pairs of rows, int64 [num_pairs, 2]. If several rows have the same hash, only
+        the first is paired with other hashes; the rest are paired only with this first row.
     """
     unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     same = np.column_stack([first[inverse], np.arange(len(hashes))])
@@ -50,7 +50,7 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
             step += 1
             start = start[start < len(table) - step]
             difference = table[start] ^ table[start + step]
-            # Runs are contiguous, so a hash at the end of its run needs no further comparison.
+            # Equal bits are adjacent after sorting, so comparison stops at the end of a run.
             within = (difference & mask) == 0
             start, difference = start[within], difference[within]
             near = start[np.bitwise_count(difference) <= distance]
@@ -86,7 +86,7 @@ def group_duplicates(
 
 
 def _correlate(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return which pairs have correlated luminance (ITU-R BT.601) and edges, bool [num_pairs]."""
+    """Return whether the luminance (BT.601) and edges of each pair correlate, bool [num_pairs]."""
     maps = {int(row): _map_luminance(images[row]) for row in np.unique(pairs)}
     agreed = np.empty(len(pairs), bool)
     for index, (a, b) in enumerate(pairs.tolist()):

@@ -103,8 +103,8 @@ def read_labels(
         unknown: Paths of the files in the source's folder `unknown`.
 
     Raises:
-        InputError: A label file is missing or unreadable, two label files have the same label, or a
-            photo is listed in both the `annotations` and the `unknown` file of a label.
+        InputError: A label file is missing or unreadable, two files are label files of the same
+            label, or a photo is listed in both the `annotations` and the `unknown` file of a label.
     """
     wanted = {normalize(label) for label in expected}
     paths, problems = _find_label_files(source, files, "annotations", wanted)

@@ -1,7 +1,7 @@
 """Layout of a dataset's source: photos `images/imN.jpg` and label files `annotations/CLASS.txt`.
 
 Both folders are at the top level or inside the same folder, such as `train/` in the course's zip.
-The case of their names does not matter. `phototag import` also writes `sources.csv` and
+Folder names are not case-sensitive. `phototag import` also writes `sources.csv` and
 `unknown/CLASS.txt` next to these folders.
 """
 
@@ -38,7 +38,7 @@ def find_layout(source: Path) -> Layout:
         InputError: The source does not have exactly one folder `images` with a folder
             `annotations` next to it, or one of these folders is a link.
     """
-    # A zip file created by macOS has a system file below __MACOSX for each of its files.
+    # A zip file created by macOS has a system file in __MACOSX for each normal file.
     names, system_files = split_system_files(list_files(source))
     for name in names:
         folder = PurePosixPath(name.casefold()).name

@@ -28,8 +28,8 @@ def build_manifest(
         source_groups: Group of each file in sources.csv (photographer, album), [num_files].
 
     Returns:
-        A table with the columns `COLUMNS`, of which duplicate_group is empty, and one column per
-        label. The rows of photos that are not rejected have the same order as in images.npy.
+        A table with the columns `COLUMNS` and one column per label. The column duplicate_group
+        is empty. The rows of photos that are not rejected have the same order as in images.npy.
 
     Raises:
         InputError: All files were rejected, or a label is unknown for all photos.

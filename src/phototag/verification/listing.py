@@ -21,7 +21,7 @@ class Row:
     Attributes:
         line: Line number of the row's first line, counted from 1.
         cells: Column name in lower case -> text of the cell, stripped and normalized to NFC.
-        extra: Cells to the right of the last column that are not empty.
+        extra: Cells that are not empty and lie to the right of the last column.
     """
 
     line: int

@@ -74,7 +74,7 @@ def write_images(path: Path, photos: Iterable[Photo], size: int) -> list[Photo]:
                 file.write(photo.pixels.tobytes())
                 num_images += 1
             decided.append(replace(photo, pixels=None))
-        # NumPy pads the header, so the final number of images fits into the same space.
+        # NumPy pads the header, so the new header with the final number has the same length.
         file.seek(0)
         _write_header(file, num_images, size)
     return decided

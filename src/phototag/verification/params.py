@@ -17,9 +17,9 @@ class ResizeParams(ParamGroup):
         min_side: Minimum length of a photo's shorter side in pixels; smaller photos are rejected.
         max_pixels: Maximum number of pixels of a photo; larger photos are rejected.
         on_problem: reject (continue up to `max_rejected`) | fail (stop if anything is rejected).
-        max_rejected: Maximum share of photos, and of label lines, that may be rejected, 0..1.
+        max_rejected: Maximum share of the photos or of the label lines that may be rejected, 0..1.
         duplicate_bits: Maximum number of bits in which the hashes of near duplicates differ.
-        backend: joblib backend with which the photos are decoded.
+        backend: joblib backend that runs the decoding of photos.
     """
 
     size: PositiveInt

@@ -48,7 +48,7 @@ def check_problems(
         num_photos: Number of photos.
         num_lines: Number of lines in all label files.
         on_problem: reject (accept rejections up to `share`) | fail (accept no rejections).
-        share: Maximum share of photos, and of label lines, that may be rejected, 0..1.
+        share: Maximum share of the photos or of the label lines that may be rejected, 0..1.
 
     Raises:
         InputError: Too many photos or label lines were rejected; the message lists them.

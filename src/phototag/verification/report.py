@@ -161,7 +161,7 @@ def _headline(summary: dict[str, Any]) -> list[str]:
 
 
 def _group_remarks(manifest: pd.DataFrame) -> list[tuple[str, str, list[dict[str, str]]]]:
-    """Return the decision, kind and photos of each kind of remark, with rejections first."""
+    """Return (decision, kind, photos) for each kind of remark; rejections come first."""
     found: dict[tuple[int, str], list[dict[str, str]]] = {}
     for row in manifest[manifest["reason"] != ""].to_dict("records"):
         size = f"{row['width']} x {row['height']}" if row["width"] else ""
