@@ -58,7 +58,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def remove_stale(paths: Iterable[Path]) -> None:
-    """Remove the files, such as unfinished features, that are unmodified for two weeks."""
+    """Remove each file, such as unfinished features, that is unmodified for two weeks."""
     for path in paths:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > MAX_AGE:

@@ -25,7 +25,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "", lists: bool = False) ->
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `values` with the new values of `overrides`, given by dotted key.
+    """Return a copy of `values`, changed by `overrides`, which maps dotted keys to new values.
 
     Raises:
         KeyError: A key of `overrides` does not exist in `values`.

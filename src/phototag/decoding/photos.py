@@ -103,7 +103,7 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
 
 
 def count_pixels(image: Image.Image) -> int:
-    """Return the number of pixels that decoding allocates, at least one tile for a tiled TIFF."""
+    """Return the number of pixels that decoding allocates (for a tiled TIFF, at least one tile)."""
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
     return max(image.width * image.height, tile)

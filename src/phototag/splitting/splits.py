@@ -23,8 +23,8 @@ def split_groups(
 
     The cost of an assignment is the sum, over splits and labels, of the squared relative deviation
     of the number of positives from its quota. The number of photos and the number of photos
-    without labels are balanced in the same way. If some targets of a label are unknown, so is its
-    number of known targets. Each step makes the move that lowers the cost most, until no move
+    without labels are balanced in the same way. For each label with unknown targets, the number of
+    known targets is balanced too. Each step makes the move that lowers the cost most, until no move
     lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
 
     Args:
@@ -116,7 +116,7 @@ def _balance(
 ) -> None:
     """Move groups between splits, changing `assigned`, until no move lowers the cost.
 
-    Moving either of two groups with equal counts changes the cost equally, so the search covers
+    Moving any group with the same counts changes the cost by the same amount, so the search covers
     the distinct counts (hundreds) instead of all groups. Among the groups with the best counts,
     the group whose number in `draws` is nearest to the target split is moved.
 

@@ -105,7 +105,7 @@ def apply_answers(
     answers: Mapping[int, Answer],
     path: str,
 ) -> tuple[list[Photo], list[Problem]]:
-    """Change the targets in place to the last answer about each photo and label.
+    """Set the targets, in place, to the last answer about each photo and label.
 
     An answer applies to all files that have the same content.
 

@@ -20,7 +20,7 @@ INDEX = "photos.json"
 
 
 def decoding_key(size: int, min_side: int, max_pixels: int) -> str:
-    """Return a hash of the settings, code and decoders on which a decoded photo depends."""
+    """Return a hash of the settings, code and decoder versions that determine decoded photos."""
     code = sorted(Path(phototag.decoding.__file__).parent.glob("*.py"))
     decoders = [_installed_version(name) for name in ("pillow", "pillow-heif")]
     return content_key([size, min_side, max_pixels, *decoders], code)

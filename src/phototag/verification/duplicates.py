@@ -50,7 +50,7 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
             step += 1
             start = start[start < len(table) - step]
             difference = table[start] ^ table[start + step]
-            # Equal bits are adjacent after sorting, so comparison stops at the end of a run.
+            # Hashes of a run are adjacent, so a hash is not compared beyond the end of its run.
             within = (difference & mask) == 0
             start, difference = start[within], difference[within]
             near = start[np.bitwise_count(difference) <= distance]
@@ -86,7 +86,7 @@ def group_duplicates(
 
 
 def _correlate(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return whether the luminance (BT.601) and edges of each pair correlate, bool [num_pairs]."""
+    """Return which pairs agree in luminance (ITU-R BT.601) and in edges, bool [num_pairs]."""
     maps = {int(row): _map_luminance(images[row]) for row in np.unique(pairs)}
     agreed = np.empty(len(pairs), bool)
     for index, (a, b) in enumerate(pairs.tolist()):
