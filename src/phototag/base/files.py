@@ -1,4 +1,4 @@
-"""Read and write files; output is written to a temporary file, which is then renamed."""
+"""Read files, and write files by renaming a complete temporary file."""
 
 import glob
 import hashlib
@@ -15,7 +15,7 @@ from phototag.base.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_AGE = 14 * 24 * 3600  # seconds; temporary files that are older than this age are removed
+MAX_AGE = 14 * 24 * 3600  # seconds; older temporary files are removed
 
 
 def project_root() -> Path:
@@ -108,7 +108,7 @@ def file_digest(path: Path) -> str:
 
 
 def content_key(settings: Any, paths: Iterable[Path]) -> str:
-    """Return a hash, 16 hexadecimal digits, of settings and of the contents of files.
+    """Return a hash of settings and of file contents, as 16 hexadecimal digits.
 
     The settings must be JSON serializable. The order of the files matters; their names do not.
     """

@@ -30,7 +30,7 @@ FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or n
 
 
 def find_extension(data: bytes) -> str:
-    """Return the extension of an image's format, such as .jpg, or "" if the data is no image."""
+    """Return the file extension of an image, such as .jpg, or "" if the data is not an image."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return EXTENSIONS[image.format or ""][0]

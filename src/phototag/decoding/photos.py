@@ -138,7 +138,7 @@ def crop_square(
     if orientation in (3, 4, 6, 7):
         top = rows - size - top
     # Resizing only the square gives the same pixels as resizing the whole photo and cropping, but
-    # takes less time. Rotating is cheapest after the resize, when the fewest pixels are left.
+    # takes less time. Rotating is cheapest after the resize because the fewest pixels are left.
     x, y = width / columns, height / rows
     square = (left * x, top * y, (left + size) * x, (top + size) * y)
     image = image.resize((size, size), Image.Resampling.BICUBIC, square)

@@ -15,7 +15,7 @@ MAX_BYTES = 512 * 2**20  # maximum size of one file
 
 
 def list_files(source: Path) -> list[str]:
-    """Return the sorted relative paths, with forward slashes, of all files in a folder or zip.
+    """List all files in a folder or zip as sorted relative paths with forward slashes.
 
     Links to folders are listed like files; the files in these folders are not listed.
 
@@ -161,7 +161,7 @@ def _parse_zip(
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """Return the relative path of a member, with forward slashes and decoded from UTF-8."""
+    """Return the path of a zip member, decoded as UTF-8 and with forward slashes."""
     name = member.filename
     if not member.flag_bits & 0x800:  # the flag that marks UTF-8 names, which macOS does not set
         with suppress(UnicodeError):

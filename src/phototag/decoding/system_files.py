@@ -30,7 +30,7 @@ def is_system_file(name: str) -> bool:
 
 
 def split_system_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Split paths into the user's files and the system files; both keep the given order."""
+    """Split paths into the user's files and the system files; both lists keep the given order."""
     own: list[str] = []
     system: list[str] = []
     for name in names:

@@ -31,7 +31,7 @@ class Canvas:
         self.x, self.y, self.unit, self.way = 0.0, 0.0, 1.0, 1
 
     def at(self, x: float, y: float, unit: float, way: int = 1) -> "Canvas":
-        """Return a view with origin (x, y) and length unit `unit`; `way` -1 mirrors the x axis."""
+        """Return a view with origin (x, y) and length unit `unit`; if `way` is -1, mirror x."""
         view = copy(self)
         view.x, view.y, view.unit, view.way = x, y, unit, way
         return view
@@ -71,7 +71,7 @@ class Canvas:
             self.draw.rounded_rectangle([left, top, right, bottom], corner, fill=colour)
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
-        """Fill a polygon whose corners are the points."""
+        """Fill a polygon whose corners are `points`."""
         self.draw.polygon(self._scale(points), fill=colour)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:

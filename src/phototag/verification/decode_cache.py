@@ -54,7 +54,7 @@ def save_decode_cache(
 
 
 def load_decode_cache(folder: Path, key: str) -> dict[str, Photo]:
-    """Return file name -> cached photo; empty if the cache has another key or is damaged.
+    """Return file name -> cached photo, or {} if the cache has another key or is damaged.
 
     The pixels of the photos are memory-mapped.
     """

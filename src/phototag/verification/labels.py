@@ -31,7 +31,7 @@ class Labels:
         targets: Label -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]. Labels are sorted by
             name and are in Unicode's composed form (NFC).
         problems: Problems found in the label files.
-        num_lines: Number of lines, other than blank lines, in all label files.
+        num_lines: Number of non-blank lines in all label files together.
     """
 
     targets: dict[str, np.ndarray]

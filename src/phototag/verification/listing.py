@@ -36,7 +36,7 @@ class Listing:
     Attributes:
         columns: Names of the columns in lower case.
         titles: Names of the columns as they are written in the file.
-        rows: Rows below the header that are not empty.
+        rows: Non-empty rows below the header.
         separator: Character that separates the cells.
         header_line: Line number of the header, counted from 1.
     """

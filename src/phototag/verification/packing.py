@@ -15,7 +15,7 @@ from phototag.base.parallel import Backend, run_in_order
 from phototag.decoding.photos import MAX_PIXELS, Photo, prepare_photo
 from phototag.decoding.sources import read_file
 
-CHUNK = 32  # photos per task, enough to make the cost of sending a task negligible
+CHUNK = 32  # photos per task; with this many, the cost of sending a task is negligible
 
 
 def prepare_photos(
