@@ -14,7 +14,7 @@ class Timings:
         self._seconds: dict[str, float] = {}
 
     def end(self, part: str) -> None:
-        """Record the duration of the part that ends now, and start the next part."""
+        """Record the seconds spent in the part that ends now, and start the next part."""
         now = time.time()
         self._seconds[part] = now - self._last
         self._last = now

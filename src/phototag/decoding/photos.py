@@ -124,7 +124,7 @@ def crop_square(
         image: An image of a mode that Pillow can resize.
         size: Side of the square in pixels.
         box: Part of `image` that the photo fills (left, top, right, bottom), in pixels. The
-            values may be fractions if a JPEG was decoded at a reduced size. Omit to use all.
+            values may be fractions if a JPEG was decoded at reduced size. Omit to use all pixels.
         orientation: EXIF orientation of the photo, 1..8.
     """
     width, height = box[2:] if box else image.size
