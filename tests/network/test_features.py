@@ -146,7 +146,7 @@ def test_features_of_other_photos_or_weights_are_refused(
         (backbones, PHOTOS[::-1]),
         (backbones, np.concatenate([PHOTOS[:, ::2], PHOTOS[:, 1::2]], axis=1)),
     ):
-        with pytest.raises(InputError, match=r"of other photos or of other weights: run"):
+        with pytest.raises(InputError, match=r"from other photos or with other weights: run"):
             read_features(path, other, photos)
 
 

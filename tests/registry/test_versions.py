@@ -76,7 +76,7 @@ def test_only_a_clear_winner_on_the_same_photos_becomes_champion(register: Regis
     assert register.aliases() == (1, 2)
     other = register(known=3, fingerprint="other")
     assert (other["version"], other["champion"]) == (3, False)
-    assert "other photos" in other["reason"]
+    assert "a different test split" in other["reason"]
     better = register(known=3)
     assert (better["version"], better["champion"], better["previous_champion"]) == (4, True, 1)
     assert register.aliases() == (4, 4)

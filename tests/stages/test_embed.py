@@ -112,9 +112,7 @@ def test_model_trained_on_cached_features_takes_photos(
     # DVC depends on the name of the weights only, not on their content.
     torch.manual_seed(1)
     torch.save(models.mobilenet_v3_small().state_dict(), frozen / "w.pth")
-    with pytest.raises(
-        InputError, match=r"features\.npy contains the features of other photos or of"
-    ):
+    with pytest.raises(InputError, match=r"features\.npy was computed from other photos or with"):
         train.main()
 
 

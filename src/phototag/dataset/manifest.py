@@ -34,7 +34,7 @@ def escape_name(name: str) -> str:
 
 
 def read_kept(path: Path) -> pd.DataFrame:
-    """Read the manifest's rows for the photos in images.npy, in the same order, indexed from 0."""
+    """Read the rows of the photos in images.npy: row i of the result is photo i of the array."""
     # Without these dtypes, pandas would read some names and hashes as numbers.
     text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
     labels = label_names(pd.read_csv(path, nrows=0))
@@ -45,7 +45,7 @@ def read_kept(path: Path) -> pd.DataFrame:
 
 
 def keep(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the photos in images.npy, in the same order, indexed from 0."""
+    """Return the rows of the photos in images.npy: row i of the result is photo i of the array."""
     return manifest[manifest["decision"] != "rejected"].reset_index(drop=True)
 
 
