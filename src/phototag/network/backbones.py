@@ -12,7 +12,7 @@ from torch import nn
 
 from phototag.base.errors import InputError
 
-TIMM = "timm/"  # prefix of `model.name` for networks from timm
+TIMM = "timm/"  # prefix of `model.name` that selects a network from timm
 
 Built = tuple[nn.Module, list[float], list[float], int]  # see `Backbone`: network, mean, std, size
 
@@ -30,7 +30,7 @@ class Backbone:
             float [batch, width]. Its weights are random.
         width: Number of features.
         mean: Channel means that the pretrained weights require for normalisation, 0..1, [3].
-        std: Channel standard deviations that they require for normalisation, 0..1, [3].
+        std: Channel standard deviations that the weights require for normalisation, 0..1, [3].
         size: Side length of the photos on which the pretrained weights were trained, in pixels.
     """
 
@@ -44,7 +44,7 @@ class Backbone:
 def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
     """Build a network from torchvision or timm without its output layer, for photos of one size.
 
-    Auxiliary heads are removed too. Networks with a fixed input size are built for `size`.
+    Auxiliary heads are also removed. A network with a fixed input size is built for `size`.
 
     Args:
         name: Name of a torchvision classifier, or `timm/` followed by the name of a timm network.
@@ -77,7 +77,7 @@ def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
     try:
         with torch.device("meta"):
             return build_backbone(name, weights, size)
-    except NotImplementedError:  # RegNets compute their widths from the values of tensors
+    except NotImplementedError:  # RegNets read tensor values, which the meta device lacks
         return build_backbone(name, weights, size)
 
 
@@ -102,8 +102,8 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
         )
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # The weights of these two networks were trained with another normalisation, to which
-        # `transform_input` converts the photos.
+        # The weights of these two networks require a different normalisation. `transform_input`
+        # converts the photos to it.
         options = {"aux_logits": False, "transform_input": weights is not None}
         options["init_weights"] = weights is None
     elif name.startswith("vit_"):
@@ -124,7 +124,7 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
 
 
 def head_names(network: nn.Module) -> list[str]:
-    """Return the names of a backbone's removed output layers, which prefix their tensors' names."""
+    """Return the names of a backbone's removed output layers (prefixes of tensor names)."""
     config = getattr(network, "pretrained_cfg", None)
     if config is None:
         return [name for name, module in network.named_modules() if isinstance(module, Removed)]

@@ -1,6 +1,6 @@
-"""Training in several processes: the start of the processes, and collective operations.
+"""Training in several processes: functions to start them and to exchange data between them.
 
-In a single process, every collective operation returns its input unchanged.
+In a single process, the functions that exchange data return their input unchanged.
 """
 
 import logging
@@ -22,9 +22,9 @@ from phototag.base.errors import InputError
 Rows = TypeVar("Rows", np.ndarray, Tensor)
 Value = TypeVar("Value")
 
-# torchrun sets all of these environment variables. Many clusters and notebooks set only some.
+# torchrun sets all of these environment variables; many clusters and notebooks set only some.
 TORCHRUN_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-GRACE = 10  # seconds that the other processes have to end after a signal
+GRACE = 10  # seconds after a signal until a process other than the first one ends
 
 
 def was_launched() -> bool:
@@ -35,7 +35,7 @@ def was_launched() -> bool:
 def launch(devices: int, num_nodes: int) -> bool:
     """Start the running module once per device with torchrun, and wait until all processes end.
 
-    torchrun runs in this process, so that a signal that ends this process also ends the others. To
+    torchrun runs in this process. A signal that ends this process therefore ends the others too. To
     train on several machines, run the stage on each machine. torchrun reads the address of the
     first machine from the environment variable `PET_MASTER_ADDR`, and the index of this machine,
     counted from 0, from `PET_NODE_RANK`.
@@ -76,7 +76,7 @@ def launch(devices: int, num_nodes: int) -> bool:
 
 
 def _describe_failure(failed: Any) -> str:
-    """Return a one-line error message: the InputError of a failed process, or its exit code."""
+    """Return a one-line message with the InputError or the exit code of a failed process."""
     for failure in failed.failures.values():
         if isinstance(failure.message, dict):  # written by `report_failure`
             return f"error: {failure.message['message'].partition(': ')[2]}"
@@ -115,15 +115,15 @@ def join() -> torch.device:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
         distributed.init_process_group("nccl" if cuda else "gloo")
         if rank():
-            # A signal reaches all processes. If the others ended immediately, the first process
-            # would lose its connections and record its MLflow run as FAILED instead of KILLED.
+            # A signal reaches all processes. If this process ended immediately, the first process
+            # would lose its connection and record its MLflow run as FAILED instead of KILLED.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _end_with_first)
     return device
 
 
 def _end_with_first(*_: Any) -> None:
-    """Hide the errors that follow when the first process ends, and end after `GRACE` seconds."""
+    """Hide errors caused by the end of the first process, and end after `GRACE` seconds."""
     sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open to the end)
     signal.alarm(GRACE)
 
@@ -142,8 +142,8 @@ def run_on_first(work: Callable[[], Value]) -> Value:
     """Call a function in the first process only, and return its result in all processes.
 
     Raises:
-        InputError: The function raised this error. All processes raise it, so that no process
-            waits for another one that has failed.
+        InputError: The function raised an InputError. It is raised in all processes, because
+            otherwise the other processes would wait for the first one forever.
     """
     if not distributed.is_initialized():
         return work()
@@ -168,7 +168,7 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
 
 
 def local_share(items: Rows) -> Rows:
-    """Return this process's part of a batch, which is divided as evenly as possible."""
+    """Return the part of a batch that this process handles; parts differ by at most one item."""
     count, number, processes = len(items), rank(), world_size()
     return items[number * count // processes : (number + 1) * count // processes]
 
@@ -181,7 +181,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the concatenated rows of all processes, sorted by the rank of the process."""
+    """Concatenate the rows of all processes, in the order of their ranks."""
     if not distributed.is_initialized():
         return rows
     parts: list[Any] = [None] * world_size()

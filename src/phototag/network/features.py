@@ -21,10 +21,10 @@ from phototag.network.model import Standardize, build_backbones
 from phototag.network.params import Pairs, Weights, pair_backbones
 from phototag.network.runtime import accelerate, keep_freed_memory
 
-BATCH = 32  # number of photos; larger batches exceed the caches of a CPU and are slower
+BATCH = 32  # number of photos; larger batches do not fit into the CPU caches and are slower
 CHUNK = 4096  # number of photos whose features are read at a time
-PART = ".part"  # suffix of files with unfinished features
-PROBES = 4  # number of photos whose features are recomputed to check the cached features
+PART = ".part"  # suffix of files that contain the features of only some photos
+PROBES = 4  # number of photos whose cached features are checked by recomputing them
 
 
 def embed_photos(
@@ -47,12 +47,13 @@ def embed_photos(
         weights: Value of `model.weights`.
         images: File with the packed array, uint8 [num_images, size, size, 3].
         path: Path of the .npy file to write.
-        unfinished: File with unfinished features. Its name must identify the backbones and photos.
+        unfinished: File to which batches are appended. Use a name that is unique to these backbones
+            and photos, such as one that contains `features_key`.
         backend: Backend of `run_in_order`. Each worker loads the backbones once.
         n_jobs: Number of workers; -1 starts one worker per core.
 
     Returns:
-        Number of photos whose features were taken from an interrupted call.
+        Number of photos whose features an interrupted call had already computed.
 
     Raises:
         InputError: There is no such backbone, or it does not support photos of this size.
@@ -70,7 +71,7 @@ def embed_photos(
         if file.tell() < start:
             file.truncate(0)
             file.write(header.getvalue())
-        # Keep only complete batches, because the last digits of features can depend on the batch.
+        # Drop an incomplete batch: how photos are batched can change the last digits of features.
         done = (file.tell() - start) // (BATCH * width * 4) * BATCH
         file.truncate(start + done * width * 4)
         file.seek(0, io.SEEK_END)
@@ -82,7 +83,7 @@ def embed_photos(
             file.flush()
             bar.update(len(features))
         bar.close()
-        # Between two disks, the file is copied, and a killed process would leave an incomplete one.
+        # If `path` is on another disk, the file is copied: never leave an incomplete copy there.
         with replace_file(path) as temporary:
             shutil.move(unfinished, temporary)
     remove_stale(unfinished.parent.glob(f"*{PART}"))
@@ -96,7 +97,7 @@ def _embed_batch(name: str, weights: Weights, images: Path, first: int) -> np.nd
 
 @cache
 def _load(name: str, weights: Weights, images: Path) -> tuple[nn.Module, np.ndarray]:
-    """Load the backbones and the photos; cached, so that each worker loads them once."""
+    """Return the backbones and the photos; the cache makes each worker load them only once."""
     keep_freed_memory()
     photos, device = np.load(images, mmap_mode="r"), pick_device()
     backbones = build_backbones(name, weights, photos.shape[1]).eval().to(device)
@@ -114,9 +115,9 @@ def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> 
 
 
 def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
-    """Return a key for unfinished features: a hash of the backbones, weights, code and photos.
+    """Return a hash of the backbones, weights, code and photos, to name a file of features.
 
-    The key contains the size and modification time of `images`, because hashing photos is slow.
+    Of `images`, only the size and modification time are hashed, because hashing photos is slow.
     """
     state = images.stat()
     code = sorted(Path(__file__).parent.glob("*.py"))
@@ -125,23 +126,23 @@ def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
 
 
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return memory-mapped cached features, after recomputing the features of a few photos.
+    """Return memory-mapped cached features, after checking those of a few photos.
 
     Args:
         path: File written by `embed_photos`, float32 [num_images, width].
-        backbones: Normalisation and backbones, which are `build_model(...)[:2]`.
+        backbones: Normalisation and backbones, `build_model(...)[:2]`.
         images: Packed array, uint8 [num_images, size, size, 3].
 
     Raises:
-        InputError: The file is missing or damaged, or the recomputed features differ, because the
-            file contains the features of other photos, sizes or weights.
+        InputError: The file is missing or damaged, or recomputed features differ from the cached
+            ones. They differ if the file was computed from other photos, sizes or weights.
     """
     try:
         features: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError):
         raise InputError(f"{path} is missing or damaged: run `dvc repro embed`") from None
     rows = np.linspace(0, len(images) - 1, PROBES).astype(int)
-    # Use the device of the backbones, because each training process has a different GPU.
+    # Each training process has a different GPU, so use the device of the backbones.
     device = next(backbones.buffers()).device
     expected = _compute(backbones.eval(), images[rows], device)
     if features.shape != (len(images), expected.shape[1]) or not np.allclose(
@@ -156,7 +157,7 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
 
 @torch.no_grad()
 def standardize_features(layer: nn.Module, features: np.ndarray, rows: np.ndarray) -> None:
-    """Set the statistics of a `Standardize` layer to those of the given rows of features."""
+    """Set the mean and std of a `Standardize` layer to those of the given rows of features."""
     assert isinstance(layer, Standardize)
     chunks = np.array_split(rows, range(CHUNK, len(rows), CHUNK))
     mean = sum(features[chunk].sum(axis=0, dtype=np.float64) for chunk in chunks) / len(rows)

@@ -1,4 +1,4 @@
-"""Prediction of logits for the photos of a split."""
+"""Functions that predict the logits of the photos in a split."""
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ def predict_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> 
     """Predict the logits of all photos of a split, float32 [num_photos, num_labels].
 
     The network is switched to evaluation mode and computes in float32, even if it was trained in
-    bfloat16. Several processes share the work, and each of them returns the logits of all photos.
+    bfloat16. If there are several processes, they share the photos, and each process returns the
+    logits of all photos.
     """
     model.eval()
     positions = distributed.local_share(np.arange(len(dataset)))

@@ -1,4 +1,4 @@
-"""Networks: the network `conv`, which is built from params, or backbones with a head."""
+"""Networks: the network `conv`, whose layers params.yaml lists, or backbones with a head."""
 
 from functools import partial
 
@@ -13,8 +13,8 @@ from phototag.network.pretrained import read_pretrained
 class Normalize(nn.Module):
     """Normalise pixels to zero mean and unit variance per channel.
 
-    The layer is part of the network, so that a loaded model accepts unnormalised pixels. `mean` and
-    `std` are the channel means and standard deviations of pixels from 0 to 1, [3] each.
+    Because this layer is part of the network, a loaded model accepts unnormalised pixels. `mean` is
+    the mean of each channel, and `std` its standard deviation, for pixels from 0 to 1, [3] each.
     """
 
     mean: Tensor
@@ -40,7 +40,7 @@ class SideBySide(nn.Module):
         self.parts = nn.ModuleList(parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map photos, [batch, 3, size, size], to features, [batch, sum of the widths]."""
+        """Map photos, [batch, 3, size, size], to features, [batch, total width of all parts]."""
         return torch.cat([part(images) for part in self.parts], dim=1)
 
 
@@ -94,17 +94,17 @@ def build_model(
         spec: Conv blocks and hidden layers, or names of backbones.
         num_labels: Number of outputs.
         size: Side length of the photos in pixels.
-        mean: Channel means, 0..1, [3]. Pretrained backbones use those of their weights instead.
-        std: Channel standard deviations, 0..1, [3]. Pretrained backbones use those of their weights
-            instead.
+        mean: Channel means, 0..1, [3]. Pretrained backbones ignore them and use the means that
+            their weights require.
+        std: Channel standard deviations, 0..1, [3]. Pretrained backbones ignore them too.
 
     Returns:
         Module that maps photos, uint8 [batch, 3, size, size], to logits, float [batch, num_labels].
         Call `initialize` to set its initial weights.
 
     Raises:
-        InputError: A feature map is smaller than its window (the message names the block), there is
-            no backbone with the given name, or it does not support photos of this size.
+        InputError: The feature map is smaller than the kernel or pool of a block (the message names
+            the block), a backbone does not exist, or it does not support photos of this size.
     """
     if spec.backbones:
         layers, width = _join_backbones(spec.backbones, size, mean, std)
@@ -132,12 +132,12 @@ def build_backbones(name: str, weights: Weights, size: int) -> nn.Sequential:
 
 
 def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
-    """Convert the weights to channels_last, the memory layout of the photos, for speed.
+    """Convert the weights to channels_last, the memory layout of the photos, which is faster.
 
     In this layout, oneDNN has a bug: the gradient of a strided 1 x 1 convolution with few input
-    channels writes past its buffer and crashes the process (uxlfoundation/oneDNN, issue 6035). Such
-    convolutions are replaced by an equivalent: a hook selects the pixels at the original stride,
-    and the convolution gets stride 1.
+    channels writes past its buffer and crashes the process (uxlfoundation/oneDNN, issue 6035). To
+    avoid it, such a convolution gets stride 1, and a hook first selects the pixels at the original
+    stride. The result is the same.
     """
     for module in model.modules():
         # oneDNN processes 8 channels at a time with AVX2, and 16 with AVX-512. The bug occurs if
@@ -162,9 +162,9 @@ def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int
 def _join_backbones(
     pairs: Pairs, size: int, mean: list[float], std: list[float]
 ) -> tuple[list[nn.Module], int]:
-    """Return two modules, for normalisation and backbones, and the number of features.
+    """Return a list of two modules (normalisation, backbones), and the number of features.
 
-    If there are several backbones, each of them has a separate normalisation.
+    Several backbones are joined in the second module, each with its own normalisation.
     """
     parts, width = [], 0
     for name, weights in pairs:
@@ -210,7 +210,7 @@ def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Mod
 
 
 def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
-    """Load the pretrained weights of each backbone; the head does not change.
+    """Load the pretrained weights of each backbone, and leave the head unchanged.
 
     Raises:
         InputError: The weights are missing or belong to another network.
@@ -241,14 +241,15 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
     small. `init: pytorch` keeps PyTorch's defaults, which shrink the signal from layer to layer:
     without batch norm, the network then predicts the label frequencies for thousands of steps.
 
-    Backbones have their library's initial weights or pretrained weights, and the same output biases
-    as with `init: he`. On pretrained backbones, a head without hidden layers has the initial weight
-    0, so that it predicts exactly the label frequencies at first.
+    Backbones get pretrained weights, or keep the initial weights of their library. The output
+    biases are set as with `init: he`. A head without hidden layers on pretrained backbones starts
+    with all weights 0, and therefore first predicts exactly the label frequencies.
 
     Args:
         model: Network returned by `build_model`, changed in place.
         spec: Params from which the network was built.
-        prior: Label frequencies among the known targets of train, 0..1, float [num_labels].
+        prior: Share of positives among each label's known targets in the train split, 0..1, float
+            [num_labels].
 
     Raises:
         InputError: The weights are missing or belong to another network.
@@ -263,7 +264,7 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
         if spec.pretrained:
             _draw_weights(model[2:])
             if not (spec.frozen and spec.linear):
-                # The loss is convex in this layer, so that no random initial weights are needed.
+                # The loss is a convex function of these weights: random values are not needed.
                 nn.init.zeros_(head.weight)
     head.bias.copy_(torch.logit(prior, eps=1e-4))
 
@@ -276,6 +277,6 @@ def _draw_weights(layers: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
     for layer in layers.modules():
         if isinstance(layer, Residual):
-            # Set the last weights of each unit to 0, so that the unit starts as the identity
-            # (Goyal et al., 2017). The last parameter is a bias, so the weights are at index -2.
+            # Set the weights of the unit's last layer to 0. The unit then starts as the identity
+            # (Goyal et al., 2017). Index -1 is the bias of this layer, index -2 its weights.
             nn.init.zeros_(list(layer.parameters())[-2])

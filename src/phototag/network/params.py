@@ -31,12 +31,12 @@ def _read_weights(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Weights = str | tuple[str, ...] | None  # value of `model.weights`; a tuple names one per backbone
+Weights = str | tuple[str, ...] | None  # `model.weights`; a tuple has one entry per backbone
 Pairs = tuple[tuple[str, str | None], ...]  # name and weights of each backbone
 
 
 def pair_backbones(name: str, weights: Weights) -> Pairs:
-    """Return the name and the weights of each backbone, or an empty tuple for network `conv`."""
+    """Return the name and the weights of each backbone, or `()` for the network `conv`."""
     if name == "conv":
         return ()
     names = tuple(name.split("+"))
@@ -49,9 +49,9 @@ class ModelParams(ParamGroup):
     """The group `model`.
 
     The network `conv` consists of the conv blocks in `conv`, hidden linear layers with the widths
-    in `linear`, and an output layer. Any other `name` is that of a backbone, or of several
-    backbones joined by `+`, with a linear layer as head. Of the other params, only `weights` and
-    `freeze` then apply and, if the backbones are frozen, `linear` and `dropout`.
+    in `linear`, and an output layer. Any other `name` names a backbone, or several backbones joined
+    by `+`, and the head is a linear layer. In this case, only `weights` and `freeze` also apply. If
+    the backbones are frozen, `linear` and `dropout` apply too.
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"
@@ -61,7 +61,7 @@ class ModelParams(ParamGroup):
     batch_norm: bool = False
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     global_pool: Literal["none", "mean", "max"] = "none"
-    # YAML has lists instead of tuples, which pydantic refuses for a tuple in strict mode.
+    # YAML has no tuples, and pydantic's strict mode would refuse a list for a tuple.
     conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
@@ -107,7 +107,7 @@ class ModelParams(ParamGroup):
 
 
 class FinetuneParams(ParamGroup):
-    """The group `finetune`: settings for training pretrained backbones further."""
+    """The group `finetune`: settings for the further training of pretrained backbones."""
 
     linear_probe_first: bool = True
     first_lr: Annotated[Float, Field(gt=0, le=1)] = 0.1
@@ -142,10 +142,11 @@ def uses_cached_features(
 def feature_map_side(spec: ModelParams, size: int) -> int:
     """Return the side length of the feature map after the conv blocks, in pixels.
 
-    Each convolution or pooling maps a side n to floor((n + 2 padding - window) / stride) + 1.
+    A convolution or pooling maps side n to `floor((n + 2 * padding - window) / stride) + 1`.
 
     Raises:
-        InputError: A window is larger than its feature map. The message names the block.
+        InputError: The kernel or pool of a block is larger than the feature map that the block
+            receives. The message names the block.
     """
     side = size
     for number, block in enumerate(spec.conv):

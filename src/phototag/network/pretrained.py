@@ -1,4 +1,4 @@
-"""Pretrained weights: find the file, read it, and match its tensors to a backbone."""
+"""Pretrained weights: functions that find the file, read it, and match it to a backbone."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ State = OrderedDict[str, Tensor]
 
 
 def find_weights_file(weights: str) -> Path | None:
-    """Return the weights file for a file path or an installed package, or None for other values.
+    """Return the file if `weights` names a file or an installed package, or None otherwise.
 
     Raises:
         InputError: The package does not contain exactly one weights file.
@@ -44,19 +44,19 @@ def find_weights_file(weights: str) -> Path | None:
 
 
 def list_weights_files(pairs: Pairs) -> list[Path]:
-    """Return the weights files of backbones, except weights that torchvision or timm downloads."""
+    """List the weights files of backbones, without weights that torchvision or timm downloads."""
     files = [find_weights_file(weights) for _, weights in pairs if weights]
     return [file for file in files if file]
 
 
 def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
-    """Read pretrained weights to pass to `load_state_dict(..., strict=False)` of a backbone.
+    """Read the state dict for `backbone.load_state_dict(..., strict=False)`.
 
     Args:
         name: Name of the backbone in params.yaml.
-        network: Backbone, which can be on the meta device.
-        weights: A file, an installed package that contains one weights file, or the name of weights
-            that torchvision or timm downloads, such as `DEFAULT`.
+        network: Backbone to which the weights must belong. It can be on the meta device.
+        weights: Path of a file, name of an installed package that contains one weights file, or
+            name of weights that torchvision or timm downloads, such as `DEFAULT`.
 
     Raises:
         InputError: There are no weights with this name, or they belong to another network.
@@ -94,7 +94,7 @@ def _read_file(path: Path) -> State:
 
 def _download(name: str, weights: str) -> State:
     timm = name.startswith(TIMM)
-    known = ["DEFAULT"]  # timm selects other weights by the network's name: resnet50.a1_in1k
+    known = ["DEFAULT"]  # in timm, other weights are part of the network name: resnet50.a1_in1k
     if not timm:
         from torchvision import models
 
@@ -123,7 +123,7 @@ def _download(name: str, weights: str) -> State:
 
 
 def _rename(name: str, network: nn.Module, found: State) -> State:
-    """Rename tensors in files from older versions or other libraries to the backbone's names."""
+    """Rename the tensors of a file from an older version or another library as in the backbone."""
     own = network.state_dict()
     if all(key in found and found[key].shape == own[key].shape for key in own):
         return found
@@ -146,7 +146,7 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
 
 
 def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
-    """Return the tensors of the backbone, and refuse a file with missing or unknown tensors."""
+    """Return the tensors that the backbone needs; raise InputError if any is missing or unknown."""
     own = network.state_dict()
     # Older files lack num_batches_tracked, which inference does not need.
     needed = [key for key in own if key in found or not key.endswith(".num_batches_tracked")]
@@ -167,6 +167,6 @@ def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
             "this network"
         )
     selected = OrderedDict((key, value) for key, value in found.items() if key in own)
-    # Copy the versions of the layers, which mnasnet requires when it loads a state dict.
+    # mnasnet reads the version of each layer from `_metadata` when it loads a state dict.
     selected._metadata = own._metadata  # type: ignore[attr-defined]
     return selected

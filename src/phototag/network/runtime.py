@@ -1,4 +1,4 @@
-"""Faster networks on a CPU: reuse of memory, and ONNX Runtime, which halves the inference time."""
+"""Speed on a CPU: reusing memory, and ONNX Runtime, which halves the inference time."""
 
 import ctypes
 import io
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 PACKAGES = ("onnx", "onnxruntime")
-PARITY = 1e-4  # largest accepted difference from PyTorch, as a share of the largest output
+PARITY = 1e-4  # largest accepted difference from PyTorch, divided by the largest output
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants from malloc.h of glibc
 
 
@@ -19,9 +19,9 @@ def keep_freed_memory() -> None:
     """Let glibc reuse freed memory for later tensors instead of returning it to the kernel.
 
     By default, glibc returns large blocks to the kernel as soon as they are freed. Each training
-    step then requests hundreds of megabytes again, and the kernel fills them with zeros, which
-    takes a fifth of the step's time. Reusing them does not change the peak memory. On systems
-    without glibc, this function does nothing.
+    step then requests hundreds of megabytes again, and the kernel fills them with zeros. This takes
+    a fifth of the step's time. Reusing memory does not change the peak memory. On systems without
+    glibc, this function does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -58,17 +58,18 @@ def export_graph(network: nn.Module, example: Tensor, output_name: str) -> bytes
     """Export a network, and return the content of an ONNX file that accepts any batch size.
 
     Args:
-        network: Network with one input tensor and one output tensor, whose first dimension is the
-            batch. The input of the ONNX graph is named `images`.
-        example: Input of at least two photos. With one, the exporter would fix the batch size at 1.
+        network: Network with one input tensor and one output tensor. The first dimension of both is
+            the batch. The input of the ONNX graph is named `images`.
+        example: Input with at least two photos. From one photo, the exporter would conclude that
+            the batch size is always 1.
         output_name: Name of the output of the ONNX graph.
     """
     file = io.BytesIO()
     # If an error occurs, the exporter prints the graph of the network. Print it to standard error,
     # because commands such as `phototag predict` write their results to standard output.
     torch._C._jit_set_onnx_log_output_stream("stderr")
-    # The older of PyTorch's two exporters needs less than 1 s instead of 8 s for the same graph,
-    # and no additional package. Ignore the warning that it is deprecated.
+    # `dynamo=False` selects the older of PyTorch's two exporters. It takes less than 1 s instead of
+    # 8 s for the same graph, and needs no additional package. Ignore its deprecation warning.
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -100,7 +101,7 @@ def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
         return network
     expected = network(examples).float()
     try:
-        # Repeat the photos, because with one photo the exporter would fix the batch size at 1.
+        # The exporter needs at least two photos (see `export_graph`): repeat them.
         session = Session(export_graph(network, examples.repeat(2, 1, 1, 1), "output"))
         difference = (session(examples) - expected).abs().max()
     except Exception as error:  # ONNX Runtime and the exporter raise errors of many types
@@ -111,7 +112,7 @@ def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
         )
         return network
     share = float(difference / expected.abs().max().clamp_min(1e-30))
-    if not share <= PARITY:  # this comparison also finds NaN
+    if not share <= PARITY:  # unlike `share > PARITY`, this is true for NaN
         print(
             f"note: the output of ONNX Runtime differs from PyTorch's by {share:.1e}: PyTorch is "
             "used instead",

@@ -1,4 +1,4 @@
-"""The model file: a safetensors file with the weights and the metadata needed to use them."""
+"""The model file: a safetensors file with the weights of a network and their metadata."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -30,8 +30,8 @@ class Metadata:
         std: Channel standard deviations of the train split, 0..1, [3].
         model: The group `model` in params.yaml.
         content_key: Hash of the params, data and code of the `train` stage.
-        epoch: Number of the epoch, or of the linear probe step, whose weights the file contains.
-        val_loss: Mean binary cross entropy on val after this epoch or step, in nats.
+        epoch: Number of the epoch, or of the linear probe step, that produced the weights.
+        val_loss: Mean binary cross entropy on the val split after this epoch or step, in nats.
         num_photos: Number of training photos; 0 in files written before this field existed.
         source: Source of the training photos: `SYNTHETIC`, or the value of `data.raw` in
             params.yaml.
@@ -74,7 +74,7 @@ def describe_origin(metadata: Metadata) -> str:
 def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """Write weights and metadata to a safetensors file; equal inputs give identical files."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    # Write a single entry, because safetensors varies the order of several entries between runs.
+    # Write a single entry: the order in which safetensors writes several entries varies.
     entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
     with replace_file(path) as temporary:
         save_file(tensors, temporary, entry)
@@ -99,14 +99,14 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def required_packages(metadata: Metadata) -> list[str]:
-    """Return the packages that a model's backbones need; timm requires torchvision too."""
+    """Return the packages that a model's backbones need; timm itself needs torchvision."""
     names = [name for name, _ in ModelParams.model_validate(metadata.model).backbones]
     timm = any(name.startswith(TIMM) for name in names)
     return ["timm"] * timm + ["torchvision"] * bool(names)
 
 
 def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
-    """Load a model file; return its network, on the CPU and in evaluation mode, and its metadata.
+    """Return the network of a model file, on the CPU in evaluation mode, and the metadata.
 
     Raises:
         InputError: The file is missing, or was written with another version of phototag,

@@ -1,8 +1,8 @@
 """Augmentations: tensor operations on a whole batch, with different random values for each image.
 
 To add an augmentation, declare its strength in `AugmentParams`, draw its values in
-`draw_augmentations`, and apply it in `augment_batch`. The values are drawn on the CPU from a seeded
-generator, so that they do not depend on the device. The formulas are those of torchvision.
+`draw_augmentations`, and apply it in `augment_batch`. Values are always drawn on the CPU from a
+seeded generator. They are therefore equal on all devices. The formulas are those of torchvision.
 """
 
 import math
@@ -23,16 +23,16 @@ def draw_augmentations(
     """Draw the random values for a batch of `count` images of `size` x `size` pixels.
 
     Returns:
-        One value per image, [count], for each of these names, except disabled augmentations:
+        Dictionary of tensors, [count] (one value per image), without disabled augmentations:
 
         - `mirror_x`, `mirror_y`: Whether to flip the image horizontally or vertically; bool.
         - `shift_x`, `shift_y`: Offset of the crop to the right or downwards, in pixels; int64.
         - `angle`: Counter-clockwise rotation in degrees; float32.
-        - `brightness`, `contrast`, `saturation`: Factor by which to change the property; float32.
+        - `brightness`, `contrast`, `saturation`: Factor; 1 changes nothing; float32.
         - `hue`: Rotation of the hue as a share of the colour circle, -0.5..0.5; float32.
         - `gray`: Whether to remove the colours; bool.
-        - `window`: Side of the window to enlarge, as a share of the image's side; float32.
-        - `window_x`, `window_y`: Position of the window, from 0 (left, top) to 1; float32.
+        - `window`: Side length of the window to enlarge, divided by that of the image; float32.
+        - `window_x`, `window_y`: Position of the window, 0 (left or top) to 1; float32.
         - `mix`: Share of another image to blend in, 0..0.5; float32.
     """
 
@@ -74,9 +74,10 @@ def draw_augmentations(
 
 
 def augment_batch(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-    """Apply all drawn augmentations except `mix` to uint8 or float32 [batch, 3, size, size].
+    """Apply drawn augmentations, except `mix`, to uint8 or float32 [batch, 3, size, size].
 
-    If pixels are only moved, the result has the dtype of `images`. Otherwise it is float32, 0..255.
+    Flips and crops only move pixels: the result then has the dtype of `images`. With any other
+    augmentation, the result is float32, 0..255.
     """
     if not len(images):  # the last batch can have fewer photos than there are processes
         return images
@@ -116,7 +117,7 @@ def mix_batches(
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Rotate each image counter-clockwise about its centre, by an angle in degrees, [batch]."""
+    """Rotate images counter-clockwise about the centre, by angles in degrees, [batch]."""
     radians = angle * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     return _transform(images, [cos, -sin, zero, sin, cos, zero], "zeros")
@@ -127,8 +128,8 @@ def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     Args:
         images: Images, float32 [batch, 3, size, size].
-        window: Side of the window as a share of the image's side, above 0 and at most 1, float32
-            [batch].
+        window: Side length of the window divided by that of the image, above 0 and at most 1,
+            float32 [batch].
         x: Horizontal position of the window, 0 (left) to 1 (right), float32 [batch].
         y: Vertical position of the window, 0 (top) to 1 (bottom), float32 [batch].
     """
@@ -138,7 +139,7 @@ def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _transform(images: Tensor, entries: list[Tensor], padding: str) -> Tensor:
-    """Resample images bilinearly, with 2 x 3 matrices that map output pixels to input pixels."""
+    """Resample images bilinearly; `entries` of 2 x 3 matrices map output to input coordinates."""
     matrices = torch.stack(entries, dim=1).view(-1, 2, 3)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, "bilinear", padding, align_corners=False)
@@ -161,7 +162,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Rotate the hue in HSV space by a share of the colour circle, -0.5..0.5 [batch]."""
+    """Rotate the hue in HSV space; `turn` is a share of the colour circle, -0.5..0.5, [batch]."""
     value, _ = images.max(dim=1)
     chroma = value - images.min(dim=1).values
     safe = chroma.clamp(min=1e-12)
@@ -182,19 +183,19 @@ def remove_colours(images: Tensor, gray: Tensor) -> Tensor:
 
 
 def _move_pixels(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-    """Crop and flip images by moving whole pixels; the crop is padded with mirrored pixels."""
+    """Crop and flip images without interpolation; mirrored pixels fill the border of a crop."""
     if not draws.keys() & {"mirror_x", "mirror_y", "shift_x", "shift_y"}:
         return images
     columns = _source_indices(images, draws.get("mirror_x"), draws.get("shift_x"))
     rows = _source_indices(images, draws.get("mirror_y"), draws.get("shift_y"))
     batch = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    # In channels_last layout, moving a pixel copies three adjacent values, which is faster.
+    # In channels_last layout, the three values of a pixel are adjacent, which is faster to copy.
     moved = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 
 
 def _source_indices(images: Tensor, mirror: Tensor | None, shift: Tensor | None) -> Tensor:
-    """Return the input row (or column) of each output row (or column), int64 [batch, size]."""
+    """Return the input index of each output row or column, int64 [batch, size]."""
     size = images.shape[-1]
     indices = torch.arange(size, device=images.device).expand(len(images), size)
     if mirror is not None:

@@ -11,10 +11,10 @@ from phototag.network.backbones import import_timm
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Make batch norm use the statistics of the whole batch instead of one process's part.
+    """Make batch norm use statistics of the whole batch, not only of this process's part.
 
-    The names of the tensors do not change. On a CPU, this function does nothing, because PyTorch's
-    `SyncBatchNorm` supports only GPUs.
+    The names of the tensors in the state dict do not change. On a CPU, this function does nothing,
+    because PyTorch's `SyncBatchNorm` supports only GPUs.
     """
     if distributed.world_size() == 1 or device.type == "cpu":
         return
@@ -28,9 +28,9 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
 def freeze_redundant_biases(model: nn.Module) -> None:
     """Freeze the bias of each convolution that is followed by batch norm.
 
-    Batch norm cancels the bias, so that the gradient of the bias is only rounding noise. Adam would
-    scale this noise to full steps. The running statistics lag behind such steps, so that the noise
-    would change the predictions.
+    Batch norm subtracts the bias again. The gradient of the bias is therefore only rounding noise,
+    which Adam would scale to full steps. The running statistics would follow these steps with a
+    delay, and the predictions would contain the noise.
     """
     for layers in model.modules():
         if isinstance(layers, nn.Sequential):

@@ -1,4 +1,4 @@
-"""Checkpoints: the state from which an interrupted training resumes, one file per content key.
+"""Checkpoints: files from which interrupted trainings resume, one file per content key.
 
 The files are in `.phototag/checkpoints`. They are not DVC outputs, because a persistent output
 would carry the weights of one experiment over to the next experiment.
@@ -26,8 +26,8 @@ class History:
     Args:
         path: Checkpoint file, or None to save no checkpoint. If the file exists, the training
             resumes from it.
-        parts: Modules and optimizers by name, whose states are saved in the checkpoint. If the file
-            exists, their states are loaded from it.
+        parts: Modules and optimizers by name. Their states are saved in the checkpoint, and loaded
+            from it if the file exists.
         params: Params of the `train` stage.
 
     Attributes:
@@ -45,7 +45,7 @@ class History:
         params: TrainingParams,
     ) -> None:
         self.path, self.parts, self.params = path, parts, params
-        # Only the first process reads the file, which does not exist on other machines.
+        # Only the first process reads the file, because other machines do not have it.
         state = run_on_first(lambda: load_checkpoint(path) if path else None)
         self.records: list[Record] = state["history"] if state else []
         self.best_weights: dict[str, Any] = state["best"] if state else {}
@@ -54,7 +54,7 @@ class History:
                 part.load_state_dict(state[name])
 
     def remaining(self) -> Iterator[int]:
-        """Yield the number of each remaining epoch, until early stopping or the last epoch."""
+        """Yield the numbers of the remaining epochs or steps; early stopping ends them."""
         patience = self.params.train.early_stopping
         for number in range(len(self.records) + 1, self.params.epochs + 1):
             if patience and steps_since_best(self.records) >= patience:
@@ -62,10 +62,10 @@ class History:
             yield number
 
     def add(self, record: Record, model: nn.Module) -> Record:
-        """Append a record and save the checkpoint; return the record with `best_epoch` added.
+        """Save a checkpoint with a new record; return the record with the best epoch or step.
 
         Args:
-            record: Results of an epoch or of a linear probe step (which gets `best_step` instead).
+            record: Results of an epoch (gets `best_epoch`) or linear probe step (gets `best_step`).
             model: Evaluated module, whose weights are kept if this record is the best one.
 
         Raises:

@@ -28,9 +28,9 @@ def training_key(
     """Return the content key of a training run.
 
     The key depends on the params that training reads, the content of the inputs and of the weights
-    files, the code of the packages that training runs, the precision that `auto` selects, the
-    versions of the libraries, the type of the device, and the number of processes. It depends
-    neither on the paths of files nor on the distribution of the processes over machines.
+    files, the code of the packages in `PACKAGES`, the precision that `auto` selects, the
+    versions of the libraries, the type of the device, and the number of processes. The key does not
+    change if files move, or if the same number of processes runs on fewer or more machines.
 
     Args:
         settings: Params returned by `TrainingParams.train_settings()`.

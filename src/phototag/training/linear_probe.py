@@ -29,13 +29,13 @@ from phototag.training.losses import Loss, training_loss
 from phototag.training.params import TrainingParams
 from phototag.training.records import Record, score_val
 
-STEPS_PER_DECADE = 4  # number of L2 strengths per factor of 10
+STEPS_PER_DECADE = 4  # number of steps in which the L2 strength decreases by a factor of 10
 ITERATIONS = 100  # largest number of L-BFGS iterations per L2 strength
 CHUNK = 4096  # number of photos per matrix product
 FOLDS = 5
-# Largest number of photos times number of weights for which only half of the threads are used. The
-# threads wait for each other after each matrix product, and if the products are small, these waits
-# dominate: a fit took ten times as long when one thread shared its core with another program.
+# If num_photos * num_weights is at most this value, only half of the threads are used. The threads
+# wait for each other after each matrix product. For small products, these waits dominate: when one
+# thread shared its core with another program, a fit took ten times as long.
 SMALL = 100_000_000
 # Settings of the linear probe before fine-tuning.
 FIRST_L2, MAX_STEPS, PATIENCE = 0.1, 16, 3
@@ -57,8 +57,8 @@ def fit_linear_probe(
         head: `Standardize` and a linear layer, `build_model(...)[2:]`, on the device to train on.
         train: Cached features and targets of the train split.
         val: Cached features and targets of val, on which the best strength is selected.
-        params: Params of the `train` stage. `weight_decay` is the first strength, and `epochs` the
-            largest number of strengths.
+        params: Params of the `train` stage. `weight_decay` is the first L2 strength. `epochs` is
+            the largest number of steps.
         checkpoint: File in which the state is saved after each step. If the file exists, its
             records are yielded first, and the fit resumes after them.
 
@@ -95,10 +95,10 @@ def fit_linear_probe(
 def start_from_linear_probe(
     head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams
 ) -> None:
-    """Fit the head on the features of the pretrained backbones, before fine-tuning.
+    """Fit the head on the cached features of pretrained backbones, before fine-tuning.
 
-    This is the first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022). Without
-    it, the gradients of a random head would distort the features of the backbones.
+    This is the first half of LP-FT (linear probe, then fine-tuning; Kumar et al., 2022). If
+    fine-tuning started with an unfitted head, its gradients would distort the backbone features.
     """
     changes = {
         "weight_decay": FIRST_L2,
@@ -115,11 +115,11 @@ def start_from_linear_probe(
 def predict_out_of_fold(
     head: nn.Module, train: Dataset, params: TrainingParams, l2: float
 ) -> np.ndarray:
-    """Predict the logits of each training photo with a head fitted without it (Stone, 1974).
+    """Predict each training photo with a head fitted to other photos (Stone, 1974).
 
-    All photos of a group (an album, or copies of one photo) are in the same fold. Each head starts
-    from weights that predict the label frequencies of the other folds, instead of the weights of
-    `head`, which were fitted to all folds.
+    All photos of a group (an album, or copies of one photo) are in the same fold. For each fold, a
+    new head is fitted to the other folds. It starts from weights that predict the label frequencies
+    of these folds. The weights of `head` are not used, because they were fitted to all folds.
 
     Args:
         head: Head fitted by `fit_linear_probe`, which is not changed.
@@ -139,8 +139,8 @@ def predict_out_of_fold(
         linear = find_head(fitted)
         device = linear.weight.device
         rates = torch.from_numpy(label_rates(seen.targets)).float().to(device)
-        # The logits of the frequencies 0 and 1 are infinite: limit them as if half a photo had the
-        # other target.
+        # The logits of frequencies 0 and 1 are infinite. Limit such a frequency as if half a photo
+        # had the opposite target.
         half = torch.from_numpy(1 / (2 * is_known(seen.targets).sum(axis=0) + 2)).to(rates)
         with torch.no_grad():
             linear.weight.zero_()
@@ -151,11 +151,11 @@ def predict_out_of_fold(
 
 
 def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> float:
-    """Minimise mean loss + l2 / 2 * sum of squared weights, and return the final mean loss.
+    """Minimise `mean_loss + l2 / 2 * sum(weights ** 2)`, and return the final mean loss.
 
     The optimizer is L-BFGS with a line search (Liu and Nocedal, 1989) on the whole train split.
     Biases are not penalised, so that the head can predict low probabilities for rare labels. The
-    mean is computed over all known entries. Several processes sum their gradients.
+    mean is over all known targets. If there are several processes, their gradients are summed.
     """
     head.train()
     optimizer = torch.optim.LBFGS(
@@ -192,7 +192,7 @@ def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> flo
         optimizer.zero_grad(set_to_none=False)
         total = total_loss(backward=True)
         for weight in head.parameters():
-            # If a process has no photos, its gradient is None, but it must take part in the sum.
+            # In a process without photos, the gradient is None. It must still join the sum.
             gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad = distributed.sum_over_processes(gradient)
             if weight.ndim > 1:

@@ -42,11 +42,11 @@ class Training:
 
     Attributes:
         model: Network on the device to train on.
-        forward: Function that training calls to run the network. It is compiled if `train.compile`
-            is true, and averages gradients if there are several processes.
+        forward: The network as training calls it: compiled if `train.compile` is true, and wrapped
+            in `DistributedDataParallel` if there are several processes.
         averaged: Copy of the network with averaged weights (EMA), or None if `train.ema` is 0.
         optimizer: Optimizer of the network's parameters.
-        loss: Function from logits and targets to the loss of each photo and label.
+        loss: Function that maps logits and targets to one loss per photo and label.
         dtype: Dtype of convolutions and matrix products; weights and loss are float32.
         params: Params of the `train` stage.
     """
@@ -69,8 +69,8 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
     if distributed.world_size() > 1:
         forward = DistributedDataParallel(model)  # averages the gradients of the processes
     if params.train.compile:
-        # This mode records CUDA graphs. A small network is then not limited by the time to launch
-        # kernels. The last batch can have a different size and is compiled separately.
+        # This mode records CUDA graphs, which save the time to launch each kernel separately. The
+        # last batch can have a different size and is compiled separately.
         forward = torch.compile(forward, mode="reduce-overhead", dynamic=False)
     return Training(
         model=model,
@@ -110,11 +110,11 @@ def fit(
 
     After the last epoch, the network has the weights of the best epoch (see `metrics.selection`).
     All random values in an epoch (order of the photos, augmentations, dropout) depend only on the
-    seed and the number of the epoch. Therefore, an interrupted training that resumes from its
-    checkpoint gives the same weights as an uninterrupted training.
+    seed and the number of the epoch. Therefore, a training that was interrupted and resumed gives
+    the same weights as an uninterrupted training.
 
-    Several processes train the same network. The results of the first process are used wherever
-    processes could differ: for the state to resume from, the weights and the scores.
+    If there are several processes, they train the same network. All of them use the checkpoint, the
+    weights and the val metrics of the first process, because their own could differ.
 
     Args:
         model: Network on the device to train on, changed in place.
@@ -172,13 +172,13 @@ def fit(
 def train_one_epoch(
     training: Training, train: Dataset, epoch: int, bar: "tqdm[Any] | None" = None
 ) -> float:
-    """Train on each photo once, and return the mean loss over all known entries.
+    """Train on each photo once, and return the mean loss over all known targets.
 
     Args:
         training: Network, optimizer and loss, changed in place.
         train: Photos and targets of the train split.
-        epoch: Number of the epoch, counted from 1. It determines all random values together with
-            the seed.
+        epoch: Number of the epoch, counted from 1. The seed and this number determine all random
+            values.
         bar: Progress bar that counts photos. Omit to show no progress.
 
     Raises:
@@ -191,7 +191,7 @@ def train_one_epoch(
     # Each process draws different dropout masks, because it trains on different photos.
     torch.manual_seed(seed + (distributed.rank() << 48))
     order = np.random.default_rng([params.seed, epoch]).permutation(len(train))
-    # Add a last batch of a single photo to the preceding batch, because batch norm needs several
+    # If one photo is left over, add it to the last full batch, because batch norm needs several
     # values per channel.
     batches = np.array_split(order, range(params.batch_size, len(order) - 1, params.batch_size))
     num_steps, num_labels, num_known = len(batches), len(train.labels), 0
@@ -214,16 +214,16 @@ def train_one_epoch(
         num_known += known
         training.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=device)
-        # Each process splits its share of the batch into the same number of parts, because all
-        # processes must run the network equally often.
+        # All processes must run the network equally often. Each process therefore divides its share
+        # into the same number of parts.
         count = min(params.train.accumulate, max(len(positions) // distributed.world_size(), 1))
         parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
         for part, wanted in parts:
             with torch.autocast(device.type, training.dtype, training.dtype != torch.float32):
                 logits = training.forward(part)
             share = training.loss(logits.float(), wanted).sum() / max(known, 1)
-            # DistributedDataParallel averages the gradients of the processes. Multiply by their
-            # number to get the sum instead.
+            # DistributedDataParallel averages the gradients of the processes. Multiply the loss by
+            # the number of processes to get the sum instead.
             torch.autograd.backward(share * distributed.world_size())
             loss += share.detach()
         if params.train.clip_norm:
@@ -231,7 +231,7 @@ def train_one_epoch(
         training.optimizer.step()
         if training.averaged is not None:
             _average(training.averaged, model, params.train.ema, step)
-        # Keep the loss on the device, because reading its value would make the GPU wait.
+        # Keep the loss on the device: if Python read its value here, it would wait for the GPU.
         losses[index] = loss * (known / num_labels)
         if bar is not None:
             bar.update(len(positions))
@@ -240,7 +240,7 @@ def train_one_epoch(
 
 
 def _count_known(train: Dataset, positions: np.ndarray, mixed: bool) -> int:
-    """Count the known targets of a batch; a mixed target is known if both its parts are known."""
+    """Count the known targets of a batch; a mix of two targets is known if both are known."""
     if train.complete:
         return len(positions) * len(train.labels)
     known = is_known(train.targets[positions])
@@ -264,7 +264,7 @@ def _explain(epoch: int, problem: str) -> str:
 
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Update the averaged weights and batch norm statistics, with a lower decay in early steps."""
+    """Update averaged weights and batch norm statistics; the decay is lower in early steps."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
     for mean, current in zip(averaged.buffers(), model.buffers(), strict=True):

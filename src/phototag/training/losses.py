@@ -12,20 +12,20 @@ from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import is_known
 from phototag.training.params import TrainingParams
 
-MAX_POS_WEIGHT = 100.0  # prevents a label of 1 photo in 1 000 from dominating the loss
+MAX_POS_WEIGHT = 100.0  # prevents a very rare label from dominating the loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) to losses, all [batch, num_labels]
+Loss = Callable[[Tensor, Tensor], Tensor]  # f(logits, targets) = losses, all [batch, num_labels]
 
 
 def training_loss(train: Dataset, params: TrainingParams, device: torch.device) -> Loss:
-    """Build the loss that params.yaml specifies; the loss of unknown targets (NaN) is 0."""
+    """Build the loss that `params` specifies; the loss of unknown targets (NaN) is 0."""
     weights = positive_weights(train.targets).to(device) if params.pos_weight else None
     loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
     return loss if train.complete else skip_unknown(loss)
 
 
 def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return the ratio negatives / positives of each label, at most 100, float32 [num_labels]."""
+    """Return `negatives / positives` for each label, at most 100, float32 [num_labels]."""
     positives = (targets > 0).sum(axis=0)
     ratio = (is_known(targets).sum(axis=0) - positives) / np.maximum(positives, 1)
     return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
@@ -36,7 +36,7 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
 
     Args:
         name: Name of the loss: `bce`, `focal` or `asymmetric`.
-        label_smoothing: Smoothing x, which replaces the targets 0 and 1 with x / 2 and 1 - x / 2.
+        label_smoothing: Smoothing `x`. Target 0 becomes `x / 2`, and target 1 becomes `1 - x / 2`.
             It must be 0 for `asymmetric`.
         pos_weight: Weight of each label's positives, float [num_labels], or None. It must be None
             for losses other than `bce`.
@@ -55,8 +55,8 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
         return lambda logits, targets: loss(logits, targets * (1 - label_smoothing) + low)
 
     def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
-        # Weight only true positives. If the part x / 2 of each negative were weighted too, it would
-        # dominate: with weight 100 and x = 0.1, the probability of clear negatives became 0.84.
+        # Weight only true positives. A smoothed negative has the target x / 2. If it were weighted,
+        # it would dominate: with weight 100 and x = 0.1, clear negatives got probability 0.84.
         negative, positive = (
             entropy(logits, torch.full_like(logits, target)) for target in (low, high)
         )
@@ -75,7 +75,7 @@ def skip_unknown(loss: Loss) -> Loss:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
-    """Compute the focal loss: cross entropy times |error| ** gamma (Lin et al., 2017)."""
+    """Compute the focal loss: `cross_entropy * abs(error) ** gamma` (Lin et al., 2017)."""
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (targets - logits.sigmoid()).abs() ** gamma * entropy
 
@@ -85,7 +85,7 @@ def asymmetric_loss(
 ) -> Tensor:
     """Compute the asymmetric loss, which reduces the weight of easy negatives.
 
-    The loss of a negative is 0 if its probability is below the margin (Ridnik et al., 2021).
+    A negative has loss 0 if its predicted probability is below `margin` (Ridnik et al., 2021).
     """
     shifted = (logits.sigmoid() - margin).clamp(min=0)
     positive = functional.softplus(-logits)

@@ -9,14 +9,14 @@ from torch import nn
 from phototag.network.model import find_head, list_backbones
 from phototag.training.params import TrainingParams
 
-DEPTHS = 8  # number of parts into which a backbone is divided, with one learning rate each
+DEPTHS = 8  # number of parts of a backbone; each part has a different learning rate
 
 
 def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
-    """Build the optimizer that params.yaml specifies.
+    """Build the optimizer that `params` specifies.
 
-    `weight_decay` adds the gradient of an L2 penalty to the gradient of the loss. Only `adamw`
-    applies it separately (decoupled weight decay).
+    For `adamw`, `weight_decay` shrinks the weights directly (decoupled weight decay). For the other
+    optimizers, it adds the gradient of an L2 penalty to the gradient of the loss.
     """
     lr, weight_decay = params.lr, params.weight_decay
     groups = group_parameters(model, params)
@@ -36,13 +36,13 @@ def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opt
 
 
 def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
-    """Group the parameters by learning rate, which is `lr` times the `lr_share` of the group.
+    """Group the parameters by learning rate, which is `lr * lr_share` in each group.
 
-    Unless pretrained backbones are trained further, all parameters have the learning rate `lr`. In
-    fine-tuning, the head has the rate `lr`, and the first eighth of a backbone's layers has the
-    rate `lr * finetune.first_lr`. The rate increases by a constant factor from eighth to eighth,
-    because the first layers detect general features, which need the smallest changes (layer-wise
-    decay; Howard and Ruder, 2018). Biases and normalisation layers then have no weight decay.
+    Without fine-tuning, all parameters have the learning rate `lr`. In fine-tuning, the layers of
+    each backbone are divided into eight parts. The rate is `lr * finetune.first_lr` in the first
+    part, increases by a constant factor from part to part, and is `lr` in the head. The first
+    layers detect general features, which need the smallest changes (layer-wise decay; Howard and
+    Ruder, 2018). Biases and normalisation layers have no weight decay in fine-tuning.
     """
     if not params.model.finetuned:
         return [{"params": list(model.parameters()), "lr_share": 1.0}]
@@ -69,14 +69,14 @@ def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str,
 def learning_rate(params: TrainingParams, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step; `params.lr` is the peak.
 
-    With the schedules `constant` and `cosine`, the rate increases linearly to the peak in the first
-    `warmup` epochs; with `cosine`, it then decreases to 0. With `one-cycle` (Smith and Topin, 2018,
-    as implemented in PyTorch), it increases from peak / 25 to the peak in the first 30% of the
-    steps, and then decreases to peak / 250 000.
+    In the first `warmup` epochs of `constant` and `cosine`, the rate increases linearly to the
+    peak. It then remains constant (`constant`) or decreases to 0 (`cosine`). With `one-cycle`
+    (Smith and Topin, 2018, as implemented in PyTorch), the rate increases from `peak / 25` to the
+    peak in the first 30% of the steps, and then decreases to `peak / 250_000`.
 
     Args:
         params: Params of the `train` stage.
-        step: Number of the step in the whole training, counted from 0.
+        step: Number of the step since the start of the training, counted from 0.
         steps_per_epoch: Number of steps in each epoch.
     """
     peak, total = params.lr, params.epochs * steps_per_epoch

@@ -19,7 +19,7 @@ from phototag.network.params import FinetuneParams, ModelParams
 
 
 class AugmentParams(ParamGroup):
-    """The group `augment`: random changes to each training photo; 0 disables a change."""
+    """The group `augment`: random changes of the training photos; the value 0 disables a change."""
 
     flip_horizontal: Share
     flip_vertical: Share
@@ -76,9 +76,9 @@ class TrainingParams(ParamGroup):
                 "train.loss to bce"
             )
         if self.train.label_smoothing and self.train.loss == "asymmetric":
-            # The asymmetric loss nearly ignores easy negatives, so that the positive part of their
-            # smoothed targets would dominate: with label_smoothing 0.1, the probability of clear
-            # negatives became 0.42.
+            # Smoothing gives each negative a small positive target. Its loss would dominate,
+            # because the asymmetric loss nearly ignores easy negatives: with label_smoothing 0.1,
+            # clear negatives got probability 0.42.
             raise ValueError(
                 "train.label_smoothing requires loss bce or focal, not asymmetric: set "
                 "train.label_smoothing to 0, or set train.loss to bce or focal"
@@ -123,10 +123,10 @@ class TrainingParams(ParamGroup):
     def selection_metric(self) -> SelectionMetric:
         """Metric on val that selects the best epoch.
 
-        If the loss is `bce` without `pos_weight` and label smoothing, the metric is `val_loss`. All
-        other losses intentionally favour probabilities that differ from the observed frequencies,
-        so that the val loss can increase while the network improves. The metric is then `mAP`,
-        which depends only on the ranking.
+        The metric is `val_loss` if the loss is `bce`, `pos_weight` is false and label smoothing is
+        0. All other losses intentionally shift the probabilities away from the label frequencies:
+        the val loss can increase while the network improves. In these cases, the metric is `mAP`,
+        which depends only on the ranking of the photos.
         """
         plain = self.train.loss == "bce" and not self.pos_weight
         return "val_loss" if plain and not self.train.label_smoothing else "mAP"
@@ -134,6 +134,6 @@ class TrainingParams(ParamGroup):
     def train_settings(self) -> dict[str, Any]:
         """Return the params that determine the trained weights, as plain values."""
         settings = self.model_dump(include=set(TrainingParams.model_fields), exclude={"data": True})
-        # `training_key` adds the total number of processes, on which the weights depend.
+        # The weights depend on their product, the number of processes. `training_key` adds it.
         del settings["train"]["devices"], settings["train"]["num_nodes"]
         return settings

@@ -1,6 +1,6 @@
-"""Records of a training run, one per epoch or one per step of a linear probe.
+"""Records of a training run: one per epoch, or one per step of a linear probe.
 
-Each record is a row of reports/train/history.csv, and its values are metrics of the MLflow run:
+A record is a row of reports/train/history.csv. Its values are also metrics of the MLflow run:
 
 - `epoch` or `step`: Number of the epoch, or of the linear probe step, counted from 1.
 - `l2`: L2 strength; only in records of a linear probe.
@@ -29,7 +29,7 @@ from phototag.network.distributed import run_on_first
 from phototag.network.inference import predict_logits
 
 Record = dict[str, Any]
-Watch = Callable[[Iterator[Record]], Iterator[Record]]  # yields the records, or raises to stop
+Watch = Callable[[Iterator[Record]], Iterator[Record]]  # yields records; stops training by raising
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Trained:
 
     Attributes:
         learner: Trained module with the best weights: the network, or only its head.
-        val: Photos or cached features of val, which are the input of `learner`.
+        val: The val split as input of `learner`: photos if it is the network, features if a head.
         key: Content key of the training.
         checkpoint: Checkpoint file of the training.
     """
