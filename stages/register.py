@@ -27,7 +27,7 @@ def main() -> None:
 
 def register(params: RegistrationParams) -> None:
     """Register the model as challenger, and compare it with the champion on the test photos."""
-    # Importing PyTorch and MLflow takes seconds, so they are imported only if the model is registered.
+    # Import PyTorch and MLflow only if the model is registered, because this takes seconds.
     from phototag.dataset.dataset import read_datasets
     from phototag.network.weights import read_metadata
     from phototag.registry import versions
