@@ -230,15 +230,15 @@ def test_unusual_names_are_printed_in_any_encoding(
 
     # CSV and JSON lines are UTF-8 in every terminal.
     for format_ in ("table", "csv", "jsonl") if encoding == "ascii" else ("table", "csv"):
-        code, out, told = predict(".", "-f", format_)
+        code, out, stderr = predict(".", "-f", format_)
         assert code == 0
-        assert "Traceback" not in told.decode(encoding)
+        assert "Traceback" not in stderr.decode(encoding)
         text = out.decode(encoding if format_ == "table" else "utf-8")
         assert len(text.removesuffix("\n").split("\n")) == 10 + (format_ == "csv")
     Path(os.fsdecode(b"\xff")).mkdir()
-    code, _, told = predict(os.fsdecode(b"\xff"))
+    code, _, stderr = predict(os.fsdecode(b"\xff"))
     assert code == 1
-    assert told.decode("ascii").startswith(r"error: \xff: no photos found")
+    assert stderr.decode("ascii").startswith(r"error: \xff: no photos found")
 
 
 def test_list_of_paths_may_have_any_line_ends_or_nul() -> None:
@@ -375,9 +375,9 @@ def test_run_of_other_photos_or_model_is_not_resumed(
 
 def test_origin_of_the_model_is_printed_to_stderr(photos: Path, tmp_path: Path) -> None:
     drawn = make_model(tmp_path / "drawn", source=SYNTHETIC)
-    code, out, told = run(str(photos / "im1.png"), *options(drawn))
+    code, out, stderr = run(str(photos / "im1.png"), *options(drawn))
     assert (code, len(out.splitlines())) == (0, 1)  # not in what programs read
-    assert "40 synthetic images only" in told
+    assert "40 synthetic images only" in stderr
     real = make_model(tmp_path / "real", source="data/raw.zip")
     assert (
         "trained on 40 photos from data/raw.zip." in run(str(photos / "im1.png"), *options(real))[2]

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -67,14 +69,15 @@ def test_content_key_depends_on_settings_and_contents_but_not_on_names(tmp_path:
     assert len(others | {key}) == 5
 
 
-def test_old_temporary_files_of_the_same_file_are_removed(tmp_path: Path) -> None:
-    for name in (".a.1.tmp.csv", ".ab.1.tmp.csv", "a.txt"):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (0, 0))
-    (tmp_path / ".a.2.tmp.csv").touch()
+def test_temporary_files_of_killed_processes_only_are_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f".a.{ended.pid}.tmp.csv").write_text("half")
+    kept = [f".a.{os.getppid()}.tmp.csv", ".a.b.tmp.csv", f".ab.{ended.pid}.tmp.csv", "a.txt"]
+    for name in kept:
+        (tmp_path / name).write_text("other")
     write_text(tmp_path / "a.csv", "new")
-    left = {".a.2.tmp.csv", ".ab.1.tmp.csv", "a.csv", "a.txt"}
-    assert {path.name for path in tmp_path.iterdir()} == left
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "a.csv"])
 
 
 def test_project_root_is_found_from_a_subfolder(

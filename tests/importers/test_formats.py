@@ -39,7 +39,7 @@ def test_json_file_is_found_in_folder(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reading"),
     [
         ("all.csv", "file,cat,dog\ncats/1.png,1,0\n", r"a one-hot CSV \(all\.csv\).* --as one-hot"),
         ("all.json", INSTANCES, r"COCO instances \(all\.json\): choose with .* or --as coco"),
@@ -52,10 +52,12 @@ def test_json_file_is_found_in_folder(tmp_path: Path, place: str) -> None:
     ],
 )
 def test_class_folders_with_list_file_are_refused_as_ambiguous(
-    folder: Path, tmp_path: Path, name: str, content: Any, told: str
+    folder: Path, tmp_path: Path, name: str, content: Any, reading: str
 ) -> None:
     write(folder / name, content)
-    with pytest.raises(InputError, match=r"in can be read as one folder per label or as " + told):
+    with pytest.raises(
+        InputError, match=r"in can be read as one folder per label or as " + reading
+    ):
         run_import(folder, tmp_path / "raw")
     assert len(run_import(folder, tmp_path / "raw", format="folders").summary.photos) == 2
 

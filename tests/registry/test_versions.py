@@ -99,11 +99,11 @@ def test_version_with_missing_tags_is_registered_again(
     register: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(known=1)
-    written, told = MlflowClient.set_model_version_tag, []
+    written, keys = MlflowClient.set_model_version_tag, []
 
     def die(client: MlflowClient, name: str, version: str, key: str, value: str) -> None:
-        told.append(key)
-        if len(told) == 2:
+        keys.append(key)
+        if len(keys) == 2:
             raise KeyboardInterrupt
         written(client, name, version, key, value)
 

@@ -31,9 +31,9 @@ def test_experiment_is_registered_only_if_requested(
 
     (tmp_path / "reports/evaluate").mkdir()
     (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.12345678}')
-    told = summarize(tmp_path)
-    assert "Registered: no, the experiment my-<try>" in told
-    assert "0.1235" in told
+    output = summarize(tmp_path)
+    assert "Registered: no, the experiment my-<try>" in output
+    assert "0.1235" in output
 
     # If requested, the stage reads its inputs.
     text = SHIPPED_PARAMS.read_text().replace("experiments: false", "experiments: true")
@@ -63,14 +63,14 @@ def test_page_and_summary_show_the_time_of_the_decision(tmp_path: Path) -> None:
     assert "it became the champion (2026-01-02 03:04 UTC)" in page
     (tmp_path / "reports/evaluate").mkdir()
     (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.6}')
-    told = summarize(tmp_path)
-    assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in told
-    assert "`phototag history`" in told
+    output = summarize(tmp_path)
+    assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in output
+    assert "`phototag history`" in output
 
 
 def test_skipped_registration_imports_neither_pytorch_nor_mlflow(tmp_path: Path) -> None:
     shutil.copy(SHIPPED_PARAMS, tmp_path / "params.yaml")
-    told = subprocess.run(
+    output = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -83,4 +83,4 @@ def test_skipped_registration_imports_neither_pytorch_nor_mlflow(tmp_path: Path)
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "set()"
+    assert output.stdout.strip() == "set()"

@@ -44,10 +44,14 @@ def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename the file to `path` if the block succeeds.
 
     If the process is killed, `path` holds either the complete old file or the complete new one.
-    Missing parent folders are created, and temporary files older than two weeks are removed.
+    Missing parent folders are created, and temporary files of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"))
+    pattern = f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"
+    for unfinished in path.parent.glob(pattern):
+        pid = unfinished.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            unfinished.unlink(missing_ok=True)
     # The suffix is kept because some writers infer the file format from it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -55,6 +59,16 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # the process belongs to a different user
+        return True
+    return True
 
 
 def remove_stale(paths: Iterable[Path]) -> None:

@@ -119,6 +119,4 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 def discard_checkpoint(path: Path) -> None:
     """Remove a checkpoint, and checkpoints of other trainings that are older than two weeks."""
     path.unlink(missing_ok=True)
-    for unfinished in path.parent.glob(f".{path.stem}.*"):  # left by a process that was killed
-        unfinished.unlink(missing_ok=True)
     remove_stale(path.parent.glob("*.pt"))
