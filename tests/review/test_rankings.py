@@ -12,17 +12,7 @@ from phototag.network.inference import predict_logits
 from phototag.review.evidence import Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, measure_uncertainty, order_photos
 from tests.models import LABELS
-from tests.reviews import COPIES, DOUBTFUL, WRONG, make_review
-
-
-@pytest.fixture
-def project(tmp_path: Path, packed: Path) -> Path:
-    return make_review(tmp_path / "project", packed)
-
-
-@pytest.fixture
-def evidence(project: Path) -> Evidence:
-    return read_evidence(project)
+from tests.reviews import COPIES, DOUBTFUL, WRONG
 
 
 def ask(evidence: Evidence, ranking: str) -> list[tuple[int, str]]:

@@ -7,23 +7,13 @@ import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.review.evidence import Evidence, read_evidence
+from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question, rank_errors
 from phototag.review.session import ReviewSession, append_answer
 from phototag.verification.corrections import COLUMNS, Answer, read_answers
-from tests.reviews import make_review, read_rows
+from tests.reviews import read_rows
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data/corrections.csv"
-
-
-@pytest.fixture
-def project(tmp_path: Path, packed: Path) -> Path:
-    return make_review(tmp_path / "project", packed)
-
-
-@pytest.fixture
-def evidence(project: Path) -> Evidence:
-    return read_evidence(project)
 
 
 def open_session(project: Path, evidence: Evidence, who: str = "ann") -> ReviewSession:
