@@ -19,11 +19,6 @@ pytestmark = pytest.mark.slow
 SLOW = 60_000  # milliseconds that a busy machine may need for a page
 
 
-@pytest.fixture
-def project(tmp_path: Path, packed: Path) -> Path:
-    return make_review(tmp_path / "project", packed)
-
-
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> Iterator[tuple[Path, str]]:
     """Yield a project and the address of its page of likely label errors."""

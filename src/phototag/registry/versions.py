@@ -114,7 +114,7 @@ def challenge_champion(
     """Compare a version with the champion on the test photos, and promote the version if it wins.
 
     The version wins without a comparison if there is no champion, or if the champion has the same
-    weights and thresholds. It loses if the champion cannot be evaluated on the test photos.
+    weights and thresholds. If the champion cannot be evaluated on the test photos, it stays.
 
     Args:
         store: MLflow store with the registry.
