@@ -7,7 +7,7 @@ import pandas as pd
 from phototag.base.files import file_digest, read_json
 from phototag.base.params import read_params, read_values
 from phototag.dataset.manifest import fingerprint, read_kept
-from phototag.registry.decision import skip_registration, write_decision
+from phototag.registry.decision import describe_decision, skip_registration, write_decision
 from phototag.registry.params import RegistrationParams
 from phototag.tracking.provenance import experiment_name
 
@@ -61,6 +61,7 @@ def register(params: RegistrationParams) -> None:
         )
         write_decision(REPORTS, decision, comparison)
         log_folder(store, run_id, REPORTS)
+    print(describe_decision(decision))
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def test_printed_commands_are_quoted_for_the_shell(
         assert steps == [
             ["dvc", "add", to],
             ["git", "add", *files],
-            ["git", "commit", "-m", "Add photos", *files],
+            ["git", "commit", "-m", "Add photos", *files, "params.yaml"],
         ]
 
 

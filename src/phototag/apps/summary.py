@@ -4,11 +4,12 @@ from pathlib import Path
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
+from phototag.registry.decision import describe_decision
 
 NEXT = """
 Next:
   dvc metrics diff                 # compare with the last commit
-  dvc exp run -S lr=0.001          # train with a different learning rate
+  dvc exp run -S weight_decay=0.01 # train with a different regularization
   phototag ui                      # open the MLflow UI"""
 
 
@@ -39,12 +40,8 @@ def _describe_registration(decision_file: Path) -> list[str]:
     if not decision_file.is_file():
         return []
     decision = read_json(decision_file)
+    text = describe_decision(decision)
     if decision["version"] is None:
-        return [f"Registered: no, {decision['reason']}"]
+        return [text]
     # DVC may have restored an old file. The text therefore names the command for later decisions.
-    role = "champion" if decision["champion"] else "challenger"
-    return [
-        f"Registered: {decision['name']} version {decision['version']}, {role} "
-        f"({decision['reason']}) on {decision['time'][:16]} UTC; `phototag history` lists later "
-        "decisions"
-    ]
+    return [f"{text} on {decision['time'][:16]} UTC; `phototag history` lists later decisions"]

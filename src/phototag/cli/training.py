@@ -52,7 +52,8 @@ def import_(
     typer.echo(f"recognised as {dataset.description}")
     for note in dataset.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{len(dataset.photos)} photos in {to}: {_join_counts(dataset.count_labels())}")
+    counts = _join_counts(dataset.count_labels())
+    typer.echo(f"{len(dataset.photos)} photos in {os.path.relpath(to)}: {counts}")
     if unknown := dataset.count_unknown():
         typer.echo(f"photos with unknown labels: {_join_counts(unknown)}")
     typer.echo(_set_photos(root, to))
@@ -76,7 +77,8 @@ def _set_photos(root: Path, photos: Path) -> str:
         tracked = [f"{here}.dvc"]
         if ask_git(root, "check-ignore", raw) is None:  # `dvc add` will write a .gitignore
             tracked.append(str(Path(here).with_name(".gitignore")))
-        commit = ["git", "commit", "-m", "Add photos", *tracked]
+        params = os.path.relpath(root / "params.yaml")
+        commit = ["git", "commit", "-m", "Add photos", *tracked, params]
         commands = [["dvc", "add", here], ["git", "add", *tracked], commit]
         lines.append("Run these commands to track the photos:")
         lines += [f"  {shlex.join(command)}" for command in commands]

@@ -37,6 +37,17 @@ def make_decision(
     }
 
 
+def describe_decision(decision: Mapping[str, Any]) -> str:
+    """Return the version, its role and the reason of a decision as one line of text."""
+    if decision["version"] is None:
+        return f"Registered: no, {decision['reason']}"
+    role = "champion" if decision["champion"] else "challenger"
+    return (
+        f"Registered: {decision['name']} version {decision['version']}, {role} "
+        f"({decision['reason']})"
+    )
+
+
 def skip_registration(folder: Path, experiment: str) -> None:
     """Write the decision that a DVC experiment is not registered, and an empty comparison."""
     reason = (

@@ -19,7 +19,8 @@ def serve_ui(port: int) -> None:
     if store.uri.startswith("http"):
         print(f"The project uses an MLflow server: open {store.uri.rstrip('/')}{page}")
         return
-    print(f"Open http://127.0.0.1:{port}{page}\nPress Ctrl-C to stop the server.", flush=True)
+    address = f"http://127.0.0.1:{port}{page}"
+    print(f"The server takes some seconds to start. Then open {address}", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     options = ["--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [*command, *options])
