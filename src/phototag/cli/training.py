@@ -10,6 +10,8 @@ import typer
 
 from phototag.base.files import project_root
 from phototag.base.git import ask_git
+from phototag.base.keys import flatten
+from phototag.base.params import read_values
 from phototag.cli.options import Port
 
 SourceFormat = Literal[
@@ -93,8 +95,8 @@ def recipe(
 ) -> None:
     """Apply a recipe to params.yaml.
 
-    Prints the changes. Values that no recipe sets (data, split, seed, evaluate, ...) are not
-    changed.
+    Sets all params that training depends on, and prints the changes. The params of the photos, the
+    evaluation and the machine are not changed; their names are printed too.
     """
     from phototag.experiments import recipes
 
@@ -104,9 +106,12 @@ def recipe(
         for each, known_recipe in known.recipes.items():
             typer.echo(f"{each:<15}  {known_recipe.description}")
         return
-    change = recipes.update_params(root / "params.yaml", recipes.recipe_params(known, name))
+    path, values = root / "params.yaml", recipes.recipe_params(known, name)
+    change = recipes.update_params(path, values)
     typer.echo(change.rstrip() or f"params.yaml already has the values of {name}")
-    typer.echo("\nNext: dvc repro")
+    others = [key for key in flatten(read_values(path)) if key not in values]
+    typer.echo(f"\nNot set by recipes: {', '.join(others)}")
+    typer.echo("Next: dvc repro")
 
 
 def summary() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
 from yaml import safe_load
 
 from phototag.base.errors import InputError
@@ -57,12 +58,20 @@ def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
     """Return the params that a recipe sets, as a mapping from dotted keys to values.
 
     Raises:
-        InputError: There is no recipe with this name.
+        InputError: There is no recipe with this name, or the recipe sets a key that is not in
+            `base`.
     """
     if name not in recipes.recipes:
         names = ", ".join(recipes.recipes)
         raise InputError(f"{FILE} has no recipe {name!r}: choose one of {names}")
-    return flatten(recipes.base) | flatten(recipes.recipes[name].params)
+    base, own = flatten(recipes.base), flatten(recipes.recipes[name].params)
+    for key in own:
+        if key not in base:
+            raise InputError(
+                f"{FILE}: recipe {name} sets {key}, which is not in base: correct the key, or add "
+                "it to base, so that the other recipes reset it"
+            )
+    return base | own
 
 
 def update_params(path: Path, values: Mapping[str, Any]) -> str:
@@ -90,7 +99,10 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     )
     read_values(path)  # raises an InputError if the file is not valid YAML
     before = read_source(path)
-    params = yaml.load(before)
+    try:
+        params = yaml.load(before)
+    except MarkedYAMLError as error:  # ruamel.yaml refuses duplicate keys, as DVC does
+        raise InputError(f"{path}: {error.problem}: correct the file") from None
     for key, value in values.items():
         _set_value(params, key, value, path)
     stream = io.StringIO()

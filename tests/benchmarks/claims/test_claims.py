@@ -32,7 +32,10 @@ def test_every_variant_is_valid_params(shipped_params: Params) -> None:
     claims = list(experiments.claims)
     planned = plan_runs(experiments, claims, None, [], [0])
     assert {run.variant for run in planned} == set(experiments.variants)
+    # Values in params.yaml that a run did not override would change its result.
+    trained = flatten(shipped_params.train_settings()).keys() | {"resize.size"}
     for run in planned:
+        assert trained <= run.overrides.keys(), run.name
         Params.model_validate(apply_overrides(shipped_params.model_dump(), run.overrides))
 
 
