@@ -55,6 +55,26 @@ def test_optimism_is_small_if_one_trial_is_much_better(objective: str) -> None:
     assert estimate([*equals, predict(3, 99)], objective) < estimate(equals, objective)
 
 
+@pytest.mark.parametrize("objective", ["val_loss", "mAP", "f1_macro"])
+def test_equal_trials_have_no_optimism(objective: str) -> None:
+    assert estimate([predict(0.5, 0, 15)] * 2, objective) == 0
+
+
+@pytest.mark.parametrize("objective", ["mAP", "f1_macro"])
+def test_a_label_that_only_one_side_can_score_is_ignored(objective: str) -> None:
+    trials = [predict(0.5, number) for number in range(10)]
+    rare = np.arange(PHOTOS)[:, None] == 0  # the only positive is drawn, or it is left out
+    more = [
+        Predictions(
+            np.hstack([own.logits, np.where(rare, 1, -1)]),
+            np.hstack([own.targets, rare]).astype(np.uint8),
+            own.groups,
+        )
+        for own in trials
+    ]
+    assert estimate(more, objective) == pytest.approx(estimate(trials, objective))
+
+
 def test_too_few_trials_or_groups_give_no_estimate() -> None:
     assert estimate_optimism([], "val_loss", 0) is None
     assert estimate_optimism([[predict(1, 0)]], "val_loss", 0) is None

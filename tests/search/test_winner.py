@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from phototag.dataset.targets import UNKNOWN
-from phototag.search.report import summarize
+from phototag.search.report import describe_optimism, summarize
 from phototag.search.winner import Comparison, _read_predictions, compare_predictions
 from tests.search.files import make_study
 
@@ -107,6 +107,22 @@ def test_the_headline_states_what_the_comparison_shows(
     comparison = Comparison(table, split, 1, ("best", "start"))
     _, last = summarize(plan, best, 4, comparison)  # type: ignore[arg-type]
     assert re.match(expected, last)
+
+
+@pytest.mark.parametrize(
+    ("objective", "optimism", "expected"),
+    [
+        ("val_loss", 0.01, "the val_loss .* 0.0100 higher .worse. than on val"),
+        ("val_loss", -0.01, "0.0100 lower .better."),
+        ("mAP", 0.01, "0.0100 lower .worse."),
+        ("mAP", -0.01, "0.0100 higher .better."),
+        ("mAP", None, "Too few trials"),
+    ],
+)
+def test_the_page_states_the_direction_of_the_optimism(
+    objective: str, optimism: float | None, expected: str
+) -> None:
+    assert re.search(expected, describe_optimism(make_study(objective=objective), optimism))
 
 
 def test_rounded_probabilities_have_a_finite_loss() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phototag.metrics.bootstrap import bootstrap_weights
-from phototag.metrics.classification import classification_scores
+from phototag.metrics.classification import label_scores
 from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, mean_over_labels
 from phototag.search.studies import Objective
@@ -37,8 +37,10 @@ def estimate_optimism(
 
     Each resample draws whole groups of val photos. The best trial is chosen on the drawn photos and
     also scored on the photos that were not drawn (about 37%). The optimism is the mean difference
-    between the two scores (Tsamardinos, Greasidou and Borboudakis, 2018). The best epoch of each
-    trial was also chosen on val, but the estimate does not account for this choice.
+    between the two scores (Tsamardinos, Greasidou and Borboudakis, 2018), minus the same difference
+    of the trial that is best on all val photos. The subtraction removes the part that is not due to
+    the choice: the two sets of photos differ in size and difficulty. The best epoch of each trial
+    was also chosen on val, but the estimate does not account for this choice.
 
     Args:
         trials: One list for each trial, with the predictions for each seed.
@@ -46,8 +48,9 @@ def estimate_optimism(
         seed: Random seed of the resamples.
 
     Returns:
-        Mean amount by which the score is worse on the photos that were not drawn. None if there are
-        fewer than two trials, or if every resample contains all photos.
+        Mean amount by which the score is worse on the photos that were not drawn. It is negative
+        if the score is better on these photos. None if there are fewer than two trials, or if no
+        resample can be scored on both sides.
     """
     if len(trials) < 2:
         return None
@@ -55,37 +58,58 @@ def estimate_optimism(
         bootstrap_weights(len(own.targets), RESAMPLES, seed + number, list(map(str, own.groups)))
         for number, own in enumerate(trials[0])
     ]
+    if min(map(len, weights)) < 2:  # all photos are in one group
+        return None
     # The first row of weights is for the original sample, which contains all photos.
-    usable = np.all([(rows == 0).any(axis=1) for rows in weights], axis=0)
+    sign = -1 if objective == "val_loss" else 1
+    winner = np.argmax(sign * _mean_scores(trials, [rows[:1] for rows in weights], objective))
+    others = [(rows == 0).astype(float) for rows in weights]
+    labels = [
+        _has_positives(own, drawn) & _has_positives(own, rest)
+        for own, drawn, rest in zip(trials[0], weights, others, strict=True)
+    ]
+    drawn = sign * _mean_scores(trials, weights, objective, labels)
+    differences = drawn - sign * _mean_scores(trials, others, objective, labels)
+    usable = np.isfinite(differences).all(axis=0)  # NaN if no photo or label can be scored
     if not usable.any():
         return None
-    drawn = _mean_scores(trials, [rows[usable] for rows in weights], objective)
-    left_out = [(rows[usable] == 0).astype(float) for rows in weights]
-    others = _mean_scores(trials, left_out, objective)
-    sign = -1 if objective == "val_loss" else 1
-    best = np.argmax(sign * drawn, axis=0)[None]
-    # mAP is NaN if there are no positives in the photos that were not drawn.
-    return float(sign * np.nanmean(np.take_along_axis(drawn - others, best, axis=0)))
+    chosen = drawn[:, usable].argmax(axis=0)
+    differences = differences[:, usable]
+    return float(np.mean(differences[chosen, np.arange(len(chosen))] - differences[winner]))
+
+
+def _has_positives(own: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Return whether each label has positives in each resample, bool [resamples, num_labels]."""
+    return np.asarray(weights @ (own.targets > 0).astype(float) > 0)
 
 
 def _mean_scores(
-    trials: Sequence[Sequence[Predictions]], weights: Sequence[np.ndarray], objective: Objective
+    trials: Sequence[Sequence[Predictions]],
+    weights: Sequence[np.ndarray],
+    objective: Objective,
+    labels: Sequence[np.ndarray | bool] | None = None,
 ) -> np.ndarray:
     """Return each trial's objective (mean over the seeds), float64 [num_trials, resamples]."""
+    labels = labels or [True] * len(weights)
     scores = [
-        [score(own, rows, objective) for own, rows in zip(seeds, weights, strict=True)]
+        [score(*each, objective, own) for *each, own in zip(seeds, weights, labels, strict=True)]
         for seeds in trials
     ]
     return np.asarray(np.mean(scores, axis=1))
 
 
-def score(own: Predictions, weights: np.ndarray, objective: Objective) -> np.ndarray:
-    """Return the objective on each resample, float64 [resamples]. F1 uses a threshold of 0.5."""
-    match objective:
-        case "val_loss":
-            return weighted_cross_entropy(own.targets, own.logits, weights)
-        case "mAP":
-            precision, _ = average_precision_and_auroc(own.targets, own.logits, weights)
-            return mean_over_labels(precision)
-        case "f1_macro":
-            return classification_scores(own.targets, own.logits >= 0, weights)["f1_macro"]
+def score(
+    own: Predictions, weights: np.ndarray, objective: Objective, labels: np.ndarray | bool = True
+) -> np.ndarray:
+    """Return the objective on each resample, float64 [resamples]. F1 uses a threshold of 0.5.
+
+    `labels` selects the labels that mAP and macro F1 average, bool [resamples, num_labels] (omit to
+    average all). The val loss always includes all labels.
+    """
+    if objective == "val_loss":
+        return weighted_cross_entropy(own.targets, own.logits, weights)
+    if objective == "mAP":
+        per_label, _ = average_precision_and_auroc(own.targets, own.logits, weights)
+    else:
+        per_label, _, _ = label_scores(own.targets, own.logits >= 0, weights)
+    return mean_over_labels(np.where(labels, per_label, np.nan))

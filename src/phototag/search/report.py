@@ -14,6 +14,7 @@ from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
 from phototag.search import storage
 from phototag.search.storage import Plan
+from phototag.search.studies import Study
 from phototag.search.winner import Comparison
 
 NUM_ROWS = 20  # maximum number of trials in the table on the page
@@ -49,7 +50,7 @@ def write_report(
         title=f"Study {plan.name.rpartition('-')[0]}",
         headline=summarize(plan, study.best_trial, len(trials), comparison),
         plan=plan,
-        optimism=optimism,
+        optimism=describe_optimism(plan.study, optimism),
         comparison=comparison,
         rows=rows,
         trials=complete[:NUM_ROWS],
@@ -63,6 +64,18 @@ def write_report(
             key = f"{comparison.split}_{row['metric']}"
             metrics |= {key: row["winner"], f"{key}_difference": row["difference"]}
     return metrics
+
+
+def describe_optimism(study: Study, optimism: float | None) -> str:
+    """Describe how the winner's objective is expected to change on photos other than val."""
+    if optimism is None:
+        return "Too few trials are complete, or val has too few groups, to estimate the optimism."
+    direction = "higher" if (optimism > 0) == (study.direction == "minimize") else "lower"
+    effect = "worse" if optimism > 0 else "better"
+    return (
+        f"On other photos, the {study.objective} of the winner is expected to be "
+        f"{abs(optimism):.4f} {direction} ({effect}) than on val."
+    )
 
 
 def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str]:

@@ -68,7 +68,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     print(f"winner: trial {best.number}, experiment {comparison.experiments[0]}")
     print(comparison.table.to_string(index=False, float_format="{:.4f}".format))
     if optimism is not None:
-        print(f"optimism of the winner's {plan.study.objective} on val: {optimism:.4f}")
+        print(f"optimism of the winner's {plan.study.objective} on val: {optimism:+.4f}")
     print(f"Open {folder / 'report.html'}")
 
 
