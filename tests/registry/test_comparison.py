@@ -45,7 +45,7 @@ def count_false_wins(number_of: int | None, albums: int = 0) -> int:
         f1 = 2 * right / (said + (weights @ truth.sum(axis=1))[:, None])
         differences = (f1[:, 1:] - f1[:, :1]).T
         lows = [
-            bound_difference(each, len(set(groups)), number_of or number)[0]
+            bound_difference(each, len(set(groups)), level(number_of or number))[0]
             for number, each in enumerate(differences, start=1)
         ]
         false += max(lows) > 0
@@ -73,7 +73,7 @@ def test_levels_sum_to_alpha() -> None:
 def test_clear_difference_wins_after_many_challenges() -> None:
     rng = np.random.default_rng(0)
     differences = np.append(0.05, 0.05 + 0.005 * rng.standard_normal(1000))
-    low, high = bound_difference(differences, 400, 100)
+    low, high = bound_difference(differences, 400, level(100))
     assert 0 < low < 0.05 < high
     half = student.ppf(1 - level(100), 399) * differences[1:].std(ddof=1)
     assert (low, high) == pytest.approx((0.05 - half, 0.05 + half))
@@ -82,9 +82,9 @@ def test_clear_difference_wins_after_many_challenges() -> None:
 def test_few_photos_have_no_interval() -> None:
     # Six photos that all favour one model have probability 1/64, more than 1.25%.
     sure = np.full(101, 0.5)
-    assert np.isnan(bound_difference(sure, 6, 1)).all()
-    assert bound_difference(sure, 7, 1) == (0.5, 0.5)
-    assert np.isnan(bound_difference(sure[:1], 400, 1)).all()
+    assert np.isnan(bound_difference(sure, 6, level(1))).all()
+    assert bound_difference(sure, 7, level(1)) == (0.5, 0.5)
+    assert np.isnan(bound_difference(sure[:1], 400, level(1))).all()
 
 
 def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_path: Path) -> None:

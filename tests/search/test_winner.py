@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_rel
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from phototag.dataset.targets import UNKNOWN
@@ -53,6 +54,18 @@ def test_scores_are_those_of_scikit_learn_in_any_order_of_photos() -> None:
     assert (table["difference"] == table["winner"] - table["start"]).all()
     assert table["low"].to_dict()["f1_micro"] > 0
     assert table["high"].to_dict()["loss"] < 0
+
+
+def test_the_interval_of_the_difference_has_95_percent_coverage() -> None:
+    winner, start = predict(1.5), predict(1.2)
+    row = compare_predictions(winner, start, 4000, 0).set_index("metric").loc["loss"].to_dict()
+    per_photo = [
+        np.reshape(-np.log(np.abs(1 - model["target"] - model["probability"])), (PHOTOS, 3)).mean(1)
+        for model in (winner, start)
+    ]
+    interval = ttest_rel(*per_photo).confidence_interval(0.95)
+    # The bootstrap of 4000 resamples is accurate to 2%. A 97.5% interval is 14% wider.
+    assert row["high"] - row["low"] == pytest.approx(interval.high - interval.low, rel=0.05)
 
 
 def test_equal_models_do_not_differ() -> None:

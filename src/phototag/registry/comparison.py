@@ -64,7 +64,7 @@ def compare_models(
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
     groups = len(set(photos.groups)) or len(photos)
     old, new = (_score(photos, files, weights) for files in (champion, challenger))
-    rows = list_differences(new, old, METRICS, groups, challenge)
+    rows = list_differences(new, old, METRICS, groups, level(challenge))
     table = pd.DataFrame(rows, columns=COLUMNS)
     known = np.count_nonzero(is_known(photos.targets))
     return table if photos.complete else table.assign(known=known)
@@ -95,7 +95,7 @@ def list_differences(
     old: Mapping[str, np.ndarray],
     metrics: Iterable[str],
     groups: int,
-    challenge: int = 1,
+    tail: float,
 ) -> list[tuple[str, float, float, float, float, float]]:
     """Return the name, new value, old value, difference and interval bounds of each metric.
 
@@ -105,7 +105,7 @@ def list_differences(
         old: Values of each metric for the old model, in the same format.
         metrics: Names of the metrics to list.
         groups: Number of groups in the sample. Without groups, each photo counts as a group.
-        challenge: Number of this challenge of the champion, starting from 1.
+        tail: Probability on each side of the interval, 0.025 for a 95% interval.
     """
     return [
         (
@@ -113,7 +113,7 @@ def list_differences(
             float(new[name][0]),
             float(old[name][0]),
             float(new[name][0] - old[name][0]),
-            *bound_difference(new[name] - old[name], groups, challenge),
+            *bound_difference(new[name] - old[name], groups, tail),
         )
         for name in metrics
     ]
@@ -129,26 +129,27 @@ def coverage(challenge: int) -> str:
     return f"{100 * (1 - 2 * level(challenge)):.6g}%"
 
 
-def bound_difference(differences: np.ndarray, groups: int, challenge: int) -> tuple[float, float]:
-    """Return the confidence interval of a difference, at the level of the k-th challenge.
+def bound_difference(differences: np.ndarray, groups: int, tail: float) -> tuple[float, float]:
+    """Return the confidence interval of a difference, with the coverage `1 - 2 * tail`.
 
-    A thousand resamples are too few to estimate percentiles at such small levels. Therefore, the
-    bounds are `difference - t * s` and `difference + t * s`. Here, `s` is the standard deviation
-    over the resamples and `t` is a quantile of Student's t with `groups - 1` degrees of freedom.
+    A thousand resamples are too few to estimate percentiles at the small levels of late challenges.
+    Therefore, the bounds are `difference - t * s` and `difference + t * s`. Here, `s` is the
+    standard deviation over the resamples and `t` is a quantile of Student's t with `groups - 1`
+    degrees of freedom.
 
     Args:
         differences: Differences on the original sample (first value) and on each resample, float64
             [1 + resamples].
         groups: Number of groups in the sample. Without groups, each photo counts as a group.
-        challenge: Number of this challenge of the champion, starting from 1.
+        tail: Probability on each side of the interval, 0.025 for a 95% interval.
 
     Returns:
         Lower and upper bound. Both are NaN if there are too few groups: the probability that all
-        groups favour the same model by chance must not be above the level.
+        groups favour the same model by chance must not be above `tail`.
     """
-    if 0.5**groups > level(challenge) or len(differences) < 2:
+    if 0.5**groups > tail or len(differences) < 2:
         return float("nan"), float("nan")
-    half = student.ppf(1 - level(challenge), groups - 1) * np.nanstd(differences[1:], ddof=1)
+    half = student.ppf(1 - tail, groups - 1) * np.nanstd(differences[1:], ddof=1)
     return float(differences[0] - half), float(differences[0] + half)
 
 

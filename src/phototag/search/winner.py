@@ -29,6 +29,7 @@ from phototag.search.storage import SETTINGS, Plan
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
 # Probabilities in predictions.csv are rounded to 8 digits. Values below EPSILON may become 0.
 EPSILON = 1e-8
+TAIL = 0.025  # probability on each side of a 95% interval
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def compare_predictions(
     groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
-    rows = list_differences(new, old, METRICS, len(set(groups)))
+    rows = list_differences(new, old, METRICS, len(set(groups)), TAIL)
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])
 
 
