@@ -86,7 +86,7 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
         ("metadata.jsonl", "{\n}", r"metadata\.jsonl:1: not valid JSON: EOF"),
         ("metadata.jsonl", LINES + "[1]\n", r"metadata\.jsonl:4: .*should be an object"),
         ("metadata.jsonl", LINES + '{"labels": ["cat"]}', r"metadata\.jsonl:4: no file name"),
-        ("metadata.jsonl", '{"file_name": 1, "label": "x"}', r":1: .*1 is missing"),
+        ("metadata.jsonl", '{"file_name": 5, "label": "x"}', r":1: .*5 is missing"),
         ("metadata.jsonl", LINES.replace("[]", '[["x"]]'), r":2: labels should be a list of lab"),
         ("metadata.jsonl", LINES.replace("2.png", "9.png"), r":2: .*9\.png is missing"),
         ("metadata.jsonl", LINES.replace("2.png", "1.png"), r":2: .*1\.png is already listed"),

@@ -108,6 +108,63 @@ def test_photos_may_be_in_other_folder(tmp_path: Path) -> None:
     assert found.carried["../a.png"] == "cat"
 
 
+@pytest.mark.parametrize(
+    ("root", "hints"),
+    [
+        ("C:\\Users\\Ann\\photos\\", {}),
+        ("\\\\server\\share\\", {}),
+        ("/home/ann/", {}),
+        ("file:///home/ann/", {}),
+        ("https://photos.example/2024/", {}),
+        ("../photos/", {"images": ""}),
+        ("D:\\", {"images": ""}),
+    ],
+)
+def test_paths_of_another_machine_are_shortened(
+    tmp_path: Path, root: str, hints: dict[str, str]
+) -> None:
+    folder = tmp_path / "lists" if hints else tmp_path
+    paint(tmp_path / "sub/a.png", 7)  # another file with the name of a listed photo
+    rows = f"file,label\n{root}a.png,cat\n{root}sub/a.png,dog\n{root}b.png,\n"
+    source = write(folder / "list.csv", rows)
+    hints = {option: tmp_path / value for option, value in hints.items()}
+    found = run_import(source, tmp_path / "raw", **hints)
+    up = "../" if hints else ""
+    assert found.carried == {f"{up}a.png": "cat", f"{up}sub/a.png": "dog", f"{up}b.png": ""}
+
+
+def test_names_without_extension_are_completed(tmp_path: Path) -> None:
+    paint(tmp_path / "e.png", 7)
+    (tmp_path / "e.png").rename(tmp_path / "e.f.PNG")
+    source = write(tmp_path / "list.csv", "fname,label\na,cat\ne.f,cat\nb.png,dog\n")
+    assert sorted(run_import(source, tmp_path / "raw").carried) == ["a.png", "b.png", "e.f.PNG"]
+    paint(tmp_path / "a.jpg", 9)
+    with pytest.raises(InputError, match=r"csv:2: a may be a\.jpg or a\.png: write the exten"):
+        run_import(source, tmp_path / "again")
+
+
+def test_rows_of_one_photo_are_joined_if_they_are_equal(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    rows = "id,file,label,group\n1,a.png,cat;dog,ann\n2,b.png,dog,\n3,sub/../a.png,dog;cat,ann\n"
+    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "raw")
+    assert found.carried == {"a.png": "cat dog", "b.png": "dog"}
+    assert found.ids["a.png"] == "1"
+    (note,) = found.summary.notes
+    assert note.startswith("skipped entries that repeat another entry with the same labels: 1, su")
+    for row in ("3,a.png,dog,ann", "3,a.png,cat;dog,bob", "3,a.png,?,ann"):
+        source = write(tmp_path / "list.csv", f"id,file,label,group\n1,a.png,cat;dog,ann\n{row}\n")
+        with pytest.raises(InputError, match=r"csv:3: .*a\.png is already listed in .*csv:2, with"):
+            run_import(source, tmp_path / "again")
+
+
+def test_zip_next_to_a_table_must_be_unpacked(tmp_path: Path) -> None:
+    source = write(tmp_path / "metadata.csv", "file_name,label\nx.png,cat\n")
+    (tmp_path / "photos.zip").write_bytes(b"")
+    for path in (source, tmp_path):
+        with pytest.raises(InputError, match=r"csv:2: .*x\.png is .*: unpack .*photos\.zip first"):
+            run_import(path, tmp_path / "raw")
+
+
 def test_table_of_labels_and_of_zeros_and_ones_is_ambiguous(tmp_path: Path) -> None:
     rows = "file,labels,cat,dog\na.png,car,1,0\nb.png,bus,0,1\n"
     source = write(tmp_path / "list.csv", rows)
@@ -133,7 +190,9 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ("file,Cat,dog\na.png,1,0\nb.png,-1,0\nc.png,0,1\n", r"csv:3: '-1' in column 'Cat'"),
         ("file,cat,dog\na.png,1,0\nb.png,cat,0\nc.png,0,1\n", r"csv:3: 'cat' in column 'cat'"),
         ("file,cat,dog\na.png,1,0\na.png,0,1\n", r"csv:3: .*a\.png is already listed in .*:2"),
-        ("file,cat,dog\na.png,1,0\nx.png,0,1\n", r"csv:3: .*x\.png is missing"),
+        ("file,cat,dog\na.png,1,0\nx.png,0,1\n", r"csv:3: .*x\.png is missing: f"),
+        ("file,cat\na.png,1\nx.png,1\nc.png,1\ny.png,1\nz,1\n",
+         r"csv:3: .*x\.png is missing, as are 2 other listed photos: fix the name, or"),
         ("file,cat,dog\na.png,1,0\n,0,1\n", r"csv:3: no file name"),
         ("file,cat,dog\na.png,1,0\nb.png,1\n", r"csv:3: the row has 2 cells, but the header has 3"),
         ("file,cat,dog\na.png,1,0\nb.png,1,0,1\n", r"csv:3: the row has 4 cells"),

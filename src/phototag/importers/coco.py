@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import choose_images_folder, find_photo
+from phototag.importers.photo_files import PhotoList, choose_images_folder
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 
@@ -73,16 +73,17 @@ def read(source: Source) -> SourceDataset:
     folder = choose_images_folder(
         source.path, [image.file_name for image in images[:1]], source.options.images
     )
-    photos, seen = [], dict[str, str]()
+    listed = PhotoList(folder)
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        name = find_photo(folder, [image.file_name], location, seen, folder)
-        photos.append(SourcePhoto(name, folder, frozenset(carried[row]), id=str(image.id)))
+        name = listed.find(folder, [image.file_name], location)
+        photo = SourcePhoto(name, folder, frozenset(carried[row]), id=str(image.id))
+        listed.add(photo, location)
     description = (
         f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
         f"{len(categories)} categories"
     )
-    return SourceDataset.collect(source.path, description, photos, offered=names)
+    return SourceDataset.collect(source.path, description, *listed.finish(), names)
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:

@@ -15,7 +15,8 @@ from phototag.base.errors import InputError
 from phototag.base.params import describe_validation_error
 from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.decoding.sources import read_named_file
-from phototag.importers.source import Source, SourceDataset, SourcePhoto
+from phototag.importers.photo_files import PhotoList
+from phototag.importers.source import Source, SourceDataset
 from phototag.importers.tables import FILE_COLUMNS, UNKNOWN, find_label_columns, read_table
 from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
@@ -38,10 +39,9 @@ def read(source: Source) -> SourceDataset:
     """
     root, names = source.path, source.names or ()
     metadata = _find_metadata(names)
-    photos: list[SourcePhoto] = []
+    listed = PhotoList(root)
     notes: list[str] = []
     one_hot: list[str] = []
-    seen: dict[str, str] = {}
     for name in metadata:
         path, options = root / name, source.options
         data = read_named_file(root, name)
@@ -51,13 +51,14 @@ def read(source: Source) -> SourceDataset:
             options = replace(options, separator=options.separator or LIST_SEPARATOR)
             table = _parse_json_lines(decode_text(data, str(path)), path, options.separator or "")
         kind = next(iter(find_label_columns(table, path)))
-        found, skipped, labels = read_table(path, table, kind, options, seen, root)
-        photos += found
+        skipped, labels = read_table(path, table, kind, options, listed)
         notes += [f"{name}: {note}" for note in skipped]
         one_hot += labels
-    listed = {photo.name for photo in photos}
+    photos, repeated = listed.finish()
+    notes += repeated
+    found = {photo.name for photo in photos}
     photo_names = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
-    if missing := [name for name in photo_names if name not in listed]:
+    if missing := [name for name in photo_names if name not in found]:
         notes.append(f"skipped photos not listed in metadata: {len(missing)}, such as {missing[0]}")
     description = (
         f"Hugging Face ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"

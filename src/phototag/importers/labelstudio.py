@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import choose_images_folder, find_photo
+from phototag.importers.photo_files import PhotoList, choose_images_folder
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds a prefix to the names of uploads
@@ -60,16 +60,16 @@ def read(source: Source) -> SourceDataset:
         for task, location in zip(tasks, locations, strict=True)
     ]
     folder = choose_images_folder(source.path, names[0] if names else [], source.options.images)
-    photos, completed, seen = [], 0, dict[str, str]()
+    listed, completed = PhotoList(folder), 0
     for row, task in enumerate(tqdm(tasks, "read", disable=None)):
-        name = find_photo(folder, names[row], locations[row], seen, folder)
+        name = listed.find(folder, names[row], locations[row])
         given = _read_annotations(task, locations[row])
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
-        photos.append(SourcePhoto(name, folder, agreed, unknown, str(task.id)))
+        listed.add(SourcePhoto(name, folder, agreed, unknown, str(task.id)), locations[row])
         completed += bool(given)
     description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
-    return SourceDataset.collect(source.path, description, photos)
+    return SourceDataset.collect(source.path, description, *listed.finish())
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:

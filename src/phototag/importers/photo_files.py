@@ -3,49 +3,108 @@
 import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from phototag.base.errors import InputError
+from phototag.decoding.formats import PHOTO_EXTENSIONS
+from phototag.importers.source import SourcePhoto
+
+_EXTENSIONS = sorted(PHOTO_EXTENSIONS | {extension.upper() for extension in PHOTO_EXTENSIONS})
 
 
-def find_photo(
-    folder: Path, names: Sequence[str], location: str, seen: dict[str, str], root: Path | None
-) -> str:
-    """Return the path of a photo in a list; the path is relative to `root` if `root` is not None.
+class PhotoList:
+    """The photos that tables or a JSON file list, in the order of their first entries."""
+
+    def __init__(self, root: Path | None) -> None:
+        """Create an empty list.
+
+        Args:
+            root: Folder that must contain the photos, so that a downloaded list cannot refer to
+                other files on this machine; None for no restriction.
+        """
+        self.root = root
+        self._first: dict[str, tuple[SourcePhoto, str]] = {}
+        self._missing: list[tuple[str, Path]] = []
+        self._repeated: list[str] = []
+
+    def find(self, folder: Path, names: Sequence[str], location: str) -> str:
+        """Return the path of a photo; the path is relative to `root` if `root` is not None.
+
+        Args:
+            folder: Folder that relative names refer to.
+            names: Possible names of the photo; the first one that exists is used.
+            location: Place of the photo in the list (file and line or key), for error messages.
+
+        Raises:
+            InputError: The name is empty or matches several files, or the file is outside `root`.
+        """
+        if not any(names):
+            raise InputError(f"{location}: no file name; write the path of the photo")
+        path = _find_file(folder, names, location)
+        if path is None:
+            path = resolve_name(folder, names[0])
+            self._missing.append((location, path))
+        if self.root is None:
+            return str(path)
+        inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
+        if inside.split("/")[0] == "..":
+            raise InputError(
+                f"{location}: {path} is outside {self.root}: pass the folder of the photos with "
+                "--images"
+            )
+        return inside
+
+    def add(self, photo: SourcePhoto, location: str) -> None:
+        """Add a photo, unless an earlier entry lists the same file with the same labels and group.
+
+        Raises:
+            InputError: An earlier entry lists the same file with other labels or another group.
+        """
+        key = os.path.normpath(photo.path)
+        first, place = self._first.setdefault(key, (photo, location))
+        if place == location:
+            return
+        if (first.labels, first.unknown, first.group) != (photo.labels, photo.unknown, photo.group):
+            raise InputError(
+                f"{location}: {photo.path} is already listed in {place}, with other labels or "
+                "another group; merge the entries"
+            )
+        self._repeated.append(location)
+
+    def finish(self) -> tuple[list[SourcePhoto], list[str]]:
+        """Return the photos, and a note about repeated entries if there are any.
+
+        Raises:
+            InputError: Files are missing. The message contains their number and an example.
+        """
+        if self._missing:
+            location, path = self._missing[0]
+            problem = "is not a file" if os.path.lexists(path) else "is missing"
+            if others := len(self._missing) - 1:
+                problem += f", as are {others} other listed photos"
+            fix = "fix the name, or pass the folder of the photos with --images"
+            if archive := next(path.parent.glob("*.zip"), None):
+                fix = f"unpack {archive} first if it contains the photos"
+            raise InputError(f"{location}: {path} {problem}: {fix}")
+        photos = [photo for photo, _ in self._first.values()]
+        if not self._repeated:
+            return photos, []
+        note = "skipped entries that repeat another entry with the same labels"
+        return photos, [f"{note}: {len(self._repeated)}, such as {self._repeated[0]}"]
+
+
+def list_names(name: str, *, shorten: bool) -> list[str]:
+    """Return the possible names of a photo in the folder of photos, from long to short.
 
     Args:
-        folder: Folder that relative names refer to.
-        names: Possible names of the photo; the first one that exists is used.
-        location: Place of the photo in the list (file and line or key), for error messages.
-        seen: Location of each photo found so far, by path; this function adds the new photo.
-        root: Folder that must contain the photo, so that a downloaded list cannot refer to other
-            files on this machine; None for no restriction.
-
-    Raises:
-        InputError: The name is empty, the file is missing or listed twice, or the file is outside
-            `root`.
+        name: Path of the photo as the list contains it, possibly a path on another machine.
+        shorten: Whether leading folders of relative paths may be removed too.
     """
-    if not any(names):
-        raise InputError(f"{location}: no file name; write the path of the photo")
-    paths = [resolve_name(folder, name) for name in names]
-    path = next(filter(os.path.isfile, paths), None)  # Path.is_file raises an error for long names
-    if path is None:
-        problem = "is not a file" if os.path.lexists(paths[0]) else "is missing"
-        raise InputError(
-            f"{location}: {paths[0]} {problem}: fix the name, or pass the folder of the photos "
-            "with --images"
-        )
-    first = seen.setdefault(os.path.normpath(path), location)
-    if first != location:
-        raise InputError(f"{location}: {path} is already listed in {first}; remove one of them")
-    if root is None:
-        return str(path)
-    inside = os.path.relpath(os.path.normpath(path), root).replace(os.sep, "/")
-    if inside.split("/")[0] == "..":
-        raise InputError(
-            f"{location}: {path} is outside {root}: pass the folder of the photos with --images"
-        )
-    return inside
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    # PureWindowsPath recognizes /folder, C:\folder and \\server\folder on all systems.
+    if not (shorten or PureWindowsPath(name).anchor or "://" in name):
+        return [name]
+    return [name, *("/".join(parts[start:]) for start in range(len(parts)))]
 
 
 def resolve_name(folder: Path, name: str) -> Path:
@@ -57,6 +116,22 @@ def resolve_name(folder: Path, name: str) -> Path:
     paths = [folder / name]
     paths += [folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
     return next(filter(os.path.lexists, paths), paths[0])
+
+
+def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None:
+    """Return the first existing file; if none exists, append the extensions of photos."""
+    for endings in ([""], _EXTENSIONS):
+        for name in names:
+            paths = [resolve_name(folder, name + ending) for ending in endings]
+            # Path.is_file raises an error for long names.
+            found = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
+            # If the file system ignores case, several paths may be the same file.
+            if len({path.stat().st_ino for path in found}) > 1:
+                options = " or ".join(path.name for path in found[:2])
+                raise InputError(f"{location}: {name} may be {options}: write the extension")
+            if found:
+                return found[0]
+    return None
 
 
 def choose_images_folder(source: Path, names: Sequence[str], images: Path | None) -> Path:

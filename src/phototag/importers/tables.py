@@ -7,12 +7,12 @@ from typing import Literal
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import find_photo
+from phototag.importers.photo_files import PhotoList, list_names
 from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "one-hot"]
-FILE_COLUMNS = ("file", "file_name", "filename", "filepath", "file_path", "path", "image",
+FILE_COLUMNS = ("file", "file_name", "filename", "fname", "filepath", "file_path", "path", "image",
                 "image_name", "image_path", "img", "photo")  # fmt: skip
 # If a table has several of these columns, only the first one in this order is read.
 LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "category", "categories",
@@ -38,11 +38,12 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
     Raises:
         InputError: A row is invalid. The message contains its line number.
     """
-    seen: dict[str, str] = {}
-    photos, notes, labels = read_table(source.path, source.table, kind, source.options, seen)
+    listed = PhotoList(None)
+    notes, labels = read_table(source.path, source.table, kind, source.options, listed)
     name = "CSV of labels" if kind == "list" else "one-hot CSV"
-    description = f"{name}: {len(photos)} rows"
-    return SourceDataset.collect(source.path, description, photos, notes, labels)
+    description = f"{name}: {len(source.table.rows)} rows"
+    photos, more = listed.finish()
+    return SourceDataset.collect(source.path, description, photos, [*notes, *more], labels)
 
 
 def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]:
@@ -82,10 +83,9 @@ def read_table(
     table: Listing,
     kind: TableKind,
     options: ImportOptions,
-    seen: dict[str, str],
-    root: Path | None = None,
-) -> tuple[list[SourcePhoto], list[str], list[str]]:
-    """Read the photos of a table.
+    listed: PhotoList,
+) -> tuple[list[str], list[str]]:
+    """Add the photos of a table to a list.
 
     In a column of labels, an empty cell means that the photo has no label; `?` means that all
     labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
@@ -95,11 +95,10 @@ def read_table(
         table: Content of the table.
         kind: Kind of the table, one of the keys returned by `find_label_columns`.
         options: Options of the import.
-        seen: Location of each photo found so far, by path; this function adds the new photos.
-        root: Folder that must contain the photos (default: no restriction).
+        listed: List of photos to add to.
 
     Returns:
-        The photos, the notes, and the labels of a one-hot table (for a CSV of labels: []).
+        The notes, and the labels of a one-hot table (for a CSV of labels: []).
 
     Raises:
         InputError: A row is invalid. The message contains its line number.
@@ -116,7 +115,6 @@ def read_table(
         separator = _find_separator(table, columns[0], path)
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
     folder = options.images or path.parent
-    photos: list[SourcePhoto] = []
     for row in tqdm(table.rows, "read", disable=None):
         location = f"{path}:{row.line}"
         cells = row.cells
@@ -126,18 +124,20 @@ def read_table(
                 f"{len(table.columns)}: separate cells with {table.separator!r}, and write all "
                 f"labels of a photo in one cell, separated by {separator!r}"
             )
-        name = find_photo(folder, [cells[file_column]], location, seen, root)
+        names = list_names(cells[file_column], shorten=options.images is not None)
+        name = listed.find(folder, names, location)
         unknown: frozenset[str] | None
         if one_hot:
             labels, unknown = _read_one_hot(cells, one_hot, location)
         else:
             labels, unknown = _read_labels(cells[columns[0]], separator, location)
         id_ = cells.get(id_column, "") if id_column else ""
-        photos.append(SourcePhoto(name, root, labels, unknown, id_, cells.get("group", "")))
+        photo = SourcePhoto(name, listed.root, labels, unknown, id_, cells.get("group", ""))
+        listed.add(photo, location)
     used = ("", file_column, "group", *columns, id_column)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
-    return photos, notes, list(one_hot.values())
+    return notes, list(one_hot.values())
 
 
 def _find_file_column(table: Listing, path: Path) -> str:
