@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from phototag.apps import predictions
-from phototag.apps.formats import as_csv, as_jsonl
+from phototag.apps.formats import CONTROL, as_csv, as_jsonl
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
@@ -195,7 +195,7 @@ SHOWN = [shown for _, shown in ODD.values()]
 
 
 @pytest.mark.parametrize("format_", ["table", "csv", "jsonl"])
-def test_unusual_names_take_one_line_in_every_format(
+def test_unusual_names_are_exact_in_files_and_escaped_in_a_table(
     model: tuple[Path, Path], odd: Path, tmp_path: Path, format_: str
 ) -> None:
     names = [os.fsdecode(name) for name, _ in ODD.values()] + [os.fsdecode(b"\xff\n10.png")]
@@ -205,19 +205,29 @@ def test_unusual_names_take_one_line_in_every_format(
     # A table has the message in the line of the photo.
     assert (r"\xff\n10.png: not an image" in problems) == (format_ != "table")
     _, shown, _ = run(*names, "-f", format_, *options(model))
-    text = output.read_text(encoding="utf-8")
+    text = output.read_bytes().decode()
     assert shown == text
     lines = text.removesuffix("\n").split("\n")
-    assert len(lines) == len(names) + (format_ == "csv")
     if format_ == "table":
+        assert len(lines) == len(names)
         assert [line[: len(name)] for line, name in zip(lines, SHOWN, strict=False)] == SHOWN
-    elif format_ == "csv":
-        cells = [row[0] for row in csv.reader(io.StringIO(text))][1:-1]
-        assert cells == [f"'{name}" if name[0] == "=" else name for name in SHOWN]
-    else:
-        files = [json.loads(line)["file"] for line in lines[:-1]]
-        assert files[0] == r"caf\xe9 1.png"
-        assert files[1:] == names[1:-1]
+        return
+    files = [json.loads(line)["file"] for line in lines] if format_ == "jsonl" else None
+    files = files or pd.read_csv(output)["file"].tolist()
+    assert files[0] == r"caf\xe9 1.png"
+    assert files[1:-1] == names[1:-1]
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl"])
+def test_control_characters_are_escaped_in_a_terminal(
+    tagger: Tagger, odd: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="utf-8")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    predictions.PredictionJob(tagger, ["a\x1b[31m\x9bb 6.png"], format_, print).print()
+    assert CONTROL.findall(written.getvalue().decode().replace("\n", "")) == []
 
 
 @pytest.mark.slow
@@ -234,7 +244,9 @@ def test_unusual_names_are_printed_in_any_encoding(
         assert code == 0
         assert "Traceback" not in stderr.decode(encoding)
         text = out.decode(encoding if format_ == "table" else "utf-8")
-        assert len(text.removesuffix("\n").split("\n")) == 10 + (format_ == "csv")
+        lines = text.removesuffix("\n").split("\n")
+        rows = list(csv.reader(io.StringIO(text, newline=""))) if format_ == "csv" else lines
+        assert len(rows) == 10 + (format_ == "csv")
     Path(os.fsdecode(b"\xff")).mkdir()
     code, _, stderr = predict(os.fsdecode(b"\xff"))
     assert code == 1
@@ -263,8 +275,8 @@ def test_labels_named_like_columns_get_score_columns() -> None:
     }
     row = {"labels": ["=x"], "scores": {"=x": 0.5, "cat": 0.25}, "error": None}
     assert list(as_csv(["-a.png"], ["=x", "cat"], [row])) == [
-        "file,labels,error,'=x,cat\n",
-        "'-a.png,'=x,,0.500000,0.250000\n",
+        "file,labels,error,=x,cat\n",
+        "-a.png,=x,,0.500000,0.250000\n",
     ]
     (line,) = as_jsonl(["a.png"], labels, [row])
     assert json.loads(line) == {"file": "a.png"} | row

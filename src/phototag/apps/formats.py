@@ -17,7 +17,6 @@ from urllib.parse import quote
 from PIL import Image
 
 from phototag.decoding import formats as photo_formats
-from phototag.pages.escaping import escape_spreadsheet_cell
 
 Row = dict[str, Any]
 COLUMNS = ["file", "labels", "error"]
@@ -48,10 +47,11 @@ def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
 
 
 def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield CSV lines: file, labels (separated by `;`), error, and one probability per label.
+    r"""Yield CSV rows: file, labels (separated by `;`), error, and one probability per label.
 
     If a label is named `file`, `labels` or `error`, all probability columns are named
-    `score:LABEL`. A `'` is added before text that a spreadsheet would evaluate as a formula.
+    `score:LABEL`. File names and labels are not escaped, so that programs read them unchanged; only
+    bytes that are not UTF-8 become `\xNN`.
     """
     clash = not set(COLUMNS).isdisjoint(labels)
     yield _join_cells([*COLUMNS, *(f"score:{label}" if clash else label for label in labels)])
@@ -62,9 +62,9 @@ def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> 
 
 def _join_cells(cells: Iterable[str]) -> str:
     text = io.StringIO()
-    escaped = [escape_spreadsheet_cell(show_name(cell)) for cell in cells]
-    csv.writer(text, lineterminator="\n").writerow(escaped)
-    return text.getvalue()
+    # With this line end, the writer quotes cells that contain \r or \n.
+    csv.writer(text, lineterminator="\r\n").writerow(map(show_bytes, cells))
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
