@@ -15,7 +15,7 @@ from phototag.verification.duplicates import group_duplicates
 from phototag.verification.labels import find_invalid_names, image_number, read_labels
 from phototag.verification.layout import find_layout
 from phototag.verification.ledger import build_manifest, write_manifest
-from phototag.verification.listing import read_source_groups
+from phototag.verification.listing import read_sources
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
 from phototag.verification.problems import check_problems
@@ -38,7 +38,7 @@ def main() -> None:
     labels = read_labels(source, layout.annotations, names, wanted, layout.unknown)
     check_labels(labels.targets)
     answers = read_answers(CORRECTIONS)
-    source_groups = read_source_groups(source, layout.sources, names)
+    sources = read_sources(source, layout.sources, names)
 
     cache = project_root() / ".phototag" / "resize"
     key = decoding_key(resize.size, resize.min_side, resize.max_pixels)
@@ -57,7 +57,8 @@ def main() -> None:
     images = np.load(IMAGES, mmap_mode="r")
 
     photos, not_applied = apply_answers(labels.targets, photos, answers, str(CORRECTIONS))
-    manifest = build_manifest(names, photos, labels.targets, source_groups)
+    groups = [row.get("group", "") for row in sources]
+    manifest = build_manifest(names, photos, labels.targets, groups)
     kept = keep(manifest)
     manifest.loc[manifest["decision"] != "rejected", "duplicate_group"] = group_duplicates(
         list(kept["sha256"]), list(kept["phash"]), images, resize.duplicate_bits

@@ -86,8 +86,7 @@ def test_numbered_photos_with_label_files_are_not_class_folders(tmp_path: Path) 
 
 
 def test_result_of_import_can_be_imported_again(folder: Path, tmp_path: Path) -> None:
-    table = "file,cat,dog\ncats/1.png,1,\ndogs/2.png,?,1\n"
-    write(tmp_path / "in.csv", table)
+    table = "id,file,group,cat,dog\nx,cats/1.png,ann,1,\ny,dogs/2.png,bob,?,1\n"
     first = import_photos(write(folder / "list.csv", table), tmp_path / "raw")
     layout = find_layout(tmp_path / "raw")  # as the pipeline reads it
     labels = read_labels(tmp_path / "raw", layout.annotations, layout.images)
@@ -96,7 +95,13 @@ def test_result_of_import_can_be_imported_again(folder: Path, tmp_path: Path) ->
         "cat": [1, 0],
         "dog": [0, 1],
     }
-    again = import_photos(tmp_path / "raw", tmp_path / "again")
+    # The user may save a photo in another format.
+    (tmp_path / "raw/images/im2.png").rename(tmp_path / "raw/images/im2.JPG")
+    import_photos(tmp_path / "raw", tmp_path / "again.zip")
+    again = import_photos(tmp_path / "again.zip", tmp_path / "again")
+    assert (tmp_path / "again/sources.csv").read_text() == (
+        "file,source,group,id\nim1.png,cats/1.png,ann,x\nim2.jpg,dogs/2.png,bob,y\n"
+    )
     assert again.description == "numbered photos: 2, label files: 2"
     assert again.count_labels() == first.count_labels() == {"cat": 1, "dog": 1}
     assert again.count_unknown() == first.count_unknown() == {"cat": 1, "dog": 1}

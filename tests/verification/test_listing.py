@@ -3,25 +3,29 @@ from pathlib import Path
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.verification.listing import read_source_groups
+from phototag.verification.listing import read_sources
 
 NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.jpg"]
 
 
 def read(folder: Path, text: str) -> list[str]:
     (folder / "sources.csv").write_text(text, encoding="utf-8")
-    return read_source_groups(folder, "sources.csv", NAMES)
+    return read_groups(folder)
+
+
+def read_groups(folder: Path, listing: str | None = "sources.csv") -> list[str]:
+    return [row.get("group", "") for row in read_sources(folder, listing, NAMES)]
 
 
 def test_groups_have_the_order_of_the_photos(tmp_path: Path) -> None:
-    text = "file,source,group\nim3.jpg,c.jpg,ann\nim1.jpg,a.jpg, bob \nim9.jpg,x.jpg,ann\n"
+    text = "file,source,group\nim3.jpg,c.jpg,ann\nimages/im1.png,a.jpg, bob \nim9.jpg,x.jpg,ann\n"
     assert read(tmp_path, text) == ["bob", "", "ann"]
 
 
 @pytest.mark.parametrize("text", ["", "file,source\nim1.jpg,a.jpg\n"])
 def test_without_a_group_column_there_are_no_groups(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == ["", "", ""]
-    assert read_source_groups(tmp_path, None, NAMES) == ["", "", ""]
+    assert read_groups(tmp_path, None) == ["", "", ""]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -31,7 +35,7 @@ def test_file_saved_by_a_spreadsheet_is_read(tmp_path: Path, encoding: str, sepa
         ",", separator
     )
     (tmp_path / "sources.csv").write_bytes(text.encode(encoding))
-    assert read_source_groups(tmp_path, "sources.csv", NAMES) == ["", "\u00e9t\u00e9", ""]
+    assert read_groups(tmp_path) == ["", "\u00e9t\u00e9", ""]
 
 
 @pytest.mark.parametrize(
@@ -47,4 +51,4 @@ def test_invalid_file_is_refused_with_file_and_line(
 ) -> None:
     (tmp_path / "sources.csv").write_bytes(data)
     with pytest.raises(InputError, match=message):
-        read_source_groups(tmp_path, "sources.csv", NAMES)
+        read_groups(tmp_path)

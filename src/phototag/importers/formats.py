@@ -18,7 +18,6 @@ from phototag.importers import coco, folders, imagefolder, labelstudio, numbered
 from phototag.importers.source import ImportOptions, Source, SourceDataset
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json")
-OUTPUT_TABLE = "sources.csv"  # written by `phototag import` next to the photos; contains no labels
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
 def _may_be_list(name: str) -> bool:
     """Return whether a file in a folder may be a table or JSON file that lists the photos."""
     file = Path(name)
-    is_other = file.name in (*imagefolder.METADATA, OUTPUT_TABLE)
-    return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_other
+    is_metadata = file.name in imagefolder.METADATA
+    return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_metadata
 
 
 def _find_readings(source: Source, path: Path) -> list[Reading]:

@@ -60,7 +60,7 @@ def import_photos(
                 listed.setdefault(("unknown", label), []).append(number)
         for (folder, label), lines in sorted(listed.items()):
             write(f"{folder}/{label}.txt", "".join(f"{line}\n" for line in lines).encode())
-        if any(photo.number is None for photo in photos):
+        if any(p.number is None or p.origin or p.group or p.id for p in photos):
             table = _list_sources(source, files, photos)
             write("sources.csv", table.encode("utf-8", "backslashreplace"))
     return dataset
@@ -71,7 +71,7 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
     folder = source if source.is_dir() else source.parent
     columns = {
         "file": files,
-        "source": [os.path.relpath(photo.path, folder) for photo in photos],
+        "source": [photo.origin or os.path.relpath(photo.path, folder) for photo in photos],
         "group": [photo.group for photo in photos],
         "id": [photo.id for photo in photos],
     }

@@ -1,7 +1,7 @@
 """Import of numbered photos (images/imN.jpg) and label files (annotations/CLASS.txt).
 
 A label file lists the numbers N of the photos with this label. The course dataset has this layout,
-and `phototag import` writes it.
+and `phototag import` writes it, together with sources.csv.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from phototag.dataset.targets import UNKNOWN
 from phototag.importers.source import Source, SourceDataset, SourcePhoto
 from phototag.verification.labels import find_invalid_names, image_number, read_labels
 from phototag.verification.layout import find_layout
+from phototag.verification.listing import read_sources
 
 
 def recognize(source: Source) -> bool:
@@ -49,11 +50,14 @@ def read(source: Source) -> SourceDataset:
     counts = Counter(problem.kind for problem in labels.problems)
     notes += [f"problems in label files: {kind}: {count}" for kind, count in counts.items()]
     dataset = []
-    for row, name in enumerate(photos):
+    sources = read_sources(source.path, layout.sources, photos)
+    for row, (name, cells) in enumerate(zip(photos, sources, strict=True)):
         values = {label: column[row] for label, column in labels.targets.items()}
         carried = frozenset(label for label, value in values.items() if value == 1)
         unknown = frozenset(label for label, value in values.items() if value == UNKNOWN)
+        origin, id_, group = (cells.get(column, "") for column in ("source", "id", "group"))
         number = image_number(name)
-        dataset.append(SourcePhoto(name, source.path, carried, unknown, number=number))
+        photo = SourcePhoto(name, source.path, carried, unknown, id_, group, number, origin)
+        dataset.append(photo)
     description = f"numbered photos: {len(photos)}, label files: {len(labels.targets)}"
     return SourceDataset(description, dataset, sorted(labels.targets), notes)

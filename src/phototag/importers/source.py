@@ -114,6 +114,7 @@ class SourcePhoto:
         id: Id of the photo in the source, or "" if it has none.
         group: Group of the photo in the source (photographer, album), or "" if it has none.
         number: Number N in the file name imN.jpg; None to number the photos in order.
+        origin: Path that sources.csv lists for a photo that was imported before, or "".
     """
 
     name: str
@@ -123,6 +124,7 @@ class SourcePhoto:
     id: str = ""
     group: str = ""
     number: int | None = None
+    origin: str = ""
 
     @property
     def path(self) -> Path:

@@ -5,11 +5,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_named_file
-from phototag.verification.labels import normalize
+from phototag.verification.labels import image_number, normalize
 
 SEPARATORS = ",;\t|"
 
@@ -111,28 +111,28 @@ def read_listing(data: bytes, place: str) -> Listing:
     return Listing(columns, titles, rows, separator, header_line)
 
 
-def read_source_groups(source: Path, listing: str | None, names: Sequence[str]) -> list[str]:
-    """Read the group of each photo, such as its photographer or album, from sources.csv.
+def read_sources(source: Path, listing: str | None, names: Sequence[str]) -> list[dict[str, str]]:
+    """Read the group, original path and id of each photo from sources.csv.
 
     Args:
         source: Folder or zip of the dataset.
         listing: Path of sources.csv in the source, or None if the source does not have this file.
-            `phototag import` writes the columns `file` and, optionally, `group`. Other columns are
-            ignored.
+            `phototag import` writes the columns `file` and, optionally, `source`, `group` and `id`.
         names: Paths of the photos in the source, [num_photos].
 
     Returns:
-        Group of each photo, [num_photos]; empty for photos without a group.
+        Cells of the row with the number of each photo, [num_photos]; a photo without a row has no
+        cells.
 
     Raises:
         InputError: The file is not a valid CSV file, or its column `file` is missing.
     """
     if listing is None:
-        return [""] * len(names)
+        return [{} for _ in names]
     table = read_listing(read_named_file(source, listing), str(source / listing))
     if "group" in table.columns and "file" not in table.columns:
         raise InputError(
             f"{source / listing}: the column 'file' is missing: add it to the first line"
         )
-    groups = {row.cells.get("file", ""): row.cells.get("group", "") for row in table.rows}
-    return [groups.get(PurePosixPath(name).name, "") for name in names]
+    rows = {image_number(row.cells.get("file", "")): row.cells for row in table.rows}
+    return [rows.get(image_number(name), {}) for name in names]
