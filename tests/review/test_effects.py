@@ -71,8 +71,10 @@ def test_effect_counts_labels_and_compares_scores(project: Path) -> None:
 
 def test_undone_answers_do_not_count(project: Path) -> None:
     back = replace(make(project, 0, "no", "yes"), ranking="undo")
-    answer(project, make(project, 0), back, make(project, 2))
-    counts = "Labels changed since HEAD: 1 (1 to yes, 0 to no, 0 to unsure)."
+    # The last row undoes the answer in HEAD.
+    committed = replace(make(project, 3, "no", "yes"), ranking="undo")
+    answer(project, make(project, 0), back, make(project, 2), committed)
+    counts = "Labels changed since HEAD: 2 (1 to yes, 1 to no, 0 to unsure)."
     assert describe_effect(project, "HEAD") == counts + SCORES
 
 

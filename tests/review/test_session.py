@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -74,6 +75,47 @@ def test_old_value_includes_answers_of_other_sessions(project: Path, evidence: E
     one.answer(question, "unsure")
     other.answer(question, "yes")
     assert [row[3] for row in read_rows(project)][1] == "unsure"
+
+
+def test_undo_removes_the_own_last_answer_only(project: Path, evidence: Evidence) -> None:
+    ann, bob = (open_session(project, evidence, who) for who in ("ann", "bob"))
+    question = Question(0, 0)
+    given = ann.state(question)
+    ann.answer(question, "no")
+    ann.answer(question, "yes")
+    bob.answer(question, "unsure")
+    assert ann.undo() == question
+    assert ann.reload().state(question) == "unsure"  # bob's answer
+    assert bob.undo() == question
+    assert ann.reload().state(question) == "no"  # ann's first answer
+    assert bob.undo() is None
+    assert ann.undo() == question
+    assert ann.reload().find_answer(question) is None
+    assert ann.reload().state(question) == given
+    # Programs that do not know undo rows read the value that counts from the last row.
+    assert [row[2] for row in read_rows(project)[3:]] == ["unsure", "no", given]
+
+
+def test_answer_after_one_with_a_later_time_counts(project: Path, evidence: Evidence) -> None:
+    """The clock of the other machine is ahead."""
+    session, question = open_session(project, evidence), Question(0, 0)
+    entry = evidence.photos.sha256[0], evidence.photos.labels[0]
+    later = replace(make(), sha256=entry[0], label=entry[1], who="bob", when="2999-01-01")
+    append_answer(session.path, later)
+    session.answer(question, "no")
+    assert session.reload().state(question) == "no"
+    assert session.undo() == question
+    assert session.reload().state(question) == "yes"
+
+
+def test_pages_that_undo_at_once_undo_different_answers(project: Path, evidence: Evidence) -> None:
+    session = open_session(project, evidence)
+    questions = [Question(photo, 0) for photo in range(20)]
+    for question in questions:
+        session.answer(question, "unsure")
+    with ThreadPoolExecutor(4) as pages:
+        undone = [pages.submit(open_session(project, evidence).undo) for _ in questions]
+    assert {page.result() for page in undone} == set(questions)
 
 
 def make(answer: str = "yes", **changes: str) -> Answer:

@@ -12,6 +12,7 @@ from phototag.verification.corrections import (
     COLUMNS,
     Answer,
     apply_answers,
+    drop_undone,
     latest_answers,
     read_answers,
 )
@@ -110,6 +111,21 @@ def test_last_answers_are_applied_to_all_files_with_the_same_content() -> None:
     corrected = "grayscale; corrected: dog yes, cat unsure"
     reasons = [photo.reason for photo in photos]
     assert reasons == ["corrected: cat yes", corrected, "truncated", ""]
+
+
+@pytest.mark.parametrize("cat", [0, 1])
+def test_undone_answer_does_not_override_the_label_file(cat: int) -> None:
+    targets = columns(cat=[cat] * 4)
+    # The value in the row that undoes an answer is the label at that time.
+    answers = numbered(make(), make("no", sha256="b"), make("no", ranking="undo"))
+    photos, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
+    assert targets["cat"].tolist() == [cat, 0, cat, cat]
+    assert [photo.reason for photo in photos][::3] == ["", ""]
+    assert problems == []
+    # A row that undoes nothing, such as one whose answer was deleted, has no effect.
+    assert drop_undone([make("no", ranking="undo"), make(), make(who="bob", ranking="undo")]) == [
+        make()
+    ]
 
 
 def test_answer_without_a_photo_or_label_is_noted_and_changes_nothing() -> None:

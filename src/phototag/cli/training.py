@@ -5,6 +5,7 @@ import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 import typer
 
@@ -213,5 +214,6 @@ def review(
         typer.echo(effects.describe_effect(root, effect))
         return
     who = who or ask_git(root, "config", "user.name") or getpass.getuser()
+    who = normalize("NFC", " ".join(who.split()))  # as data/corrections.csv is read
     page = Path(effects.__file__).with_name("page.py")
     serve_page(page, port, str(root), ranking, who)

@@ -45,11 +45,13 @@ def describe_effect(root: Path, revision: str) -> str:
     committed = ask_git(root, "show", f"{revision}:./{CORRECTIONS}") or ""
     old = latest_answers(parse_answers(committed.encode(), f"{revision}:{CORRECTIONS}").values())
     rows = list(read_answers(root / CORRECTIONS).values())
+    new = latest_answers(rows)
     first = {answer.entry: answer.old for answer in reversed(rows)}
     changed = Counter(
-        answer.answer
-        for entry, answer in latest_answers(rows).items()
-        if answer.answer != (old[entry].answer if entry in old else first[entry])
+        now
+        for entry, label in first.items()
+        if (now := new[entry].answer if entry in new else label)
+        != (old[entry].answer if entry in old else label)
     )
     shown = ", ".join(f"{changed[kind]} to {kind}" for kind in ANSWERS)
     scores, old_scores = read_json(root / METRICS), json.loads(before)

@@ -19,7 +19,7 @@ from phototag.verification.problems import Problem
 
 ANSWERS = {"yes": 1, "no": 0, "unsure": UNKNOWN}
 WORDS = {target: answer for answer, target in ANSWERS.items()}
-UNDO = "undo"  # value of `ranking` in a row that undoes the reviewer's previous answer
+UNDO = "undo"  # value of `ranking` in a row that undoes an answer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Answer:
         old: Value of the target before this answer: yes | no | unsure.
         who: Name of the reviewer.
         when: Time of the answer in ISO 8601; UTC if no time zone is given.
-        ranking: Name of the ranking that suggested the photo for review, or `UNDO`.
+        ranking: Name of the ranking that suggested the photo for review. If it is `UNDO`, the row
+            is no answer: it undoes the reviewer's last answer about the photo and the label.
     """
 
     file: str
@@ -50,6 +51,12 @@ class Answer:
     def entry(self) -> tuple[str, str]:
         """Key of the corrected target: SHA-256 of the photo, and the label."""
         return self.sha256, self.label
+
+    @property
+    def time(self) -> datetime:
+        """Time of the answer, with its time zone."""
+        time = datetime.fromisoformat(self.when)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 COLUMNS = tuple(field.name for field in fields(Answer))
@@ -73,7 +80,7 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
     names = ",".join(COLUMNS)
     if table.rows and not set(COLUMNS) <= set(table.columns):
         raise InputError(f"{path}:{table.header_line}: the first line must be {names}")
-    answers, times = {}, {}
+    answers = {}
     for row in table.rows:
         place = f"{path}:{row.line}"
         answer = Answer(*[row.cells.get(name, "") for name in COLUMNS])
@@ -84,19 +91,35 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
                 f"{place}: column answer is {answer.answer!r}: write yes, no or unsure"
             )
         try:
-            time = datetime.fromisoformat(answer.when)
+            _ = answer.time
         except ValueError:
             raise InputError(
                 f"{place}: column when is {answer.when!r}: write a time such as 2025-01-31T12:00Z"
             ) from None
         answers[row.line] = answer
-        times[row.line] = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return {line: answers[line] for line in sorted(answers, key=times.__getitem__)}
+    return dict(sorted(answers.items(), key=lambda item: item[1].time))
+
+
+def drop_undone(answers: Iterable[Answer]) -> list[Answer]:
+    """Return the answers that were not undone; `answers` is sorted by time."""
+    kept: dict[int, Answer] = {}
+    given: dict[tuple[str, str, str], list[int]] = {}
+    for number, answer in enumerate(answers):
+        numbers = given.setdefault((*answer.entry, answer.who), [])
+        if answer.ranking != UNDO:
+            kept[number] = answer
+            numbers.append(number)
+        elif numbers:
+            del kept[numbers.pop()]
+    return list(kept.values())
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last answer about each photo and label; `answers` is sorted by time."""
-    return {answer.entry: answer for answer in answers}
+    """Return the last answer about each photo and label that was not undone.
+
+    The argument `answers` is sorted by time.
+    """
+    return {answer.entry: answer for answer in drop_undone(answers)}
 
 
 def apply_answers(
@@ -125,15 +148,15 @@ def apply_answers(
             rows.setdefault(photo.sha256, []).append(row)
     corrections: dict[int, list[str]] = {}
     problems = []
-    lines = {answer.entry: line for line, answer in answers.items()}
-    for entry, answer in latest_answers(answers.values()).items():
+    lines = {answer: line for line, answer in answers.items()}
+    for answer in latest_answers(answers.values()).values():
         text, target = f"{answer.label} {answer.answer}", ANSWERS[answer.answer]
         if answer.label not in targets or answer.sha256 not in rows:
             reason = "no photo has this content"
             if answer.label not in targets:
                 reason = "the label is not in data.labels"
             detail = f"{answer.file}, {text}: {reason}"
-            problems.append(Problem(path, lines[entry], "answer not applied", detail, "noted"))
+            problems.append(Problem(path, lines[answer], "answer not applied", detail, "noted"))
             continue
         column = targets[answer.label]
         for row in rows[answer.sha256]:
