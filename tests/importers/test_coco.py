@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,69 @@ def test_images_option_names_folder_of_photos(folder: Path, tmp_path: Path) -> N
     assert found.carried["../coco/val2017/000000037777.png"] == "person"
     with pytest.raises(InputError, match=r"--images .*none is not a folder"):
         run_import(source, tmp_path / "again", images=tmp_path / "none")
+
+
+def list_photos(
+    names: Sequence[str], categories: Sequence[str], annotations: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """Return a file as Roboflow exports it: ids from 0, category 0 is the root of the others."""
+    root = {"id": 0, "name": categories[0], "supercategory": "none"}
+    rest = enumerate(categories[1:], start=1)
+    return {
+        "info": {"year": "2026", "version": "3", "description": "Exported from roboflow.com"},
+        "licenses": [{"id": 1, "url": "https://example.org", "name": "CC BY 4.0"}],
+        "categories": [
+            root, *({"id": n, "name": name, "supercategory": categories[0]} for n, name in rest)
+        ],
+        "images": [
+            {"id": n, "license": 1, "file_name": name, "height": 8, "width": 8}
+            for n, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": n, "image_id": image, "category_id": category, "bbox": [0, 0, 2, 2]}
+            for n, (image, category) in enumerate(annotations)
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["train/_annotations.coco.json", "annotations/instances_{}.json"])
+def test_lists_of_splits_are_joined(tmp_path: Path, place: str) -> None:
+    """Read an export of Roboflow, whose root category has a name that no label can have."""
+    annotations = {"train": [(0, 1), (0, 2), (1, 1)], "valid": [(0, 2)], "test": []}
+    for split, pairs in annotations.items():
+        names = [f"{split}-{number}.png" for number in range(2)]
+        for value, name in enumerate(names):
+            paint(tmp_path / "in" / split / name, value)
+        content = list_photos(names, ["cats/dogs", "cat", "dog"], pairs)
+        write(tmp_path / "in" / place.format(split).replace("train/", f"{split}/"), content)
+    found = run_import(tmp_path / "in", tmp_path / "raw")
+    assert found.carried == {
+        "train/train-0.png": "cat dog",
+        "train/train-1.png": "cat",
+        "valid/valid-0.png": "dog",
+        "valid/valid-1.png": "",
+        "test/test-0.png": "",
+        "test/test-1.png": "",
+    }
+    assert found.unknown == {}
+    assert found.summary.notes == ["skipped labels that no photo has: cats/dogs"]
+
+
+def test_labels_that_one_of_several_lists_lacks_are_unknown(tmp_path: Path) -> None:
+    for value, name in enumerate(NAMES):
+        paint(tmp_path / "in" / name, value)
+    write(tmp_path / "in/train.csv", f"file,cat,dog\n{NAMES[0]},1,1\n{NAMES[1]},1,0\n")
+    write(tmp_path / "in/val.csv", f"file,cat\n{NAMES[2]},1\n")
+    found = run_import(tmp_path / "in", tmp_path / "raw", format="one-hot")
+    assert found.unknown == {NAMES[2]: "dog"}
+    write(tmp_path / "in/val.csv", f"file,cat,dog\n{NAMES[2]},1,1\n{NAMES[1]},1,0\n")
+    found = run_import(tmp_path / "in", tmp_path / "again", format="one-hot")
+    assert found.carried == {NAMES[0]: "cat dog", NAMES[1]: "cat", NAMES[2]: "cat dog"}
+    write(tmp_path / "in/val.csv", f"file,cat,dog\n{NAMES[1]},1,1\n")
+    with pytest.raises(
+        InputError, match=r"val\.csv: .*777\.png is already listed in .*train\.csv, "
+    ):
+        run_import(tmp_path / "in", tmp_path / "third")
 
 
 def changed(group: str, index: int, **values: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.importers.photo_files import PhotoList, choose_images_folder
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
+from phototag.verification.labels import normalize
 
 
 @dataclass(slots=True)
@@ -56,9 +57,7 @@ def read(source: Source) -> SourceDataset:
     rows = _index_ids(images, f"{source.path}: images")
     place = f"{source.path}: categories"
     positions = _index_ids(categories, place)
-    names = [
-        check_label(category.name, f"{place}[{index}]") for index, category in enumerate(categories)
-    ]
+    names: dict[int, str] = {}
     carried: list[set[str]] = [set() for _ in images]
     for index, annotation in enumerate(instances.annotations):
         try:
@@ -68,6 +67,8 @@ def read(source: Source) -> SourceDataset:
                 f"{source.path}: annotations[{index}]: no image or category has the id {error}: "
                 "add it, or remove the annotation"
             ) from None
+        if position not in names:  # names of unused categories may be invalid
+            names[position] = check_label(categories[position].name, f"{place}[{position}]")
         carried[row].add(names[position])
 
     folder = choose_images_folder(
@@ -83,7 +84,9 @@ def read(source: Source) -> SourceDataset:
         f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
         f"{len(categories)} categories"
     )
-    return SourceDataset.collect(source.path, description, *listed.finish(), names)
+    photos, notes = listed.finish()
+    labels = [normalize(category.name).strip() for category in categories]
+    return SourceDataset(description, photos, labels, notes)
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:

@@ -48,7 +48,7 @@ def read(source: Source) -> SourceDataset:
     if outside := sum(not photo.labels for photo in photos):
         notes.append(f"photos outside the label folders, with unknown labels: {outside}")
     description = f"one folder per label: {len(folders)} photos in {len(labels)} folders"
-    return SourceDataset.collect(source.path, description, photos, notes)
+    return SourceDataset(description, photos, [], notes)
 
 
 def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:

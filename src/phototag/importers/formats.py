@@ -5,6 +5,8 @@ To add a format, write a module with the functions `recognize` and `read`. Then 
 in tests/e2e/sources.py.
 """
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +17,7 @@ from phototag.dataset.manifest import escape_name
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import describe_system_files, split_system_files
 from phototag.importers import coco, folders, imagefolder, labelstudio, numbered, tables
+from phototag.importers.photo_files import PhotoList
 from phototag.importers.source import ImportOptions, Source, SourceDataset
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json")
@@ -62,6 +65,7 @@ FORMATS = {
         ("images",),
     ),
 }
+_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(folders.SPLITS)})(?![a-z])", re.IGNORECASE)
 Reading = tuple[str, Source]  # a way to read a source: name of the format, and source
 
 
@@ -85,16 +89,25 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         if path.is_dir():
             sources += [Source(path / name, options) for name in names if _may_be_list(name)]
     readings = [reading for source in sources for reading in _find_readings(source, path)]
-    name, source = _choose_reading(path, readings, options.format)
+    name, chosen = _choose_readings(path, readings, options.format)
     for option in ("images", "separator"):
         if getattr(options, option) and option not in FORMATS[name].options:
             raise InputError(
                 f"--{option} does not apply to the format {name} ({FORMATS[name].description}); "
                 "omit it"
             )
-    dataset = FORMATS[name].read(source)
-    notes = [*describe_system_files(system_files), *dataset.notes]
-    return replace(dataset, notes=[escape_name(note) for note in notes])
+    parts = [FORMATS[name].read(source) for source in chosen]
+    # Numbered photos keep labels that no photo has, as their empty label files do.
+    dataset = parts[0] if name == "numbered" else SourceDataset.collect(path, parts)
+    listed = PhotoList(None)
+    places = [
+        str(source.path) for source, part in zip(chosen, parts, strict=True) for _ in part.photos
+    ]
+    for photo, place in zip(dataset.photos, places, strict=True):
+        listed.add(photo, place)
+    photos, repeated = listed.finish()
+    notes = [*describe_system_files(system_files), *dataset.notes, *repeated]
+    return replace(dataset, photos=photos, notes=[escape_name(note) for note in notes])
 
 
 def _may_be_list(name: str) -> bool:
@@ -114,8 +127,12 @@ def _find_readings(source: Source, path: Path) -> list[Reading]:
         return []
 
 
-def _choose_reading(path: Path, readings: Sequence[Reading], wanted: str | None) -> Reading:
-    """Return the reading in the wanted format or, if `wanted` is None, the only reading.
+def _choose_readings(
+    path: Path, readings: Sequence[Reading], wanted: str | None
+) -> tuple[str, list[Source]]:
+    """Return the only format, or the format `wanted`, and the source to read.
+
+    Several sources are returned if they list the splits of one dataset.
 
     Raises:
         InputError: The source cannot be read in the wanted format, or can be read in several ways.
@@ -130,13 +147,16 @@ def _choose_reading(path: Path, readings: Sequence[Reading], wanted: str | None)
     chosen = [reading for reading in readings if wanted in (None, reading[0])]
     if wanted and not chosen:
         raise InputError(f"{path} is not {FORMATS[wanted].description}: it can be read as {found}")
-    if len(chosen) > 1:
-        names = dict.fromkeys(name for name, _ in chosen)
+    names = list(dict.fromkeys(name for name, _ in chosen))
+    sources = [source for _, source in chosen]
+    # Lists of splits differ only in the name of the split: train/a.json, test/a.json.
+    patterns = {_SPLIT.sub("*", os.path.relpath(source.path, path)) for source in sources}
+    if len(names) > 1 or len(patterns) > 1:
         how = "choose with " + " or ".join(f"--as {name}" for name in names)
         if len(names) < len(chosen):
             how = "pass one of these files as SOURCE"
         raise InputError(f"{path} can be read as {found}: {how}")
-    return chosen[0]
+    return names[0], sources
 
 
 def _describe(path: Path, name: str, source: Source) -> str:

@@ -63,7 +63,7 @@ def read(source: Source) -> SourceDataset:
     description = (
         f"Hugging Face ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"
     )
-    return SourceDataset.collect(source.path, description, photos, notes, one_hot)
+    return SourceDataset(description, photos, one_hot, notes)
 
 
 def _find_metadata(names: Sequence[str]) -> list[str]:

@@ -69,7 +69,8 @@ def read(source: Source) -> SourceDataset:
         listed.add(SourcePhoto(name, folder, agreed, unknown, str(task.id)), locations[row])
         completed += bool(given)
     description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
-    return SourceDataset.collect(source.path, description, *listed.finish())
+    photos, notes = listed.finish()
+    return SourceDataset(description, photos, [], notes)
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:

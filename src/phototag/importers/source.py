@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,8 @@ class SourceDataset:
     Attributes:
         description: Format and size of the source, such as "one-hot CSV: 4 rows".
         photos: Photos in the order of the source.
-        labels: Labels in alphabetical order.
+        labels: Labels that the source defines, even if no photo has them; [] if it has no such
+            list. After `collect`, all labels in alphabetical order.
         notes: Messages about skipped content and possible mistakes.
     """
 
@@ -149,37 +150,32 @@ class SourceDataset:
     notes: list[str]
 
     @classmethod
-    def collect(
-        cls,
-        source: Path,
-        description: str,
-        photos: list[SourcePhoto],
-        notes: Sequence[str] = (),
-        offered: Iterable[str] = (),
-    ) -> "SourceDataset":
-        """Create a dataset; drop labels that no photo has, because they cannot be learned.
+    def collect(cls, source: Path, parts: Sequence["SourceDataset"]) -> "SourceDataset":
+        """Join datasets, and drop labels that no photo has, because they cannot be learned.
+
+        If one of several datasets defines its labels, the other labels are unknown for its photos.
 
         Args:
             source: Path of the source, shown in error messages.
-            description: Format and size of the source.
-            photos: Photos in the order of the source.
-            notes: Notes to copy into the dataset.
-            offered: Labels that the source defines; a note lists the ones that no photo has.
+            parts: Datasets returned by the function `read` of a format.
 
         Raises:
             InputError: No photo has a label.
         """
-        carried = frozenset().union(*(photo.labels for photo in photos))
+        carried = frozenset(label for part in parts for one in part.photos for label in one.labels)
         if not carried:
             raise InputError(f"{source}: no photo has a label: label at least one photo")
-        notes = list(notes)
-        if unused := sorted(set(offered) - carried):
+        notes = [note for part in parts for note in part.notes]
+        if unused := sorted({label for part in parts for label in part.labels} - carried):
             notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
-        photos = [
-            replace(photo, unknown=carried if photo.unknown is None else photo.unknown & carried)
-            for photo in photos
-        ]
-        return cls(description, photos, sorted(carried), notes)
+        photos = []
+        for part in parts:
+            other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
+            for photo in part.photos:
+                unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
+                photos.append(replace(photo, unknown=unknown))
+        description = "; ".join(part.description for part in parts)
+        return cls(description, photos, sorted(carried), list(dict.fromkeys(notes)))
 
     def count_labels(self) -> dict[str, int]:
         """Return the number of photos that have each label."""

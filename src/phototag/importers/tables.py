@@ -43,7 +43,7 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
     name = "CSV of labels" if kind == "list" else "one-hot CSV"
     description = f"{name}: {len(source.table.rows)} rows"
     photos, more = listed.finish()
-    return SourceDataset.collect(source.path, description, photos, [*notes, *more], labels)
+    return SourceDataset(description, photos, labels, [*notes, *more])
 
 
 def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]:
