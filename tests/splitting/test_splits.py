@@ -68,10 +68,29 @@ def test_fraction_zero_gives_an_empty_split(targets: np.ndarray) -> None:
     assert np.bincount(assigned, minlength=3)[2] == 0
 
 
-def test_too_few_photos_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"would be empty: 2 photos with known labels in 1 groups are too few"
-    ):
+@pytest.mark.parametrize("fractions", [FRACTIONS, (0.6, 0.2, 0.2), (0.8, 0.2, 0.0)])
+@pytest.mark.parametrize("positives", [1, 3, 6, 9])
+def test_many_rare_labels_do_not_change_the_sizes(
+    positives: int, fractions: tuple[float, ...]
+) -> None:
+    """Each photo carries one of many rare labels; three in ten photos carry a common label."""
+    carried = np.arange(600) // positives == np.arange(600 // positives)[:, None]
+    common = np.random.default_rng(positives).random(600) < 0.3
+    targets = np.column_stack([common, carried.T]).astype(np.int8)
+    groups = [f"pair-{index % 300}" if index % 5 == 0 else f"{index}" for index in range(600)]
+    assigned = split_groups(targets, groups, fractions, seed=0)
+    quota = np.array(fractions) * 600
+    assert np.bincount(assigned, minlength=3) == pytest.approx(quota, abs=1)
+    positives_found = np.bincount(assigned[common], minlength=3)
+    assert positives_found == pytest.approx(np.array(fractions) * common.sum(), abs=2)
+
+
+def test_too_few_groups_are_refused() -> None:
+    message = (
+        r"val \(0.1 of the photos\) would be empty \(train 2, val 0, test 0\): 2 photos with known "
+        r"labels are too few \(number of groups: 1, photos in the largest: 2\): add photos, divide "
+    )
+    with pytest.raises(InputError, match=message):
         split_groups(np.ones((2, 1), np.uint8), ["same", "same"], FRACTIONS, seed=0)
 
 
@@ -126,5 +145,5 @@ def test_partly_known_labels_are_as_frequent_in_each_split(
 
 def test_split_without_known_labels_is_refused(targets: np.ndarray) -> None:
     partly = np.where(np.arange(5000)[:, None] < 2, targets.astype(np.int8), UNKNOWN)
-    with pytest.raises(InputError, match=r"2 photos with known labels in 2 groups are too few"):
+    with pytest.raises(InputError, match=r"2 photos .* are too few \(number of groups: 2"):
         split_groups(partly, names(5000), FRACTIONS, seed=0)

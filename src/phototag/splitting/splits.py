@@ -15,6 +15,8 @@ from phototag.base.errors import InputError
 from phototag.dataset.manifest import SPLITS
 from phototag.dataset.targets import all_known, is_known, label_rates
 
+MAX_SIZE_ERROR = 0.05  # maximum relative deviation of a split's size before sizes get priority
+
 
 def split_groups(
     targets: np.ndarray, groups: Sequence[str], fractions: Sequence[float], seed: int
@@ -26,6 +28,8 @@ def split_groups(
     without labels are balanced in the same way. For each label with unknown targets, the number of
     known targets is balanced too. Each step makes the move that lowers the cost most, until no move
     lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
+    If labels are too rare for each split to get a photo, these labels weigh less, and a second
+    descent brings the sizes of the splits to their quotas.
 
     Args:
         targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
@@ -59,10 +63,13 @@ def split_groups(
     sizes = np.bincount(assigned[members][judged], minlength=len(fractions))
     for name, size, fraction in zip(SPLITS, sizes, fractions, strict=False):
         if size == 0 and fraction > 0:
-            num_groups = len(np.unique(members[judged]))
+            _, group_sizes = np.unique(members[judged], return_counts=True)
+            found = ", ".join(map("{} {}".format, SPLITS, sizes))
             raise InputError(
-                f"the split {name} ({fraction:g} of the photos) would be empty: {judged.sum()} "
-                f"photos with known labels in {num_groups} groups are too few; add photos"
+                f"the split {name} ({fraction:g} of the photos) would be empty ({found}): "
+                f"{judged.sum()} photos with known labels are too few (number of groups: "
+                f"{len(group_sizes)}, photos in the largest: {max(group_sizes, default=0)}): add "
+                "photos, divide large groups, or change split.val and split.test"
             )
     return assigned[members]
 
@@ -133,6 +140,11 @@ def _balance(
     # The quota is 0 for a label without positives and for a split with fraction 0. The small
     # divisor gives each photo in such a split a high cost.
     weight = 1 / np.maximum(quota, 1e-3) ** 2
+    # A split cannot hold a fraction of a photo, so the cost of a label that is too rare for one
+    # photo in each split never gets low. All such labels together weigh as much as one label.
+    rare = (quota[np.diff(edges) > 0] < 0.99).any(axis=0) & (quota > 0).any(axis=0)
+    rare[:2] = False  # numbers of photos and of unlabelled photos
+    weight[:, rare] = np.minimum(weight[:, rare], 1) / max(rare.sum(), 1)
     have = np.zeros_like(quota)
     np.add.at(have, assigned, counts)
     population = np.zeros((num_splits, len(kinds)), np.int64)
@@ -142,13 +154,23 @@ def _balance(
     # Let gap = have - quota. Adding a group with counts k changes the cost by
     # (gap + k)^2 - gap^2 = k^2 + 2 gap k, and removing the group changes it by k^2 - 2 gap k.
     square = weight @ (kinds**2).T
+    fixing_sizes = False
     while True:
-        linear = 2 * (weight * (have - quota)) @ kinds.T
+        gap = have - quota
+        linear = 2 * (weight * gap) @ kinds.T
         change = (square - linear)[:, None, :] + (square + linear)[None, :, :]
         change[same | (population == 0)[:, None, :]] = np.inf
         source, target, kind = np.unravel_index(np.argmin(change), change.shape)
-        if change[source, target, kind] > -1e-9:
-            return
+        if change[source, target, kind] > (-1e-6 if fixing_sizes else -1e-9):
+            sizes_differ = np.abs(gap[:, 0]) > np.maximum(2, MAX_SIZE_ERROR * quota[:, 0])
+            if fixing_sizes or not (rare.any() or sizes_differ.any()):
+                return
+            # Labels pulled the sizes away from their quotas: let the sizes outweigh the labels.
+            fixing_sizes = True
+            weight *= 0.01
+            weight[:, 0] = np.maximum(weight[:, 0], 1)
+            square = weight @ (kinds**2).T
+            continue
         candidates = np.flatnonzero((assigned == source) & (kind_of == kind))
         distance = np.maximum(
             edges[target] - draws[candidates], draws[candidates] - edges[target + 1]
