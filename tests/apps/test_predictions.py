@@ -406,7 +406,7 @@ def test_thresholds_of_another_model_are_refused(model: tuple[Path, Path]) -> No
     for text, problem in (
         ('{"temperature": 1, "thresholds": {"cat": 0.5}}', "blue"),
         ("[]", "does not have valid thresholds"),
-        ("no json", "does not have valid thresholds"),
+        ("no json", "is not valid JSON"),
         (
             json.dumps(point | {"thresholds": dict.fromkeys(LABELS)}),
             "does not have valid thresholds",

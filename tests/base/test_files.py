@@ -52,6 +52,25 @@ def test_json_round_trip_keeps_values_and_letters(tmp_path: Path) -> None:
     assert b"\r" not in data
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{\n<<<<<<< HEAD\n"f1": 1\n=======\n"f1": 2\n>>>>>>> other\n}', "holds merge conflict"),
+        ('{"f1": 0.', "is not valid JSON"),
+        ("", "is not valid JSON"),
+        ('{"f1": "\udcff"}', None),
+    ],
+)
+def test_damaged_json_is_refused_by_name(tmp_path: Path, text: str, message: str | None) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    if message is None:
+        assert read_json(path) == {"f1": "\ufffd"}
+        return
+    with pytest.raises(InputError, match=rf"metrics\.json {message}"):
+        read_json(path)
+
+
 def test_content_key_depends_on_settings_and_contents_but_not_on_names(tmp_path: Path) -> None:
     a, b, copy = tmp_path / "a", tmp_path / "b", tmp_path / "copy"
     a.write_bytes(b"1")

@@ -138,6 +138,7 @@ def test_train_settings_exclude_params_that_do_not_affect_the_weights(
         (b"a: [1", "is not valid YAML"),
         (b"", "expected a mapping of keys to values"),
         (b"- 1", "expected a mapping of keys to values"),
+        (b"<<<<<<< HEAD\nlr: 1\n=======\nlr: 2\n>>>>>>> b\n", "params.yaml holds merge conflict"),
         ("data: {raw: Fotos fürs Album}".encode("latin-1"), r"is not UTF-8 \(byte 19\): save it"),
         (None, "is missing"),
     ],

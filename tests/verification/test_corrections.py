@@ -76,7 +76,8 @@ def test_file_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("im1.jpg,a,cat,yes,no,ann,yesterday,errors", r":3: column when is 'yesterday'"),
         ("im1.jpg,a,,yes,no,ann,2025-01-01,errors", r":3: expected the cells file,"),
         ("im1.jpg,a,cat,yes,no,ann,2025-01-01,errors,more", r":3: expected the cells"),
-        ("<<<<<<< HEAD", r":3: expected the cells"),
+        ("im1.jpg,a", r":3: expected the cells"),
+        ("<<<<<<< HEAD", r"\.csv holds merge conflict markers"),
         ('"im1.jpg,a', r":3: .*quotation mark"),
     ],
 )

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from phototag.base.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+CONFLICT = re.compile("^(<<<<<<<|>>>>>>>) ", re.MULTILINE)  # written by git into a file
 MAX_AGE = 14 * 24 * 3600  # seconds; older temporary files are removed
 
 
@@ -100,19 +102,44 @@ def read_source(path: Path) -> str:
     """Read a UTF-8 text file of the project, such as params.yaml.
 
     Raises:
-        InputError: The file is missing, or its text is not valid UTF-8.
+        InputError: The file is missing, its text is not valid UTF-8, or it contains conflict
+            markers.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return check_conflicts(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run this command in the project's root") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
 
 
+def check_conflicts(text: str, source: str | Path) -> str:
+    """Return the text of a file that git tracks.
+
+    Raises:
+        InputError: git has not merged the file, so that the text contains conflict markers.
+    """
+    if CONFLICT.search(text):
+        raise InputError(f"{source} holds merge conflict markers: resolve the merge of git first")
+    return text
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file and return its content."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file and return its content.
+
+    Raises:
+        OSError: The file cannot be read.
+        InputError: The file is not valid JSON, or it contains conflict markers.
+    """
+    return parse_json(path.read_bytes().decode(errors="replace"), path)
+
+
+def parse_json(text: str, source: str | Path) -> Any:
+    """Parse the text of a JSON file; see `read_json`. Error messages start with `source`."""
+    try:
+        return json.loads(check_conflicts(text, source))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source} is not valid JSON ({error}): run `dvc repro`") from None
 
 
 def file_digest(path: Path) -> str:

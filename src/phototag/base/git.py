@@ -1,5 +1,7 @@
 """Run git commands."""
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,12 +20,18 @@ def run_git(folder: Path, *arguments: str, strip: bool = True) -> str:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
+            env=os.environ | {"LC_ALL": "C"},  # messages in English
             check=False,
         )
     except FileNotFoundError:
         raise InputError("git is not installed: install it and run the command again") from None
     if done.returncode:
-        reason = done.stderr.strip().removeprefix("fatal: ") or f"exit status {done.returncode}"
+        reason = " ".join(re.sub("(?m)^(fatal|error): ", "", done.stderr).split())
+        if reason.startswith("not a git repository"):
+            raise InputError(
+                f"{folder} is not in a git repository: run `git init` and `git commit`"
+            )
+        reason = reason or f"exit status {done.returncode}"
         raise InputError(f"git {arguments[0]} failed: {reason}")
     return done.stdout.strip() if strip else done.stdout
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from phototag.base.errors import InputError
-from phototag.base.files import read_source
+from phototag.base.files import check_conflicts, read_source
 
 FILE = Path("params.yaml")
 MAX_PROBLEMS = 5  # maximum number of problems that an error message lists
@@ -62,14 +62,20 @@ def read_values(path: Path = FILE) -> dict[str, Any]:
     """Read params.yaml as plain Python values, without validating them.
 
     Raises:
-        InputError: The file is missing, or its text is not UTF-8, not valid YAML or not a mapping.
+        InputError: The file is missing, its text is not UTF-8, not valid YAML or not a mapping, or
+            it contains conflict markers.
     """
+    return parse_values(read_source(path), path)
+
+
+def parse_values(text: str, source: str | Path) -> dict[str, Any]:
+    """Parse the text of a YAML file; see `read_values`. Error messages start with `source`."""
     try:
-        values = yaml.safe_load(read_source(path))
+        values = yaml.safe_load(check_conflicts(text, source))
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
+        raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of keys to values, such as `seed: 0`")
+        raise InputError(f"{source}: expected a mapping of keys to values, such as `seed: 0`")
     return values
 
 

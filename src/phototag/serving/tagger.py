@@ -77,6 +77,8 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         raise InputError(
             f"{thresholds_file} cannot be read ({error.strerror}): run `dvc repro evaluate`"
         ) from None
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{thresholds_file} does not have valid thresholds for the labels of {model_file} "

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.errors import InputError
+from phototag.base.files import check_conflicts
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.verification.listing import read_listing
@@ -76,6 +77,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
     """Parse the content of a corrections file; see `read_answers`. Errors start with `path`."""
+    check_conflicts(data.decode(errors="replace"), path)
     table = read_listing(data, path)
     names = ",".join(COLUMNS)
     if table.rows and not set(COLUMNS) <= set(table.columns):
