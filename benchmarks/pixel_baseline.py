@@ -20,6 +20,7 @@ from phototag.dataset.manifest import read_kept
 from phototag.evaluation.result import evaluate, headline
 from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import sigmoid
+from phototag.metrics.selection import VAL_PREFIX
 from phototag.schema.params import read_all_params
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # values of C; the best one is chosen on val
@@ -71,7 +72,8 @@ def main() -> None:
         )
         if on_val > best_val:
             best_val, best = on_val, headline(result.tables["scores"]) | {"C": strength}
-    network = read_json(Path("reports/evaluate/metrics.json"))
+    scores = read_json(Path("reports/evaluate/metrics.json"))
+    network = {name.removeprefix(VAL_PREFIX): value for name, value in scores.items()}
     print(f"{'':12} {'micro F1':>9} {'macro F1':>9} {'mAP':>7} {'loss':>7}")
     for name, scores in (("pixels", best), ("network", network)):
         figures = f"{scores['f1_micro']:9.3f} {scores['f1_macro']:9.3f} {scores['mAP']:7.3f}"

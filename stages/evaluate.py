@@ -9,7 +9,7 @@ import pandas as pd
 from phototag.base.files import write_json, write_table
 from phototag.base.params import read_params, read_values
 from phototag.base.timings import Timings
-from phototag.dataset.dataset import read_datasets
+from phototag.dataset.dataset import describe_splits, read_datasets
 from phototag.dataset.manifest import read_kept
 from phototag.evaluation.galleries import build_galleries
 from phototag.evaluation.params import EvaluationParams
@@ -67,7 +67,7 @@ def main() -> None:
         params.seed,
         out_of_fold if len(out_of_fold) else None,
     )
-    scores = headline(result.tables["scores"])
+    scores = headline(result.tables["scores"], result.split)
     write_json(REPORTS / "metrics.json", scores)
     write_json(REPORTS / "thresholds.json", operating_point(result, metadata.content_key))
     for name in TABLES:
@@ -80,7 +80,7 @@ def main() -> None:
     write_report(REPORTS / "report.html", result, figures, galleries, describe_origin(metadata))
     timings.end("figures")
 
-    training = Training(metadata.content_key, read_values())
+    training = Training(metadata.content_key, read_values(), splits=describe_splits(datasets))
     record_evaluation(connect(), training, history, scores, REPORTS)
     timings.end("MLflow")
     print(f"evaluated in {timings}")

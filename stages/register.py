@@ -6,7 +6,6 @@ import pandas as pd
 
 from phototag.base.files import file_digest, read_json
 from phototag.base.params import read_params, read_values
-from phototag.dataset.manifest import fingerprint, read_kept
 from phototag.registry.decision import describe_decision, skip_registration, write_decision
 from phototag.registry.params import RegistrationParams
 from phototag.tracking.provenance import experiment_name
@@ -28,7 +27,7 @@ def main() -> None:
 def register(params: RegistrationParams) -> None:
     """Register the model as challenger, and compare it with the champion on the test photos."""
     # Import PyTorch and MLflow only if the model is registered, because this takes seconds.
-    from phototag.dataset.dataset import read_datasets
+    from phototag.dataset.dataset import fingerprint, read_datasets
     from phototag.network.weights import read_metadata
     from phototag.registry import versions
     from phototag.serving.pyfunc import digest_model
@@ -41,16 +40,19 @@ def register(params: RegistrationParams) -> None:
     history = pd.read_csv("reports/train/history.csv")
     metadata = read_metadata(model)
     datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
-    photos = datasets["test"] if len(datasets["test"]) else datasets["val"]
+    split = "test" if len(datasets["test"]) else "val"
+    photos = datasets[split]
     tags = versions.describe_model(
         metadata,
         scores,
         read_json(thresholds)["thresholds"],
         digest_model(*files),
         file_digest(MANIFEST)[:16],
-        fingerprint(read_kept(MANIFEST).iloc[photos.rows]),
+        split,
+        fingerprint(photos),
     )
-    description = versions.write_description(pd.read_csv("reports/evaluate/scores.csv"), metadata)
+    table = pd.read_csv("reports/evaluate/scores.csv")
+    description = versions.write_description(table, metadata, split)
 
     with connect() as store:
         training = Training(metadata.content_key, read_values())

@@ -102,7 +102,7 @@ def train_network(
         run_tags = {DATA_TAG: file_digest(MANIFEST)[:16], **(tags or {})}
         if cached:
             run_tags["backbone"] = params.model.name
-        training = Training(key, read_values(), run_tags, dataset.count_labels(datasets))
+        training = Training(key, read_values(), run_tags, dataset.describe_splits(datasets))
         try:
             history = record_training(connect(), training, records, resumed)
         except Stopped:

@@ -9,12 +9,14 @@ import torch
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import (
     Dataset,
-    count_labels,
+    describe_splits,
+    fingerprint,
     move_to_device,
     read_batch,
     read_datasets,
+    take_photos,
 )
-from phototag.dataset.manifest import fingerprint, label_targets, read_kept
+from phototag.dataset.manifest import label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
 
 CPU = torch.device("cpu")
@@ -36,7 +38,7 @@ def test_label_called_photos_is_counted_separately(datasets: dict[str, Dataset])
         split: replace(dataset, labels=["photos", "labels", "red"])
         for split, dataset in datasets.items()
     }
-    counts = count_labels(named)
+    counts = describe_splits(named)
     assert [counts[split]["photos"] for split in ("train", "val", "test")] == [24, 8, 8]
     expected = datasets["train"].targets.sum(axis=0).tolist()
     assert list(counts["train"]["labels"].items()) == list(
@@ -73,14 +75,17 @@ def test_files_of_different_runs_are_refused(packed: Path, tmp_path: Path) -> No
         read_datasets(packed / "images.npy", packed / "manifest.csv", tmp_path / "splits.csv")
 
 
-def test_fingerprint_depends_on_contents_and_labels_only(packed: Path) -> None:
-    kept = read_kept(packed / "manifest.csv")
-    renamed = kept.assign(file="x", reason="y")[::-1]
-    assert fingerprint(renamed) == fingerprint(kept)
-    relabelled = kept.assign(blue=1 - kept["blue"])
-    assert fingerprint(relabelled) != fingerprint(kept)
-    assert fingerprint(kept.assign(blue=UNKNOWN)) != fingerprint(kept)
-    assert fingerprint(kept[1:]) != fingerprint(kept)
+def test_fingerprint_depends_on_contents_and_labels_only(datasets: dict[str, Dataset]) -> None:
+    train = datasets["train"]
+    renamed = replace(take_photos(train, np.arange(24)[::-1]), files=["x"] * 24)
+    assert fingerprint(renamed) == fingerprint(train)
+    for targets in (1 - train.targets, np.where(train.targets, train.targets, UNKNOWN)):
+        assert fingerprint(replace(train, targets=targets)) != fingerprint(train)
+    assert fingerprint(replace(train, labels=["blue", "green", "pink"])) != fingerprint(train)
+    assert fingerprint(take_photos(train, np.arange(1, 24))) != fingerprint(train)
+    found = {split["fingerprint"] for split in describe_splits(datasets).values()}
+    assert found == {fingerprint(datasets[name]) for name in ("train", "val", "test")}
+    assert len(found) == 3
 
 
 def test_unknown_targets_are_nan_in_a_batch(partly: dict[str, Dataset]) -> None:
@@ -93,12 +98,12 @@ def test_unknown_targets_are_nan_in_a_batch(partly: dict[str, Dataset]) -> None:
 
 
 def test_known_targets_are_counted_if_some_are_unknown(partly: dict[str, Dataset]) -> None:
-    counts = count_labels(partly)
+    counts = describe_splits(partly)
     for split, photos in partly.items():
         columns = list(zip(photos.labels, photos.targets.T, strict=True))
         assert counts[split]["known"] == {n: (column != UNKNOWN).sum() for n, column in columns}
         assert counts[split]["labels"] == {n: (column == 1).sum() for n, column in columns}
     complete = {split: replace(d, targets=abs(d.targets)) for split, d in partly.items()}
-    assert "known" not in count_labels(complete)["train"]
-    some = count_labels(complete | {"val": partly["val"]})
+    assert "known" not in describe_splits(complete)["train"]
+    some = describe_splits(complete | {"val": partly["val"]})
     assert some["train"]["known"] == dict.fromkeys(partly["train"].labels, 24)

@@ -107,6 +107,17 @@ def test_page_reports_missing_heat_maps(
     assert page.read_text().count("data:image/jpeg") == pictures > 0
 
 
+def test_page_explains_that_scores_on_val_are_too_high(result: Evaluation, tmp_path: Path) -> None:
+    page, figures = tmp_path / "report.html", dict.fromkeys(FIGURES, "")
+    for split in ("test", "val"):
+        logits = {name: result.logits[name] for name in ("val", split)}
+        manifest = pd.DataFrame({"width": [16] * 40, "height": [16] * 40})
+        found = evaluate(result.datasets, logits, manifest, PARAMS, seed=0)
+        write_report(page, found, figures, {}, "")
+        assert f"Scores on {split}</h2>" in page.read_text()
+        assert ("Scores on val are usually too high" in page.read_text()) == (split == "val")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_fits_a_phone_and_a_desktop(

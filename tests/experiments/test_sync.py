@@ -100,11 +100,24 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     assert "test_loss" in runs(store)["three"].data.metrics
     assert sync_runs(store, repository.root) == ([], [])
 
+    # A commit with the same model, evaluated with other params, gets a run with these params.
+    values = {"lr": 0.2, "evaluate": {"prior_strength": 1}}
+    repository.write("two", lr=0.2, loss=0.75)
+    (repository.root / "params.yaml").write_text(yaml.safe_dump(values))
+    again = repository.commit()
+    added, _ = sync_runs(store, repository.root)
+    assert added == [again[:7]]
+    (evaluated,) = store.client.search_runs(
+        [store.experiment_id], "params.`evaluate.prior_strength` = '1'"
+    )
+    assert evaluated.data.metrics["test_loss"] == 0.75
+    assert sync_runs(store, repository.root) == ([], [])
+
     # A run of another machine, which trains the same model again, is not changed.
     other = create_run(store, Training("three", tags={"phototag.process": "other-machine:1:1"}))
     assert sync_runs(store, repository.root) == ([], [])
     assert store.client.get_run(other).info.status == "RUNNING"
-    assert len(store.client.search_runs([store.experiment_id])) == 4
+    assert len(store.client.search_runs([store.experiment_id])) == 5
 
 
 def test_sync_ignores_scores_of_another_model(repository: Repository) -> None:

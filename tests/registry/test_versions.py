@@ -76,7 +76,7 @@ def test_only_a_clear_winner_on_the_same_photos_becomes_champion(register: Regis
     assert register.aliases() == (1, 2)
     other = register(known=3, fingerprint="other")
     assert (other["version"], other["champion"]) == (3, False)
-    assert "a different test split" in other["reason"]
+    assert "evaluated on different photos" in other["reason"]
     better = register(known=3)
     assert (better["version"], better["champion"], better["previous_champion"]) == (4, True, 1)
     assert register.aliases() == (4, 4)
@@ -183,18 +183,21 @@ def test_version_has_tags_description_and_signature(store: Store, tmp_path: Path
     files = make_model(tmp_path / "model", known=3)
     metadata = read_metadata(files[0])
     tags = versions.describe_model(
-        metadata, {"f1_micro": 0.5}, {"red": 0.123456}, "digest", "data", "photos"
+        metadata, {"final_val_f1_micro": 0.5}, {"red": 0.123456}, "digest", "data", "val", "photos"
     )
     scores = pd.DataFrame(
         [("model", "f1_micro", 0.5, 0.4, 0.6), ("label frequencies", "loss", 1, 1, 1)],
         columns=["predictor", "metric", "value", "low", "high"],
     )
-    text = versions.write_description(scores, metadata)
+    text = versions.write_description(scores, metadata, "val")
     run_id = create_run(store, Training("key"))
     number = versions.register_model(store, run_id, files, tags, text)
     version = store.client.get_model_version("phototag", number)
     assert version.tags["labels"] == "blue, green, red"
-    assert version.tags["f1_micro"] == "0.5"
+    assert version.tags["final_val_f1_micro"] == "0.5"
+    assert version.tags["val_fingerprint"] == "photos"
+    assert "test" not in {name[:4] for name in version.tags}
+    assert "| metric on val |" in version.description
     assert json.loads(version.tags["thresholds"]) == {"red": 0.123456}
     assert "| f1_micro | 0.5000 | 0.4000 to 0.6000 |" in version.description
     assert "loss | 1" not in version.description

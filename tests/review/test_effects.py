@@ -67,6 +67,12 @@ def test_effect_counts_labels_and_compares_scores(project: Path) -> None:
     answer(project, make(project, 0), make(project, 2, "no"), make(project, 4, "unsure"))
     counts = "Labels changed since HEAD: 2 (1 to yes, 0 to no, 1 to unsure)."
     assert describe_effect(project, "HEAD") == counts + SCORES
+    # `split.test` was set to 0.
+    on_val = {f"final_val_{name}": value for name, value in AFTER.items()}
+    write_json(project / "reports/evaluate/metrics.json", on_val)
+    assert describe_effect(project, "HEAD").endswith(
+        " Scores: on another split than before, so not comparable."
+    )
 
 
 def test_undone_answers_do_not_count(project: Path) -> None:

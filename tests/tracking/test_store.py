@@ -23,7 +23,7 @@ from phototag.tracking.training import record_training
 from tests.forks import fork
 
 TRAINING = Training(
-    "key", {"lr": 1}, {"data_fingerprint": "f"}, {"train": {"photos": 3}}, exp_name=""
+    "key", {"lr": 1}, splits={"train": {"photos": 3, "fingerprint": "f"}}, exp_name=""
 )
 EPOCHS = [{"epoch": epoch, "val_loss": 1 / epoch} for epoch in (1, 2, 3)]
 

@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from phototag.evaluation.result import HEADLINE, headline
 from phototag.tracking import training
 from phototag.tracking.runs import (
     Training,
@@ -23,6 +24,7 @@ from phototag.tracking.runs import (
     log_epoch,
     log_folder,
     log_scores,
+    record_evaluation,
 )
 from phototag.tracking.store import Store, connect
 from phototag.tracking.training import record_training, training_run
@@ -59,8 +61,7 @@ def test_training_run_has_params_metrics_commit_dataset_and_environment(
         yield epochs[2]
 
     params = {"lr": 0.1, "model": {"conv": [{"out": 20}]}}
-    counts = {"train": {"photos": 3, "sea": 1}}
-    training = Training("key", params, {"data_fingerprint": "f" * 16}, counts)
+    training = Training("key", params, {"data_fingerprint": "f" * 16})
     record_training(store, training, train())
     (run,) = store.client.search_runs([store.experiment_id])
     assert run.info.status == "FINISHED"
@@ -70,14 +71,31 @@ def test_training_run_has_params_metrics_commit_dataset_and_environment(
     assert "system/cpu_utilization_percentage" in run.data.metrics
     assert run.data.tags["mlflow.source.git.commit"] == commit
     assert run.data.tags["data_fingerprint"] == "f" * 16
-    (data,) = run.inputs.dataset_inputs
-    assert data.dataset.digest == "f" * 16
-    assert json.loads(data.dataset.profile) == counts["train"]
-    assert data.tags[0].value == "train"
     text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/environment.txt")
     assert text.startswith("# Python 3")
     note = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
     assert "content_key" in note
+
+
+def test_each_split_is_a_dataset_with_its_counts(store: Store) -> None:
+    """MLflow has one profile for each pair of name and digest."""
+    runs = []
+    for seed in ("0", "1"):
+        splits: dict[str, Any] = {
+            "train": {"fingerprint": f"train{seed}", "photos": 3, "labels": {"sea": int(seed)}},
+            "val": {"fingerprint": f"val{seed}", "photos": 2, "labels": {"sea": 1}},
+            "test": {"fingerprint": "empty", "photos": 0, "labels": {"sea": 0}},
+        }
+        record_training(store, Training(f"key{seed}", splits=splits), [{"epoch": 1, "val_loss": 1}])
+        runs.append(splits)
+    for seed, splits in enumerate(runs):
+        run = find_run(store, Training(f"key{seed}"))
+        assert run
+        logged = {each.tags[0].value: each.dataset for each in run.inputs.dataset_inputs}
+        assert set(logged) == {"train", "val"}
+        for name, dataset in logged.items():
+            assert dataset.name == name
+            assert json.loads(dataset.profile) == splits[name]
 
 
 def leave_running_run(root: Path) -> None:
@@ -132,8 +150,10 @@ def test_resumed_experiment_renames_its_run(store: Store, monkeypatch: pytest.Mo
         assert again == run_id
     run = store.client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("calm-cat", "FINISHED")
-    assert find_run(store, "key", "calm-cat").info.run_id == run_id  # type: ignore[union-attr]
-    assert find_run(store, "key", "killed-ant") is None
+    found = find_run(store, Training("key"))
+    assert found
+    assert found.info.run_id == run_id
+    assert find_run(store, Training("key", exp_name="killed-ant")) is None
 
 
 def test_run_of_this_machine_is_preferred(store: Store) -> None:
@@ -161,6 +181,42 @@ def test_later_scores_replace_earlier_ones(store: Store) -> None:
         time.sleep(0.002)  # MLflow compares timestamps in milliseconds
         log_scores(store, run_id, {"loss": value})
         assert store.client.get_run(run_id).data.metrics["test_loss"] == value
+
+
+def test_scores_are_logged_to_a_run_with_the_params_of_the_evaluation(
+    store: Store, tmp_path: Path
+) -> None:
+    """`dvc repro` evaluates the same model three times, the last time as at first."""
+    splits = {"val": {"fingerprint": "f", "photos": 2, "labels": {"sea": 1}}}
+    run_ids = []
+    (tmp_path / "evaluate").mkdir()
+    for strength in (10, 1, 10):
+        params = {"lr": 0.1, "evaluate": {"prior_strength": strength}}
+        training = Training("key", params, splits=splits)
+        record_evaluation(store, training, HISTORY, {"loss": 1 / strength}, tmp_path / "evaluate")
+        run_ids.append(find_or_rebuild_run(store, training, HISTORY))
+        run = store.client.get_run(run_ids[-1])
+        assert run.data.params == {"lr": "0.1", "evaluate.prior_strength": str(strength)}
+        assert run.data.metrics["test_loss"] == 1 / strength
+        assert run.data.metrics["best_val_loss"] == 0.2
+        assert [each.dataset.digest for each in run.inputs.dataset_inputs] == ["f"]
+    assert run_ids[0] == run_ids[2] != run_ids[1]
+    # A param that no score depends on does not need another run.
+    params = {"lr": 0.1, "evaluate": {"prior_strength": 10}, "registry": {"experiments": True}}
+    assert find_or_rebuild_run(store, Training("key", params), HISTORY) == run_ids[0]
+
+
+def test_scores_on_val_are_not_logged_as_scores_on_test(store: Store) -> None:
+    table = pd.DataFrame(HEADLINE.values(), columns=["predictor", "metric"]).assign(value=0.5)
+    expected = {
+        "test": {f"test_{name}" for name in HEADLINE},
+        # These names differ from those of the metrics of each epoch, such as val_loss.
+        "val": {f"final_val_{name}" for name in HEADLINE},
+    }
+    for split, names in expected.items():
+        run_id = create_run(store, Training("key"))
+        log_scores(store, run_id, headline(table, split))
+        assert set(store.client.get_run(run_id).data.metrics) == names
 
 
 OTHERS = ["other-machine:1:1", "", "live"]
@@ -254,7 +310,7 @@ def test_epochs_of_an_outage_are_logged_later(
         gate.open()
         # `evaluate` and `phototag sync` do this.
         find_or_rebuild_run(store, Training(key), pd.DataFrame(history))
-    run = find_run(store, key, "")
+    run = find_run(store, Training(key))
     assert run
     logged = store.client.get_metric_history(run.info.run_id, "val_loss")
     assert [metric.step for metric in logged] == [1, 2, 3, 4, 5]

@@ -1,5 +1,6 @@
 """Read the photos and labels of each split, and copy batches of photos to a device."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,12 +83,22 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
     return {name: take_photos(photos, np.flatnonzero(split == name)) for name in SPLITS}
 
 
-def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
-    """Count the photos and the positive targets of each label in each split.
+def fingerprint(dataset: Dataset) -> str:
+    """Return a hash of the photos' contents and labels, ignoring the names and order of files.
+
+    The scores of two models are comparable only if the fingerprints of their photos are equal.
+    """
+    table = pd.DataFrame(dataset.targets, dataset.sha256, dataset.labels)
+    header, *rows = table.to_csv(index_label="sha256", lineterminator="\n").splitlines()
+    return hashlib.sha256("\n".join([header, *sorted(rows)]).encode()).hexdigest()[:16]
+
+
+def describe_splits(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Return the fingerprint of each split, and its numbers of photos and positives.
 
     Returns:
-        Name of the split -> `photos` (number of photos), `labels` (label -> number of positives)
-        and, if any target is unknown, `known` (label -> number of known targets).
+        Name of the split -> `fingerprint`, `photos` (number of photos), `labels` (label -> number
+        of positives) and, if any target is unknown, `known` (label -> number of known targets).
     """
     complete = all(dataset.complete for dataset in datasets.values())
     counts: dict[str, dict[str, Any]] = {}
@@ -95,7 +106,7 @@ def count_labels(datasets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
         parts = {"labels": dataset.targets > 0}
         if not complete:
             parts["known"] = is_known(dataset.targets)
-        counts[split] = {"photos": len(dataset)} | {
+        counts[split] = {"fingerprint": fingerprint(dataset), "photos": len(dataset)} | {
             name: dict(zip(dataset.labels, part.sum(axis=0).tolist(), strict=True))
             for name, part in parts.items()
         }

@@ -1,6 +1,5 @@
 """The manifest: a table that lists the decision about each source file and its labels."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,13 +56,3 @@ def label_names(manifest: pd.DataFrame) -> list[str]:
 def label_targets(manifest: pd.DataFrame) -> np.ndarray:
     """Return the targets, which are 1, 0 or `UNKNOWN`, as int8 [num_images, num_labels]."""
     return manifest[label_names(manifest)].to_numpy(np.int8)
-
-
-def fingerprint(manifest: pd.DataFrame) -> str:
-    """Return a hash of the photos' contents and labels, ignoring the names and order of files.
-
-    The scores of two models are comparable only if the fingerprints of their photos are equal.
-    """
-    lines = manifest[["sha256", *label_names(manifest)]].to_csv(index=False, lineterminator="\n")
-    header, *rows = lines.splitlines()
-    return hashlib.sha256("\n".join([header, *sorted(rows)]).encode()).hexdigest()[:16]

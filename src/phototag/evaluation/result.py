@@ -22,6 +22,7 @@ from phototag.evaluation.tables import (
 from phototag.evaluation.thresholds import Thresholds, choose_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import sigmoid
+from phototag.metrics.selection import VAL_PREFIX
 
 # Names in metrics.json, each with `predictor` and `metric` of its row in the table `scores`.
 HEADLINE = {
@@ -130,19 +131,23 @@ def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
     }
 
 
-def headline(scores: pd.DataFrame) -> dict[str, float]:
+def headline(scores: pd.DataFrame, split: str = "test") -> dict[str, float]:
     """Return the content of metrics.json, with 8 significant digits as in the tables.
 
     To display fewer digits, round these numbers directly: rounding twice can give a wrong digit.
 
     Args:
         scores: Table returned by `tabulate_scores`.
+        split: Name of the evaluated split, test or val.
 
     Returns:
         Metrics named in `HEADLINE` and, if some entries are unknown, `known`: the number of known
-        entries.
+        entries. Names of metrics on val start with `final_val_`, so that these metrics are not
+        mistaken for metrics on test or for metrics of a training epoch.
     """
     values = scores.set_index(["predictor", "metric"])["value"]
     # JSON cannot represent NaN: if no label has positives, mAP is undefined and becomes 0.
     found = {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
-    return found | ({"known": int(scores["known"].iloc[0])} if "known" in scores else {})
+    if "known" in scores:
+        found["known"] = int(scores["known"].iloc[0])
+    return found if split == "test" else {f"{VAL_PREFIX}{name}": found[name] for name in found}

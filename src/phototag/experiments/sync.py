@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,14 +32,17 @@ from phototag.tracking.runs import (
     Training,
     find_or_rebuild_run,
     find_runs,
+    has_evaluation_params,
     log_folder,
     log_scores,
+    name_score,
 )
 from phototag.tracking.store import Store
 
 HISTORY = "reports/train/history.csv"
 TRAINING = "reports/train/training.json"
 EVALUATION = "reports/evaluate"
+METRICS = f"{EVALUATION}/metrics.json"
 MODEL = "models/model.safetensors"
 
 
@@ -49,10 +52,9 @@ class Result:
 
     Attributes:
         key: Content key of the training.
-        params: Nested params that the model was trained with.
+        params: Nested params of the training and the evaluation.
         history: Losses and metrics of each epoch, one row per epoch.
-        scores: Mapping from each metric to its score on test. Empty if the model has not been
-            evaluated.
+        scores: Content of metrics.json. Empty if the model has not been evaluated.
     """
 
     key: str
@@ -78,8 +80,9 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         listed by the name of its experiment or by its short commit hash.
     """
     added, tagged = [], []
-    # Commits of all branches that changed the training results, oldest first.
-    log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", TRAINING)
+    # Commits of all branches that changed the results, oldest first.
+    files = TRAINING, METRICS
+    log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", *files)
     commits = [("", revision) for revision in (log or "").split()]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
         result = _read_result(root, revision)
@@ -88,12 +91,15 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         title = name or revision[:7] or "the workspace"
         # For a commit, any run of the training suffices. An experiment needs a run with its name.
         runs = find_runs(store, result.key, name or None)
-        last_metric = "test_loss" if result.scores else "best_val_loss"
-        complete = [run for run in runs if last_metric in run.data.metrics]
+        training = Training(result.key, result.params, exp_name=name)
+        if result.scores:
+            runs = [run for run in runs if has_evaluation_params(run, training)]
+        metrics = {name_score(score) for score in result.scores} or {"best_val_loss"}
+        complete = [run for run in runs if metrics <= run.data.metrics.keys()]
         if complete:
             run_id, known = complete[0].info.run_id, complete[0].data.tags.get(REVISION_TAG)
         else:
-            run_id, known = _rebuild_run(store, root, revision, result, name), None
+            run_id, known = _rebuild_run(store, root, revision, result, training), None
             added.append(title)
         if revision and known != revision and (name or known is None):
             store.client.set_tag(run_id, REVISION_TAG, revision)
@@ -108,14 +114,15 @@ def _read_result(root: Path, revision: str) -> Result | None:
     if not training or not history:
         return None
     lock = yaml.safe_load(read_revision(root, revision, "dvc.lock") or "{}").get("stages", {})
-    scores = read_revision(root, revision, f"{EVALUATION}/metrics.json")
+    scores = read_revision(root, revision, METRICS)
     if _locked_hash(lock, "train", "outs", MODEL) != _locked_hash(lock, "evaluate", "deps", MODEL):
         scores = None  # the scores belong to another model
     params = yaml.safe_load(read_revision(root, revision, "params.yaml") or "{}")
     # params.yaml may have changed since the training. dvc.lock has the values that were used.
-    used = lock.get("train", {}).get("params", {}).get("params.yaml", {})
-    with suppress(KeyError):
-        params = apply_overrides(params, used)
+    for stage in ("evaluate", "train"):
+        used = lock.get(stage, {}).get("params", {}).get("params.yaml", {})
+        with suppress(KeyError):
+            params = apply_overrides(params, used)
     return Result(
         json.loads(training)["content_key"],
         params,
@@ -130,10 +137,11 @@ def _locked_hash(lock: Mapping[str, Any], stage: str, kind: str, path: str) -> s
     return files.get(path)
 
 
-def _rebuild_run(store: Store, root: Path, revision: str, result: Result, name: str) -> str:
+def _rebuild_run(
+    store: Store, root: Path, revision: str, result: Result, training: Training
+) -> str:
     tags = {COMMIT_TAG: revision, DIRTY_TAG: "false"} if revision else {}
-    training = Training(result.key, result.params, tags, exp_name=name)
-    run_id = find_or_rebuild_run(store, training, result.history)
+    run_id = find_or_rebuild_run(store, replace(training, tags=tags), result.history)
     if not result.scores:
         return run_id
     with TemporaryDirectory() as folder:

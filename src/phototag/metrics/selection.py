@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Record = Mapping[Any, Any]
 SelectionMetric = Literal["val_loss", "mAP"]
+VAL_PREFIX = "final_val_"  # prefix of the best epoch's scores on val at the chosen thresholds
 
 
 def step_number(record: Record) -> int:

@@ -29,7 +29,8 @@ from phototag.registry.decision import COLUMNS, MODEL_NAME, make_decision
 from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
-PHOTOS_TAG, WEIGHTS_TAG, DIGEST_TAG = "test_fingerprint", "weights_digest", "model_digest"
+TEST_TAG, VAL_TAG = "test_fingerprint", "val_fingerprint"  # a version has one of them
+WEIGHTS_TAG, DIGEST_TAG = "weights_digest", "model_digest"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 # MLflow's error codes for a missing model, version or alias.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -70,22 +71,26 @@ def describe_model(
     thresholds: Mapping[str, float],
     model_digest: str,
     data_fingerprint: str,
-    test_fingerprint: str,
+    split: str,
+    fingerprint: str,
 ) -> dict[str, str]:
-    """Return the tags of a version: labels, thresholds, scores, model digest and data digest."""
+    """Return the tags of a version: labels, thresholds, scores, model digest and data digest.
+
+    `split` is the name of the evaluated split, and `fingerprint` is the one of its photos.
+    """
     return {
         "labels": ", ".join(metadata.labels),
         "thresholds": json.dumps(thresholds),
         "content_key": metadata.content_key,
         DIGEST_TAG: model_digest,
         "data_fingerprint": data_fingerprint,
-        PHOTOS_TAG: test_fingerprint,
+        VAL_TAG if split == "val" else TEST_TAG: fingerprint,
         **{name: f"{value:.8g}" for name, value in scores.items()},
     }
 
 
-def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
-    """Return a description of a version in Markdown. It has a table of the scores on test."""
+def write_description(scores: pd.DataFrame, metadata: Metadata, split: str = "test") -> str:
+    """Return a description of a version in Markdown, with a table of the scores on a split."""
     table = scores[scores["predictor"] == "model"].dropna(subset="value")
     columns = (table[name] for name in ("metric", "value", "low", "high"))
     rows = [
@@ -101,7 +106,7 @@ def write_description(scores: pd.DataFrame, metadata: Metadata) -> str:
             "",
             escape_markdown(describe_origin(metadata)),
             "",
-            "| metric on test | value | 95% interval |",
+            f"| metric on {split} | value | 95% interval |",
             "|---|---|---|",
             *rows,
         ]
@@ -155,8 +160,8 @@ def _decide(
         return decide(True, f"{name} has the same weights and thresholds"), nothing
     challenge = count_challenges(client, own, champion)
     try:
-        if champion.tags.get(PHOTOS_TAG) != own.tags[PHOTOS_TAG]:
-            raise InputError("it was evaluated on a different test split or with different labels")
+        if evaluated_photos(champion) != evaluated_photos(own):
+            raise InputError("it was evaluated on different photos or with different labels")
         with TemporaryDirectory() as folder:
             rival = fetch_files(champion, Path(folder))
             comparison = compare(rival, challenge=challenge)
@@ -165,6 +170,12 @@ def _decide(
         return decide(False, f"{name} cannot be compared: {error}; {advice}"), nothing
     decision = decide(*judge(comparison, challenge))
     return decision | {"challenge": challenge, "coverage": coverage(challenge)}, comparison
+
+
+def evaluated_photos(version: ModelVersion) -> tuple[str, str]:
+    """Return the split on which a version was evaluated, and the fingerprint of its photos."""
+    tags = version.tags
+    return ("val", tags[VAL_TAG]) if VAL_TAG in tags else ("test", tags.get(TEST_TAG, ""))
 
 
 def weights_digest(version: ModelVersion) -> str:
@@ -200,7 +211,7 @@ def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVer
     champions = {int(v.version) for v in versions if weights_digest(v) == weights_digest(champion)}
     numbers: dict[str, int] = {}
     for version in versions:
-        if version.tags.get(PHOTOS_TAG) != own.tags[PHOTOS_TAG]:
+        if evaluated_photos(version) != evaluated_photos(own):
             continue
         for decision in _read_decisions(version):
             if "challenge" in decision and decision["previous_champion"] in champions:

@@ -10,6 +10,7 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.base.git import ask_git
+from phototag.metrics.selection import VAL_PREFIX
 from phototag.review.evidence import MANIFEST
 from phototag.verification.corrections import ANSWERS, latest_answers, parse_answers, read_answers
 
@@ -57,8 +58,9 @@ def describe_effect(root: Path, revision: str) -> str:
     scores, old_scores = read_json(root / METRICS), json.loads(before)
     differences = ", ".join(
         f"{name} {old_scores[key]:.3f} -> {scores[key]:.3f} ({scores[key] - old_scores[key]:+.3f})"
-        for key, name in SCORES.items()
-        if key in old_scores
+        for prefix in ("", VAL_PREFIX)
+        for key, name in ((f"{prefix}{key}", name) for key, name in SCORES.items())
+        if key in old_scores and key in scores
     )
     number = f"Labels changed since {revision}: {changed.total()} ({shown})."
-    return f"{number} Scores: {differences}."
+    return f"{number} Scores: {differences or 'on another split than before, so not comparable'}."

@@ -10,6 +10,7 @@ Three tags link a run to its training and to DVC:
 - `phototag.revision` is the git commit that contains the results. `phototag sync` sets this tag.
 """
 
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 
 from phototag.base.keys import flatten
-from phototag.metrics.selection import best_record, step_number
+from phototag.metrics.selection import VAL_PREFIX, best_record, step_number
 from phototag.tracking.provenance import (
     experiment_name,
     has_died,
@@ -38,6 +39,8 @@ PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 REBUILT_TAG = "phototag.rebuilt"
 DATA_TAG = "data_fingerprint"
+MANIFEST = "data/manifest.csv"
+EVALUATION_PARAMS = "evaluate."
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,7 @@ class Training:
         key: Content key of the training, used to find its run.
         params: Nested params of the training. The run logs them with dotted keys.
         tags: Additional tags of the run. They override the tags for the process and the git commit.
-        counts: Counts of each split: the number of `photos`, and the number of positives of each
-            label in `labels`. If some labels are unknown, `known` has the number of known values of
-            each label. If counts are given, `tags` must have `data_fingerprint` (hash of the data).
+        splits: Fingerprint and counts of each split, as returned by `describe_splits`.
         exp_name: Name of the DVC experiment, or an empty string if there is none (default: name of
             the current experiment).
     """
@@ -58,13 +59,19 @@ class Training:
     key: str
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    counts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exp_name: str = field(default_factory=experiment_name)
 
     @property
     def run_name(self) -> str:
         """Name of the run: name of the DVC experiment, or `repro-` and part of the content key."""
         return self.exp_name or f"repro-{self.key[:8]}"
+
+    @property
+    def flat_params(self) -> dict[str, str]:
+        """Params as MLflow stores them: with dotted keys and text as values."""
+        flat = flatten(self.params, lists=True)
+        return {name: str(value) for name, value in flat.items()}
 
 
 def create_run(store: Store, training: Training) -> str:
@@ -76,10 +83,8 @@ def create_run(store: Store, training: Training) -> str:
         run_name=training.run_name,
         tags={KEY_TAG: training.key, EXP_TAG: training.exp_name, **origin, **training.tags},
     )
-    params = flatten(training.params, lists=True)
-    store.client.log_batch(
-        run.info.run_id, params=[Param(name, str(value)) for name, value in params.items()]
-    )
+    params = [Param(name, value) for name, value in training.flat_params.items()]
+    store.client.log_batch(run.info.run_id, params=params)
     return str(run.info.run_id)
 
 
@@ -93,14 +98,16 @@ def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
     return [run for run in runs if exp_name in (None, run.data.tags.get(EXP_TAG, ""))]
 
 
-def find_run(store: Store, key: str, exp_name: str) -> Run | None:
-    """Return the best run that has a content key and a DVC experiment, or None if there is none.
+def find_run(store: Store, training: Training) -> Run | None:
+    """Return the best run of a training and DVC experiment, or None if there is none.
 
     The criteria, in order of priority: the run is finished; it ran on this machine; it is newer.
-    Runs to which another process may still be writing are ignored.
+    The function ignores runs to which another process may still be writing, and runs with other
+    params of the evaluation.
     """
+    runs = find_runs(store, training.key, training.exp_name)
     return min(
-        (run for run in find_runs(store, key, exp_name) if not is_active(run)),
+        (run for run in runs if not is_active(run) and has_evaluation_params(run, training)),
         key=lambda run: (
             run.info.status != "FINISHED",
             not is_of_this_machine(run.data.tags.get(PROCESS_TAG, "")),
@@ -123,6 +130,19 @@ def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run |
     return next((run for run in unfinished if resumed and not is_active(run)), None)
 
 
+def has_evaluation_params(run: Run, training: Training) -> bool:
+    """Return whether the params `evaluate.*` of a run are those of `training`.
+
+    MLflow cannot change a logged param. If these params changed after the training, the new scores
+    therefore need another run.
+    """
+    old, new = (
+        {name: value for name, value in params.items() if name.startswith(EVALUATION_PARAMS)}
+        for params in (run.data.params, training.flat_params)
+    )
+    return old == new
+
+
 def is_active(run: Run) -> bool:
     """Return whether another process, on this or another machine, may be writing to a run."""
     process = run.data.tags.get(PROCESS_TAG, "")
@@ -136,6 +156,21 @@ def close_dead_runs(store: Store) -> None:
         if has_died(run.data.tags.get(PROCESS_TAG, "")):
             store.client.set_tag(run.info.run_id, ERROR_TAG, "the process was killed")
             store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def log_splits(store: Store, run_id: str, training: Training) -> None:
+    """Log each split that has photos, together with its counts, as a dataset of the run.
+
+    MLflow identifies a dataset by name and digest, and keeps the profile that was logged first.
+    """
+    source = json.dumps({"uri": MANIFEST})
+    for split, counts in training.splits.items():
+        if not counts["photos"]:
+            continue
+        profile = json.dumps(counts)
+        dataset = Dataset(split, counts["fingerprint"], "local", source, profile=profile)
+        tag = InputTag("mlflow.data.context", split)
+        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
 
 
 def logged_epochs(store: Store, run_id: str) -> set[int]:
@@ -158,8 +193,19 @@ def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) ->
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log evaluation scores with the prefix `test_`. If repeated, MLflow shows the latest ones."""
-    log_metrics(store, run_id, {f"test_{name}": value for name, value in scores.items()})
+    """Log evaluation scores. If this is repeated, MLflow shows the latest ones.
+
+    Args:
+        store: MLflow store.
+        run_id: Id of the run.
+        scores: Content of metrics.json.
+    """
+    log_metrics(store, run_id, {name_score(name): value for name, value in scores.items()})
+
+
+def name_score(name: str) -> str:
+    """Return the MLflow name of a score in metrics.json, such as `test_loss` for `loss`."""
+    return name if name.startswith(VAL_PREFIX) else f"test_{name}"
 
 
 def log_metrics(store: Store, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
@@ -178,18 +224,20 @@ def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame)
     """Return the id of a training's MLflow run, and log the epochs that are missing in this run.
 
     If the store has no MLflow run of the training, this function creates one. The run is missing if
-    DVC restored the model from its cache or the store could not be reached during the training.
+    DVC restored the model from its cache, the store could not be reached during the training, or
+    the params `evaluate.*` changed after the training.
 
     Args:
         store: MLflow store.
         training: Description of the training.
         history: Training history with one row per epoch, written by the stage `train`.
     """
-    run = find_run(store, training.key, training.exp_name)
+    run = find_run(store, training)
     if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
         return str(run.info.run_id)
     tags = {REBUILT_TAG: "true", **training.tags}
     run_id = str(run.info.run_id) if run else create_run(store, replace(training, tags=tags))
+    log_splits(store, run_id, training)
     known, records = logged_epochs(store, run_id), history.to_dict("records")
     for record in records:
         if step_number(record) not in known:

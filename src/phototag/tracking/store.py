@@ -43,7 +43,8 @@ DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DV
 
 - `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch.
 - `best_*`: metrics of the best epoch, whose weights are saved.
-- `test_*`: metrics on test at the thresholds that were chosen on val.
+- `test_*`: metrics on test at the thresholds that were chosen on val. If there is no test split,
+  `final_val_*`: the same metrics on val. They are too high, because the model was selected on val.
 - Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
 - `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key
   have trained the same model.

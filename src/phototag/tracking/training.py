@@ -1,6 +1,5 @@
 """MLflow run of a training: functions that start or resume it, log each epoch, and end it."""
 
-import json
 import signal
 import sys
 import time
@@ -10,12 +9,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from phototag.metrics.selection import step_number
 from phototag.tracking.provenance import describe_environment, name_process
 from phototag.tracking.runs import (
-    DATA_TAG,
     ERROR_TAG,
     EXP_TAG,
     PROCESS_TAG,
@@ -25,11 +22,11 @@ from phototag.tracking.runs import (
     find_run_to_resume,
     log_best,
     log_epoch,
+    log_splits,
     logged_epochs,
 )
 from phototag.tracking.store import FAILURES, Store, describe_failure
 
-MANIFEST = "data/manifest.csv"
 RETRY = 60  # after a failed call, the store is not called for this many seconds
 
 
@@ -96,7 +93,7 @@ class _Recorder:
 
     def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
         if self.sent is None:
-            _log_dataset(self.store, self.run_id, self.training)
+            log_splits(self.store, self.run_id, self.training)
             self.store.client.log_text(self.run_id, describe_environment(), "environment.txt")
             self.sent = logged_epochs(self.store, self.run_id)
         for record in history:
@@ -105,17 +102,6 @@ class _Recorder:
                 self.sent.add(step_number(record))
         if last:
             log_best(self.store, self.run_id, history)
-
-
-def _log_dataset(store: Store, run_id: str, training: Training) -> None:
-    """Log each split of the dataset, together with its counts, as an input of the run."""
-    source = json.dumps({"uri": MANIFEST})
-    for split, counts in training.counts.items():
-        dataset = Dataset(
-            MANIFEST, training.tags[DATA_TAG], "local", source, profile=json.dumps(counts)
-        )
-        tag = InputTag("mlflow.data.context", split)
-        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
 
 
 @contextmanager
