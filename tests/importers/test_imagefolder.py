@@ -34,7 +34,50 @@ def test_metadata_jsonl_lists_are_labels_and_null_is_unknown(folder: Path, tmp_p
     found = run_import(folder, tmp_path / "raw")
     assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
     assert found.unknown == {"more/3.png": "cat red sofa"}
-    assert found.summary.notes == ["metadata.jsonl: skipped columns: text"]
+    assert found.summary.notes == [
+        "metadata.jsonl: skipped columns: text",
+        "metadata.jsonl: empty cells, read as photos without labels: 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (['["traffic light"]', '["cat", "red sofa"]', "[]"], ["traffic light", "cat red sofa", ""]),
+        (['"traffic light"', '"cat, striped"', '""'], ["traffic light", "cat, striped", ""]),
+        (['"cat"', "\"['red sofa']\"", "[3]"], ["cat", "red sofa", "3"]),
+        (['["it\'s"]', '["a # b"]', '["a", "a"]'], ["it's", "a # b", "a"]),
+    ],
+)
+def test_lists_are_labels_and_a_text_is_one_label(
+    folder: Path, tmp_path: Path, values: list[str], labels: list[str]
+) -> None:
+    names = ["1.png", "2.png", "more/3.png"]
+    rows = zip(names, values, strict=True)
+    lines = "".join(f'{{"file_name": "{name}", "tags": {value}}}\n' for name, value in rows)
+    write(folder / "metadata.jsonl", lines)
+    assert run_import(folder, tmp_path / "raw").carried == dict(zip(names, labels, strict=True))
+
+
+def test_separator_splits_texts_and_keeps_lists(folder: Path, tmp_path: Path) -> None:
+    lines = LINES.replace("[]", '"cat dog"')
+    write(folder / "metadata.jsonl", lines)
+    found = run_import(folder, tmp_path / "raw", separator=" ")
+    assert found.carried == {"1.png": "cat red sofa", "2.png": "cat dog", "more/3.png": ""}
+    assert list(found.summary.count_labels()) == ["cat", "dog", "red sofa"]
+
+
+def test_missing_values_are_unknown(folder: Path, tmp_path: Path) -> None:
+    lines = LINES.replace("null", "NaN").replace("[]", '["cat", null], "group": NaN')
+    write(folder / "metadata.jsonl", lines)
+    found = run_import(folder, tmp_path / "raw")
+    assert found.carried == {"1.png": "cat red sofa", "2.png": "cat", "more/3.png": ""}
+    assert found.unknown == {"2.png": "red sofa", "more/3.png": "cat red sofa"}
+    assert found.summary.notes[1:] == [
+        "metadata.jsonl: cells with 'None', read as unknown labels: 1",
+        "metadata.jsonl: cells with 'nan', read as unknown labels: 1",
+    ]
+    assert not any(photo.group for photo in found.summary.photos)
 
 
 def test_metadata_may_be_one_hot(folder: Path, tmp_path: Path) -> None:
@@ -87,6 +130,9 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
         ("metadata.jsonl", LINES + "[1]\n", r"metadata\.jsonl:4: .*should be an object"),
         ("metadata.jsonl", LINES + '{"labels": ["cat"]}', r"metadata\.jsonl:4: no file name"),
         ("metadata.jsonl", '{"file_name": 5, "label": "x"}', r":1: .*5 is missing"),
+        ("metadata.jsonl", '{"file_name": "1.png", "tags": "A cat sits."}\n{"file_name": "2.png"}',
+         r":1: .*'A cat sits.* seems to be a caption: rename column 'tags' if it cont"),
+        ("metadata.jsonl", '{"file_name": "1.png", "text": "A cat."}', r":1: no column of labels"),
         ("metadata.jsonl", LINES.replace("[]", '[["x"]]'), r":2: labels should be a list of lab"),
         ("metadata.jsonl", LINES.replace("2.png", "9.png"), r":2: .*9\.png is missing"),
         ("metadata.jsonl", LINES.replace("2.png", "1.png"), r":2: .*1\.png is already listed"),

@@ -1,3 +1,6 @@
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +64,10 @@ def test_label_without_photo_is_skipped_and_noted(tmp_path: Path) -> None:
     [
         (["cat, red sofa", "", "cat"], None),
         (["cat;red sofa", "", "cat"], None),
+        (["cat\nred sofa", "", "cat"], None),
+        (["['cat', 'red sofa']", "[]", "cat"], None),
+        (["[cat, red sofa]", "[ ]", "{'cat'}"], ";"),
+        (["('cat', 'red sofa',)", "['']", "[cat]"], None),
         (["cat | red sofa|", "", "cat"], None),
         (["cat/red sofa", "", "cat"], "/"),
         (["cat and red sofa", "", "cat"], " and "),
@@ -69,12 +76,52 @@ def test_label_without_photo_is_skipped_and_noted(tmp_path: Path) -> None:
 def test_tag_separator_is_found_in_cells(
     tmp_path: Path, cells: list[str], separator: str | None
 ) -> None:
-    rows = "".join(f'{name}.png,"{cell}"\n' for name, cell in zip("abc", cells, strict=True))
-    source = write(tmp_path / "list.csv", "file,tags\n" + rows)
+    source = tmp_path / "list.csv"
+    table = pd.DataFrame({"file": ["a.png", "b.png", "c.png"], "tags": cells})
+    table.to_csv(source, index=False)
     found = run_import(source, tmp_path / "raw", separator=separator)
     assert found.summary.description == "CSV of labels: 3 rows"
     assert found.carried == {"a.png": "cat red sofa", "b.png": "", "c.png": "cat"}
     assert found.summary.count_labels() == {"cat": 2, "red sofa": 1}
+    assert found.summary.notes == ["empty cells, read as photos without labels: 1"]
+
+
+@pytest.mark.parametrize("write_list", [str, json.dumps])
+def test_lists_written_by_pandas_or_json_are_read(
+    tmp_path: Path, write_list: Callable[[list[str]], str]
+) -> None:
+    lists = [["it's"], ["été, là"], [], ["3"]]
+    table = pd.DataFrame({"file": ["a.png", "b.png", "c.png", "d.png"]})
+    table["labels"] = [write_list(labels) for labels in lists]
+    table.to_csv(tmp_path / "list.csv", index=False)
+    found = run_import(tmp_path / "list.csv", tmp_path / "raw")
+    assert found.carried == {"a.png": "it's", "b.png": "été, là", "c.png": "", "d.png": "3"}
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "<NA>", "NULL"])
+def test_missing_values_are_unknown_with_a_note(tmp_path: Path, word: str) -> None:
+    """Read words that pandas reads as missing in each kind of table, also as a group."""
+    rows = f"file,label,group\na.png,{word},ann\nb.png,cat;{word},{word}\nc.png,dog,{word}\n"
+    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "raw")
+    assert found.carried == {"a.png": "", "b.png": "cat", "c.png": "dog"}
+    assert found.unknown == {"a.png": "cat dog", "b.png": "dog"}
+    assert found.summary.notes == [f"cells with {word!r}, read as unknown labels: 2"]
+    assert [photo.group for photo in found.summary.photos] == ["ann", "", ""]
+    rows = f"file,cat,dog\na.png,1,{word}\nb.png,{word},{word}\nc.png,0,1\n"
+    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "again")
+    assert found.carried == {"a.png": "cat", "b.png": "", "c.png": "dog"}
+    assert found.unknown == {"a.png": "dog", "b.png": "cat dog"}
+    assert found.summary.notes == [f"cells with {word!r}, read as unknown labels: 3"]
+
+
+def test_columns_of_splits_are_not_labels(tmp_path: Path) -> None:
+    text = "fname,is_valid,cat,fold,dog\na.png,True,1,0,0\nb.png,False,0,1,1\n"
+    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw")
+    assert found.carried == {"a.png": "cat", "b.png": "dog"}
+    assert found.summary.notes == ["skipped columns: is_valid, fold"]
+    text = "fname,labels,is_valid,fold\na.png,cat,True,0\nb.png,dog,False,1\n"
+    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "again")
+    assert found.carried == {"a.png": "cat", "b.png": "dog"}
 
 
 def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
@@ -84,15 +131,36 @@ def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
     assert found.unknown == {"b.png": "cat dog"}
 
 
-def test_labels_with_spaces_need_the_separator_option(tmp_path: Path) -> None:
-    source = write(tmp_path / "list.csv", "filename,keywords\nb.png,cat\na.png,cat sofa\n")
-    message = r"csv:3: 'cat sofa' may be one label or several: pass --separator ' ' to"
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize("column", ["keywords", "labels", "class"])
+@pytest.mark.parametrize("mark", [" ", "#", "+", " & "])
+def test_labels_with_doubtful_marks_need_the_separator_option(
+    tmp_path: Path, column: str, mark: str
+) -> None:
+    rows = f"fname,{column},is_valid\nb.png,cat,True\na.png,cat{mark}sofa,False\n"
+    source = write(tmp_path / "list.csv", rows)
+    asked = mark.strip() or mark
+    message = f"csv:3: 'cat{mark}sofa' may be one label or several: pass --separator '{asked}' to"
+    with pytest.raises(InputError, match=re.escape(message)):
         run_import(source, tmp_path / "raw")
-    found = run_import(source, tmp_path / "two", separator=" ")
+    found = run_import(source, tmp_path / "two", separator=asked)
     assert found.summary.count_labels() == {"cat": 2, "sofa": 1}
     found = run_import(source, tmp_path / "one", separator=";")
-    assert found.summary.count_labels() == {"cat": 1, "cat sofa": 1}
+    assert found.summary.count_labels() == {"cat": 1, f"cat{mark}sofa": 1}
+
+
+def test_captions_are_refused_unless_the_separator_is_given(tmp_path: Path) -> None:
+    rows = "file,tags\na.png,A brown dog on grass.\nb.png,A dog with a ball in a park\nc.png,\n"
+    source = write(tmp_path / "list.csv", rows)
+    with pytest.raises(InputError, match=r"csv:2: 'A brown dog.* seems to be a caption: rename"):
+        run_import(source, tmp_path / "raw")
+    assert len(run_import(source, tmp_path / "raw", separator=";").summary.labels) == 2
+    rows = "".join(
+        f"{name}.png,a car of the make and model {n}\n"
+        for name, n in zip("abcd", "1221", strict=True)
+    )
+    source = write(tmp_path / "list.csv", "file,label\n" + rows)
+    with pytest.raises(InputError, match="may be one label or several"):
+        run_import(source, tmp_path / "again")
 
 
 @pytest.mark.parametrize("title", ["label", "class"])
@@ -208,6 +276,13 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ('file,tags\na.png,"x, y"\nb.png,x;y\n',
          r"csv: labels in the column 'tags' may be separated by ',' or by ';': choose with --sep"),
         ("file,tags\na.png,\nb.png,?\n", r"csv: no photo has a label"),
+        ("file,tags\na.png,cat\nb.png,\"['cat', 'x\"\n", r"csv:3: .* should be a list of label"),
+        ("file,tags\na.png,['cat' 'dog']\n", r"csv:2: .* should be a list of labels"),
+        ("file,tags\na.png,{'cat': 1}\n", r"csv:2: .* should be a list of labels"),
+        ("file,tags\na.png,[['cat']]\n", r"csv:2: .* should be a list of labels"),
+        ("file,tags\na.png,array(['cat'])\n", r"csv:2: .* should be a list of labels"),
+        ("file,tags\na.png," + "[" * 65000 + "\n", r"csv:2: .* should be a list of labels"),
+        ("file,tags\na.png," + "[" * 65000 + "]" * 65000 + "\n", r"csv:2: .* should be a list"),
         ('{"images": 1', r"csv:1: no column 'file'"),
     ],
 )  # fmt: skip

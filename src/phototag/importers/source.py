@@ -110,7 +110,7 @@ class SourcePhoto:
         root: Folder or zip that must contain the photo and, if the photo is a symbolic link, its
             target. None if the user wrote the list; then the photo may be anywhere.
         labels: Labels that the photo has.
-        unknown: Labels that may or may not apply to the photo; None for all labels.
+        unknown: Labels that may or may not apply to the photo; None for all labels not in `labels`.
         id: Id of the photo in the source, or "" if it has none.
         group: Group of the photo in the source (photographer, album), or "" if it has none.
         number: Number N in the file name imN.jpg; None to number the photos in order.
@@ -173,7 +173,7 @@ class SourceDataset:
             other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
             for photo in part.photos:
                 unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
-                photos.append(replace(photo, unknown=unknown))
+                photos.append(replace(photo, unknown=unknown - photo.labels))
         description = "; ".join(part.description for part in parts)
         return cls(description, photos, sorted(carried), list(dict.fromkeys(notes)))
 

@@ -1,9 +1,12 @@
 """Import of tables with one photo per row: a CSV of labels, or a one-hot CSV."""
 
+import re
+from collections import Counter
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
@@ -20,7 +23,15 @@ LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "categ
 ID_COLUMNS = ("id", "image_id")
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 UNKNOWN = "?"
-SEPARATORS = ",;|"
+# A question mark, and words that pandas reads as a missing value.
+UNKNOWN_WORDS = {UNKNOWN, "nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>"}
+SPLIT_COLUMNS = ("split", "subset", "fold", "kfold", "valid", "val", "validation", "test",
+                 "is_train", "is_valid", "is_val", "is_test")  # fmt: skip
+SEPARATORS = ",;|\n"
+_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # reads all scalars as text
+_LIST = re.compile(r"""(?:[\[{]|\((?=['"]))([^][{}]*)[])}]""")  # [a], {'a'} and ('a',)
+_CAPTION = re.compile(r"(\S+\s+){5}\S| .*[.!?]$")
+_DOUBT = re.compile(r"\w *([#+&]) *\w| ")
 
 
 def recognize(source: Source, kind: TableKind) -> bool:
@@ -55,7 +66,7 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
     _find_file_column(table, path)
     text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
     # The column named "" is an index written by pandas.
-    other = (*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, "group", "")
+    other = (*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, "group", "")
     one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
     kinds: dict[TableKind, list[str]] = {}
     if text:
@@ -73,8 +84,8 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
 
 def _is_one_hot(table: Listing, column: str) -> bool:
     """Return whether most known cells of a column are 0 or 1; `read` then rejects other values."""
-    cells = [row.cells.get(column, "").casefold() for row in table.rows]
-    filled = [cell for cell in cells if cell not in ("", UNKNOWN)]
+    cells = [row.cells.get(column, "") for row in table.rows]
+    filled = [cell.casefold() for cell in cells if cell and cell not in UNKNOWN_WORDS]
     return sum(cell in YES or cell in NO for cell in filled) > len(filled) / 2
 
 
@@ -87,8 +98,9 @@ def read_table(
 ) -> tuple[list[str], list[str]]:
     """Add the photos of a table to a list.
 
-    In a column of labels, an empty cell means that the photo has no label; `?` means that all
+    In a column of labels, an empty cell means that the photo has no label; `?` means that all other
     labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
+    Missing values, such as `nan`, are read as `?`.
 
     Args:
         path: Path of the table.
@@ -115,6 +127,7 @@ def read_table(
         separator = _find_separator(table, columns[0], path)
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
     folder = options.images or path.parent
+    values = Counter[str]()
     for row in tqdm(table.rows, "read", disable=None):
         location = f"{path}:{row.line}"
         cells = row.cells
@@ -128,15 +141,24 @@ def read_table(
         name = listed.find(folder, names, location)
         unknown: frozenset[str] | None
         if one_hot:
+            values.update(cells[column] for column in one_hot)
             labels, unknown = _read_one_hot(cells, one_hot, location)
         else:
-            labels, unknown = _read_labels(cells[columns[0]], separator, location)
-        id_ = cells.get(id_column, "") if id_column else ""
-        photo = SourcePhoto(name, listed.root, labels, unknown, id_, cells.get("group", ""))
-        listed.add(photo, location)
+            parts = _split_labels(cells[columns[0]], separator, location)
+            values.update(parts or [""])
+            known = [part for part in parts if part not in UNKNOWN_WORDS]
+            labels = frozenset(check_label(part, location) for part in known)
+            unknown = frozenset() if len(known) == len(parts) else None
+        origin = [cells.get(column, "") for column in (id_column or "", "group")]
+        id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
+        listed.add(SourcePhoto(name, listed.root, labels, unknown, id_, group), location)
     used = ("", file_column, "group", *columns, id_column)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
+    for word in sorted(UNKNOWN_WORDS & values.keys() - {UNKNOWN}):
+        notes.append(f"cells with {word!r}, read as unknown labels: {values[word]}")
+    if values[""] and not one_hot:
+        notes.append(f"empty cells, read as photos without labels: {values['']}")
     return notes, list(one_hot.values())
 
 
@@ -152,26 +174,37 @@ def _find_file_column(table: Listing, path: Path) -> str:
     return "file" if "file" in found else found[0]
 
 
-def _read_labels(
-    cell: str, separator: str, location: str
-) -> tuple[frozenset[str], frozenset[str] | None]:
-    """Return the labels listed in a cell, and the unknown labels (None if all are unknown)."""
-    if cell == UNKNOWN:
-        return frozenset(), None
-    parts = cell.split() if separator.isspace() else cell.split(separator)
-    return frozenset(check_label(part, location) for part in parts if part.strip()), frozenset()
+def _split_labels(cell: str, separator: str, location: str) -> list[str]:
+    """Return the labels in a cell: a text with separators, or a list as Python or JSON writes it.
+
+    Raises:
+        InputError: The cell contains brackets, but is not a list of labels.
+    """
+    labels: Any = cell.split() if separator == " " else cell.split(separator)
+    match = _LIST.fullmatch(cell)
+    if match or re.search(r"[][{}]", cell):
+        try:
+            # A YAML list may contain quotes of both kinds, and words without quotes.
+            labels = yaml.load(f"[{match[1]}]", _LOADER) if match else None
+        except yaml.YAMLError:
+            labels = None
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InputError(
+                f"{location}: {short_repr(cell)} should be a list of labels, such as ['cat', 'dog']"
+            )
+    return [label.strip() for label in labels if label.strip()]
 
 
 def _read_one_hot(
     cells: dict[str, str], labels: dict[str, str], location: str
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the labels whose cell is 1, and the labels whose cell is empty or `?`."""
+    """Return the labels whose cell is 1, and the labels whose cell is empty, `?` or missing."""
     carried, unknown = set(), set()
     for column, label in labels.items():
         cell = cells[column].casefold()
         if cell in YES:
             carried.add(label)
-        elif cell in ("", UNKNOWN):
+        elif not cell or cells[column] in UNKNOWN_WORDS:
             unknown.add(label)
         elif cell not in NO:
             raise InputError(
@@ -185,19 +218,33 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
     """Return the separator that the cells of a column contain (default: `;`).
 
     Raises:
-        InputError: The cells contain several separators, or contain spaces but no separator.
+        InputError: The cells contain captions, several separators, or spaces but no separator.
     """
-    cells = [row.cells.get(column, "") for row in table.rows]
-    found = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
+    cells = [(f"{path}:{row.line}", row.cells.get(column, "")) for row in table.rows]
+    texts = [(location, cell) for location, cell in cells if not _LIST.fullmatch(cell)]
+    found = [mark for mark in SEPARATORS if any(mark in cell for _, cell in texts)]
     if len(found) > 1:
         raise InputError(
             f"{path}: labels in the column {column!r} may be separated by {found[0]!r} or by "
             f"{found[1]!r}: choose with --separator"
         )
-    for row in table.rows if not found else []:
-        if " " in (cell := row.cells.get(column, "")):
+    separator = found[0] if found else ";"
+    captions = {
+        cell: (location, label)
+        for location, cell in cells
+        for label in _split_labels(cell, separator, location)
+        if _CAPTION.search(label)
+    }
+    if 2 * len(captions) > sum(cell not in ("", *UNKNOWN_WORDS) for _, cell in cells):
+        location, caption = next(iter(captions.values()))
+        raise InputError(
+            f"{location}: {short_repr(caption)} seems to be a caption: rename column {column!r} "
+            "if it contains no labels, or pass --separator ';' to read each text as one label"
+        )
+    for location, cell in texts if not found else []:
+        if doubt := _DOUBT.search(cell):
             raise InputError(
-                f"{path}:{row.line}: {short_repr(cell)} may be one label or several: pass "
-                "--separator ' ' to split it at spaces, or --separator ';' to keep it as one label"
+                f"{location}: {short_repr(cell)} may be one label or several: pass --separator "
+                f"{doubt[1] or ' '!r} to split it, or --separator ';' to keep it as one label"
             )
-    return found[0] if found else ";"
+    return separator
