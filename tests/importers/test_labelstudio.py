@@ -1,3 +1,4 @@
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,88 @@ def test_labels_on_which_annotations_differ_are_unknown(
     assert found.unknown == ({"one.png": unknown} if unknown else {})
 
 
+@pytest.mark.parametrize(
+    ("address", "file"),
+    [
+        ("/data/local-files/?d=my%20photos/a%2Bb%26c%23d.png", "my photos/a+b&c#d.png"),
+        ("/data/local-files/?d=my photos/a+b&c#d.png", "my photos/a+b&c#d.png"),
+        ("/data/local-files/?d=my+photos/a.png", "my photos/a.png"),
+        ("/data/local-files/?d=12%3A30.png", "12%3A30.png"),
+        ("/data/local-files/?d=12%3A30.png", "12:30.png"),
+        ("/data/local-files/?d=photos%5Ca.png", "a.png"),
+        ("/data/local-files/?d=photos\\a.png", "photos/a.png"),
+        ("http://localhost:8080/data/local-files/?d=caf%E9.png", os.fsdecode(b"caf\xe9.png")),
+        ("https://bucket.example/a/b%20c.png?X-Amz-Date=1&d=7&X-Amz-Signature=ab", "b c.png"),
+        ("s3://bucket/a/b#1 50%.png", "b#1 50%.png"),
+        ("/storage-data/uploaded/?filepath=upload/3/8a1b2c3d-b.png", "b.png"),
+        ("/data/upload/3/3-8a1b2c3d-b.png", "b.png"),
+        ("/data/upload/b_ZoqW18z.png", "b.png"),
+        ("/data/upload/3/8a1b2c3d-b_ZoqW18z.png", "b.png"),
+        ("/data/upload/3/8a1b2c3d-my_photo_1.png", "my photo (1).png"),
+        ("/data/upload/b_ZoqW18z.png", "b_ZoqW18z.png"),
+        ("C:\\Users\\Ann\\photos\\b.png", "photos/b.png"),
+        ("/home/ann/photos/b.png", "photos/b.png"),
+        ("line\rbreak.png", "line\rbreak.png"),
+    ],
+)
+def test_photo_is_found_by_its_address(tmp_path: Path, address: str, file: str) -> None:
+    paint(tmp_path / "in" / file, 1)
+    # The file name before the upload may stand beside the address.
+    for number, more in enumerate(({}, {"original_filename": "c.png", "text": "A cat."})):
+        task = make_task(1, address, annotate("cat"))
+        task["data"] |= more
+        source = write(tmp_path / "in/export.json", [task])
+        hints = {"images": tmp_path / "in"}
+        summary = run_import(source, tmp_path / f"raw{number}", **hints).summary
+        assert [photo.name for photo in summary.photos] == [file]
+
+
+def test_original_name_is_used_if_the_upload_is_missing(tmp_path: Path) -> None:
+    paint(tmp_path / "in/c.png", 1)
+    task = make_task(1, "https://bucket.example/7f3a.png", annotate("cat"))
+    task["data"]["original_filename"] = "c.png"
+    found = run_import(write(tmp_path / "in/export.json", [task]), tmp_path / "raw")
+    assert found.carried == {"c.png": "cat"}
+
+
+def test_tasks_of_the_same_photo_are_joined(folder: Path, tmp_path: Path) -> None:
+    tasks = [
+        make_task(1, "/data/upload/3/8a1b2c3d-one.png", annotate("cat", "dog")),
+        make_task(2, "/data/upload/3/99999999-one.png", annotate("cat")),
+        make_task(3, "three.png", annotate("dog")),
+        make_task(4, "three.png", annotate("dog")),
+        make_task(5, "four.png"),
+        make_task(6, "four.png", annotate("cat")),
+    ]
+    found = run_import(write(folder / "export.json", tasks), tmp_path / "raw")
+    assert found.summary.description == "Label Studio export: 6 tasks, 5 completed"
+    assert found.carried == {"one.png": "cat", "three.png": "dog", "four.png": "cat"}
+    assert found.unknown == {"one.png": "dog"}
+    assert found.summary.notes == [
+        "joined tasks that show the same photo as another task: 3",
+        "photos with labels on which annotations differ, now unknown: 1",
+    ]
+
+
+def test_tasks_with_predictions_alone_are_unknown(folder: Path, tmp_path: Path) -> None:
+    tasks = [make_task(1, "one.png", annotate("cat")), make_task(2, "four.png")]
+    for key in ("id", "annotations"):
+        del tasks[1][key]
+    found = run_import(write(folder / "export.json", tasks), tmp_path / "raw")
+    assert found.carried == {"one.png": "cat", "four.png": ""}
+    assert found.unknown == {"four.png": "cat"}
+    assert found.ids == {"one.png": "1", "four.png": ""}
+
+
+def test_names_on_the_path_of_a_taxonomy_are_labels(folder: Path, tmp_path: Path) -> None:
+    paths = [["animal", "cat"], ["animal", "dog", "poodle"], ["plant"]]
+    taxonomy = {"type": "taxonomy", "from_name": "t", "value": {"taxonomy": paths}}
+    nested = {"type": "choices", "from_name": "c", "value": {"choices": [["place", "home"]]}}
+    task = make_task(1, "one.png", annotate(result=[taxonomy, nested]))
+    found = run_import(write(folder / "export.json", [task]), tmp_path / "raw")
+    assert found.carried == {"one.png": "animal cat dog home place plant poodle"}
+
+
 def test_region_labels_count_and_other_results_do_not(folder: Path, tmp_path: Path) -> None:
     task = make_task(1, "one.png", annotate("cat"))
     result = task["annotations"][0]["result"]
@@ -92,7 +175,8 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
         (changed(data={}), r"json: \[1\] \(task 42\): data contains 0 photos, should contain 1"),
         (changed(data={"a": "one.png", "b": "four.png"}), r"data contains 2 photos"),
         (changed(data={"image": "gone.png"}), r"\(task 42\): .*gone\.png is missing: .*--images"),
-        (changed(data={"image": "one.png"}), r"one\.png is already listed in .*\[0\] \(task 41\)"),
+        (changed(data={"image": "/b/four.png"}),
+         r"\[3\] \(task 44\): x/four\.png and b/four\.png .*\(task 42\)\) are both found as"),
         (changed(data={"image": "../outside.png"}), r"\(task 42\): .* is missing: fix the name"),
         (changed(data=[]), r"json: 1\.data: input should be an object"),
         (changed(annotations=None), r"json: 1\.annotations: input should be .*, not None"),
@@ -102,7 +186,8 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
         (chosen(value={"choices": [3]}), r"choices should be a list of labels, not \[3\]"),
         (chosen(value={"choices": ["a/b"]}), r"\(task 42\): label 'a/b' cannot be a file name"),
         (chosen(value=[]), r"json: 1\.annotations\.0\.result\.0\.value: input should be"),
-        ([make_task(1, "one.png")], r"json: no photo has a label"),
+        ([make_task(1, "one.png")], r"json: no task has a completed annotation, and predictions"),
+        ([make_task(1, "one.png", annotate())], r"json: no photo has a label"),
     ],
 )  # fmt: skip
 def test_error_names_file_and_task(

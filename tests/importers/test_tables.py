@@ -260,7 +260,7 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ("file,cat,dog\na.png,1,0\na.png,0,1\n", r"csv:3: .*a\.png is already listed in .*:2"),
         ("file,cat,dog\na.png,1,0\nx.png,0,1\n", r"csv:3: .*x\.png is missing: f"),
         ("file,cat\na.png,1\nx.png,1\nc.png,1\ny.png,1\nz,1\n",
-         r"csv:3: .*x\.png is missing, as are 2 other listed photos: fix the name, or"),
+         r"csv:3: .*x\.png is missing, one of 3 missing photos: fix the name, or"),
         ("file,cat,dog\na.png,1,0\n,0,1\n", r"csv:3: no file name"),
         ("file,cat,dog\na.png,1,0\nb.png,1\n", r"csv:3: the row has 2 cells, but the header has 3"),
         ("file,cat,dog\na.png,1,0\nb.png,1,0,1\n", r"csv:3: the row has 4 cells"),

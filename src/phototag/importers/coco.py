@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoList, choose_images_folder
+from phototag.importers.photo_files import PhotoList, choose_images_folder, list_endings
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.labels import normalize
 
@@ -71,14 +71,13 @@ def read(source: Source) -> SourceDataset:
             names[position] = check_label(categories[position].name, f"{place}[{position}]")
         carried[row].add(names[position])
 
-    folder = choose_images_folder(
-        source.path, [image.file_name for image in images[:1]], source.options.images
-    )
+    endings = [list_endings(image.file_name) for image in images]
+    folder = choose_images_folder(source.path, endings, source.options.images)
     listed = PhotoList(folder)
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        name = listed.find(folder, [image.file_name], location)
-        photo = SourcePhoto(name, folder, frozenset(carried[row]), id=str(image.id))
+        name = listed.find(folder, endings[row], location)
+        photo = SourcePhoto(name, folder, frozenset(carried[rows[image.id]]), id=str(image.id))
         listed.add(photo, location)
     description = (
         f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
@@ -90,9 +89,10 @@ def read(source: Source) -> SourceDataset:
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:
-    """Return the position of each id in `records`; raise an error if an id is used twice."""
+    """Return the position of each id in `records`; raise an error if two records share an id."""
     positions: dict[Any, int] = {}
     for position, record in enumerate(records):
-        if (first := positions.setdefault(record.id, position)) != position:
+        first = positions.setdefault(record.id, position)
+        if record != records[first]:
             raise InputError(f"{place}[{position}]: id {record.id!r} is already used in [{first}]")
     return positions

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
+from phototag.dataset.manifest import escape_name
 from phototag.decoding.formats import PHOTO_EXTENSIONS, find_extension
 from phototag.decoding.sources import read_file, read_path
 from phototag.importers.formats import read_source
@@ -62,7 +63,7 @@ def import_photos(
             write(f"{folder}/{label}.txt", "".join(f"{line}\n" for line in lines).encode())
         if any(p.number is None or p.origin or p.group or p.id for p in photos):
             table = _list_sources(source, files, photos)
-            write("sources.csv", table.encode("utf-8", "backslashreplace"))
+            write("sources.csv", table.encode())
     return dataset
 
 
@@ -77,7 +78,9 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
     }
     if not any(columns["id"]):
         del columns["id"]
-    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+    table = pd.DataFrame({column: map(escape_name, texts) for column, texts in columns.items()})
+    # With this line end, pandas also quotes cells that contain a carriage return.
+    return table.to_csv(index=False, lineterminator="\r\n").replace("\r\n", "\n")
 
 
 @contextmanager

@@ -1,21 +1,29 @@
 """Import of Label Studio's JSON export (https://labelstud.io/guide/task_format)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from reprlib import repr as short_repr
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, unquote_plus
 
 from pydantic import TypeAdapter
-from tqdm import tqdm
+from tqdm import trange
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import PhotoList, choose_images_folder
+from phototag.importers.photo_files import PhotoList, choose_images_folder, list_endings
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds a prefix to the names of uploads
+# Tasks refer to local files and to files in a cloud storage by a parameter that is not always
+# encoded. Therefore, the parameter is everything up to the end of the address.
+_SERVED = re.compile(r"/(?:local-files/?\?d|storage-data/uploaded/?\?filepath)=(.+)", re.DOTALL)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://[^/]*|(?=/data/)", re.IGNORECASE)
+# Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
+_PREFIX = re.compile(r"^(?:\d+-)?[0-9a-f]{8}-(?=.)")
+_ORIGINAL = re.compile("name|original", re.IGNORECASE)
+_SUFFIX = re.compile(r"_(?=[a-zA-Z]*[0-9A-Z])[a-zA-Z0-9]{7}(?=\.\w+$|$)")
 
 
 @dataclass(slots=True)
@@ -33,93 +41,127 @@ class _Annotation:
 
 @dataclass(slots=True)
 class _Task:
-    id: Id
     data: dict[str, Any]
-    annotations: list[_Annotation]
+    id: Id = ""
+    annotations: list[_Annotation] = field(default_factory=list)
+
+    def list_completed(self) -> list[_Annotation]:
+        return [annotation for annotation in self.annotations if not annotation.was_cancelled]
 
 
 def recognize(source: Source) -> bool:
     """Return whether a source is a JSON list with the keys of a Label Studio export."""
-    return source.is_json("[", ("data", "annotations"))
+    return any(source.is_json("[", ("data", key)) for key in ("annotations", "predictions"))
 
 
 def read(source: Source) -> SourceDataset:
     """Read the photos and labels of an export.
 
     A photo has the labels that were chosen for the photo or for one of its regions. If some
-    annotations of a task are marked as ground truth, the others are ignored. If the annotations
-    disagree on a label, it is unknown. If no annotation is completed, all labels are unknown.
+    annotations of a photo are marked as ground truth, the others are ignored. If the annotations
+    disagree on a label, it is unknown. If no annotation is completed, all labels are unknown;
+    predictions are ignored.
 
     Raises:
-        InputError: A field is missing or invalid, or a photo is missing or listed twice.
+        InputError: A field is missing or invalid, a photo is missing, or no task is completed.
     """
     tasks = source.parse_json(TypeAdapter(list[_Task]))
-    locations = [f"{source.path}: [{row}] (task {task.id})" for row, task in enumerate(tasks)]
-    names = [
-        _list_names(_find_address(task.data, location))
-        for task, location in zip(tasks, locations, strict=True)
+    locations = [
+        f"{source.path}: [{row}]" + (f" (task {task.id})" if task.id != "" else "")
+        for row, task in enumerate(tasks)
     ]
-    folder = choose_images_folder(source.path, names[0] if names else [], source.options.images)
-    listed, completed = PhotoList(folder), 0
-    for row, task in enumerate(tqdm(tasks, "read", disable=None)):
-        name = listed.find(folder, names[row], locations[row])
-        given = _read_annotations(task, locations[row])
+    names = [
+        _list_names(task.data, location) for task, location in zip(tasks, locations, strict=True)
+    ]
+    folder = choose_images_folder(source.path, names, source.options.images)
+    uploads = {_name_upload(file.name): file.name for file in folder.iterdir()}
+    listed = PhotoList(folder)
+    same_photo: dict[str, list[int]] = {}
+    for row in trange(len(tasks), desc="read", disable=None):
+        possible = [*names[row], *(uploads[name] for name in names[row] if name in uploads)]
+        same_photo.setdefault(listed.find(folder, possible, locations[row]), []).append(row)
+    completed, differing = 0, 0
+    for name, rows in same_photo.items():
+        completed += sum(bool(tasks[row].list_completed()) for row in rows)
+        given = _read_annotations([tasks[row] for row in rows], locations[rows[0]])
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
-        listed.add(SourcePhoto(name, folder, agreed, unknown, str(task.id)), locations[row])
-        completed += bool(given)
-    description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
+        differing += bool(unknown)
+        id_ = str(tasks[rows[0]].id)
+        listed.add(SourcePhoto(name, folder, agreed, unknown, id_), locations[rows[0]])
     photos, notes = listed.finish()
+    if not completed:
+        raise InputError(
+            f"{source.path}: no task has a completed annotation, and predictions are not labels: "
+            "annotate at least one task, then export all tasks as JSON"
+        )
+    if repeated := len(tasks) - len(photos):
+        notes.append(f"joined tasks that show the same photo as another task: {repeated}")
+    if differing:
+        notes.append(f"photos with labels on which annotations differ, now unknown: {differing}")
+    description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
     return SourceDataset(description, photos, [], notes)
 
 
-def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
+def _read_annotations(tasks: Sequence[_Task], location: str) -> list[frozenset[str]]:
     """Return the labels of each ground truth annotation (default: each completed annotation)."""
-    completed = [one for one in task.annotations if not one.was_cancelled]
+    completed = [annotation for task in tasks for annotation in task.list_completed()]
     ground_truth = [one for one in completed if one.ground_truth]
     found = []
     for annotation in ground_truth or completed:
         labels: set[str] = set()
         for result in annotation.result:
             # The type of a region's result is, for example, rectanglelabels or polygonlabels.
-            if result.type != "choices" and not result.type.endswith("labels"):
+            if result.type not in ("choices", "taxonomy") and not result.type.endswith("labels"):
                 continue
             chosen = result.value.get(result.type)
-            if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
+            items = chosen if isinstance(chosen, list) else [chosen]
+            # A choice in a taxonomy is a path, and all names on the path are labels.
+            parts = [part for one in items for part in (one if isinstance(one, list) else [one])]
+            if items is not chosen or not all(isinstance(part, str) for part in parts):
                 raise InputError(
                     f"{location}: {result.type} should be a list of labels, not "
                     f"{short_repr(chosen)}"
                 )
-            labels.update(check_label(label, location) for label in chosen)
+            labels.update(check_label(part, location) for part in parts)
         found.append(frozenset(labels))
     return found
 
 
-def _find_address(data: dict[str, Any], location: str) -> str:
-    """Return the path or URL of a task's photo, found in the data of the task."""
-    texts = [value for value in data.values() if isinstance(value, str) and value]
-    suffixes = [PurePosixPath(_extract_path(text)).suffix.lower() for text in texts]
-    photos = [t for t, suffix in zip(texts, suffixes, strict=True) if suffix in PHOTO_EXTENSIONS]
-    found = photos or texts
-    if len(found) != 1:
-        raise InputError(f"{location}: data contains {len(found)} photos, should contain 1")
-    return found[0]
-
-
-def _extract_path(address: str) -> str:
-    """Return the path of a photo; if the address is a URL, extract the path from the URL."""
-    address = address.replace("\\", "/")
-    url = urlsplit(address)
-    if local := parse_qs(url.query).get("d"):  # /data/local-files/?d=PATH
-        return local[0]
-    is_url = len(url.scheme) > 1 or address.startswith("/data/")
-    return unquote(url.path) if is_url else address
-
-
-def _list_names(address: str) -> list[str]:
-    """Return the possible names of a photo in the folder of photos, from long to short."""
-    parts = [part for part in _extract_path(address).split("/") if part not in ("", "..")]
-    names = ["/".join(parts[start:]) for start in range(len(parts))]
-    if parts and (upload := _UPLOAD.fullmatch(parts[-1])):
-        names.append(upload[1])
+def _list_names(data: dict[str, Any], location: str) -> list[str]:
+    """Return the possible names of a task's photo in the folder of photos."""
+    texts = {key: value for key, value in data.items() if isinstance(value, str) and value}
+    photos = {
+        key: text
+        for key, text in texts.items()
+        if any(PurePosixPath(p).suffix.lower() in PHOTO_EXTENSIONS for p in _list_paths(text))
+    }
+    photos = photos or texts
+    # Next to the address, a task may contain the file name before the upload.
+    addresses = [text for key, text in photos.items() if not _ORIGINAL.search(key)]
+    addresses = addresses or list(photos.values())
+    if len(addresses) != 1:
+        raise InputError(f"{location}: data contains {len(addresses)} photos, should contain 1")
+    found = [*addresses, *(text for text in photos.values() if text not in addresses)]
+    paths = [path for text in found for path in _list_paths(text)]
+    names = [name for path in paths for name in list_endings(path)]
+    original = _PREFIX.sub("", next(reversed(list_endings(paths[0])), ""))
+    names.append(original)
+    if "upload/" in addresses[0]:
+        names.append(_SUFFIX.sub("", original))
     return names
+
+
+def _name_upload(name: str) -> str:
+    """Return the name that Label Studio gives to an upload, without prefix and suffix."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
+def _list_paths(address: str) -> list[str]:
+    """Return the possible paths in the path or URL of a photo: decoded, and as it is written."""
+    if served := _SERVED.search(address):
+        return [unquote(served[1], errors="surrogateescape"), served[1], unquote_plus(served[1])]
+    if url := _URL.match(address):
+        path = re.split("[?#]", address[url.end() :])[0]
+        return [unquote(path, errors="surrogateescape"), path, address]
+    return [address, unquote(address)]

@@ -1,6 +1,8 @@
 """Search for the photo files that a table or JSON file lists."""
 
 import os
+import posixpath
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
@@ -9,6 +11,7 @@ from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.source import SourcePhoto
 
+NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
 _EXTENSIONS = sorted(PHOTO_EXTENSIONS | {extension.upper() for extension in PHOTO_EXTENSIONS})
 
 
@@ -23,6 +26,7 @@ class PhotoList:
                 other files on this machine; None for no restriction.
         """
         self.root = root
+        self._names: dict[str, tuple[str, str]] = {}
         self._first: dict[str, tuple[SourcePhoto, str]] = {}
         self._missing: list[tuple[str, Path]] = []
         self._repeated: list[str] = []
@@ -36,7 +40,8 @@ class PhotoList:
             location: Place of the photo in the list (file and line or key), for error messages.
 
         Raises:
-            InputError: The name is empty or matches several files, or the file is outside `root`.
+            InputError: The name is empty or matches several files, another name matches the same
+                file, or the file is outside `root`.
         """
         if not any(names):
             raise InputError(f"{location}: no file name; write the path of the photo")
@@ -44,6 +49,7 @@ class PhotoList:
         if path is None:
             path = resolve_name(folder, names[0])
             self._missing.append((location, path))
+        self._check_name(names[0], path, location)
         if self.root is None:
             return str(path)
         inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
@@ -53,6 +59,19 @@ class PhotoList:
                 "--images"
             )
         return inside
+
+    def _check_name(self, name: str, path: Path, location: str) -> None:
+        """Raise an error if a name in another folder leads to the same file."""
+        short = _strip_extension(name)
+        if not short.endswith(_strip_extension(path.name)):
+            return  # the file was renamed when it was uploaded
+        other, place = self._names.setdefault(os.path.normpath(path), (name, location))
+        short, long = sorted((short, _strip_extension(other)), key=len)
+        if not long.endswith(short):
+            raise InputError(
+                f"{location}: {name} and {other} ({place}) are both found as {path}: pass the "
+                "folder that contains both with --images"
+            )
 
     def add(self, photo: SourcePhoto, location: str) -> None:
         """Add a photo, unless an earlier entry lists the same file with the same labels and group.
@@ -80,8 +99,8 @@ class PhotoList:
         if self._missing:
             location, path = self._missing[0]
             problem = "is not a file" if os.path.lexists(path) else "is missing"
-            if others := len(self._missing) - 1:
-                problem += f", as are {others} other listed photos"
+            if len(self._missing) > 1:
+                problem += f", one of {len(self._missing)} missing photos"
             fix = "fix the name, or pass the folder of the photos with --images"
             if archive := next(path.parent.glob("*.zip"), None):
                 fix = f"unpack {archive} first if it contains the photos"
@@ -100,21 +119,41 @@ def list_names(name: str, *, shorten: bool) -> list[str]:
         name: Path of the photo as the list contains it, possibly a path on another machine.
         shorten: Whether leading folders of relative paths may be removed too.
     """
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     # PureWindowsPath recognizes /folder, C:\folder and \\server\folder on all systems.
     if not (shorten or PureWindowsPath(name).anchor or "://" in name):
         return [name]
-    return [name, *("/".join(parts[start:]) for start in range(len(parts)))]
+    return [name, *list_endings(name)]
+
+
+def list_endings(name: str) -> list[str]:
+    """Return the trailing parts of a path, from long to short: a/b.jpg and b.jpg for ../a/b.jpg."""
+    endings = []
+    for path in (name, name.replace("\\", "/")):
+        parts = [
+            part for part in posixpath.normpath(path).split("/") if part not in ("", ".", "..")
+        ]
+        endings += ["/".join(parts[start:]) for start in range(len(parts))]
+    return sorted(dict.fromkeys(endings), key=len, reverse=True)
+
+
+def _strip_extension(name: str) -> str:
+    path = posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
+    return "/" + posixpath.splitext(path)[0].lstrip("/")
 
 
 def resolve_name(folder: Path, name: str) -> Path:
-    """Return the path of the file that a name refers to.
+    r"""Return the path of the file that a name refers to.
 
-    The name may contain backslashes (from Windows) or decomposed Unicode (NFD, from macOS).
+    The name may contain backslashes (from Windows), decomposed Unicode (NFD, from macOS), or `\xNN`
+    for a byte that is not UTF-8 (from `phototag predict`).
     """
-    name = name.replace("\\", "/")
-    paths = [folder / name]
-    paths += [folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    names = [name, name.replace("\\", "/")]
+    names += [unicodedata.normalize(form, names[1]) for form in ("NFC", "NFD")]
+    encoded = re.sub(
+        rb"\\x([89a-f][0-9a-f])", lambda match: bytes.fromhex(match[1].decode()), os.fsencode(name)
+    )
+    names.append(os.fsdecode(encoded))
+    paths = [folder / each for each in dict.fromkeys(names)]
     return next(filter(os.path.lexists, paths), paths[0])
 
 
@@ -134,29 +173,34 @@ def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None
     return None
 
 
-def choose_images_folder(source: Path, names: Sequence[str], images: Path | None) -> Path:
+def choose_images_folder(
+    source: Path, photos: Sequence[Sequence[str]], images: Path | None
+) -> Path:
     """Return the folder that the file names in a JSON file are relative to.
 
-    If the user passed no folder, return the first candidate that contains the first photo. The
-    candidates are the folder of the JSON file, its parent folder, and the subfolders `images`,
+    If the user passed no folder, return the candidate that contains the most of the first photos.
+    The candidates are the folder of the JSON file, its parent folder, and the subfolders `images`,
     `data` and (for instances_val2017.json) `val2017` of these two folders.
 
     Args:
         source: Path of the JSON file.
-        names: Possible names of the first photo.
+        photos: Possible names of each photo.
         images: Folder passed with --images, or None.
 
     Raises:
-        InputError: No candidate folder contains the first photo.
+        InputError: No candidate folder contains any of the first photos.
     """
     if images is not None:
         return images
     parts = ("", "images", "data", source.stem.removeprefix("instances_"))
-    bases = (source.parent, source.parent.parent)
-    for folder in [base / part for base in bases for part in parts]:
-        if any(os.path.isfile(resolve_name(folder, name)) for name in names):  # noqa: PTH113
-            return folder
-    photo = names[0] if names else "no photo"
+    folders = [base / part for base in (source.parent, source.parent.parent) for part in parts]
+    found = [
+        sum(_find_file(folder, names, str(source)) is not None for names in photos[:NUM_TRIED])
+        for folder in folders
+    ]
+    if any(found):
+        return folders[found.index(max(found))]
+    photo = next((name for names in photos for name in names), "no photo")
     raise InputError(
         f"{source}: {photo} is neither next to this file nor in images/: pass the folder of the "
         "photos with --images"
