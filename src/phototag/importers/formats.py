@@ -19,8 +19,9 @@ from phototag.decoding.system_files import describe_system_files, split_system_f
 from phototag.importers import coco, folders, imagefolder, labelstudio, numbered, tables
 from phototag.importers.photo_files import PhotoList
 from phototag.importers.source import ImportOptions, Source, SourceDataset
+from phototag.importers.table_files import TABLE_SUFFIXES
 
-LIST_SUFFIXES = (".csv", ".tsv", ".json")
+LIST_SUFFIXES = (*TABLE_SUFFIXES, ".json")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from phototag.base.params import describe_validation_error
 from phototag.dataset.manifest import check_labels
 from phototag.decoding.sources import read_named_file
 from phototag.decoding.system_files import is_system_file
+from phototag.importers.table_files import TABLE_SUFFIXES, parse_table
 from phototag.verification.labels import normalize
-from phototag.verification.listing import Listing, decode_text, read_listing
+from phototag.verification.listing import Listing, decode_text
 
 Structure = TypeVar("Structure")
 MAX_LABEL_BYTES = 200  # a file name, with .txt and a temporary suffix, may have 255 bytes
@@ -75,8 +76,8 @@ class Source:
 
     @cached_property
     def table(self) -> Listing:
-        """The parsed content of a CSV or TSV file."""
-        return read_listing(self.data, str(self.path))
+        """The parsed content of a CSV, TSV or JSON Lines file."""
+        return parse_table(self.data, self.path, self.options.separator)
 
     def is_json(self, bracket: str, keys: Sequence[str]) -> bool:
         """Return whether the source is a JSON file with the given opening bracket and keys."""
@@ -86,8 +87,8 @@ class Source:
         return starts and all(f'"{key}"' in self.text for key in keys)
 
     def is_table(self) -> bool:
-        """Return whether the source is a CSV or TSV file."""
-        return self.names is None and self.path.suffix.lower() in (".csv", ".tsv")
+        """Return whether the source is a CSV, TSV or JSON Lines file."""
+        return self.names is None and self.path.suffix.lower() in TABLE_SUFFIXES
 
     def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:
         """Parse the JSON file and validate its structure; unknown keys are ignored.

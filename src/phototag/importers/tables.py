@@ -12,17 +12,12 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.importers.photo_files import PhotoList, list_names
 from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto, check_label
+from phototag.importers.table_files import FILE_COLUMNS, LABEL_COLUMNS, UNKNOWN
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "one-hot"]
-FILE_COLUMNS = ("file", "file_name", "filename", "fname", "filepath", "file_path", "path", "image",
-                "image_name", "image_path", "img", "photo")  # fmt: skip
-# If a table has several of these columns, only the first one in this order is read.
-LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "category", "categories",
-                 "class", "classes")  # fmt: skip
 ID_COLUMNS = ("id", "image_id")
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
-UNKNOWN = "?"
 # A question mark, and words that pandas reads as a missing value.
 UNKNOWN_WORDS = {UNKNOWN, "nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>"}
 SPLIT_COLUMNS = ("split", "subset", "fold", "kfold", "valid", "val", "validation", "test",
@@ -52,6 +47,8 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
     listed = PhotoList(None)
     notes, labels = read_table(source.path, source.table, kind, source.options, listed)
     name = "CSV of labels" if kind == "list" else "one-hot CSV"
+    if source.path.suffix.lower() == ".jsonl":
+        name = name.replace("CSV", "JSON Lines")
     description = f"{name}: {len(source.table.rows)} rows"
     photos, more = listed.finish()
     return SourceDataset(description, photos, labels, [*notes, *more])

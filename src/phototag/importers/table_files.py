@@ -1,0 +1,87 @@
+"""Parsing of tables with one photo per row: CSV, TSV and JSON Lines."""
+
+import json
+from pathlib import Path
+from reprlib import repr as short_repr
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from phototag.base.errors import InputError
+from phototag.base.params import describe_validation_error
+from phototag.verification.labels import normalize
+from phototag.verification.listing import Listing, Row, decode_text, read_listing
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+FILE_COLUMNS = ("file", "file_name", "filename", "fname", "filepath", "file_path", "path", "image",
+                "image_name", "image_path", "img", "photo")  # fmt: skip
+# If a table has several of these columns, only the first one in this order is read.
+LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "category", "categories",
+                 "class", "classes")  # fmt: skip
+UNKNOWN = "?"
+_LINE = TypeAdapter(dict[str, Any])
+
+
+def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
+    """Parse the content of a table.
+
+    Args:
+        data: Content of the file.
+        path: Path of the file, whose suffix is the format.
+        separator: Separator of the labels in a text of JSON Lines; None if each text is one label.
+
+    Raises:
+        InputError: The content is invalid. The message contains the line number.
+    """
+    if path.suffix.lower() == ".jsonl":
+        return _parse_json_lines(decode_text(data, str(path)), path, separator)
+    return read_listing(data, str(path))
+
+
+def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:
+    """Convert JSON Lines to a table; missing and null labels become unknown.
+
+    Args:
+        text: Content of the file, with one JSON object per line.
+        path: Path of the file, shown in error messages.
+        separator: Separator of the labels in a text; None if each text is one label.
+
+    Raises:
+        InputError: A line is not a JSON object, or a list contains an item that is not a label.
+    """
+    titles: dict[str, str] = {}
+    rows = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        location = f"{path}:{line}"
+        try:
+            values = _LINE.validate_json(content)
+        except ValidationError as error:
+            raise InputError(f"{location}: {describe_validation_error(error)}") from None
+        row = Row(line, {}, [])
+        for key, value in values.items():
+            title = normalize(key).strip()
+            column = title.casefold()
+            if isinstance(value, dict):  # objects such as bounding boxes are not labels
+                continue
+            cell = UNKNOWN if value is None else str(value)
+            if column in LABEL_COLUMNS and cell != UNKNOWN:
+                cell = _format_labels(value, separator, f"{location}: {key}")
+            titles.setdefault(column, title)
+            row.cells[column] = normalize(cell).strip()
+        rows.append(row)
+    for row in rows:
+        for column in titles:
+            row.cells.setdefault(column, "" if column in (*FILE_COLUMNS, "group") else UNKNOWN)
+    return Listing(list(titles), list(titles.values()), rows, ",", 1)
+
+
+def _format_labels(value: Any, separator: str | None, location: str) -> str:
+    """Return a cell with a list of labels, or with a text that contains separators."""
+    if isinstance(value, str) and (separator or value.startswith("[")):
+        return value
+    labels = value if isinstance(value, list) else [value]
+    if not all(label is None or isinstance(label, str | int | float) for label in labels):
+        raise InputError(f"{location} should be a list of labels, not {short_repr(value)}")
+    return json.dumps([str(label) for label in labels], ensure_ascii=False)
