@@ -82,7 +82,7 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     repository.write("three", loss=None)
     (repository.root / "reports/evaluate/metrics.json").unlink()
     store = connect()
-    added, tagged = sync_runs(store, repository.root)
+    added, tagged, _ = sync_runs(store, repository.root)
     assert added == [first[:7], second[:7], "the workspace"]
     assert tagged == [first[:7], second[:7]]
     found = runs(store)
@@ -92,30 +92,30 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     assert found["two"].data.metrics["test_loss"] == 0.25
     assert found["three"].data.metrics["best_val_loss"] == 0.2
     assert "test_loss" not in found["three"].data.metrics
-    assert sync_runs(store, repository.root) == ([], [])
+    assert sync_runs(store, repository.root) == ([], [], [])
 
     # The model was evaluated while the store could not be reached.
     repository.write("three", loss=float("nan"))
-    assert sync_runs(store, repository.root) == (["the workspace"], [])
+    assert sync_runs(store, repository.root) == (["the workspace"], [], [])
     assert "test_loss" in runs(store)["three"].data.metrics
-    assert sync_runs(store, repository.root) == ([], [])
+    assert sync_runs(store, repository.root) == ([], [], [])
 
     # A commit with the same model, evaluated with other params, gets a run with these params.
     values = {"lr": 0.2, "evaluate": {"prior_strength": 1}}
     repository.write("two", lr=0.2, loss=0.75)
     (repository.root / "params.yaml").write_text(yaml.safe_dump(values))
     again = repository.commit()
-    added, _ = sync_runs(store, repository.root)
+    added, _, _ = sync_runs(store, repository.root)
     assert added == [again[:7]]
     (evaluated,) = store.client.search_runs(
         [store.experiment_id], "params.`evaluate.prior_strength` = '1'"
     )
     assert evaluated.data.metrics["test_loss"] == 0.75
-    assert sync_runs(store, repository.root) == ([], [])
+    assert sync_runs(store, repository.root) == ([], [], [])
 
     # A run of another machine, which trains the same model again, is not changed.
     other = create_run(store, Training("three", tags={"phototag.process": "other-machine:1:1"}))
-    assert sync_runs(store, repository.root) == ([], [])
+    assert sync_runs(store, repository.root) == ([], [], [])
     assert store.client.get_run(other).info.status == "RUNNING"
     assert len(store.client.search_runs([store.experiment_id])) == 5
 
@@ -123,8 +123,10 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
 def test_sync_ignores_scores_of_another_model(repository: Repository) -> None:
     """dvc.lock shows that the model was trained again after the evaluation."""
     repository.write("key", lr=0.1)
+    (repository.root / "params.yaml").write_text("lr: 0.1\nresize: {size: 128}\n")
     model = "models/model.safetensors"
     lock = {
+        "resize": {"params": {"params.yaml": {"resize.size": 64, "renamed": 1}}},
         "train": {
             "outs": [{"path": model, "md5": "new"}],
             "params": {"params.yaml": {"lr": 0.3}},
@@ -137,7 +139,55 @@ def test_sync_ignores_scores_of_another_model(repository: Repository) -> None:
     sync_runs(store, repository.root)
     run = runs(store)["key"]
     assert "test_loss" not in run.data.metrics
-    assert run.data.params == {"lr": "0.3"}  # dvc.lock has the params of the training
+    # dvc.lock has the params that were used; params.yaml has changed since.
+    assert run.data.params == {"lr": "0.3", "resize.size": "64"}
+
+
+CONFLICT = "{\n<<<<<<< HEAD\n}\n=======\n>>>>>>> other\n"
+DAMAGED = {
+    "dvc.lock": [CONFLICT],
+    "params.yaml": ["- 1"],
+    "reports/train/training.json": ["{}", '{"content_'],
+    "reports/train/history.csv": [CONFLICT, "epoch,val_loss,lr\n"],
+    "reports/evaluate/metrics.json": ["[]", '{"loss": null}'],
+}
+
+
+@pytest.mark.parametrize("repository", ["."], indirect=True)
+def test_damaged_results_are_skipped_and_named(repository: Repository) -> None:
+    commits, reasons = [], []
+    for name, texts in DAMAGED.items():
+        for text in texts:
+            repository.write(f"key {len(commits)}")
+            (repository.root / "dvc.lock").write_text("{}")
+            (repository.root / name).write_text(text)
+            commits.append(repository.commit()[:7])
+            reasons.append(name)
+    (repository.root / "dvc.lock").write_text("{}")
+    repository.write("good")
+    good = repository.commit()[:7]
+    repository.git("checkout", "-q", "--detach")
+    repository.write("detached")
+    detached = repository.commit()[:7]
+    (repository.root / "params.yaml").write_text(CONFLICT)
+    store = connect()
+    added, tagged, unreadable = sync_runs(store, repository.root)
+    assert added == tagged == [good, detached]
+    assert [text.split()[0] for text in unreadable[:-1]] == commits
+    assert unreadable[-1].startswith("the workspace (params.yaml holds merge conflict markers")
+    for text, name in zip(unreadable, reasons, strict=False):
+        assert name in text or "Error: " in text
+
+
+@pytest.mark.parametrize("repository", ["."], indirect=True)
+@pytest.mark.parametrize("state", ["empty repository", "no repository", "core.no_scm"])
+def test_sync_without_commits_adds_the_working_tree(repository: Repository, state: str) -> None:
+    repository.write("key")
+    if state == "no repository":
+        shutil.rmtree(repository.top / ".git")
+    elif state == "core.no_scm":
+        (repository.root / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    assert sync_runs(connect(), repository.root) == (["the workspace"], [], [])
 
 
 def test_read_revision_takes_paths_relative_to_the_project(repository: Repository) -> None:

@@ -135,7 +135,9 @@ def sync() -> None:
 
     root = project_root()
     with connect() as store:
-        added, tagged = sync_runs(store, root)
+        added, tagged, unreadable = sync_runs(store, root)
+    if unreadable:
+        typer.echo(f"warning: these results were skipped: {'; '.join(unreadable)}", err=True)
     names = f" ({', '.join(added)})" if added else ""
     typer.echo(f"MLflow runs created: {len(added)}{names}")
     if tagged:

@@ -8,7 +8,6 @@ from typing import Any
 
 from dvc.api import DVCFileSystem
 from dvc.repo import Repo
-from dvc.repo.experiments.utils import exp_refs
 
 from phototag.base.errors import InputError
 from phototag.base.git import ask_git, run_git
@@ -47,10 +46,12 @@ def list_experiments(root: Path) -> list[tuple[str, str]]:
     """Return the name and the git revision of every DVC experiment, sorted by name.
 
     The experiments are read from git references, because `dvc exp list` waits for DVC's lock, and
-    a running queue can hold this lock for hours.
+    a running queue can hold this lock for hours. Outside git, there are no experiments.
     """
-    with Repo(str(root)) as repo:
-        return sorted((info.name, repo.scm.get_ref(str(info))) for info in exp_refs(repo.scm))
+    pattern = "refs/exps/??/*/*"  # the last part is the name
+    output = "--format=%(refname:lstrip=4) %(objectname)"
+    lines = (ask_git(root, "for-each-ref", output, pattern) or "").splitlines()
+    return sorted((name, revision) for name, revision in map(str.split, lines))
 
 
 def run_queued(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int) -> None:

@@ -5,7 +5,6 @@ nothing was logged; or the clone is fresh, with the results of all commits but n
 """
 
 import io
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,12 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import yaml
 from dvc.exceptions import DvcException
 from dvc_data.index import DataIndexError
 
+from phototag.base.errors import InputError
+from phototag.base.files import check_conflicts, parse_json
 from phototag.base.git import ask_git
 from phototag.base.keys import apply_overrides
+from phototag.base.params import parse_values
 from phototag.experiments.dvc_tools import (
     WORKSPACE,
     list_experiments,
@@ -63,7 +64,7 @@ class Result:
     scores: dict[str, float]
 
 
-def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
+def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]]:
     """Create the missing MLflow runs of DVC experiments, commits and the working tree.
 
     The function looks up each run by the content key of its training. It rebuilds a missing run
@@ -73,22 +74,29 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
 
     Args:
         store: MLflow store in which the runs are created.
-        root: Root of the project: the top of a git repository or a folder inside it.
+        root: Root of the project. Outside git, only the results of the working tree are read.
 
     Returns:
-        Two lists: the created runs, and the runs that were tagged with a revision. Each run is
-        listed by the name of its experiment or by its short commit hash.
+        Three lists: the created runs, the runs that were tagged with a revision, and the results
+        that cannot be read, with the reason. Each run is listed by the name of its experiment or by
+        its short commit hash.
     """
-    added, tagged = [], []
-    # Commits of all branches that changed the results, oldest first.
-    files = TRAINING, METRICS
-    log = ask_git(root, "log", "--branches", "--reverse", "--format=%H", "--", *files)
+    added, tagged, unreadable = [], [], []
+    # Commits of HEAD and of all branches that changed the results, oldest first.
+    tips = ("--ignore-missing", "--branches", "HEAD")  # HEAD may be detached or have no commit
+    options = ("--topo-order", "--reverse", "--format=%H", "--", TRAINING, METRICS)
+    log = ask_git(root, "log", *tips, *options)
     commits = [("", revision) for revision in (log or "").split()]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
-        result = _read_result(root, revision)
+        title = name or revision[:7] or "the workspace"
+        try:
+            result = _read_result(root, revision)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            unreadable.append(f"{title} ({kind}{error})")
+            continue
         if result is None:
             continue
-        title = name or revision[:7] or "the workspace"
         # For a commit, any run of the training suffices. An experiment needs a run with its name.
         runs = find_runs(store, result.key, name or None)
         training = Training(result.key, result.params, exp_name=name)
@@ -104,7 +112,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str]]:
         if revision and known != revision and (name or known is None):
             store.client.set_tag(run_id, REVISION_TAG, revision)
             tagged.append(title)
-    return added, tagged
+    return added, tagged, unreadable
 
 
 def _read_result(root: Path, revision: str) -> Result | None:
@@ -113,21 +121,28 @@ def _read_result(root: Path, revision: str) -> Result | None:
     history = read_revision(root, revision, HISTORY)
     if not training or not history:
         return None
-    lock = yaml.safe_load(read_revision(root, revision, "dvc.lock") or "{}").get("stages", {})
+    table = pd.read_csv(io.StringIO(check_conflicts(history, HISTORY)))
+    if table["val_loss"].empty:
+        raise InputError(f"{HISTORY} has no rows")
+    lock = parse_values(read_revision(root, revision, "dvc.lock") or "{}", "dvc.lock")
+    stages = lock.get("stages", {})
     scores = read_revision(root, revision, METRICS)
-    if _locked_hash(lock, "train", "outs", MODEL) != _locked_hash(lock, "evaluate", "deps", MODEL):
+    evaluated = _locked_hash(stages, "evaluate", "deps", MODEL)
+    if _locked_hash(stages, "train", "outs", MODEL) != evaluated:
         scores = None  # the scores belong to another model
-    params = yaml.safe_load(read_revision(root, revision, "params.yaml") or "{}")
+    params = parse_values(read_revision(root, revision, "params.yaml") or "{}", "params.yaml")
     # params.yaml may have changed since the training. dvc.lock has the values that were used.
-    for stage in ("evaluate", "train"):
-        used = lock.get(stage, {}).get("params", {}).get("params.yaml", {})
-        with suppress(KeyError):
-            params = apply_overrides(params, used)
+    for stage in (*stages, "evaluate", "train"):
+        used = stages.get(stage, {}).get("params", {}).get("params.yaml", {})
+        for key, value in used.items():
+            with suppress(KeyError):
+                params = apply_overrides(params, {key: value})
+    metrics = parse_json(scores or "{}", METRICS)
     return Result(
-        json.loads(training)["content_key"],
+        parse_json(training, TRAINING)["content_key"],
         params,
-        pd.read_csv(io.StringIO(history)),
-        json.loads(scores or "{}"),
+        table,
+        {name: float(value) for name, value in metrics.items()},
     )
 
 
