@@ -13,9 +13,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
+from phototag.apps.formats import FORMATS
+from phototag.base.errors import InputError
 from phototag.cli import typer_app
+from phototag.importers.importer import import_photos
 from phototag.serving.tagger import load_tagger, read_photo, tag_photos
-from tests.importers.imports import run_import
+from tests.importers.imports import paint, run_import, write
 from tests.models import LABELS, make_model
 
 COLORS = {"blue": (200, 0, 0), "green": (0, 200, 0), "red": (0, 0, 200), "none": (50, 50, 50)}
@@ -123,18 +126,45 @@ def test_label_studio_paths_share_one_root(
     assert not any(part.startswith("/") or ".." in part for part in parts)
 
 
-def test_predictions_can_be_imported(model: tuple[Path, Path], folder: Path) -> None:
-    carried = {f"my photos/{name} ö.png": name if name in LABELS else "" for name in COLORS}
-    predict(model, "coco", "-o", "coco.json")
-    assert run_import(Path("coco.json"), Path("a")).carried == carried
-    predict(model, "labelstudio", "-o", "tasks.json")
-    # Label Studio exports this if a person accepts every prediction.
-    tasks = json.loads(Path("tasks.json").read_text(encoding="utf-8"))
-    for number, task in enumerate(tasks):
-        results = [one["result"] for one in task["predictions"]]
-        task |= {"id": number, "annotations": [{"result": results[0], "was_cancelled": False}]}
-    Path("export.json").write_text(json.dumps(tasks), encoding="utf-8")
-    assert run_import(Path("export.json"), Path("b")).carried == carried
+NAMES = [
+    "@user.png", "=1+1.png", "+a.png", "-b.png", "'c.png", "été.png", "猫 \u2028 .png", "a\nb.png",
+    "a\rb.png", "tab\t.png", 'a"b,c;d.png', "a\\b.png", "100%25.png", "a#b&c+d?.png",
+    os.fsdecode(b"caf\xe9.png"), "sub/a.png", "no label.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", [["red sofa", "=x", "été, nuit"], ["a;b", "[c", "score"]])
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "coco", "labelstudio"])
+def test_predictions_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str, labels: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number, name in enumerate(NAMES):
+        paint(Path(name), number)
+        scores = {label: float(number >> bit & 1) for bit, label in enumerate(labels)}
+        found = [label for label in labels if scores[label]] if "no" not in name else []
+        rows.append({"labels": found, "scores": scores, "error": None})
+    Path("broken.png").write_text("no photo")
+    failed = {"labels": [], "scores": {}, "error": "not an image"}
+    text = "".join(FORMATS[format_]([*NAMES, "broken.png"], labels, [*rows, failed]))
+    if format_ == "labelstudio":
+        with pytest.raises(InputError, match="no task has a completed annotation, and predictions"):
+            run_import(write(Path("out.json"), text), Path("raw"))
+        # Label Studio exports this if a person accepts every prediction.
+        tasks = json.loads(text)
+        for task in tasks:
+            task["annotations"] = task.pop("predictions")
+        text = json.dumps(tasks)
+    suffix = format_ if format_ in ("csv", "jsonl") else "json"
+    Path(f"out.{suffix}").write_bytes(text.encode())
+    summary = import_photos(Path(f"out.{suffix}"), Path("raw"))
+    imported = {Path(photo.path).resolve(): sorted(photo.labels) for photo in summary.photos}
+    expected = zip(NAMES, rows, strict=True)
+    assert imported == {Path(name).resolve(): sorted(row["labels"]) for name, row in expected}
+    assert summary.count_unknown() == {}
+    note = "skipped photos that `phototag predict` could not read: 1"
+    assert (note in summary.notes) == (format_ in ("csv", "jsonl"))
 
 
 def test_no_predicted_label_gives_an_empty_list(model: tuple[Path, Path], folder: Path) -> None:

@@ -17,9 +17,9 @@ from urllib.parse import quote
 from PIL import Image
 
 from phototag.decoding import formats as photo_formats
+from phototag.importers.table_files import PREDICTED
 
 Row = dict[str, Any]
-COLUMNS = ["file", "labels", "error"]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -49,15 +49,20 @@ def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
 def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
     r"""Yield CSV rows: file, labels (separated by `;`), error, and one probability per label.
 
-    If a label is named `file`, `labels` or `error`, all probability columns are named
-    `score:LABEL`. File names and labels are not escaped, so that programs read them unchanged; only
-    bytes that are not UTF-8 become `\xNN`.
+    If a label contains `;` or starts with `[`, the labels of a photo are a JSON list. If a label is
+    named `file`, `labels` or `error`, all probability columns are named `score:LABEL`. File names
+    and labels are not escaped, so that programs read them unchanged; only bytes that are not UTF-8
+    become `\xNN`.
     """
-    clash = not set(COLUMNS).isdisjoint(labels)
-    yield _join_cells([*COLUMNS, *(f"score:{label}" if clash else label for label in labels)])
+    as_list = any(";" in label or label.startswith("[") for label in labels)
+    clash = not set(PREDICTED).isdisjoint(label.casefold() for label in labels)
+    yield _join_cells([*PREDICTED, *(f"score:{label}" if clash else label for label in labels)])
     for name, row in zip(names, rows, strict=True):
         scores = [f"{row['scores'][label]:.6f}" if row["scores"] else "" for label in labels]
-        yield _join_cells([name, ";".join(row["labels"]), row["error"] or "", *scores])
+        found = ";".join(row["labels"])
+        if as_list:
+            found = json.dumps(row["labels"], ensure_ascii=False)
+        yield _join_cells([name, found, row["error"] or "", *scores])
 
 
 def _join_cells(cells: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ FILE_COLUMNS = ("file", "file_name", "filename", "fname", "filepath", "file_path
 LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "category", "categories",
                  "class", "classes")  # fmt: skip
 UNKNOWN = "?"
+PREDICTED = ["file", "labels", "error"]  # first columns of the tables that `predict` writes
 _LINE = TypeAdapter(dict[str, Any])
 
 
@@ -34,8 +35,22 @@ def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
         InputError: The content is invalid. The message contains the line number.
     """
     if path.suffix.lower() == ".jsonl":
-        return _parse_json_lines(decode_text(data, str(path)), path, separator)
-    return read_listing(data, str(path))
+        table = _parse_json_lines(decode_text(data, str(path)), path, separator)
+    else:
+        table = read_listing(data, str(path))
+    return _select_predictions(table) if table.columns[: len(PREDICTED)] == PREDICTED else table
+
+
+def _select_predictions(table: Listing) -> Listing:
+    """Return the table without the columns of probabilities, and with lists as labels."""
+    rows = []
+    for row in table.rows:
+        file, labels, error = (row.cells.get(column, "") for column in PREDICTED)
+        if not labels.startswith("["):
+            labels = json.dumps([label for label in labels.split(";") if label], ensure_ascii=False)
+        cells = {"file": file, "labels": labels, "error": error.removeprefix(UNKNOWN)}
+        rows.append(Row(row.line, cells, []))
+    return Listing(PREDICTED, PREDICTED, rows, table.separator, table.header_line)
 
 
 def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:

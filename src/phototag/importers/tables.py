@@ -12,7 +12,7 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.importers.photo_files import PhotoList, list_names
 from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto, check_label
-from phototag.importers.table_files import FILE_COLUMNS, LABEL_COLUMNS, UNKNOWN
+from phototag.importers.table_files import FILE_COLUMNS, LABEL_COLUMNS, PREDICTED, UNKNOWN
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "one-hot"]
@@ -24,7 +24,8 @@ SPLIT_COLUMNS = ("split", "subset", "fold", "kfold", "valid", "val", "validation
                  "is_train", "is_valid", "is_val", "is_test")  # fmt: skip
 SEPARATORS = ",;|\n"
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # reads all scalars as text
-_LIST = re.compile(r"""(?:[\[{]|\((?=['"]))([^][{}]*)[])}]""")  # [a], {'a'} and ('a',)
+# [a], {'a'} and ('a',); text in double quotes may contain brackets.
+_LIST = re.compile(r"""(?:[\[{]|\((?=['"]))((?>"(?:[^"\\]|\\.)*"|[^][{}])*)[])}]""")
 _CAPTION = re.compile(r"(\S+\s+){5}\S| .*[.!?]$")
 _DOUBT = re.compile(r"\w *([#+&]) *\w| ")
 
@@ -125,7 +126,8 @@ def read_table(
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
     folder = options.images or path.parent
     values = Counter[str]()
-    for row in tqdm(table.rows, "read", disable=None):
+    rows = [row for row in table.rows if table.columns != PREDICTED or not row.cells["error"]]
+    for row in tqdm(rows, "read", disable=None):
         location = f"{path}:{row.line}"
         cells = row.cells
         if row.extra or any(column not in cells for column in (file_column, *columns)):
@@ -149,9 +151,11 @@ def read_table(
         origin = [cells.get(column, "") for column in (id_column or "", "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
         listed.add(SourcePhoto(name, listed.root, labels, unknown, id_, group), location)
-    used = ("", file_column, "group", *columns, id_column)
+    used = ("", file_column, "group", *columns, id_column, *PREDICTED)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
+    if failed := len(table.rows) - len(rows):
+        notes.append(f"skipped photos that `phototag predict` could not read: {failed}")
     for word in sorted(UNKNOWN_WORDS & values.keys() - {UNKNOWN}):
         notes.append(f"cells with {word!r}, read as unknown labels: {values[word]}")
     if values[""] and not one_hot:
