@@ -145,6 +145,21 @@ def test_lists_of_splits_are_joined(tmp_path: Path, place: str) -> None:
     assert found.summary.notes == ["skipped labels that no photo has: cats/dogs"]
 
 
+def test_copies_made_by_roboflow_are_one_group(tmp_path: Path) -> None:
+    names = [f"{stem}_jpg.rf.{value:032x}.png" for value, stem in enumerate("aab")]
+    for split, photos in (("train", names[:1]), ("valid", names[1:])):
+        for value, name in enumerate(photos):
+            paint(tmp_path / "in" / split / name, value)
+        content = list_photos(photos, ["cat", "cat"], [(0, 1)])
+        write(tmp_path / "in" / split / "_annotations.coco.json", content)
+    found = run_import(tmp_path / "in", tmp_path / "raw")
+    assert [photo.group for photo in found.summary.photos] == ["a_jpg", "a_jpg", "b_jpg"]
+    assert "photos grouped by the part of their name before .rf.: 3" in found.summary.notes
+    assert "a_jpg" in (tmp_path / "raw/sources.csv").read_text()
+    # The name of the root category may be the same as the name of another category.
+    assert found.summary.count_labels() == {"cat": 2}
+
+
 def test_labels_that_one_of_several_lists_lacks_are_unknown(tmp_path: Path) -> None:
     for value, name in enumerate(NAMES):
         paint(tmp_path / "in" / name, value)

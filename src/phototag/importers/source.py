@@ -169,12 +169,18 @@ class SourceDataset:
         notes = [note for part in parts for note in part.notes]
         if unused := sorted({label for part in parts for label in part.labels} - carried):
             notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
-        photos = []
+        photos, grouped = [], 0
         for part in parts:
             other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
             for photo in part.photos:
                 unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
-                photos.append(replace(photo, unknown=unknown - photo.labels))
+                # Roboflow writes augmented copies of a photo, such as a_jpg.rf.1f3c.jpg.
+                stem, mark, _ = photo.path.name.rpartition(".rf.")
+                grouped += bool(mark) and not photo.group
+                group = photo.group or stem
+                photos.append(replace(photo, unknown=unknown - photo.labels, group=group))
+        if grouped:
+            notes.append(f"photos grouped by the part of their name before .rf.: {grouped}")
         description = "; ".join(part.description for part in parts)
         return cls(description, photos, sorted(carried), list(dict.fromkeys(notes)))
 
