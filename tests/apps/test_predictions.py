@@ -15,8 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from phototag.apps import predictions
-from phototag.apps.formats import CONTROL, as_csv, as_jsonl
-from phototag.base.errors import InputError
+from phototag.apps.formats import as_csv, as_jsonl
+from phototag.base.errors import CONTROL, InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
 from phototag.decoding.photos import prepare_photo

@@ -8,6 +8,7 @@ from phototag.cli import training
 from phototag.decoding.sources import list_files
 from phototag.importers.formats import FORMATS
 from phototag.importers.importer import import_photos
+from phototag.importers.source import ImportOptions
 from phototag.verification.labels import read_labels
 from phototag.verification.layout import find_layout
 from tests.importers.imports import paint, run_import, write
@@ -68,6 +69,32 @@ def test_two_list_files_are_refused_with_both(folder: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"\(b\.csv\): pass one of these files as SO"):
         run_import(folder, tmp_path / "raw", format="list")
     assert run_import(folder / "b.csv", tmp_path / "raw").summary.count_labels() == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.csv": "file,label\na\0b.png,x\n"}, r"a\x00b.png is missing"),
+        ({"a.csv": 'file,label\n"a\nb.png",x\n'}, r"a\nb.png is missing"),
+        ({f"a\n{n}.csv": "file,label\nx.png,x\n" for n in range(2)}, r"labels (a\n0.csv) or as"),
+    ],
+)
+def test_control_characters_in_names_are_escaped(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
+    for name, text in files.items():
+        write(tmp_path / "in" / name, text)
+    with pytest.raises(InputError) as error:
+        import_photos(tmp_path / "in", tmp_path / "raw")
+    assert message in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_notes_are_printable(folder: Path, tmp_path: Path) -> None:
+    paint(folder / "x\n\x1b[31m/1.png", 3)
+    write(folder / "metadata.csv", "file_name,label\ncats/1.png,cat\ndogs/2.png,dog\n")
+    (note,) = import_photos(folder, tmp_path / "raw", ImportOptions(format="imagefolder")).notes
+    assert note.endswith(r"such as x\n\x1b[31m/1.png")
 
 
 def test_numbered_photos_with_label_files_are_not_class_folders(tmp_path: Path) -> None:

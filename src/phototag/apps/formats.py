@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from phototag.base.errors import escape_control
 from phototag.decoding import formats as photo_formats
 from phototag.importers.table_files import PREDICTED
 
 Row = dict[str, Any]
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -30,7 +29,7 @@ def show_name(name: str) -> str:
     Bytes that are not UTF-8 are written as `\xNN`, and control characters as escapes such as `\n`,
     `\t` or `\x1b`.
     """
-    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), show_bytes(name))
+    return escape_control(show_bytes(name))
 
 
 def show_bytes(name: str) -> str:

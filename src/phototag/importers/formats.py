@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from phototag.base.errors import InputError
-from phototag.dataset.manifest import escape_name
+from phototag.base.errors import InputError, escape_control
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import describe_system_files, split_system_files
 from phototag.importers import coco, folders, imagefolder, labelstudio, numbered, tables
@@ -108,7 +107,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         listed.add(photo, place)
     photos, repeated = listed.finish()
     notes = [*describe_system_files(system_files), *dataset.notes, *repeated]
-    return replace(dataset, photos=photos, notes=[escape_name(note) for note in notes])
+    return replace(dataset, photos=photos, notes=[escape_control(note) for note in notes])
 
 
 def _may_be_list(name: str) -> bool:

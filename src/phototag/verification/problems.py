@@ -68,8 +68,8 @@ def check_problems(
     if len(rejected) > SHOWN:
         table.append(f"  ... and {len(rejected) - SHOWN} more")
     raise InputError(
-        f"rejected photos and label lines: {len(rejected)} ({'; '.join(reasons)}):\n"
-        + "\n".join(table)
-        + "\nfix these files (reports/resize/problems.csv lists all), or raise resize.max_rejected "
-        "and set resize.on_problem to reject"
+        f"rejected photos and label lines: {len(rejected)} ({'; '.join(reasons)}):",
+        *table,
+        "fix these files (reports/resize/problems.csv lists all), or raise resize.max_rejected "
+        "and set resize.on_problem to reject",
     )
