@@ -1,8 +1,10 @@
-"""Two processes in one torch.distributed group, forked without the time for imports."""
+"""Two processes in one torch.distributed group, forked without the time for imports; full disks."""
 
 import pickle
+import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -10,7 +12,19 @@ from typing import Any
 
 from tests.forks import CONTEXT
 
+MAX_FILE = 100_000  # bytes
 PATIENCE = 60  # seconds that a process waits for the other one
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let writes fail that would let a file grow beyond `MAX_FILE`, as they fail on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def run_together(folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:

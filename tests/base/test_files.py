@@ -1,8 +1,11 @@
 import os
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +19,7 @@ from phototag.base.files import (
     write_table,
     write_text,
 )
+from tests.processes import MAX_FILE, full_disk
 
 
 def test_file_is_replaced_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -41,6 +45,37 @@ def test_old_file_stays_when_the_block_raises(tmp_path: Path) -> None:
         fail()
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def write_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "x") as archive:
+        archive.writestr("im1.jpg", bytes(2 * MAX_FILE))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(bytes(2 * MAX_FILE)),
+        lambda path: pd.DataFrame({"x": np.zeros(MAX_FILE)}).to_csv(path),
+        lambda path: np.save(path.open("wb"), np.zeros(MAX_FILE)),
+        write_zip,
+    ],
+)
+def test_full_disk_is_reported_and_keeps_the_old_file(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old", encoding="utf-8")
+    expected = r"/file could not be written \(.+\): free some disk space"
+    with full_disk(), pytest.raises(InputError, match=expected), replace_file(path) as temporary:
+        write(temporary)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replace_file(tmp_path / "file"):
+        (tmp_path / "missing").read_bytes()
 
 
 def test_json_round_trip_keeps_values_and_letters(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from phototag.network import backbones
 from phototag.network.backbones import build_backbone, sketch_backbone
 from phototag.network.model import Normalize, SideBySide, build_model, find_head, initialize
 from phototag.network.params import ModelParams
-from phototag.network.pretrained import _rename, _select
+from phototag.network.pretrained import _match
 
 SIZE = 128
 # One network of each family; slow tests use all networks.
@@ -70,12 +70,10 @@ def full_state(name: str) -> "OrderedDict[str, torch.Tensor]":
 
 
 def check_torchvision(name: str) -> None:
-    # The position embeddings of torchvision's vit are of one size.
-    backbone = sketch(name, 224 if name.startswith("vit_") else SIZE)
+    backbone = sketch(name)
     if backbone is None:
         return
-    found = _rename(name, backbone.network, full_state(name))
-    fitting = _select(name, backbone.network, found, "a file")
+    fitting = _match(name, backbone.network, full_state(name), "a file")
     own = {key for key in backbone.network.state_dict() if "num_batches_tracked" not in key}
     assert own == set(fitting)
     assert not any(

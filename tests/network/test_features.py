@@ -21,6 +21,8 @@ from phototag.network.features import (
 )
 from phototag.network.model import Normalize, Standardize
 from phototag.network.runtime import Session, accelerate
+from tests import processes
+from tests.processes import full_disk
 
 Frozen = tuple[str, str, Path]
 PHOTOS = np.random.default_rng(0).integers(0, 256, (75, 16, 16, 3), np.uint8)
@@ -115,6 +117,29 @@ def test_kill_while_moving_to_another_disk_leaves_no_partial_file(
     assert not path.exists()
     assert embed_photos(*frozen, path, state) == 64  # all whole batches
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_full_disk_is_reported_and_embedding_resumes(
+    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MAX_FILE", 128 + 40 * 48)
+    path, state = tmp_path / "features.npy", tmp_path / "key.part"
+    with full_disk(), pytest.raises(InputError, match=r"key\.part could not be written"):
+        embed_photos(*frozen, path, state)
+    assert not path.exists()
+    assert embed_photos(*frozen, path, state) == 32
+
+
+def test_features_that_are_not_finite_are_refused(
+    tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
+) -> None:
+    """Finite weights can give infinite features."""
+    with torch.no_grad():
+        next(backbones.parameters()).fill_(3e38)
+    path = tmp_path / "features.npy"
+    with pytest.raises(InputError, match=r"computed with weights contain NaN or infinite values"):
+        embed_photos(*frozen, path, tmp_path / "key")
+    assert not path.exists()
 
 
 def test_stale_unfinished_features_are_removed(tmp_path: Path, frozen: Frozen) -> None:

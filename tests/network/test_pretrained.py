@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from phototag.base.errors import InputError
 from phototag.network.backbones import build_backbone, sketch_backbone
-from phototag.network.pretrained import _rename, _select, find_weights_file, read_pretrained
+from phototag.network.pretrained import _match, find_weights_file, read_pretrained
 
 State = dict[str, torch.Tensor]
 
@@ -36,14 +37,30 @@ def save(state: Any, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_file_of_a_training_script_is_unwrapped(
-    tmp_path: Path, squeezenet: State, wrapper: str
+@pytest.mark.parametrize("epochs", [{}, {"epoch": 3, "args": None}])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        ("state_dict.", "module."),
+        ("model.", "_orig_mod."),
+        ("checkpoint.model_state.", "backbone."),
+        ("", "model.encoder."),
+        ("", "encoder._orig_mod.module."),
+    ],
+)
+def test_tensors_are_found_under_any_prefix(
+    tmp_path: Path, squeezenet: State, wrapper: str, prefix: str, epochs: State
 ) -> None:
-    wrapped = {wrapper: {f"module.{key}": value for key, value in squeezenet.items()}, "epoch": 3}
-    network = load("squeezenet1_1", save(wrapped, tmp_path / "w.pth"))
-    key = "features.0.weight"
-    assert torch.equal(network.state_dict()[key], squeezenet[key])
+    content: Any = {f"{prefix}{key}": value for key, value in squeezenet.items()}
+    for key in reversed(wrapper.split(".")[:-1]):
+        content = {key: content}
+    if wrapper:
+        # An optimizer has states of the shapes of the tensors, and the head has other names.
+        content |= {"optimizer": {"state": {0: {"exp_avg": torch.zeros(64, 3, 3, 3)}}}}
+    content |= epochs
+    network = load("squeezenet1_1", save(content, tmp_path / "w.pth"))
+    found = network.state_dict()
+    assert all(torch.equal(value, squeezenet[key]) for key, value in found.items())
 
 
 def test_old_names_of_densenet_are_renamed() -> None:
@@ -56,8 +73,32 @@ def test_old_names_of_densenet_are_renamed() -> None:
         for key, value in state.items()
     )
     assert set(old) != set(state)
-    fitting = _select("densenet121", network, _rename("densenet121", network, old), "w")
+    fitting = _match("densenet121", network, old, "w")
     assert set(fitting) == set(network.state_dict())
+
+
+@pytest.mark.parametrize(("name", "size"), [("timm/mixer_s32_224", 64), ("timm/levit_128s", 128)])
+def test_weights_for_one_photo_size_only_are_refused_at_another(name: str, size: int) -> None:
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        state = timm.create_model(name.removeprefix("timm/")).state_dict()
+    network = sketch_backbone(name, "w", size).network
+    with pytest.raises(
+        InputError, match=r"photos of 224 x 224 pixels; .*: set resize\.size to 224"
+    ):
+        _match(name, network, state, "w")
+    del state[next(iter(state))]
+    with pytest.raises(InputError, match=r"is missing\): choose weights for this network"):
+        _match(name, network, state, "w")
+
+
+def test_position_embeddings_are_resized_as_torchvision_does() -> None:
+    network = models.VisionTransformer(64, 16, 1, 1, 8, 8, num_classes=1)
+    state = models.VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=1).state_dict()
+    expected = interpolate_embeddings(64, 16, state)["encoder.pos_embedding"]
+    fitting = _match("vit_b_16", network, state, "w")
+    assert torch.equal(fitting["encoder.pos_embedding"], expected)
+    assert expected.shape == (1, 1 + 4 * 4, 8)
 
 
 def test_position_embeddings_are_resized(tmp_path: Path) -> None:
@@ -81,16 +122,71 @@ def test_file_of_another_network_is_refused(tmp_path: Path, name: str, other: st
         read_pretrained(name, network, str(path))
 
 
-@pytest.mark.parametrize(
-    "content", [{"a": 1}, [torch.zeros(1)], {"state_dict": {"a": "b"}}, {1: torch.zeros(1)}]
-)
+@pytest.mark.parametrize("content", [{"a": 1}, [torch.zeros(1)], {"state_dict": {"a": "b"}}])
 def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None:
     path = save(content, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"w\.pt does not contain a state dict"):
         read_pretrained("squeezenet1_1", nn.Identity(), str(path))
-    path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"w\.pt is not a weights file"):
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", r"w\.safetensors is empty: download"),
+        (b"nothing", r"w\.safetensors is not a weights file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:",
+            r"of Git LFS: run `git lfs pull",
+        ),
+        (b"\n <!DOCTYPE html><title>404</title>", r"w\.safetensors is a web page: download"),
+        (b"\x3c" + bytes(7) + b"{", r"w\.safetensors is not a weights file .*header"),
+    ],
+)
+def test_files_that_hold_no_weights_are_refused_with_the_reason(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=reason):
         read_pretrained("squeezenet1_1", nn.Identity(), str(path))
+
+
+def test_whole_pickled_network_is_refused(tmp_path: Path) -> None:
+    path = save(models.squeezenet1_1(), tmp_path / "w.pth")
+    with pytest.raises(
+        InputError, match=r"the class torchvision\.models\.squeezenet\.SqueezeNet: save"
+    ):
+        read_pretrained("squeezenet1_1", nn.Identity(), str(path))
+
+
+def test_format_is_recognised_by_content(tmp_path: Path, squeezenet: State) -> None:
+    path = save(squeezenet, tmp_path / "w.safetensors").rename(tmp_path / "w.pth")
+    other = save(squeezenet, tmp_path / "v.pth").rename(tmp_path / "v.safetensors")
+    for file in (path, other):
+        found = load("squeezenet1_1", file).state_dict()
+        assert all(torch.equal(value, squeezenet[key]) for key, value in found.items())
+
+
+def test_weights_with_nan_are_refused(tmp_path: Path, squeezenet: State) -> None:
+    key = "features.0.bias"
+    broken = squeezenet | {key: torch.full_like(squeezenet[key], torch.nan)}
+    path = save(broken, tmp_path / "w.pth")
+    network = sketch_backbone("squeezenet1_1", str(path), 64).network
+    with pytest.raises(InputError, match=rf"w\.pt.* not numbers \(NaN\) in {key}"):
+        read_pretrained("squeezenet1_1", network, str(path))
+
+
+def test_untracked_file_of_the_project_is_found_in_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "w.pth").touch()
+    assert find_weights_file("w.pth") == tmp_path / "w.pth"
+    (copy / "w.pth").touch()
+    assert find_weights_file("w.pth") == Path("w.pth")
 
 
 def test_package_name_finds_its_weights_file(

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.network.model import build_model
@@ -23,6 +24,7 @@ from phototag.network.weights import (
     save_model,
 )
 from tests.models import make_model
+from tests.processes import full_disk
 
 SAVE = """
 import sys, pathlib, torch
@@ -49,6 +51,22 @@ def test_saved_model_loads_equal(tmp_path: Path, tiny_spec: ModelParams) -> None
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(loaded(images), model(images))
     assert not loaded.training
+
+
+def test_tensors_of_any_kind_are_saved(tmp_path: Path) -> None:
+    """Some timm networks use one layer several times, and the layer has several names."""
+    layer = nn.Linear(3, 3)
+    layer.register_buffer("scalar", torch.tensor(2))
+    layer.register_buffer("mask", torch.tensor([True, False]))
+    layer.register_buffer("spectrum", torch.tensor([1 + 2j]))
+    layer.register_buffer("transposed", torch.arange(6.0).view(2, 3).T)
+    layer.register_buffer("row", layer.transposed[1])
+    model = nn.Sequential(layer, layer)
+    metadata = Metadata(["a"], 16, [0.1] * 3, [0.2] * 3, {}, "key", 3, 0.25)
+    save_model(tmp_path / "model.safetensors", model, metadata)
+    saved, expected = load_file(tmp_path / "model.safetensors"), model.state_dict()
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
 
 
 def test_model_file_has_same_bytes_in_two_processes(tmp_path: Path) -> None:
@@ -88,6 +106,15 @@ def test_saved_backbone_loads_without_its_weights_file(
     loaded, _ = load_model(tmp_path / "model.safetensors")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(loaded(images), model(images))
+
+
+def test_full_disk_is_reported_and_keeps_the_previous_model(tmp_path: Path) -> None:
+    path, _ = make_model(tmp_path)
+    before = path.read_bytes(), sorted(tmp_path.iterdir())
+    metadata = read_metadata(path)
+    with full_disk(), pytest.raises(InputError, match=r"model\.safetensors could not be written"):
+        save_model(path, nn.Linear(1000, 1000), metadata)
+    assert (path.read_bytes(), sorted(tmp_path.iterdir())) == before
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
 import os
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from phototag.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from tests.processes import full_disk
 
 
 class Evil:
@@ -26,16 +25,8 @@ def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(tmp_path: Path)
     path = tmp_path / "key.pt"
     save_checkpoint(path, {"epoch": 1})
     before = path.read_bytes()
-    # No file of this process may grow beyond 100 kB, so the write fails.
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
-    try:
-        with pytest.raises(InputError, match=r"key\.pt could not be written .*free some disk"):
-            save_checkpoint(path, {"epoch": torch.zeros(1_000_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(), pytest.raises(InputError, match=r"key\.pt could not be .*free some disk"):
+        save_checkpoint(path, {"epoch": torch.zeros(1_000_000)})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,5 +1,6 @@
 """Read files, and write files by renaming a complete temporary file."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFLICT = re.compile("^(<<<<<<<|>>>>>>>) ", re.MULTILINE)  # written by git into a file
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 MAX_AGE = 14 * 24 * 3600  # seconds; older temporary files are removed
 
 
@@ -42,13 +44,49 @@ def project_root() -> Path:
 
 
 @contextmanager
+def report_failed_write(path: Path) -> Iterator[None]:
+    """Convert the error of a failed write, such as on a full disk, to an InputError.
+
+    Args:
+        path: File or folder that the `with` block writes, to be named in the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_failed_write(error):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path} could not be written ({reason}): free some disk space or choose a disk that "
+            "is writable, and run the command again"
+        ) from error
+
+
+def _is_failed_write(error: BaseException | None) -> bool:
+    """Return whether an error, or the error during whose handling it was raised, is a full disk."""
+    if error is None:
+        return False
+    # NumPy and safetensors report a full disk without an error number: "9 requested and 4 written",
+    # "(os error 28)".
+    text = str(error)
+    numbers = {int(number) for number in re.findall(r"os error (\d+)", text)}
+    numbers.add(getattr(error, "errno", 0))
+    full = "requested and" in text or bool(numbers & FULL_DISK)
+    return full or _is_failed_write(error.__context__)
+
+
+@contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename the file to `path` if the block succeeds.
 
     If the process is killed, `path` holds either the complete old file or the complete new one.
     Missing parent folders are created, and temporary files of killed processes are removed.
+
+    Raises:
+        InputError: The disk is full or read-only. The old file is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with report_failed_write(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     pattern = f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"
     for unfinished in path.parent.glob(pattern):
         pid = unfinished.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
@@ -57,8 +95,9 @@ def replace_file(path: Path) -> Iterator[Path]:
     # The suffix is kept because some writers infer the file format from it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with report_failed_write(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,11 +6,13 @@ Paths passed by the user are relative to the current folder.
 
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from phototag.base.errors import InputError
+from phototag.base.files import report_failed_write
 from phototag.cli import models, training
 
 REMOVED = {
@@ -58,6 +60,7 @@ def app() -> None:
     if sys.argv[1:2] and sys.argv[1] in REMOVED:
         sys.exit(f"error: phototag {sys.argv[1]} was removed: run `{REMOVED[sys.argv[1]]}`")
     try:
-        typer_app()
+        with report_failed_write(Path.cwd()):
+            typer_app()
     except InputError as error:
         sys.exit(f"error: {error}")

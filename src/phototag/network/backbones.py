@@ -67,7 +67,7 @@ def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
                 f"model.name: {name} does not support photos of {size} x {size} pixels ({reason}): "
-                f"choose another network, or set resize.size to {_native_size(name)}"
+                f"choose another network, or set resize.size to {native_size(name)}"
             ) from None
     return Backbone(network, width, mean, std, trained_size)
 
@@ -162,7 +162,8 @@ def _build_timm(name: str, weights: str | None, size: int) -> Built:
     return network, list(config["mean"]), list(config["std"]), config["input_size"][1]
 
 
-def _native_size(name: str) -> int:
+def native_size(name: str) -> int:
+    """Return the side length of the photos for which a network was designed, in pixels."""
     if name.startswith(TIMM):
         return int(import_timm().get_pretrained_cfg(name.removeprefix(TIMM)).input_size[1])
     from torchvision import models

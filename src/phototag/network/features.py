@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.lib import format as npy
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.files import content_key, remove_stale, replace_file
+from phototag.base.files import content_key, remove_stale, replace_file, report_failed_write
 from phototag.base.parallel import Backend, run_in_order
+from phototag.base.processes import hold_lock
 from phototag.network.backbones import sketch_backbone
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize, build_backbones
@@ -56,7 +56,8 @@ def embed_photos(
         Number of photos whose features an interrupted call had already computed.
 
     Raises:
-        InputError: There is no such backbone, or it does not support photos of this size.
+        InputError: There is no such backbone, it does not support photos of this size, its features
+            are not finite, or the disk is full.
     """
     num_images, size = np.load(images, mmap_mode="r").shape[:2]
     width = sum(sketch_backbone(*pair, size).width for pair in pair_backbones(name, weights))
@@ -65,9 +66,12 @@ def embed_photos(
     npy.write_array_header_1_0(header, description)
     start = len(header.getvalue())
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    # The stage can outlive a killed `dvc repro`. The lock prevents two processes from
-    # appending to the same file.
-    with FileLock(unfinished.parent / "lock"), unfinished.open("ab") as file:
+    # Experiments with the same backbones append to the same file, so one must wait for the other.
+    with (
+        report_failed_write(unfinished),
+        hold_lock(unfinished.parent / "lock", "computes the features of another experiment"),
+        unfinished.open("ab") as file,
+    ):
         if file.tell() < start:
             file.truncate(0)
             file.write(header.getvalue())
@@ -79,6 +83,11 @@ def embed_photos(
         batches = range(done, num_images, BATCH)
         work = partial(_embed_batch, name, weights, images)
         for features in run_in_order(work, batches, backend, n_jobs):
+            if not np.isfinite(features).all():
+                raise InputError(
+                    f"model.weights: the features computed with {weights} contain NaN or infinite "
+                    "values: choose other weights"
+                )
             file.write(features.astype("<f4").tobytes())
             file.flush()
             bar.update(len(features))
@@ -150,7 +159,7 @@ def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.nd
     ):
         raise InputError(
             f"{path} was computed from other photos or with other weights: run "
-            "`dvc repro --force embed`"
+            "`dvc repro --force --downstream embed`"
         )
     return features
 

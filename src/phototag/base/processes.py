@@ -1,0 +1,52 @@
+"""Locks between processes, and the end of processes whose parent has ended."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def hold_lock(path: Path, work: str) -> Iterator[None]:
+    """Hold a lock file during the `with` block; wait if another process holds it.
+
+    Args:
+        path: Lock file. The id of the process that holds the lock is written to a file next to it.
+        work: Clause about the process that holds the lock, for the message printed before waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = path.with_name(f"{path.name}.pid")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pid = owner.read_text(encoding="ascii") if owner.exists() else "?"
+        print(
+            f"waiting until process {pid} ends, which {work}: to stop it, run `kill {pid}`",
+            file=sys.stderr,
+            flush=True,
+        )
+        lock.acquire()
+    try:
+        owner.write_text(str(os.getpid()), encoding="ascii")
+        yield
+    finally:
+        lock.release()
+
+
+def end_with_parent() -> None:
+    """Send SIGTERM to this process when the process that started it has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        signal.raise_signal(signal.SIGTERM)
+
+    Thread(target=watch, daemon=True).start()

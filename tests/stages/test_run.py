@@ -1,0 +1,61 @@
+"""Start and end of a stage."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import SHIPPED_PARAMS
+from tests.projects import ROOT
+
+STAGE = """
+import sys
+sys.path.insert(0, {root!r})
+from stages import run
+def main():
+    print("started", flush=True)
+    sys.stdin.read()
+run(main)
+"""
+VARIABLES = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+
+
+def test_orphan_of_a_killed_repro_ends_before_the_next_stage_starts(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED_PARAMS, tmp_path)
+    script = tmp_path / "train.py"
+    script.write_text(STAGE.format(root=str(ROOT)))
+    # `wait` keeps the shell from replacing itself by Python, so that it is the parent, like DVC.
+    shell = f"exec 3<&0; {sys.executable} {script} <&3 & wait"
+    pipe = subprocess.PIPE
+    repro = subprocess.Popen(
+        ["sh", "-c", shell],
+        cwd=tmp_path,
+        env={**VARIABLES, "DVC_STAGE": "train"},
+        stdin=pipe,
+        stdout=pipe,
+    )
+    assert repro.stdout
+    assert repro.stdout.readline() == b"started\n"
+    following = subprocess.Popen(
+        [sys.executable, script], cwd=tmp_path, env=VARIABLES, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    assert following.stderr
+    assert b"which runs the same stage in this folder" in following.stderr.readline()
+    repro.kill()
+    assert repro.stdout.read() == b""  # the end of the file is the end of the orphan
+    assert following.communicate() == (b"started\n", b"")
+    assert repro.wait() < 0 == following.returncode
+
+
+def test_invalid_params_are_reported_before_pytorch_is_imported(tmp_path: Path) -> None:
+    params = SHIPPED_PARAMS.read_text(encoding="utf-8").replace("\nlr:", "\nlearning_rate:")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    for name in ("torch", "mlflow", "pandas"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+    for stage in ("train", "evaluate"):
+        command = [sys.executable, "-m", f"stages.{stage}"]
+        done = subprocess.run(command, cwd=tmp_path, env=VARIABLES, capture_output=True, text=True)
+        assert done.stderr.startswith("error: params.yaml: lr is missing; learning_rate is unknown")
