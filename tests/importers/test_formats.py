@@ -63,6 +63,25 @@ def test_class_folders_with_list_file_are_refused_as_ambiguous(
     assert len(run_import(folder, tmp_path / "raw", format="folders").summary.photos) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", b"file,label\ncats/1.png,\xe9t\xe9\n", r"a\.csv:2: not UTF-8"),
+        ("a.csv", b"name;label\n1.png;cat\n", r"a\.csv:1: no column 'file'"),
+        ("a.csv", b'file,label\n1.png,"cat\n', r"a\.csv:2: .*quotation mark"),
+        ("a.jsonl", b"{\n", r"a\.jsonl:1: not valid JSON"),
+        ("a.json", b'{"images": "\xe9"', r"a\.json:1: not UTF-8"),
+    ],
+)
+def test_folder_with_a_broken_list_is_refused_with_the_reason(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    paint(tmp_path / "in/cats/1.png", 1)
+    (tmp_path / "in" / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        run_import(tmp_path / "in", tmp_path / "raw")
+
+
 def test_two_list_files_are_refused_with_both(folder: Path, tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         write(folder / name, f"file,label\ncats/1.png,{name[0]}\n")

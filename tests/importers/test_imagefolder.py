@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
@@ -57,6 +58,22 @@ def test_lists_are_labels_and_a_text_is_one_label(
     lines = "".join(f'{{"file_name": "{name}", "tags": {value}}}\n' for name, value in rows)
     write(folder / "metadata.jsonl", lines)
     assert run_import(folder, tmp_path / "raw").carried == dict(zip(names, labels, strict=True))
+
+
+def test_metadata_parquet_is_read(folder: Path, tmp_path: Path) -> None:
+    names = ["1.png", "2.png", "more/3.png"]
+    table = pd.DataFrame({"file_name": names, "labels": [["cat", "red sofa"], [], None]})
+    table.to_parquet(folder / "metadata.parquet")
+    found = run_import(folder, tmp_path / "raw")
+    assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
+    assert found.unknown == {"more/3.png": "cat red sofa"}
+    photos = [{"bytes": (folder / name).read_bytes(), "path": name} for name in names]
+    table.assign(image=photos).to_parquet(folder / "metadata.parquet")
+    with pytest.raises(InputError, match=r"parquet: not a table of file names .*: write photos"):
+        run_import(folder, tmp_path / "again")
+    (folder / "metadata.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"parquet: not a table of file names and labels"):
+        run_import(folder, tmp_path / "again")
 
 
 def test_separator_splits_texts_and_keeps_lists(folder: Path, tmp_path: Path) -> None:

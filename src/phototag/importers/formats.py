@@ -88,7 +88,14 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         sources = [Source(path, options, names)]
         if path.is_dir():
             sources += [Source(path / name, options) for name in names if _may_be_list(name)]
-    readings = [reading for source in sources for reading in _find_readings(source, path)]
+    readings, errors = list[Reading](), list[InputError]()
+    for source in sources:
+        try:
+            readings += [(name, source) for name, each in FORMATS.items() if each.recognize(source)]
+        except InputError as error:
+            errors.append(error)
+    if errors and not readings:
+        raise errors[0]
     name, chosen = _choose_readings(path, readings, options.format)
     for option in ("images", "separator"):
         if getattr(options, option) and option not in FORMATS[name].options:
@@ -115,16 +122,6 @@ def _may_be_list(name: str) -> bool:
     file = Path(name)
     is_metadata = file.name in imagefolder.METADATA
     return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_metadata
-
-
-def _find_readings(source: Source, path: Path) -> list[Reading]:
-    """Return a reading per matching format; ignore errors if the source was found in a folder."""
-    try:
-        return [(name, source) for name, format_ in FORMATS.items() if format_.recognize(source)]
-    except InputError:
-        if source.path == path:
-            raise
-        return []
 
 
 def _choose_readings(

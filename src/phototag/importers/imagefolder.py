@@ -1,4 +1,4 @@
-"""Import of a Hugging Face ImageFolder, with metadata.csv or metadata.jsonl next to the photos.
+"""Import of a Hugging Face ImageFolder, with metadata.csv, .jsonl or .parquet next to photos.
 
 See https://huggingface.co/docs/datasets/image_dataset.
 """
@@ -13,7 +13,7 @@ from phototag.importers.source import Source, SourceDataset
 from phototag.importers.table_files import parse_table
 from phototag.importers.tables import find_label_columns, read_table
 
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def recognize(source: Source) -> bool:

@@ -76,7 +76,7 @@ class Source:
 
     @cached_property
     def table(self) -> Listing:
-        """The parsed content of a CSV, TSV or JSON Lines file."""
+        """The parsed content of a CSV, TSV, JSON Lines or Parquet file."""
         return parse_table(self.data, self.path, self.options.separator)
 
     def is_json(self, bracket: str, keys: Sequence[str]) -> bool:
@@ -87,7 +87,7 @@ class Source:
         return starts and all(f'"{key}"' in self.text for key in keys)
 
     def is_table(self) -> bool:
-        """Return whether the source is a CSV, TSV or JSON Lines file."""
+        """Return whether the source is a CSV, TSV, JSON Lines or Parquet file."""
         return self.names is None and self.path.suffix.lower() in TABLE_SUFFIXES
 
     def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:

@@ -1,10 +1,12 @@
-"""Parsing of tables with one photo per row: CSV, TSV and JSON Lines."""
+"""Parsing of tables with one photo per row: CSV, TSV, JSON Lines and Parquet."""
 
+import io
 import json
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 
+import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from phototag.base.errors import InputError
@@ -12,7 +14,7 @@ from phototag.base.params import describe_validation_error
 from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 FILE_COLUMNS = ("file", "file_name", "filename", "fname", "filepath", "file_path", "path", "image",
                 "image_name", "image_path", "img", "photo")  # fmt: skip
 # If a table has several of these columns, only the first one in this order is read.
@@ -34,8 +36,10 @@ def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
     Raises:
         InputError: The content is invalid. The message contains the line number.
     """
-    if path.suffix.lower() == ".jsonl":
-        table = _parse_json_lines(decode_text(data, str(path)), path, separator)
+    if path.suffix.lower() in (".jsonl", ".parquet"):
+        is_text = path.suffix.lower() == ".jsonl"
+        text = decode_text(data, str(path)) if is_text else _convert_parquet(data, path)
+        table = _parse_json_lines(text, path, separator)
     else:
         table = read_listing(data, str(path))
     return _select_predictions(table) if table.columns[: len(PREDICTED)] == PREDICTED else table
@@ -51,6 +55,20 @@ def _select_predictions(table: Listing) -> Listing:
         cells = {"file": file, "labels": labels, "error": error.removeprefix(UNKNOWN)}
         rows.append(Row(row.line, cells, []))
     return Listing(PREDICTED, PREDICTED, rows, table.separator, table.header_line)
+
+
+def _convert_parquet(data: bytes, path: Path) -> str:
+    """Convert a Parquet table to JSON Lines."""
+    try:
+        return pd.read_parquet(io.BytesIO(data)).to_json(orient="records", lines=True)
+    except ImportError:
+        raise InputError(f"{path} requires pyarrow: install it, or save the table as CSV") from None
+    except (ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path}: not a table of file names and labels ({reason}): write photos in a table to "
+            "files, and their names and labels to a CSV"
+        ) from None
 
 
 def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:

@@ -48,8 +48,8 @@ def read(source: Source, kind: TableKind) -> SourceDataset:
     listed = PhotoList(None)
     notes, labels = read_table(source.path, source.table, kind, source.options, listed)
     name = "CSV of labels" if kind == "list" else "one-hot CSV"
-    if source.path.suffix.lower() == ".jsonl":
-        name = name.replace("CSV", "JSON Lines")
+    other = {".jsonl": "JSON Lines", ".parquet": "Parquet"}
+    name = name.replace("CSV", other.get(source.path.suffix.lower(), "CSV"))
     description = f"{name}: {len(source.table.rows)} rows"
     photos, more = listed.finish()
     return SourceDataset(description, photos, labels, [*notes, *more])
