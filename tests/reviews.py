@@ -26,7 +26,7 @@ def make_review(folder: Path, packed: Path) -> Path:
         packed: Folder of the fixture `packed`, whose labels are correct.
     """
     shutil.copytree(packed, folder / "data")
-    (folder / "params.yaml").touch()  # marks the root of a project
+    (folder / "params.yaml").write_text("data: {raw: data/raw.zip}\n")
     manifest = read_kept(packed / "manifest.csv")
     targets = label_targets(manifest)
     for row, label in WRONG:

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,27 @@ def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert str(project / "reports/evaluate/report.html") in shown.output
     assert "phototag ui" in shown.output
+    assert "outdated" not in shown.output
+
+    photos = project / "data/sample"
+    photos.mkdir(parents=True)
+    (photos / "a.jpg").write_text("a")
+    deps: dict[str, Any] = {"path": "data/sample", "nfiles": 1, "size": 1}
+    lock = {"stages": {"resize": {"deps": [deps]}}}
+    (project / "dvc.lock").write_text(json.dumps(lock))
+    assert "outdated" not in CliRunner().invoke(typer_app, ["summary"]).output
+    (photos / "b.jpg").write_text("b")
+    shown = CliRunner().invoke(typer_app, ["summary"])
+    assert "scores are outdated: run `dvc repro`, as data/sample changed." in shown.output
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "", "{\n<<<<<<< HEAD\n"])
+def test_summary_of_damaged_scores_names_the_file(project: Path, text: str) -> None:
+    (project / "reports/evaluate").mkdir(parents=True)
+    (project / "reports/evaluate/metrics.json").write_text(text)
+    shown = CliRunner().invoke(typer_app, ["summary"])
+    assert isinstance(shown.exception, InputError)
+    assert "evaluate/metrics.json " in str(shown.exception)
 
 
 def test_error_is_one_line_without_traceback(

@@ -31,6 +31,7 @@ def project(tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         monkeypatch.setenv(f"GIT_{role}_NAME", "test")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "test")
     append_answer(folder / "data/corrections.csv", make(folder, 3))
+    (folder / "data/raw.zip").write_text("photos")
     lock(folder)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
@@ -42,12 +43,17 @@ def make(folder: Path, row: int, answer: str = "yes", old: str = "no") -> Answer
     return Answer("im.jpg", sha256, "blue", answer, old, "ann", "2025-01-01", "errors")
 
 
-def lock(folder: Path) -> None:
+def lock(folder: Path, lr: float = 0.1) -> None:
     """Write the dvc.lock that `dvc repro` would write."""
-    md5 = hashlib.md5((folder / "data/corrections.csv").read_bytes()).hexdigest()
-    answers, manifest = ({"path": f"data/{name}.csv"} for name in ("corrections", "manifest"))
-    resize = {"deps": [answers | {"md5": md5}], "outs": [manifest | {"md5": "m"}]}
-    stages = {"resize": resize, "evaluate": {"deps": [manifest | {"md5": "m"}]}}
+    raw, answers = ({"path": f"data/{name}"} for name in ("raw.zip", "corrections.csv"))
+    for file in (raw, answers):
+        file["md5"] = hashlib.md5((folder / file["path"]).read_bytes()).hexdigest()
+    manifest = {"path": "data/manifest.csv", "md5": answers["md5"]}
+    stages = {
+        "resize": {"deps": [raw, answers], "outs": [dict(manifest)]},
+        "train": {"deps": [manifest], "params": {"params.yaml": {"lr": lr}}},
+        "evaluate": {"deps": [manifest]},
+    }
     (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
 
 
@@ -87,18 +93,54 @@ def test_undone_answers_do_not_count(project: Path) -> None:
 def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     train(project)
     append_answer(project / "data/corrections.csv", make(project, 0))
-    with pytest.raises(InputError, match="not trained with the latest answers: run `dvc repro`"):
+    with pytest.raises(InputError, match="not trained with the latest answers and photos: run"):
         describe_effect(project, "HEAD")
     train(project)
     describe_effect(project, "HEAD")
     # The manifest differs if only `dvc repro resize` has run.
-    written = project / "dvc.lock"
-    written.write_text(written.read_text().replace("md5: m\n", "md5: n\n", 1))
+    written = yaml.safe_load((project / "dvc.lock").read_text())
+    written["stages"]["resize"]["outs"][0] |= {"md5": "new"}
+    (project / "dvc.lock").write_text(yaml.safe_dump(written))
     with pytest.raises(InputError, match="not trained with the latest answers"):
+        describe_effect(project, "HEAD")
+    train(project)
+    (project / "data/raw.zip").write_text("others")
+    with pytest.raises(InputError, match="not trained with the latest answers and photos"):
+        describe_effect(project, "HEAD")
+
+
+def test_changes_that_are_no_answers_are_named(project: Path) -> None:
+    (project / "data/raw.zip").write_text("other photos")
+    train(project)
+    lock(project, lr=0.2)
+    assert describe_effect(project, "HEAD").endswith(
+        "(+0.000). These inputs changed too and may explain the difference: data/raw.zip, lr."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("dvc.lock", "<<<<<<< HEAD\n", r"dvc\.lock holds merge conflict markers"),
+        ("dvc.lock", None, r"dvc\.lock is missing: run `dvc repro`"),
+        ("reports/evaluate/metrics.json", '{"f1', r"metrics\.json is not valid JSON"),
+        ("reports/evaluate/metrics.json", None, r"metrics\.json is missing: run `dvc repro`"),
+        (".git/HEAD", None, "is not in a git repository"),
+    ],
+)
+def test_damaged_results_are_named(
+    project: Path, name: str, text: str | None, message: str
+) -> None:
+    if text is None:
+        (project / name).unlink()
+    else:
+        (project / name).write_text(text)
+    with pytest.raises(InputError, match=message):
         describe_effect(project, "HEAD")
 
 
 def test_unknown_revision_is_refused(project: Path) -> None:
     train(project)
-    with pytest.raises(InputError, match=r"other has no reports/evaluate/metrics\.json: pass"):
-        describe_effect(project, "other")
+    for revision in ("other", "--help", "HEAD~1"):
+        with pytest.raises(InputError, match=rf"{revision} is not a commit with reports/.*: pass"):
+            describe_effect(project, revision)

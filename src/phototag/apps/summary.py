@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from phototag.apps.lock_file import LOCK, list_changed_data
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.registry.decision import describe_decision
@@ -20,17 +21,23 @@ def summarize(root: Path) -> str:
         root: Root folder of the project.
 
     Raises:
-        InputError: The evaluate stage has not been run.
+        InputError: The evaluate stage has not been run, or one of its files is damaged.
     """
     metrics = root / "reports/evaluate/metrics.json"
     if not metrics.is_file():
         raise InputError(f"{metrics} is missing: run `dvc repro` first")
     scores = read_json(metrics)
+    if not isinstance(scores, dict) or not scores:
+        raise InputError(f"{metrics} contains no scores: run `dvc repro`")
     width = max(map(len, scores))
     lines = []
     for name, value in scores.items():
-        shown = value if isinstance(value, int) else f"{value:.4f}"
+        shown = f"{value:.4f}" if isinstance(value, float) else value
         lines.append(f"  {name:<{width}}  {shown}")
+    if (root / LOCK).is_file() and (changed := list_changed_data(root)):
+        lines.append(
+            f"These scores are outdated: run `dvc repro`, as {' and '.join(changed)} changed."
+        )
     registration = _describe_registration(root / "reports/register/decision.json")
     report = f"Report:     {metrics.with_name('report.html')}"
     return "\n".join([*lines, "", *registration, report, NEXT])
