@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +112,8 @@ def test_unreadable_photo_does_not_affect_others(tagger: Tagger, photos: Path) -
     assert "No such file" in str(missing.error)
 
 
-def find(*sources: str, listed: bytes = b"") -> list[str]:
-    return predictions.find_photos(sources, io.BytesIO(listed))
+def find(*sources: str, listed: bytes = b"", report: Callable[[str], object] = str) -> list[str]:
+    return predictions.find_photos(sources, io.BytesIO(listed), report)
 
 
 def test_find_photos_of_files_and_folders(photos: Path) -> None:
@@ -122,6 +124,13 @@ def test_find_photos_of_files_and_folders(photos: Path) -> None:
     names = ["im1.png", "im10.png", "im2.png", "im3.jpg"]
     assert find(str(photos)) == [str(photos / name) for name in names]
     assert find(f"{photos}/im2.png", str(photos))[:2] == [f"{photos}/im2.png", f"{photos}/im1.png"]
+    for name in ("im4", "im5.jpg_large", "im6.jpg!d"):  # the content decides
+        shutil.copy(photos / "im1.png", photos / name)
+    (photos / "im7").symlink_to(photos.parent / "elsewhere.png")
+    messages: list[str] = []
+    found = find(str(photos), report=messages.append)
+    assert found == [str(photos / name) for name in (*names, "im4", "im5.jpg_large", "im6.jpg!d")]
+    assert messages == [f"{photos}: skipped files that are not photos: 2, such as im7"]
     (photos / "empty").mkdir()
     for empty in (str(photos / "empty"), "-"):
         with pytest.raises(InputError, match="no photos found"):

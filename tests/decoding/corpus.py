@@ -49,23 +49,29 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def wide_gamut_profile() -> bytes:
-    """Write a small ICC profile: gamma 2.2 and the primaries of Display P3 (adapted to D50)."""
+DISPLAY_P3 = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))
+SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7142))
+
+
+def write_profile(
+    gamma: float = 2.2,
+    primaries: tuple[tuple[float, float, float], ...] = DISPLAY_P3,
+    name: str = "Wide test gamut",
+) -> bytes:
+    """Write a small ICC profile of RGB colours; the primaries are adapted to D50."""
 
     def s15(*values: float) -> bytes:
         return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
-    text = b"Wide test gamut\0"
+    text = name.encode() + b"\0"
     desc = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
     xyz = {
         b"wtpt": (0.9642, 1.0, 0.8249),
-        b"rXYZ": (0.5151, 0.2412, -0.0011),
-        b"gXYZ": (0.2920, 0.6922, 0.0419),
-        b"bXYZ": (0.1571, 0.0666, 0.7841),
+        **dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)),
     }
     tags = {b"desc": desc} | {key: b"XYZ " + bytes(4) + s15(*v) for key, v in xyz.items()}
     for key in (b"rTRC", b"gTRC", b"bTRC"):
-        tags[key] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256)) + bytes(2)
+        tags[key] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     tags[b"cprt"] = b"text" + bytes(4) + b"none\0"
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
@@ -87,11 +93,27 @@ def oriented(code: int) -> Image.Exif:
 
 def tile_tiff(side: int) -> bytes:
     """Write a TIFF of 10 x 10 pixels in one tile of `side` x `side` pixels."""
-    entries = [(256, 10), (257, 10), (258, 8), (259, 8), (262, 1), (277, 1)]
-    entries += [(322, side), (323, side), (324, 200), (325, 100)]
-    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
-    head += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries) + bytes(4)
-    return head.ljust(200, b"\0") + zlib.compress(bytes(3000))
+    tags = {322: side, 323: side, 324: 8, 325: 100}
+    return tiff(10, 10, zlib.compress(bytes(3000)), {258: 8, 259: 8, 262: 1, 277: 1} | tags)
+
+
+def tiff(
+    width: int,
+    height: int,
+    data: bytes,
+    tags: dict[int, int],
+    order: str = "<",
+    text: dict[int, bytes] | None = None,
+) -> bytes:
+    """Write a TIFF that Pillow would not write; `text` has tags with 4 characters as value."""
+    numbers = {256: width, 257: height, 259: 1, 273: 8, 278: height, 279: len(data)} | tags
+    entries = {tag: struct.pack(order + "HHII", tag, 4, 1, n) for tag, n in numbers.items()}
+    for tag, value in (text or {}).items():
+        entries[tag] = struct.pack(order + "HHI", tag, 2, 4) + value
+    data += bytes(len(data) % 2)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data))
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    return head + data + struct.pack(order + "H", len(entries)) + directory + bytes(4)
 
 
 def patch_jpeg_size(data: bytes, width: int, height: int) -> bytes:
@@ -114,7 +136,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
         return picture(number, **size)
 
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    wide = wide_gamut_profile()
+    wide = write_profile()
     rgba = new().convert("RGBA")
     rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
     frames = [picture(900 + index) for index in range(3)]
@@ -133,6 +155,9 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new()), "kept", name="été/im41.jpg")
     add(encode(new()), "kept", name="猫/im42.jpeg")
     add(encode(new()), "kept", name="a b,'\"c\n/im43.JPG")
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200 * 2**20), 9))
+    good = encode(new(), "PNG")
+    add(good[:33] + bomb + good[33:], "kept", ext="png")
     # Kept, with a remark.
     add(encode(new(), "PNG"), "kept")
     add(encode(new()), "kept", ext="png")
@@ -150,10 +175,15 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(frames[2], "TIFF", save_all=True, append_images=frames[:2]), "kept",
         "animated", ext="tiff")  # fmt: skip
     add(encode(new(), "MPO", save_all=True, append_images=frames[1:]), "kept", "animated")
+    text = {322: b"abc\0"}
+    add(tiff(64, 48, bytes(range(256)) * 12, {258: 8, 262: 1, 277: 1}, text=text), "converted",
+        "grayscale", ext="tif")  # fmt: skip
+    for colour in ("black", "white", "teal"):
+        add(encode(Image.new("RGB", (64, 48), colour)), "kept", "no contrast")
     # Converted.
     add(encode(new().convert("L")), "converted", "grayscale")
     add(encode(new().convert("1"), "PNG"), "converted", "grayscale", ext="png")
-    add(encode(new().convert("L"), icc_profile=wide), "converted", "grayscale")
+    add(encode(new().convert("L"), icc_profile=wide), "converted", "grayscale", "ICC profile")
     add(encode(new().convert("P"), "PNG"), "converted", "palette", ext="png")
     add(encode(new().convert("P"), "BMP"), "converted", "palette", ext="bmp")
     add(encode(new().convert("P"), "GIF"), "converted", "palette", ext="gif")
@@ -162,10 +192,15 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new().convert("P"), "PNG", transparency=3), "converted", "alpha", ext="png")
     add(encode(rgba, "PNG"), "converted", "alpha", ext="png")
     add(encode(rgba, "WEBP"), "converted", "alpha", ext="webp")
+    transparent = new().convert("RGBA")
+    transparent.putalpha(0)
+    add(encode(transparent, "PNG"), "converted", "alpha", ext="png")
     add(encode(rgba.convert("LA"), "PNG"), "converted", "alpha", ext="png")
     add(encode(new(), "PNG", transparency=(1, 2, 3)), "converted", "alpha", ext="png")
     deep = np.random.default_rng(7).integers(0, 65536, (40, 40, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    add(png(40, 40, 16, 2, zlib.compress(rows)), "converted", "16-bit", ext="png")
+    rows = b"".join(b"\0" + (row >> 4).tobytes() for row in deep)
     add(png(40, 40, 16, 2, zlib.compress(rows)), "converted", "16-bit", ext="png")
     gray = Image.fromarray(deep[..., 0].astype(np.uint16))
     add(encode(gray, "PNG"), "converted", "16-bit", "grayscale", ext="png")
@@ -211,9 +246,6 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     middle = good.index(b"IDAT") + 30
     add(good[:middle] + b"\0damaged\0" + good[middle + 9 :], "rejected", "unreadable", ext="png")
     add(png(64, 64, 8, 2, b"no zlib stream at all"), "rejected", "unreadable", ext="png")
-    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200 * 2**20), 9))
-    add(png(64, 64, 8, 2, zlib.compress(bytes(193 * 64)), bomb), "rejected", "unreadable",
-        ext="png")  # fmt: skip
     for mode, dtype in (("F", np.float32), ("I", np.int32)):
         values = Image.fromarray(np.full((40, 40), 7, dtype))
         assert values.mode == mode

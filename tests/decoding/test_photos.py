@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
@@ -15,7 +15,7 @@ from phototag.decoding import photos
 from phototag.decoding.formats import FORMATS
 from phototag.decoding.perceptual_hash import perceptual_hash
 from phototag.decoding.photos import crop_square, prepare_photo
-from tests.decoding.corpus import chunk, png, wide_gamut_profile
+from tests.decoding.corpus import DISPLAY_P3, SRGB, chunk, png, tiff, write_profile
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -63,7 +63,8 @@ def test_jpeg_decoded_at_a_fraction_equals_full_decoding(
 
 def test_cmyk_is_converted_to_rgb() -> None:
     photo = prepare_photo(encode(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG"), 16)
-    assert (photo.decision, photo.reason) == ("converted", "CMYK")
+    assert photo.decision == "converted"
+    assert photo.reason.startswith("CMYK; ")
     assert photo.pixels is not None
     assert photo.pixels[8, 8, 0] > 150 > 100 > photo.pixels[8, 8, 2]
 
@@ -72,15 +73,48 @@ def test_cmyk_is_converted_to_rgb() -> None:
 def test_wide_gamut_profile_is_converted_to_srgb(kind: str) -> None:
     options = {} if kind == "PNG" else {"quality": 95}
     image = Image.new("RGB", (40, 40), (200, 60, 60))
-    data = encode(image, kind, icc_profile=wide_gamut_profile(), **options)
-    photo = prepare_photo(data, 32)
-    assert (photo.decision, photo.reason) == ("converted", "ICC profile: converted to sRGB")
+    photo = prepare_photo(encode(image, kind, icc_profile=write_profile(), **options), 32)
+    assert photo.reason.startswith("ICC profile: converted to sRGB; ")
     assert photo.pixels is not None
-    wide = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
-    srgb = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7142]])
-    light = np.linalg.inv(srgb) @ wide @ (np.array([200, 60, 60]) / 255) ** 2.2
+    light = np.linalg.inv(np.transpose(SRGB)) @ np.transpose(DISPLAY_P3)
+    light = light @ (np.array([200, 60, 60]) / 255) ** 2.2
     expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)
     assert photo.pixels[16, 16].tolist() == pytest.approx(expected.tolist(), abs=2)
+
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GRAY_PROFILE = write_profile().replace(b"mntrRGB ", b"mntrGRAY").replace(b"rTRC", b"kTRC")
+
+
+@pytest.mark.parametrize(
+    ("profile", "is_converted"),
+    [
+        (PROFILE, False),
+        (PROFILE.replace("sRGB".encode("utf-16-be"), "Mine".encode("utf-16-be")), False),
+        (write_profile(1.0, SRGB, "sRGB linear"), True),
+        (write_profile(1.8, SRGB, "sRGB IEC61966-2.1"), True),
+        (write_profile(2.2, SRGB, "sRGB"), True),
+        (write_profile(2.2, DISPLAY_P3, "sRGB"), True),
+        (write_profile(2.2, ((0.0, 0.0, 0.0), *SRGB[1:]), "damaged"), False),
+        (write_profile()[:300], False),
+        (GRAY_PROFILE, None),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_effect_of_a_profile_decides_about_its_conversion(
+    profile: bytes, is_converted: bool | None, mode: str
+) -> None:
+    image = random_image(6, 4).resize((32, 32), Image.Resampling.BICUBIC).convert(mode)
+    photo = prepare_photo(encode(image, "PNG", icc_profile=profile), 32)
+    expected = image.convert("RGB")
+    if is_converted or (is_converted is None and mode == "L"):
+        stored = expected if is_converted else image
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        expected = ImageCms.profileToProfile(stored, source, srgb, outputMode="RGB") or image
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels, np.asarray(expected))
+    assert ("ICC profile" in photo.reason) == (expected.tobytes() != image.convert("RGB").tobytes())
 
 
 # EXIF orientation -> transpose that undoes it.
@@ -122,7 +156,7 @@ def test_heic_without_pillow_heif_names_what_to_install(monkeypatch: pytest.Monk
     assert prepare_photo(data, 32).decision == "kept"
     monkeypatch.setattr(photos, "FORMATS", [name for name in FORMATS if name != "HEIF"])
     reason = prepare_photo(data, 32).reason
-    assert reason.startswith("not an image: expected one of JPEG, ")
+    assert reason.startswith("not an image that can be read: expected one of JPEG, ")
     assert reason.endswith("or HEIC after `make setup-heic`")
 
 
@@ -192,15 +226,17 @@ def png_bytes(levels: np.ndarray, bits: int, colour: int, *chunks: bytes) -> byt
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_png_of_any_colour_type_keeps_its_upper_8_bits(
-    bits: int, colour: int, channels: int
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("stored", [8, 16])
+def test_png_of_any_colour_type_keeps_the_upper_8_of_its_bits(
+    stored: int, bits: int, colour: int, channels: int
 ) -> None:
+    bits = min(bits, stored)
     levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, channels))
     if has_alpha := channels in (2, 4):
-        levels[..., -1] = 2**bits - 1
+        levels[..., -1] = 2**stored - 1 if bits == 10 else 2**bits - 1
         levels[:, :8, -1] = 0
-    photo = prepare_photo(png_bytes(levels, bits, colour), 16)
+    photo = prepare_photo(png_bytes(levels, stored, colour), 16)
     expected = np.broadcast_to(
         levels[..., : channels - has_alpha] >> (bits - 8), (16, 16, 3)
     ).copy()
@@ -208,8 +244,19 @@ def test_png_of_any_colour_type_keeps_its_upper_8_bits(
         expected[:, :8] = 255
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, expected)
-    assert ("16-bit" in photo.reason) == (bits == 16)
+    assert ("16-bit" in photo.reason) == (stored == 16)
+    assert (f"only {bits} bits are used" in photo.reason) == (bits < stored)
     assert ("alpha: composited on white" in photo.reason) == has_alpha
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_alpha_channel_of_zeros_is_ignored(mode: str) -> None:
+    image = random_image(16, 16).convert(mode)
+    image.putalpha(0)
+    photo = prepare_photo(encode(image, "TIFF"), 16)
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels, np.asarray(image.convert("RGB")))
+    assert photo.reason == "alpha: ignored because it is 0 everywhere"
 
 
 def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
@@ -222,19 +269,78 @@ def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
     assert np.array_equal(photo.pixels, levels)
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_16_bit_gray_tiff_keeps_the_upper_8_bits(order: str) -> None:
-    levels = np.random.default_rng(0).integers(0, 65536, (16, 16)).astype(f"{order}u2")
-    entries = {256: 16, 257: 16, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16}
-    entries |= {279: levels.nbytes}
-    directory = struct.pack(f"{order}H", len(entries))
-    for tag, value in entries.items():
-        directory += struct.pack(f"{order}HHLL", tag, 4, 1, value)
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", 8 + levels.nbytes)
-    photo = prepare_photo(head + levels.tobytes() + directory + bytes(4), 16)
+@pytest.mark.parametrize(
+    ("order", "photometric"), [("<", 0), ("<", 1), (">", 1), ("<", 2), (">", 2)]
+)
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_16_bit_tiff_keeps_the_upper_8_of_its_bits(
+    order: str, photometric: int, compression: int, bits: int
+) -> None:
+    channels = 3 if photometric == 2 else 1
+    levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, channels))
+    content = levels.astype(f"{order}u2").tobytes()
+    tags = {258: 16, 259: compression, 262: photometric, 277: channels}
+    data = tiff(16, 16, content if compression == 1 else zlib.compress(content), tags, order)
+    photo = prepare_photo(data, 16)
+    expected = np.broadcast_to(levels >> (bits - 8), (16, 16, 3))
     assert photo.pixels is not None
-    assert np.array_equal(photo.pixels[..., 0], levels >> 8)
-    assert photo.reason == "16-bit; grayscale"
+    assert np.array_equal(photo.pixels, 255 - expected if photometric == 0 else expected)
+    assert photo.reason.startswith("16-bit" if bits == 16 else f"16-bit: only {bits} bits are used")
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {258: 8, 262: 1, 339: 2},
+        {258: 16, 262: 1, 339: 2},
+        {258: 32, 262: 1, 339: 3},
+        {258: 32, 262: 1},
+        {258: 16, 262: 2, 277: 3, 284: 2},
+    ],
+)
+def test_samples_of_an_unknown_range_are_refused(tags: dict[int, int]) -> None:
+    photo = prepare_photo(tiff(16, 16, bytes(range(256)) * 6, {277: 1} | tags), 16)
+    assert photo.reason == (
+        "unreadable: signed, floating point, 32-bit or planar 16-bit samples are not supported: "
+        "save the photo with 8 bits per sample"
+    )
+
+
+DAMAGED_CHUNK = chunk(b"tEXt", b"Comment\0hello")[:-1] + b"?"
+LARGE = zlib.compress(bytes(2**21))
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        DAMAGED_CHUNK,
+        chunk(b"iCCP", b"profile\0\0" + LARGE),
+        chunk(b"iCCP", b""),
+        chunk(b"zTXt", b"Comment\0\0" + LARGE),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + LARGE),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20))) * 65,
+        chunk(b"pHYs", b""),
+        chunk(b"gAMA", b""),
+    ],
+)
+@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
+def test_metadata_of_a_png_does_not_affect_its_pixels(chunks: bytes, place: bytes) -> None:
+    image = random_image(16, 16)
+    data = encode(image, exif=b"Exif\0\0" + exif_block())
+    start = data.index(place) - 4
+    photo = prepare_photo(data[:start] + chunks + data[start:], 16)
+    assert photo.pixels is not None
+    assert np.array_equal(photo.pixels, np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+    assert photo.sha256 == hashlib.sha256(data[:start] + chunks + data[start:]).hexdigest()
+
+
+def test_profile_of_a_png_with_damaged_text_is_applied() -> None:
+    data = encode(random_image(16, 16), icc_profile=write_profile())
+    start = data.index(b"IDAT") - 4
+    assert "ICC" in prepare_photo(data[:start] + DAMAGED_CHUNK + data[start:], 16).reason
+    # Pixels are not repaired.
+    assert prepare_photo(data[: len(data) // 2], 16).decision == "rejected"
 
 
 def test_limits_are_checked_before_decoding() -> None:

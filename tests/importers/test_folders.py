@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from phototag.base.errors import InputError
+from phototag.decoding.sources import list_files
 from tests.importers.imports import paint, run_import, write
 
 
@@ -65,7 +66,35 @@ def test_labels_of_photo_outside_of_folders_are_unknown(source: Path, tmp_path: 
     write(source / "README.md", "My photos")
     found = run_import(source, tmp_path / "raw")
     assert found.unknown == {"new.png": "cats dogs"}
-    assert found.summary.notes == ["photos outside the label folders, with unknown labels: 1"]
+    assert found.summary.notes == [
+        "skipped files that are not photos: 1, such as 'README.md'",
+        "photos outside the label folders, with unknown labels: 1",
+    ]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_content_decides_about_files_with_other_extensions(
+    source: Path, tmp_path: Path, zipped: bool
+) -> None:
+    names = ["8", "1.jpg_large", "2.jpg!d", "3.CR2", "4.jpe", "5.jfif", "6.webp?w=9", "7.tar.gz"]
+    for value, name in enumerate(names):
+        paint(tmp_path / "new.png", 50 + value)
+        (tmp_path / "new.png").rename(source / "dogs" / name)
+    # The content of files with the extension of a photo is checked when they are decoded.
+    others = {"birds/1.jxl": "\xff\n", "birds/2.mp4": "ftyp", "dogs/9.svg": "<svg/>", "BMW": "BMW"}
+    for name, content in others.items():
+        write(source / name, content)
+    if zipped:
+        shutil.make_archive(str(source), "zip", source)
+        source = source.with_suffix(".zip")
+    found = run_import(source, tmp_path / "raw")
+    assert found.summary.count_labels() == {"cats": 2, "dogs": 2 + len(names)}
+    assert found.summary.notes == [
+        "skipped files that are not photos: 4, such as 'BMW'",
+        "folders without a photo, which did not become labels: birds",
+    ]
+    suffixes = {Path(name).suffix for name in list_files(tmp_path / "raw") if "images/" in name}
+    assert suffixes == {".png", ".jpe", ".jfif"}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from mlflow.pyfunc import scoring_server
 from PIL import Image
 
 from phototag.base.errors import InputError
+from phototag.decoding import photos
 from phototag.registry import versions
 from phototag.serving import pool, pyfunc
 from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, ROOT, SIGNATURE
@@ -183,7 +184,7 @@ def test_error_of_a_decoder_is_the_error_of_its_row(
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pool, "prepare_photo", fail)
+    monkeypatch.setattr(photos, "_decode_square", fail)
     with pytest.raises(MlflowException, match="row 0: unreadable: MemoryError; row 1"):
         model(image=[BLUE, RED])
 

@@ -17,7 +17,8 @@ from phototag.apps.formats import FORMATS, Row, show_name
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
-from phototag.decoding.formats import PHOTO_EXTENSIONS
+from phototag.decoding.formats import split_photos
+from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import split_system_files
 from phototag.serving.tagger import (
     BATCH,
@@ -33,12 +34,15 @@ LOADING = Lock()  # prevents threads from loading the shared model more than onc
 MANY = 200  # for this many photos or more, ONNX Runtime saves more time than the export takes
 
 
-def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
+def find_photos(
+    sources: Iterable[str], stdin: BinaryIO, report: Callable[[str], object] = print
+) -> list[str]:
     """Return the paths of all photos in the given files and folders, without duplicates.
 
     Args:
         sources: Paths of files and folders (searched recursively), or `-` to read paths from stdin.
         stdin: Stream with a list of paths, one per line or separated by NUL.
+        report: Function that prints a message about files in folders that are not photos.
 
     Raises:
         InputError: A folder contains no photos, or stdin contains no paths.
@@ -50,9 +54,11 @@ def find_photos(sources: Iterable[str], stdin: BinaryIO) -> list[str]:
         if source == "-":
             names = list(_read_paths(stdin))
         elif path.is_dir():
-            files = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_EXTENSIONS)
-            inside = (file.relative_to(path).as_posix() for file in files if not file.is_dir())
-            names = [str(path / name) for name in sorted(split_system_files(inside)[0])]
+            photos, others = split_photos(path, split_system_files(list_files(path))[0])
+            names = [str(path / name) for name in photos]
+            if others:
+                number = f"{show_name(source)}: skipped files that are not photos: {len(others)}"
+                report(f"{number}, such as {show_name(others[0])}")
         if not names:
             raise InputError(f"{show_name(source)}: no photos found: pass other files or folders")
         found |= dict.fromkeys(names)

@@ -56,7 +56,7 @@ def predict(
     report = partial(typer.echo, err=True)
     if tagger.origin:
         report(tagger.origin)
-    names = find_photos(sources, sys.stdin.buffer)
+    names = find_photos(sources, sys.stdin.buffer, report)
     job = PredictionJob(tagger, names, format_, report, backend)
     any_readable = job.write(output, resume) if output else job.print()
     if not any_readable:

@@ -6,14 +6,17 @@ crop, rotate according to the EXIF orientation, and convert the colours to sRGB.
 
 import hashlib
 import io
+import math
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from phototag.decoding.formats import FORMATS
-from phototag.decoding.perceptual_hash import perceptual_hash
+from phototag.decoding.formats import FORMATS, drop_png_metadata
+from phototag.decoding.perceptual_hash import MIN_CONTRAST, perceptual_hash
+from phototag.decoding.samples import reduce_to_8_bits
 
 MAX_PIXELS = 100_000_000
 ORIENTATION = 0x0112  # EXIF tag
@@ -27,7 +30,13 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
+BITS_PER_SAMPLE, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 258, 322, 323, 339  # TIFF tags
+SIGNED = 2  # value of SAMPLE_FORMAT
+COLOURS = 17 * np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).T  # the last one is white
+MAX_DIFFERENCE = 2  # a profile that changes all samples (0..255) by at most this is sRGB
+MIN_WHITE = 240  # a profile that maps white to a darker value is damaged
+SIXTEEN_BITS = re.compile(";16[BLN]")  # in Pillow's name of the layout of samples in the file
+DAMAGED = ("not an image", "unreadable", "truncated")  # first words of reasons
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,16 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
     photo = Photo("rejected", "", sha256=hashlib.sha256(data).hexdigest())
     if not data:
         return replace(photo, reason="zero bytes")
+    decided = _decide(photo, data, size, min_side, max_pixels)
+    if data.startswith(b"\x89PNG"):  # Pillow refuses a PNG with damaged or very large metadata
+        for repaired in drop_png_metadata(data):
+            if decided.reason.startswith(DAMAGED):
+                decided = _decide(photo, repaired, size, min_side, max_pixels)
+    return decided
+
+
+def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int) -> Photo:
+    """Decode a file and add everything except the hash to `photo`; see `prepare_photo`."""
     # Catching Pillow's warnings here would change the warning filters of all threads.
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -80,23 +99,25 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
             return replace(photo, reason="over the pixel limit")
         if min(width, height) < min_side:
             return replace(photo, reason="too small")
-        square, changes = _decode_square(image, size)
+        square, changes = _decode_square(image, size, data)
+        remarks = ["animated: first frame"] if getattr(image, "is_animated", False) else []
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
         if "HEIF" not in FORMATS:
             known += ", or HEIC after `make setup-heic`"
-        return replace(photo, reason=f"not an image: expected one of {known}")
+        return replace(photo, reason=f"not an image that can be read: expected one of {known}")
     except Image.DecompressionBombError:
         return replace(photo, reason="over the pixel limit: Pillow refuses to open it")
     except Exception as error:  # decoders raise many kinds of errors on damaged files
         message = " ".join(str(error).replace(";", ",").split())[:200] or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "unreadable"
         return replace(photo, reason=f"{kind}: {message}")
-    animated = ["animated: first frame"] if getattr(image, "is_animated", False) else []
+    if max(high - low for low, high in square.getextrema()) < MIN_CONTRAST:
+        remarks.append("no contrast: all pixels have nearly the same colour")
     return replace(
         photo,
         decision="converted" if changes else "kept",
-        reason="; ".join(changes + animated),
+        reason="; ".join(changes + remarks),
         phash=perceptual_hash(square),
         pixels=np.asarray(square),
     )
@@ -105,7 +126,8 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
 def count_pixels(image: Image.Image) -> int:
     """Return the number of pixels that decoding allocates (for a tiled TIFF, at least one tile)."""
     tags = getattr(image, "tag_v2", {})
-    tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
+    sides = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)  # in a damaged file, they may be text
+    tile = math.prod(side if isinstance(side, int) else 0 for side in sides)
     return max(image.width * image.height, tile)
 
 
@@ -145,9 +167,22 @@ def crop_square(
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
-    """Return the square in sRGB, and a remark for each conversion that changed its pixels."""
+def _decode_square(image: Image.Image, size: int, data: bytes) -> tuple[Image.Image, list[str]]:
+    """Return the square in sRGB, and a remark for each conversion that changed its pixels.
+
+    Raises:
+        ValueError: The samples have a range of values that is not known.
+    """
+    tags = getattr(image, "tag_v2", {})
     raw_mode = str(getattr(image, "tile", ""))  # read before decoding clears `tile`
+    is_16_bit = image.mode.startswith("I;16") or SIXTEEN_BITS.search(raw_mode)
+    # Pillow would read 16-bit samples in separate planes as 8-bit samples.
+    is_misread = 16 in tags.get(BITS_PER_SAMPLE, ()) and not is_16_bit
+    if image.mode in ("I", "F") or SIGNED in tags.get(SAMPLE_FORMAT, ()) or is_misread:
+        raise ValueError(
+            "signed, floating point, 32-bit or planar 16-bit samples are not supported: save the "
+            "photo with 8 bits per sample"
+        )
     # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size saves most of the work. `draft` chooses a size
     # that is never smaller than the square.
     drafted = image.draft(None, (size, size))
@@ -155,13 +190,21 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
     # Other formats may store the tag after the pixels, so it is read after loading.
     tiff_orientation = _read_orientation(image) if image.format == "TIFF" else 1
     image.load()
-    flat, changes = _flatten(image, raw_mode)
+    flat, changes = image, list[str]()
+    if is_16_bit:
+        flat, remark = reduce_to_8_bits(image, data)
+        changes.append(remark)
+    flat, remarks = _flatten(flat)
+    changes += remarks
     orientation = _read_orientation(image)
     if tiff_orientation > 1 or orientation > 1:
         changes.append("oriented by EXIF")
     square = crop_square(flat, size, drafted[1] if drafted else None, orientation)
     # Colours are converted last because the square has the fewest pixels.
-    transform = _srgb_transform(image.info.get("icc_profile"), square.mode)
+    transform = _srgb_transform(profile := image.info.get("icc_profile"), square.mode)
+    if square.mode == "L" and not transform:  # a gray photo may have a profile of RGB colours
+        square = square.convert("RGB")
+        transform = _srgb_transform(profile, "RGB")
     if transform:
         changes.append("ICC profile: converted to sRGB")
         converted = ImageCms.applyTransform(square, transform)
@@ -170,32 +213,18 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
     return square.convert("RGB"), changes
 
 
-def _flatten(image: Image.Image, raw_mode: str) -> tuple[Image.Image, list[str]]:
-    """Convert an image to mode L, RGB or CMYK; return the image and remarks on the conversion.
-
-    Args:
-        image: A decoded image of any mode.
-        raw_mode: Description of the stored samples, read from `image.tile` before decoding.
-
-    Raises:
-        ValueError: The image has 32 bits per sample; such formats do not share a range of values.
-    """
-    is_16_bit_gray = image.mode.startswith("I;16")
-    changes = ["16-bit"] if ";16" in raw_mode or is_16_bit_gray else []
-    if is_16_bit_gray:  # Pillow would clip samples at 255 instead of keeping the upper 8 bits
-        levels = np.asarray(image).astype(np.uint16)
-        image = Image.fromarray((levels >> 8).astype(np.uint8))
+def _flatten(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Convert an image to mode L, RGB or CMYK; return the image and remarks on the conversion."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if rgba.getextrema()[3][1] == 0:  # some programs write 0 into an unused alpha channel
+            return rgba.convert("RGB"), ["alpha: ignored because it is 0 everywhere"]
         white = Image.new("RGBA", rgba.size, "white")
-        changes.append("alpha: composited on white")
-        return Image.alpha_composite(white, rgba).convert("RGB"), changes
+        return Image.alpha_composite(white, rgba).convert("RGB"), ["alpha: composited on white"]
     if image.mode == "RGB":
-        return image, changes
-    if image.mode in ("I", "F"):
-        raise ValueError(f"32 bits per sample (mode {image.mode}) are not supported")
+        return image, []
     names = {"L": "grayscale", "1": "grayscale", "P": "palette"}
-    changes.append(names.get(image.mode, image.mode))
+    changes = [names.get(image.mode, image.mode)]
     if image.mode in ("L", "CMYK"):
         return image, changes
     return image.convert("L" if image.mode == "1" else "RGB"), changes
@@ -212,13 +241,19 @@ def _read_orientation(image: Image.Image) -> int:
 
 @lru_cache(maxsize=32)
 def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from a profile to sRGB, or None if it is unnecessary or impossible."""
+    """Return the transform from a profile to sRGB, or None if it is unnecessary or impossible.
+
+    The effect on sample colours decides, because profiles named sRGB may have other tone curves.
+    """
     if not profile:
         return None
+    colours = Image.fromarray(COLOURS).convert(mode)
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if ImageCms.getProfileDescription(source).startswith("sRGB"):
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):  # not a valid profile for this mode
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        converted = np.asarray(ImageCms.applyTransform(colours, transform), np.int16)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # not a valid profile for this mode
         return None
+    is_srgb = np.abs(converted - np.asarray(colours.convert("RGB"))).max() <= MAX_DIFFERENCE
+    is_damaged = converted[-1, -1].min() < MIN_WHITE
+    return None if is_srgb or is_damaged else transform

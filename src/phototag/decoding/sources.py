@@ -32,8 +32,8 @@ def list_files(source: Path) -> list[str]:
         raise InputError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
-def read_file(source: Path, name: str) -> bytes:
-    """Read a file whose name `list_files` returned.
+def read_file(source: Path, name: str, num_bytes: int | None = None) -> bytes:
+    """Read a file whose name `list_files` returned, or only the first `num_bytes` bytes of it.
 
     Raises:
         InputError: The file is damaged, larger than `MAX_BYTES`, not a regular file, or a link to
@@ -41,8 +41,8 @@ def read_file(source: Path, name: str) -> bytes:
     """
     try:
         if source.is_dir():
-            return _read_regular(source, source / name)
-        return _read_member(*_open_zip(source), name)
+            return _read_regular(source, source / name, num_bytes)
+        return _read_member(source, name, num_bytes)
     except InputError:
         raise
     except Exception as error:  # zipfile raises many kinds of errors on damaged zips
@@ -83,7 +83,7 @@ def _walk(source: Path) -> list[str]:
     return found
 
 
-def _read_regular(source: Path, path: Path) -> bytes:
+def _read_regular(source: Path, path: Path, num_bytes: int | None) -> bytes:
     status = path.lstat()
     kind = ""
     if stat.S_ISLNK(status.st_mode):
@@ -98,8 +98,9 @@ def _read_regular(source: Path, path: Path) -> bytes:
         raise InputError(f"{kind}folder")
     if not stat.S_ISREG(status.st_mode):
         raise InputError("not a regular file")  # reading a pipe would block
-    _check_size(status.st_size)
-    return path.read_bytes()
+    _check_size(num_bytes or status.st_size)
+    with path.open("rb") as file:
+        return file.read(num_bytes)
 
 
 def _is_cached(path: Path) -> bool:
@@ -119,14 +120,16 @@ def _find_dvc_cache(project: Path) -> Path | None:
     return Path(found.stdout.strip()).resolve() if found.returncode == 0 else None
 
 
-def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str) -> bytes:
+def _read_member(source: Path, name: str, num_bytes: int | None) -> bytes:
+    archive, members = _open_zip(source)
     if name not in members:
         raise InputError("no such file in the zip")
     member = members[name]
     if stat.S_ISLNK(member.external_attr >> 16):
         raise InputError("link in a zip")
-    _check_size(member.file_size)
-    return archive.read(member)
+    _check_size(num_bytes or member.file_size)
+    with archive.open(member) as file:
+        return file.read(num_bytes)
 
 
 def _check_size(num_bytes: int) -> None:

@@ -3,11 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 from itertools import takewhile
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from tqdm import tqdm
 
-from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.decoding.sources import read_named_file
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
 
@@ -16,7 +15,7 @@ SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "tes
 
 def recognize(source: Source) -> bool:
     """Return whether the photos of a source are in at least two label folders."""
-    folders = _find_folders(source.names or ())
+    folders = _find_folders(source.split_names[0])
     return len({folder for path in folders.values() for folder in path}) > 1
 
 
@@ -27,7 +26,8 @@ def read(source: Source) -> SourceDataset:
     are imported as one photo, which has the labels of all these files. If a photo is outside the
     label folders, all its labels are unknown.
     """
-    folders = _find_folders(source.names or ())
+    photo_names, others = source.split_names
+    folders = _find_folders(photo_names)
     labels = {
         folder: check_label(folder, source.path)
         for folder in sorted({folder for path in folders.values() for folder in path})
@@ -41,6 +41,11 @@ def read(source: Source) -> SourceDataset:
         carried = frozenset(labels[folder] for name in names for folder in folders[name])
         photos.append(SourcePhoto(names[0], source.path, carried, frozenset() if carried else None))
     notes = []
+    if others:
+        notes.append(f"skipped files that are not photos: {len(others)}, such as {others[0]!r}")
+    used = {folder for name in photo_names for folder in PurePosixPath(name).parents}
+    if empty := sorted({str(PurePosixPath(name).parent) for name in others} - set(map(str, used))):
+        notes.append(f"folders without a photo, which did not become labels: {', '.join(empty)}")
     if nested := sum(len(path) > 1 for path in folders.values()):
         notes.append(f"photos in nested folders, labelled with all folder names: {nested}")
     if copies := len(folders) - len(same_bytes):
@@ -51,12 +56,11 @@ def read(source: Source) -> SourceDataset:
     return SourceDataset(description, photos, [], notes)
 
 
-def _find_folders(names: Sequence[str]) -> dict[str, list[str]]:
+def _find_folders(photos: Sequence[str]) -> dict[str, list[str]]:
     """Return the label folders on the path of each photo, outermost folder first.
 
     Folders that contain all photos are ignored, and so are folders of splits (train, val, test).
     """
-    photos = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
     folders = {name: name.split("/")[:-1] for name in photos}
     levels = zip(*folders.values(), strict=False)
     common = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))

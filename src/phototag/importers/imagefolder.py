@@ -4,9 +4,7 @@ See https://huggingface.co/docs/datasets/image_dataset.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.decoding.sources import read_named_file
 from phototag.importers.photo_files import PhotoList
 from phototag.importers.source import Source, SourceDataset
@@ -42,8 +40,7 @@ def read(source: Source) -> SourceDataset:
     photos, repeated = listed.finish()
     notes += repeated
     found = {photo.name for photo in photos}
-    photo_names = [name for name in names if Path(name).suffix.lower() in PHOTO_EXTENSIONS]
-    if missing := [name for name in photo_names if name not in found]:
+    if missing := [name for name in source.split_names[0] if name not in found]:
         notes.append(f"skipped photos not listed in metadata: {len(missing)}, such as {missing[0]}")
     description = (
         f"Hugging Face ImageFolder: {len(photos)} photos in {len(metadata)} metadata files"

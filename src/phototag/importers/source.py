@@ -13,6 +13,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from phototag.base.errors import InputError
 from phototag.base.params import describe_validation_error
 from phototag.dataset.manifest import check_labels
+from phototag.decoding.formats import split_photos
 from phototag.decoding.sources import read_named_file
 from phototag.decoding.system_files import is_system_file
 from phototag.importers.table_files import TABLE_SUFFIXES, parse_table
@@ -62,6 +63,11 @@ class Source:
     path: Path
     options: ImportOptions
     names: Sequence[str] | None = None
+
+    @cached_property
+    def split_names(self) -> tuple[list[str], list[str]]:
+        """The photos and the other files in the folder or zip, see `split_photos`."""
+        return split_photos(self.path, self.names or ())
 
     @cached_property
     def data(self) -> bytes:

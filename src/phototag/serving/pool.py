@@ -43,10 +43,7 @@ def decode_photos(
 def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Photo:
     if isinstance(photo, InputError):
         return Photo("rejected", str(photo))
-    try:
-        return prepare_photo(photo, size, max_pixels=max_pixels)
-    except Exception as error:  # decoders raise many kinds of exceptions for damaged files
-        return Photo("rejected", f"unreadable: {type(error).__name__}")
+    return prepare_photo(photo, size, max_pixels=max_pixels)
 
 
 def _count_pixels(photo: bytes | InputError, size: int) -> int:

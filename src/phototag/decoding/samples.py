@@ -1,0 +1,55 @@
+"""Conversion of 16-bit samples to 8 bits.
+
+Many files store 10, 12 or 14 bits in samples of 16 bits, and look nearly black unless they are
+scaled. The largest sample of a photo determines how many bits are used.
+"""
+
+import io
+import sys
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FULL_RANGE = 64  # if the upper byte of a sample is at least this large, all 16 bits are used
+PHOTOMETRIC = 262  # TIFF tag; the value 0 means that the sample 0 is white
+# Byte order of a raw mode -> opposite order, in which Pillow returns the lower byte of a sample.
+OPPOSITE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def reduce_to_8_bits(image: Image.Image, data: bytes) -> tuple[Image.Image, str]:
+    """Return a decoded 16-bit photo with 8 bits per sample, and a remark.
+
+    Pillow decodes both bytes of gray samples, but only the upper byte of other samples. If the
+    lower bytes are needed, they are decoded from `data`, the content of the file.
+    """
+    mode = "L" if image.mode.startswith("I;16") else image.mode
+    bands = [np.asarray(band).astype(np.uint16) for band in image.split()]
+    if mode != "L":
+        if min(band.max() for band in bands) >= FULL_RANGE:
+            return image, "16-bit"
+        lower = _read_lower_bytes(data)
+        bands = [band << 8 | low for band, low in zip(bands, lower, strict=True)]
+    num_colours = 3 if mode == "RGBA" else len(bands)
+    reduced, used = [], []
+    for group in (bands[:num_colours], bands[num_colours:]):  # alpha may use more bits
+        bits = max((int(band.max()) for band in group), default=0).bit_length()
+        used.append(max(8, bits + bits % 2))
+        reduced += [Image.fromarray((band >> (used[-1] - 8)).astype(np.uint8)) for band in group]
+    photo = Image.merge(mode, reduced)
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+        photo = ImageOps.invert(photo)
+    return photo, "16-bit" if used[0] == 16 else f"16-bit: only {used[0]} bits are used"
+
+
+def _read_lower_bytes(data: bytes) -> list[np.ndarray]:
+    """Decode the lower byte of each sample, uint8 [height, width] for each band."""
+    image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF"])
+    gray_alpha = image.tile[0].args == "LA;16B"  # has no opposite order in Pillow
+    for index, tile in enumerate(image.tile):
+        raw_mode, *more = (tile.args,) if isinstance(tile.args, str) else tile.args or ("",)
+        raw_mode = "RGBA" if gray_alpha else raw_mode[:-1] + OPPOSITE[raw_mode[-1]]
+        image.tile[index] = tile._replace(args=(raw_mode, *more))
+    image.load()
+    bands = [np.asarray(band) for band in image.split()]
+    # RGBA holds the upper and lower byte of gray, and the upper and lower byte of alpha.
+    return [bands[1], bands[1], bands[1], bands[3]] if gray_alpha else bands
