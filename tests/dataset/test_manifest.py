@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,21 @@ def test_manifest_without_kept_photos_is_refused() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("d\udcffg", r"the label 'd.+udcffg' is not UTF-8"),
+        ("d\udcffg", r"the label 'd.+udcffg' is not UTF-8: rename its file"),
         ("mode", "'mode' is a manifest column"),
     ],
 )
 def test_label_that_cannot_be_a_column_is_refused(label: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_labels([label])
+
+
+def test_name_in_utf8_is_read_if_the_encoding_of_file_names_is_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")  # LC_ALL=C, PYTHONUTF8=0
+    with pytest.raises(InputError, match=r"is not UTF-8: set the environment variable PYTHONUTF8"):
+        check_labels(["\udcc3\udca9"])
 
 
 def test_unknown_target_is_an_empty_cell(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The manifest: a table that lists the decision about each source file and its labels."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def check_labels(labels: Iterable[str]) -> None:
         if label in COLUMNS:
             raise InputError(f"the label {label!r} is a manifest column's name: rename the label")
         if escape_name(label) != label:
-            raise InputError(f"the label {escape_name(label)!r} is not UTF-8: rename its file")
+            in_utf8 = sys.getfilesystemencoding() == "utf-8"
+            fix = "rename its file" if in_utf8 else "set the environment variable PYTHONUTF8=1"
+            raise InputError(f"the label {label!r} is not UTF-8: {fix}")
 
 
 def escape_name(name: str) -> str:

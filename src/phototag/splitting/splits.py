@@ -69,8 +69,8 @@ def split_groups(
                 f"the split {name} ({fraction:g} of the photos) would be empty ({found}): "
                 f"{judged.sum()} photos with known labels are too few (number of groups: "
                 f"{len(group_sizes)}, photos in the largest: {max(group_sizes, default=0)}): add "
-                "photos, divide large groups (column group of sources.csv), or change split.val and "
-                "split.test"
+                "photos, divide large groups (column group of sources.csv), or change split.val "
+                "and split.test"
             )
     return assigned[members]
 
