@@ -79,6 +79,7 @@ def test_image_carries_each_category_with_an_annotation(folder: Path, tmp_path: 
         ("all.json", "images"),
         ("labels.json", "data"),
         ("annotations/instances_default.json", "images"),
+        ("annotations/instances_train.json", "images/train"),
         ("train/_annotations.coco.json", "train"),
     ],
 )
@@ -246,7 +247,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         ({"licenses": ["images", "categories"]}, r"json: images is missing; categories is"),
         (INSTANCES | {"images": {}}, r"json: images: input should be a valid array"),
         (INSTANCES | {"images": []}, r"json: annotations\[0\]: no .* has the id 397133"),
-        (INSTANCES | {"images": [], "annotations": []}, r"json: no photo is neither"),
+        (INSTANCES | {"images": [], "annotations": []}, r"json: no photo has a label"),
         (INSTANCES | {"annotations": []}, r"json: no photo has a label"),
         (INSTANCES | {"annotations": [{"image_id": 37777, "caption": "A man"}]},
          r"json: annotations\.0\.category_id is missing"),

@@ -125,13 +125,16 @@ def test_tasks_of_the_same_photo_are_joined(folder: Path, tmp_path: Path) -> Non
 
 
 def test_tasks_with_predictions_alone_are_unknown(folder: Path, tmp_path: Path) -> None:
-    tasks = [make_task(1, "one.png", annotate("cat")), make_task(2, "four.png")]
+    names = ["one.png", "three.png", "four.png"]
+    tasks = [make_task(number, name) for number, name in enumerate(names)]
+    tasks[0]["annotations"] = [annotate("cat")]
+    tasks[1] |= dict.fromkeys(("id", "annotations"))
     for key in ("id", "annotations"):
-        del tasks[1][key]
+        del tasks[2][key]
     found = run_import(write(folder / "export.json", tasks), tmp_path / "raw")
-    assert found.carried == {"one.png": "cat", "four.png": ""}
-    assert found.unknown == {"four.png": "cat"}
-    assert found.ids == {"one.png": "1", "four.png": ""}
+    assert found.carried == {"one.png": "cat", "three.png": "", "four.png": ""}
+    assert found.unknown == {"three.png": "cat", "four.png": "cat"}
+    assert found.ids == {"one.png": "0", "three.png": "", "four.png": ""}
 
 
 def test_names_on_the_path_of_a_taxonomy_are_labels(folder: Path, tmp_path: Path) -> None:
@@ -171,7 +174,7 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
     [
         ("[]", r"export\.json: unknown format"),
         ([{"id": 1, "x": ["data", "annotations"]}], r"json: 0\.data is missing"),
-        (changed(id=None), r"json: 1\.id: should be a number or text, not None"),
+        (changed(id=[]), r"json: 1\.id: should be a number or text, not \[\]"),
         (changed(data={}), r"json: \[1\] \(task 42\): data contains 0 photos, should contain 1"),
         (changed(data={"a": "one.png", "b": "four.png"}), r"data contains 2 photos"),
         (changed(data={"image": "gone.png"}), r"\(task 42\): .*gone\.png is missing: .*--images"),
@@ -179,7 +182,8 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
          r"\[3\] \(task 44\): x/four\.png and b/four\.png .*\(task 42\)\) are both found as"),
         (changed(data={"image": "../outside.png"}), r"\(task 42\): .* is missing: fix the name"),
         (changed(data=[]), r"json: 1\.data: input should be an object"),
-        (changed(annotations=None), r"json: 1\.annotations: input should be .*, not None"),
+        (changed(annotations={}), r"json: 1\.annotations: input should be a valid array"),
+        (changed(data={"image": "data:image/png;base64,iVBO/9k"}), r"task 42\): .* as a data URL"),
         (changed(annotations=[{}]), r"json: 1\.annotations\.0\.result is missing"),
         (chosen(value={"choices": "cat"}),
          r"\(task 42\): choices should be a list of labels, not 'cat'"),

@@ -42,11 +42,11 @@ class _Annotation:
 @dataclass(slots=True)
 class _Task:
     data: dict[str, Any]
-    id: Id = ""
-    annotations: list[_Annotation] = field(default_factory=list)
+    id: Id | None = None
+    annotations: list[_Annotation] | None = None
 
     def list_completed(self) -> list[_Annotation]:
-        return [annotation for annotation in self.annotations if not annotation.was_cancelled]
+        return [one for one in self.annotations or () if not one.was_cancelled]
 
 
 def recognize(source: Source) -> bool:
@@ -67,7 +67,7 @@ def read(source: Source) -> SourceDataset:
     """
     tasks = source.parse_json(TypeAdapter(list[_Task]))
     locations = [
-        f"{source.path}: [{row}]" + (f" (task {task.id})" if task.id != "" else "")
+        f"{source.path}: [{row}]" + ("" if task.id is None else f" (task {task.id})")
         for row, task in enumerate(tasks)
     ]
     names = [
@@ -87,8 +87,9 @@ def read(source: Source) -> SourceDataset:
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
         differing += bool(unknown)
-        id_ = str(tasks[rows[0]].id)
-        listed.add(SourcePhoto(name, folder, agreed, unknown, id_), locations[rows[0]])
+        id_ = tasks[rows[0]].id
+        photo = SourcePhoto(name, folder, agreed, unknown, "" if id_ is None else str(id_))
+        listed.add(photo, locations[rows[0]])
     photos, notes = listed.finish()
     if not completed:
         raise InputError(
@@ -131,6 +132,8 @@ def _read_annotations(tasks: Sequence[_Task], location: str) -> list[frozenset[s
 def _list_names(data: dict[str, Any], location: str) -> list[str]:
     """Return the possible names of a task's photo in the folder of photos."""
     texts = {key: value for key, value in data.items() if isinstance(value, str) and value}
+    if any(text.startswith("data:") for text in texts.values()):
+        raise InputError(f"{location}: data contains a photo as a data URL: write it to a file")
     photos = {
         key: text
         for key, text in texts.items()

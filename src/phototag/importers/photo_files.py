@@ -180,7 +180,7 @@ def choose_images_folder(
 
     If the user passed no folder, return the candidate that contains the most of the first photos.
     The candidates are the folder of the JSON file, its parent folder, and the subfolders `images`,
-    `data` and (for instances_val2017.json) `val2017` of these two folders.
+    `data` and (for instances_val2017.json) `val2017` and `images/val2017` of these two folders.
 
     Args:
         source: Path of the JSON file.
@@ -190,9 +190,10 @@ def choose_images_folder(
     Raises:
         InputError: No candidate folder contains any of the first photos.
     """
-    if images is not None:
-        return images
-    parts = ("", "images", "data", source.stem.removeprefix("instances_"))
+    if images is not None or not photos:
+        return images or source.parent
+    split = source.stem.removeprefix("instances_")
+    parts = ("", "images", "data", split, f"images/{split}")
     folders = [base / part for base in (source.parent, source.parent.parent) for part in parts]
     found = [
         sum(_find_file(folder, names, str(source)) is not None for names in photos[:NUM_TRIED])
@@ -200,7 +201,7 @@ def choose_images_folder(
     ]
     if any(found):
         return folders[found.index(max(found))]
-    photo = next((name for names in photos for name in names), "no photo")
+    photo = next((name for names in photos for name in names), "''")
     raise InputError(
         f"{source}: {photo} is neither next to this file nor in images/: pass the folder of the "
         "photos with --images"
