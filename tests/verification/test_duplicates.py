@@ -4,11 +4,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from phototag.decoding.perceptual_hash import perceptual_hash
 from phototag.synthetic.dataset import draw_labels
 from phototag.synthetic.scene import draw_scene
-from phototag.verification.duplicates import group_duplicates, near_pairs
+from phototag.verification.duplicates import group_duplicates, group_hashes
 
 BITS = 8
 
@@ -72,8 +74,18 @@ def test_photo_without_contrast_has_no_hash() -> None:
     assert perceptual_hash(Image.new("RGB", (64, 64), "gray")) == ""
 
 
+def components(pairs: np.ndarray, count: int) -> list[int]:
+    """Return the smallest row that is connected with each row."""
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count))
+    return smallest_rows(connected_components(graph, directed=False)[1])
+
+
+def smallest_rows(groups: np.ndarray) -> list[int]:
+    return [int(np.flatnonzero(groups == group)[0]) for group in groups]
+
+
 @pytest.mark.parametrize("bits", [0, 1, 3, 8, 12])
-def test_near_pairs_equal_a_full_search(bits: int) -> None:
+def test_groups_of_hashes_equal_those_of_a_full_search(bits: int) -> None:
     rng = np.random.default_rng(bits)
     centres = rng.integers(0, 2**64, 60, dtype=np.uint64)
     hashes = centres[rng.integers(0, 60, 400)]
@@ -83,16 +95,38 @@ def test_near_pairs_equal_a_full_search(bits: int) -> None:
     hashes = np.unique(hashes)
     rng.shuffle(hashes)
     apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
-    expected = np.argwhere(np.triu(apart <= bits, k=1))
-    found = near_pairs(hashes, bits)
-    assert found.tolist() == expected.tolist()
-    assert bits == 0 or len(found)
+    accepted = rng.random(apart.shape) < 0.5
+    accepted |= accepted.T
+    received: list[list[int]] = []
+
+    def agree(pairs: np.ndarray) -> np.ndarray:
+        received.extend(np.sort(pairs, axis=1).tolist())
+        return np.asarray(accepted[pairs[:, 0], pairs[:, 1]])
+
+    found = group_hashes(hashes, bits, agree)
+    expected = np.argwhere(np.triu((apart <= bits) & accepted, k=1))
+    assert smallest_rows(found) == components(expected, len(hashes))
+    assert bits == 0 or len(expected)
+    assert len(received) == len(set(map(tuple, received)))
+    assert all(apart[a, b] <= bits for a, b in received)
 
 
-def test_equal_hashes_are_paired_with_the_first() -> None:
-    hashes = np.array([7, 9, 7, 7], np.uint64)
-    assert near_pairs(hashes, 0).tolist() == [[0, 2], [0, 3]]
-    assert near_pairs(np.array([], np.uint64), 4).tolist() == []
+def test_near_identical_frames_are_not_all_compared() -> None:
+    """All 2 million pairs of these hashes differ in at most 8 bits."""
+    rng = np.random.default_rng(0)
+    hashes = np.full(2000, 12345, np.uint64)
+    for _ in range(4):
+        hashes ^= np.uint64(1) << rng.integers(0, 64, 2000).astype(np.uint64)
+    hashes = np.unique(hashes)
+    received = []
+
+    def agree(pairs: np.ndarray) -> np.ndarray:
+        received.append(len(pairs))
+        return np.ones(len(pairs), bool)
+
+    assert len(set(group_hashes(hashes, BITS, agree))) == 1
+    assert sum(received) < 10 * len(hashes)
+    assert group_hashes(hashes[:0], BITS, agree).tolist() == []
 
 
 def test_exact_and_near_duplicates_are_grouped(photos: list[Image.Image]) -> None:

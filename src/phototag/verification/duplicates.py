@@ -6,11 +6,14 @@ that only have a similar layout, such as two skies with a bird in the middle.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from itertools import combinations
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from phototag.dataset.groups import link_equal, merge_pairs
 
@@ -18,46 +21,69 @@ AREAS = 32  # number of areas per side over which the luminance is averaged
 # Both limits were chosen after viewing all candidates in COCO and in the synthetic dataset.
 MIN_CORRELATION = 0.9  # minimum correlation between the luminance of two photos
 MIN_EDGE_CORRELATION = 0.6  # minimum correlation between the differences of neighbouring areas
+MAX_MAPS = 50_000  # photos whose luminance is kept in memory; each takes 12 kB
+Maps = tuple[np.ndarray, np.ndarray]
 
 
-def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Find all pairs of hashes that differ in at most `distance` bits, without comparing all pairs.
+def group_hashes(
+    hashes: np.ndarray, distance: int, agree: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Group hashes that are linked, directly or through other hashes, without comparing all pairs.
 
+    Two hashes are linked if they differ in at most `distance` bits and `agree` accepts the pair.
     The bits are divided into `distance + 3` blocks, so the hashes of such a pair agree in at least
     three blocks. For each combination of three blocks, the hashes are sorted by the bits of these
-    blocks and compared within runs of equal bits, which finds every pair (Manku et al. 2007,
-    "Detecting near-duplicates for web crawling").
+    blocks and compared within runs of equal bits (Manku et al. 2007, "Detecting near-duplicates for
+    web crawling"). Hashes that are already in the same group are not compared, so time and memory
+    do not grow quadratically with the number of frames of one scene.
 
     Args:
-        hashes: Perceptual hashes, uint64 [num_hashes].
+        hashes: Perceptual hashes without repetitions, uint64 [num_hashes].
         distance: Maximum number of differing bits, 0..20.
+        agree: Function that receives pairs of rows, int64 [num_pairs, 2], and returns which of
+            them are accepted, bool [num_pairs]. It receives each pair at most once.
 
     Returns:
-        Sorted pairs of rows, int64 [num_pairs, 2]. If several rows have the same hash, only
-        the first is paired with other hashes; the rest are paired only with this first row.
+        Number of each hash's group, int [num_hashes].
     """
-    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    same = np.column_stack([first[inverse], np.arange(len(hashes))])
-    found = [same[same[:, 0] != same[:, 1]]]
-    for blocks in combinations(range(distance + 3), 3):
-        # Each block mixes bits of low and high frequencies, so that runs have similar lengths.
-        bits = [bit for bit in range(64) if bit % (distance + 3) in blocks]
-        mask = np.uint64(sum(1 << bit for bit in bits))
-        order = np.argsort(unique & mask)
-        table = unique[order]
-        start, step = np.arange(len(table)), 0
+    group = np.arange(len(hashes))
+    # Each block mixes bits of low and high frequencies, so that runs have similar lengths.
+    num_blocks = distance + 3
+    masks = [
+        np.uint64(sum(1 << bit for bit in range(block, 64, num_blocks)))
+        for block in range(num_blocks)
+    ]
+    for blocks in combinations(range(num_blocks), 3):
+        key = hashes & sum((masks[block] for block in blocks), np.uint64(0))
+        order = np.lexsort((group, key))
+        table, new_run = hashes[order], np.diff(key[order]) != 0
+        start, end = np.arange(len(hashes)), _next_change(new_run)
+        other = _next_change(new_run | (np.diff(group[order]) != 0))
         while len(start):
-            step += 1
-            start = start[start < len(table) - step]
-            difference = table[start] ^ table[start + step]
-            # Hashes of a run are adjacent, so a hash is not compared beyond the end of its run.
-            within = (difference & mask) == 0
-            start, difference = start[within], difference[within]
-            near = start[np.bitwise_count(difference) <= distance]
-            if len(near):
-                found.append(first[np.column_stack([order[near], order[near + step]])])
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs, axis=0)
+            within = other < end
+            start, other, end = start[within], other[within], end[within]
+            difference = table[start] ^ table[other]
+            new = np.bitwise_count(difference) <= distance
+            # If a previous combination of blocks agrees too, it has already found the pair.
+            for block in set(range(blocks[-1])) - set(blocks):
+                new &= (difference & masks[block]) != 0
+            pairs = order[np.column_stack([start[new], other[new]])]
+            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+            linked = group[pairs[agree(pairs)]]
+            if len(linked):
+                graph = coo_array((np.ones(len(linked)), linked.T), shape=(len(hashes),) * 2)
+                group = connected_components(graph, directed=False)[1][group]
+            other = other + 1
+    return group
+
+
+def _next_change(changed: np.ndarray) -> np.ndarray:
+    """Return the first row of the next run for each sorted row, int64 [num_rows].
+
+    `changed` is bool [num_rows - 1]: whether a new run starts between two neighbouring rows.
+    """
+    starts = np.append(np.flatnonzero(changed), len(changed)) + 1
+    return starts[np.searchsorted(starts, np.arange(len(changed) + 1), side="right")]
 
 
 def group_duplicates(
@@ -77,26 +103,35 @@ def group_duplicates(
     """
     rows = np.flatnonzero([value != "" for value in hashes])
     values = np.array([int(value, 16) for value in hashes if value], np.uint64)
-    candidates = rows[near_pairs(values, distance)]
-    near = candidates[_correlate(images, candidates)]
+    unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    # If photos have the same hash, only the first is compared with photos that have other hashes.
+    first = rows[first]
+    read_maps = lru_cache(MAX_MAPS)(lambda row: _map_luminance(images[row]))
+    agree = partial(_correlate, read_maps)
+    equal = np.column_stack([first[inverse], rows])
+    equal = equal[equal[:, 0] != equal[:, 1]]
+    groups = group_hashes(unique, distance, lambda pairs: agree(first[pairs]))
+    _, root, group = np.unique(groups, return_index=True, return_inverse=True)
+    near = np.column_stack([first, first[root[group]]])
 
-    names = merge_pairs(sha256, np.concatenate([near, link_equal(sha256)]))
+    names = merge_pairs(sha256, np.concatenate([near, equal[agree(equal)], link_equal(sha256)]))
     size = Counter(names)
     return [name if size[name] > 1 else "" for name in names]
 
 
-def _correlate(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return which pairs agree in luminance (ITU-R BT.601) and in edges, bool [num_pairs]."""
-    maps = {int(row): _map_luminance(images[row]) for row in np.unique(pairs)}
+def _correlate(read_maps: Callable[[int], Maps], pairs: np.ndarray) -> np.ndarray:
+    """Return which pairs of rows agree in luminance and in edges, bool [num_pairs]."""
     agreed = np.empty(len(pairs), bool)
     for index, (a, b) in enumerate(pairs.tolist()):
-        luma, edges = (float(x @ y) for x, y in zip(maps[a], maps[b], strict=True))
-        agreed[index] = luma >= MIN_CORRELATION and edges >= MIN_EDGE_CORRELATION
+        (luma, edges), (other_luma, other_edges) = read_maps(a), read_maps(b)
+        agreed[index] = (
+            luma @ other_luma >= MIN_CORRELATION and edges @ other_edges >= MIN_EDGE_CORRELATION
+        )
     return agreed
 
 
-def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean luminance of each area, and the differences between neighbouring areas.
+def _map_luminance(pixels: np.ndarray) -> Maps:
+    """Return the mean luminance (ITU-R BT.601) of the areas, and its steps between neighbours.
 
     Both are flat, standardized vectors, so the dot product of two photos is their correlation.
     """
