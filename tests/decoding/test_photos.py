@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from phototag.decoding import photos
+from phototag.decoding import formats, photos
 from phototag.decoding.formats import FORMATS
 from phototag.decoding.perceptual_hash import perceptual_hash
 from phototag.decoding.photos import crop_square, prepare_photo
@@ -151,13 +151,26 @@ def test_orientation_of_phone_formats_is_applied_once(kind: str, orientation: in
     assert np.abs(photo.pixels - expected).mean() < 3
 
 
-def test_heic_without_pillow_heif_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(random_image(40, 40), "HEIF")
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "WEBP"])
+def test_missing_decoder_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(random_image(40, 40), kind)
     assert prepare_photo(data, 32).decision == "kept"
-    monkeypatch.setattr(photos, "FORMATS", [name for name in FORMATS if name != "HEIF"])
-    reason = prepare_photo(data, 32).reason
-    assert reason.startswith("not an image that can be read: expected one of JPEG, ")
-    assert reason.endswith("or HEIC after `make setup-heic`")
+    installed = [name for name in FORMATS if name != kind]
+    monkeypatch.setattr(photos, "FORMATS", installed)
+    monkeypatch.setattr(formats, "FORMATS", installed)
+    monkeypatch.setattr(formats.features, "check", lambda name: name != kind.lower())
+    assert (
+        prepare_photo(data, 32).reason
+        == {
+            "HEIF": "decoder missing: HEIC requires pillow-heif: run `make setup-heic`",
+            "AVIF": "decoder missing: this build of Pillow lacks AVIF: install Pillow with pip",
+            "WEBP": "decoder missing: this build of Pillow lacks WEBP: install Pillow with pip",
+        }[kind]
+    )
+    video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
+    assert prepare_photo(video, 32).reason.startswith(
+        "not an image that can be read: expected one of JPEG, "
+    )
 
 
 def exif_block(value: bytes = b"\6\0\0\0", kind: int = 3, count: int = 1) -> bytes:

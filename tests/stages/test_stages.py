@@ -13,6 +13,8 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.dataset.manifest import read_kept
 from phototag.dataset.targets import UNKNOWN
+from phototag.decoding import formats, photos
+from phototag.decoding.formats import FORMATS
 from phototag.importers.importer import import_photos
 from phototag.review.session import append_answer
 from phototag.verification.corrections import COLUMNS, Answer
@@ -56,6 +58,22 @@ def splits_by_content(folder: Path) -> dict[str, str]:
     splits = pd.read_csv(folder / "data/splits.csv", keep_default_na=False)
     assert list(manifest["file"]) == list(splits["image"])
     return dict(zip(manifest["sha256"], splits["split"], strict=True))
+
+
+def test_photo_without_a_decoder_stops_resize_until_the_decoder_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC does not rerun a stage that succeeded when a package is installed."""
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    (tmp_path / "raw/images/im7.jpg").write_bytes(encode(picture(7), "HEIF"))
+    with monkeypatch.context() as patch:
+        for module in (formats, photos):
+            patch.setattr(module, "FORMATS", [name for name in FORMATS if name != "HEIF"])
+        message = r"1 photos, such as images/im7\.jpg, cannot be decoded .*: run `make setup-heic`"
+        with pytest.raises(InputError, match=message):
+            run(tmp_path, monkeypatch, resize.main, max_rejected=1)
+    run(tmp_path, monkeypatch, resize.main)
+    assert "images/im7.jpg" in set(read_kept(tmp_path / "data/manifest.csv")["file"])
 
 
 def test_renamed_photos_are_split_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
+from PIL import Image, features
 
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_file
@@ -38,6 +38,18 @@ with suppress(ImportError):  # pillow-heif is an optional dependency
     register_heif_opener()
 # Pillow opens an MPO file as a JPEG and changes the format afterwards, so MPO is not listed.
 FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
+
+
+def missing_decoder(data: bytes) -> str:
+    """Return which decoder a photo requires and how to install it, or "" if none is missing."""
+    brands = data[8:64] if data[4:8] == b"ftyp" else b""
+    if "HEIF" not in FORMATS and re.search(rb"he[iv][cxms]", brands):
+        return "HEIC requires pillow-heif: run `make setup-heic`"
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    for name, found in (("avif", re.search(rb"avi[fs]", brands)), ("webp", is_webp)):
+        if found and not features.check(name):
+            return f"this build of Pillow lacks {name.upper()}: install Pillow with pip"
+    return ""
 
 
 def find_extension(data: bytes) -> str:

@@ -14,12 +14,13 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from phototag.decoding.formats import FORMATS, drop_png_metadata
+from phototag.decoding.formats import FORMATS, drop_png_metadata, missing_decoder
 from phototag.decoding.perceptual_hash import MIN_CONTRAST, perceptual_hash
 from phototag.decoding.samples import reduce_to_8_bits
 
 MAX_PIXELS = 100_000_000
 ORIENTATION = 0x0112  # EXIF tag
+DECODER_MISSING = "decoder missing"  # kind of the remark on a photo that this machine cannot decode
 # EXIF orientation -> transposition that turns the photo upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,9 +103,9 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
         square, changes = _decode_square(image, size, data)
         remarks = ["animated: first frame"] if getattr(image, "is_animated", False) else []
     except UnidentifiedImageError:
+        if missing := missing_decoder(data):
+            return replace(photo, reason=f"{DECODER_MISSING}: {missing}")
         known = ", ".join(FORMATS)
-        if "HEIF" not in FORMATS:
-            known += ", or HEIC after `make setup-heic`"
         return replace(photo, reason=f"not an image that can be read: expected one of {known}")
     except Image.DecompressionBombError:
         return replace(photo, reason="over the pixel limit: Pillow refuses to open it")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from phototag.base.errors import InputError
+from phototag.decoding.photos import DECODER_MISSING
 
 SHOWN = 20  # maximum number of problems that the error message lists
 
@@ -41,7 +42,9 @@ class Problem:
 def check_problems(
     problems: Sequence[Problem], num_photos: int, num_lines: int, on_problem: str, share: float
 ) -> None:
-    """Check that the shares of rejected photos and label lines are within the limits.
+    """Check that no decoder is missing and that the shares of rejections are within the limits.
+
+    A missing decoder is an error, because DVC does not rerun the stage when a decoder is installed.
 
     Args:
         problems: Problems with photos (line 0) and label files.
@@ -51,9 +54,15 @@ def check_problems(
         share: Maximum share of the photos or of the label lines that may be rejected, 0..1.
 
     Raises:
-        InputError: Too many photos or label lines were rejected; the message lists them.
+        InputError: A decoder is missing, or too many photos or label lines were rejected; the
+            message lists them.
     """
     rejected = [problem for problem in problems if problem.action == "rejected"]
+    if missing := [problem for problem in rejected if problem.kind == DECODER_MISSING]:
+        raise InputError(
+            f"{len(missing)} photos, such as {missing[0].file}, cannot be decoded on this machine: "
+            f"{missing[0].detail}, or remove these photos"
+        )
     lines = [problem for problem in rejected if problem.line]
     reasons = ["resize.on_problem is fail"] if on_problem == "fail" and rejected else []
     for what, number, total in (
