@@ -62,13 +62,13 @@ def group_hashes(
         while len(start):
             within = other < end
             start, other, end = start[within], other[within], end[within]
-            difference = table[start] ^ table[other]
-            new = np.bitwise_count(difference) <= distance
+            near = np.bitwise_count(table[start] ^ table[other]) <= distance
+            pairs = order[np.column_stack([start[near], other[near]])]
+            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
             # If a previous combination of blocks agrees too, it has already found the pair.
             for block in set(range(blocks[-1])) - set(blocks):
-                new &= (difference & masks[block]) != 0
-            pairs = order[np.column_stack([start[new], other[new]])]
-            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+                first, second = (hashes[pairs] & masks[block]).T
+                pairs = pairs[first != second]
             linked = group[pairs[agree(pairs)]]
             if len(linked):
                 graph = coo_array((np.ones(len(linked)), linked.T), shape=(len(hashes),) * 2)
