@@ -5,7 +5,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
@@ -110,19 +110,6 @@ class PhotoList:
             return photos, []
         note = "skipped entries that repeat another entry with the same labels"
         return photos, [f"{note}: {len(self._repeated)}, such as {self._repeated[0]}"]
-
-
-def list_names(name: str, *, shorten: bool) -> list[str]:
-    """Return the possible names of a photo in the folder of photos, from long to short.
-
-    Args:
-        name: Path of the photo as the list contains it, possibly a path on another machine.
-        shorten: Whether leading folders of relative paths may be removed too.
-    """
-    # PureWindowsPath recognizes /folder, C:\folder and \\server\folder on all systems.
-    if not (shorten or PureWindowsPath(name).anchor or "://" in name):
-        return [name]
-    return [name, *list_endings(name)]
 
 
 def list_endings(name: str) -> list[str]:

@@ -61,13 +61,11 @@ def _convert_parquet(data: bytes, path: Path) -> str:
     """Convert a Parquet table to JSON Lines."""
     try:
         return pd.read_parquet(io.BytesIO(data)).to_json(orient="records", lines=True)
-    except ImportError:
-        raise InputError(f"{path} requires pyarrow: install it, or save the table as CSV") from None
-    except (ValueError, OverflowError) as error:
+    except (ImportError, OverflowError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{path}: not a table of file names and labels ({reason}): write photos in a table to "
-            "files, and their names and labels to a CSV"
+            f"{path} cannot be read as a table of file names and labels ({reason}): save it as "
+            "CSV, and photos that it contains as files"
         ) from None
 
 

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PureWindowsPath
 from reprlib import repr as short_repr
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import yaml
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoList, list_names
+from phototag.importers.photo_files import PhotoList, list_endings
 from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto, check_label
 from phototag.importers.table_files import FILE_COLUMNS, LABEL_COLUMNS, PREDICTED, UNKNOWN
 from phototag.verification.listing import Listing
@@ -136,8 +137,10 @@ def read_table(
                 f"{len(table.columns)}: separate cells with {table.separator!r}, and write all "
                 f"labels of a photo in one cell, separated by {separator!r}"
             )
-        names = list_names(cells[file_column], shorten=options.images is not None)
-        name = listed.find(folder, names, location)
+        file = cells[file_column]
+        # PureWindowsPath recognizes /folder, C:\folder and \\server\folder on all systems.
+        shorten = options.images or PureWindowsPath(file).anchor or "://" in file
+        name = listed.find(folder, [file, *(list_endings(file) if shorten else [])], location)
         unknown: frozenset[str] | None
         if one_hot:
             values.update(cells[column] for column in one_hot)
@@ -184,11 +187,10 @@ def _split_labels(cell: str, separator: str, location: str) -> list[str]:
     labels: Any = cell.split() if separator == " " else cell.split(separator)
     match = _LIST.fullmatch(cell)
     if match or re.search(r"[][{}]", cell):
-        try:
+        labels = None
+        with suppress(yaml.YAMLError):
             # A YAML list may contain quotes of both kinds, and words without quotes.
             labels = yaml.load(f"[{match[1]}]", _LOADER) if match else None
-        except yaml.YAMLError:
-            labels = None
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InputError(
                 f"{location}: {short_repr(cell)} should be a list of labels, such as ['cat', 'dog']"
