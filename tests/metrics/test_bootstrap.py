@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from phototag.metrics.bootstrap import bootstrap_weights, confidence_interval
+from phototag.metrics.bootstrap import bootstrap_weights, confidence_interval, effective_groups
 from phototag.metrics.classification import classification_scores
 
 
@@ -49,6 +49,14 @@ def test_interval_over_groups_has_the_theoretical_width() -> None:
     share = right.mean()
     assert widths[1] == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 50), rel=0.08)
     assert widths[1] / widths[0] == pytest.approx(np.sqrt(8), rel=0.08)
+
+
+def test_effective_number_of_groups() -> None:
+    assert effective_groups(12) == effective_groups(12, list("abcdefghijkl")) == 12
+    assert effective_groups(12, list("aaaabbbbcccc")) == 3
+    # 100 photos: an album of 40, and 60 single photos.
+    names = ["album"] * 40 + [str(number) for number in range(60)]
+    assert effective_groups(100, names) == 100**2 / (40**2 + 60)
 
 
 def test_a_single_group_gives_no_interval() -> None:

@@ -17,6 +17,7 @@ from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset
 from phototag.network.weights import Metadata
 from phototag.registry import comparison, versions
+from phototag.registry.decision import write_decision
 from phototag.tracking.store import Store, connect
 from tests.models import make_model
 
@@ -27,21 +28,29 @@ class Registry:
     def __init__(self, store: Store, folder: Path, photos: Dataset) -> None:
         self.store, self.folder, self.photos = store, folder, photos
         self.files: dict[str, tuple[Path, Path]] = {}
+        self.lost: set[str] = set()  # versions whose files were deleted
 
-    def register(self, name: str, known: int, code: str = "", fingerprint: str = "photos") -> str:
+    def register(
+        self,
+        name: str,
+        known: int,
+        code: str = "",
+        fingerprint: str = "photos",
+        split: str = "test",
+    ) -> str:
         """Register a model whose thresholds depend on its name, so that digests differ."""
         folder = self.folder / name
         files = make_model(folder, known)
         point = (folder / "thresholds.json").read_text()
         files[1].write_text(point.replace("0.5", f"0.5{sum(map(ord, name))}"))
-        tags = {"model_digest": f"{name}{code}", "test_fingerprint": fingerprint}
+        tags = {"model_digest": f"{name}{code}", f"{split}_fingerprint": fingerprint}
         self.latest = files
         version = versions.register_model(self.store, "", files, tags, "")
         self.files[version] = files
         return version
 
-    def challenge(self, name: str, known: int, code: str = "", fingerprint: str = "photos") -> Any:
-        version = self.register(name, known, code, fingerprint)
+    def challenge(self, name: str, known: int, **more: str) -> Any:
+        version = self.register(name, known, **more)
         return versions.challenge_champion(
             self.store, version, self.files[version], self.photos, resamples=100, seed=0
         )[0]
@@ -81,6 +90,9 @@ def registry(
     monkeypatch.setattr(mlflow, "start_run", NoRun)
     monkeypatch.setattr(
         versions, "fetch_files", lambda version, _: made.files[str(version.version)]
+    )
+    monkeypatch.setattr(
+        versions, "has_files", lambda version: str(version.version) not in made.lost
     )
     yield made
     client.delete_registered_model("phototag")
@@ -181,6 +193,46 @@ def test_champion_with_a_damaged_file_stays(registry: Registry) -> None:
     assert not decision["champion"]
     assert "champion version 1 cannot be compared: " in decision["reason"]
     assert "phototag promote 2" in decision["reason"]
+
+
+def test_model_selected_on_val_is_not_promoted_by_a_comparison_on_val(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.challenge("on-test", 1)
+    # The fingerprints are equal, but one is of test and the other is of val.
+    assert "on different photos" in registry.challenge("first", 1, split="val")["reason"]
+    versions.promote(registry.store, "2", "")
+    decision = registry.challenge("better", 3, split="val")
+    assert not decision["champion"]
+    assert "both models were selected on val" in decision["reason"]
+    assert "set split.test above 0, or run `phototag promote 3`" in decision["reason"]
+    assert registry.champion() == 2
+    files = registry.files["3"], registry.files["2"]
+    table = comparison.compare_models(registry.photos, *files, resamples=100, seed=0)
+    assert comparison.judge(table)[0]
+    for split in ("val", "test"):
+        write_decision(tmp_path, decision | {"split": split}, table)
+        page = (tmp_path / "report.html").read_text()
+        assert ("at most 2.5%" in page) == (split == "test")
+        assert ("are no evidence that a model is better" in page) == (split == "val")
+
+
+def test_versions_without_files(registry: Registry) -> None:
+    registry.challenge("first", 2)
+    registry.challenge("a", 1)
+    registry.lost.add("2")
+    assert registry.challenge("a", 1)["version"] == 3
+    with pytest.raises(InputError, match="the files of version 2 were deleted"):
+        versions.promote(registry.store, "2", "")
+    registry.lost.add("1")
+    # The same model is registered again. Without files, a better champion loses, too.
+    assert registry.challenge("first", 2)["version"] == 4
+    registry.lost.add("4")
+    decision = registry.challenge("a", 1)
+    assert (decision["version"], decision["champion"]) == (3, True)
+    assert decision["reason"] == "the files of champion version 4 were deleted"
+    with pytest.raises(InputError, match="the files of version 4 were deleted"):
+        versions.roll_back(registry.store, "")
 
 
 def test_description_escapes_the_origin() -> None:

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import UNKNOWN
-from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
 from phototag.registry.comparison import (
     ALPHA,
     bound_difference,
@@ -45,7 +45,9 @@ def count_false_wins(number_of: int | None, albums: int = 0) -> int:
         f1 = 2 * right / (said + (weights @ truth.sum(axis=1))[:, None])
         differences = (f1[:, 1:] - f1[:, :1]).T
         lows = [
-            bound_difference(each, len(set(groups)), level(number_of or number))[0]
+            bound_difference(
+                each, effective_groups(len(groups), groups), level(number_of or number)
+            )[0]
             for number, each in enumerate(differences, start=1)
         ]
         false += max(lows) > 0
@@ -76,7 +78,27 @@ def test_clear_difference_wins_after_many_challenges() -> None:
     low, high = bound_difference(differences, 400, level(100))
     assert 0 < low < 0.05 < high
     half = student.ppf(1 - level(100), 399) * differences[1:].std(ddof=1)
-    assert (low, high) == pytest.approx((0.05 - half, 0.05 + half))
+    assert (low, high) == pytest.approx((0.05 - half, 0.05 + half), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "resamples"),
+    [([1] * 10, 20), ([1] * 40, 20), ([1] * 7, 100), ([30, 15, *[5] * 6, *[1] * 20], 50)],
+)
+def test_difference_of_equal_models_is_rarely_significant(sizes: list[int], resamples: int) -> None:
+    """The models differ by chance, with the same sign for all photos of a group."""
+    rng, repetitions = np.random.default_rng(0), 2000
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    chance = rng.standard_normal((repetitions, len(sizes)))
+    effective = effective_groups(len(groups), list(map(str, groups)))
+    false = 0
+    for repetition in range(repetitions):
+        drawn = rng.multinomial(len(sizes), [1 / len(sizes)] * len(sizes), resamples)
+        weights = np.vstack([np.ones(len(sizes)), drawn]) * sizes
+        differences = weights @ chance[repetition] / weights.sum(axis=1)
+        false += bound_difference(differences, effective, level(1))[0] > 0
+    # The 99.9% quantile if the probability is the level.
+    assert false <= binom.ppf(0.999, repetitions, level(1))
 
 
 def test_few_photos_have_no_interval() -> None:
@@ -84,6 +106,7 @@ def test_few_photos_have_no_interval() -> None:
     sure = np.full(101, 0.5)
     assert np.isnan(bound_difference(sure, 6, level(1))).all()
     assert bound_difference(sure, 7, level(1)) == (0.5, 0.5)
+    assert np.isnan(bound_difference(sure[:2], 400, level(1))).all()
     assert np.isnan(bound_difference(sure[:1], 400, level(1))).all()
 
 

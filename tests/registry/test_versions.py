@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.cli import gc
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
@@ -123,15 +124,27 @@ def test_champion_of_another_photo_size_stays(register: Registered) -> None:
     assert "phototag promote 2" in decision["reason"]
 
 
-@pytest.mark.parametrize("lost", ["models", "model.safetensors"])
-def test_champion_with_deleted_files_stays(register: Registered, tmp_path: Path, lost: str) -> None:
-    register(known=1)
+@pytest.mark.parametrize("lost", ["models", "model.safetensors", "gc"])
+def test_champion_without_files_loses_and_is_registered_again(
+    register: Registered, tmp_path: Path, lost: str
+) -> None:
+    register(known=3)
+    if lost == "gc":
+        uri, client = register.store.uri, register.store.client
+        source = client.get_model_version("phototag", "1").source
+        client.delete_logged_model(source.rpartition("/")[2])
+        options = ["--backend-store-uri", uri, "--older-than", "0d"]
+        gc.main(options, standalone_mode=False)
     for path in list((tmp_path / "mlartifacts").rglob(lost)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    decision = register(known=3)
-    assert (decision["version"], decision["champion"]) == (2, False)
-    assert "cannot be compared: its files are missing" in decision["reason"]
-    assert "phototag promote 2" in decision["reason"]
+    decision = register(known=1)
+    assert (decision["version"], decision["champion"]) == (2, True)
+    assert decision["reason"] == "the files of champion version 1 were deleted"
+    with pytest.raises(InputError, match="the files of version 1 were deleted"):
+        versions.roll_back(register.store, "")
+    again = register(known=3)
+    assert (again["version"], again["champion"]) == (3, True)
+    assert mlflow.pyfunc.load_model("models:/phototag@champion")
 
 
 def test_promote_and_roll_back(register: Registered) -> None:

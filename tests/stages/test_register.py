@@ -52,6 +52,7 @@ def test_page_and_summary_show_the_time_of_the_decision(tmp_path: Path) -> None:
         "kind": "challenge",
         "reason": "it was <best>",
         "time": "2026-01-02 03:04:05.678901",
+        "split": "test",
         "challenge": 2,
         "coverage": "99.1667%",
     }

@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import is_known
-from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
@@ -62,7 +62,7 @@ def compare_models(
     """
     photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
-    groups = len(set(photos.groups)) or len(photos)
+    groups = effective_groups(len(photos), photos.groups)
     old, new = (_score(photos, files, weights) for files in (champion, challenger))
     rows = list_differences(new, old, METRICS, groups, level(challenge))
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -94,7 +94,7 @@ def list_differences(
     new: Mapping[str, np.ndarray],
     old: Mapping[str, np.ndarray],
     metrics: Iterable[str],
-    groups: int,
+    groups: float,
     tail: float,
 ) -> list[tuple[str, float, float, float, float, float]]:
     """Return the name, new value, old value, difference and interval bounds of each metric.
@@ -104,7 +104,7 @@ def list_differences(
             for the original sample, the other values are for the resamples.
         old: Values of each metric for the old model, in the same format.
         metrics: Names of the metrics to list.
-        groups: Number of groups in the sample. Without groups, each photo counts as a group.
+        groups: Number of groups in the sample, returned by `effective_groups`.
         tail: Probability on each side of the interval, 0.025 for a 95% interval.
     """
     return [
@@ -129,27 +129,32 @@ def coverage(challenge: int) -> str:
     return f"{100 * (1 - 2 * level(challenge)):.6g}%"
 
 
-def bound_difference(differences: np.ndarray, groups: int, tail: float) -> tuple[float, float]:
+def bound_difference(differences: np.ndarray, groups: float, tail: float) -> tuple[float, float]:
     """Return the confidence interval of a difference, with the coverage `1 - 2 * tail`.
 
     A thousand resamples are too few to estimate percentiles at the small levels of late challenges.
     Therefore, the bounds are `difference - t * s` and `difference + t * s`. Here, `s` is the
-    standard deviation over the resamples and `t` is a quantile of Student's t with `groups - 1`
-    degrees of freedom.
+    standard deviation over the resamples, corrected for its bias if there are few groups, and `t`
+    is a quantile of Student's t. The variance is uncertain for two reasons: it is estimated from
+    n groups, and with r resamples. Its relative variance is that of a product of two chi-squared
+    variables. The degrees of freedom are those of one such variable with this relative variance.
 
     Args:
         differences: Differences on the original sample (first value) and on each resample, float64
             [1 + resamples].
-        groups: Number of groups in the sample. Without groups, each photo counts as a group.
+        groups: Number of groups in the sample, returned by `effective_groups`.
         tail: Probability on each side of the interval, 0.025 for a 95% interval.
 
     Returns:
         Lower and upper bound. Both are NaN if there are too few groups: the probability that all
         groups favour the same model by chance must not be above `tail`.
     """
-    if 0.5**groups > tail or len(differences) < 2:
+    n, r = groups, np.count_nonzero(np.isfinite(differences[1:]))
+    if 0.5**n > tail or r < 2:
         return float("nan"), float("nan")
-    half = student.ppf(1 - tail, groups - 1) * np.nanstd(differences[1:], ddof=1)
+    freedom = 1 / (1 / (n - 1) + 1 / (r - 1) + 2 / ((n - 1) * (r - 1)))
+    deviation = np.nanstd(differences[1:], ddof=1) * np.sqrt(n / (n - 1))
+    half = student.ppf(1 - tail, freedom) * deviation
     return float(differences[0] - half), float(differences[0] + half)
 
 

@@ -32,6 +32,8 @@ from phototag.tracking.store import Store
 TEST_TAG, VAL_TAG = "test_fingerprint", "val_fingerprint"  # a version has one of them
 WEIGHTS_TAG, DIGEST_TAG = "weights_digest", "model_digest"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
+MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
+FILES = {"MLmodel", "code", MODEL_FILE, THRESHOLDS_FILE}  # files that loading a version needs
 # MLflow's error codes for a missing model, version or alias.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -41,17 +43,15 @@ def register_model(
 ) -> str:
     """Register a model as the challenger, and return the number of its version.
 
-    If there is already a version with the same model digest, it becomes the challenger and no new
-    version is created. `tags` are the tags returned by `describe_model`.
+    If there is already a version with the same model digest and its files, it becomes the
+    challenger and no new version is created. `tags` are the tags returned by `describe_model`.
     """
     client, digest = store.client, tags[DIGEST_TAG]
     with store.lock:
-        found = client.search_model_versions(
-            f"name = '{MODEL_NAME}' and tags.{DIGEST_TAG} = '{digest}'"
-        )
-        if found:
-            version = str(found[0].version)
-        else:
+        query = f"name = '{MODEL_NAME}' and tags.{DIGEST_TAG} = '{digest}'"
+        found = filter(has_files, client.search_model_versions(query))
+        version = next((str(each.version) for each in found), "")
+        if not version:
             with mlflow.start_run(run_id=run_id):
                 info = log_model(*files, MODEL_NAME)
             version = str(info.registered_model_version)
@@ -118,21 +118,24 @@ def challenge_champion(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Compare a version with the champion on the test photos, and promote the version if it wins.
 
-    The version wins without a comparison if there is no champion, or if the champion has the same
-    weights and thresholds. If the champion cannot be evaluated on the test photos, it stays.
+    The version wins without a comparison if there is no champion, if the files of the champion were
+    deleted, or if the champion has the same weights and thresholds. If the champion cannot be
+    evaluated on the photos, it stays. It also stays if there is no test split: both models were
+    selected on val, so a comparison on val is no evidence.
 
     Args:
         store: MLflow store with the registry.
         version: Version of the challenger in the registry.
         files: Model file and thresholds file of the challenger.
-        photos: Photos of the test split.
+        photos: Photos of the test split, or of val if there is no test split.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
 
     Returns:
         Decision in the format of `make_decision`, and table in the format of `compare_models`. If
-        the models were compared, the decision also has the keys `challenge` (number of the
-        challenge) and `coverage` (coverage of the intervals). Otherwise, the table is empty.
+        the models were compared, the decision also has the keys `split` (name of the split),
+        `challenge` (number of the challenge) and `coverage` (coverage of the intervals). Otherwise,
+        the table is empty.
     """
     compare = partial(compare_models, photos, files, resamples=resamples, seed=seed)
     with store.lock:
@@ -158,6 +161,8 @@ def _decide(
     own = client.get_model_version(MODEL_NAME, version)
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), nothing
+    if not has_files(champion):
+        return decide(True, f"the files of {name} were deleted"), nothing
     challenge = count_challenges(client, own, champion)
     try:
         if evaluated_photos(champion) != evaluated_photos(own):
@@ -169,7 +174,15 @@ def _decide(
         advice = f"to replace it, run `phototag promote {version}`"
         return decide(False, f"{name} cannot be compared: {error}; {advice}"), nothing
     decision = decide(*judge(comparison, challenge))
-    return decision | {"challenge": challenge, "coverage": coverage(challenge)}, comparison
+    split, _ = evaluated_photos(own)
+    if split == "val":
+        reason = (
+            f"{name} stays, because both models were selected on val, so that a comparison on val "
+            f"is no evidence: set split.test above 0, or run `phototag promote {version}`"
+        )
+        decision = decide(False, reason)
+    coverages = {"challenge": challenge, "coverage": coverage(challenge)}
+    return decision | {"split": split} | coverages, comparison
 
 
 def evaluated_photos(version: ModelVersion) -> tuple[str, str]:
@@ -183,21 +196,30 @@ def weights_digest(version: ModelVersion) -> str:
     return str(version.tags.get(WEIGHTS_TAG) or version.version)
 
 
+def has_files(version: ModelVersion) -> bool:
+    """Return whether the model files of a version exist. MLflow keeps versions without files."""
+    uri = f"models:/{MODEL_NAME}/{version.version}"
+    try:
+        folders = [mlflow.artifacts.list_artifacts(uri + folder) for folder in ("", "/artifacts")]
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return False
+        raise
+    return {file.path for files in folders for file in files} >= FILES
+
+
 def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
     """Download the model file and the thresholds file of a version into a folder.
 
     Raises:
-        InputError: The files are missing or cannot be downloaded.
+        InputError: The files cannot be downloaded.
     """
     uri = f"models:/{MODEL_NAME}/{version.version}"
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         raise InputError(f"its files cannot be downloaded ({type(error).__name__})") from None
-    files = found / "artifacts/model.safetensors", found / "artifacts/thresholds.json"
-    if not all(file.is_file() for file in files):
-        raise InputError("its files are missing")
-    return files
+    return found / MODEL_FILE, found / THRESHOLDS_FILE
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
@@ -296,7 +318,7 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
 
 def _appoint(client: MlflowClient, kind: str, version: str, reason: str) -> dict[str, Any]:
     try:
-        client.get_model_version(MODEL_NAME, version)
+        found = client.get_model_version(MODEL_NAME, version)
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise
@@ -304,5 +326,10 @@ def _appoint(client: MlflowClient, kind: str, version: str, reason: str) -> dict
             f"the model {MODEL_NAME} has no version {version}: run `phototag history` to list the "
             "versions, and pass one of them to `phototag promote`"
         ) from None
+    if not has_files(found):
+        raise InputError(
+            f"the files of version {version} were deleted: run `phototag history` to list the "
+            "versions, and pass another one to `phototag promote`"
+        )
     previous = _number(find_champion(client))
     return _apply(client, make_decision(kind, int(version), previous, True, reason))

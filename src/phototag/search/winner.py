@@ -18,7 +18,7 @@ from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import read_values
 from phototag.dataset.targets import UNKNOWN
 from phototag.experiments.dvc_tools import list_experiments, open_revision, run_queued
-from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
@@ -127,7 +127,7 @@ def compare_predictions(
     groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
-    rows = list_differences(new, old, METRICS, len(set(groups)), TAIL)
+    rows = list_differences(new, old, METRICS, effective_groups(len(groups), groups), TAIL)
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])
 
 
