@@ -105,16 +105,41 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
             )
     parts = [FORMATS[name].read(source) for source in chosen]
     # Numbered photos keep labels that no photo has, as their empty label files do.
-    dataset = parts[0] if name == "numbered" else SourceDataset.collect(path, parts)
-    listed = PhotoList(None)
-    places = [
-        str(source.path) for source, part in zip(chosen, parts, strict=True) for _ in part.photos
-    ]
-    for photo, place in zip(dataset.photos, places, strict=True):
-        listed.add(photo, place)
+    dataset = parts[0] if name == "numbered" else _join(path, chosen, parts)
+    notes = [*describe_system_files(system_files), *dataset.notes]
+    return replace(dataset, notes=[escape_control(note) for note in notes])
+
+
+def _join(path: Path, sources: Sequence[Source], parts: Sequence[SourceDataset]) -> SourceDataset:
+    """Join the datasets of several sources; drop labels that no photo has, as they are not learned.
+
+    If one of several datasets defines its labels, the other labels are unknown for its photos.
+
+    Raises:
+        InputError: No photo has a label, or a photo has other labels in another source.
+    """
+    carried = frozenset(label for part in parts for photo in part.photos for label in photo.labels)
+    if not carried:
+        raise InputError(f"{path}: no photo has a label: label at least one photo")
+    notes = [note for part in parts for note in part.notes]
+    if unused := sorted({label for part in parts for label in part.labels} - carried):
+        notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
+    listed, num_copies = PhotoList(None), 0
+    for source, part in zip(sources, parts, strict=True):
+        other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
+        for photo in part.photos:
+            unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
+            # Roboflow writes augmented copies of a photo, such as a_jpg.rf.1f3c.jpg.
+            stem, mark, _ = photo.path.name.rpartition(".rf.")
+            num_copies += bool(mark) and not photo.group
+            group = photo.group or stem
+            joined = replace(photo, unknown=unknown - photo.labels, group=group)
+            listed.add(joined, str(source.path))
+    if num_copies:
+        notes.append(f"photos grouped by the part of their name before .rf.: {num_copies}")
     photos, repeated = listed.finish()
-    notes = [*describe_system_files(system_files), *dataset.notes, *repeated]
-    return replace(dataset, photos=photos, notes=[escape_control(note) for note in notes])
+    description = "; ".join(part.description for part in parts)
+    return SourceDataset(description, photos, sorted(carried), [*dict.fromkeys(notes), *repeated])
 
 
 def _may_be_list(name: str) -> bool:

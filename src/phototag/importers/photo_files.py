@@ -12,6 +12,7 @@ from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.source import SourcePhoto
 
 NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
+_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _EXTENSIONS = sorted(PHOTO_EXTENSIONS | {extension.upper() for extension in PHOTO_EXTENSIONS})
 
 
@@ -26,7 +27,6 @@ class PhotoList:
                 other files on this machine; None for no restriction.
         """
         self.root = root
-        self._names: dict[str, tuple[str, str]] = {}
         self._first: dict[str, tuple[SourcePhoto, str]] = {}
         self._missing: list[tuple[str, Path]] = []
         self._repeated: list[str] = []
@@ -40,8 +40,7 @@ class PhotoList:
             location: Place of the photo in the list (file and line or key), for error messages.
 
         Raises:
-            InputError: The name is empty or matches several files, another name matches the same
-                file, or the file is outside `root`.
+            InputError: The name is empty or matches several files, or the file is outside `root`.
         """
         if not any(names):
             raise InputError(f"{location}: no file name; write the path of the photo")
@@ -49,7 +48,6 @@ class PhotoList:
         if path is None:
             path = resolve_name(folder, names[0])
             self._missing.append((location, path))
-        self._check_name(names[0], path, location)
         if self.root is None:
             return str(path)
         inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
@@ -59,19 +57,6 @@ class PhotoList:
                 "--images"
             )
         return inside
-
-    def _check_name(self, name: str, path: Path, location: str) -> None:
-        """Raise an error if a name in another folder leads to the same file."""
-        short = _strip_extension(name)
-        if not short.endswith(_strip_extension(path.name)):
-            return  # the file was renamed when it was uploaded
-        other, place = self._names.setdefault(os.path.normpath(path), (name, location))
-        short, long = sorted((short, _strip_extension(other)), key=len)
-        if not long.endswith(short):
-            raise InputError(
-                f"{location}: {name} and {other} ({place}) are both found as {path}: pass the "
-                "folder that contains both with --images"
-            )
 
     def add(self, photo: SourcePhoto, location: str) -> None:
         """Add a photo, unless an earlier entry lists the same file with the same labels and group.
@@ -116,16 +101,9 @@ def list_endings(name: str) -> list[str]:
     """Return the trailing parts of a path, from long to short: a/b.jpg and b.jpg for ../a/b.jpg."""
     endings = []
     for path in (name, name.replace("\\", "/")):
-        parts = [
-            part for part in posixpath.normpath(path).split("/") if part not in ("", ".", "..")
-        ]
+        parts = posixpath.normpath(f"/./{path}")[1:].split("/")
         endings += ["/".join(parts[start:]) for start in range(len(parts))]
-    return sorted(dict.fromkeys(endings), key=len, reverse=True)
-
-
-def _strip_extension(name: str) -> str:
-    path = posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
-    return "/" + posixpath.splitext(path)[0].lstrip("/")
+    return sorted(filter(None, dict.fromkeys(endings)), key=len, reverse=True)
 
 
 def resolve_name(folder: Path, name: str) -> Path:
@@ -134,13 +112,10 @@ def resolve_name(folder: Path, name: str) -> Path:
     The name may contain backslashes (from Windows), decomposed Unicode (NFD, from macOS), or `\xNN`
     for a byte that is not UTF-8 (from `phototag predict`).
     """
-    names = [name, name.replace("\\", "/")]
-    names += [unicodedata.normalize(form, names[1]) for form in ("NFC", "NFD")]
-    encoded = re.sub(
-        rb"\\x([89a-f][0-9a-f])", lambda match: bytes.fromhex(match[1].decode()), os.fsencode(name)
-    )
-    names.append(os.fsdecode(encoded))
-    paths = [folder / each for each in dict.fromkeys(names)]
+    slashed = name.replace("\\", "/")
+    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    decoded = _BYTE.sub(lambda match: os.fsdecode(bytes.fromhex(match[1])), name)
+    paths = [folder / each for each in dict.fromkeys((name, slashed, *forms, decoded))]
     return next(filter(os.path.lexists, paths), paths[0])
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -147,7 +147,7 @@ class SourceDataset:
         description: Format and size of the source, such as "one-hot CSV: 4 rows".
         photos: Photos in the order of the source.
         labels: Labels that the source defines, even if no photo has them; [] if it has no such
-            list. After `collect`, all labels in alphabetical order.
+            list. After `read_source`, all labels in alphabetical order.
         notes: Messages about skipped content and possible mistakes.
     """
 
@@ -155,40 +155,6 @@ class SourceDataset:
     photos: list[SourcePhoto]
     labels: list[str]
     notes: list[str]
-
-    @classmethod
-    def collect(cls, source: Path, parts: Sequence["SourceDataset"]) -> "SourceDataset":
-        """Join datasets, and drop labels that no photo has, because they cannot be learned.
-
-        If one of several datasets defines its labels, the other labels are unknown for its photos.
-
-        Args:
-            source: Path of the source, shown in error messages.
-            parts: Datasets returned by the function `read` of a format.
-
-        Raises:
-            InputError: No photo has a label.
-        """
-        carried = frozenset(label for part in parts for one in part.photos for label in one.labels)
-        if not carried:
-            raise InputError(f"{source}: no photo has a label: label at least one photo")
-        notes = [note for part in parts for note in part.notes]
-        if unused := sorted({label for part in parts for label in part.labels} - carried):
-            notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
-        photos, grouped = [], 0
-        for part in parts:
-            other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
-            for photo in part.photos:
-                unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
-                # Roboflow writes augmented copies of a photo, such as a_jpg.rf.1f3c.jpg.
-                stem, mark, _ = photo.path.name.rpartition(".rf.")
-                grouped += bool(mark) and not photo.group
-                group = photo.group or stem
-                photos.append(replace(photo, unknown=unknown - photo.labels, group=group))
-        if grouped:
-            notes.append(f"photos grouped by the part of their name before .rf.: {grouped}")
-        description = "; ".join(part.description for part in parts)
-        return cls(description, photos, sorted(carried), list(dict.fromkeys(notes)))
 
     def count_labels(self) -> dict[str, int]:
         """Return the number of photos that have each label."""
