@@ -3,6 +3,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
 from phototag.cli import app, typer_app
+from phototag.cli.options import MODEL, THRESHOLDS
 from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
 from tests.models import make_model
-from tests.projects import make_project
+from tests.projects import ROOT, make_project
 
 
 @pytest.fixture
@@ -206,6 +208,10 @@ def test_clone_with_autocrlf_has_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["ui", "demo"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_port_in_use_is_refused_at_once(project: Path, command: str, address: str) -> None:
+    for file in (MODEL, THRESHOLDS):
+        (project / file).parent.mkdir(parents=True)
+        (project / file).touch()
+    before = sorted(project.iterdir())
     with socket.socket() as server:
         server.bind((address, 0))
         server.listen()
@@ -214,7 +220,7 @@ def test_port_in_use_is_refused_at_once(project: Path, command: str, address: st
     assert isinstance(shown.exception, InputError)
     assert str(shown.exception).startswith(f"port {port} cannot be used")
     assert "--port" in str(shown.exception)
-    assert list(project.iterdir()) == [project / "params.yaml"]  # no store was created
+    assert sorted(project.iterdir()) == before  # no store was created
 
 
 @pytest.mark.parametrize("command", [["history"], ["sync"], ["promote", "1"], ["rollback"], ["ui"]])
@@ -232,3 +238,35 @@ def test_commands_report_a_store_that_cannot_be_reached(
     shown = CliRunner().invoke(typer_app, command)
     assert isinstance(shown.exception, InputError), shown.exception
     assert "MLflow at postgresql://" in str(shown.exception)
+
+
+def test_mistakes_in_options_and_params_are_reported_without_importing_pytorch(
+    tmp_path: Path,
+) -> None:
+    for name in ("search.yaml", "recipes.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    params = SHIPPED_PARAMS.read_text(encoding="utf-8").replace("\nepochs:", "\nepoch:")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    mistakes = {
+        "predict a.jpg": "model.safetensors is missing: run `dvc repro`",
+        "demo --thresholds b": "model.safetensors is missing: run `dvc repro`",
+        "export --model m.onnx": "Missing argument",
+        "export params.yaml": "already exists",
+        "tune heads": "no study 'heads'",
+        "tune head": "epochs",
+        "review --effect HEAD~9": "git",
+    }
+    script = "import sys; from phototag.cli import app\n"
+    script += "for sys.argv in [['', *line.split()] for line in sys.stdin]:\n"
+    script += "    try: app()\n"
+    script += "    except SystemExit as end: print(end, file=sys.stderr)\n"
+    script += "assert not {'torch', 'sklearn', 'mlflow'} & sys.modules.keys()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        input="\n".join(mistakes),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [message for message in mistakes.values() if message not in done.stderr] == []

@@ -45,14 +45,16 @@ def predict(
 
     Loads the model from a local file; no server is needed.
     """
-    from phototag.apps.predictions import PredictionJob, find_photos
-    from phototag.serving.tagger import load_tagger
-
     if output:
         refuse_existing(output)
     elif resume:
         raise InputError("--resume requires an output file: add --output FILE")
-    tagger = load_tagger(*model_files(model, thresholds))
+    files = model_files(model, thresholds)
+    # Importing PyTorch takes seconds, so it is imported after the options are checked.
+    from phototag.apps.predictions import PredictionJob, find_photos
+    from phototag.serving.tagger import load_tagger
+
+    tagger = load_tagger(*files)
     report = partial(typer.echo, err=True)
     if tagger.origin:
         report(tagger.origin)
@@ -72,11 +74,13 @@ def export(
 
     The ONNX graph maps batches of uint8 images to probabilities. The batch size is variable.
     """
+    refuse_existing(output)
+    files = model_files(model, thresholds)
+    # Importing PyTorch takes seconds, so it is imported after the options are checked.
     from phototag.apps.export import export_onnx
     from phototag.serving.tagger import load_tagger
 
-    refuse_existing(output)
-    export_onnx(load_tagger(*model_files(model, thresholds)), output)
+    export_onnx(load_tagger(*files), output)
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 

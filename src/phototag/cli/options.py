@@ -23,8 +23,19 @@ ThresholdsFile = Annotated[
 
 
 def model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
-    """Return the paths of model and thresholds; replace None with the project's default path."""
-    return model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
+    """Return the paths of model and thresholds; replace None with the project's default path.
+
+    Raises:
+        InputError: One of the files is missing.
+    """
+    files = model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing: run `dvc repro`, or pass a model file with --model and its "
+                "thresholds file with --thresholds"
+            )
+    return files
 
 
 def refuse_existing(output: Path) -> None:

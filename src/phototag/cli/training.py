@@ -167,13 +167,16 @@ def tune(
     Each completed trial is stored as a DVC experiment and as an MLflow run. To resume a study that
     was stopped, run the same command again.
     """
-    from phototag.search import studies, tuning
+    from phototag.search import studies
 
     root = project_root()
     if study is None:
         typer.echo(studies.describe_studies(studies.read_search(root / studies.FILE)))
         return
     changes = {"trials": trials} if trials else {}
+    studies.read_study(root, study, changes)  # reports errors before the slow import below
+    from phototag.search import tuning
+
     if status:
         typer.echo(tuning.describe_status(root, study, changes))
     elif apply:

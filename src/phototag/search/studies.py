@@ -18,6 +18,7 @@ from phototag.base.params import (
     read_values,
     validate_params,
 )
+from phototag.experiments import recipes
 from phototag.network.params import feature_map_side
 from phototag.schema.params import validate_all
 
@@ -89,6 +90,37 @@ def read_search(path: Path = FILE) -> Search:
             renamed, or a value is out of range.
     """
     return validate_params(Search, read_values(path), str(path))
+
+
+def read_study(root: Path, name: str, changes: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
+    """Read a study from search.yaml, and check it against params.yaml without importing PyTorch.
+
+    Args:
+        root: Root of the project.
+        name: Name of the study.
+        changes: Fields of the study with values that override search.yaml.
+
+    Returns:
+        The study, and the nested params that its trials start from.
+
+    Raises:
+        InputError: search.yaml, recipes.yaml or params.yaml is invalid.
+    """
+    studies = read_search(root / FILE).studies
+    if name not in studies:
+        raise InputError(f"{FILE} has no study {name!r}: choose one of {', '.join(studies)}")
+    study = studies[name].model_copy(update=changes)
+    base = read_values(root / "params.yaml")
+    settings = flatten(study.settings)
+    if study.recipe:
+        all_recipes = recipes.read_recipes(root / recipes.FILE)
+        settings = recipes.recipe_params(all_recipes, study.recipe) | settings
+    try:
+        base = apply_overrides(base, settings)
+    except KeyError as error:
+        raise InputError(f"{FILE}: studies.{name}: {error} is not a key of params.yaml") from None
+    check_study(name, study, base)
+    return study, base
 
 
 def describe_studies(search: Search) -> str:

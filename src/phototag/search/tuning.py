@@ -11,13 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
-from phototag.base.params import read_values
 from phototag.experiments import recipes
 from phototag.search import storage
 from phototag.search.optimism import Predictions, estimate_optimism
 from phototag.search.report import write_report
 from phototag.search.storage import Plan
-from phototag.search.studies import FILE, check_study, read_search
+from phototag.search.studies import read_study
 from phototag.search.trials import is_finished
 from phototag.search.winner import compare_on_test
 from phototag.search.workers import run_workers
@@ -82,20 +81,7 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
         InputError: search.yaml, recipes.yaml or params.yaml is invalid, or the database cannot be
             used.
     """
-    studies = read_search(root / FILE).studies
-    if name not in studies:
-        raise InputError(f"{FILE} has no study {name!r}: choose one of {', '.join(studies)}")
-    study = studies[name].model_copy(update=changes)
-    base = read_values(root / "params.yaml")
-    settings = flatten(study.settings)
-    if study.recipe:
-        all_recipes = recipes.read_recipes(root / recipes.FILE)
-        settings = recipes.recipe_params(all_recipes, study.recipe) | settings
-    try:
-        base = apply_overrides(base, settings)
-    except KeyError as error:
-        raise InputError(f"{FILE}: studies.{name}: {error} is not a key of params.yaml") from None
-    check_study(name, study, base)
+    study, base = read_study(root, name, changes)
     plan = Plan(name=storage.name_study(name, study, base), study=study, base=base, root=root)
     opened = storage.open_study(plan)
     if storage.START not in opened.user_attrs:
