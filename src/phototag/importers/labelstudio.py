@@ -19,7 +19,7 @@ from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, ch
 # Tasks refer to local files and to files in a cloud storage by a parameter that is not always
 # encoded. Therefore, the parameter is everything up to the end of the address.
 _SERVED = re.compile(r"/(?:local-files/?\?d|storage-data/uploaded/?\?filepath)=(.+)", re.DOTALL)
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://[^/]*|(?=/data/)", re.IGNORECASE)
+_URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 # Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
 _PREFIX = re.compile(r"^(?:\d+-)?[0-9a-f]{8}-(?=.)")
 _ORIGINAL = re.compile("name|original", re.IGNORECASE)
@@ -152,7 +152,7 @@ def _list_names(data: dict[str, Any], location: str) -> list[str]:
     names.append(original)
     if "upload/" in addresses[0]:
         names.append(_SUFFIX.sub("", original))
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _name_upload(name: str) -> str:
@@ -166,5 +166,5 @@ def _list_paths(address: str) -> list[str]:
         return [unquote(served[1], errors="surrogateescape"), served[1], unquote_plus(served[1])]
     if url := _URL.match(address):
         path = re.split("[?#]", address[url.end() :])[0]
-        return [unquote(path, errors="surrogateescape"), path, address]
+        return [unquote(path, errors="surrogateescape"), path]
     return [address, unquote(address)]

@@ -121,8 +121,9 @@ def resolve_name(folder: Path, name: str) -> Path:
 
 def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None:
     """Return the first existing file; if none exists, append the extensions of photos."""
-    for endings in ([""], _EXTENSIONS):
-        for name in names:
+    bare = [name for name in names if Path(name).suffix.lower() not in PHOTO_EXTENSIONS]
+    for candidates, endings in ((names, [""]), (bare, _EXTENSIONS)):
+        for name in candidates:
             paths = [resolve_name(folder, name + ending) for ending in endings]
             # Path.is_file raises an error for long names.
             found = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
