@@ -175,9 +175,10 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(frames[2], "TIFF", save_all=True, append_images=frames[:2]), "kept",
         "animated", ext="tiff")  # fmt: skip
     add(encode(new(), "MPO", save_all=True, append_images=frames[1:]), "kept", "animated")
-    text = {322: b"abc\0"}
-    add(tiff(64, 48, bytes(range(256)) * 12, {258: 8, 262: 1, 277: 1}, text=text), "converted",
-        "grayscale", ext="tif")  # fmt: skip
+    # Tile width and colour profile are text, and the only image is a reduced version of another.
+    text, tags = {322: b"abc\0", 34675: b"abc\0"}, {254: 1, 258: 8, 262: 1, 277: 1}
+    add(tiff(64, 48, bytes(range(256)) * 12, tags, text=text), "converted", "grayscale", "preview",
+        ext="tif")  # fmt: skip
     for colour in ("black", "white", "teal"):
         add(encode(Image.new("RGB", (64, 48), colour)), "kept", "no contrast")
     # Converted.

@@ -129,3 +129,8 @@ def test_single_folder_is_refused(tmp_path: Path) -> None:
     paint(tmp_path / "in/photos/2.png", 2)
     with pytest.raises(InputError, match="unknown format; expected"):
         run_import(tmp_path / "in", tmp_path / "raw")
+    write(tmp_path / "in/dogs/1.jxl", "not decoded")
+    with pytest.raises(
+        InputError, match=r"format \(files that are not photos: 1, such as 'dogs/1.jxl'\);"
+    ):
+        run_import(tmp_path / "in", tmp_path / "raw")

@@ -31,8 +31,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-BITS_PER_SAMPLE, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 258, 322, 323, 339  # TIFF tags
-SIGNED = 2  # value of SAMPLE_FORMAT
+# TIFF tags and two of their values.
+SUBFILE_TYPE, BITS_PER_SAMPLE, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 254, 258, 322, 323, 339
+REDUCED, SIGNED = 1, 2
 COLOURS = 17 * np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).T  # the last one is white
 MAX_DIFFERENCE = 2  # a profile that changes all samples (0..255) by at most this is sRGB
 MIN_WHITE = 240  # a profile that maps white to a darker value is damaged
@@ -102,6 +103,8 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
             return replace(photo, reason="too small")
         square, changes = _decode_square(image, size, data)
         remarks = ["animated: first frame"] if getattr(image, "is_animated", False) else []
+        if getattr(image, "tag_v2", {}).get(SUBFILE_TYPE) == REDUCED:  # raw files start like this
+            remarks.append("preview: the larger image in the file cannot be read")
     except UnidentifiedImageError:
         if missing := missing_decoder(data):
             return replace(photo, reason=f"{DECODER_MISSING}: {missing}")
@@ -113,14 +116,15 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
         message = " ".join(str(error).replace(";", ",").split())[:200] or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "unreadable"
         return replace(photo, reason=f"{kind}: {message}")
-    if max(high - low for low, high in square.getextrema()) < MIN_CONTRAST:
+    pixels = np.asarray(square)
+    if np.ptp(pixels, axis=(0, 1)).max() < MIN_CONTRAST:
         remarks.append("no contrast: all pixels have nearly the same colour")
     return replace(
         photo,
         decision="converted" if changes else "kept",
         reason="; ".join(changes + remarks),
         phash=perceptual_hash(square),
-        pixels=np.asarray(square),
+        pixels=pixels,
     )
 
 
@@ -253,7 +257,7 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         converted = np.asarray(ImageCms.applyTransform(colours, transform), np.int16)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # not a valid profile for this mode
+    except Exception:  # not a valid profile for this mode; lcms raises several kinds of errors
         return None
     is_srgb = np.abs(converted - np.asarray(colours.convert("RGB"))).max() <= MAX_DIFFERENCE
     is_damaged = converted[-1, -1].min() < MIN_WHITE

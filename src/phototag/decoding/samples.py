@@ -22,27 +22,28 @@ def reduce_to_8_bits(image: Image.Image, data: bytes) -> tuple[Image.Image, str]
     Pillow decodes both bytes of gray samples, but only the upper byte of other samples. If the
     lower bytes are needed, they are decoded from `data`, the content of the file.
     """
-    mode = "L" if image.mode.startswith("I;16") else image.mode
-    bands = [np.asarray(band).astype(np.uint16) for band in image.split()]
-    if mode != "L":
-        if min(band.max() for band in bands) >= FULL_RANGE:
-            return image, "16-bit"
-        lower = _read_lower_bytes(data)
-        bands = [band << 8 | low for band, low in zip(bands, lower, strict=True)]
-    num_colours = 3 if mode == "RGBA" else len(bands)
-    reduced, used = [], []
-    for group in (bands[:num_colours], bands[num_colours:]):  # alpha may use more bits
-        bits = max((int(band.max()) for band in group), default=0).bit_length()
-        used.append(max(8, bits + bits % 2))
-        reduced += [Image.fromarray((band >> (used[-1] - 8)).astype(np.uint8)) for band in group]
-    photo = Image.merge(mode, reduced)
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.uint16)[..., None]
+        mode, upper, lower = "L", (levels >> 8).astype(np.uint8), levels.astype(np.uint8)
+    elif np.asarray(image).max(axis=(0, 1)).min() >= FULL_RANGE:
+        return image, "16-bit"
+    else:
+        mode, upper, lower = image.mode, np.array(image), _read_lower_bytes(data)
+    num_colours = 3 if mode == "RGBA" else upper.shape[2]
+    used = []
+    for part in (np.s_[..., :num_colours], np.s_[..., num_colours:]):  # alpha may use more bits
+        largest = int(upper[part].max(initial=0)) << 8 | int(lower[part].max(initial=0))
+        bits = max(8, largest.bit_length() + largest.bit_length() % 2)
+        upper[part] = upper[part] << (16 - bits) | lower[part] >> (bits - 8)
+        used.append(bits)
+    photo = Image.frombytes(mode, image.size, upper.tobytes())
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
         photo = ImageOps.invert(photo)
     return photo, "16-bit" if used[0] == 16 else f"16-bit: only {used[0]} bits are used"
 
 
-def _read_lower_bytes(data: bytes) -> list[np.ndarray]:
-    """Decode the lower byte of each sample, uint8 [height, width] for each band."""
+def _read_lower_bytes(data: bytes) -> np.ndarray:
+    """Decode the lower byte of each sample, uint8 [height, width, num_bands]."""
     image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF"])
     gray_alpha = image.tile[0].args == "LA;16B"  # has no opposite order in Pillow
     for index, tile in enumerate(image.tile):
@@ -50,6 +51,5 @@ def _read_lower_bytes(data: bytes) -> list[np.ndarray]:
         raw_mode = "RGBA" if gray_alpha else raw_mode[:-1] + OPPOSITE[raw_mode[-1]]
         image.tile[index] = tile._replace(args=(raw_mode, *more))
     image.load()
-    bands = [np.asarray(band) for band in image.split()]
-    # RGBA holds the upper and lower byte of gray, and the upper and lower byte of alpha.
-    return [bands[1], bands[1], bands[1], bands[3]] if gray_alpha else bands
+    # In RGBA, gray and alpha with two bytes each fill the four channels.
+    return np.asarray(image)[..., [1, 1, 1, 3] if gray_alpha else slice(None)]

@@ -96,6 +96,16 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
             errors.append(error)
     if errors and not readings:
         raise errors[0]
+    if not readings:
+        _, others = sources[0].split_names
+        found = (
+            f" (files that are not photos: {len(others)}, such as {others[0]!r})" if others else ""
+        )
+        raise InputError(
+            f"{path}: unknown format{found}; expected images/imN.jpg with annotations/CLASS.txt, "
+            "two or more folders named after labels, a CSV with a column 'file', or a JSON file of "
+            "COCO or Label Studio; if a zip contains a CSV or JSON file, unpack it first"
+        )
     name, chosen = _choose_readings(path, readings, options.format)
     for option in ("images", "separator"):
         if getattr(options, option) and option not in FORMATS[name].options:
@@ -159,12 +169,6 @@ def _choose_readings(
     Raises:
         InputError: The source cannot be read in the wanted format, or can be read in several ways.
     """
-    if not readings:
-        raise InputError(
-            f"{path}: unknown format; expected images/imN.jpg with annotations/CLASS.txt, two or "
-            "more folders named after labels, a CSV with a column 'file', or a JSON file of COCO "
-            "or Label Studio; if a zip contains a CSV or JSON file, unpack it first"
-        )
     found = " or as ".join(_describe(path, *reading) for reading in readings)
     chosen = [reading for reading in readings if wanted in (None, reading[0])]
     if wanted and not chosen:
