@@ -22,14 +22,22 @@ import pandas as pd
 import psutil
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.decoding import photos
 from phototag.registry import versions
 from phototag.serving import pool, pyfunc
-from phototag.serving.pyfunc import MAX_BYTES, MAX_PIXELS, MAX_ROWS, NO_FILE, ROOT, SIGNATURE
+from phototag.serving.pyfunc import (
+    MAX_BYTES,
+    MAX_MESSAGE,
+    MAX_PIXELS,
+    MAX_ROWS,
+    NO_FILE,
+    ROOT,
+    SIGNATURE,
+)
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import connect
@@ -86,13 +94,17 @@ def model(folder: Path) -> Callable[..., list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def scored(folder: Path) -> Callable[[Any], list[dict[str, Any]]]:
+def loaded(folder: Path) -> PyFuncModel:
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+@pytest.fixture(scope="module")
+def scored(loaded: PyFuncModel) -> Callable[[Any], list[dict[str, Any]]]:
     """Function that returns the predictions of MLflow's scoring server for a JSON request."""
-    model = mlflow.pyfunc.load_model(str(folder))
 
     def ask(body: Any) -> list[dict[str, Any]]:
-        schema = model.metadata.get_input_schema()
-        answer = scoring_server.invocations(json.dumps(body), "application/json", model, schema)
+        schema = loaded.metadata.get_input_schema()
+        answer = scoring_server.invocations(json.dumps(body), "application/json", loaded, schema)
         found: list[dict[str, Any]] = json.loads(answer.response)["predictions"]
         return found
 
@@ -152,6 +164,43 @@ def test_photos_are_read_from_every_request_format(
 ) -> None:
     expected = [["blue"] if photo == BLUE else ["red"] for photo in photos]
     assert labels_of(scored(BODIES[body]([base64_of(photo) for photo in photos]))) == expected
+
+
+def in_cell(value: bytes) -> bytes:
+    return b'{"dataframe_split": {"columns": ["image"], "data": [[' + value + b"]]}}"
+
+
+HOSTILE: dict[str, bytes | tuple[bytes, str | None]] = {
+    "lists in lists": in_cell(b"[" * 900 + b"]" * 900),
+    "objects in objects": in_cell(b'{"a":' * 900 + b"1" + b"}" * 900),
+    "lists in inputs": b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}",
+    "deeper than Python's limit": b"[" * 100_000,
+    "a long number": in_cell(b"1" * 5000),
+    "no finite number": in_cell(b"1e999"),
+    "NaN": in_cell(b"NaN"),
+    "no UTF-8": in_cell(b'"\xff"'),
+    "half a character": in_cell(b'"\\ud800"'),
+    "a key given twice": b'{"inputs": ["a"], "inputs": 5}',
+    "nothing": b"",
+    "CSV": (b"image\nx\n", "text/csv"),
+    "another format": (b"x", "application/vnd.apache.parquet"),
+    "no content type": (in_cell(b'"x"'), None),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_response_to_a_hostile_request_has_status_400_and_no_stack_trace(
+    loaded: PyFuncModel, case: str
+) -> None:
+    body = HOSTILE[case]
+    data, kind = body if isinstance(body, tuple) else (body, "application/json")
+    with pytest.raises(MlflowException) as caught:
+        scoring_server.invocations(data, kind, loaded, loaded.metadata.get_input_schema())
+    assert caught.value.get_http_status_code() == 400
+    response = json.loads(caught.value.serialize_as_json())
+    assert "stack_trace" not in response
+    assert len(response["message"]) <= MAX_MESSAGE
+    assert not re.search("Traceback|Failed to predict", response["message"])
 
 
 def test_invalid_row_gets_an_error_and_does_not_affect_others(
@@ -374,6 +423,7 @@ def test_server_returns_labels_scores_and_errors(served: tuple[str, Path]) -> No
         ("200 MB body", "larger than 32 MiB"),
         ("nonsense JSON", "JSON"),
         ("another column", "image"),
+        ("JSON nested too deeply", "the request cannot be read: send JSON"),
     ],
 )
 def test_server_refuses_invalid_requests_and_keeps_running(
@@ -385,6 +435,7 @@ def test_server_refuses_invalid_requests_and_keeps_running(
         "200 MB body": lambda: body_of(b"\0" * 150_000_000),
         "nonsense JSON": lambda: b'{"dataframe_split": {"columns": ["image"], "da',
         "another column": lambda: b'{"dataframe_split": {"columns": ["photo"], "data": [["x"]]}}',
+        "JSON nested too deeply": lambda: b"[" * 10_000,
     }
     status, answer = post(served[0], bodies[case]())
     assert 400 <= status < 500

@@ -8,9 +8,12 @@ of each label) and `error` (null, or the reason why the photo could not be read)
 """
 
 import base64
+import logging
 import os
 import shutil
+import sys
 from dataclasses import replace
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +56,9 @@ MAX_PIXELS = 25_000_000  # per photo
 MAX_BYTES = 32 * 2**20  # per file
 MAX_REQUEST_BYTES = 64 * 2**20  # all files together
 MAX_ROWS = 256  # number of photos
+MAX_MESSAGE = 500  # characters of an error message
 ROOT = "PHOTOTAG_ROOT"
+LOGGER = logging.getLogger(__name__)
 EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF with one pixel
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
 # The message is the same for all files, so that it does not reveal which files exist.
@@ -77,6 +82,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load the weights and the thresholds from the artifacts of the model."""
         keep_freed_memory()
+        hide_stack_traces()
         self.root = read_root()
         files = {name: Path(file) for name, file in context.artifacts.items()}
         tagger = load_tagger(files["model"], files["thresholds"])
@@ -99,6 +105,39 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
             errors = "; ".join(f"row {row}: {tag.error}" for row, tag in enumerate(tags[:5]))
             raise _refuse(f"no row contains a photo that can be read ({errors})")
         return [{"labels": t.labels, "scores": t.scores, "error": t.error} for t in tags]
+
+
+def hide_stack_traces() -> None:
+    """Change MLflow's server, if it runs in this process, to log errors instead of sending them.
+
+    By itself, the server sends stack traces and the content of the request back to the client. It
+    also responds with the HTTP status 500 to JSON that Python cannot parse, for example because it
+    is nested 1000 levels deep, and to requests without a content type.
+    """
+    server = sys.modules.get("mlflow.pyfunc.scoring_server")
+    if server is None or hasattr(server.invocations, "__wrapped__"):
+        return
+    respond = server.invocations
+
+    @wraps(respond)
+    def respond_without_trace(*arguments: Any) -> Any:
+        try:
+            return respond(*arguments)
+        except MlflowException as error:
+            if trace := error.json_kwargs.pop("stack_trace", None):
+                LOGGER.error(trace)
+            if error.message.startswith("Failed to predict data"):  # the whole request follows
+                error.message = error.message.rpartition("Error: ")[2]
+            error.message = error.message[:MAX_MESSAGE]
+            raise
+        except Exception:
+            LOGGER.exception("a request cannot be read")
+            raise _refuse(
+                "the request cannot be read: send JSON in UTF-8 with the content type "
+                "application/json, without deep nesting and long numbers"
+            ) from None
+
+    server.invocations = respond_without_trace
 
 
 def read_root() -> Path | None:
@@ -195,7 +234,7 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:
                 return path.read_bytes()
     except Exception:  # for example, the name contains a NUL or is a circular link
-        pass
+        hide_stack_traces()
     return InputError(NO_FILE)
 
 
