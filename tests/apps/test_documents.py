@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
-from phototag.apps.formats import FORMATS
+from phototag.apps.formats import FORMATS, Row
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.importers.importer import import_photos
@@ -139,7 +139,7 @@ def test_predictions_can_be_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str, labels: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = []
+    rows: list[Row] = []
     for number, name in enumerate(NAMES):
         paint(Path(name), number)
         scores = {label: float(number >> bit & 1) for bit, label in enumerate(labels)}

@@ -92,7 +92,7 @@ def test_photos_are_found_in_usual_folders(tmp_path: Path, json: str, photos: st
 
 def test_images_option_names_folder_of_photos(folder: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "elsewhere/x.json", INSTANCES)
-    with pytest.raises(InputError, match=r"x\.json: 0000.*pass the folder of the photos with --im"):
+    with pytest.raises(InputError, match=r"x\.json: none of 3 .*, such as 0000.*with --im"):
         run_import(source, tmp_path / "raw")
     found = run_import(source, tmp_path / "raw", images=folder / "val2017")
     assert found.carried["../coco/val2017/000000037777.png"] == "person"

@@ -115,7 +115,7 @@ def _read_annotations(tasks: Sequence[_Task], location: str) -> list[frozenset[s
             # The type of a region's result is, for example, rectanglelabels or polygonlabels.
             if result.type not in ("choices", "taxonomy") and not result.type.endswith("labels"):
                 continue
-            chosen = result.value.get(result.type)
+            chosen: Any = result.value.get(result.type)
             items = chosen if isinstance(chosen, list) else [chosen]
             # A choice in a taxonomy is a path, and all names on the path are labels.
             parts = [part for one in items for part in (one if isinstance(one, list) else [one])]
@@ -141,16 +141,16 @@ def _list_names(data: dict[str, Any], location: str) -> list[str]:
     }
     photos = photos or texts
     # Next to the address, a task may contain the file name before the upload.
-    addresses = [text for key, text in photos.items() if not _ORIGINAL.search(key)]
-    addresses = addresses or list(photos.values())
+    addresses = {text for key, text in photos.items() if not _ORIGINAL.search(key)}
+    addresses = addresses or set(photos.values())
     if len(addresses) != 1:
         raise InputError(f"{location}: data contains {len(addresses)} photos, should contain 1")
-    found = [*addresses, *(text for text in photos.values() if text not in addresses)]
-    paths = [path for text in found for path in _list_paths(text)]
+    (address,) = addresses
+    paths = [path for text in (address, *photos.values()) for path in _list_paths(text)]
     names = [name for path in paths for name in list_endings(path)]
     original = _PREFIX.sub("", next(reversed(list_endings(paths[0])), ""))
     names.append(original)
-    if "upload/" in addresses[0]:
+    if "upload/" in address:
         names.append(_SUFFIX.sub("", original))
     return list(dict.fromkeys(names))
 

@@ -158,14 +158,15 @@ def choose_images_folder(
     split = source.stem.removeprefix("instances_")
     parts = ("", "images", "data", split, f"images/{split}")
     folders = [base / part for base in (source.parent, source.parent.parent) for part in parts]
+    tried = photos[:NUM_TRIED]
     found = [
-        sum(_find_file(folder, names, str(source)) is not None for names in photos[:NUM_TRIED])
+        sum(_find_file(folder, names, str(source)) is not None for names in tried)
         for folder in folders
     ]
     if any(found):
         return folders[found.index(max(found))]
-    photo = next((name for names in photos for name in names), "''")
+    example = next((name for names in tried for name in names), "''")
     raise InputError(
-        f"{source}: {photo} is neither next to this file nor in images/: pass the folder of the "
-        "photos with --images"
+        f"{source}: none of {len(tried)} listed photos, such as {example}, is next to this file or "
+        "in images/: pass the folder of the photos with --images"
     )
