@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -52,9 +53,15 @@ def write_zip(path: Path) -> None:
         archive.writestr("im1.jpg", bytes(2 * MAX_FILE))
 
 
+def refuse(path: Path) -> None:
+    """Fail like `open` in a folder that belongs to another user."""
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
 @pytest.mark.parametrize(
     "write",
     [
+        refuse,
         lambda path: path.write_bytes(bytes(2 * MAX_FILE)),
         lambda path: pd.DataFrame({"x": np.zeros(MAX_FILE)}).to_csv(path),
         lambda path: np.save(path.open("wb"), np.zeros(MAX_FILE)),
@@ -76,6 +83,8 @@ def test_full_disk_is_reported_and_keeps_the_old_file(
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replace_file(tmp_path / "file"):
         (tmp_path / "missing").read_bytes()
+    with pytest.raises(PermissionError), replace_file(tmp_path / "file"):
+        refuse(tmp_path / "other" / "input")
 
 
 def test_json_round_trip_keeps_values_and_letters(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_backbone_trained_on_another_size_is_noted(
         (64, "squeezenet1_0", r"w\.pt does not fit squeezenet1_0"),
         (8, "squeezenet1_1", r"squeezenet1_1 does not support photos of 8 x 8 pixels"),
         (64, "squeezenet1_1+squeezenet9", r"no classifier 'squeezenet9'"),
+        (64, "conv", r"model\.conv\.4: the feature map of 5 x 5 pixels is smaller than .* size 7"),
     ],
 )
 def test_backbone_that_does_not_fit_is_refused(

@@ -53,26 +53,28 @@ def report_failed_write(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_failed_write(error):
+        if not _is_failed_write(error, path):
             raise
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path} could not be written ({reason}): free some disk space or choose a disk that "
+            f"{path} could not be written ({reason}): free some disk space or choose a folder that "
             "is writable, and run the command again"
         ) from error
 
 
-def _is_failed_write(error: BaseException | None) -> bool:
-    """Return whether an error, or the error during whose handling it was raised, is a full disk."""
+def _is_failed_write(error: BaseException | None, path: Path) -> bool:
+    """Return whether an error, or an error that it replaced, reports a failed write to a file."""
     if error is None:
         return False
-    # NumPy and safetensors report a full disk without an error number: "9 requested and 4 written",
-    # "(os error 28)".
-    text = str(error)
+    text = str(error)  # of NumPy: "9 requested and 4 written"; of safetensors: "(os error 28)"
     numbers = {int(number) for number in re.findall(r"os error (\d+)", text)}
-    numbers.add(getattr(error, "errno", 0))
+    if isinstance(error, OSError):
+        numbers.add(error.errno or 0)
+        if isinstance(error, PermissionError) and error.filename:
+            # The file that could not be opened may also be an input.
+            return path.parent in (Path(error.filename), Path(error.filename).parent)
     full = "requested and" in text or bool(numbers & FULL_DISK)
-    return full or _is_failed_write(error.__context__)
+    return full or _is_failed_write(error.__context__, path)
 
 
 @contextmanager
