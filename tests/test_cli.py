@@ -254,7 +254,8 @@ def test_mistakes_in_options_and_params_are_reported_without_importing_pytorch(
         "export params.yaml": "already exists",
         "tune heads": "no study 'heads'",
         "tune head": "epochs",
-        "review --effect HEAD~9": "git",
+        "review": "data/images.npy is missing: run `dvc repro`",
+        "review --effect HEAD~9": "is not in a git repository",
     }
     script = "import sys; from phototag.cli import app\n"
     script += "for sys.argv in [['', *line.split()] for line in sys.stdin]:\n"

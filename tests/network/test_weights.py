@@ -118,7 +118,7 @@ def test_full_disk_is_reported_and_keeps_the_previous_model(tmp_path: Path) -> N
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"missing: run `dvc repro train`"):
+    with pytest.raises(InputError, match=r"missing: run `dvc repro`$"):
         read_metadata(tmp_path / "model.safetensors")
     (tmp_path / "text").write_text("no model")
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign")

@@ -212,7 +212,7 @@ def review(
     Answers are stored in data/corrections.csv. Run `dvc repro` to train with the corrected labels.
     """
     from phototag.apps.server import serve_page
-    from phototag.review import effects
+    from phototag.review import effects, inputs
 
     root = project_root()
     if effect is not None:
@@ -220,5 +220,6 @@ def review(
         return
     who = who or ask_git(root, "config", "user.name") or getpass.getuser()
     who = normalize("NFC", " ".join(who.split()))  # as data/corrections.csv is read
+    inputs.check_inputs(root)
     page = Path(effects.__file__).with_name("page.py")
     serve_page(page, port, str(root), ranking, who)

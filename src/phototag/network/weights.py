@@ -101,7 +101,7 @@ def read_metadata(path: Path) -> Metadata:
         with safe_open(path, framework="pt") as file:
             return Metadata(**json.loads(file.metadata()["phototag"]))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: run `dvc repro train`") from None
+        raise InputError(f"{path} is missing: run `dvc repro`") from None
     except Exception as error:
         raise InputError(
             f"{path} is not a model file of this version of phototag ({error}): run `dvc repro "

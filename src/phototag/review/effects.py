@@ -14,9 +14,9 @@ from phototag.base.errors import InputError
 from phototag.base.files import parse_json, read_json, read_source
 from phototag.base.git import ask_git, run_git
 from phototag.metrics.selection import VAL_PREFIX
+from phototag.review.inputs import MANIFEST, MODEL
 from phototag.verification.corrections import ANSWERS, latest_answers, parse_answers, read_answers
 
-MANIFEST, MODEL = "data/manifest.csv", "models/model.safetensors"
 METRICS = "reports/evaluate/metrics.json"
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 

@@ -16,11 +16,16 @@ from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.model import find_head
 from phototag.network.weights import load_model
-
-IMAGES, MANIFEST, SPLITS = "data/images.npy", "data/manifest.csv", "data/splits.csv"
-FEATURES, OUT_OF_FOLD = "data/features.npy", "models/out_of_fold.npy"
-MODEL, THRESHOLDS = "models/model.safetensors", "reports/evaluate/thresholds.json"
-INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
+from phototag.review.inputs import (
+    FEATURES,
+    IMAGES,
+    MANIFEST,
+    MODEL,
+    OUT_OF_FOLD,
+    SPLITS,
+    THRESHOLDS,
+    check_inputs,
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,7 @@ def read_evidence(root: Path) -> Evidence:
     Raises:
         InputError: A file is missing, or the model and the manifest have different labels.
     """
-    for name in INPUTS:
-        if not (root / name).is_file():
-            raise InputError(f"{name} is missing: run `dvc repro`")
+    check_inputs(root)
     parts = read_datasets(root / IMAGES, root / MANIFEST, root / SPLITS)
     network, metadata = load_model(root / MODEL)
     point = read_json(root / THRESHOLDS)
