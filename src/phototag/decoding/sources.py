@@ -12,6 +12,7 @@ from pathlib import Path
 from phototag.base.errors import InputError
 
 MAX_BYTES = 512 * 2**20  # maximum size of one file
+DOS_FOLDER = 0x10  # attribute of folders in a zip; their names need not end with a slash
 
 
 def list_files(source: Path) -> list[str]:
@@ -148,23 +149,36 @@ def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
 def _parse_zip(
     path: Path, stamp: tuple[int, int]
 ) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a zip and index its files by name; if several have the same name, use the last."""
+    """Open a zip and index its files by name.
+
+    Raises:
+        InputError: The zip is damaged or encrypted, or has different files with the same name.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except OSError:
         raise
     except Exception as error:  # zipfile raises many kinds of errors on a damaged directory
         raise InputError(f"{path} is neither a folder nor a valid zip ({error})") from None
-    members = {
-        _member_name(member): member
-        for member in archive.infolist()
-        if not member.filename.endswith(("/", "\\"))
-    }
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        if member.filename.endswith(("/", "\\")) or member.external_attr & DOS_FOLDER:
+            continue
+        if member.flag_bits & 1:
+            raise InputError(f"{path} is encrypted: unpack it, and use the folder instead")
+        name = _member_name(member)
+        same = members.setdefault(name, member)
+        if (same.CRC, same.file_size) != (member.CRC, member.file_size):
+            raise InputError(f"{path} holds several different files {name}: remove all but one")
     return archive, members
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """Return the path of a zip member, decoded as UTF-8 and with forward slashes."""
+    """Return the path of a zip member, decoded as UTF-8 and with forward slashes.
+
+    The name cannot lead outside the zip: the parts `..` and the root of an absolute path are
+    removed.
+    """
     name = member.filename
     if not member.flag_bits & 0x800:  # the flag that marks UTF-8 names, which macOS does not set
         with suppress(UnicodeError):
