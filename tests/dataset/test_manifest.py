@@ -47,7 +47,8 @@ def test_manifest_without_kept_photos_is_refused() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("d\udcffg", r"the label 'd.+udcffg' is not UTF-8: rename its file"),
+        ("d\udcffg", r"the label 'd.+udcffg' contains .* or is not UTF-8: rename its file"),
+        ("do\rg", r"the label .* contains control characters or is not UTF-8: rename its file"),
         ("mode", "'mode' is a manifest column"),
     ],
 )

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from phototag.base.errors import escape_control
 from stages import resize
 from tests.conftest import SHIPPED_PARAMS
 from tests.decoding.corpus import SYSTEM_FILES, Case, make_corpus
@@ -43,7 +44,7 @@ def test_every_file_gets_one_row_with_the_expected_decision(
     assert len(rows) == len(manifest) == len(cases)
     wrong = []
     for case in cases:
-        row = rows["images/" + case.name.encode("utf-8", "backslashreplace").decode()]
+        row = rows["images/" + escape_control(case.name)]
         kinds = [part.split(":")[0] for part in row["reason"].split("; ") if part]
         expected = len(kinds) == len(case.kinds) and all(
             kind.startswith(start) for kind, start in zip(kinds, case.kinds, strict=True)

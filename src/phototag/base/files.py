@@ -123,9 +123,9 @@ def remove_stale(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text to a file in UTF-8 with Unix line endings."""
+    """Write text to a file in UTF-8 with Unix line endings, and escape lone surrogates."""
     with replace_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.base.errors import InputError
+from phototag.base.errors import InputError, escape_control
 from phototag.dataset.targets import UNKNOWN
 
 SPLITS = ("train", "val", "test")
@@ -19,20 +19,18 @@ def check_labels(labels: Iterable[str]) -> None:
     """Check that each label can be used as the name of a column in the manifest.
 
     Raises:
-        InputError: A label is the name of another column of the manifest, or is not valid UTF-8.
+        InputError: A label is the name of another column of the manifest, contains control
+            characters, or is not valid UTF-8.
     """
     for label in labels:
         if label in COLUMNS:
             raise InputError(f"the label {label!r} is a manifest column's name: rename the label")
-        if escape_name(label) != label:
+        if escape_control(label) != label:
             in_utf8 = sys.getfilesystemencoding() == "utf-8"
             fix = "rename its file" if in_utf8 else "set the environment variable PYTHONUTF8=1"
-            raise InputError(f"the label {label!r} is not UTF-8: {fix}")
-
-
-def escape_name(name: str) -> str:
-    """Escape the bytes of a file name that are not UTF-8, so that it can be written as text."""
-    return name.encode("utf-8", "backslashreplace").decode()
+            raise InputError(
+                f"the label {label!r} contains control characters or is not UTF-8: {fix}"
+            )
 
 
 def read_kept(path: Path) -> pd.DataFrame:

@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 from tqdm import tqdm
 
-from phototag.base.errors import InputError
+from phototag.base.errors import InputError, escape_control
 from phototag.base.files import replace_file
-from phototag.dataset.manifest import escape_name
 from phototag.decoding.formats import PHOTO_EXTENSIONS, find_extension
 from phototag.decoding.sources import read_file, read_path
 from phototag.importers.formats import read_source
@@ -78,7 +77,7 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
     }
     if not any(columns["id"]):
         del columns["id"]
-    table = pd.DataFrame({column: map(escape_name, texts) for column, texts in columns.items()})
+    table = pd.DataFrame({column: map(escape_control, texts) for column, texts in columns.items()})
     # With this line end, pandas also quotes cells that contain a carriage return.
     return table.to_csv(index=False, lineterminator="\r\n").replace("\r\n", "\n")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.base.errors import InputError
+from phototag.base.errors import InputError, escape_control
 from phototag.base.files import write_table
-from phototag.dataset.manifest import DECIDED, escape_name, label_names
+from phototag.dataset.manifest import DECIDED, label_names
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 
@@ -34,11 +34,12 @@ def build_manifest(
     Raises:
         InputError: All files were rejected, or a label is unknown for all photos.
     """
-    rows: dict[str, Sequence[object]] = {"file": [escape_name(name) for name in names]}
+    # Unescaped line breaks in names would become additional rows when the manifest is read.
+    rows: dict[str, Sequence[object]] = {"file": [escape_control(name) for name in names]}
     rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
-    rows["reason"] = [escape_name(photo.reason) for photo in photos]  # it may contain a file name
-    blank = [""] * len(names)
-    rows |= {"duplicate_group": blank, "source_group": source_groups or blank}
+    rows["reason"] = [escape_control(photo.reason) for photo in photos]
+    rows["duplicate_group"] = [""] * len(names)
+    rows["source_group"] = [escape_control(group) for group in source_groups or [""] * len(names)]
     manifest = pd.DataFrame({**rows, **targets})
     kept = manifest[manifest["decision"] != "rejected"]
     if kept.empty:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from phototag.base.errors import escape_control
 from phototag.base.files import write_json, write_table
-from phototag.dataset.manifest import escape_name, keep, label_names, label_targets
+from phototag.dataset.manifest import keep, label_names, label_targets
 from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.decoding.system_files import describe_system_files
 from phototag.pages.escaping import escape_spreadsheet_cells
@@ -49,7 +50,11 @@ def write_verification_report(
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
     write_json(folder / "summary.json", summary)
-    rows = [asdict(problem) | {"file": escape_name(problem.file)} for problem in problems]
+    rows = [
+        asdict(problem)
+        | {"file": escape_control(problem.file), "detail": escape_control(problem.detail)}
+        for problem in problems
+    ]
     listed = pd.DataFrame(rows, columns=list(Problem.__dataclass_fields__))
     write_table(folder / "problems.csv", escape_spreadsheet_cells(listed))
     write_table(folder / "duplicates.csv", escape_spreadsheet_cells(duplicates))
