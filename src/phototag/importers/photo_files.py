@@ -28,7 +28,7 @@ class PhotoList:
         """
         self.root = root
         self._first: dict[str, tuple[SourcePhoto, str]] = {}
-        self._missing: list[tuple[str, Path]] = []
+        self._missing: list[tuple[str, Path, Path]] = []
         self._repeated: list[str] = []
 
     def find(self, folder: Path, names: Sequence[str], location: str) -> str:
@@ -47,7 +47,7 @@ class PhotoList:
         path = _find_file(folder, names, location)
         if path is None:
             path = resolve_name(folder, names[0])
-            self._missing.append((location, path))
+            self._missing.append((location, folder, path))
         if self.root is None:
             return str(path)
         inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
@@ -82,12 +82,12 @@ class PhotoList:
             InputError: Files are missing. The message contains their number and an example.
         """
         if self._missing:
-            location, path = self._missing[0]
+            location, folder, path = self._missing[0]
             problem = "is not a file" if os.path.lexists(path) else "is missing"
             if len(self._missing) > 1:
                 problem += f", one of {len(self._missing)} missing photos"
             fix = "fix the name, or pass the folder of the photos with --images"
-            if archive := next(path.parent.glob("*.zip"), None):
+            if archive := next(folder.glob("*.zip"), None):
                 fix = f"unpack {archive} first if it contains the photos"
             raise InputError(f"{location}: {path} {problem}: {fix}")
         photos = [photo for photo, _ in self._first.values()]
@@ -120,7 +120,8 @@ def resolve_name(folder: Path, name: str) -> Path:
 
 
 def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None:
-    """Return the first existing file; if none exists, append the extensions of photos."""
+    """Return the first existing file; if none exists, change the case of extensions or add one."""
+    names = [*names, *(stem + end.swapcase() for stem, end in map(posixpath.splitext, names))]
     bare = [name for name in names if Path(name).suffix.lower() not in PHOTO_EXTENSIONS]
     for candidates, endings in ((names, [""]), (bare, _EXTENSIONS)):
         for name in candidates:

@@ -23,12 +23,14 @@ YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 UNKNOWN_WORDS = {UNKNOWN, "nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>"}
 SPLIT_COLUMNS = ("split", "subset", "fold", "kfold", "valid", "val", "validation", "test",
                  "is_train", "is_valid", "is_val", "is_test")  # fmt: skip
+INDEX_COLUMNS = ("", "unnamed: 0", "index")
 SEPARATORS = ",;|\n"
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # reads all scalars as text
 # [a], {'a'} and ('a',); text in double quotes may contain brackets.
-_LIST = re.compile(r"""(?:[\[{]|\((?=['"]))((?>"(?:[^"\\]|\\.)*"|[^][{}])*)[])}]""")
-_CAPTION = re.compile(r"(\S+\s+){5}\S| .*[.!?]$")
-_DOUBT = re.compile(r"\w *([#+&]) *\w| ")
+_LIST = re.compile(r"""(?:set)?(?:[\[{]|\((?=['")]))((?>"(?:[^"\\]|\\.)*"|[^][{}])*)[])}]""")
+# Six words without a separator, or several words with a full stop.
+_CAPTION = re.compile(r"(?<![^\s,;|])([^\s,;|]+ ){5}[^\s,;|]|^\S+ .*[.!?]['\"]?\]?$")
+_DOUBT = re.compile(r"\w *([#+&\u3001\uff0c\uff1b]) *\w|\s")
 
 
 def recognize(source: Source, kind: TableKind) -> bool:
@@ -64,8 +66,10 @@ def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]
     """
     _find_file_column(table, path)
     text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
-    # The column named "" is an index written by pandas.
-    other = (*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, "group", "")
+    # Columns named "" and "Unnamed: 0" are indexes written by pandas.
+    other = {*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, "group", *INDEX_COLUMNS}
+    if {"val", "valid", "validation", "test"}.intersection(table.columns):
+        other.add("train")  # without these columns, it may be the label of photos of trains
     one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
     kinds: dict[TableKind, list[str]] = {}
     if text:
@@ -137,10 +141,12 @@ def read_table(
                 f"{len(table.columns)}: separate cells with {table.separator!r}, and write all "
                 f"labels of a photo in one cell, separated by {separator!r}"
             )
-        file = cells[file_column]
+        names = [file := cells[file_column]]
+        url = re.match(r"[a-z0-9]+://[^?#]*", file, re.IGNORECASE)
         # PureWindowsPath recognizes /folder, C:\folder and \\server\folder on all systems.
-        shorten = options.images or PureWindowsPath(file).anchor or "://" in file
-        name = listed.find(folder, [file, *(list_endings(file) if shorten else [])], location)
+        if options.images or PureWindowsPath(file).anchor or file.startswith("~") or url:
+            names += list_endings(url[0] if url else file)
+        name = listed.find(folder, names, location)
         unknown: frozenset[str] | None
         if one_hot:
             values.update(cells[column] for column in one_hot)
@@ -154,7 +160,7 @@ def read_table(
         origin = [cells.get(column, "") for column in (id_column or "", "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
         listed.add(SourcePhoto(name, listed.root, labels, unknown, id_, group), location)
-    used = ("", file_column, "group", *columns, id_column, *PREDICTED)
+    used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column, *PREDICTED)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
     if failed := len(table.rows) - len(rows):
@@ -191,7 +197,8 @@ def _split_labels(cell: str, separator: str, location: str) -> list[str]:
         with suppress(yaml.YAMLError):
             # A YAML list may contain quotes of both kinds, and words without quotes.
             labels = yaml.load(f"[{match[1]}]", _LOADER) if match else None
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        is_list = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        if not is_list or (len(labels) > 2 and {"0", "1"}.issuperset(labels)):
             raise InputError(
                 f"{location}: {short_repr(cell)} should be a list of labels, such as ['cat', 'dog']"
             )
@@ -231,18 +238,13 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
             f"{path}: labels in the column {column!r} may be separated by {found[0]!r} or by "
             f"{found[1]!r}: choose with --separator"
         )
-    separator = found[0] if found else ";"
-    captions = {
-        cell: (location, label)
-        for location, cell in cells
-        for label in _split_labels(cell, separator, location)
-        if _CAPTION.search(label)
-    }
+    captions = {cell: location for location, cell in cells if _CAPTION.search(cell)}
     if 2 * len(captions) > sum(cell not in ("", *UNKNOWN_WORDS) for _, cell in cells):
-        location, caption = next(iter(captions.values()))
+        caption, location = next(iter(captions.items()))
+        shown = short_repr(caption.strip("[]'\""))
         raise InputError(
-            f"{location}: {short_repr(caption)} seems to be a caption: rename column {column!r} "
-            "if it contains no labels, or pass --separator ';' to read each text as one label"
+            f"{location}: {shown} seems to be a caption: rename column {column!r} if it contains "
+            "no labels, or pass --separator ' ' (words are labels) or ';' (texts are labels)"
         )
     for location, cell in texts if not found else []:
         if doubt := _DOUBT.search(cell):
@@ -250,4 +252,4 @@ def _find_separator(table: Listing, column: str, path: Path) -> str:
                 f"{location}: {short_repr(cell)} may be one label or several: pass --separator "
                 f"{doubt[1] or ' '!r} to split it, or --separator ';' to keep it as one label"
             )
-    return separator
+    return found[0] if found else ";"
