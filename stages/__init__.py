@@ -20,10 +20,10 @@ def run(main: Callable[[], None]) -> None:
     A stage that DVC started ends when DVC ends. DVC would not use its outputs, and the outputs
     could replace those of the next `dvc repro`.
     """
-    from phototag.base.processes import end_with_parent, hold_lock
+    from phototag.base.processes import end_with_ancestor, hold_lock
 
     if "DVC_STAGE" in os.environ:
-        end_with_parent()
+        end_with_ancestor("DVC_STAGE")
     # Several machines can train in one folder: each has its own lock.
     name = f"{Path(inspect.getfile(main)).stem}-{os.environ.get('PET_NODE_RANK', 0)}"
     lock = hold_lock(Path(".phototag/locks", name), "runs the same stage in this folder")

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from phototag.base.files import (
     project_root,
     read_json,
     replace_file,
+    report_failed_write,
     write_json,
     write_table,
     write_text,
@@ -74,7 +76,12 @@ def test_full_disk_is_reported_and_keeps_the_old_file(
     path = tmp_path / "file"
     path.write_text("old", encoding="utf-8")
     expected = r"/file could not be written \(.+\): free some disk space"
-    with full_disk(), pytest.raises(InputError, match=expected), replace_file(path) as temporary:
+    with (
+        full_disk(),
+        pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path))}{expected}"),
+        report_failed_write(tmp_path),
+        replace_file(path) as temporary,
+    ):
         write(temporary)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]

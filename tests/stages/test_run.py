@@ -25,13 +25,14 @@ def test_orphan_of_a_killed_repro_ends_before_the_next_stage_starts(tmp_path: Pa
     shutil.copy(SHIPPED_PARAMS, tmp_path)
     script = tmp_path / "train.py"
     script.write_text(STAGE.format(root=str(ROOT)))
-    # `wait` keeps the shell from replacing itself by Python, so that it is the parent, like DVC.
-    shell = f"exec 3<&0; {sys.executable} {script} <&3 & wait"
+    # The outer shell has the role of DVC, which runs the stage in an inner shell. `wait` and `true`
+    # keep the shells from replacing themselves by the stage.
+    stage = f"{sys.executable} {script}; true"
     pipe = subprocess.PIPE
     repro = subprocess.Popen(
-        ["sh", "-c", shell],
+        ["sh", "-c", f"exec 3<&0; DVC_STAGE=train sh -c '{stage}' <&3 & wait"],
         cwd=tmp_path,
-        env={**VARIABLES, "DVC_STAGE": "train"},
+        env=VARIABLES,
         stdin=pipe,
         stdout=pipe,
     )

@@ -53,7 +53,7 @@ def report_failed_write(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_failed_write(error, path):
+        if isinstance(error, InputError) or not _is_failed_write(error, path):
             raise
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -68,13 +68,13 @@ def _is_failed_write(error: BaseException | None, path: Path) -> bool:
         return False
     text = str(error)  # of NumPy: "9 requested and 4 written"; of safetensors: "(os error 28)"
     numbers = {int(number) for number in re.findall(r"os error (\d+)", text)}
-    if isinstance(error, OSError):
-        numbers.add(error.errno or 0)
-        if isinstance(error, PermissionError) and error.filename:
-            # The file that could not be opened may also be an input.
-            return path.parent in (Path(error.filename), Path(error.filename).parent)
-    full = "requested and" in text or bool(numbers & FULL_DISK)
-    return full or _is_failed_write(error.__context__, path)
+    numbers.add(getattr(error, "errno", None) or 0)
+    if "requested and" in text or numbers & FULL_DISK:
+        return True
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
+        # If the error names a file in another folder, this file is an input.
+        return path.parent in (Path(error.filename), Path(error.filename).parent)
+    return _is_failed_write(error.__context__, path)
 
 
 @contextmanager

@@ -1,14 +1,15 @@
-"""Locks between processes, and the end of processes whose parent has ended."""
+"""Locks between processes, and the end of processes when the program that started them ends."""
 
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
+import psutil
 from filelock import FileLock, Timeout
 
 
@@ -40,13 +41,26 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
         lock.release()
 
 
-def end_with_parent() -> None:
-    """Send SIGTERM to this process when the process that started it has ended."""
-    parent = os.getppid()
+def end_with_ancestor(variable: str) -> None:
+    """Send SIGTERM to this process when the program that set an environment variable has ended.
+
+    The program is the nearest ancestor of this process that was started without the variable. It is
+    the parent, or the parent of the shell in which the program started this process.
+    """
+    ancestor = psutil.Process().parent()
+    with suppress(psutil.Error):  # the process ended, or it belongs to another user
+        while ancestor and variable in ancestor.environ():
+            ancestor = ancestor.parent()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while ancestor and _is_alive(ancestor):
             time.sleep(0.5)
         signal.raise_signal(signal.SIGTERM)
 
     Thread(target=watch, daemon=True).start()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -36,9 +36,10 @@ def find_weights_file(weights: str) -> Path | None:
         InputError: The package does not contain exactly one weights file.
     """
     # An experiment runs in a copy of the project, which lacks files that git and DVC do not track.
-    for path in (Path(weights), Path(os.environ.get("DVC_ROOT", ""), weights)):
-        if path.is_file():
-            return path
+    path = Path(weights).expanduser()
+    for file in (path, os.environ.get("DVC_ROOT", "") / path):
+        if file.is_file():
+            return file
     module = weights.replace("-", "_")
     spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -105,8 +106,9 @@ def _read_file(path: Path) -> State:
                 f"model.weights: {path} contains an object of the class {pickled[1]}: save only "
                 "the state dict, with `torch.save(model.state_dict(), path)`"
             ) from None
-        # PyTorch first advises against `weights_only`, and then gives the reason.
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+        # PyTorch gives the reason after the word "error" or in the first sentence.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+        reason = re.split(r"\n|\. ", reason)[0]
         raise InputError(
             f"model.weights: {path} is not a weights file ({reason}): choose another file"
         ) from None
