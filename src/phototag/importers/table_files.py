@@ -100,7 +100,8 @@ def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:
             if column in LABEL_COLUMNS and cell != UNKNOWN:
                 cell = _format_labels(value, separator, f"{location}: {key}")
             titles.setdefault(column, title)
-            row.cells[column] = normalize(cell).strip()
+            # File names are exact, and labels are compared with other labels.
+            row.cells[column] = cell if column in FILE_COLUMNS else normalize(cell).strip()
         rows.append(row)
     for row in rows:
         for column in titles:

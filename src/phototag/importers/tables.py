@@ -131,7 +131,8 @@ def read_table(
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
     folder = options.images or path.parent
     values = Counter[str]()
-    rows = [row for row in table.rows if table.columns != PREDICTED or not row.cells["error"]]
+    is_predicted = table.columns == PREDICTED
+    rows = [row for row in table.rows if not (is_predicted and row.cells["error"])]
     for row in tqdm(rows, "read", disable=None):
         location = f"{path}:{row.line}"
         cells = row.cells
@@ -153,15 +154,15 @@ def read_table(
             labels, unknown = _read_one_hot(cells, one_hot, location)
         else:
             parts = _split_labels(cells[columns[0]], separator, location)
-            values.update(parts or [""])
-            known = [part for part in parts if part not in UNKNOWN_WORDS]
+            values.update([] if is_predicted else parts or [""])
+            known = [part for part in parts if is_predicted or part not in UNKNOWN_WORDS]
             labels = frozenset(check_label(part, location) for part in known)
             unknown = frozenset() if len(known) == len(parts) else None
         origin = [cells.get(column, "") for column in (id_column or "", "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
         listed.add(SourcePhoto(name, listed.root, labels, unknown, id_, group), location)
-    used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column, *PREDICTED)
-    skipped = [column for column in table.columns if column not in used]
+    used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column)
+    skipped = [column for column in table.columns if column not in used and not is_predicted]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
     if failed := len(table.rows) - len(rows):
         notes.append(f"skipped photos that `phototag predict` could not read: {failed}")
