@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from threading import Thread
 
+from phototag.experiments.processes import end_children
 from phototag.search.storage import Plan
 from phototag.search.trials import run_trials
 
@@ -25,6 +26,7 @@ def main() -> None:
 def end_with_parent() -> None:
     """End this process when standard input is closed, which happens when the parent ends."""
     sys.stdin.read()
+    end_children()
     signal.raise_signal(signal.SIGTERM)
 
 

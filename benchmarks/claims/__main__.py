@@ -37,14 +37,14 @@ def run(
     seed: Annotated[
         list[int] | None, typer.Option(help="Seed to run; can be repeated (default: 0, 1, 2).")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Number of experiments to run in parallel.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of experiments to run in parallel.", min=1)] = 1,
     missing: Annotated[
         bool, typer.Option("--missing", help="Skip runs that already have a row in runs.csv.")
     ] = False,
 ) -> None:
     """Run the experiments of claims with DVC, and update docs/research/results.md.
 
-    Other experiments in DVC's queue are run too.
+    Existing experiments are not run again, unless the photos, labels or corrections have changed.
     """
     seeds = seed or [0, 1, 2]
     run_claims(project_root(), claims, photos, variant or [], seeds, jobs, missing, typer.echo)

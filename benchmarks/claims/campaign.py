@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.claims.claims import plan_runs, read_experiments
+from benchmarks.claims.claims import SYNTHETIC_NAME, plan_runs, read_experiments
 from benchmarks.claims.collection import RUN, collect_results, list_finished, read_runs
 from benchmarks.claims.page import write_results
 from benchmarks.claims.tables import format_spread
 from benchmarks.claims.verdicts import predict_range
 from phototag.base.errors import InputError
-from phototag.experiments.dvc_tools import run_queued
+from phototag.experiments.workspaces import run_experiments
 from phototag.schema.params import read_all_params
 
 SHOWN = {"val_loss": "val loss", "test_f1_micro": "micro F1", "test_f1_macro": "macro F1"}
@@ -51,7 +51,7 @@ def run_claims(
         runs = [run for run in runs if (run.photos, run.variant, run.seed) not in known]
     failure = None
     try:
-        run_queued(root, {run.name: run.overrides for run in runs}, jobs)
+        run_experiments(root, {run.name: run.overrides for run in runs}, jobs)
     except InputError as error:  # raised after the results of the other runs are collected
         failure = error
     report(compare_with_tracked(collect_results(root, runs), tracked))
@@ -74,6 +74,8 @@ def compare_with_tracked(rows: pd.DataFrame, tracked: pd.DataFrame) -> str:
         same = tracked[
             (tracked["photos"] == row["photos"]) & (tracked["variant"] == row["variant"])
         ]
+        if row["photos"] != SYNTHETIC_NAME:  # the synthetic dataset depends on the seed
+            same = same[same["data"].isna() | (same["data"] == row["data"])]
         lines.append(f"{row['photos']}-{row['variant']}-s{row['seed']}")
         for key, title in SHOWN.items():
             text = f"  {title:<9} {row[key]:.4f}"

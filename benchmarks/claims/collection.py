@@ -12,8 +12,14 @@ import torch
 import yaml
 
 from benchmarks.claims.claims import Experiments, Run, name_photos
+from phototag.base.errors import InputError
 from phototag.base.files import write_table
-from phototag.experiments.dvc_tools import list_experiments, open_revision, read_revision
+from phototag.experiments.dvc_tools import (
+    list_experiments,
+    open_revision,
+    read_data_hash,
+    read_revision,
+)
 from phototag.metrics.losses import baseline_loss
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
@@ -23,8 +29,30 @@ RUN = ["photos", "variant", "seed"]
 
 
 def read_runs(root: Path) -> pd.DataFrame:
-    """Return runs.csv, or an empty table if the file is missing."""
-    return read_table(root, "runs", RUN)
+    """Return runs.csv, or an empty table if the file is missing.
+
+    The column `data` has a hash of the photos and labels; it is NaN in rows of earlier versions.
+    """
+    runs = read_table(root, "runs", RUN)
+    return runs if "data" in runs else runs.assign(data=np.nan)
+
+
+def check_data(runs: pd.DataFrame) -> None:
+    """Check that all runs of a dataset were made with the same photos and labels.
+
+    The synthetic dataset depends on the seed. Therefore, only runs with the same seed are compared.
+
+    Raises:
+        InputError: Two runs of a dataset differ in their photos or labels.
+    """
+    for (photos, seed), own in runs.groupby(["photos", "seed"]):
+        variants = own.groupby("data")["variant"].agg(", ".join)
+        if len(variants) > 1:
+            raise InputError(
+                f"{RESULTS}/runs.csv: runs of {photos} with seed {seed} were made with different "
+                f"photos, labels or corrections ({' / '.join(variants)}): run the outdated ones "
+                "again, or remove their rows"
+            )
 
 
 def read_table(root: Path, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -67,7 +95,8 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
         history = pd.read_csv(
             io.StringIO(read_revision(root, revision, "reports/train/history.csv") or "")
         ).rename(columns={"step": "epoch", "best_step": "best_epoch"})
-        rows.append(own | _summarize(root, revision, history))
+        own_data = {"data": read_data_hash(root, revision) or np.nan}
+        rows.append(own | own_data | _summarize(root, revision, history))
         curves.append(
             pd.DataFrame(own, history.index).join(
                 history.drop(columns=["lr", "l2"], errors="ignore")

@@ -8,7 +8,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmarks.claims.claims import REFERENCE, SYNTHETIC_NAME, Experiments
-from benchmarks.claims.collection import RESULTS, read_runs, read_table
+from benchmarks.claims.collection import RESULTS, check_data, read_runs, read_table
 from benchmarks.claims.curves import COMPARED, draw_curves, draw_with_report
 from benchmarks.claims.tables import (
     match_epoch_times,
@@ -30,13 +30,14 @@ def write_results(root: Path, experiments: Experiments) -> None:
     """Write docs/research/results.md and its figures from the tables in docs/research/results/.
 
     Raises:
-        InputError: runs.csv is missing or empty.
+        InputError: runs.csv is missing or empty, or mixes runs with different photos or labels.
     """
     runs = read_runs(root)
     if runs.empty:
         raise InputError(
             f"{RESULTS}/runs.csv has no runs: run `python -m benchmarks.claims run CLAIM`"
         )
+    check_data(runs)
     curves = pd.read_csv(root / RESULTS / "curves.csv")
     networks = read_table(root, "networks", ["variant", "time"])
     epoch_times = match_epoch_times(networks, experiments)

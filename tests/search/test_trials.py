@@ -59,6 +59,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the DVC experiments that a workspace would save."""
     made: list[str] = []
     monkeypatch.setattr(workspaces, "run_upstream", lambda place: None)
+    monkeypatch.setattr(workspaces, "commit_training", lambda place: None)
     monkeypatch.setattr(workspaces, "save_experiment", lambda place, name: made.append(name))
     return made
 
@@ -130,10 +131,32 @@ def test_data_is_made_again_for_each_seed(
     monkeypatch.setattr(workspaces, "run_upstream", run_upstream)
     plan = make_plan(trials=2, space=LR, seeds=[0, 1])
     run_trials(plan, train_fake)
-    assert made == [0, 1] * 2
+    assert made == [1, 0, 1, 0, 1]
     made.clear()
     run_trials(make_plan(trials=2, space=LR), train_fake)
     assert made == [0]
+
+
+def test_a_study_does_not_go_on_with_other_photos_or_labels(
+    make_plan: MakePlan, train_fake: trials.Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = {"data/raw.zip": "a", "data/corrections.csv": "b", "src/phototag/base": "c"}
+
+    def run_upstream(place: Path) -> None:
+        deps = [{"path": path, "md5": value} for path, value in hashes.items()]
+        (place / "dvc.lock").write_text(yaml.safe_dump({"stages": {"resize": {"deps": deps}}}))
+
+    monkeypatch.setattr(workspaces, "run_upstream", run_upstream)
+    run_trials(make_plan(trials=1, space=LR), train_fake)
+    hashes["src/phototag/base"] = "another version of the code"
+    run_trials(make_plan(trials=2, space=LR), train_fake)
+    for path, trials_ in (("data/raw.zip", 3), ("data/corrections.csv", 2)):  # 2: it is finished
+        before = hashes[path]
+        hashes[path] = "changed"
+        with pytest.raises(InputError, match=r"photos, labels or corrections have changed .* rena"):
+            run_trials(make_plan(trials=trials_, space=LR), train_fake)
+        hashes[path] = before
+    assert len(open_study(make_plan(space=LR)).trials) == 2
 
 
 def test_a_pruned_trial_ends_its_run_and_removes_its_checkpoint(
@@ -176,7 +199,8 @@ def test_failed_trials_are_recorded_and_ten_in_a_row_end_the_study(
 
 def _train_until_killed(plan: Plan, folder: Path) -> None:
     """Run trials, and kill this process in epoch 2 of the second trial."""
-    workspaces.run_upstream = workspaces.save_experiment = lambda *_, **__: None  # type: ignore[assignment]
+    for name in ("run_upstream", "commit_training", "save_experiment"):
+        setattr(workspaces, name, lambda *_, **__: None)
     os.chdir(folder)
 
     def train(params: Params, watch: Watch, tags: Mapping[str, str]) -> Trained:
@@ -271,6 +295,24 @@ def test_a_trial_that_kills_its_process_repeatedly_fails(
     assert [trial.number for trial in list_trials(study)] == [2]
     run_trials(plan, train_fake)
     assert len(study.trials) == 3
+
+
+def test_stopping_a_study_does_not_count_as_a_failure_of_its_trial(
+    make_plan: MakePlan, train_fake: trials.Train
+) -> None:
+    plan = make_plan(trials=1, space=LR)
+    dead = name_process().rpartition(":")[0] + ":1"
+    study = start_trial(plan, dead)
+    for _ in range(storage.MAX_RETRIES + 3):
+        storage.retry_killed_trials(study, killed=False)
+        study.ask().set_user_attr("process", dead)
+    for _ in range(storage.MAX_RETRIES):
+        storage.retry_killed_trials(study)
+        study.ask().set_user_attr("process", dead)
+    storage.retry_killed_trials(study, killed=False)
+    run_trials(plan, train_fake)
+    (trial,) = list_trials(study)
+    assert (trial.state.name, trial.params) == ("COMPLETE", study.trials[0].params)
 
 
 def test_a_relative_database_is_in_the_projects_root(

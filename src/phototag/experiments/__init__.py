@@ -1,1 +1,1 @@
-"""Recipes, DVC's experiment queue, workspaces, and MLflow runs of DVC experiments."""
+"""Recipes, workspaces for DVC experiments, and MLflow runs of DVC experiments."""

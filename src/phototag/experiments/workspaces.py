@@ -1,53 +1,86 @@
-"""Workspaces: copies of the project in which the trials of a study run one after another.
+"""Workspaces: copies of the project in which trials and other experiments run one after another.
 
-DVC's own queue copies the project for each experiment. A workspace is faster, because many trials
-share it. The stages before `train` run only once, and a trial does not start a new process.
+DVC's own queue copies the project for each experiment, and always runs all queued experiments. A
+workspace is faster, because many experiments share it: the stages before `train` run only once.
 """
 
+import os
 import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
+import psutil
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
 from phototag.base.errors import InputError
+from phototag.base.files import write_text
 from phototag.base.git import ask_git, run_git
 from phototag.base.params import read_values
-from phototag.experiments.dvc_tools import run_dvc
+from phototag.experiments.dvc_tools import WORKSPACE, list_experiments, read_data_hash, run_dvc
+from phototag.experiments.processes import end_children_on_exit
+from phototag.experiments.recipes import update_params
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not search this folder for stages
 SYNTHETIC = Path("data/sample")  # synthetic dataset, created by the stage `sample`
 UPSTREAM_STAGES = ("normalize-stats", "embed")  # DVC also runs all stages before these
 
 
-def make_workspace(root: Path, name: str) -> Path:
+@contextmanager
+def clean_workspaces(root: Path) -> Iterator[None]:
+    """Remove the workspaces of this process after the block, and those of killed processes before.
+
+    If the block is interrupted, all child processes end first.
+    """
+    for folder in (root / FOLDER).glob("*"):
+        if not psutil.pid_exists(int(folder.name)):  # the process was killed
+            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with end_children_on_exit():
+            yield
+    finally:
+        shutil.rmtree(root / FOLDER / str(os.getpid()), ignore_errors=True)
+
+
+def make_workspace(root: Path, number: int) -> Path:
     """Create a workspace with the files that git tracks, including their uncommitted changes.
 
-    The workspace uses the project's DVC cache. An existing workspace of the same name is replaced.
+    The workspace is a git clone that uses the project's DVC cache. An existing workspace of this
+    process with the same number is replaced.
 
     Args:
         root: Root of the project.
-        name: Name of the workspace.
+        number: Number of the workspace. Each process numbers its own workspaces.
 
     Returns:
         Path of the folder in the workspace that corresponds to `root`.
 
     Raises:
-        InputError: The git repository has no commit, or the photos in `data.raw` are not in DVC's
-            cache.
+        InputError: The project has no git commit or has merge conflicts, or DVC's cache does not
+            have the photos in `data.raw`.
     """
-    folder = root / FOLDER / name
+    folder = root / FOLDER / str(os.getpid()) / str(number)
     shutil.rmtree(folder, ignore_errors=True)
     commit = ask_git(root, "rev-parse", "--verify", "HEAD")
     if not commit:
         raise InputError(f"{root} has no git commit, but experiments require one: run `git commit`")
+    # `git stash create` fails without a message if git's index is older than an unchanged file.
+    run_git(root, "add", "--refresh", ":/")
+    # `git stash create` copies uncommitted changes to a commit. The project itself is not changed.
+    changes = run_git(root, "stash", "create")
     top = run_git(root, "rev-parse", "--show-toplevel")
     run_git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
+    # git ignores --shared if the project is a shallow clone, and would not copy `changes`.
+    objects = Path(root, run_git(root, "rev-parse", "--git-path", "objects")).resolve()
+    write_text(folder / ".git/objects/info/alternates", f"{objects}\n")
     run_git(folder, "checkout", "--quiet", "--detach", commit)
     for key, default in (("user.name", "phototag"), ("user.email", "phototag@localhost")):
         run_git(folder, "config", key, ask_git(root, "config", key) or default)
-    # `git stash create` copies uncommitted changes to a commit. The project itself is not changed.
-    if changes := run_git(root, "stash", "create"):
+    if changes:
         run_git(folder, "restore", f"--source={changes}", "--staged", "--worktree", ".")
     place = folder / run_git(root, "rev-parse", "--show-prefix")
     with Repo(str(root)) as repo:
@@ -78,17 +111,35 @@ def _check_photos(place: Path) -> None:
         )
 
 
-def run_upstream(place: Path) -> None:
+def run_upstream(place: Path, variables: Mapping[str, str] | None = None) -> None:
     """Run all stages before `train` in a workspace, or restore their outputs from DVC's cache.
+
+    Args:
+        place: Path returned by `make_workspace`.
+        variables: Additional environment variables of the stages.
 
     Raises:
         InputError: A stage failed.
     """
-    run_dvc(place, "repro", *UPSTREAM_STAGES)
+    weights = read_values(place / "params.yaml")["model"]["weights"]
+    for path in weights if isinstance(weights, list) else [weights]:
+        if path and (place / f"{path}.dvc").exists():  # no stage in dvc.yaml depends on the file
+            run_dvc(place, "checkout", f"{path}.dvc")
+    run_dvc(place, "repro", *UPSTREAM_STAGES, variables=variables)
+
+
+def commit_training(place: Path) -> None:
+    """Add the outputs of the stage `train` to DVC's cache and to dvc.lock, if DVC did not run it.
+
+    Args:
+        place: Path returned by `make_workspace`. It must be the current folder.
+    """
+    with Repo(str(place)) as repo:
+        repo.commit("train", force=True)
 
 
 def save_experiment(place: Path, name: str) -> None:
-    """Save the training results and the model of a workspace as a DVC experiment of the project.
+    """Save the results and the model of a workspace as a DVC experiment of the project.
 
     The experiment is a git commit whose parent is the current commit of the workspace. A git
     reference in DVC's format points to it. An existing experiment of the same name is replaced.
@@ -97,11 +148,90 @@ def save_experiment(place: Path, name: str) -> None:
         place: Path returned by `make_workspace`.
         name: Name of the experiment.
     """
-    with Repo(str(place)) as repo:
-        repo.commit("train", force=True)
     commit = run_git(place, "rev-parse", "HEAD")
     run_git(place, "add", "--all", ".")
     tree = run_git(place, "write-tree")
+    # git requires an author. The author in git's config, if there is one, has precedence.
     made = run_git(place, "commit-tree", tree, "-p", commit, "-m", f"phototag: {name}")
     reference = str(ExpRefInfo(commit, name))
     run_git(place, "push", "--quiet", "--force", "origin", f"{made}:{reference}")
+
+
+def run_experiments(
+    root: Path,
+    experiments: Mapping[str, Mapping[str, Any]],
+    jobs: int = 1,
+    data: Mapping[str, str] | None = None,
+) -> None:
+    """Run all stages up to `evaluate` for each experiment, and wait until all have finished.
+
+    The models are not registered. An experiment is skipped if it exists and was made with the same
+    photos and labels. A training that was killed resumes from its last checkpoint.
+
+    Args:
+        root: Root of the project.
+        experiments: Mapping from the name of each experiment to the params that it changes (mapping
+            from dotted keys of params.yaml to values).
+        jobs: Number of experiments to run in parallel.
+        data: Mapping from names of experiments to the hash, as returned by `read_data_hash`, of the
+            photos and labels that they require (default: any).
+
+    Raises:
+        InputError: An experiment failed, or requires other photos or labels.
+    """
+    known = {
+        name: read_data_hash(root, revision)
+        for name, revision in list_experiments(root)
+        if name in experiments
+    }
+    required = data or {}
+    left = [name for name in experiments if name not in known or known[name] != required.get(name)]
+    places: SimpleQueue[tuple[Path, str]] = SimpleQueue()
+
+    def run(name: str) -> str:
+        place, params = places.get()
+        try:
+            write_text(place / "params.yaml", params)
+            update_params(place / "params.yaml", experiments[name])
+            variables = {"DVC_EXP_NAME": name, "DVC_ROOT": str(root)}
+            run_upstream(place, variables)
+            current = read_data_hash(place, WORKSPACE)
+            check_data(required.get(name, current), current)
+            if known.get(name) != current:
+                run_dvc(place, "repro", "evaluate", variables=variables, show_output=True)
+                save_experiment(place, name)
+        except InputError as error:
+            return f"{name}: {error}"
+        finally:
+            places.put((place, params))
+        return ""
+
+    with ThreadPoolExecutor(jobs) as pool, clean_workspaces(root):
+        for number in range(min(jobs, len(left))):
+            place = make_workspace(root, number)
+            places.put((place, (place / "params.yaml").read_text(encoding="utf-8")))
+        try:
+            failed = [error for error in pool.map(run, left) if error]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failed:
+        raise InputError(f"{len(failed)} of {len(left)} experiments failed; {failed[0]}")
+
+
+def check_data(required: str, current: str) -> None:
+    """Check that the photos and labels are those that an experiment requires.
+
+    Args:
+        required: Hash returned by `read_data_hash` for the first trial of the study.
+        current: Hash returned by `read_data_hash` for the workspace.
+
+    Raises:
+        InputError: The hashes differ.
+    """
+    if required != current:
+        raise InputError(
+            "the photos, labels or corrections have changed since the first trial of this study, "
+            "so its trials cannot be compared with new ones: restore them, or start a new study by "
+            "renaming this one in search.yaml"
+        )

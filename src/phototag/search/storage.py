@@ -36,6 +36,8 @@ PROCESS = "process"  # process that trains the trial, as named by `name_process`
 SKIPPED = "skipped"  # reason why the trial was not trained
 ERROR = "error"  # message of the exception that ended the trial
 RESULT = "result"  # prefix before a seed; the value has this seed's score and MLflow run
+KILLS = "kills"  # number of times that the process of the trial was killed
+DATA = "data"  # prefix before a seed, of a study; the value is the hash of its photos and labels
 START = "start"  # attribute of a study: values of the searched keys before the first trial
 # Params that do not affect a study's objective. The study's `seeds` replace the param `seed`.
 UNRELATED = ("seed", "embed", "evaluate", "registry")
@@ -137,16 +139,26 @@ def build_sampler(study: Study, *seeds: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
-def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a killed trial again with the same settings, so that it resumes from its checkpoint."""
+def retry_trial(study: optuna.Study, trial: FrozenTrial, killed: bool = True) -> None:
+    """Queue a trial again with the same settings, so that it resumes from its checkpoint.
+
+    If its process was killed more than `MAX_RETRIES` times, the trial is not queued again.
+    """
     trial.user_attrs.pop(PROCESS, None)
-    RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, trial)
+    trial.user_attrs[KILLS] = trial.user_attrs.get(KILLS, 0) + killed
+    if trial.user_attrs[KILLS] <= MAX_RETRIES:
+        RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
-def retry_killed_trials(study: optuna.Study) -> None:
-    """Queue trials again if their process was killed.
+def retry_killed_trials(study: optuna.Study, killed: bool = True) -> None:
+    """Queue trials again if their process has ended.
 
     A process on another machine is regarded as killed after `GRACE_PERIOD` without a heartbeat.
+
+    Args:
+        study: Study whose trials are queued again.
+        killed: Whether processes of this machine were killed, for example because memory ran out,
+            or false if the whole study was stopped, for example with Ctrl-C.
     """
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -154,7 +166,7 @@ def retry_killed_trials(study: optuna.Study) -> None:
             # If two workers queue the same trial, Optuna raises an error in one of them.
             with suppress(ValueError, UpdateFinishedTrialError):
                 study.tell(trial.number, state=TrialState.FAIL)
-                retry_trial(study, trial)
+                retry_trial(study, trial, killed)
 
 
 def list_trials(study: optuna.Study) -> list[FrozenTrial]:

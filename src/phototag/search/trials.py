@@ -15,6 +15,7 @@ from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
 from phototag.base.params import read_values
 from phototag.experiments import workspaces
+from phototag.experiments.dvc_tools import WORKSPACE, read_data_hash
 from phototag.experiments.recipes import update_params
 from phototag.metrics.selection import best_record
 from phototag.network.inference import pick_device, predict_logits
@@ -53,6 +54,11 @@ def run_trials(plan: Plan, train: Train) -> None:
     num_trials = len(study.get_trials(deepcopy=False))
     study.sampler = storage.build_sampler(plan.study, plan.worker, num_trials)
     storage.retry_killed_trials(study)
+    objective = Objective(plan, train)
+    # Before the first trial, check that the data is that of the study. The first seed is last,
+    # because the first trial starts with it.
+    for seed in reversed(plan.study.seeds):
+        objective.prepare(study, apply_overrides(plan.base, {"seed": seed}))
 
     def stop_at_end(study: optuna.Study, trial: FrozenTrial) -> None:
         last = storage.list_trials(study)[-MAX_FAILURES:]
@@ -64,7 +70,7 @@ def run_trials(plan: Plan, train: Train) -> None:
             study.stop()
 
     if not is_finished(study, plan):
-        study.optimize(Objective(plan, train), catch=(Exception,), callbacks=[stop_at_end])
+        study.optimize(objective, catch=(Exception,), callbacks=[stop_at_end])
 
 
 def is_finished(study: optuna.Study, plan: Plan) -> bool:
@@ -133,17 +139,26 @@ class Objective:
         if key not in trial.user_attrs:
             settings = trial.user_attrs[storage.SETTINGS] | {"seed": seed}
             values = apply_overrides(self.plan.base, settings)
-            self._prepare(values)
+            self.prepare(trial.study, values)
             trial.set_user_attr(key, self._train(trial, values))
         return float(trial.user_attrs[key]["score"])
 
-    def _prepare(self, values: Mapping[str, Any]) -> None:
-        """Write params.yaml. Run the stages before `train` if their params have changed."""
+    def prepare(self, study: optuna.Study, values: Mapping[str, Any]) -> None:
+        """Write params.yaml. Run the stages before `train` if their params have changed.
+
+        Raises:
+            InputError: A stage failed, or the photos or labels are not those of the study.
+        """
         flat = flatten(values)
         update_params(Path.cwd() / "params.yaml", flat)
         needed = {key: flat[key] for key in flat if f"{key}.".startswith(self.upstream_keys)}
         if needed != self.upstream:
             workspaces.run_upstream(Path.cwd())
+            current, name = read_data_hash(Path.cwd(), WORKSPACE), f"{storage.DATA} {flat['seed']}"
+            with storage.lock_study(self.plan.name):
+                if name not in study.user_attrs:
+                    study.set_user_attr(name, current)
+            workspaces.check_data(study.user_attrs[name], current)
             self.upstream = needed
 
     def _train(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +183,7 @@ class Objective:
             trained = self.train(Params.model_validate(values), watch, tags)
         except Stopped as stopped:
             raise optuna.TrialPruned(f"after epoch {len(records)}") from stopped
+        workspaces.commit_training(Path.cwd())
         workspaces.save_experiment(Path.cwd(), name)
         discard_checkpoint(trained.checkpoint)
         score = best_record(records)[plan.study.objective]

@@ -44,21 +44,22 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     space = plan.study.model_dump(mode="json", include={"space"}, exclude_defaults=True)
     with connect() as store:
         parent = open_parent(store, plan.name, space)
-    storage.retry_killed_trials(study)
+    storage.retry_killed_trials(study, killed=False)
     try:
-        if not is_finished(study, plan):
-            run_workers(plan.model_copy(update={"parent": parent}), jobs)
+        # If the study is finished, the workers only check that the photos and labels are the same.
+        jobs = 1 if is_finished(study, plan) else jobs
+        run_workers(plan.model_copy(update={"parent": parent}), jobs)
+        print(describe_progress(study, plan), flush=True)
+        if any(trial.state == TrialState.RUNNING for trial in storage.list_trials(study)):
+            print("Trials are still running in other processes: the last one evaluates the winner")
+            return
+        best = storage.find_best(study)
+        print("Evaluating the winner and the settings that the trials started from", flush=True)
+        comparison = compare_on_test(plan, study, best)
     except KeyboardInterrupt:
         raise InputError(
             f"stopped: {describe_progress(study, plan)}; run the same command again to resume"
         ) from None
-    print(describe_progress(study, plan), flush=True)
-    if any(trial.state == TrialState.RUNNING for trial in storage.list_trials(study)):
-        print("Trials are still running in other processes. The last process evaluates the winner.")
-        return
-    best = storage.find_best(study)
-    print("Evaluating the winner and the settings that the trials started from", flush=True)
-    comparison = compare_on_test(plan, best)
     optimism = _estimate_optimism(plan, storage.list_trials(study))
     folder = root / "reports" / "tune" / name
     metrics = write_report(folder, plan, study, optimism, comparison)

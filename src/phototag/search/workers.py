@@ -9,7 +9,6 @@ parent process ends, its workers also end.
 """
 
 import os
-import shutil
 import subprocess
 import time
 
@@ -17,7 +16,7 @@ import psutil
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_text
-from phototag.experiments.workspaces import FOLDER, make_workspace
+from phototag.experiments.workspaces import clean_workspaces, make_workspace
 from phototag.search.storage import Plan
 
 
@@ -27,11 +26,8 @@ def run_workers(plan: Plan, jobs: int) -> None:
     Raises:
         InputError: A worker failed. The worker itself prints its error.
     """
-    for folder in (plan.root / FOLDER).glob("*"):
-        if not psutil.pid_exists(int(folder.name)):  # the process was killed
-            shutil.rmtree(folder, ignore_errors=True)
     workers: dict[int, subprocess.Popen[bytes]] = {}
-    try:
+    with clean_workspaces(plan.root):
         for number in range(jobs):
             workers[number] = _start_worker(plan, number, jobs)
         while workers:
@@ -45,16 +41,10 @@ def run_workers(plan: Plan, jobs: int) -> None:
                     workers[number] = _start_worker(plan, number, jobs)
                 elif code:
                     raise InputError(f"{plan.name}: a worker failed, see its error message above")
-    finally:
-        for worker in workers.values():
-            worker.terminate()
-        for worker in workers.values():
-            worker.wait()
-        shutil.rmtree(plan.root / FOLDER / str(os.getpid()), ignore_errors=True)
 
 
 def _start_worker(plan: Plan, number: int, jobs: int) -> subprocess.Popen[bytes]:
-    place = make_workspace(plan.root, f"{os.getpid()}/{number}")
+    place = make_workspace(plan.root, number)
     path = place / ".dvc" / "tmp" / "plan.json"
     write_text(path, plan.model_copy(update={"worker": number}).model_dump_json())
     variables = {"DVC_ROOT": str(plan.root)}

@@ -37,6 +37,7 @@ def write_runs(root: Path, losses: dict[tuple[str, int], float]) -> pd.DataFrame
             "test_mAP": 0.6 - loss,
             "num_parameters": 1_500_000,
             "images_per_second": np.nan,
+            "data": np.nan,
         }
         for (variant, seed), loss in losses.items()
     ]

@@ -3,11 +3,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.claims import campaign
+from benchmarks.claims import campaign, collection
 from benchmarks.claims.campaign import compare_with_tracked, run_claims
 from benchmarks.claims.claims import Run, read_experiments
 from benchmarks.claims.collection import read_runs
@@ -27,6 +28,20 @@ def test_compare_with_tracked_shows_range_of_runs(tmp_path: Path) -> None:
     assert "NOT" in compare_with_tracked(rows.iloc[:1].assign(val_loss=0.6), tracked)
     # Two seeds give no useful interval.
     assert "within" not in compare_with_tracked(rows.iloc[3:], tracked)
+
+
+def test_runs_of_other_photos_or_labels_are_not_mixed(tmp_path: Path) -> None:
+    losses = {(variant, seed): 0.2 for variant in "ab" for seed in (0, 1)}
+    rows = write_runs(tmp_path, losses).assign(data=["new", "new", "old", "new"])
+    tracked = pd.concat([read_runs(tmp_path), rows])  # the first rows know no data
+    collection.check_data(tracked[tracked["data"] != "old"])
+    with pytest.raises(InputError, match=r"runs of few with seed 0 .* \(a / b\): run the outdated"):
+        collection.check_data(tracked)
+    row = rows[rows["variant"] == "b"].iloc[:1]
+    assert "over 2 seeds" in compare_with_tracked(
+        row, rows.assign(data=["new", "new", "old", np.nan])
+    )
+    assert "over 1 seeds" in compare_with_tracked(row, rows)
 
 
 @pytest.fixture
@@ -53,7 +68,7 @@ def test_results_are_collected_if_a_run_failed(
         kept.extend(run.name for run in runs)
         return pd.DataFrame()
 
-    monkeypatch.setattr(campaign, "run_queued", fail)
+    monkeypatch.setattr(campaign, "run_experiments", fail)
     monkeypatch.setattr(campaign, "collect_results", collect)
     with pytest.raises(InputError, match="1 of 2"):
         run_claims(project, ["speed"], None, [], [4], 1, only_missing=False, report=reported.append)
@@ -69,7 +84,7 @@ def test_only_missing_skips_runs_with_a_row(project: Path, monkeypatch: pytest.M
     def keep(root: Path, experiments: Mapping[str, Any], jobs: int) -> None:
         ran.extend(experiments)
 
-    monkeypatch.setattr(campaign, "run_queued", keep)
+    monkeypatch.setattr(campaign, "run_experiments", keep)
     monkeypatch.setattr(campaign, "collect_results", lambda root, runs: pd.DataFrame())
     photos = project / "few.zip"
     run_claims(project, ["speed"], photos, [], [0, 1], 1, only_missing=True, report=print)
@@ -81,8 +96,8 @@ def test_only_missing_skips_runs_with_a_row(project: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.soak  # DVC's queue itself: tests/e2e/test_pipeline.py
-def test_claim_runs_in_queue_and_is_collected(tmp_path: Path, results: Project) -> None:
+@pytest.mark.soak
+def test_claim_runs_and_is_collected(tmp_path: Path, results: Project) -> None:
     project = results.clone(tmp_path / "project", cache=True)
     for path in (
         "docs/research/results/runs.csv",
@@ -91,8 +106,7 @@ def test_claim_runs_in_queue_and_is_collected(tmp_path: Path, results: Project) 
     ):
         (project.folder / path).unlink(missing_ok=True)
     variants = ("--variant", "report", "--variant", "one-linear", "--seed", "0")
-    # An experiment of this name is in the queue with outdated params.
-    project("dvc", "exp", "run", "--queue", "--name", "synthetic-report-s0", "-S", "lr=9")
+    project("dvc", "exp", "run", "--queue", "--name", "mine", "-S", "lr=9")
     claims = ("python", "-m", "benchmarks.claims")
     printed = project(*claims, "run", "linear-layers", *variants)
     assert "synthetic-one-linear-s0" in printed
@@ -125,5 +139,6 @@ def test_claim_runs_in_queue_and_is_collected(tmp_path: Path, results: Project) 
     # Nothing runs again, and the scores are compared with the tracked ones.
     again = project(*claims, "run", "linear-layers", *variants)
     assert f"{runs['report']['val_loss']:.4f}   tracked over 1 seeds" in again
-    assert project("dvc", "queue", "status").count("Success") == 2
+    # The user's own queue is not run.
+    assert project("dvc", "queue", "status").count("Queued") == 1
     assert not project(*claims, "run", "linear-layers", *variants, "--missing").strip()

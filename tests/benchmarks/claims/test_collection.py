@@ -49,6 +49,7 @@ def test_collected_values_are_not_rounded(
         "reports/train/history.csv": history,
         "reports/train/training.json": json.dumps({"epoch": 1, "val_loss": loss}),
         "reports/evaluate/metrics.json": json.dumps({"f1_micro": 0.4}),
+        "dvc.lock": "stages: {resize: {deps: [{path: few.zip, md5: a}]}}",
         "params.yaml": (ROOT / "params.yaml").read_text(),
     }
     stats = json.dumps({"label_counts": {"sea": 10, "tree": 30}, "num_images": 90} | known)
