@@ -104,7 +104,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         raise InputError(
             f"{path}: unknown format{found}; expected images/imN.jpg with annotations/CLASS.txt, "
             "two or more folders named after labels, a CSV with a column 'file', or a JSON file of "
-            "COCO or Label Studio (not JSON-MIN); unpack a zip that contains a CSV or JSON file first"
+            "COCO or Label Studio (not JSON-MIN); unpack a zip that contains a CSV or JSON first"
         )
     name, chosen = _choose_readings(path, readings, options.format)
     for option in ("images", "separator"):
