@@ -95,6 +95,15 @@ def test_too_few_groups_are_refused() -> None:
         split_groups(np.ones((2, 1), np.uint8), ["same", "same"], FRACTIONS, seed=0)
 
 
+def test_param_that_large_groups_require_is_named() -> None:
+    """Each of five equal groups has 20 % of the photos."""
+    targets, groups = np.ones((100, 1), np.uint8), [f"{index % 5}" for index in range(100)]
+    with pytest.raises(InputError, match=r"or raise split\.val to 0\.2$"):
+        split_groups(targets, groups, FRACTIONS, seed=0)
+    assigned = split_groups(targets, groups, (0.6, 0.2, 0.2), seed=0)
+    assert np.bincount(assigned).tolist() == [60, 20, 20]
+
+
 def test_rates_and_deviations_are_tabulated(targets: np.ndarray) -> None:
     assigned = split_groups(targets, names(5000), FRACTIONS, seed=0)
     labels = [f"label-{index}" for index in range(14)]

@@ -115,9 +115,14 @@ def test_other_files_and_unused_labels_are_noted(tmp_path: Path) -> None:
 
 
 def test_missing_label_files_are_refused(tmp_path: Path) -> None:
-    files = write_labels(tmp_path, {"cat.txt": b"1\n"})
-    with pytest.raises(InputError, match=r"has no annotations/dog\.txt: add it, or remove 'dog'"):
-        read_labels(tmp_path, files, ["im1.jpg"], ["cat", "dog"])
+    files = write_labels(tmp_path, {"cat.txt": b"1\n", "people.txt": b"1\n"})
+    for wanted in (["cat", "Cats"], ["Cats"]):
+        with pytest.raises(
+            InputError,
+            match=r"^data.labels: .* has no annotations/Cats\.txt: .* the labels cat, people "
+            r"\(did you mean cat\?\)$",
+        ):
+            read_labels(tmp_path, files, ["im1.jpg"], wanted)
     with pytest.raises(InputError, match="has no label files"):
         read_labels(tmp_path, [], ["im1.jpg"])
 

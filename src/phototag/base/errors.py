@@ -1,8 +1,11 @@
 """Error that reports invalid user input."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+MAX_CHOICES = 40  # maximum number of choices that a message lists
 
 
 class InputError(ValueError):
@@ -14,6 +17,14 @@ class InputError(ValueError):
     def __str__(self) -> str:
         """Return the message; control characters are escaped, because names may contain them."""
         return "\n".join(escape_control(str(line)) for line in self.args)
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Return the choices as text, and ask about the one that is most similar to a wrong name."""
+    names = {choice.casefold(): choice for choice in sorted(choices)}
+    near = difflib.get_close_matches(name.casefold(), names, 1)
+    shown = list(names.values())[:MAX_CHOICES] + ["..."] * (len(names) > MAX_CHOICES)
+    return ", ".join(shown) + "".join(f" (did you mean {names[key]}?)" for key in near)
 
 
 def escape_control(text: str) -> str:

@@ -4,7 +4,9 @@ Each package declares the params that it uses in its own `params.py`. A stage pa
 its package to `read_params`; `phototag.schema` validates the whole file.
 """
 
+import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Annotated, Any, TypeVar
@@ -100,6 +102,7 @@ def describe_validation_error(error: ValidationError) -> str:
 
 def _describe_problem(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    given = problem["input"]
     match problem["type"]:
         case "missing":
             return f"{key} is missing"
@@ -107,9 +110,17 @@ def _describe_problem(problem: Any) -> str:
             return f"not valid JSON: {problem['ctx']['error']}"
         case "extra_forbidden":
             return f"{key} is unknown: check its spelling and its group"
+        case "tuple_type":
+            items = re.split(r",\s*", given) if isinstance(given, str) else [given]
+            items = [item for item in items if item not in (None, "")]
+            listed = yaml.safe_dump(items, default_flow_style=True, width=1000).strip()
+            return f"{key}: expected a list, not {short_repr(given)}: write {listed}"
+        case "model_type":
+            return f"{key}: expected a group of keys, not {short_repr(given)}"
+        case "string_type" if isinstance(given, bool | int | float | date):
+            return f"{key}: expected text, not {given}: write it in quotes"
         case _:
             message = problem["msg"].removeprefix("Value error, ")
             message = f"{key}: {message[:1].lower()}{message[1:]}"
             # A message about a whole group already names the key and its value.
-            given = problem["input"]
             return message if isinstance(given, dict) else f"{message}, not {short_repr(given)}"

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from phototag.base.errors import InputError
+from phototag.base.errors import InputError, suggest
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import read_named_file
 from phototag.verification.problems import Problem
@@ -110,17 +110,20 @@ def read_labels(
     paths, problems = _find_label_files(source, files, "annotations", wanted)
     unknown_paths, more = _find_label_files(source, unknown, "unknown", wanted)
     problems += more
+    if missing := [label for label in expected if normalize(label) not in paths]:
+        existing, _ = _find_label_files(source, files, "annotations", set())
+        if existing:
+            raise InputError(
+                f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose "
+                f"from the labels {suggest(missing[0], existing)}"
+            )
     if not paths:
         raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
-    if missing := [label for label in expected if normalize(label) not in paths]:
-        raise InputError(
-            f"{source} has no annotations/{missing[0]}.txt: add it, or remove {missing[0]!r} from "
-            "data.labels"
-        )
     if alone := sorted(unknown_paths.keys() - paths.keys()):
         raise InputError(
             f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
-            "(empty if no photo carries the label)"
+            "(empty if no photo carries the label), or rename the file to one of the labels "
+            f"{suggest(alone[0], paths)}"
         )
     rows = {image_number(name): row for row, name in enumerate(names)}
     targets, num_lines = {}, 0
