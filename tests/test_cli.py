@@ -147,6 +147,26 @@ def test_import_prints_the_next_commands(project: Path) -> None:
     assert after == before.replace("  raw: data/sample   ", "  raw: data/raw.zip  ", 1)
 
 
+@pytest.mark.parametrize(
+    ("to", "params", "message"),
+    [
+        ("a\nb/c.zip", "", r"--to a\\nb/c\.zip: the path has characters that cannot be shown"),
+        ("a\udcff.zip", "", r"--to a\\udcff\.zip: the path has characters"),
+        ("a.zip", "<<<<<<< HEAD\n", r"params\.yaml holds merge conflict markers"),
+        ("a.zip", "epoch: 1\n", r"params\.yaml: epoch is unknown"),
+    ],
+)
+def test_import_that_cannot_set_data_raw_is_refused_before_it_copies(
+    project: Path, to: str, params: str, message: str
+) -> None:
+    Path("params.yaml").write_text(params + SHIPPED_PARAMS.read_text())
+    Image.new("L", (4, 4)).save("a.png")
+    shown = CliRunner().invoke(typer_app, ["import", ".", "--to", to])
+    with pytest.raises(InputError, match=message):
+        raise shown.exception or AssertionError(shown.output)
+    assert sorted(path.name for path in project.iterdir()) == ["a.png", "params.yaml"]
+
+
 def test_import_counts_unknown_labels(project: Path) -> None:
     for value, name in enumerate("ab"):
         Image.new("L", (4, 4), value).save(f"{name}.png")

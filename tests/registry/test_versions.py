@@ -181,14 +181,14 @@ def test_history_promote_and_rollback_commands(register: Registered) -> None:
         return result.stdout
 
     assert "version 1 is the champion (previous champion: 2)" in run(
-        "rollback", "--reason", "bad on dogs"
+        "rollback", "--reason", "bad\non dogs"
     )
     assert "version 2 is the champion (previous champion: 1)" in run("promote", "2")
     lines = run("history").splitlines()
     assert [line.split()[3] for line in lines] == ["1", "2", "1", "2"]
     assert "there was no champion" in lines[0]
     assert "beats" in lines[1]
-    assert lines[2].endswith("rollback   champion  bad on dogs")
+    assert lines[2].endswith(r"rollback   champion  bad\non dogs")
     assert isinstance(CliRunner().invoke(typer_app, ["promote", "9"]).exception, InputError)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from phototag.base.errors import InputError
+from phototag.base.errors import InputError, escape_control
 from phototag.base.parallel import Backend
 from phototag.cli.options import (
     ModelFile,
@@ -120,7 +120,7 @@ def history() -> None:
         outcome = "champion" if entry["champion"] else "refused "
         typer.echo(
             f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
-            f"{entry['reason']}"
+            f"{escape_control(entry['reason'])}"
         )
 
 

@@ -9,6 +9,7 @@ from unicodedata import normalize
 
 import typer
 
+from phototag.base.errors import InputError, escape_control
 from phototag.base.files import project_root
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
@@ -47,9 +48,15 @@ def import_(
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions
+    from phototag.schema.params import validate_all
 
     root = project_root()
     to = to or root / "data/raw.zip"
+    if escape_control(str(to)) != str(to):
+        raise InputError(f"--to {to}: the path has characters that cannot be shown: pass another")
+    # Report errors in params.yaml before photos are copied. `data` will be changed.
+    values = read_values(root / "params.yaml") | {"data": {"raw": ".", "labels": []}}
+    validate_all(values, "params.yaml")
     options = ImportOptions(format_, images, separator)
     dataset = import_photos(source, to, options)
     typer.echo(f"recognised as {dataset.description}")
