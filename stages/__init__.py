@@ -27,11 +27,10 @@ def run(main: Callable[[], None]) -> None:
     # Several machines can train in one folder: each has its own lock.
     name = f"{Path(inspect.getfile(main)).stem}-{os.environ.get('PET_NODE_RANK', 0)}"
     lock = hold_lock(Path(".phototag/locks", name), "runs the same stage in this folder")
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # the process that started this one has the lock
-        lock = nullcontext()
     with _exit_on_input_error():
         _check_params()
-        with lock:
+        # If torchrun started this process, the process that started torchrun has the lock.
+        with nullcontext() if "TORCHELASTIC_RUN_ID" in os.environ else lock:
             main()
     # Without `freeze`, the garbage collector scans all of torch at exit, which takes 1.5 s.
     gc.freeze()

@@ -132,13 +132,13 @@ def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", r"w\.safetensors is empty: download"),
+        (b"", r"\.safetensors is not a weights file \(it is empty\): download"),
         (b"nothing", r"w\.safetensors is not a weights file"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:",
-            r"of Git LFS: run `git lfs pull",
+            r"of Git LFS\): run `git lfs pull`",
         ),
-        (b"\n <!DOCTYPE html><title>404</title>", r"w\.safetensors is a web page: download"),
+        (b"\n <!DOCTYPE html><title>404</title>", r"it is a web page\): download"),
         (b"\x3c" + bytes(7) + b"{", r"w\.safetensors is not a weights file .*header"),
     ],
 )
@@ -154,7 +154,7 @@ def test_files_that_hold_no_weights_are_refused_with_the_reason(
 def test_whole_pickled_network_is_refused(tmp_path: Path) -> None:
     path = save(models.squeezenet1_1(), tmp_path / "w.pth")
     with pytest.raises(
-        InputError, match=r"the class torchvision\.models\.squeezenet\.SqueezeNet: save"
+        InputError, match=r"the class torchvision\.models\.squeezenet\.SqueezeNet\): save"
     ):
         read_pretrained("squeezenet1_1", nn.Identity(), str(path))
 

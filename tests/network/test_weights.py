@@ -59,8 +59,9 @@ def test_tensors_of_any_kind_are_saved(tmp_path: Path) -> None:
     layer.register_buffer("scalar", torch.tensor(2))
     layer.register_buffer("mask", torch.tensor([True, False]))
     layer.register_buffer("spectrum", torch.tensor([1 + 2j]))
-    layer.register_buffer("transposed", torch.arange(6.0).view(2, 3).T)
-    layer.register_buffer("row", layer.transposed[1])
+    transposed = torch.arange(6.0).view(2, 3).T
+    layer.register_buffer("transposed", transposed)
+    layer.register_buffer("row", transposed[1])
     model = nn.Sequential(layer, layer)
     metadata = Metadata(["a"], 16, [0.1] * 3, [0.2] * 3, {}, "key", 3, 0.25)
     save_model(tmp_path / "model.safetensors", model, metadata)

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from phototag.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,11 +47,7 @@ def project_root() -> Path:
 
 @contextmanager
 def report_failed_write(path: Path) -> Iterator[None]:
-    """Convert the error of a failed write, such as on a full disk, to an InputError.
-
-    Args:
-        path: File or folder that the `with` block writes, to be named in the message.
-    """
+    """Raise an InputError that names a file or folder if the block cannot write it."""
     try:
         yield
     except Exception as error:
@@ -64,17 +62,14 @@ def report_failed_write(path: Path) -> Iterator[None]:
 
 def _is_failed_write(error: BaseException | None, path: Path) -> bool:
     """Return whether an error, or an error that it replaced, reports a failed write to a file."""
-    if error is None:
-        return False
-    text = str(error)  # of NumPy: "9 requested and 4 written"; of safetensors: "(os error 28)"
-    numbers = {int(number) for number in re.findall(r"os error (\d+)", text)}
-    numbers.add(getattr(error, "errno", None) or 0)
-    if "requested and" in text or numbers & FULL_DISK:
+    # NumPy reports "9 requested and 4 written", and safetensors "(os error 28)".
+    numbers = {getattr(error, "errno", None), *map(int, re.findall(r"os error (\d+)", str(error)))}
+    if "requested and" in str(error) or numbers & FULL_DISK:
         return True
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
         # If the error names a file in another folder, this file is an input.
         return path.parent in (Path(error.filename), Path(error.filename).parent)
-    return _is_failed_write(error.__context__, path)
+    return error is not None and _is_failed_write(error.__context__, path)
 
 
 @contextmanager
@@ -92,7 +87,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     pattern = f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"
     for unfinished in path.parent.glob(pattern):
         pid = unfinished.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
-        if pid.isdecimal() and not _is_running(int(pid)):
+        if pid.isdecimal() and int(pid) not in psutil.pids():
             unfinished.unlink(missing_ok=True)
     # The suffix is kept because some writers infer the file format from it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -102,16 +97,6 @@ def replace_file(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # the process belongs to a different user
-        return True
-    return True
 
 
 def remove_stale(paths: Iterable[Path]) -> None:

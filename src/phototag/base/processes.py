@@ -28,11 +28,8 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         pid = owner.read_text(encoding="ascii") if owner.exists() else "?"
-        print(
-            f"waiting until process {pid} ends, which {work}: to stop it, run `kill {pid}`",
-            file=sys.stderr,
-            flush=True,
-        )
+        note = f"waiting until process {pid} ends, which {work}: to stop it, run `kill {pid}`"
+        print(note, file=sys.stderr, flush=True)
         lock.acquire()
     try:
         owner.write_text(str(os.getpid()), encoding="ascii")
@@ -48,19 +45,14 @@ def end_with_ancestor(variable: str) -> None:
     the parent, or the parent of the shell in which the program started this process.
     """
     ancestor = psutil.Process().parent()
-    with suppress(psutil.Error):  # the process ended, or it belongs to another user
+    with suppress(psutil.Error):  # the process has ended, or it belongs to another user
         while ancestor and variable in ancestor.environ():
             ancestor = ancestor.parent()
 
     def watch() -> None:
-        while ancestor and _is_alive(ancestor):
-            time.sleep(0.5)
+        with suppress(psutil.Error):
+            while ancestor and ancestor.is_running() and ancestor.status() != "zombie":
+                time.sleep(0.5)
         signal.raise_signal(signal.SIGTERM)
 
     Thread(target=watch, daemon=True).start()
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False

@@ -86,32 +86,21 @@ def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
 
 def _read_file(path: Path) -> State:
     """Read all tensors of a file; a nested tensor has a dotted name, such as `model.fc.weight`."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-            if problem := _recognise(start):
-                raise InputError(f"model.weights: {path} {problem}")
-            file.seek(0)
+    with path.open("rb") as file:
+        start = file.read(64)
+        file.seek(0)
+        try:
             found: Any = (
                 load_file(path)
                 if start[8:9] == b"{"  # safetensors starts with the length of its JSON header
                 # weights_only prevents a malicious file from running code when it is loaded.
                 else torch.load(file, map_location="cpu", weights_only=True)
             )
-    except InputError:
-        raise
-    except Exception as error:
-        if pickled := re.search(r"GLOBAL (\S+)", str(error)):
+        except Exception as error:
+            reason, fix = _explain(start, str(error))
             raise InputError(
-                f"model.weights: {path} contains an object of the class {pickled[1]}: save only "
-                "the state dict, with `torch.save(model.state_dict(), path)`"
+                f"model.weights: {path} is not a weights file ({reason}): {fix}"
             ) from None
-        # PyTorch gives the reason after the word "error" or in the first sentence.
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-        reason = re.split(r"\n|\. ", reason)[0]
-        raise InputError(
-            f"model.weights: {path} is not a weights file ({reason}): choose another file"
-        ) from None
     flat = flatten(found) if isinstance(found, dict) else {}
     tensors = OrderedDict((key, value) for key, value in flat.items() if isinstance(value, Tensor))
     if not tensors:
@@ -122,15 +111,20 @@ def _read_file(path: Path) -> State:
     return tensors
 
 
-def _recognise(start: bytes) -> str:
-    """Describe a file that is often saved in place of weights, or return "" for other files."""
+def _explain(start: bytes, error: str) -> tuple[str, str]:
+    """Return why a file that starts with `start` contains no weights, and how to fix it."""
     if not start:
-        return "is empty: download the weights again"
+        return "it is empty", "download the weights again"
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS: run `git lfs pull`"
+        return "it is a pointer of Git LFS", "run `git lfs pull`"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page: download the weights again"
-    return ""
+        return "it is a web page", "download the weights again"
+    if pickled := re.search(r"GLOBAL (\S+)", error):
+        fix = "save only the state dict, with `torch.save(model.state_dict(), path)`"
+        return f"it contains an object of the class {pickled[1]}", fix
+    # PyTorch gives the reason after the word "error" or in the first sentence.
+    reason = error.rpartition("WeightsUnpickler error: ")[2].strip()
+    return re.split(r"\n|\. ", reason)[0], "choose another file"
 
 
 def _strip_prefix(found: State, own: Collection[str]) -> State:
@@ -201,7 +195,8 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
     try:
         if name.startswith(TIMM):
             return OrderedDict(library.checkpoint_filter_fn(dict(found), network))
-        return library.interpolate_embeddings(network.image_size, network.patch_size, found)
+        sizes = network.image_size, network.patch_size
+        return OrderedDict(library.interpolate_embeddings(*sizes, found))
     except Exception:  # there is no such function, or the file belongs to another network
         return found
 

@@ -93,15 +93,10 @@ def read_search(path: Path = FILE) -> Search:
 
 
 def read_study(root: Path, name: str, changes: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
-    """Read a study from search.yaml, and check it against params.yaml without importing PyTorch.
-
-    Args:
-        root: Root of the project.
-        name: Name of the study.
-        changes: Fields of the study with values that override search.yaml.
+    """Read a study, and check it against params.yaml without importing PyTorch.
 
     Returns:
-        The study, and the nested params that its trials start from.
+        The study with the values in `changes`, and the nested params that its trials start from.
 
     Raises:
         InputError: search.yaml, recipes.yaml or params.yaml is invalid.
