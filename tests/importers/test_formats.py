@@ -82,6 +82,17 @@ def test_folder_with_a_broken_list_is_refused_with_the_reason(
         run_import(tmp_path / "in", tmp_path / "raw")
 
 
+def test_lists_of_splits_in_two_formats_are_refused_with_both_formats(
+    folder: Path, tmp_path: Path
+) -> None:
+    for split, photo in (("train", "cats/1.png"), ("val", "dogs/2.png")):
+        write(folder / f"{split}.csv", f"file,tags,cat,dog\n{photo},{split},1,0\n")
+    with pytest.raises(InputError, match="choose with --as folders or --as list or --as one-hot"):
+        run_import(folder, tmp_path / "raw")
+    found = run_import(folder, tmp_path / "raw", format="list")
+    assert found.carried == {"cats/1.png": "train", "dogs/2.png": "val"}
+
+
 def test_two_list_files_are_refused_with_both(folder: Path, tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         write(folder / name, f"file,label\ncats/1.png,{name[0]}\n")

@@ -173,16 +173,17 @@ def _choose_readings(
     chosen = [reading for reading in readings if wanted in (None, reading[0])]
     if wanted and not chosen:
         raise InputError(f"{path} is not {FORMATS[wanted].description}: it can be read as {found}")
-    names = list(dict.fromkeys(name for name, _ in chosen))
-    sources = [source for _, source in chosen]
-    # Lists of splits differ only in the name of the split: train/a.json, test/a.json.
-    patterns = {_SPLIT.sub("*", os.path.relpath(source.path, path)) for source in sources}
-    if len(names) > 1 or len(patterns) > 1:
-        how = "choose with " + " or ".join(f"--as {name}" for name in names)
-        if len(names) < len(chosen):
+    patterns: dict[str, set[str]] = {}
+    for name, source in chosen:
+        # Lists of splits differ only in the name of the split: train/a.json, test/a.json.
+        pattern = _SPLIT.sub("*", os.path.relpath(source.path, path))
+        patterns.setdefault(name, set()).add(pattern)
+    if len(patterns) > 1 or len(patterns[chosen[0][0]]) > 1:
+        how = "choose with " + " or ".join(f"--as {name}" for name in patterns)
+        if any(len(each) > 1 for each in patterns.values()):
             how = "pass one of these files as SOURCE"
         raise InputError(f"{path} can be read as {found}: {how}")
-    return names[0], sources
+    return chosen[0][0], [source for _, source in chosen]
 
 
 def _describe(path: Path, name: str, source: Source) -> str:
