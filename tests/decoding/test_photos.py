@@ -158,7 +158,7 @@ def test_missing_decoder_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     installed = [name for name in FORMATS if name != kind]
     monkeypatch.setattr(photos, "FORMATS", installed)
     monkeypatch.setattr(formats, "FORMATS", installed)
-    monkeypatch.setattr(formats.features, "check", lambda name: name != kind.lower())
+    monkeypatch.setattr("PIL.features.check", lambda name: name != kind.lower())
     assert (
         prepare_photo(data, 32).reason
         == {

@@ -69,7 +69,7 @@ def test_photo_without_a_decoder_stops_resize_until_the_decoder_is_installed(
     with monkeypatch.context() as patch:
         for module in (formats, photos):
             patch.setattr(module, "FORMATS", [name for name in FORMATS if name != "HEIF"])
-        message = r"1 photos, such as images/im7\.jpg, cannot be decoded .*: run `make setup-heic`"
+        message = r"cannot decode: 1, such as images/im7\.jpg: HEIC requires .* `make setup-heic`"
         with pytest.raises(InputError, match=message):
             run(tmp_path, monkeypatch, resize.main, max_rejected=1)
     run(tmp_path, monkeypatch, resize.main)

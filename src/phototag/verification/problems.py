@@ -60,7 +60,7 @@ def check_problems(
     rejected = [problem for problem in problems if problem.action == "rejected"]
     if missing := [problem for problem in rejected if problem.kind == DECODER_MISSING]:
         raise InputError(
-            f"{len(missing)} photos, such as {missing[0].file}, cannot be decoded on this machine: "
+            f"photos that this machine cannot decode: {len(missing)}, such as {missing[0].file}: "
             f"{missing[0].detail}, or remove these photos"
         )
     lines = [problem for problem in rejected if problem.line]
