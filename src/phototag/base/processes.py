@@ -51,7 +51,8 @@ def end_with_ancestor(variable: str) -> None:
 
     def watch() -> None:
         with suppress(psutil.Error):
-            while ancestor and ancestor.is_running() and ancestor.status() != "zombie":
+            # `is_running` can return False after a change of the system clock.
+            while ancestor and ancestor.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(0.5)
         signal.raise_signal(signal.SIGTERM)
 
