@@ -12,7 +12,12 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.experiments import workspaces
-from phototag.experiments.dvc_tools import list_experiments, read_revision
+from phototag.experiments.dvc_tools import (
+    list_experiments,
+    read_data_hash,
+    read_revision,
+    run_dvc,
+)
 from phototag.experiments.workspaces import make_workspace, run_experiments, save_experiment
 
 STAGES = """stages:
@@ -90,16 +95,16 @@ class FakeRepo:
 def fake_dvc(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Stages that do nothing; the test may change what `repro` does."""
 
-    def run_dvc(place: Path, *arguments: str, **options: Any) -> None:
+    def fake(place: Path, *arguments: str, **options: Any) -> None:
         if arguments[0] == "repro":
-            run_dvc.repro(place, *arguments[1:])  # type: ignore[attr-defined]
+            fake.repro(place, *arguments[1:])  # type: ignore[attr-defined]
 
-    run_dvc.repro = lambda place, *stages: None  # type: ignore[attr-defined]
+    fake.repro = lambda place, *stages: None  # type: ignore[attr-defined]
     monkeypatch.setattr(workspaces, "Repo", FakeRepo)
-    monkeypatch.setattr(workspaces, "run_dvc", run_dvc)
+    monkeypatch.setattr(workspaces, "run_dvc", fake)
     monkeypatch.setattr(workspaces, "_check_photos", lambda place: None)
     monkeypatch.setattr(workspaces, "update_params", lambda path, values: None)
-    return run_dvc
+    return fake
 
 
 @pytest.mark.usefixtures("fake_dvc")
@@ -143,7 +148,7 @@ def test_a_failed_command_of_git_or_dvc_is_reported_with_a_reason(
     silent = subprocess.CompletedProcess([], 3, stdout="", stderr=None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: silent)
     with pytest.raises(InputError, match="dvc repro failed: exit status 3"):
-        workspaces.run_dvc(root, "repro")
+        run_dvc(root, "repro")
 
 
 def test_experiments_run_if_they_are_missing_or_have_other_data(root: Path, fake_dvc: Any) -> None:
@@ -165,7 +170,7 @@ def test_experiments_run_if_they_are_missing_or_have_other_data(root: Path, fake
     assert len(ran) == 3
     old = dict(list_experiments(root))
     assert list(old) == ["a", "b", "c"]
-    required = {name: workspaces.read_data_hash(root, revision) for name, revision in old.items()}
+    required = {name: read_data_hash(root, revision) for name, revision in old.items()}
     data["md5"] = "new"
     run_experiments(root, experiments, data=required)  # nothing to do
     with pytest.raises(InputError, match=r"1 of 1 .* d: the photos, labels or corrections have ch"):

@@ -28,6 +28,17 @@ def check(values: Values, size: int = 64, **model: Any) -> None:
     check_backbones()
 
 
+def test_a_copy_without_an_untracked_weights_file_is_refused(
+    tmp_path: Path, params_values: Values, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")  # DVC runs a `--temp` experiment in a copy
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with pytest.raises(InputError, match=r"w.pt is not tracked .* run `dvc add w.pt` and `git add"):
+        check(params_values, name="squeezenet1_1", weights="w.pt")
+    check(params_values, name="squeezenet1_1", weights=weights)  # an absolute path
+
+
 def test_backbone_trained_on_another_size_is_noted(
     tmp_path: Path,
     params_values: Values,

@@ -91,8 +91,12 @@ def _mean_scores(
 ) -> np.ndarray:
     """Return each trial's objective (mean over the seeds), float64 [num_trials, resamples]."""
     labels = labels or [True] * len(weights)
+    sides = list(zip(weights, labels, strict=True))
     scores = [
-        [score(*each, objective, own) for *each, own in zip(seeds, weights, labels, strict=True)]
+        [
+            score(own, rows, objective, scored)
+            for own, (rows, scored) in zip(seeds, sides, strict=True)
+        ]
         for seeds in trials
     ]
     return np.asarray(np.mean(scores, axis=1))

@@ -128,7 +128,9 @@ def compare_predictions(
     num_labels = winner["label"].nunique()
     known = winner.loc[winner["target"] != UNKNOWN, "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
-    start = winner[["image", "label"]].merge(start, on=["image", "label"])  # rows in the same order
+    # Rows in the same order, with the targets of the winner: labels may have been corrected.
+    shared = winner[["image", "label", "target"]]
+    start = shared.merge(start.drop(columns="target"), on=["image", "label"])
     groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
