@@ -68,7 +68,8 @@ def test_metadata_parquet_is_read(folder: Path, tmp_path: Path) -> None:
     assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
     assert found.unknown == {"more/3.png": "cat red sofa"}
     photos = [{"bytes": (folder / name).read_bytes(), "path": name} for name in names]
-    table.assign(image=photos).to_parquet(folder / "metadata.parquet")
+    table["image"] = pd.Series(photos)
+    table.to_parquet(folder / "metadata.parquet")
     with pytest.raises(InputError, match=r"parquet cannot be read as a table .*, and photos"):
         run_import(folder, tmp_path / "again")
     (folder / "metadata.parquet").write_bytes(b"PAR1")

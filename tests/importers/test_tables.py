@@ -202,8 +202,8 @@ def test_paths_of_another_machine_are_shortened(
     query = "?size=9" if "https" in root else ""
     rows = f"file,label\n{root}a.png,cat\n{root}sub/a.png,dog\n{root}b.png{query},\n"
     source = write(folder / "list.csv", rows)
-    hints = {option: tmp_path / value for option, value in hints.items()}
-    found = run_import(source, tmp_path / "raw", **hints)
+    options = {option: tmp_path / value for option, value in hints.items()}
+    found = run_import(source, tmp_path / "raw", **options)
     up = "../" if hints else ""
     assert found.carried == {f"{up}a.png": "cat", f"{up}sub/a.png": "dog", f"{up}b.png": ""}
 
