@@ -80,9 +80,8 @@ def read(source: Source) -> SourceDataset:
     for row in trange(len(tasks), desc="read", disable=None):
         possible = [*names[row], *(uploads[name] for name in names[row] if name in uploads)]
         same_photo.setdefault(listed.find(folder, possible, locations[row]), []).append(row)
-    completed, differing = 0, 0
+    completed, differing = sum(bool(task.list_completed()) for task in tasks), 0
     for name, rows in same_photo.items():
-        completed += sum(bool(tasks[row].list_completed()) for row in rows)
         given = _read_annotations([tasks[row] for row in rows], locations[rows[0]])
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
