@@ -133,7 +133,8 @@ def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None
     ("content", "reason"),
     [
         (b"", r"\.safetensors is not a weights file \(it is empty\): download"),
-        (b"nothing", r"w\.safetensors is not a weights file"),
+        (b"nothing", r"it was not written by PyTorch or safetensors\): choose another file"),
+        (b"PK\3\4 nothing", r"\(PytorchStreamReader failed reading zip archive.*\): choose"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:",
             r"of Git LFS\): run `git lfs pull`",

@@ -119,11 +119,13 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
         return "it is a pointer of Git LFS", "run `git lfs pull`"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page", "download the weights again"
+    if start[8:9] != b"{" and not start.startswith((b"PK", b"\x80")):
+        return "it was not written by PyTorch or safetensors", "choose another file"
     if pickled := re.search(r"GLOBAL (\S+)", error):
         fix = "save only the state dict, with `torch.save(model.state_dict(), path)`"
         return f"it contains an object of the class {pickled[1]}", fix
-    # PyTorch gives the reason after the word "error" or in the first sentence.
-    reason = error.rpartition("WeightsUnpickler error: ")[2].strip()
+    # PyTorch gives the reason in the first sentence, or after one of these two beginnings.
+    reason = re.sub(r"(?s)^\[enforce fail .*?\. |.*WeightsUnpickler error:\s+", "", error)
     return re.split(r"\n|\. ", reason)[0], "choose another file"
 
 
