@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,7 +153,9 @@ def test_orientation_of_phone_formats_is_applied_once(kind: str, orientation: in
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF", "WEBP"])
-def test_missing_decoder_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_decoder_is_named(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     data = encode(random_image(40, 40), kind)
     assert prepare_photo(data, 32).decision == "kept"
     installed = [name for name in FORMATS if name != kind]
@@ -167,6 +170,8 @@ def test_missing_decoder_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) ->
             "WEBP": "decoder missing: this build of Pillow lacks WEBP: install Pillow with pip",
         }[kind]
     )
+    (tmp_path / "photo").write_bytes(data)
+    assert formats.split_photos(tmp_path, ["photo"]) == (["photo"], [])
     video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
     assert prepare_photo(video, 32).reason.startswith(
         "not an image that can be read: expected one of JPEG, "

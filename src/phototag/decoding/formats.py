@@ -90,7 +90,9 @@ def drop_png_metadata(data: bytes) -> Iterator[bytes]:
 
 def _is_image(source: Path, name: str) -> bool:
     try:  # videos are large, so only files that start like an image are read whole
-        is_candidate = SIGNATURE.match(read_file(source, name, num_bytes=16))
-        return bool(is_candidate and find_extension(read_file(source, name)))
+        if not SIGNATURE.match(read_file(source, name, num_bytes=16)):
+            return False
+        data = read_file(source, name)
+        return bool(find_extension(data) or missing_decoder(data))
     except InputError:
         return False

@@ -222,7 +222,7 @@ def _flatten(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Convert an image to mode L, RGB or CMYK; return the image and remarks on the conversion."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3][1] == 0:  # some programs write 0 into an unused alpha channel
+        if not rgba.getchannel("A").getbbox():  # some programs write 0 into an unused alpha channel
             return rgba.convert("RGB"), ["alpha: ignored because it is 0 everywhere"]
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB"), ["alpha: composited on white"]

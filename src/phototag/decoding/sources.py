@@ -33,7 +33,7 @@ def list_files(source: Path) -> list[str]:
         raise InputError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
-def read_file(source: Path, name: str, num_bytes: int | None = None) -> bytes:
+def read_file(source: Path, name: str, num_bytes: int = -1) -> bytes:
     """Read a file whose name `list_files` returned, or only the first `num_bytes` bytes of it.
 
     Raises:
@@ -84,7 +84,7 @@ def _walk(source: Path) -> list[str]:
     return found
 
 
-def _read_regular(source: Path, path: Path, num_bytes: int | None) -> bytes:
+def _read_regular(source: Path, path: Path, num_bytes: int) -> bytes:
     status = path.lstat()
     kind = ""
     if stat.S_ISLNK(status.st_mode):
@@ -99,7 +99,7 @@ def _read_regular(source: Path, path: Path, num_bytes: int | None) -> bytes:
         raise InputError(f"{kind}folder")
     if not stat.S_ISREG(status.st_mode):
         raise InputError("not a regular file")  # reading a pipe would block
-    _check_size(num_bytes or status.st_size)
+    _check_size(max(num_bytes, 0) or status.st_size)
     with path.open("rb") as file:
         return file.read(num_bytes)
 
@@ -121,14 +121,14 @@ def _find_dvc_cache(project: Path) -> Path | None:
     return Path(found.stdout.strip()).resolve() if found.returncode == 0 else None
 
 
-def _read_member(source: Path, name: str, num_bytes: int | None) -> bytes:
+def _read_member(source: Path, name: str, num_bytes: int) -> bytes:
     archive, members = _open_zip(source)
     if name not in members:
         raise InputError("no such file in the zip")
     member = members[name]
     if stat.S_ISLNK(member.external_attr >> 16):
         raise InputError("link in a zip")
-    _check_size(num_bytes or member.file_size)
+    _check_size(max(num_bytes, 0) or member.file_size)
     with archive.open(member) as file:
         return file.read(num_bytes)
 
