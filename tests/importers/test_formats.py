@@ -105,6 +105,7 @@ def test_two_list_files_are_refused_with_both(folder: Path, tmp_path: Path) -> N
     ("files", "message"),
     [
         ({"a.csv": "file,label\na\0b.png,x\n"}, r"a\x00b.png is missing"),
+        ({"a.csv": "file,label\na\0/b.png,x\n"}, r"a\x00/b.png is missing"),
         ({"a.csv": 'file,label\n"a\nb.png",x\n'}, r"a\nb.png is missing"),
         ({f"a\n{n}.csv": "file,label\nx.png,x\n" for n in range(2)}, r"labels (a\n0.csv) or as"),
     ],

@@ -5,6 +5,8 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from phototag.base.errors import InputError
@@ -13,7 +15,6 @@ from phototag.importers.source import SourcePhoto
 
 NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
-_EXTENSIONS = sorted(PHOTO_EXTENSIONS | {extension.upper() for extension in PHOTO_EXTENSIONS})
 
 
 class PhotoList:
@@ -120,21 +121,36 @@ def resolve_name(folder: Path, name: str) -> Path:
 
 
 def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None:
-    """Return the first existing file; if none exists, change the case of extensions or add one."""
-    names = [*names, *(stem + end.swapcase() for stem, end in map(posixpath.splitext, names))]
-    bare = [name for name in names if Path(name).suffix.lower() not in PHOTO_EXTENSIONS]
-    for candidates, endings in ((names, [""]), (bare, _EXTENSIONS)):
-        for name in candidates:
-            paths = [resolve_name(folder, name + ending) for ending in endings]
-            # Path.is_file raises an error for long names.
-            found = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
-            # If the file system ignores case, several paths may be the same file.
-            if len({path.stat().st_ino for path in found}) > 1:
-                options = " or ".join(path.name for path in found[:2])
-                raise InputError(f"{location}: {name} may be {options}: write the extension")
-            if found:
-                return found[0]
+    """Return the first existing file; if none exists, add an extension or change its case."""
+    for name in names:
+        # Path.is_file raises an error for long names.
+        if os.path.isfile(path := resolve_name(folder, name)):  # noqa: PTH113
+            return path
+    for name in names:
+        path = folder / unicodedata.normalize("NFC", name.replace("\\", "/"))
+        if not os.path.isdir(path.parent):  # noqa: PTH112
+            continue
+        suffix = path.suffix.lower() if path.suffix.lower() in PHOTO_EXTENSIONS else ""
+        stem = path.stem if suffix else path.name
+        photos = _index_photos(path.parent, path.parent.stat().st_mtime_ns).get(stem, [])
+        found = [photo for photo in photos if suffix in ("", photo.suffix.lower())]
+        if len(found) > 1:
+            options = " or ".join(photo.name for photo in found[:2])
+            raise InputError(f"{location}: {name} may be {options}: write the extension")
+        if found:
+            return found[0]
     return None
+
+
+@lru_cache(maxsize=8)
+def _index_photos(folder: Path, stamp: int) -> dict[str, list[Path]]:
+    """Return the photos in a folder by their names without extension."""
+    photos: dict[str, list[Path]] = {}
+    with suppress(PermissionError):  # the folder of another user
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in PHOTO_EXTENSIONS and path.is_file():
+                photos.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
+    return photos
 
 
 def choose_images_folder(

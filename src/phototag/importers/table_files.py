@@ -70,16 +70,7 @@ def _convert_parquet(data: bytes, path: Path) -> str:
 
 
 def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:
-    """Convert JSON Lines to a table; missing and null labels become unknown.
-
-    Args:
-        text: Content of the file, with one JSON object per line.
-        path: Path of the file, shown in error messages.
-        separator: Separator of the labels in a text; None if each text is one label.
-
-    Raises:
-        InputError: A line is not a JSON object, or a list contains an item that is not a label.
-    """
+    """Convert JSON Lines to a table; missing and null labels become unknown (see `parse_table`)."""
     titles: dict[str, str] = {}
     rows = []
     for line, content in enumerate(text.split("\n"), start=1):
