@@ -89,7 +89,7 @@ def test_too_few_groups_are_refused() -> None:
     message = (
         r"val \(0.1 of the photos\) would be empty \(train 2, val 0, test 0\): 2 photos with known "
         r"labels are too few \(number of groups: 1, photos in the largest: 2\): add photos, divide "
-        r"large groups \(column group of sources.csv\), or change split.val and split.test"
+        r"large groups \(column group .* duplicates\), or change split.val and split.test"
     )
     with pytest.raises(InputError, match=message):
         split_groups(np.ones((2, 1), np.uint8), ["same", "same"], FRACTIONS, seed=0)

@@ -75,7 +75,8 @@ def split_groups(
                 f"the split {name} ({fraction:g} of the photos) would be empty ({found}): "
                 f"{judged.sum()} photos with known labels are too few (number of groups: "
                 f"{len(group_sizes)}, photos in the largest: {max(group_sizes, default=0)}): add "
-                f"photos, divide large groups (column group of sources.csv), or {fix}"
+                "photos, divide large groups (column group of sources.csv, or a lower "
+                f"resize.duplicate_bits for near duplicates), or {fix}"
             )
     return assigned[members]
 
