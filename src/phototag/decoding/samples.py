@@ -1,14 +1,10 @@
-"""Conversion of 16-bit samples to 8 bits.
-
-Many files store 10, 12 or 14 bits in samples of 16 bits, and look nearly black unless they are
-scaled. The largest sample of a photo determines how many bits are used.
-"""
+"""Conversion of 16-bit samples, of which many files use only 10, 12 or 14 bits, to 8 bits."""
 
 import io
 import sys
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 FULL_RANGE = 64  # if the upper byte of a sample is at least this large, all 16 bits are used
 PHOTOMETRIC = 262  # TIFF tag; the value 0 means that the sample 0 is white
@@ -19,8 +15,8 @@ OPPOSITE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 def reduce_to_8_bits(image: Image.Image, data: bytes) -> tuple[Image.Image, str]:
     """Return a decoded 16-bit photo with 8 bits per sample, and a remark.
 
-    Pillow decodes both bytes of gray samples, but only the upper byte of other samples. If the
-    lower bytes are needed, they are decoded from `data`, the content of the file.
+    The largest sample determines how many bits are used. Pillow decodes only the upper byte of
+    samples that are not gray; the lower byte is decoded from `data`, the content of the file.
     """
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)[..., None]
@@ -36,9 +32,9 @@ def reduce_to_8_bits(image: Image.Image, data: bytes) -> tuple[Image.Image, str]
         bits = max(8, largest.bit_length() + largest.bit_length() % 2)
         upper[part] = upper[part] << (16 - bits) | lower[part] >> (bits - 8)
         used.append(bits)
-    photo = Image.frombytes(mode, image.size, upper.tobytes())
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
-        photo = ImageOps.invert(photo)
+        upper = 255 - upper
+    photo = Image.frombytes(mode, image.size, upper.tobytes())
     return photo, "16-bit" if used[0] == 16 else f"16-bit: only {used[0]} bits are used"
 
 
