@@ -104,10 +104,10 @@ def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
     assert "outdated" not in CliRunner().invoke(typer_app, ["summary"]).output
     (photos / "b.jpg").write_text("b")
     shown = CliRunner().invoke(typer_app, ["summary"])
-    assert "scores are outdated: run `dvc repro`, as data/sample changed." in shown.output
+    assert "The scores are outdated: data/sample changed. Run `dvc repro`." in shown.output
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "", "{\n<<<<<<< HEAD\n"])
+@pytest.mark.parametrize("text", ["[1]", "", "{\n<<<<<<< HEAD\n"])
 def test_summary_of_damaged_scores_names_the_file(project: Path, text: str) -> None:
     (project / "reports/evaluate").mkdir(parents=True)
     (project / "reports/evaluate/metrics.json").write_text(text)
@@ -274,7 +274,7 @@ def test_mistakes_in_options_and_params_are_reported_without_importing_pytorch(
         "export params.yaml": "already exists",
         "tune heads": "no study 'heads'",
         "tune head": "epochs",
-        "review": "data/images.npy is missing: run `dvc repro`",
+        "review": "\nerror: models/model.safetensors is missing: run `dvc repro`\n",
         "review --effect HEAD~9": "is not in a git repository",
     }
     script = "import sys; from phototag.cli import app\n"

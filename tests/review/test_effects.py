@@ -93,7 +93,7 @@ def test_undone_answers_do_not_count(project: Path) -> None:
 def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     train(project)
     append_answer(project / "data/corrections.csv", make(project, 0))
-    with pytest.raises(InputError, match="not trained with the latest answers and photos: run"):
+    with pytest.raises(InputError, match="not trained with the latest labels: run `dvc repro`"):
         describe_effect(project, "HEAD")
     train(project)
     describe_effect(project, "HEAD")
@@ -101,11 +101,11 @@ def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     written = yaml.safe_load((project / "dvc.lock").read_text())
     written["stages"]["resize"]["outs"][0] |= {"md5": "new"}
     (project / "dvc.lock").write_text(yaml.safe_dump(written))
-    with pytest.raises(InputError, match="not trained with the latest answers"):
+    with pytest.raises(InputError, match="not trained with the latest labels"):
         describe_effect(project, "HEAD")
     train(project)
     (project / "data/raw.zip").write_text("others")
-    with pytest.raises(InputError, match="not trained with the latest answers and photos"):
+    with pytest.raises(InputError, match="not trained with the latest labels"):
         describe_effect(project, "HEAD")
 
 
@@ -122,7 +122,7 @@ def test_changes_that_are_no_answers_are_named(project: Path) -> None:
     ("name", "text", "message"),
     [
         ("dvc.lock", "<<<<<<< HEAD\n", r"dvc\.lock holds merge conflict markers"),
-        ("dvc.lock", None, r"dvc\.lock is missing: run `dvc repro`"),
+        ("dvc.lock", None, r"dvc\.lock is missing"),
         ("reports/evaluate/metrics.json", '{"f1', r"metrics\.json is not valid JSON"),
         ("reports/evaluate/metrics.json", None, r"metrics\.json is missing: run `dvc repro`"),
         (".git/HEAD", None, "is not in a git repository"),
@@ -142,5 +142,7 @@ def test_damaged_results_are_named(
 def test_unknown_revision_is_refused(project: Path) -> None:
     train(project)
     for revision in ("other", "--help", "HEAD~1"):
-        with pytest.raises(InputError, match=rf"{revision} is not a commit with reports/.*: pass"):
+        with pytest.raises(
+            InputError, match=rf"{revision} is not a commit with reports/.*: pass another"
+        ):
             describe_effect(project, revision)

@@ -128,8 +128,7 @@ def read_source(path: Path) -> str:
     """Read a UTF-8 text file of the project, such as params.yaml.
 
     Raises:
-        InputError: The file is missing, its text is not valid UTF-8, or it contains conflict
-            markers.
+        InputError: The file is missing or not valid UTF-8, or it contains conflict markers.
     """
     try:
         return check_conflicts(path.read_text(encoding="utf-8"), path)
@@ -140,28 +139,19 @@ def read_source(path: Path) -> str:
 
 
 def check_conflicts(text: str, source: str | Path) -> str:
-    """Return the text of a file that git tracks.
-
-    Raises:
-        InputError: git has not merged the file, so that the text contains conflict markers.
-    """
+    """Return the text of a file; raise an InputError if git wrote conflict markers into it."""
     if CONFLICT.search(text):
         raise InputError(f"{source} holds merge conflict markers: resolve the merge of git first")
     return text
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file and return its content.
-
-    Raises:
-        OSError: The file cannot be read.
-        InputError: The file is not valid JSON, or it contains conflict markers.
-    """
+    """Read a JSON file and return its content; raise an InputError if the file is damaged."""
     return parse_json(path.read_bytes().decode(errors="replace"), path)
 
 
 def parse_json(text: str, source: str | Path) -> Any:
-    """Parse the text of a JSON file; see `read_json`. Error messages start with `source`."""
+    """Parse the text of a JSON file; error messages start with `source`."""
     try:
         return json.loads(check_conflicts(text, source))
     except json.JSONDecodeError as error:

@@ -26,11 +26,9 @@ def run_git(folder: Path, *arguments: str, strip: bool = True) -> str:
     except FileNotFoundError:
         raise InputError("git is not installed: install it and run the command again") from None
     if done.returncode:
+        if "not a git repository" in done.stderr:
+            raise InputError(f"{folder} is not in a git repository: run `git init`")
         reason = " ".join(re.sub("(?m)^(fatal|error): ", "", done.stderr).split())
-        if reason.startswith("not a git repository"):
-            raise InputError(
-                f"{folder} is not in a git repository: run `git init` and `git commit`"
-            )
         reason = reason or f"exit status {done.returncode}"
         raise InputError(f"git {arguments[0]} failed: {reason}")
     return done.stdout.strip() if strip else done.stdout

@@ -64,14 +64,13 @@ def read_values(path: Path = FILE) -> dict[str, Any]:
     """Read params.yaml as plain Python values, without validating them.
 
     Raises:
-        InputError: The file is missing, its text is not UTF-8, not valid YAML or not a mapping, or
-            it contains conflict markers.
+        InputError: The file is missing, has conflict markers, or is not a YAML mapping in UTF-8.
     """
     return parse_values(read_source(path), path)
 
 
 def parse_values(text: str, source: str | Path) -> dict[str, Any]:
-    """Parse the text of a YAML file; see `read_values`. Error messages start with `source`."""
+    """Parse the text of a YAML file; error messages start with `source`."""
     try:
         values = yaml.safe_load(check_conflicts(text, source))
     except yaml.YAMLError as error:

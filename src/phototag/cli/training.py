@@ -14,7 +14,7 @@ from phototag.base.files import project_root
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
 from phototag.base.params import read_values
-from phototag.cli.options import Port
+from phototag.cli.options import MODEL, Port
 
 SourceFormat = Literal[
     "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "one-hot"
@@ -219,7 +219,7 @@ def review(
     Answers are stored in data/corrections.csv. Run `dvc repro` to train with the corrected labels.
     """
     from phototag.apps.server import serve_page
-    from phototag.review import effects, inputs
+    from phototag.review import effects
 
     root = project_root()
     if effect is not None:
@@ -227,6 +227,7 @@ def review(
         return
     who = who or ask_git(root, "config", "user.name") or getpass.getuser()
     who = normalize("NFC", " ".join(who.split()))  # as data/corrections.csv is read
-    inputs.check_inputs(root)
+    if not (root / MODEL).is_file():
+        raise InputError(f"{MODEL} is missing: run `dvc repro`")
     page = Path(effects.__file__).with_name("page.py")
     serve_page(page, port, str(root), ranking, who)

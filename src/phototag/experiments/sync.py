@@ -7,7 +7,7 @@ nothing was logged; or the clone is fresh, with the results of all commits but n
 import io
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,21 +47,7 @@ METRICS = f"{EVALUATION}/metrics.json"
 MODEL = "models/model.safetensors"
 
 
-@dataclass(frozen=True)
-class Result:
-    """Results of one training, as tracked by git and DVC.
-
-    Attributes:
-        key: Content key of the training.
-        params: Nested params of the training and the evaluation.
-        history: Losses and metrics of each epoch, one row per epoch.
-        scores: Content of metrics.json. Empty if the model has not been evaluated.
-    """
-
-    key: str
-    params: dict[str, Any]
-    history: pd.DataFrame
-    scores: dict[str, float]
+Result = tuple[Training, pd.DataFrame, dict[str, float]]  # training, its history and its scores
 
 
 def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]]:
@@ -90,7 +76,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]
     for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
         title = name or revision[:7] or "the workspace"
         try:
-            result = _read_result(root, revision)
+            result = _read_result(root, revision, name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             unreadable.append(f"{title} ({kind}{error})")
@@ -98,16 +84,16 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]
         if result is None:
             continue
         # For a commit, any run of the training suffices. An experiment needs a run with its name.
-        runs = find_runs(store, result.key, name or None)
-        training = Training(result.key, result.params, exp_name=name)
-        if result.scores:
+        training, _, scores = result
+        runs = find_runs(store, training.key, name or None)
+        if scores:
             runs = [run for run in runs if has_evaluation_params(run, training)]
-        metrics = {name_score(score) for score in result.scores} or {"best_val_loss"}
+        metrics = {name_score(score) for score in scores} or {"best_val_loss"}
         complete = [run for run in runs if metrics <= run.data.metrics.keys()]
         if complete:
             run_id, known = complete[0].info.run_id, complete[0].data.tags.get(REVISION_TAG)
         else:
-            run_id, known = _rebuild_run(store, root, revision, result, training), None
+            run_id, known = _rebuild_run(store, root, revision, result), None
             added.append(title)
         if revision and known != revision and (name or known is None):
             store.client.set_tag(run_id, REVISION_TAG, revision)
@@ -115,8 +101,8 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]
     return added, tagged, unreadable
 
 
-def _read_result(root: Path, revision: str) -> Result | None:
-    """Return the training results at a git revision, or None if a result file is missing."""
+def _read_result(root: Path, revision: str, name: str) -> Result | None:
+    """Return the results of an experiment at a git revision, or None if a file is missing."""
     training = read_revision(root, revision, TRAINING)
     history = read_revision(root, revision, HISTORY)
     if not training or not history:
@@ -138,11 +124,11 @@ def _read_result(root: Path, revision: str) -> Result | None:
             with suppress(KeyError):
                 params = apply_overrides(params, {key: value})
     metrics = parse_json(scores or "{}", METRICS)
-    return Result(
-        parse_json(training, TRAINING)["content_key"],
-        params,
+    key = parse_json(training, TRAINING)["content_key"]
+    return (
+        Training(key, params, exp_name=name),
         table,
-        {name: float(value) for name, value in metrics.items()},
+        {score: float(value) for score, value in metrics.items()},
     )
 
 
@@ -152,12 +138,11 @@ def _locked_hash(lock: Mapping[str, Any], stage: str, kind: str, path: str) -> s
     return files.get(path)
 
 
-def _rebuild_run(
-    store: Store, root: Path, revision: str, result: Result, training: Training
-) -> str:
+def _rebuild_run(store: Store, root: Path, revision: str, result: Result) -> str:
+    training, history, scores = result
     tags = {COMMIT_TAG: revision, DIRTY_TAG: "false"} if revision else {}
-    run_id = find_or_rebuild_run(store, replace(training, tags=tags), result.history)
-    if not result.scores:
+    run_id = find_or_rebuild_run(store, replace(training, tags=tags), history)
+    if not scores:
         return run_id
     with TemporaryDirectory() as folder:
         reports = root / EVALUATION
@@ -169,5 +154,5 @@ def _rebuild_run(
                 files.get(f"{prefix}{EVALUATION}", str(reports), recursive=True)
         if reports.exists():
             log_folder(store, run_id, reports)
-    log_scores(store, run_id, result.scores)
+    log_scores(store, run_id, scores)
     return run_id

@@ -1,22 +1,19 @@
 """Changes in labels and scores after training with the answers of a review."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from phototag.apps.lock_file import (
-    CORRECTIONS,
-    LOCK,
-    list_changed_data,
-    list_inputs,
-    parse_stages,
-)
+from phototag.apps.summary import CORRECTIONS, LOCK, list_changed_data
 from phototag.base.errors import InputError
-from phototag.base.files import parse_json, read_json, read_source
+from phototag.base.files import parse_json, read_json
 from phototag.base.git import ask_git, run_git
+from phototag.base.params import parse_values, read_values
 from phototag.metrics.selection import VAL_PREFIX
-from phototag.review.inputs import MANIFEST, MODEL
 from phototag.verification.corrections import ANSWERS, latest_answers, parse_answers, read_answers
 
+MANIFEST = "data/manifest.csv"
 METRICS = "reports/evaluate/metrics.json"
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 
@@ -33,25 +30,22 @@ def describe_effect(root: Path, revision: str) -> str:
             not run since the last change of answers or photos.
     """
     run_git(root, "rev-parse", "--git-dir")  # raises an error outside git
-    for name in (METRICS, LOCK):
-        if not (root / name).is_file():
-            raise InputError(f"{name} is missing: run `dvc repro`")
-        if _show(root, revision, name) is None:
-            raise InputError(f"{revision} is not a commit with {name}: pass a commit that has it")
-    stages = parse_stages(read_source(root / LOCK), LOCK)
-    hashes = {
-        (entry["path"], entry.get("md5"))
-        for name, stage in stages.items()
-        for entry in [*stage.get("deps", ()), *stage.get("outs", ())]
-        if name != "register" and entry["path"] in (MANIFEST, MODEL)
-    }
-    if list_changed_data(root) or len(hashes) > len(dict(hashes)):
-        raise InputError(
-            "the model was not trained with the latest answers and photos: run `dvc repro`"
-        )
+    if not (root / METRICS).is_file():
+        raise InputError(f"{METRICS} is missing: run `dvc repro`")
+    before, old_lock, committed = (
+        ask_git(root, "show", "--end-of-options", f"{revision}:./{name}")
+        for name in (METRICS, LOCK, CORRECTIONS)
+    )
+    if not before or not old_lock:
+        raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another")
+    stages = read_values(root / LOCK)["stages"]
+    outputs, used = stages["resize"]["outs"], stages["evaluate"]["deps"]
+    manifests = {each["md5"] for each in [*outputs, *used] if each["path"] == MANIFEST}
+    if list_changed_data(root) or len(manifests) > 1:
+        raise InputError("the model was not trained with the latest labels: run `dvc repro`")
 
-    committed = _show(root, revision, CORRECTIONS) or ""
-    old = latest_answers(parse_answers(committed.encode(), f"{revision}:{CORRECTIONS}").values())
+    old_rows = parse_answers((committed or "").encode(), f"{revision}:{CORRECTIONS}")
+    old = latest_answers(old_rows.values())
     rows = list(read_answers(root / CORRECTIONS).values())
     new = latest_answers(rows)
     first = {answer.entry: answer.old for answer in reversed(rows)}
@@ -62,8 +56,7 @@ def describe_effect(root: Path, revision: str) -> str:
         != (old[entry].answer if entry in old else label)
     )
     shown = ", ".join(f"{changed[kind]} to {kind}" for kind in ANSWERS)
-    scores = read_json(root / METRICS)
-    old_scores = parse_json(_show(root, revision, METRICS) or "", f"{revision}:{METRICS}")
+    scores, old_scores = read_json(root / METRICS), parse_json(before, f"{revision}:{METRICS}")
     differences = ", ".join(
         f"{name} {old_scores[key]:.3f} -> {scores[key]:.3f} ({scores[key] - old_scores[key]:+.3f})"
         for prefix in ("", VAL_PREFIX)
@@ -72,18 +65,17 @@ def describe_effect(root: Path, revision: str) -> str:
     )
     number = f"Labels changed since {revision}: {changed.total()} ({shown})."
     text = f"{number} Scores: {differences or 'on another split than before, so not comparable'}."
-    old_stages = parse_stages(_show(root, revision, LOCK) or "", f"{revision}:{LOCK}")
-    inputs, old_inputs = list_inputs(stages), list_inputs(old_stages)
-    others = [
-        name
-        for name in sorted(inputs.keys() | old_inputs.keys())
-        if name != CORRECTIONS and inputs.get(name) != old_inputs.get(name)
-    ]
+    inputs = _list_inputs(stages) ^ _list_inputs(parse_values(old_lock, LOCK)["stages"])
+    others = sorted({name for name, _ in inputs} - {CORRECTIONS})
     if others:
         text += f" These inputs changed too and may explain the difference: {', '.join(others)}."
     return text
 
 
-def _show(root: Path, revision: str, path: str) -> str | None:
-    """Return the text of a file at a git revision, or None if there is no such file."""
-    return ask_git(root, "show", "--end-of-options", f"{revision}:./{path}")
+def _list_inputs(stages: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the dependencies of `resize` with their hashes, and all params with their values."""
+    inputs = {(dep["path"], dep["md5"]) for dep in stages["resize"]["deps"]}
+    for stage in stages.values():
+        used = stage.get("params", {}).get("params.yaml", {})
+        inputs |= {(key, repr(value)) for key, value in used.items()}
+    return inputs

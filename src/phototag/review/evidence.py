@@ -16,16 +16,11 @@ from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.model import find_head
 from phototag.network.weights import load_model
-from phototag.review.inputs import (
-    FEATURES,
-    IMAGES,
-    MANIFEST,
-    MODEL,
-    OUT_OF_FOLD,
-    SPLITS,
-    THRESHOLDS,
-    check_inputs,
-)
+
+IMAGES, MANIFEST, SPLITS = "data/images.npy", "data/manifest.csv", "data/splits.csv"
+FEATURES, OUT_OF_FOLD = "data/features.npy", "models/out_of_fold.npy"
+MODEL, THRESHOLDS = "models/model.safetensors", "reports/evaluate/thresholds.json"
+INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,9 @@ def read_evidence(root: Path) -> Evidence:
     Raises:
         InputError: A file is missing, or the model and the manifest have different labels.
     """
-    check_inputs(root)
+    for name in INPUTS:
+        if not (root / name).is_file():
+            raise InputError(f"{name} is missing: run `dvc repro`")
     parts = read_datasets(root / IMAGES, root / MANIFEST, root / SPLITS)
     network, metadata = load_model(root / MODEL)
     point = read_json(root / THRESHOLDS)

@@ -16,8 +16,7 @@ from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
 from phototag.network.inference import pick_device
 from phototag.pages.escaping import escape_streamlit
-from phototag.review.evidence import Evidence, read_evidence
-from phototag.review.inputs import INPUTS
+from phototag.review.evidence import INPUTS, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, Question
 from phototag.review.session import ReviewSession
 from phototag.verification.corrections import ANSWERS

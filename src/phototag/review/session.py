@@ -63,53 +63,33 @@ class ReviewSession:
         given = self.evidence.photos.targets[question.photo, question.label]
         return answer.answer if answer else WORDS[int(given)]
 
-    def answer(self, question: Question, answer: str) -> None:
-        """Store an answer: yes, no or unsure."""
-        with lock_corrections(self.path):
-            old = self.reload().state(question)  # another page may have changed the label
-            self._store(question, answer, old, self.ranking)
+    def answer(self, question: Question, answer: str, ranking: str = "") -> None:
+        """Store an answer (yes, no or unsure); `ranking` defaults to the session's ranking."""
+        current = self.reload()  # another page may have changed the label
+        latest, old = current.find_answer(question), current.state(question)
+        when = datetime.now(UTC).isoformat(timespec="milliseconds")
+        # Answers are sorted by time, and the clock of another reviewer may be fast.
+        when = max(when, latest.when) if latest else when
+        file = self.evidence.photos.files[question.photo]
+        row = (*self._entry(question), answer, old, self.who, when, ranking or self.ranking)
+        append_answer(self.path, Answer(file, *row))
 
     def undo(self) -> Question | None:
-        """Undo the reviewer's last answer about a photo and a label that the evidence contains.
+        """Undo the reviewer's last answer that is about a photo and a label of the dataset.
 
-        The answers of other reviewers about the same question are not changed.
-
-        Returns:
-            The question whose answer was undone, or None if there is no answer to undo.
+        Returns the question whose answer was undone, or None if there is no answer to undo.
         """
         photos, labels = list(self.evidence.photos.sha256), self.evidence.photos.labels
-        with lock_corrections(self.path):  # two pages must not undo the same answer
-            given = drop_undone(read_answers(self.path).values())
-            for answer in reversed(given):
-                if answer.who == self.who and answer.sha256 in photos and answer.label in labels:
-                    question = Question(photos.index(answer.sha256), labels.index(answer.label))
-                    others = [each for each in given if each is not answer]
-                    other = latest_answers(others).get(answer.entry)
-                    value = other.answer if other else answer.old
-                    self._store(question, value, answer.answer, UNDO)
-                    return question
+        for answer in reversed(drop_undone(read_answers(self.path).values())):
+            if answer.who == self.who and answer.sha256 in photos and answer.label in labels:
+                question = Question(photos.index(answer.sha256), labels.index(answer.label))
+                self.answer(question, answer.old, UNDO)
+                return question
         return None
-
-    def _store(self, question: Question, answer: str, old: str, ranking: str) -> None:
-        entry = self._entry(question)
-        rows = read_answers(self.path).values()
-        # The clock of another machine may be ahead. Rows are sorted by time, and this one is last.
-        when = max([datetime.now(UTC), *(row.time for row in rows if row.entry == entry)])
-        file = self.evidence.photos.files[question.photo]
-        row = Answer(file, *entry, answer, old, self.who, when.isoformat(), ranking)
-        append_answer(self.path, row)
 
     def _entry(self, question: Question) -> tuple[str, str]:
         photos = self.evidence.photos
         return photos.sha256[question.photo], photos.labels[question.label]
-
-
-def lock_corrections(path: Path) -> FileLock:
-    """Return a lock against other processes that write a corrections file.
-
-    A thread that holds the lock can acquire it again.
-    """
-    return FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
 
 
 def append_answer(path: Path, answer: Answer) -> None:
@@ -118,10 +98,8 @@ def append_answer(path: Path, answer: Answer) -> None:
     Raises:
         InputError: The first line of the file does not list the columns of an answer.
     """
-    with (
-        lock_corrections(path),
-        path.open("a+", encoding="utf-8", errors="replace", newline="") as file,
-    ):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with lock, path.open("a+", encoding="utf-8", errors="replace", newline="") as file:
         file.seek(0)
         text = file.read().removeprefix("\ufeff")
         row = asdict(answer)

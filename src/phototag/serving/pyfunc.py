@@ -8,12 +8,11 @@ of each label) and `error` (null, or the reason why the photo could not be read)
 """
 
 import base64
-import logging
 import os
 import shutil
 import sys
+import traceback
 from dataclasses import replace
-from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +57,7 @@ MAX_REQUEST_BYTES = 64 * 2**20  # all files together
 MAX_ROWS = 256  # number of photos
 MAX_MESSAGE = 500  # characters of an error message
 ROOT = "PHOTOTAG_ROOT"
-LOGGER = logging.getLogger(__name__)
+UNREADABLE = "the request cannot be read: send JSON without deep nesting and long numbers"
 EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF with one pixel
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
 # The message is the same for all files, so that it does not reveal which files exist.
@@ -108,36 +107,26 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
 
 
 def hide_stack_traces() -> None:
-    """Change MLflow's server, if it runs in this process, to log errors instead of sending them.
+    """Change MLflow's server, if it runs in this process, to print stack traces, not to send them.
 
-    By itself, the server sends stack traces and the content of the request back to the client. It
-    also responds with the HTTP status 500 to JSON that Python cannot parse, for example because it
-    is nested 1000 levels deep, and to requests without a content type.
+    The server also repeats the request in its messages, and answers JSON that is nested too deeply
+    for Python with the HTTP status 500. Both are changed, too.
     """
     server = sys.modules.get("mlflow.pyfunc.scoring_server")
-    if server is None or hasattr(server.invocations, "__wrapped__"):
+    if server is None or server.invocations.__module__ == __name__:
         return
-    respond = server.invocations
+    invocations = server.invocations
 
-    @wraps(respond)
-    def respond_without_trace(*arguments: Any) -> Any:
+    def respond(*arguments: Any) -> Any:
         try:
-            return respond(*arguments)
-        except MlflowException as error:
-            if trace := error.json_kwargs.pop("stack_trace", None):
-                LOGGER.error(trace)
-            if error.message.startswith("Failed to predict data"):  # the whole request follows
-                error.message = error.message.rpartition("Error: ")[2]
-            error.message = error.message[:MAX_MESSAGE]
-            raise
-        except Exception:
-            LOGGER.exception("a request cannot be read")
-            raise _refuse(
-                "the request cannot be read: send JSON in UTF-8 with the content type "
-                "application/json, without deep nesting and long numbers"
-            ) from None
+            return invocations(*arguments)
+        except Exception as error:
+            traceback.print_exc()
+            reason = error.message if isinstance(error, MlflowException) else UNREADABLE
+            # The text before "Error: " repeats the request.
+            raise _refuse(reason.rpartition("\nError: ")[2][:MAX_MESSAGE]) from None
 
-    server.invocations = respond_without_trace
+    server.invocations = respond
 
 
 def read_root() -> Path | None:

@@ -4,6 +4,7 @@ The file has one row per answer, and rows are only appended. Photos are identifi
 so an answer also applies to renamed photos and to copies. The label files are not changed.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -35,8 +36,8 @@ class Answer:
         old: Value of the target before this answer: yes | no | unsure.
         who: Name of the reviewer.
         when: Time of the answer in ISO 8601; UTC if no time zone is given.
-        ranking: Name of the ranking that suggested the photo for review. If it is `UNDO`, the row
-            is no answer: it undoes the reviewer's last answer about the photo and the label.
+        ranking: Name of the ranking that suggested the photo for review. A row with `UNDO` undoes
+            the reviewer's last answer about the photo and the label.
     """
 
     file: str
@@ -52,12 +53,6 @@ class Answer:
     def entry(self) -> tuple[str, str]:
         """Key of the corrected target: SHA-256 of the photo, and the label."""
         return self.sha256, self.label
-
-    @property
-    def time(self) -> datetime:
-        """Time of the answer, with its time zone."""
-        time = datetime.fromisoformat(self.when)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 COLUMNS = tuple(field.name for field in fields(Answer))
@@ -82,7 +77,7 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
     names = ",".join(COLUMNS)
     if table.rows and not set(COLUMNS) <= set(table.columns):
         raise InputError(f"{path}:{table.header_line}: the first line must be {names}")
-    answers = {}
+    answers, times = {}, {}
     for row in table.rows:
         place = f"{path}:{row.line}"
         answer = Answer(*[row.cells.get(name, "") for name in COLUMNS])
@@ -93,34 +88,33 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
                 f"{place}: column answer is {answer.answer!r}: write yes, no or unsure"
             )
         try:
-            _ = answer.time
+            time = datetime.fromisoformat(answer.when)
         except ValueError:
             raise InputError(
                 f"{place}: column when is {answer.when!r}: write a time such as 2025-01-31T12:00Z"
             ) from None
         answers[row.line] = answer
-    return dict(sorted(answers.items(), key=lambda item: item[1].time))
+        times[row.line] = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return {line: answers[line] for line in sorted(answers, key=times.__getitem__)}
 
 
 def drop_undone(answers: Iterable[Answer]) -> list[Answer]:
     """Return the answers that were not undone; `answers` is sorted by time."""
-    kept: dict[int, Answer] = {}
-    given: dict[tuple[str, str, str], list[int]] = {}
-    for number, answer in enumerate(answers):
-        numbers = given.setdefault((*answer.entry, answer.who), [])
-        if answer.ranking != UNDO:
-            kept[number] = answer
-            numbers.append(number)
-        elif numbers:
-            del kept[numbers.pop()]
-    return list(kept.values())
+    kept: list[Answer] = []
+    undone: Counter[tuple[str, ...]] = Counter()
+    for answer in reversed(list(answers)):
+        question = (*answer.entry, answer.who)
+        if answer.ranking == UNDO:
+            undone[question] += 1
+        elif undone[question]:
+            undone[question] -= 1
+        else:
+            kept.append(answer)
+    return kept[::-1]
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last answer about each photo and label that was not undone.
-
-    The argument `answers` is sorted by time.
-    """
+    """Return the last answer about each photo and label that was not undone."""
     return {answer.entry: answer for answer in drop_undone(answers)}
 
 
