@@ -50,26 +50,31 @@ def report_failed_write(path: Path) -> Iterator[None]:
     """Raise an InputError that names a file or folder if the block cannot write it."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
-        if isinstance(error, InputError) or not _is_failed_write(error, path):
+        cause = _find_failed_write(error, path)
+        if cause is None:
             raise
-        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path} could not be written ({reason}): free some disk space or choose a folder that "
-            "is writable, and run the command again"
+            f"{path} could not be written ({getattr(cause, 'strerror', None) or cause}): free some "
+            "disk space or choose a folder that is writable, and run the command again"
         ) from error
 
 
-def _is_failed_write(error: BaseException | None, path: Path) -> bool:
-    """Return whether an error, or an error that it replaced, reports a failed write to a file."""
+def _find_failed_write(error: BaseException | None, path: Path) -> BaseException | None:
+    """Return the error that reports a failed write: `error`, an error that it replaced, or None."""
+    if error is None:
+        return None
     # NumPy reports "9 requested and 4 written", and safetensors "(os error 28)".
     numbers = {getattr(error, "errno", None), *map(int, re.findall(r"os error (\d+)", str(error)))}
     if "requested and" in str(error) or numbers & FULL_DISK:
-        return True
+        return error
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
         # If the error names a file in another folder, this file is an input.
-        return path.parent in (Path(error.filename), Path(error.filename).parent)
-    return error is not None and _is_failed_write(error.__context__, path)
+        own = path.parent in (Path(error.filename), Path(error.filename).parent)
+        return error if own else None
+    return _find_failed_write(error.__context__, path)
 
 
 @contextmanager
