@@ -168,6 +168,12 @@ def test_captions_are_refused_unless_the_separator_is_given(tmp_path: Path) -> N
         run_import(source, tmp_path / "again")
 
 
+@pytest.mark.parametrize("title", ["File Name", "file-name", "fname", "FileName"])
+def test_column_of_files_may_have_several_names(tmp_path: Path, title: str) -> None:
+    source = write(tmp_path / "list.csv", f"{title},label\na.png,cat\n")
+    assert run_import(source, tmp_path / "raw").carried == {"a.png": "cat"}
+
+
 @pytest.mark.parametrize("title", ["label", "class"])
 def test_labels_may_be_numbers(tmp_path: Path, title: str) -> None:
     rows = "".join(f"{name}.png,{number}\n" for name, number in zip("abcd", "0112", strict=True))
@@ -253,10 +259,10 @@ def test_table_of_labels_and_of_zeros_and_ones_is_ambiguous(tmp_path: Path) -> N
 
 
 def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
-    source = write(tmp_path / "list.csv", "file,tags,label,indoor\na.png,x,cat,1\n")
+    source = write(tmp_path / "list.csv", "file,tags,label,indoor,labels\na.png,x,cat,1,y\n")
     found = run_import(source, tmp_path / "raw")
     assert found.carried == {"a.png": "cat"}
-    assert found.summary.notes == ["skipped columns: tags, indoor"]
+    assert found.summary.notes == ["skipped columns: tags, indoor, labels"]
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def read_table(
 
 def _find_file_column(table: Listing, path: Path) -> str:
     header = f"{path}:{table.header_line}"
-    found = [column for column in table.columns if column in FILE_COLUMNS]
+    found = [c for c in table.columns if re.sub("[ -]", "_", c) in FILE_COLUMNS]
     if not found:
         raise InputError(f"{header}: no column 'file': write the column names in the first line")
     if len(found) > 1 and "file" not in found:
