@@ -85,23 +85,19 @@ def test_many_rare_labels_do_not_change_the_sizes(
     assert positives_found == pytest.approx(np.array(fractions) * common.sum(), abs=2)
 
 
-def test_too_few_groups_are_refused() -> None:
+@pytest.mark.parametrize(("count", "size", "sizes"), [(1, 2, "2, val 0"), (5, 20, "80, val 0")])
+def test_too_few_groups_are_refused(count: int, size: int, sizes: str) -> None:
     message = (
-        r"val \(0.1 of the photos\) would be empty \(train 2, val 0, test 0\): 2 photos with known "
-        r"labels are too few \(number of groups: 1, photos in the largest: 2\): add photos, divide "
-        r"large groups \(column group .* duplicates\), or change split.val and split.test"
+        rf"val \(0.1 of the photos\) would be empty \(train {sizes}, .*\): {count * size} photos "
+        rf"with known labels are too few \(number of groups: {count}, photos per group: {size} to "
+        rf"{size}\): add photos, .* resize.duplicate_bits .* change split.val and split.test"
     )
+    targets, groups = np.ones((count * size, 1), np.uint8), [str(i) for i in range(count)] * size
     with pytest.raises(InputError, match=message):
-        split_groups(np.ones((2, 1), np.uint8), ["same", "same"], FRACTIONS, seed=0)
-
-
-def test_param_that_large_groups_require_is_named() -> None:
-    """Each of five equal groups has 20 % of the photos."""
-    targets, groups = np.ones((100, 1), np.uint8), [f"{index % 5}" for index in range(100)]
-    with pytest.raises(InputError, match=r"or raise split\.val to 0\.2$"):
         split_groups(targets, groups, FRACTIONS, seed=0)
-    assigned = split_groups(targets, groups, (0.6, 0.2, 0.2), seed=0)
-    assert np.bincount(assigned).tolist() == [60, 20, 20]
+    if count == 5:
+        assigned = split_groups(targets, groups, (0.6, 0.2, 0.2), seed=0)
+        assert np.bincount(assigned).tolist() == [60, 20, 20]
 
 
 def test_rates_and_deviations_are_tabulated(targets: np.ndarray) -> None:

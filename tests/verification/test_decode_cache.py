@@ -78,9 +78,10 @@ def test_key_depends_on_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -
     key = decoding_key(128, 32, 1000)
     assert decoding_key(128, 32, 1000) == key
     others = [decoding_key(64, 32, 1000), decoding_key(128, 1, 1000), decoding_key(128, 32, 9)]
-    monkeypatch.setattr("phototag.verification.decode_cache.version", lambda name: "another")
-    others.append(decoding_key(128, 32, 1000))
-    assert len({key, *others}) == 5
+    for module in ("PIL", "pillow_heif"):
+        monkeypatch.setattr(f"{module}.__version__", "another")
+        others.append(decoding_key(128, 32, 1000))
+    assert len({key, *others}) == 6
 
 
 @pytest.mark.parametrize("damage", ["no array", "no index", "cut array", "cut index"])

@@ -2,10 +2,10 @@
 
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-MAX_CHOICES = 40  # maximum number of choices that a message lists
 
 
 class InputError(ValueError):
@@ -23,8 +23,8 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     """Return the choices as text, and ask about the one that is most similar to a wrong name."""
     names = {choice.casefold(): choice for choice in sorted(choices)}
     near = difflib.get_close_matches(name.casefold(), names, 1)
-    shown = list(names.values())[:MAX_CHOICES] + ["..."] * (len(names) > MAX_CHOICES)
-    return ", ".join(shown) + "".join(f" (did you mean {names[key]}?)" for key in near)
+    listed = textwrap.shorten(", ".join(names.values()), 1000)
+    return listed + "".join(f" (did you mean {names[key]}?)" for key in near)
 
 
 def escape_control(text: str) -> str:

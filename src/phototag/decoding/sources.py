@@ -149,11 +149,7 @@ def _open_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
 def _parse_zip(
     path: Path, stamp: tuple[int, int]
 ) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a zip and index its files by name.
-
-    Raises:
-        InputError: The zip is damaged or encrypted, or has different files with the same name.
-    """
+    """Open a zip and index its files by name; refuse different files with the same name."""
     try:
         archive = zipfile.ZipFile(path)
     except OSError:
@@ -174,11 +170,7 @@ def _parse_zip(
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """Return the path of a zip member, decoded as UTF-8 and with forward slashes.
-
-    The name cannot lead outside the zip: the parts `..` and the root of an absolute path are
-    removed.
-    """
+    """Return the path of a zip member, decoded as UTF-8 and with forward slashes."""
     name = member.filename
     if not member.flag_bits & 0x800:  # the flag that marks UTF-8 names, which macOS does not set
         with suppress(UnicodeError):

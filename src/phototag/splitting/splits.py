@@ -6,7 +6,6 @@ not depend on file names or their order, and most photos stay in their split if 
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,17 +65,13 @@ def split_groups(
         if size == 0 and fraction > 0:
             _, group_sizes = np.unique(members[judged], return_counts=True)
             found = ", ".join(map("{} {}".format, SPLITS, sizes))
-            # With this share, the quota of the split is at least the smallest group.
-            needed = math.ceil(100 * min(group_sizes, default=0) / len(members)) / 100
-            fix = "change split.val and split.test"
-            if name != "train" and fraction < needed < 0.5:
-                fix = f"raise split.{name} to {needed:g}"
             raise InputError(
                 f"the split {name} ({fraction:g} of the photos) would be empty ({found}): "
                 f"{judged.sum()} photos with known labels are too few (number of groups: "
-                f"{len(group_sizes)}, photos in the largest: {max(group_sizes, default=0)}): add "
-                "photos, divide large groups (column group of sources.csv, or a lower "
-                f"resize.duplicate_bits for near duplicates), or {fix}"
+                f"{len(group_sizes)}, photos per group: {min(group_sizes, default=0)} to "
+                f"{max(group_sizes, default=0)}): add photos, divide large groups (column group of "
+                "sources.csv, or a lower resize.duplicate_bits for near duplicates), or change "
+                "split.val and split.test"
             )
     return assigned[members]
 

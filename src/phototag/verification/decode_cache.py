@@ -5,8 +5,8 @@ decoders. After labels are corrected or photos are added, only new and changed f
 """
 
 import os
+import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ INDEX = "photos.json"
 def decoding_key(size: int, min_side: int, max_pixels: int) -> str:
     """Return a hash of the settings, code and decoder versions that determine decoded photos."""
     code = sorted(Path(phototag.decoding.__file__).parent.glob("*.py"))
-    decoders = [_installed_version(name) for name in ("pillow", "pillow-heif")]
+    modules = [sys.modules.get(name) for name in ("PIL", "pillow_heif")]
+    decoders = [getattr(module, "__version__", "") for module in modules]
     return content_key([size, min_side, max_pixels, *decoders], code)
 
 
@@ -69,10 +70,3 @@ def load_decode_cache(folder: Path, key: str) -> dict[str, Photo]:
         name: Photo(**dict(zip(DECIDED, decided, strict=True)), pixels=pixels)
         for (name, *decided), pixels in zip(index["photos"], array, strict=True)
     }
-
-
-def _installed_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

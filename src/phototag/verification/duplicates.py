@@ -7,7 +7,7 @@ that only have a similar layout, such as two skies with a bird in the middle.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -22,15 +22,13 @@ AREAS = 32  # number of areas per side over which the luminance is averaged
 MIN_CORRELATION = 0.9  # minimum correlation between the luminance of two photos
 MIN_EDGE_CORRELATION = 0.6  # minimum correlation between the differences of neighbouring areas
 MAX_MAPS = 50_000  # photos whose luminance is kept in memory; each takes 12 kB
-Maps = tuple[np.ndarray, np.ndarray]
 
 
 def group_hashes(
     hashes: np.ndarray, distance: int, agree: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Group hashes that are linked, directly or through other hashes, without comparing all pairs.
+    """Group the hashes that differ in at most `distance` bits, if `agree` accepts the pair.
 
-    Two hashes are linked if they differ in at most `distance` bits and `agree` accepts the pair.
     The bits are divided into `distance + 3` blocks, so the hashes of such a pair agree in at least
     three blocks. For each combination of three blocks, the hashes are sorted by the bits of these
     blocks and compared within runs of equal bits (Manku et al. 2007, "Detecting near-duplicates for
@@ -40,8 +38,8 @@ def group_hashes(
     Args:
         hashes: Perceptual hashes without repetitions, uint64 [num_hashes].
         distance: Maximum number of differing bits, 0..20.
-        agree: Function that receives pairs of rows, int64 [num_pairs, 2], and returns which of
-            them are accepted, bool [num_pairs]. It receives each pair at most once.
+        agree: Function that receives each pair of rows at most once, as int64 [num_pairs, 2], and
+            returns which pairs it accepts, bool [num_pairs].
 
     Returns:
         Number of each hash's group, int [num_hashes].
@@ -56,9 +54,11 @@ def group_hashes(
     for blocks in combinations(range(num_blocks), 3):
         key = hashes & sum((masks[block] for block in blocks), np.uint64(0))
         order = np.lexsort((group, key))
-        table, new_run = hashes[order], np.diff(key[order]) != 0
-        start, end = np.arange(len(hashes)), _next_change(new_run)
-        other = _next_change(new_run | (np.diff(group[order]) != 0))
+        table, key = hashes[order], key[order]
+        changed = (key[1:] != key[:-1]) | (np.diff(group[order]) != 0)
+        part = np.append(0, np.cumsum(changed))  # number of the run and group
+        start, end = np.arange(len(hashes)), np.searchsorted(key, key, side="right")
+        other = np.searchsorted(part, part, side="right")
         while len(start):
             within = other < end
             start, other, end = start[within], other[within], end[within]
@@ -75,15 +75,6 @@ def group_hashes(
                 group = connected_components(graph, directed=False)[1][group]
             other = other + 1
     return group
-
-
-def _next_change(changed: np.ndarray) -> np.ndarray:
-    """Return the first row of the next run for each sorted row, int64 [num_rows].
-
-    `changed` is bool [num_rows - 1]: whether a new run starts between two neighbouring rows.
-    """
-    starts = np.append(np.flatnonzero(changed), len(changed)) + 1
-    return starts[np.searchsorted(starts, np.arange(len(changed) + 1), side="right")]
 
 
 def group_duplicates(
@@ -107,7 +98,14 @@ def group_duplicates(
     # If photos have the same hash, only the first is compared with photos that have other hashes.
     first = rows[first]
     read_maps = lru_cache(MAX_MAPS)(lambda row: _map_luminance(images[row]))
-    agree = partial(_correlate, read_maps)
+
+    def agree(pairs: np.ndarray) -> np.ndarray:
+        agreed = np.empty(len(pairs), bool)
+        for index, (a, b) in enumerate(pairs.tolist()):
+            luma, edges = (float(x @ y) for x, y in zip(read_maps(a), read_maps(b), strict=True))
+            agreed[index] = luma >= MIN_CORRELATION and edges >= MIN_EDGE_CORRELATION
+        return agreed
+
     equal = np.column_stack([first[inverse], rows])
     equal = equal[equal[:, 0] != equal[:, 1]]
     groups = group_hashes(unique, distance, lambda pairs: agree(first[pairs]))
@@ -119,18 +117,7 @@ def group_duplicates(
     return [name if size[name] > 1 else "" for name in names]
 
 
-def _correlate(read_maps: Callable[[int], Maps], pairs: np.ndarray) -> np.ndarray:
-    """Return which pairs of rows agree in luminance and in edges, bool [num_pairs]."""
-    agreed = np.empty(len(pairs), bool)
-    for index, (a, b) in enumerate(pairs.tolist()):
-        (luma, edges), (other_luma, other_edges) = read_maps(a), read_maps(b)
-        agreed[index] = (
-            luma @ other_luma >= MIN_CORRELATION and edges @ other_edges >= MIN_EDGE_CORRELATION
-        )
-    return agreed
-
-
-def _map_luminance(pixels: np.ndarray) -> Maps:
+def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean luminance (ITU-R BT.601) of the areas, and its steps between neighbours.
 
     Both are flat, standardized vectors, so the dot product of two photos is their correlation.

@@ -112,18 +112,16 @@ def read_labels(
     problems += more
     if missing := [label for label in expected if normalize(label) not in paths]:
         existing, _ = _find_label_files(source, files, "annotations", set())
-        if existing:
-            raise InputError(
-                f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose "
-                f"from the labels {suggest(missing[0], existing)}"
-            )
+        raise InputError(
+            f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose from "
+            f"the labels {suggest(missing[0], existing) or '(none)'}"
+        )
     if not paths:
         raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
     if alone := sorted(unknown_paths.keys() - paths.keys()):
         raise InputError(
             f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
-            "(empty if no photo carries the label), or rename the file to one of the labels "
-            f"{suggest(alone[0], paths)}"
+            f"(empty if no photo carries it), or choose from the labels {suggest(alone[0], paths)}"
         )
     rows = {image_number(name): row for row, name in enumerate(names)}
     targets, num_lines = {}, 0

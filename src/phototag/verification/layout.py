@@ -68,10 +68,7 @@ def find_layout(source: Path) -> Layout:
 
     listings = [name for name in names if name.casefold() == f"{root}sources.csv"]
     if len(listings) > 1:
-        raise InputError(
-            f"{source} holds {' and '.join(listings)}: remove one, because file names must differ "
-            "in more than upper and lower case"
-        )
+        raise InputError(f"{source} holds {' and '.join(listings)}: remove one of them")
     return Layout(
         images=list_folder("images"),
         annotations=list_folder("annotations"),
