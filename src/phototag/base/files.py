@@ -68,7 +68,7 @@ def _find_failed_write(error: BaseException | None, path: Path) -> BaseException
         return None
     # NumPy reports "9 requested and 4 written", and safetensors "(os error 28)".
     numbers = {getattr(error, "errno", None), *map(int, re.findall(r"os error (\d+)", str(error)))}
-    if "requested and" in str(error) or numbers & FULL_DISK:
+    if re.search(r"\d requested and \d+ written", str(error)) or numbers & FULL_DISK:
         return error
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
         # If the error names a file in another folder, this file is an input.
