@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
+from phototag.schema.checks import check_params
 from phototag.tracking.runs import Training, create_run, log_folder, record_evaluation
 from phototag.tracking.store import (
     StoreError,
@@ -20,6 +21,7 @@ from phototag.tracking.store import (
     store_uri,
 )
 from phototag.tracking.training import record_training
+from tests.conftest import SHIPPED_PARAMS
 from tests.forks import fork
 
 TRAINING = Training(
@@ -52,6 +54,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
         ("sqlite:///../b.db?timeout=5", "sqlite:///{root}/../b.db?timeout=5"),
         ("sqlite+pysqlite:///b.db", "sqlite:///{root}/b.db"),
         ("sqlite:////srv/b.db", "sqlite:////srv/b.db"),
+        ("sqlite:////srv/b.db?cache=a/b", "sqlite:////srv/b.db?cache=a/b"),
+        ("sqlite:///~/b.db", "sqlite:////home/me/b.db"),
+        ("sqlite:///{root}/50% off?/b.db?timeout=5", "{escaped}/50%25%20off%3F/b.db?timeout=5"),
+        ("sqlite:///{root}/50%25%20off%3F/b.db", "{escaped}/50%25%20off%3F/b.db"),
+        ("sqlite:///50% off?/b.db", "{escaped}/50%25%20off%3F/b.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
         ("sqlite://", "sqlite://"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("postgresql+psycopg://me:word@host/name", "postgresql+psycopg://me:word@host/name"),
@@ -61,8 +69,21 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
 def test_relative_sqlite_addresses_start_at_the_root(
     root: Path, monkeypatch: pytest.MonkeyPatch, given: str, expected: str
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    assert store_uri() == expected.format(root=root)
+    """An existing folder, `50% off?`, has characters that SQLAlchemy decodes."""
+    monkeypatch.setenv("HOME", "/home/me")
+    (root / "50% off?").mkdir()
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(variable, given.format(root=root))
+        found = expected.format(root=root, escaped=f"sqlite+pysqlite:///{root}")
+        assert store_uri(variable) == found
+        monkeypatch.setenv(variable, found)  # as `mlflow.set_tracking_uri` does
+        assert store_uri(variable) == found
+
+
+def test_file_address_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///file:b.db?uri=true")
+    with pytest.raises(InputError, match="is not supported: write the path of the database"):
+        connect()
 
 
 def test_relative_database_and_artifacts_are_not_in_the_copy(
@@ -81,7 +102,7 @@ def test_relative_database_and_artifacts_are_not_in_the_copy(
 
 
 @pytest.mark.parametrize(
-    "name", ["what?", "a#b", "50% off", "50%20", "me@home", "mein Büro", "x:y"]
+    "name", ["what?", "a#b", "50% off", "me@home", 'mein Büro\'s "x" #1', "x:y"]
 )
 def test_store_is_in_the_project_folder_with_special_characters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, name: str
@@ -103,6 +124,22 @@ def test_store_is_in_the_project_folder_with_special_characters(
     assert mlflow.artifacts.load_text(artifact) == "page"
 
 
+def test_folder_from_which_mlflow_cannot_load_models_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "50%20"
+    root.mkdir()
+    shutil.copy(SHIPPED_PARAMS, root / "params.yaml")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    for check in (check_params, lambda: connect().client):
+        with pytest.raises(InputError, match="contains %20, and MLflow cannot load models"):
+            check()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
+    check_params()
+
+
 @pytest.mark.parametrize("how", ["renamed", "copied"])
 def test_artifacts_are_found_after_the_project_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, how: str
@@ -112,20 +149,31 @@ def test_artifacts_are_found_after_the_project_moved(
     shutil.copy(empty_database, before)
     (before / "evaluate/report.html").write_text("page")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///registry.db")
     monkeypatch.setenv("DVC_ROOT", str(before))
     store = connect()
     run_id = create_run(store, Training("key"))
     log_folder(store, run_id, before / "evaluate")
+    artifact = store.client.get_run(run_id).info.artifact_uri
+    sibling = f"{before.as_uri()}/mlartifacts2/model"
+    store.client.create_registered_model("phototag")
+    for source in (artifact, sibling):
+        store.client.create_model_version("phototag", source)
+    # `connect` creates an experiment named `phototag` again, so the store has two experiments.
+    store.client.rename_experiment(store.experiment_id, "my photos")
     if how == "renamed":
         before.rename(after)
     else:
         shutil.copytree(before, after)
     monkeypatch.setenv("DVC_ROOT", str(after))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///registry.db")
     moved = connect()
     place = f"{after.as_uri()}/mlartifacts"
     assert moved.client.get_run(run_id).info.artifact_uri == f"{place}/{run_id}/artifacts"
     assert mlflow.artifacts.load_text(f"runs:/{run_id}/evaluate/report.html") == "page"
+    sources = [moved.client.get_model_version("phototag", str(n)).source for n in (1, 2)]
+    assert sources == [f"{place}/{run_id}/artifacts", sibling]
     later = create_run(moved, Training("other"))
     assert moved.client.get_run(later).info.artifact_uri == f"{place}/{later}/artifacts"
 
@@ -194,6 +242,8 @@ def damage(root: Path, how: str) -> None:
         store.client.delete_experiment(store.experiment_id)
     elif how == "damaged":
         database.write_bytes(b"no database" * 1000)
+    elif how == "no folder":
+        (root / "mlartifacts").touch()
     elif how == "unwritable":
         database.unlink()
         database.mkdir()
@@ -207,7 +257,8 @@ def damage(root: Path, how: str) -> None:
     ("how", "reason"),
     [
         ("deleted", "deleted"),
-        ("damaged", "file is not a database"),
+        ("damaged", "file is not a database): check that this file is not locked and is a"),
+        ("no folder", "check that this file or folder exists and is writable"),
         ("unwritable", "unable to open database file"),
         ("older", "mlflow db upgrade"),
         ("newer", "ffffffffffff"),
@@ -226,6 +277,16 @@ def test_damaged_store_gives_a_warning_of_one_sentence(
     printed = capfd.readouterr().err
     assert reason in printed
     assert printed.count("\n") == 1
+
+
+def test_empty_database_is_replaced_with_a_note(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "mlflow.db").write_bytes(b"")
+    assert connect().experiment_id
+    assert f"note: {root}/mlflow.db is empty" in capsys.readouterr().err
+    assert connect().experiment_id
+    assert not capsys.readouterr().err
 
 
 def test_training_continues_while_the_database_is_locked(

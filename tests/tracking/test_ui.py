@@ -36,7 +36,7 @@ def served(
     health = f"http://127.0.0.1:{port}/health"
     place = tmp_path_factory.mktemp("ui") / "log"
     with run_server(command, health, trained.folder, trained.environment, place) as log:
-        view = log.read_text().split()[1]
+        view = log.read_text().partition("open ")[2].split()[0]
         yield Served(f"http://127.0.0.1:{port}", view, trained.folder)
 
 

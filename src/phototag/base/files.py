@@ -77,6 +77,19 @@ def _find_failed_write(error: BaseException | None, path: Path) -> BaseException
     return _find_failed_write(error.__context__, path)
 
 
+def check_folder(folder: Path) -> None:
+    """Check that MLflow can load models from a folder.
+
+    Raises:
+        InputError: The path contains an escape such as %20, which MLflow decodes.
+    """
+    if escape := re.search("%[0-9a-fA-F]{2}", str(folder)):
+        raise InputError(
+            f"{folder} contains {escape[0]}, and MLflow cannot load models from such a folder: "
+            "rename the folder"
+        )
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename the file to `path` if the block succeeds.

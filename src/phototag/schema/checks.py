@@ -4,11 +4,12 @@ The checks do not change any output, so no stage in dvc.yaml depends on this pac
 the params of one package therefore reruns only the stages that use that package.
 """
 
+import os
 import sys
 from pathlib import Path
 
 from phototag.base.errors import InputError
-from phototag.base.files import project_root
+from phototag.base.files import check_folder, project_root
 from phototag.network.params import feature_map_side
 from phototag.schema.params import Params, read_all_params
 
@@ -17,9 +18,12 @@ def check_params() -> Params:
     """Validate params.yaml without importing torch; for a conv network, check the photo size.
 
     Raises:
-        InputError: A param is invalid, `resize.size` is too small for the conv network, or a DVC
-            experiment runs in a copy of the project that lacks a weights file.
+        InputError: A param is invalid, `resize.size` is too small for the conv network, MLflow
+            cannot load models from the project's folder, or a DVC experiment runs in a copy of the
+            project that lacks a weights file.
     """
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        check_folder(project_root())
     params = read_all_params()
     if not params.model.backbones:
         feature_map_side(params.model, params.resize.size)

@@ -7,9 +7,13 @@ The default store is the SQLite file `mlflow.db` in the project's root, with art
 import json
 import os
 import re
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import mlflow
 from filelock import FileLock
@@ -20,11 +24,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from phototag.base.errors import InputError
-from phototag.base.files import project_root
+from phototag.base.files import check_folder, project_root
 
 DEFAULT = "sqlite:///mlflow.db"  # the path is relative to the project's root
 EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 WAIT = 20  # seconds to wait for a locked database, same value as in MLflow
 NOTE_TAG = "mlflow.note.content"
 VIEW = "phototag"
@@ -75,17 +80,18 @@ class Store:
     Args:
         uri: Address of the store, such as `sqlite:////folder/mlflow.db` or `http://host:5000`.
         lock: Lock to hold during changes that only one process may make at a time.
+        registry: Address of the model registry, or an empty string if it is the same.
     """
 
-    def __init__(self, uri: str, lock: FileLock) -> None:
-        self.uri, self.lock = uri, lock
+    def __init__(self, uri: str, lock: FileLock, registry: str = "") -> None:
+        self.uri, self.lock, self.registry = uri, lock, registry
 
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow client of the store. The first access opens the store."""
         try:
             with self.lock:
-                return _open(self.uri)
+                return _open(self.uri, self.registry)
         except Exception as error:  # drivers, migrations and JSON parsers raise other exceptions
             raise StoreError(describe_failure(error, self.uri)) from error
 
@@ -105,26 +111,39 @@ class Store:
 
 def connect() -> Store:
     """Return the project's store. A missing database is created when the store is first used."""
-    return Store(store_uri(), FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock"))
+    lock = FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock")
+    return Store(store_uri(), lock, store_uri("MLFLOW_REGISTRY_URI", ""))
 
 
-def store_uri() -> str:
-    """Return the value of `MLFLOW_TRACKING_URI`, or the address of the default store."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    return resolve_sqlite(uri or DEFAULT, project_root())
+def store_uri(variable: str = "MLFLOW_TRACKING_URI", default: str = DEFAULT) -> str:
+    """Return the address in an environment variable, or the default address."""
+    return resolve_sqlite(os.environ.get(variable, "").strip() or default, project_root())
 
 
 def resolve_sqlite(uri: str, root: Path) -> str:
-    """Return an address in which a relative SQLite path is resolved against the project's root.
+    """Return an address in which a SQLite path is absolute and escaped.
 
     DVC runs a queued or `--temp` experiment in a copy of the project, which it deletes afterwards.
-    With a relative path, the database would be in this copy. Other addresses are not changed.
+    Therefore, a relative path starts from the project's root, not from this copy. If the path
+    belongs to an existing folder, as in `sqlite:///$PWD/mlflow.db`, then `%` and `?` in the name of
+    this folder stand for themselves. Other addresses are not changed.
+
+    Raises:
+        InputError: The path is a `file:` URI.
     """
-    # Four slashes start an absolute path. `:memory:` and `file:` are not paths.
-    if not re.match(r"sqlite[+\w]*:///(?!/|:memory:|file:|$)", uri):
+    match = re.fullmatch(r"sqlite[+\w]*:///(?!:memory:)(.+)", uri)
+    if not match:
         return uri
-    path, mark, query = uri.partition("///")[2].partition("?")
-    return sqlite_uri(root / path) + mark + query
+    if match[1].startswith("file:"):
+        raise InputError(f"{uri} is not supported: write the path of the database without file:")
+    path, mark, query = match[1].partition("?")
+    folder, slash, name = match[1].rpartition("/")
+    if (root / folder).is_dir():
+        name, mark, query = name.partition("?")
+        path = f"{folder}{slash}{name}"
+    elif (root / unquote(path)).parent.is_dir():
+        path = unquote(path)
+    return sqlite_uri(root / Path(path).expanduser()) + mark + query
 
 
 def sqlite_uri(path: Path) -> str:
@@ -136,16 +155,18 @@ def sqlite_uri(path: Path) -> str:
     return f"sqlite+pysqlite:///{quote(str(path))}"
 
 
-def _open(uri: str) -> MlflowClient:
+def _open(uri: str, registry: str) -> MlflowClient:
     """Open the store. Create its database and MLflow experiment if they are missing.
 
     The caller must hold the lock, because MLflow fails if two processes create the tables of the
     same SQLite file at the same time.
     """
-    is_database = uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
-    location = _prepare_database(uri) if is_database else None
+    location = _prepare_databases(uri, registry)
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(registry)
     client = MlflowClient()
+    if registry:
+        client.search_registered_models(max_results=1)  # creates the tables of the registry
     if client.get_experiment_by_name(EXPERIMENT) is None:
         client.create_experiment(EXPERIMENT, location)
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -156,38 +177,69 @@ def _open(uri: str) -> MlflowClient:
     return client
 
 
-def _prepare_database(uri: str) -> str:
-    """Check that a database responds, and return the location of its artifacts.
+def _prepare_databases(uri: str, registry: str) -> str | None:
+    """Check that databases respond, and return the location of artifacts for a database.
 
     Without this check, MLflow would retry for two minutes if a database does not respond. Artifacts
     are stored next to a SQLite file. For any other database, they are stored in the project's root.
     The location is absolute: in an experiment, a relative path starts from a copy of the project.
     """
-    is_sqlite = uri.startswith("sqlite")
-    database = Path(make_url(uri).database or "").absolute()
-    folder = database.parent if is_sqlite else project_root()
-    folder.mkdir(parents=True, exist_ok=True)
-    location = (folder / ARTIFACTS).as_uri()
-    with create_engine(uri, poolclass=NullPool).begin() as connection:
-        if is_sqlite and "experiments" in inspect(connection).get_table_names():
-            _move_artifacts(connection, location)
-    return location
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(_prepare_database(each))
+            for each in (uri, registry)
+            if each.startswith(DATABASES)
+        ]
+        if not uri.startswith(DATABASES):
+            return None
+        is_sqlite = uri.startswith("sqlite")
+        folder = Path(make_url(uri).database or "").absolute().parent
+        folder = folder if is_sqlite else project_root()
+        check_folder(folder)
+        location = (folder / ARTIFACTS).as_uri()
+        if is_sqlite:
+            _move_artifacts(connections, location)
+        return location
 
 
-def _move_artifacts(connection: Connection, location: str) -> None:
+def _prepare_database(uri: str) -> AbstractContextManager[Connection]:
+    """Start a transaction in a database. If it is a SQLite file, create its folder."""
+    if uri.startswith("sqlite"):
+        database = Path(make_url(uri).database or "").absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        if database.is_file() and not database.stat().st_size:
+            print(f"note: {database} is empty: creating a new MLflow store", file=sys.stderr)
+    return create_engine(uri, poolclass=NullPool).begin()
+
+
+def _move_artifacts(connections: Sequence[Connection], location: str) -> None:
     """Update the locations of artifacts if the folder of the store was moved or copied.
 
-    MLflow stores these locations as absolute paths, and has no command to change them.
+    MLflow stores these locations as absolute paths, and has no command to change them. The project
+    may have several MLflow experiments, because `_open` creates another one if a user renames it.
+
+    Args:
+        connections: Connections to the database of the store and, if it is another one, to that of
+            the registry.
+        location: Location of the artifacts.
     """
-    query = text("SELECT artifact_location FROM experiments WHERE name = :name")
-    former = connection.execute(query, {"name": EXPERIMENT}).scalar() or ""
-    if former == location or not former.endswith(f"/{ARTIFACTS}"):
+    if not inspect(connections[0]).has_table("experiments"):
         return
-    for table, column in LOCATIONS:
-        connection.execute(
-            text(f"UPDATE {table} SET {column} = replace({column}, :former, :location)"),
-            {"former": former, "location": location},
+    query = (
+        "SELECT DISTINCT artifact_location FROM experiments WHERE name = :name OR experiment_id IN "
+        "(SELECT experiment_id FROM experiment_tags WHERE key = :key)"
+    )
+    found = connections[0].execute(text(query), {"name": EXPERIMENT, "key": VIEW_TAG}).scalars()
+    formers = [former for former in found if former and former.endswith(f"/{ARTIFACTS}")]
+    for connection, former, (table, column) in product(connections, formers, LOCATIONS):
+        if former == location or not inspect(connection).has_table(table):
+            continue
+        update = (
+            f"UPDATE {table} SET {column} = :location || substr({column}, :length) "
+            f"WHERE substr({column} || '/', 1, :length) = :former || '/'"
         )
+        values = {"former": former, "location": location, "length": len(former) + 1}
+        connection.execute(text(update), values)
 
 
 def hide_password(uri: str) -> str:
@@ -206,7 +258,16 @@ def describe_failure(error: BaseException, uri: str) -> str:
         error = inner if isinstance(inner, OSError) else error
         inner = inner.__cause__ or inner.__context__
     reason = hide_password(str(error).partition("\n")[0] or type(error).__name__)
-    return (
-        f"MLflow at {hide_password(uri)} failed ({reason[:300]}): check the environment variable "
-        "MLFLOW_TRACKING_URI, and that this server or database is running"
-    )
+    if isinstance(error, OSError) and error.filename:
+        advice = "check that this file or folder exists and is writable"
+    elif uri.startswith("sqlite"):
+        advice = (
+            f"check that this file is not locked and is a database of MLflow {mlflow.__version__}; "
+            "if you move it away, `phototag sync` creates a new one"
+        )
+    else:
+        advice = (
+            "check the environment variable MLFLOW_TRACKING_URI, and that this server or database "
+            "is running"
+        )
+    return f"MLflow at {hide_password(uri)} failed ({reason[:300]}): {advice}"

@@ -22,5 +22,7 @@ def serve_ui(port: int) -> None:
     address = f"http://127.0.0.1:{port}{page}"
     print(f"The server takes some seconds to start. Then open {address}", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    if store.registry:
+        command += ["--registry-store-uri", store.registry]
     options = ["--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [*command, *options])
