@@ -112,8 +112,14 @@ def test_model_trained_on_cached_features_takes_photos(
     # DVC depends on the name of the weights only, not on their content.
     torch.manual_seed(1)
     torch.save(models.mobilenet_v3_small().state_dict(), frozen / "w.pth")
-    with pytest.raises(InputError, match=r"features\.npy was computed from other photos or with"):
+    advice = (
+        r"features\.npy was computed from other photos .*`dvc repro --force --downstream embed`"
+    )
+    with pytest.raises(InputError, match=advice):
         train.main()
+    embed.main()
+    train.main()
+    assert load_model(frozen / "models/model.safetensors")[1].content_key != other.content_key
 
 
 @pytest.mark.slow
