@@ -155,7 +155,8 @@ DAMAGED = {
 
 @pytest.mark.parametrize("repository", ["."], indirect=True)
 def test_damaged_results_are_skipped_and_named(repository: Repository) -> None:
-    commits, reasons = [], []
+    commits: list[str] = []
+    reasons: list[str] = []
     for name, texts in DAMAGED.items():
         for text in texts:
             repository.write(f"key {len(commits)}")

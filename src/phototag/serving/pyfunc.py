@@ -112,7 +112,7 @@ def hide_stack_traces() -> None:
     The server also repeats the request in its messages, and answers JSON that is nested too deeply
     for Python with the HTTP status 500. Both are changed, too.
     """
-    server = sys.modules.get("mlflow.pyfunc.scoring_server")
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
     if server is None or server.invocations.__module__ == __name__:
         return
     invocations = server.invocations
