@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def embed_photos(
         file.seek(0, io.SEEK_END)
         bar = tqdm(total=num_images, initial=done, desc="embed", unit="image", disable=None)
         batches = range(done, num_images, BATCH)
-        work = partial(_embed_batch, name, weights, images)
+        work = partial(_embed_batch, name, weights, images, unfinished.name)
         for features in run_in_order(work, batches, backend, n_jobs):
             if not np.isfinite(features).all():
                 raise InputError(
@@ -99,14 +99,17 @@ def embed_photos(
     return int(done)
 
 
-def _embed_batch(name: str, weights: Weights, images: Path, first: int) -> np.ndarray:
-    network, photos = _load(name, weights, images)
+def _embed_batch(name: str, weights: Weights, images: Path, key: str, first: int) -> np.ndarray:
+    network, photos = _load(name, weights, images, key)
     return _compute(network, photos[first : first + BATCH], pick_device())
 
 
-@cache
-def _load(name: str, weights: Weights, images: Path) -> tuple[nn.Module, np.ndarray]:
-    """Return the backbones and the photos; the cache makes each worker load them only once."""
+@lru_cache(maxsize=1)
+def _load(name: str, weights: Weights, images: Path, _key: str) -> tuple[nn.Module, np.ndarray]:
+    """Return the backbones and the photos; the cache makes each worker load them only once.
+
+    The workers of a cluster can outlive the stage, so `_key` changes with the content of the files.
+    """
     keep_freed_memory()
     photos, device = np.load(images, mmap_mode="r"), pick_device()
     backbones = build_backbones(name, weights, photos.shape[1]).eval().to(device)
