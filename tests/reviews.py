@@ -10,6 +10,7 @@ from phototag.dataset.manifest import label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.verification.corrections import COLUMNS
 from phototag.verification.ledger import write_manifest
+from tests.conftest import SHIPPED_PARAMS
 from tests.models import LABELS, make_model
 
 # Row and label of entries that are flipped or unknown; the model predicts the true value.
@@ -26,7 +27,8 @@ def make_review(folder: Path, packed: Path) -> Path:
         packed: Folder of the fixture `packed`, whose labels are correct.
     """
     shutil.copytree(packed, folder / "data")
-    (folder / "params.yaml").write_text("data: {raw: data/raw.zip}\n")
+    params = SHIPPED_PARAMS.read_text().replace("raw: data/sample", "raw: data/raw.zip")
+    (folder / "params.yaml").write_text(params)
     manifest = read_kept(packed / "manifest.csv")
     targets = label_targets(manifest)
     for row, label in WRONG:

@@ -83,11 +83,13 @@ def test_update_params_replaces_a_list_and_its_comments(path: Path, name: str) -
 
 
 def test_update_params_adds_a_key_with_a_default(path: Path) -> None:
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if "accumulate:" not in line))
+    finetune = "(?s)finetune: .*?\n\n"  # the whole group
+    path.write_text(re.sub(f"{finetune}|  accumulate: .*?\n", "", path.read_text()))
     assert read_all_params(path).train.accumulate == 1
     apply(path, "phototag")
-    assert yaml.safe_load(path.read_text())["train"]["accumulate"] == 1
+    written = yaml.safe_load(path.read_text())
+    assert written["train"]["accumulate"] == 1
+    assert written["finetune"] == SHIPPED.base["finetune"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,8 @@ def test_update_params_adds_a_key_with_a_default(path: Path) -> None:
     [
         ("split:  ", "splt:  ", "split is missing; splt is unknown"),
         ("model:\n", "model: [\n", "not valid YAML"),
-        ("model:\n", "models:\n", "model.name is missing"),
+        ("model:\n", "models:\n", "models is unknown: check its spelling"),
+        ("finetune: ", "finetune: 1\nmodels:", "the group of finetune.* is not a mapping"),
         ("seed: 0", "seed: -1", "seed: input should be greater"),
         ("seed: 0", "lr: 1\nseed: 0", 'found duplicate key "lr"'),
     ],

@@ -7,8 +7,9 @@ from typing import Any
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
-from phototag.base.params import read_values
+from phototag.base.params import read_params, read_values
 from phototag.registry.decision import describe_decision
+from phototag.verification.params import VerificationParams
 
 LOCK, CORRECTIONS = "dvc.lock", "data/corrections.csv"
 NEXT = """
@@ -54,7 +55,7 @@ def list_changed_data(root: Path) -> list[str]:
         return []
     deps = read_values(root / LOCK).get("stages", {}).get("resize", {}).get("deps", ())
     recorded = {dep["path"]: dep for dep in deps}
-    raw = str(Path(read_values(root / "params.yaml")["data"]["raw"]))
+    raw = str(Path(read_params(VerificationParams, root / "params.yaml").data.raw))
     return [name for name in (raw, CORRECTIONS) if _is_changed(root / name, recorded.get(name, {}))]
 
 

@@ -87,8 +87,8 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
         Unified diff of the file (no context lines), or an empty string if nothing changed.
 
     Raises:
-        InputError: The file is missing or not valid YAML, a group of params is missing, or the new
-            params are invalid. In each case, the file is not changed.
+        InputError: The file is missing or not valid YAML, a group of params is not a mapping, or
+            the new params are invalid. In each case, the file is not changed.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -120,9 +120,9 @@ def _set_value(params: Any, key: str, value: Any, path: Path) -> None:
     *groups, last = key.split(".")
     group = params
     for name in groups:
-        group = group.get(name) if isinstance(group, CommentedMap) else None
+        group = group.setdefault(name, CommentedMap()) if isinstance(group, CommentedMap) else None
     if not isinstance(group, CommentedMap):
-        raise InputError(f"{path}: the group of {key} is missing: add it")
+        raise InputError(f"{path}: the group of {key} is not a mapping: correct it")
     if group.get(last) == value:
         return
     # A comment may be between a key and its list. ruamel.yaml would write this comment on the key's

@@ -38,9 +38,9 @@ def describe_effect(root: Path, revision: str) -> str:
     )
     if not before or not old_lock:
         raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another")
-    stages = read_values(root / LOCK)["stages"]
-    outputs, used = stages["resize"]["outs"], stages["evaluate"]["deps"]
-    manifests = {each["md5"] for each in [*outputs, *used] if each["path"] == MANIFEST}
+    stages = read_values(root / LOCK).get("stages", {})
+    files = [*stages.get("resize", {}).get("outs", ()), *stages.get("evaluate", {}).get("deps", ())]
+    manifests = {file.get("md5") for file in files if file["path"] == MANIFEST}
     if list_changed_data(root) or len(manifests) > 1:
         raise InputError("the model was not trained with the latest labels: run `dvc repro`")
 
@@ -65,7 +65,7 @@ def describe_effect(root: Path, revision: str) -> str:
     )
     number = f"Labels changed since {revision}: {changed.total()} ({shown})."
     text = f"{number} Scores: {differences or 'on another split than before, so not comparable'}."
-    inputs = _list_inputs(stages) ^ _list_inputs(parse_values(old_lock, LOCK)["stages"])
+    inputs = _list_inputs(stages) ^ _list_inputs(parse_values(old_lock, LOCK).get("stages", {}))
     others = sorted({name for name, _ in inputs} - {CORRECTIONS})
     if others:
         text += f" These inputs changed too and may explain the difference: {', '.join(others)}."
@@ -74,7 +74,8 @@ def describe_effect(root: Path, revision: str) -> str:
 
 def _list_inputs(stages: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return the dependencies of `resize` with their hashes, and all params with their values."""
-    inputs = {(dep["path"], dep["md5"]) for dep in stages["resize"]["deps"]}
+    deps = stages.get("resize", {}).get("deps", ())
+    inputs = {(dep["path"], str(dep.get("md5"))) for dep in deps}
     for stage in stages.values():
         used = stage.get("params", {}).get("params.yaml", {})
         inputs |= {(key, repr(value)) for key, value in used.items()}
