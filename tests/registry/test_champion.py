@@ -12,12 +12,16 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from typer.testing import CliRunner
 
+from phototag.apps.summary import summarize
 from phototag.base.errors import InputError
+from phototag.base.files import write_json
+from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
 from phototag.network.weights import Metadata
 from phototag.registry import comparison, versions
-from phototag.registry.decision import write_decision
+from phototag.registry.decision import COLUMNS, write_decision
 from phototag.tracking.store import Store, connect
 from tests.models import make_model
 
@@ -169,6 +173,35 @@ def test_deleted_versions_are_named_in_the_error(registry: Registry) -> None:
     with pytest.raises(InputError, match="there is no champion"):
         versions.roll_back(registry.store, "")
     assert registry.challenge("next", 1)["champion"]
+
+
+def test_history_and_summary_report_what_was_deleted_in_mlflow(
+    registry: Registry, tmp_path: Path
+) -> None:
+    def show_history() -> list[str]:
+        return CliRunner().invoke(typer_app, ["history"]).stdout.splitlines()
+
+    write_json(tmp_path / "reports/evaluate/metrics.json", {"f1_micro": 0.5})
+    assert show_history()[0].startswith("no version is registered: run `dvc repro`")
+    client = registry.store.client
+    decisions = [registry.challenge(name, known) for name, known in (("a", 1), ("b", 0), ("c", 3))]
+    assert decisions[-1]["champion"]
+    write_decision(tmp_path / "reports/register", decisions[-1], pd.DataFrame(columns=COLUMNS))
+    assert "note" not in summarize(tmp_path)
+    client.delete_model_version("phototag", "2")
+    client.delete_registered_model_alias("phototag", "champion")
+    missing = "there is no champion, because its version or alias was deleted in MLflow"
+    assert show_history()[-2] == "deleted in MLflow: version 2"
+    assert missing in show_history()[-1]
+    assert missing in summarize(tmp_path)
+    client.set_registered_model_alias("phototag", "champion", "1")
+    assert show_history()[-1] == "the champion is version 1"
+    assert "  note: the champion is version 1\n" in summarize(tmp_path)
+    client.delete_model_version("phototag", "3")
+    assert "  note: version 3 was deleted in MLflow" in summarize(tmp_path)
+    # MLflow does not show that its newest version was deleted.
+    client.delete_model_version("phototag", "1")
+    assert show_history()[0].startswith("no version is registered")
 
 
 def test_failing_store_is_not_a_missing_champion(

@@ -43,7 +43,10 @@ def test_experiment_is_registered_only_if_requested(
         register.main()
 
 
-def test_page_and_summary_show_the_time_of_the_decision(tmp_path: Path) -> None:
+def test_page_and_summary_show_the_time_of_the_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     decision = {
         "name": "phototag",
         "version": 4,

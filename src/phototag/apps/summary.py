@@ -77,4 +77,20 @@ def _describe_registration(decision_file: Path) -> list[str]:
     if decision["version"] is None:
         return [text]
     # DVC may have restored an old file. The text therefore names the command for later decisions.
-    return [f"{text} on {decision['time'][:16]} UTC; `phototag history` lists later decisions"]
+    text = f"{text} on {decision['time'][:16]} UTC; `phototag history` lists later decisions"
+    return [text, *_list_changes(decision)]
+
+
+def _list_changes(decision: Mapping[str, Any]) -> list[str]:
+    """Return notes on changes in MLflow after a decision; none if there is no store to ask."""
+    from phototag.registry.history import describe_changes
+    from phototag.tracking.store import StoreError, connect
+
+    store = connect()
+    if store.is_missing:
+        return []
+    try:
+        with store:
+            return [f"  note: {change}" for change in describe_changes(store, decision)]
+    except StoreError as error:
+        return [f"  note: {error}"]

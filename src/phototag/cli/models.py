@@ -107,21 +107,32 @@ def ui(port: Port = 5000) -> None:
 def history() -> None:
     """List all decisions about the champion.
 
-    Each line shows the time, model version, kind, outcome and reason of one decision.
+    Each line shows the time, model version, kind, outcome and reason of one decision. The last
+    lines show deleted versions and the current champion.
     """
-    from phototag.registry import versions
+    from phototag.registry.history import describe_champion, find_deleted_versions
+    from phototag.registry.versions import read_history
     from phototag.tracking.store import connect
 
     with connect() as store:
-        entries = versions.read_history(store)
+        entries = read_history(store)
+        deleted = find_deleted_versions(store)
+        champion = describe_champion(store)
     if not entries:
-        typer.echo("no version has been registered: run `dvc repro`")
+        typer.echo(
+            "no version is registered: run `dvc repro`, or `dvc repro --force --single-item "
+            "register` if all versions were deleted"
+        )
+        return
     for entry in entries:
         outcome = "champion" if entry["champion"] else "refused "
         typer.echo(
             f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
             f"{escape_control(entry['reason'])}"
         )
+    if deleted:
+        typer.echo(f"deleted in MLflow: version {', '.join(map(str, deleted))}")
+    typer.echo(champion)
 
 
 def promote(

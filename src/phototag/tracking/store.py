@@ -86,6 +86,13 @@ class Store:
     def __init__(self, uri: str, lock: FileLock, registry: str = "") -> None:
         self.uri, self.lock, self.registry = uri, lock, registry
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the store is a SQLite file that has not been created."""
+        return (
+            self.uri.startswith("sqlite") and not Path(make_url(self.uri).database or "").exists()
+        )
+
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow client of the store. The first access opens the store."""
