@@ -114,9 +114,7 @@ def _check_photos(place: Path) -> None:
 def run_upstream(place: Path, variables: Mapping[str, str] | None = None) -> None:
     """Run all stages before `train` in a workspace, or restore their outputs from DVC's cache.
 
-    Args:
-        place: Path returned by `make_workspace`.
-        variables: Additional environment variables of the stages.
+    `variables` are additional environment variables of the stages.
 
     Raises:
         InputError: A stage failed.
@@ -129,11 +127,7 @@ def run_upstream(place: Path, variables: Mapping[str, str] | None = None) -> Non
 
 
 def commit_training(place: Path) -> None:
-    """Add the outputs of the stage `train` to DVC's cache and to dvc.lock, if DVC did not run it.
-
-    Args:
-        place: Path returned by `make_workspace`. It must be the current folder.
-    """
+    """Add the outputs of `train` to DVC's cache and dvc.lock. `place` must be the current folder."""
     with Repo(str(place)) as repo:
         repo.commit("train", force=True)
 
@@ -151,7 +145,6 @@ def save_experiment(place: Path, name: str) -> None:
     commit = run_git(place, "rev-parse", "HEAD")
     run_git(place, "add", "--all", ".")
     tree = run_git(place, "write-tree")
-    # git requires an author. The author in git's config, if there is one, has precedence.
     made = run_git(place, "commit-tree", tree, "-p", commit, "-m", f"phototag: {name}")
     reference = str(ExpRefInfo(commit, name))
     run_git(place, "push", "--quiet", "--force", "origin", f"{made}:{reference}")
@@ -220,15 +213,7 @@ def run_experiments(
 
 
 def check_data(required: str, current: str) -> None:
-    """Check that the photos and labels are those that an experiment requires.
-
-    Args:
-        required: Hash returned by `read_data_hash` for the first trial of the study.
-        current: Hash returned by `read_data_hash` for the workspace.
-
-    Raises:
-        InputError: The hashes differ.
-    """
+    """Raise an `InputError` if two hashes returned by `read_data_hash` differ."""
     if required != current:
         raise InputError(
             "the photos, labels or corrections have changed since the first trial of this study, "

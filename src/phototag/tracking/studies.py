@@ -25,17 +25,13 @@ ARRAYS = "val.npz"
 
 
 def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
-    """Return the id of the parent run of a study, which becomes the run of this process.
-
-    The run is created if it does not exist.
-    """
+    """Return the id of the parent run of a study. Create the run if it does not exist."""
     runs = find_runs(store, name)
     if runs:
         run_id = str(runs[-1].info.run_id)
         # Otherwise, a trial would set the status to KILLED, because the earlier process has died.
         store.client.set_tag(run_id, PROCESS_TAG, name_process())
         store.client.update_run(run_id, "RUNNING")
-        _clear_error(store, run_id)
         return run_id
     return create_run(store, Training(name, params, exp_name=name))
 
@@ -54,13 +50,9 @@ def close_parent(
             store.client.set_tag(run.info.run_id, PARENT_TAG, run_id)
     log_folder(store, run_id, folder)
     log_metrics(store, run_id, metrics)
-    _clear_error(store, run_id)  # another process of the study may have been killed
-    store.client.set_terminated(run_id, "FINISHED")
-
-
-def _clear_error(store: Store, run_id: str) -> None:
-    if ERROR_TAG in store.client.get_run(run_id).data.tags:
+    if ERROR_TAG in store.client.get_run(run_id).data.tags:  # the study was killed and resumed
         store.client.delete_tag(run_id, ERROR_TAG)
+    store.client.set_terminated(run_id, "FINISHED")
 
 
 def log_arrays(store: Store, run_id: str, **arrays: np.ndarray) -> None:
