@@ -127,7 +127,7 @@ def run_upstream(place: Path, variables: Mapping[str, str] | None = None) -> Non
 
 
 def commit_training(place: Path) -> None:
-    """Add the outputs of `train` to DVC's cache and dvc.lock. `place` must be the current folder."""
+    """Add the outputs of `train` to DVC's cache and dvc.lock; `place` is the current folder."""
     with Repo(str(place)) as repo:
         repo.commit("train", force=True)
 
