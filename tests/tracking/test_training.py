@@ -88,8 +88,8 @@ def test_each_split_is_a_dataset_with_its_counts(store: Store) -> None:
         }
         record_training(store, Training(f"key{seed}", splits=splits), [{"epoch": 1, "val_loss": 1}])
         runs.append(splits)
-    for seed, splits in enumerate(runs):
-        run = find_run(store, Training(f"key{seed}"))
+    for number, splits in enumerate(runs):
+        run = find_run(store, Training(f"key{number}"))
         assert run
         logged = {each.tags[0].value: each.dataset for each in run.inputs.dataset_inputs}
         assert set(logged) == {"train", "val"}

@@ -216,7 +216,8 @@ def _prepare_database(uri: str) -> AbstractContextManager[Connection]:
         database.parent.mkdir(parents=True, exist_ok=True)
         if database.is_file() and not database.stat().st_size:
             print(f"note: {database} is empty: creating a new MLflow store", file=sys.stderr)
-    return create_engine(uri, poolclass=NullPool).begin()
+    transaction: AbstractContextManager[Connection] = create_engine(uri, poolclass=NullPool).begin()
+    return transaction
 
 
 def _move_artifacts(connections: Sequence[Connection], location: str) -> None:
