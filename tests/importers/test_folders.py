@@ -31,7 +31,16 @@ def test_photo_in_two_folders_carries_both_labels(source: Path, tmp_path: Path) 
     assert found.summary.notes == ["skipped files with the same bytes as another file: 2"]
 
 
-@pytest.mark.parametrize("parts", [["", ""], ["my photos/", "my photos/"], ["train/", "Test/"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["", ""],
+        ["my photos/", "my photos/"],
+        ["train/", "Test/"],
+        ["a/seg_train/seg_train/", "a/seg_test/seg_test/"],
+        ["training_set/photos/", "val-2017/photos/"],
+    ],
+)
 def test_common_folder_and_splits_are_not_labels(
     source: Path, tmp_path: Path, parts: list[str]
 ) -> None:

@@ -48,7 +48,7 @@ def test_json_file_is_found_in_folder(tmp_path: Path, place: str) -> None:
         (
             "metadata.jsonl",
             "{}",
-            r"a Hugging Face ImageFolder: .* or --as imagefolder",
+            r"a Hugging Face ImageFolder \(metadata\.jsonl\): .* or --as imagefolder",
         ),
     ],
 )

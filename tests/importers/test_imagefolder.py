@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def test_metadata_csv_is_read(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
     found = run_import(folder, tmp_path / "raw")
-    assert found.summary.description == "Hugging Face ImageFolder: 3 photos in 1 metadata files"
+    assert found.summary.description == "Hugging Face ImageFolder: CSV of labels: 3 rows"
     assert found.carried == {"1.png": "cat", "2.png": "dog", "more/3.png": ""}
     assert found.unknown == {}
 
@@ -36,8 +36,8 @@ def test_metadata_jsonl_lists_are_labels_and_null_is_unknown(folder: Path, tmp_p
     assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
     assert found.unknown == {"more/3.png": "cat red sofa"}
     assert found.summary.notes == [
-        "metadata.jsonl: skipped columns: text",
-        "metadata.jsonl: empty cells, read as photos without labels: 1",
+        "skipped columns: text",
+        "empty cells, read as photos without labels: 1",
     ]
 
 
@@ -92,8 +92,8 @@ def test_missing_values_are_unknown(folder: Path, tmp_path: Path) -> None:
     assert found.carried == {"1.png": "cat red sofa", "2.png": "cat", "more/3.png": ""}
     assert found.unknown == {"2.png": "red sofa", "more/3.png": "cat red sofa"}
     assert found.summary.notes[1:] == [
-        "metadata.jsonl: cells with 'None', read as unknown labels: 1",
-        "metadata.jsonl: cells with 'nan', read as unknown labels: 1",
+        "cells with 'None', read as unknown labels: 1",
+        "cells with 'nan', read as unknown labels: 1",
     ]
     assert not any(photo.group for photo in found.summary.photos)
 
@@ -116,8 +116,17 @@ def test_each_split_has_its_metadata_file(tmp_path: Path) -> None:
     write(tmp_path / "in/data/test/metadata.jsonl", '{"file_name": "1.png", "label": "dog"}')
     found = run_import(tmp_path / "in", tmp_path / "raw")
     assert found.carried == {"data/test/1.png": "dog", "data/train/1.png": "cat sofa"}
-    note = "skipped photos not listed in metadata: 1, such as data/test/2.png"
+    note = "skipped photos that are not listed: 1, such as data/test/2.png"
     assert found.summary.notes == [note]
+
+
+def test_labels_that_one_of_several_metadata_files_lacks_are_unknown(tmp_path: Path) -> None:
+    for value, name in enumerate(["a/1.png", "b/2.png"]):
+        paint(tmp_path / "in" / name, value)
+    write(tmp_path / "in/a/metadata.csv", "file_name,cat,dog\n1.png,1,1\n")
+    write(tmp_path / "in/b/metadata.csv", "file_name,cat\n2.png,1\n")
+    found = run_import(tmp_path / "in", tmp_path / "raw", format="imagefolder")
+    assert found.unknown == {"b/2.png": "dog"}
 
 
 def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) -> None:
@@ -125,8 +134,8 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
         paint(tmp_path / "in" / name, value)
     write(tmp_path / "in/metadata.csv", "file_name,tags\ncats/1.png,big\ndogs/2.png,small\n")
     message = (
-        r"in can be read as one folder per label or as a Hugging Face ImageFolder: choose with "
-        "--as folders or --as imagefolder"
+        r"in can be read as one folder per label or as a Hugging Face ImageFolder "
+        r"\(metadata\.csv\): choose with --as folders or --as imagefolder"
     )
     with pytest.raises(InputError, match=message):
         run_import(tmp_path / "in", tmp_path / "raw")
@@ -174,5 +183,7 @@ def test_error_names_file_and_line(
 def test_two_metadata_files_in_one_folder_are_refused(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
     write(folder / "metadata.jsonl", LINES)
-    with pytest.raises(InputError, match=r"jsonl:1: .*1\.png is already listed in .*csv:2"):
+    with pytest.raises(
+        InputError, match=r"jsonl: .*1\.png is already listed in .*metadata\.csv, with"
+    ):
         run_import(folder, tmp_path / "raw")

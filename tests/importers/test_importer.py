@@ -184,7 +184,7 @@ def test_csv_in_mixed_encoding_or_truncated_is_refused(tmp_path: Path) -> None:
 def test_csv_with_spreadsheet_quirks_is_read(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         photo(tmp_path / name, 1)
-    rows = '\r\n File ;LABELS;note;;\r\na.png;" cat ; dog;";x;;\r\n;;;;\r\n\r\nb.png;;\r\n'
+    rows = 'sep=;\r\n\r\n File ;LABELS;note;;\r\na.png;" cat ; dog;";x;;\r\n;;;;\r\n\r\nb.png;;\r\n'
     text(tmp_path / "list.csv", rows + "c.png;Cat\r\n")
     summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
     assert summary.count_labels() == {"Cat": 1, "cat": 1, "dog": 1}

@@ -168,7 +168,10 @@ def test_captions_are_refused_unless_the_separator_is_given(tmp_path: Path) -> N
         run_import(source, tmp_path / "again")
 
 
-@pytest.mark.parametrize("title", ["File Name", "file-name", "fname", "FileName"])
+@pytest.mark.parametrize(
+    "title",
+    ["File Name", "file-name", "fname", "FileName", "#filename", "Id", "image_id", "ImageID"],
+)
 def test_column_of_files_may_have_several_names(tmp_path: Path, title: str) -> None:
     source = write(tmp_path / "list.csv", f"{title},label\na.png,cat\n")
     assert run_import(source, tmp_path / "raw").carried == {"a.png": "cat"}
@@ -179,6 +182,19 @@ def test_labels_may_be_numbers(tmp_path: Path, title: str) -> None:
     rows = "".join(f"{name}.png,{number}\n" for name, number in zip("abcd", "0112", strict=True))
     found = run_import(write(tmp_path / "list.csv", f"file,{title}\n{rows}"), tmp_path / "raw")
     assert found.summary.count_labels() == {"0": 1, "1": 2, "2": 1}
+
+
+def test_name_of_the_index_of_a_parquet_table_is_a_column(tmp_path: Path) -> None:
+    table = pd.DataFrame({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
+    table.set_index("file").to_parquet(tmp_path / "list.parquet")
+    found = run_import(tmp_path / "list.parquet", tmp_path / "raw")
+    assert found.carried == {"a.png": "cat", "b.png": "dog"}
+
+
+def test_photos_in_the_folder_that_are_not_listed_are_noted(tmp_path: Path) -> None:
+    write(tmp_path / "list.csv", "file,label\na.png,cat\nb.png,dog\n")
+    found = run_import(tmp_path, tmp_path / "out/raw", format="list")
+    assert found.summary.notes == ["skipped photos that are not listed: 2, such as c.png"]
 
 
 def test_photos_may_be_in_other_folder(tmp_path: Path) -> None:
@@ -282,10 +298,10 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ("file,cat,CAT\na.png,1,0\n", r"csv:1: two columns are named 'cat'"),
         ("file,a/b,dog\na.png,1,0\n", r"csv:1: label 'a/b' cannot be a file name"),
         ("file,cat,mode\na.png,1,0\n", r"csv:1: .*label 'mode' is a manifest column's name"),
-        ("cat,dog\n1,0\n", r"csv:1: no column 'file'"),
+        ("Cat,dog\n1,0\n", r"csv:1: no column 'file' among Cat, dog: write the names"),
         ("path,image,cat,dog\na.png,a.png,1,0\n", r"csv:1: columns path, image may .* 'file'"),
         ("file,cat,dog\na.png,0,0\nb.png,0,?\n", r"csv: no photo has a label"),
-        ("file,cat,dog\n", r"csv:1: no column of labels"),
+        ("file,cat,dog\n", r"csv:1: no column of labels among file, cat, dog: name a"),
         ("file,caption\na.png,A cat\n", r"csv:1: no column of labels"),
         # labels
         ('file,tags\na.png,"x, y"\nb.png,x;y\n',

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoList, choose_images_folder, list_endings
+from phototag.importers.photo_files import PhotoList, choose_images_folder, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.labels import normalize
 
@@ -57,7 +57,7 @@ def read(source: Source) -> SourceDataset:
     rows = _index_ids(images, f"{source.path}: images")
     place = f"{source.path}: categories"
     positions = _index_ids(categories, place)
-    names: dict[int, str] = {}
+    labels: dict[int, str] = {}
     carried: list[set[str]] = [set() for _ in images]
     for index, annotation in enumerate(instances.annotations):
         try:
@@ -67,16 +67,16 @@ def read(source: Source) -> SourceDataset:
                 f"{source.path}: annotations[{index}]: no image or category has the id {error}: "
                 "add it, or remove the annotation"
             ) from None
-        if position not in names:  # names of unused categories may be invalid
-            names[position] = check_label(categories[position].name, f"{place}[{position}]")
-        carried[row].add(names[position])
+        if position not in labels:  # names of unused categories may be invalid
+            labels[position] = check_label(categories[position].name, f"{place}[{position}]")
+        carried[row].add(labels[position])
 
-    endings = [list_endings(image.file_name) for image in images]
-    folder = choose_images_folder(source.path, endings, source.options.images)
+    names = [list_names(image.file_name) for image in images]
+    folder = choose_images_folder(source.path, names, source.options.images)
     listed = PhotoList(folder)
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        name = listed.find(folder, endings[row], location)
+        name = listed.find(folder, names[row], location)
         photo = SourcePhoto(name, folder, frozenset(carried[rows[image.id]]), id=str(image.id))
         listed.add(photo, location)
     description = (
@@ -84,8 +84,8 @@ def read(source: Source) -> SourceDataset:
         f"{len(categories)} categories"
     )
     photos, notes = listed.finish()
-    labels = [normalize(category.name).strip() for category in categories]
-    return SourceDataset(description, photos, labels, notes)
+    defined = [normalize(category.name).strip() for category in categories]
+    return SourceDataset(description, photos, defined, notes)
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:

@@ -1,8 +1,8 @@
 """Import of photos in one folder per label: cats/1.jpg has the label `cats`."""
 
 import hashlib
+import re
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import PurePosixPath
 
 from tqdm import tqdm
@@ -10,7 +10,10 @@ from tqdm import tqdm
 from phototag.decoding.sources import read_named_file
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
 
-SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+# Names of splits, which may be part of another name, such as seg_train or test-set.
+SPLIT = re.compile(
+    r"(?<![a-z])(train(ing)?|val(id(ation)?)?|dev|test(ing)?)(?![a-z])", re.IGNORECASE
+)
 
 
 def recognize(source: Source) -> bool:
@@ -62,9 +65,9 @@ def _find_folders(photos: Sequence[str]) -> dict[str, list[str]]:
     Folders that contain all photos are ignored, and so are folders of splits (train, val, test).
     """
     folders = {name: name.split("/")[:-1] for name in photos}
-    levels = zip(*folders.values(), strict=False)
-    common = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))
-    folders = {name: path[common:] for name, path in folders.items()}
-    if all(path and path[0].casefold() in SPLITS for path in folders.values()):
+    while folders and all(folders.values()):
+        outer = {path[0] for path in folders.values()}
+        if len(outer) > 1 and not all(map(SPLIT.search, outer)):
+            break
         folders = {name: path[1:] for name, path in folders.items()}
     return folders

@@ -6,7 +6,6 @@ in tests/e2e/sources.py.
 """
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,7 +45,10 @@ FORMATS = {
     ),
     "folders": Format("one folder per label", folders.recognize, folders.read),
     "imagefolder": Format(
-        "a Hugging Face ImageFolder", imagefolder.recognize, imagefolder.read, ("separator",)
+        "a Hugging Face ImageFolder",
+        imagefolder.recognize,
+        imagefolder.read,
+        ("images", "separator"),
     ),
     "coco": Format("COCO instances", coco.recognize, coco.read, ("images",)),
     "labelstudio": Format(
@@ -65,7 +67,6 @@ FORMATS = {
         ("images",),
     ),
 }
-_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(folders.SPLITS)})(?![a-z])", re.IGNORECASE)
 Reading = tuple[str, Source]  # a way to read a source: name of the format, and source
 
 
@@ -117,6 +118,11 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     # Numbered photos keep labels that no photo has, as their empty label files do.
     dataset = parts[0] if name == "numbered" else _join(path, chosen, parts)
     notes = [*describe_system_files(system_files), *dataset.notes]
+    if path.is_dir() and chosen[0].names is None:
+        listed = {os.path.normpath(photo.path) for photo in dataset.photos}
+        photos = sources[0].split_names[0]
+        if left := [file for file in photos if os.path.normpath(path / file) not in listed]:
+            notes.append(f"skipped photos that are not listed: {len(left)}, such as {left[0]}")
     return replace(dataset, notes=[escape_control(note) for note in notes])
 
 
@@ -155,8 +161,8 @@ def _join(path: Path, sources: Sequence[Source], parts: Sequence[SourceDataset])
 def _may_be_list(name: str) -> bool:
     """Return whether a file in a folder may be a table or JSON file that lists the photos."""
     file = Path(name)
-    is_metadata = file.name in imagefolder.METADATA
-    return name.count("/") <= 1 and file.suffix.lower() in LIST_SUFFIXES and not is_metadata
+    is_near = name.count("/") <= 1 or file.stem == "metadata"
+    return is_near and file.suffix.lower() in LIST_SUFFIXES
 
 
 def _choose_readings(
@@ -175,9 +181,10 @@ def _choose_readings(
         raise InputError(f"{path} is not {FORMATS[wanted].description}: it can be read as {found}")
     patterns: dict[str, set[str]] = {}
     for name, source in chosen:
-        # Lists of splits differ only in the name of the split: train/a.json, test/a.json.
-        pattern = _SPLIT.sub("*", os.path.relpath(source.path, path))
-        patterns.setdefault(name, set()).add(pattern)
+        # Lists of splits differ only in the name of the split: train/a.json, test/a.json. An
+        # ImageFolder may have a metadata file in any folder.
+        pattern = folders.SPLIT.sub("*", os.path.relpath(source.path, path))
+        patterns.setdefault(name, set()).add("" if name == "imagefolder" else pattern)
     if len(patterns) > 1 or len(patterns[chosen[0][0]]) > 1:
         how = "choose with " + " or ".join(f"--as {name}" for name in patterns)
         if any(len(each) > 1 for each in patterns.values()):

@@ -6,20 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from reprlib import repr as short_repr
 from typing import Any
-from urllib.parse import unquote, unquote_plus
 
 from pydantic import TypeAdapter
 from tqdm import trange
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import PhotoList, choose_images_folder, list_endings
+from phototag.importers.photo_files import PhotoList, choose_images_folder, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
-# Tasks refer to local files and to files in a cloud storage by a parameter that is not always
-# encoded. Therefore, the parameter is everything up to the end of the address.
-_SERVED = re.compile(r"/(?:local-files/?\?d|storage-data/uploaded/?\?filepath)=(.+)", re.DOTALL)
-_URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 # Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
 _PREFIX = re.compile(r"^(?:\d+-)?[0-9a-f]{8}-(?=.)")
 _ORIGINAL = re.compile("name|original", re.IGNORECASE)
@@ -136,7 +131,7 @@ def _list_names(data: dict[str, Any], location: str) -> list[str]:
     photos = {
         key: text
         for key, text in texts.items()
-        if any(PurePosixPath(p).suffix.lower() in PHOTO_EXTENSIONS for p in _list_paths(text))
+        if any(PurePosixPath(p).suffix.lower() in PHOTO_EXTENSIONS for p in list_names(text))
     }
     photos = photos or texts
     # Next to the address, a task may contain the file name before the upload.
@@ -145,25 +140,13 @@ def _list_names(data: dict[str, Any], location: str) -> list[str]:
     if len(addresses) != 1:
         raise InputError(f"{location}: data contains {len(addresses)} photos, should contain 1")
     (address,) = addresses
-    paths = [path for text in (address, *photos.values()) for path in _list_paths(text)]
-    names = [name for path in paths for name in list_endings(path)]
-    original = _PREFIX.sub("", next(reversed(list_endings(paths[0])), ""))
-    names.append(original)
+    names = [name for text in (address, *photos.values()) for name in list_names(text)]
+    names += [_PREFIX.sub("", name) for name in names if "/" not in name]
     if "upload/" in address:
-        names.append(_SUFFIX.sub("", original))
+        names += [_SUFFIX.sub("", name) for name in names]
     return list(dict.fromkeys(names))
 
 
 def _name_upload(name: str) -> str:
     """Return the name that Label Studio gives to an upload, without prefix and suffix."""
     return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
-
-
-def _list_paths(address: str) -> list[str]:
-    """Return the possible paths in the path or URL of a photo: decoded, and as it is written."""
-    if served := _SERVED.search(address):
-        return [unquote(served[1], errors="surrogateescape"), served[1], unquote_plus(served[1])]
-    if url := _URL.match(address):
-        path = re.split("[?#]", address[url.end() :])[0]
-        return [unquote(path, errors="surrogateescape"), path]
-    return [address, unquote(address)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote, unquote_plus
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
@@ -15,6 +16,10 @@ from phototag.importers.source import SourcePhoto
 
 NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+# Label Studio passes the path of a file in a parameter that is not always encoded. Therefore, the
+# parameter is everything up to the end of the address.
+_SERVED = re.compile(r".*/(?:local-files/?\?d|storage-data/uploaded/?\?filepath)=", re.DOTALL)
+_URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 
 
 class PhotoList:
@@ -54,8 +59,7 @@ class PhotoList:
         inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
         if inside.split("/")[0] == "..":
             raise InputError(
-                f"{location}: {path} is outside {self.root}: pass the folder of the photos with "
-                "--images"
+                f"{location}: {path} is outside {self.root}: move the photo into this folder"
             )
         return inside
 
@@ -72,7 +76,7 @@ class PhotoList:
         if (first.labels, first.unknown, first.group) != (photo.labels, photo.unknown, photo.group):
             raise InputError(
                 f"{location}: {photo.path} is already listed in {place}, with other labels or "
-                "another group; merge the entries"
+                "another group; write all labels of a photo in one entry"
             )
         self._repeated.append(location)
 
@@ -98,13 +102,23 @@ class PhotoList:
         return photos, [f"{note}: {len(self._repeated)}, such as {self._repeated[0]}"]
 
 
-def list_endings(name: str) -> list[str]:
-    """Return the trailing parts of a path, from long to short: a/b.jpg and b.jpg for ../a/b.jpg."""
-    endings = []
-    for path in (name, name.replace("\\", "/")):
-        parts = posixpath.normpath(f"/./{path}")[1:].split("/")
-        endings += ["/".join(parts[start:]) for start in range(len(parts))]
-    return sorted(filter(None, dict.fromkeys(endings)), key=len, reverse=True)
+def list_names(address: str) -> list[str]:
+    """Return the possible names of a photo, given its path or URL on another machine.
+
+    The names are the trailing parts of the path, from long to short: a/b.jpg and b.jpg for
+    ../a/b.jpg.
+    """
+    path = address
+    if served := _SERVED.match(address):
+        path = address[served.end() :]
+    elif url := _URL.match(address):
+        path = re.split("[?#]", address[url.end() :])[0]
+    names = []
+    for decoded in (unquote(path, errors="surrogateescape"), path, unquote_plus(path)):
+        for form in (decoded, decoded.replace("\\", "/")):
+            parts = posixpath.normpath(f"/./{form}")[1:].split("/")
+            names += ["/".join(parts[start:]) for start in range(len(parts))]
+    return sorted(filter(None, dict.fromkeys(names)), key=lambda name: -name.count("/"))
 
 
 def resolve_name(folder: Path, name: str) -> Path:

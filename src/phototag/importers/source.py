@@ -96,6 +96,10 @@ class Source:
         """Return whether the source is a CSV, TSV, JSON Lines or Parquet file."""
         return self.names is None and self.path.suffix.lower() in TABLE_SUFFIXES
 
+    def is_metadata(self) -> bool:
+        """Return whether the source is a metadata file of a Hugging Face ImageFolder."""
+        return self.is_table() and self.path.stem == "metadata"
+
     def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:
         """Parse the JSON file and validate its structure; unknown keys are ignored.
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
@@ -15,14 +16,19 @@ from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, Row, decode_text, read_listing
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-FILE_COLUMNS = ("file", "file_name", "filename", "fname", "filepath", "file_path", "path", "image",
-                "image_name", "image_path", "img", "photo")  # fmt: skip
+FILE_COLUMNS = ("file", "filename", "fname", "filepath", "path", "image", "imagename", "imagepath",
+                "img", "photo")  # fmt: skip
 # If a table has several of these columns, only the first one in this order is read.
 LABEL_COLUMNS = ("label", "labels", "tag", "tags", "keyword", "keywords", "category", "categories",
-                 "class", "classes")  # fmt: skip
+                 "class", "classes", "choice", "choices")  # fmt: skip
 UNKNOWN = "?"
 PREDICTED = ["file", "labels", "error"]  # first columns of the tables that `predict` writes
 _LINE = TypeAdapter(dict[str, Any])
+
+
+def is_file_column(column: str) -> bool:
+    """Return whether a column has one of the names in `FILE_COLUMNS`, such as `File Name`."""
+    return re.sub(r"[\W_]", "", column) in FILE_COLUMNS
 
 
 def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
@@ -60,7 +66,9 @@ def _select_predictions(table: Listing) -> Listing:
 def _convert_parquet(data: bytes, path: Path) -> str:
     """Convert a Parquet table to JSON Lines."""
     try:
-        return pd.read_parquet(io.BytesIO(data)).to_json(orient="records", lines=True)
+        table = pd.read_parquet(io.BytesIO(data))
+        table = table.reset_index(drop=table.index.name is None)
+        return table.to_json(orient="records", lines=True)
     except (ImportError, OverflowError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -92,11 +100,11 @@ def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:
                 cell = _format_labels(value, separator, f"{location}: {key}")
             titles.setdefault(column, title)
             # File names are exact, and labels are compared with other labels.
-            row.cells[column] = cell if column in FILE_COLUMNS else normalize(cell).strip()
+            row.cells[column] = cell if is_file_column(column) else normalize(cell).strip()
         rows.append(row)
     for row in rows:
         for column in titles:
-            row.cells.setdefault(column, "" if column in (*FILE_COLUMNS, "group") else UNKNOWN)
+            row.cells.setdefault(column, "" if is_file_column(column) else UNKNOWN)
     return Listing(list(titles), list(titles.values()), rows, ",", 1)
 
 

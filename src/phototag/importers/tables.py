@@ -1,9 +1,10 @@
 """Import of tables with one photo per row: a CSV of labels, or a one-hot CSV."""
 
 import re
+import textwrap
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, Literal
 
@@ -11,13 +12,18 @@ import yaml
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoList, list_endings
-from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto, check_label
-from phototag.importers.table_files import FILE_COLUMNS, LABEL_COLUMNS, PREDICTED, UNKNOWN
+from phototag.importers.photo_files import PhotoList, list_names
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
+from phototag.importers.table_files import (
+    LABEL_COLUMNS,
+    PREDICTED,
+    UNKNOWN,
+    is_file_column,
+)
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "one-hot"]
-ID_COLUMNS = ("id", "image_id")
+ID_COLUMNS = ("id", "image_id", "imageid")  # contain the file names if no other column does
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 # A question mark, and words that pandas reads as a missing value.
 UNKNOWN_WORDS = {UNKNOWN, "nan", "NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>"}
@@ -30,6 +36,8 @@ _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # reads all scalars as 
 _LIST = re.compile(r"""(?:set)?(?:[\[{]|\((?=['")]))((?>"(?:[^"\\]|\\.)*"|[^][{}])*)[])}]""")
 # Six words without a separator, or several words with a full stop.
 _CAPTION = re.compile(r"(?<![^\s,;|])([^\s,;|]+ ){5}[^\s,;|]|^\S+ .*[.!?]['\"]?\]?$")
+# Paths on another machine, such as C:\a.jpg, https://x/a.jpg and ~/a.jpg.
+_FOREIGN = re.compile(r"[a-z][a-z0-9]*:|[/\\~]", re.IGNORECASE)
 _DOUBT = re.compile(r"\w *([#+&\u3001\uff0c\uff1b]) *\w|\s")
 
 
@@ -39,87 +47,28 @@ def recognize(source: Source, kind: TableKind) -> bool:
     Raises:
         InputError: The source is a table without a column of file names or labels.
     """
-    return source.is_table() and kind in find_label_columns(source.table, source.path)
+    is_list = source.is_table() and not source.is_metadata()
+    return is_list and kind in find_label_columns(source)
 
 
-def read(source: Source, kind: TableKind) -> SourceDataset:
+def read(source: Source, kind: TableKind, root: Path | None = None) -> SourceDataset:
     """Read the photos and labels of a table of the given kind.
-
-    Raises:
-        InputError: A row is invalid. The message contains its line number.
-    """
-    listed = PhotoList(None)
-    notes, labels = read_table(source.path, source.table, kind, source.options, listed)
-    name = "CSV of labels" if kind == "list" else "one-hot CSV"
-    other = {".jsonl": "JSON Lines", ".parquet": "Parquet"}
-    name = name.replace("CSV", other.get(source.path.suffix.lower(), "CSV"))
-    description = f"{name}: {len(source.table.rows)} rows"
-    photos, more = listed.finish()
-    return SourceDataset(description, photos, labels, [*notes, *more])
-
-
-def find_label_columns(table: Listing, path: Path) -> dict[TableKind, list[str]]:
-    """Return each kind that a table may have, with the label columns for this kind.
-
-    Raises:
-        InputError: The table has no column of file names, or no column of labels.
-    """
-    _find_file_column(table, path)
-    text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
-    # Columns named "" and "Unnamed: 0" are indexes written by pandas.
-    other = {*FILE_COLUMNS, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, "group", *INDEX_COLUMNS}
-    if {"val", "valid", "validation", "test"}.intersection(table.columns):
-        other.add("train")  # without these columns, it may be the label of photos of trains
-    one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
-    kinds: dict[TableKind, list[str]] = {}
-    if text:
-        kinds["list"] = text
-    # If there is a column of labels, a single column of 0 and 1 is possibly no label.
-    if one_hot and (not text or len(one_hot) > 1):
-        kinds["one-hot"] = one_hot
-    if not kinds:
-        raise InputError(
-            f"{path}:{table.header_line}: no column of labels: name a column 'label' or 'tags', or "
-            "add one column of 0 and 1 per label"
-        )
-    return kinds
-
-
-def _is_one_hot(table: Listing, column: str) -> bool:
-    """Return whether most known cells of a column are 0 or 1; `read` then rejects other values."""
-    cells = [row.cells.get(column, "") for row in table.rows]
-    filled = [cell.casefold() for cell in cells if cell and cell not in UNKNOWN_WORDS]
-    return sum(cell in YES or cell in NO for cell in filled) > len(filled) / 2
-
-
-def read_table(
-    path: Path,
-    table: Listing,
-    kind: TableKind,
-    options: ImportOptions,
-    listed: PhotoList,
-) -> tuple[list[str], list[str]]:
-    """Add the photos of a table to a list.
 
     In a column of labels, an empty cell means that the photo has no label; `?` means that all other
     labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
     Missing values, such as `nan`, are read as `?`.
 
     Args:
-        path: Path of the table.
-        table: Content of the table.
+        source: Table.
         kind: Kind of the table, one of the keys returned by `find_label_columns`.
-        options: Options of the import.
-        listed: List of photos to add to.
-
-    Returns:
-        The notes, and the labels of a one-hot table (for a CSV of labels: []).
+        root: Folder that must contain the photos; None for no restriction.
 
     Raises:
         InputError: A row is invalid. The message contains its line number.
     """
-    file_column = _find_file_column(table, path)
-    columns = find_label_columns(table, path)[kind]
+    path, table, options = source.path, source.table, source.options
+    file_column = _find_file_column(source)
+    columns = find_label_columns(source)[kind]
     one_hot: dict[str, str] = {}
     separator = options.separator or ";"
     if kind == "one-hot":
@@ -127,9 +76,9 @@ def read_table(
         header = f"{path}:{table.header_line}"
         one_hot = {column: check_label(titles[column], header) for column in columns}
     elif options.separator is None:
-        separator = _find_separator(table, columns[0], path)
+        separator = _find_separator(source, columns[0])
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
-    folder = options.images or path.parent
+    folder, listed = options.images or path.parent, PhotoList(root)
     values = Counter[str]()
     is_predicted = table.columns == PREDICTED
     rows = [row for row in table.rows if not (is_predicted and row.cells["error"])]
@@ -143,10 +92,8 @@ def read_table(
                 f"labels of a photo in one cell, separated by {separator!r}"
             )
         names = [file := cells[file_column]]
-        url = re.match(r"[a-z0-9]+://[^?#]*", file, re.IGNORECASE)
-        # PureWindowsPath recognizes /folder, C:\folder and \\server\folder on all systems.
-        if options.images or PureWindowsPath(file).anchor or file.startswith("~") or url:
-            names += list_endings(url[0] if url else file)
+        if options.images or _FOREIGN.match(file):
+            names += list_names(file)
         name = listed.find(folder, names, location)
         unknown: frozenset[str] | None
         if one_hot:
@@ -170,19 +117,68 @@ def read_table(
         notes.append(f"cells with {word!r}, read as unknown labels: {values[word]}")
     if values[""] and not one_hot:
         notes.append(f"empty cells, read as photos without labels: {values['']}")
-    return notes, list(one_hot.values())
+    kind_name = "CSV of labels" if kind == "list" else "one-hot CSV"
+    other = {".jsonl": "JSON Lines", ".parquet": "Parquet"}
+    name = kind_name.replace("CSV", other.get(path.suffix.lower(), "CSV"))
+    photos, repeated = listed.finish()
+    return SourceDataset(
+        f"{name}: {len(table.rows)} rows", photos, list(one_hot.values()), [*notes, *repeated]
+    )
 
 
-def _find_file_column(table: Listing, path: Path) -> str:
-    header = f"{path}:{table.header_line}"
-    found = [c for c in table.columns if re.sub("[ -]", "_", c) in FILE_COLUMNS]
+def find_label_columns(source: Source) -> dict[TableKind, list[str]]:
+    """Return each kind that a table may have, with the label columns for this kind.
+
+    Raises:
+        InputError: The table has no column of file names, or no column of labels.
+    """
+    table, file_column = source.table, _find_file_column(source)
+    text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
+    # Columns named "" and "Unnamed: 0" are indexes written by pandas.
+    other = {file_column, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, "group", *INDEX_COLUMNS}
+    if {"val", "valid", "validation", "test"}.intersection(table.columns):
+        other.add("train")  # without these columns, it may be the label of photos of trains
+    one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
+    kinds: dict[TableKind, list[str]] = {}
+    if text:
+        kinds["list"] = text
+    # If there is a column of labels, a single column of 0 and 1 is possibly no label.
+    if one_hot and (not text or len(one_hot) > 1):
+        kinds["one-hot"] = one_hot
+    if not kinds:
+        raise InputError(
+            f"{source.path}:{table.header_line}: no column of labels among {_show(table)}: name a "
+            "column 'label' or 'tags', or add one column of 0 and 1 per label"
+        )
+    return kinds
+
+
+def _is_one_hot(table: Listing, column: str) -> bool:
+    """Return whether most known cells of a column are 0 or 1; `read` then rejects other values."""
+    cells = [row.cells.get(column, "") for row in table.rows]
+    filled = [cell.casefold() for cell in cells if cell and cell not in UNKNOWN_WORDS]
+    return sum(cell in YES or cell in NO for cell in filled) > len(filled) / 2
+
+
+def _find_file_column(source: Source) -> str:
+    table = source.table
+    header = f"{source.path}:{table.header_line}"
+    found = [column for column in table.columns if is_file_column(column)]
+    found = found or [column for column in table.columns if column in ID_COLUMNS]
     if not found:
-        raise InputError(f"{header}: no column 'file': write the column names in the first line")
+        raise InputError(
+            f"{header}: no column 'file' among {_show(table)}: write the names of the columns in "
+            "the first line, and rename the column of file names to 'file'"
+        )
     if len(found) > 1 and "file" not in found:
         raise InputError(
             f"{header}: columns {', '.join(found)} may contain file names: name one of them 'file'"
         )
     return "file" if "file" in found else found[0]
+
+
+def _show(table: Listing) -> str:
+    return textwrap.shorten(", ".join(table.titles), 200) or "(none)"
 
 
 def _split_labels(cell: str, separator: str, location: str) -> list[str]:
@@ -225,13 +221,14 @@ def _read_one_hot(
     return frozenset(carried), frozenset(unknown)
 
 
-def _find_separator(table: Listing, column: str, path: Path) -> str:
+def _find_separator(source: Source, column: str) -> str:
     """Return the separator that the cells of a column contain (default: `;`).
 
     Raises:
         InputError: The cells contain captions, several separators, or spaces but no separator.
     """
-    cells = [(f"{path}:{row.line}", row.cells.get(column, "")) for row in table.rows]
+    path, rows = source.path, source.table.rows
+    cells = [(f"{path}:{row.line}", row.cells.get(column, "")) for row in rows]
     texts = [(location, cell) for location, cell in cells if not _LIST.fullmatch(cell)]
     found = [mark for mark in SEPARATORS if any(mark in cell for _, cell in texts)]
     if len(found) > 1:

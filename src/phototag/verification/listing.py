@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ def read_listing(data: bytes, place: str) -> Listing:
         InputError: The encoding is neither UTF-8 nor UTF-16, a quotation mark is missing, or two
             columns have the same name; the message contains the line number.
     """
-    text = decode_text(data, place)
+    # Excel may write a first line such as `sep=;`, which is not part of the table.
+    text = re.sub(r'\A"?sep=.?"?\r?\n', "\n", decode_text(data, place))
     header = (text.lstrip().splitlines() or [""])[0]
     widths = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in SEPARATORS}
     separator = max(widths, key=lambda mark: widths[mark])
