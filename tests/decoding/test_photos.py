@@ -178,6 +178,25 @@ def test_missing_decoder_is_named(
     )
 
 
+def test_photos_are_found_by_extension_or_first_bytes(tmp_path: Path) -> None:
+    image = random_image(16, 16)
+    starts = {kind: encode(image, kind)[:60] for kind in formats.SIGNATURES}
+    assert {kind: formats.find_format(data) for kind, data in starts.items()} == {
+        kind: kind for kind in starts
+    }
+    others = {
+        "car.txt": b"BMW and other cars",
+        "movie": b"\0\0\0\x18ftypavc1\0\0\0\0avc1isom",
+        "song": b"RIFF\x24\0\0\0WAVEfmt ",
+        "none": b"",
+    }
+    for name, data in {**starts, **others, "none.jpg": b""}.items():
+        (tmp_path / name).write_bytes(data)
+    names = sorted([*starts, *others, "none.jpg"])
+    found, rest = formats.split_photos(tmp_path, names)
+    assert (found, rest) == (sorted([*starts, "none.jpg"]), sorted(others))
+
+
 def exif_block(value: bytes = b"\6\0\0\0", kind: int = 3, count: int = 1) -> bytes:
     """Write a little-endian EXIF block that holds an orientation."""
     entry = struct.pack("<HHL", 0x0112, kind, count) + value
@@ -243,10 +262,15 @@ def png_bytes(levels: np.ndarray, bits: int, colour: int, *chunks: bytes) -> byt
     return png(levels.shape[1], levels.shape[0], bits, colour, zlib.compress(lines), *chunks)
 
 
+ONLY = (
+    "unreadable: the largest 16-bit sample uses only {} bits: save the photo with 8 bits per sample"
+)
+
+
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("stored", [8, 16])
-def test_png_of_any_colour_type_keeps_the_upper_8_of_its_bits(
+def test_png_of_any_colour_type_keeps_the_upper_8_of_its_bits_or_is_refused(
     stored: int, bits: int, colour: int, channels: int
 ) -> None:
     bits = min(bits, stored)
@@ -255,6 +279,9 @@ def test_png_of_any_colour_type_keeps_the_upper_8_of_its_bits(
         levels[..., -1] = 2**stored - 1 if bits == 10 else 2**bits - 1
         levels[:, :8, -1] = 0
     photo = prepare_photo(png_bytes(levels, stored, colour), 16)
+    if bits < stored and channels > 1:
+        assert photo.reason == ONLY.format(bits)
+        return
     expected = np.broadcast_to(
         levels[..., : channels - has_alpha] >> (bits - 8), (16, 16, 3)
     ).copy()
@@ -292,7 +319,7 @@ def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
 )
 @pytest.mark.parametrize("compression", [1, 8])
 @pytest.mark.parametrize("bits", [8, 12, 16])
-def test_16_bit_tiff_keeps_the_upper_8_of_its_bits(
+def test_16_bit_tiff_keeps_the_upper_8_of_its_bits_or_is_refused(
     order: str, photometric: int, compression: int, bits: int
 ) -> None:
     channels = 3 if photometric == 2 else 1
@@ -301,6 +328,9 @@ def test_16_bit_tiff_keeps_the_upper_8_of_its_bits(
     tags = {258: 16, 259: compression, 262: photometric, 277: channels}
     data = tiff(16, 16, content if compression == 1 else zlib.compress(content), tags, order)
     photo = prepare_photo(data, 16)
+    if bits < 16 and channels > 1:
+        assert photo.reason == ONLY.format(bits)
+        return
     expected = np.broadcast_to(levels >> (bits - 8), (16, 16, 3))
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, 255 - expected if photometric == 0 else expected)

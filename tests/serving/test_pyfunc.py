@@ -41,7 +41,7 @@ from phototag.serving.pyfunc import (
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import connect
-from tests.decoding.corpus import encode, png, tile_tiff
+from tests.decoding.corpus import chunk, encode, png, tile_tiff
 from tests.models import LABELS, make_model
 from tests.servers import free_port, run_server
 
@@ -336,11 +336,13 @@ def peak_of(clients: list[Callable[[], Any]]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("metadata", [b"", chunk(b"iCCP", b"")])  # Pillow refuses empty profiles
 def test_large_photos_of_16_clients_are_decoded_one_at_a_time(
-    model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    model: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, metadata: bytes
 ) -> None:
     monkeypatch.setattr(pool, "SMALL_PHOTOS", ThreadPoolExecutor(16))
     large = palette_png(1450)  # 2.1 million pixels, 26 MB
+    large = large[:33] + metadata + large[33:]
     answers: list[Any] = []
     peak = peak_of([lambda: answers.append(model(image=[large]))] * 16)
     assert [answer[0]["error"] for answer in answers] == [None] * 16

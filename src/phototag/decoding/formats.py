@@ -1,6 +1,5 @@
 """Image formats that phototag can decode, and their file name extensions."""
 
-import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -27,10 +26,18 @@ EXTENSIONS = {
     # refuses the files of the other format.
     "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
 }
-# First bytes of a file in one of these formats.
-SIGNATURE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|GIF8|BM|II[*+]|MM\0[*+]|....ftyp(av|he|mi|ms)", re.DOTALL
-)
+# Format -> first bytes of its files. Files of AVIF and HEIF start with a list of brands.
+SIGNATURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG",
+    "WEBP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8",
+    "BMP": rb"BM....\0{4}",
+    "TIFF": rb"II[*+]|MM\0[*+]",
+    "AVIF": rb"....ftyp.*avi[fs]",
+    "HEIF": rb"....ftyp.*(he[iv][cxms]|mif1|msf1)",
+}
+NUM_BYTES = 64  # number of bytes that are compared with a signature
 PHOTO_EXTENSIONS = {extension for group in EXTENSIONS.values() for extension in group}
 with suppress(ImportError):  # pillow-heif is an optional dependency
     from pillow_heif import register_heif_opener
@@ -40,31 +47,28 @@ with suppress(ImportError):  # pillow-heif is an optional dependency
 FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
 
 
-def missing_decoder(data: bytes) -> str:
-    """Return which decoder a photo requires and how to install it, or "" if none is missing."""
-    brands = data[8:64] if data[4:8] == b"ftyp" else b""
-    if "HEIF" not in FORMATS and re.search(rb"he[iv][cxms]", brands):
-        return "HEIC requires pillow-heif: run `make setup-heic`"
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    for name, found in (("avif", re.search(rb"avi[fs]", brands)), ("webp", is_webp)):
-        if found and not features.check(name):
-            return f"this build of Pillow lacks {name.upper()}: install Pillow with pip"
+def find_format(data: bytes) -> str:
+    """Return the format of an image file, recognised by its first bytes, or "" for other files."""
+    for name, signature in SIGNATURES.items():
+        if re.match(signature, data[:NUM_BYTES], re.DOTALL):
+            return name
     return ""
 
 
-def find_extension(data: bytes) -> str:
-    """Return the file extension of an image, such as .jpg, or "" if the data is not an image."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return EXTENSIONS[image.format or ""][0]
-    except Exception:  # decoders raise many kinds of errors on damaged files
-        return ""
+def missing_decoder(data: bytes) -> str:
+    """Return which decoder a photo requires and how to install it, or "" if none is missing."""
+    name = find_format(data)
+    if name == "HEIF" and name not in FORMATS:
+        return "HEIC requires pillow-heif: run `make setup-heic`"
+    if name in ("AVIF", "WEBP") and not features.check(name.lower()):
+        return f"this build of Pillow lacks {name}: install Pillow with pip"
+    return ""
 
 
 def split_photos(source: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split the files of a folder or zip into photos and other files.
 
-    A file is a photo if its extension is that of a photo, or if its content is an image.
+    A file is a photo if its extension or its first bytes are those of an image format.
     """
     photos: list[str] = []
     others: list[str] = []
@@ -89,10 +93,7 @@ def drop_png_metadata(data: bytes) -> Iterator[bytes]:
 
 
 def _is_image(source: Path, name: str) -> bool:
-    try:  # videos are large, so only files that start like an image are read whole
-        if not SIGNATURE.match(read_file(source, name, num_bytes=16)):
-            return False
-        data = read_file(source, name)
-        return bool(find_extension(data) or missing_decoder(data))
+    try:
+        return bool(find_format(read_file(source, name, NUM_BYTES)))
     except InputError:
         return False

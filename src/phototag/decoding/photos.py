@@ -13,13 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 from phototag.decoding.formats import FORMATS, drop_png_metadata, missing_decoder
-from phototag.decoding.perceptual_hash import MIN_CONTRAST, perceptual_hash
-from phototag.decoding.samples import reduce_to_8_bits
+from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
-ORIENTATION = 0x0112  # EXIF tag
 DECODER_MISSING = "decoder missing"  # kind of the remark on a photo that this machine cannot decode
 # EXIF orientation -> transposition that turns the photo upright.
 UPRIGHT = {
@@ -31,13 +30,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# TIFF tags and two of their values.
-SUBFILE_TYPE, BITS_PER_SAMPLE, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 254, 258, 322, 323, 339
-REDUCED, SIGNED = 1, 2
+REDUCED, SIGNED, WHITE_IS_ZERO = 1, 2, 0  # values of the TIFF tags in `Base`
+MIN_BITS = 15  # if the largest 16-bit sample has fewer bits, the photo would be too dark
 COLOURS = 17 * np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).T  # the last one is white
 MAX_DIFFERENCE = 2  # a profile that changes all samples (0..255) by at most this is sRGB
 MIN_WHITE = 240  # a profile that maps white to a darker value is damaged
-SIXTEEN_BITS = re.compile(";16[BLN]")  # in Pillow's name of the layout of samples in the file
 DAMAGED = ("not an image", "unreadable", "truncated")  # first words of reasons
 
 
@@ -101,9 +98,11 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
             return replace(photo, reason="over the pixel limit")
         if min(width, height) < min_side:
             return replace(photo, reason="too small")
-        square, changes = _decode_square(image, size, data)
+        square, changes = _decode_square(image, size)
         remarks = ["animated: first frame"] if getattr(image, "is_animated", False) else []
-        if getattr(image, "tag_v2", {}).get(SUBFILE_TYPE) == REDUCED:  # raw files start like this
+        if (
+            getattr(image, "tag_v2", {}).get(Base.NewSubfileType) == REDUCED
+        ):  # raw files start like this
             remarks.append("preview: the larger image in the file cannot be read")
     except UnidentifiedImageError:
         if missing := missing_decoder(data):
@@ -116,22 +115,25 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
         message = " ".join(str(error).replace(";", ",").split())[:200] or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "unreadable"
         return replace(photo, reason=f"{kind}: {message}")
-    pixels = np.asarray(square)
-    if np.ptp(pixels, axis=(0, 1)).max() < MIN_CONTRAST:
-        remarks.append("no contrast: all pixels have nearly the same colour")
+    phash = perceptual_hash(square)
+    if not phash:
+        remarks.append("no contrast: all pixels are nearly equally bright")
     return replace(
         photo,
         decision="converted" if changes else "kept",
         reason="; ".join(changes + remarks),
-        phash=perceptual_hash(square),
-        pixels=pixels,
+        phash=phash,
+        pixels=np.asarray(square),
     )
 
 
 def count_pixels(image: Image.Image) -> int:
     """Return the number of pixels that decoding allocates (for a tiled TIFF, at least one tile)."""
     tags = getattr(image, "tag_v2", {})
-    sides = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)  # in a damaged file, they may be text
+    sides = (
+        tags.get(Base.TileWidth),
+        tags.get(Base.TileLength),
+    )  # in a damaged file, they may be text
     tile = math.prod(side if isinstance(side, int) else 0 for side in sides)
     return max(image.width * image.height, tile)
 
@@ -172,7 +174,7 @@ def crop_square(
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def _decode_square(image: Image.Image, size: int, data: bytes) -> tuple[Image.Image, list[str]]:
+def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
     """Return the square in sRGB, and a remark for each conversion that changed its pixels.
 
     Raises:
@@ -180,10 +182,11 @@ def _decode_square(image: Image.Image, size: int, data: bytes) -> tuple[Image.Im
     """
     tags = getattr(image, "tag_v2", {})
     raw_mode = str(getattr(image, "tile", ""))  # read before decoding clears `tile`
-    is_16_bit = image.mode.startswith("I;16") or SIXTEEN_BITS.search(raw_mode)
+    # A name such as RGB;16B means 16 bits per sample, but BGR;16 means 16 bits per pixel.
+    is_16_bit = image.mode.startswith("I;16") or re.search(";16[BLN]", raw_mode)
     # Pillow would read 16-bit samples in separate planes as 8-bit samples.
-    is_misread = 16 in tags.get(BITS_PER_SAMPLE, ()) and not is_16_bit
-    if image.mode in ("I", "F") or SIGNED in tags.get(SAMPLE_FORMAT, ()) or is_misread:
+    is_misread = 16 in tags.get(Base.BitsPerSample, ()) and not is_16_bit
+    if image.mode in ("I", "F") or SIGNED in tags.get(Base.SampleFormat, ()) or is_misread:
         raise ValueError(
             "signed, floating point, 32-bit or planar 16-bit samples are not supported: save the "
             "photo with 8 bits per sample"
@@ -195,12 +198,9 @@ def _decode_square(image: Image.Image, size: int, data: bytes) -> tuple[Image.Im
     # Other formats may store the tag after the pixels, so it is read after loading.
     tiff_orientation = _read_orientation(image) if image.format == "TIFF" else 1
     image.load()
-    flat, changes = image, list[str]()
-    if is_16_bit:
-        flat, remark = reduce_to_8_bits(image, data)
-        changes.append(remark)
-    flat, remarks = _flatten(flat)
-    changes += remarks
+    flat, changes = _reduce_to_8_bits(image) if is_16_bit else (image, [])
+    flat, remark = _flatten(flat)
+    changes += [remark] if remark else []
     orientation = _read_orientation(image)
     if tiff_orientation > 1 or orientation > 1:
         changes.append("oriented by EXIF")
@@ -218,27 +218,51 @@ def _decode_square(image: Image.Image, size: int, data: bytes) -> tuple[Image.Im
     return square.convert("RGB"), changes
 
 
-def _flatten(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Convert an image to mode L, RGB or CMYK; return the image and remarks on the conversion."""
+def _reduce_to_8_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Return a decoded 16-bit photo with 8 bits per sample, and a remark.
+
+    Gray samples are scaled by the number of bits in the largest one, which is often 10, 12 or 14.
+    Pillow reads only the upper 8 bits of other samples, so these are not scaled.
+
+    Raises:
+        ValueError: The samples are not gray, and the largest uses few bits.
+    """
+    if not image.mode.startswith("I;16"):
+        bands = zip(image.getbands(), image.getextrema(), strict=True)
+        bits = 8 + max(largest for band, (_, largest) in bands if band != "A").bit_length()
+        if bits < MIN_BITS:
+            raise ValueError(
+                f"the largest 16-bit sample uses only {bits} bits: save the photo with 8 bits per "
+                "sample"
+            )
+        return image, ["16-bit"]
+    levels = np.asarray(image).astype(np.uint16)
+    bits = max(8, 2 * math.ceil(int(levels.max()).bit_length() / 2))
+    gray = (levels >> (bits - 8)).astype(np.uint8)
+    if getattr(image, "tag_v2", {}).get(Base.PhotometricInterpretation) == WHITE_IS_ZERO:
+        gray = 255 - gray
+    return Image.fromarray(gray), ["16-bit" if bits == 16 else f"16-bit: only {bits} bits are used"]
+
+
+def _flatten(image: Image.Image) -> tuple[Image.Image, str]:
+    """Convert an image to mode L, RGB or CMYK; return the image and a remark or ""."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         if not rgba.getchannel("A").getbbox():  # some programs write 0 into an unused alpha channel
-            return rgba.convert("RGB"), ["alpha: ignored because it is 0 everywhere"]
+            return rgba.convert("RGB"), "alpha: ignored because it is 0 everywhere"
         white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB"), ["alpha: composited on white"]
-    if image.mode == "RGB":
-        return image, []
-    names = {"L": "grayscale", "1": "grayscale", "P": "palette"}
-    changes = [names.get(image.mode, image.mode)]
-    if image.mode in ("L", "CMYK"):
-        return image, changes
-    return image.convert("L" if image.mode == "1" else "RGB"), changes
+        return Image.alpha_composite(white, rgba).convert("RGB"), "alpha: composited on white"
+    names = {"RGB": "", "L": "grayscale", "1": "grayscale", "P": "palette"}
+    remark = names.get(image.mode, image.mode)
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image, remark
+    return image.convert("L" if image.mode == "1" else "RGB"), remark
 
 
 def _read_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1..8, or 1 if the EXIF data has none or is broken."""
     try:
-        value = image.getexif().get(ORIENTATION, 1)
+        value = image.getexif().get(Base.Orientation, 1)
         return int(value) if value in UPRIGHT else 1
     except Exception:  # Pillow raises many kinds of errors on broken EXIF; the pixels are intact
         return 1

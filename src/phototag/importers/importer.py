@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError, escape_control
 from phototag.base.files import replace_file
-from phototag.decoding.formats import PHOTO_EXTENSIONS, find_extension
+from phototag.decoding.formats import EXTENSIONS, PHOTO_EXTENSIONS, find_format
 from phototag.decoding.sources import read_file, read_path
 from phototag.importers.formats import read_source
 from phototag.importers.source import ImportOptions, SourceDataset, SourcePhoto
@@ -117,4 +117,4 @@ def _read_photo(photo: SourcePhoto, source: Path) -> bytes:
 def _find_suffix(name: str, data: bytes) -> str:
     """Return the suffix of a photo's name, or detect it from the content if the name has none."""
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix if suffix in PHOTO_EXTENSIONS else find_extension(data) or ".bin"
+    return suffix if suffix in PHOTO_EXTENSIONS else EXTENSIONS.get(find_format(data), (".bin",))[0]

@@ -8,7 +8,6 @@ are decoded one at a time, regardless of the number of simultaneous requests.
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from joblib import cpu_count
 from PIL import Image
@@ -35,7 +34,7 @@ def decode_photos(
     """
     started = []
     for photo in photos:
-        pool = LARGE_PHOTOS if _count_pixels(photo, size) > LARGE else SMALL_PHOTOS
+        pool = LARGE_PHOTOS if _is_large(photo, size) else SMALL_PHOTOS
         started.append(pool.submit(_decode, photo, size, max_pixels))
     return [decoding.result() for decoding in started]
 
@@ -46,14 +45,15 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Photo:
     return prepare_photo(photo, size, max_pixels=max_pixels)
 
 
-def _count_pixels(photo: bytes | InputError, size: int) -> int:
-    """Return the number of pixels in memory during decoding, according to the file's header."""
+def _is_large(photo: bytes | InputError, size: int) -> bool:
+    """Return whether the header announces a large photo, or cannot be read."""
     if isinstance(photo, InputError):
-        return 0
-    with suppress(Exception):  # `prepare_photo` reports files that cannot be opened
+        return False
+    try:
         image = Image.open(io.BytesIO(photo), formats=FORMATS)
         # A JPEG file that is not progressive can be decoded at a reduced size, down to 1/8.
         if not image.info.get("progressive"):
             image.draft(None, (size, size))
-        return count_pixels(image)
-    return 0
+        return count_pixels(image) > LARGE
+    except Exception:  # `prepare_photo` reports the file, or decodes it without damaged metadata
+        return True
