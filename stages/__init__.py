@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 def run(main: Callable[[], None]) -> None:
     """Check params.yaml and run a stage, of which each copy of the project runs one at a time.
 
-    A stage that DVC started ends when DVC ends. DVC would not use its outputs, and the outputs
-    could replace those of the next `dvc repro`.
+    A stage ends when DVC, or the program that started DVC, ends: DVC would not use its outputs, and
+    the outputs could replace those of the next `dvc repro`.
     """
     from phototag.base.processes import end_with_ancestor, hold_lock
 

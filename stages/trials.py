@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from threading import Thread
 
-from phototag.experiments.processes import end_children
 from phototag.search.storage import Plan
 from phototag.search.trials import run_trials
 
@@ -16,8 +15,6 @@ from . import run, train
 def main() -> None:
     """Read the plan file passed as first argument; run trials until the study is finished."""
     logging.getLogger("dvc").setLevel(logging.WARNING)  # hides messages about dvc.lock
-    # Ignore Ctrl-C: the parent also receives it, and ends this process so that a trial can resume.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=end_with_parent, daemon=True).start()
     plan = Plan.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     run_trials(plan, train.train_network)
@@ -26,7 +23,6 @@ def main() -> None:
 def end_with_parent() -> None:
     """End this process when standard input is closed, which happens when the parent ends."""
     sys.stdin.read()
-    end_children()
     signal.raise_signal(signal.SIGTERM)
 
 

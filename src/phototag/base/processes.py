@@ -1,16 +1,19 @@
-"""Locks between processes, and the end of processes when the program that started them ends."""
+"""Locks between processes, and the end of child processes together with their parent."""
 
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
+
+PATIENCE = 30  # seconds that a child process has to end, before it is killed
 
 
 @contextmanager
@@ -57,3 +60,39 @@ def end_with_ancestor(variable: str) -> None:
         signal.raise_signal(signal.SIGTERM)
 
     Thread(target=watch, daemon=True).start()
+
+
+def end_children() -> None:
+    """End all child processes and their children with SIGTERM, and wait for them."""
+    children = psutil.Process().children(recursive=True)
+    for send in (psutil.Process.terminate, psutil.Process.kill):
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                send(child)
+        _, children = psutil.wait_procs(children, PATIENCE)
+
+
+@contextmanager
+def end_children_on_exit() -> Iterator[None]:
+    """End all child processes if an exception, SIGINT, SIGTERM or SIGHUP ends the block.
+
+    Without this, children go on when their parent ends: a training would write its results later.
+    """
+
+    def leave(number: int, _: Any) -> None:
+        # First end the children: `subprocess.run` kills its child at once, and their children
+        # would go on.
+        end_children()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                stack.callback(signal.signal, number, signal.signal(number, leave))
+        try:
+            yield
+        except BaseException:
+            end_children()
+            raise

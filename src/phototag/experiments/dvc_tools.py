@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from operator import itemgetter
 from pathlib import Path
 
 import yaml
@@ -38,7 +37,8 @@ def run_dvc(
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=folder,
-        env={**os.environ, **(variables or {})},
+        # A stage ends when the nearest ancestor without DVC_STAGE ends (see stages/__init__.py).
+        env={**os.environ, "DVC_STAGE": arguments[0], **(variables or {})},
         capture_output=not show_output,
         encoding="utf-8",
         errors="replace",
@@ -60,10 +60,11 @@ def list_experiments(root: Path) -> list[tuple[str, str]]:
     a running queue can hold this lock for hours. Outside git, there are no experiments.
     """
     # If the same name is used with several parent commits, the newest experiment is last.
-    options = ("--sort=creatordate", "--format=%(refname:lstrip=4) %(objectname)")
+    options = ("--sort=creatordate", "--sort=refname:lstrip=4")
+    shown = "--format=%(refname:lstrip=4) %(objectname)"
     pattern = "refs/exps/??/*/*"  # the last part is the name
-    lines = (ask_git(root, "for-each-ref", *options, pattern) or "").splitlines()
-    return sorted(((name, revision) for name, revision in map(str.split, lines)), key=itemgetter(0))
+    lines = (ask_git(root, "for-each-ref", *options, shown, pattern) or "").splitlines()
+    return [(name, revision) for name, revision in map(str.split, lines)]
 
 
 def read_data_hash(root: Path, revision: str) -> str:

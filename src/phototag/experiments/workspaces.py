@@ -4,7 +4,6 @@ DVC's own queue copies the project for each experiment, and always runs all queu
 workspace is faster, because many experiments share it: the stages before `train` run only once.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import psutil
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
@@ -21,9 +19,10 @@ from phototag.base.errors import InputError
 from phototag.base.files import write_text
 from phototag.base.git import ask_git, run_git
 from phototag.base.params import read_values
+from phototag.base.processes import end_children_on_exit
 from phototag.experiments.dvc_tools import WORKSPACE, list_experiments, read_data_hash, run_dvc
-from phototag.experiments.processes import end_children_on_exit
 from phototag.experiments.recipes import update_params
+from phototag.tracking.provenance import has_died, name_process
 
 FOLDER = Path(".dvc/tmp/workspaces")  # DVC does not search this folder for stages
 SYNTHETIC = Path("data/sample")  # synthetic dataset, created by the stage `sample`
@@ -37,13 +36,13 @@ def clean_workspaces(root: Path) -> Iterator[None]:
     If the block is interrupted, all child processes end first.
     """
     for folder in (root / FOLDER).glob("*"):
-        if not psutil.pid_exists(int(folder.name)):  # the process was killed
+        if has_died(folder.name):  # the process was killed
             shutil.rmtree(folder, ignore_errors=True)
     try:
         with end_children_on_exit():
             yield
     finally:
-        shutil.rmtree(root / FOLDER / str(os.getpid()), ignore_errors=True)
+        shutil.rmtree(root / FOLDER / name_process(), ignore_errors=True)
 
 
 def make_workspace(root: Path, number: int) -> Path:
@@ -63,15 +62,19 @@ def make_workspace(root: Path, number: int) -> Path:
         InputError: The project has no git commit or has merge conflicts, or DVC's cache does not
             have the photos in `data.raw`.
     """
-    folder = root / FOLDER / str(os.getpid()) / str(number)
+    folder = root / FOLDER / name_process() / str(number)
     shutil.rmtree(folder, ignore_errors=True)
     commit = ask_git(root, "rev-parse", "--verify", "HEAD")
     if not commit:
         raise InputError(f"{root} has no git commit, but experiments require one: run `git commit`")
     # `git stash create` fails without a message if git's index is older than an unchanged file.
     run_git(root, "add", "--refresh", ":/")
-    # `git stash create` copies uncommitted changes to a commit. The project itself is not changed.
-    changes = run_git(root, "stash", "create")
+    try:
+        # Copy uncommitted changes to a commit. The project itself is not changed.
+        changes = run_git(root, "stash", "create")
+    except InputError as error:
+        fix = "resolve merge conflicts, and run `git add` again after `git add -N`"
+        raise InputError(f"{error}: {fix}") from None
     top = run_git(root, "rev-parse", "--show-toplevel")
     run_git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
     # git ignores --shared if the project is a shallow clone, and would not copy `changes`.
@@ -83,15 +86,24 @@ def make_workspace(root: Path, number: int) -> Path:
     if changes:
         run_git(folder, "restore", f"--source={changes}", "--staged", "--worktree", ".")
     place = folder / run_git(root, "rev-parse", "--show-prefix")
-    with Repo(str(root)) as repo:
-        cache = repo.cache.local_cache_dir
-    run_dvc(place, "cache", "dir", "--local", str(cache))
+    _share_cache(root, place)
     run_dvc(place, "checkout", "--with-deps", "--allow-missing", *UPSTREAM_STAGES)
     _check_photos(place)
     # The scores in this file belong to an earlier training. The file's hash remains in dvc.lock,
     # because `dvc exp apply` needs the hashes of all outputs.
     (place / "reports/evaluate/metrics.json").unlink(missing_ok=True)
     return place
+
+
+def _share_cache(root: Path, place: Path) -> None:
+    """Write the project's settings that git does not track, and the path of its DVC cache."""
+    with (
+        Repo(str(root)) as project,
+        Repo(str(place)) as workspace,
+        workspace.config.edit("local") as settings,
+    ):
+        settings |= project.config.read("local")
+        settings["cache"]["dir"] = project.cache.local_cache_dir
 
 
 def _check_photos(place: Path) -> None:
@@ -151,10 +163,7 @@ def save_experiment(place: Path, name: str) -> None:
 
 
 def run_experiments(
-    root: Path,
-    experiments: Mapping[str, Mapping[str, Any]],
-    jobs: int = 1,
-    data: Mapping[str, str] | None = None,
+    root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int = 1
 ) -> None:
     """Run all stages up to `evaluate` for each experiment, and wait until all have finished.
 
@@ -166,57 +175,38 @@ def run_experiments(
         experiments: Mapping from the name of each experiment to the params that it changes (mapping
             from dotted keys of params.yaml to values).
         jobs: Number of experiments to run in parallel.
-        data: Mapping from names of experiments to the hash, as returned by `read_data_hash`, of the
-            photos and labels that they require (default: any).
 
     Raises:
-        InputError: An experiment failed, or requires other photos or labels.
+        InputError: An experiment failed.
     """
-    known = {
-        name: read_data_hash(root, revision)
-        for name, revision in list_experiments(root)
-        if name in experiments
-    }
-    required = data or {}
-    left = [name for name in experiments if name not in known or known[name] != required.get(name)]
-    places: SimpleQueue[tuple[Path, str]] = SimpleQueue()
+    finished = dict(list_experiments(root))
+    params = (root / "params.yaml").read_text(encoding="utf-8")
+    places: SimpleQueue[Path] = SimpleQueue()
 
     def run(name: str) -> str:
-        place, params = places.get()
+        place = places.get()
         try:
             write_text(place / "params.yaml", params)
             update_params(place / "params.yaml", experiments[name])
             variables = {"DVC_EXP_NAME": name, "DVC_ROOT": str(root)}
             run_upstream(place, variables)
-            current = read_data_hash(place, WORKSPACE)
-            check_data(required.get(name, current), current)
-            if known.get(name) != current:
+            data = read_data_hash(place, WORKSPACE)
+            if name not in finished or read_data_hash(root, finished[name]) != data:
                 run_dvc(place, "repro", "evaluate", variables=variables, show_output=True)
                 save_experiment(place, name)
         except InputError as error:
             return f"{name}: {error}"
         finally:
-            places.put((place, params))
+            places.put(place)
         return ""
 
     with ThreadPoolExecutor(jobs) as pool, clean_workspaces(root):
-        for number in range(min(jobs, len(left))):
-            place = make_workspace(root, number)
-            places.put((place, (place / "params.yaml").read_text(encoding="utf-8")))
+        for number in range(min(jobs, len(experiments))):
+            places.put(make_workspace(root, number))
         try:
-            failed = [error for error in pool.map(run, left) if error]
+            failed = [error for error in pool.map(run, experiments) if error]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if failed:
-        raise InputError(f"{len(failed)} of {len(left)} experiments failed; {failed[0]}")
-
-
-def check_data(required: str, current: str) -> None:
-    """Raise an `InputError` if two hashes returned by `read_data_hash` differ."""
-    if required != current:
-        raise InputError(
-            "the photos, labels or corrections have changed since the first trial of this study, "
-            "so its trials cannot be compared with new ones: restore them, or start a new study by "
-            "renaming this one in search.yaml"
-        )
+        raise InputError(f"{len(failed)} of {len(experiments)} experiments failed; {failed[0]}")

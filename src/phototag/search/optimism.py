@@ -60,17 +60,19 @@ def estimate_optimism(
     ]
     if min(map(len, weights)) < 2:  # all photos are in one group
         return None
-    # The first row of weights is for the original sample, which contains all photos.
-    sign = -1 if objective == "val_loss" else 1
-    winner = np.argmax(sign * _mean_scores(trials, [rows[:1] for rows in weights], objective))
     others = [(rows == 0).astype(float) for rows in weights]
     labels = [
         _has_positives(own, drawn) & _has_positives(own, rest)
         for own, drawn, rest in zip(trials[0], weights, others, strict=True)
     ]
+    for scored in labels:
+        scored[0] = True  # the first row of weights is for the original sample, with all photos
+    sign = -1 if objective == "val_loss" else 1
     drawn = sign * _mean_scores(trials, weights, objective, labels)
     differences = drawn - sign * _mean_scores(trials, others, objective, labels)
+    winner = drawn[:, 0].argmax()
     usable = np.isfinite(differences).all(axis=0)  # NaN if no photo or label can be scored
+    usable[0] = False  # no photos are left out
     if not usable.any():
         return None
     chosen = drawn[:, usable].argmax(axis=0)
@@ -87,15 +89,13 @@ def _mean_scores(
     trials: Sequence[Sequence[Predictions]],
     weights: Sequence[np.ndarray],
     objective: Objective,
-    labels: Sequence[np.ndarray | bool] | None = None,
+    labels: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Return each trial's objective (mean over the seeds), float64 [num_trials, resamples]."""
-    labels = labels or [True] * len(weights)
-    sides = list(zip(weights, labels, strict=True))
     scores = [
         [
             score(own, rows, objective, scored)
-            for own, (rows, scored) in zip(seeds, sides, strict=True)
+            for own, rows, scored in zip(seeds, weights, labels, strict=True)
         ]
         for seeds in trials
     ]

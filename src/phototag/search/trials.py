@@ -158,7 +158,12 @@ class Objective:
             with storage.lock_study(self.plan.name):
                 if name not in study.user_attrs:
                     study.set_user_attr(name, current)
-            workspaces.check_data(study.user_attrs[name], current)
+            if study.user_attrs[name] != current:
+                raise InputError(
+                    "the photos, labels or corrections have changed since the first trial of this "
+                    "study, so its trials cannot be compared with new ones: restore them, or start "
+                    "a new study by renaming this one in search.yaml"
+                )
             self.upstream = needed
 
     def _train(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
@@ -26,7 +25,7 @@ from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
 from phototag.pages.escaping import escape_spreadsheet_cell
 from phototag.registry.comparison import list_differences
-from phototag.search.storage import DATA, SETTINGS, Plan
+from phototag.search.storage import SETTINGS, Plan
 
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
 # Probabilities in predictions.csv are rounded to 8 digits. Values below EPSILON may become 0.
@@ -53,28 +52,25 @@ class Comparison:
     experiments: tuple[str, ...]
 
 
-def compare_on_test(plan: Plan, study: optuna.Study, best: FrozenTrial) -> Comparison:
+def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
     """Evaluate the winner and the start settings in DVC experiments, and compare their predictions.
 
     All other experiments of a study end before the stage `evaluate`. Existing experiments are not
     run again. The winner is not trained again, because its model is in DVC's cache.
 
     Raises:
-        InputError: One of the experiments failed, or the photos or labels are not those of the
-            study.
+        InputError: One of the experiments failed.
     """
     root, seeds = plan.root, plan.study.seeds
     present = flatten(read_values(root / "params.yaml"))
     variants = {f"best{best.number}": best.user_attrs[SETTINGS], "start": {}}
-    experiments, data = {}, {}
+    experiments = {}
     for variant, settings in variants.items():
         values = flatten(apply_overrides(plan.base, settings))
         changes = {key: value for key, value in values.items() if present.get(key) != value}
         for seed in seeds:
-            name = f"{plan.name}-{variant}-s{seed}"
-            experiments[name] = changes | {"seed": seed}
-            data[name] = study.user_attrs[f"{DATA} {seed}"]
-    run_experiments(root, experiments, data=data)
+            experiments[f"{plan.name}-{variant}-s{seed}"] = changes | {"seed": seed}
+    run_experiments(root, experiments)
     revisions = dict(list_experiments(root))
     tables = []
     for seed in seeds:

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import signal, subprocess, sys
-from phototag.experiments.processes import end_children_on_exit
+from phototag.base.processes import end_children_on_exit
 with end_children_on_exit():
     child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], start_new_session=True)
     try:
