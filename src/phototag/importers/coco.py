@@ -76,7 +76,7 @@ def read(source: Source) -> SourceDataset:
     listed = PhotoList(folder)
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        name = listed.find(folder, names[row], location)
+        name = listed.find(names[row], location)
         photo = SourcePhoto(name, folder, frozenset(carried[rows[image.id]]), id=str(image.id))
         listed.add(photo, location)
     description = (

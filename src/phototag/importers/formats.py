@@ -14,7 +14,7 @@ from pathlib import Path
 from phototag.base.errors import InputError, escape_control
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import describe_system_files, split_system_files
-from phototag.importers import coco, folders, imagefolder, labelstudio, numbered, tables
+from phototag.importers import coco, folders, labelstudio, numbered, tables
 from phototag.importers.photo_files import PhotoList
 from phototag.importers.source import ImportOptions, Source, SourceDataset
 from phototag.importers.table_files import TABLE_SUFFIXES
@@ -45,10 +45,7 @@ FORMATS = {
     ),
     "folders": Format("one folder per label", folders.recognize, folders.read),
     "imagefolder": Format(
-        "a Hugging Face ImageFolder",
-        imagefolder.recognize,
-        imagefolder.read,
-        ("images", "separator"),
+        "a Hugging Face ImageFolder", Source.is_metadata, tables.read, ("images", "separator")
     ),
     "coco": Format("COCO instances", coco.recognize, coco.read, ("images",)),
     "labelstudio": Format(
@@ -140,7 +137,7 @@ def _join(path: Path, sources: Sequence[Source], parts: Sequence[SourceDataset])
     notes = [note for part in parts for note in part.notes]
     if unused := sorted({label for part in parts for label in part.labels} - carried):
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
-    listed, num_copies = PhotoList(None), 0
+    listed, num_copies = PhotoList(path), 0
     for source, part in zip(sources, parts, strict=True):
         other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
         for photo in part.photos:

@@ -74,7 +74,7 @@ def read(source: Source) -> SourceDataset:
     same_photo: dict[str, list[int]] = {}
     for row in trange(len(tasks), desc="read", disable=None):
         possible = [*names[row], *(uploads[name] for name in names[row] if name in uploads)]
-        same_photo.setdefault(listed.find(folder, possible, locations[row]), []).append(row)
+        same_photo.setdefault(listed.find(possible, locations[row]), []).append(row)
     completed, differing = sum(bool(task.list_completed()) for task in tasks), 0
     for name, rows in same_photo.items():
         given = _read_annotations([tasks[row] for row in rows], locations[rows[0]])

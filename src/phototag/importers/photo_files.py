@@ -25,35 +25,36 @@ _URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 class PhotoList:
     """The photos that tables or a JSON file list, in the order of their first entries."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, folder: Path, anywhere: bool = False) -> None:
         """Create an empty list.
 
         Args:
-            root: Folder that must contain the photos, so that a downloaded list cannot refer to
-                other files on this machine; None for no restriction.
+            folder: Folder that relative names refer to.
+            anywhere: False if `folder` must contain the photos, so that a downloaded list cannot
+                refer to other files on this machine.
         """
-        self.root = root
+        self.folder = folder
+        self.root = None if anywhere else folder
         self._first: dict[str, tuple[SourcePhoto, str]] = {}
-        self._missing: list[tuple[str, Path, Path]] = []
+        self._missing: list[tuple[str, Path]] = []
         self._repeated: list[str] = []
 
-    def find(self, folder: Path, names: Sequence[str], location: str) -> str:
+    def find(self, names: Sequence[str], location: str) -> str:
         """Return the path of a photo; the path is relative to `root` if `root` is not None.
 
         Args:
-            folder: Folder that relative names refer to.
             names: Possible names of the photo; the first one that exists is used.
             location: Place of the photo in the list (file and line or key), for error messages.
 
         Raises:
-            InputError: The name is empty or matches several files, or the file is outside `root`.
+            InputError: The name is empty or matches several files, or the file must be in `folder`.
         """
         if not any(names):
             raise InputError(f"{location}: no file name; write the path of the photo")
-        path = _find_file(folder, names, location)
+        path = _find_file(self.folder, names, location)
         if path is None:
-            path = resolve_name(folder, names[0])
-            self._missing.append((location, folder, path))
+            path = resolve_name(self.folder, names[0])
+            self._missing.append((location, path))
         if self.root is None:
             return str(path)
         inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
@@ -87,12 +88,12 @@ class PhotoList:
             InputError: Files are missing. The message contains their number and an example.
         """
         if self._missing:
-            location, folder, path = self._missing[0]
+            location, path = self._missing[0]
             problem = "is not a file" if os.path.lexists(path) else "is missing"
             if len(self._missing) > 1:
                 problem += f", one of {len(self._missing)} missing photos"
             fix = "fix the name, or pass the folder of the photos with --images"
-            if archive := next(folder.glob("*.zip"), None):
+            if archive := next(self.folder.glob("*.zip"), None):
                 fix = f"unpack {archive} first if it contains the photos"
             raise InputError(f"{location}: {path} {problem}: {fix}")
         photos = [photo for photo, _ in self._first.values()]

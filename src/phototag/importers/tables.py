@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, Literal
 
@@ -51,8 +50,8 @@ def recognize(source: Source, kind: TableKind) -> bool:
     return is_list and kind in find_label_columns(source)
 
 
-def read(source: Source, kind: TableKind, root: Path | None = None) -> SourceDataset:
-    """Read the photos and labels of a table of the given kind.
+def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
+    """Read the photos and labels of a table.
 
     In a column of labels, an empty cell means that the photo has no label; `?` means that all other
     labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
@@ -60,15 +59,16 @@ def read(source: Source, kind: TableKind, root: Path | None = None) -> SourceDat
 
     Args:
         source: Table.
-        kind: Kind of the table, one of the keys returned by `find_label_columns`.
-        root: Folder that must contain the photos; None for no restriction.
+        kind: Kind of the table (default: first key returned by `find_label_columns`).
 
     Raises:
         InputError: A row is invalid. The message contains its line number.
     """
     path, table, options = source.path, source.table, source.options
     file_column = _find_file_column(source)
-    columns = find_label_columns(source)[kind]
+    kinds = find_label_columns(source)
+    kind = kind or next(iter(kinds))
+    columns = kinds[kind]
     one_hot: dict[str, str] = {}
     separator = options.separator or ";"
     if kind == "one-hot":
@@ -78,7 +78,7 @@ def read(source: Source, kind: TableKind, root: Path | None = None) -> SourceDat
     elif options.separator is None:
         separator = _find_separator(source, columns[0])
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
-    folder, listed = options.images or path.parent, PhotoList(root)
+    listed = PhotoList(options.images or path.parent, anywhere=not source.is_metadata())
     values = Counter[str]()
     is_predicted = table.columns == PREDICTED
     rows = [row for row in table.rows if not (is_predicted and row.cells["error"])]
@@ -94,7 +94,7 @@ def read(source: Source, kind: TableKind, root: Path | None = None) -> SourceDat
         names = [file := cells[file_column]]
         if options.images or _FOREIGN.match(file):
             names += list_names(file)
-        name = listed.find(folder, names, location)
+        name = listed.find(names, location)
         unknown: frozenset[str] | None
         if one_hot:
             values.update(cells[column] for column in one_hot)
@@ -117,9 +117,11 @@ def read(source: Source, kind: TableKind, root: Path | None = None) -> SourceDat
         notes.append(f"cells with {word!r}, read as unknown labels: {values[word]}")
     if values[""] and not one_hot:
         notes.append(f"empty cells, read as photos without labels: {values['']}")
-    kind_name = "CSV of labels" if kind == "list" else "one-hot CSV"
+    name = "CSV of labels" if kind == "list" else "one-hot CSV"
     other = {".jsonl": "JSON Lines", ".parquet": "Parquet"}
-    name = kind_name.replace("CSV", other.get(path.suffix.lower(), "CSV"))
+    name = name.replace("CSV", other.get(path.suffix.lower(), "CSV"))
+    if source.is_metadata():
+        name = f"Hugging Face ImageFolder, {name}"
     photos, repeated = listed.finish()
     return SourceDataset(
         f"{name}: {len(table.rows)} rows", photos, list(one_hot.values()), [*notes, *repeated]
