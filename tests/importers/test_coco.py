@@ -173,7 +173,7 @@ def test_labels_that_one_of_several_lists_lacks_are_unknown(tmp_path: Path) -> N
     assert found.carried == {NAMES[0]: "cat dog", NAMES[1]: "cat", NAMES[2]: "cat dog"}
     write(tmp_path / "in/val.csv", f"file,cat,dog\n{NAMES[1]},1,1\n")
     with pytest.raises(
-        InputError, match=r"val\.csv: .*777\.png is already listed in .*train\.csv, "
+        InputError, match=r"val\.csv:2: .*777\.png is already listed in .*train\.csv:3, "
     ):
         run_import(tmp_path / "in", tmp_path / "third")
 
@@ -223,7 +223,7 @@ def test_equal_records_of_one_photo_are_joined(folder: Path, tmp_path: Path) -> 
     found = run_import(source, tmp_path / "raw")
     assert len(found.summary.photos) == 3
     assert found.summary.count_labels() == {"bottle": 1, "person": 2}
-    assert f"with the same labels: 2, such as {source}: images[3]" in found.summary.notes[0]
+    assert f"with the same labels: 2, such as {source}: images[3]" in found.summary.notes[-1]
 
 
 def test_number_of_missing_photos_is_reported(folder: Path, tmp_path: Path) -> None:

@@ -183,7 +183,5 @@ def test_error_names_file_and_line(
 def test_two_metadata_files_in_one_folder_are_refused(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
     write(folder / "metadata.jsonl", LINES)
-    with pytest.raises(
-        InputError, match=r"jsonl: .*1\.png is already listed in .*metadata\.csv, with"
-    ):
+    with pytest.raises(InputError, match=r"jsonl:1: .*1\.png is already listed in .*csv:2, with"):
         run_import(folder, tmp_path / "raw")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoList, choose_images_folder, list_names
+from phototag.importers.photo_files import PhotoFinder, choose_images_folder, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.labels import normalize
 
@@ -54,14 +54,14 @@ def read(source: Source) -> SourceDataset:
     """
     instances = source.parse_json(TypeAdapter(_Instances))
     images, categories = instances.images, instances.categories
-    rows = _index_ids(images, f"{source.path}: images")
+    _index_ids(images, f"{source.path}: images")
     place = f"{source.path}: categories"
     positions = _index_ids(categories, place)
     labels: dict[int, str] = {}
-    carried: list[set[str]] = [set() for _ in images]
+    carried: dict[Any, set[str]] = {image.id: set() for image in images}
     for index, annotation in enumerate(instances.annotations):
         try:
-            row, position = rows[annotation.image_id], positions[annotation.category_id]
+            found, position = carried[annotation.image_id], positions[annotation.category_id]
         except KeyError as error:
             raise InputError(
                 f"{source.path}: annotations[{index}]: no image or category has the id {error}: "
@@ -69,23 +69,23 @@ def read(source: Source) -> SourceDataset:
             ) from None
         if position not in labels:  # names of unused categories may be invalid
             labels[position] = check_label(categories[position].name, f"{place}[{position}]")
-        carried[row].add(labels[position])
+        found.add(labels[position])
 
     names = [list_names(image.file_name) for image in images]
     folder = choose_images_folder(source.path, names, source.options.images)
-    listed = PhotoList(folder)
+    finder, photos = PhotoFinder(folder), []
     for row, image in enumerate(tqdm(images, "read", disable=None)):
         location = f"{source.path}: images[{row}]"
-        name = listed.find(names[row], location)
-        photo = SourcePhoto(name, folder, frozenset(carried[rows[image.id]]), id=str(image.id))
-        listed.add(photo, location)
+        name = finder.find(names[row], location)
+        chosen = frozenset(carried[image.id])
+        photos.append(SourcePhoto(name, folder, chosen, id=str(image.id), place=location))
+    finder.check()
     description = (
         f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
         f"{len(categories)} categories"
     )
-    photos, notes = listed.finish()
     defined = [normalize(category.name).strip() for category in categories]
-    return SourceDataset(description, photos, defined, notes)
+    return SourceDataset(description, photos, defined, [])
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:

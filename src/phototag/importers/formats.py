@@ -15,8 +15,7 @@ from phototag.base.errors import InputError, escape_control
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import describe_system_files, split_system_files
 from phototag.importers import coco, folders, labelstudio, numbered, tables
-from phototag.importers.photo_files import PhotoList
-from phototag.importers.source import ImportOptions, Source, SourceDataset
+from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto
 from phototag.importers.table_files import TABLE_SUFFIXES
 
 LIST_SUFFIXES = (*TABLE_SUFFIXES, ".json")
@@ -113,7 +112,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
             )
     parts = [FORMATS[name].read(source) for source in chosen]
     # Numbered photos keep labels that no photo has, as their empty label files do.
-    dataset = parts[0] if name == "numbered" else _join(path, chosen, parts)
+    dataset = parts[0] if name == "numbered" else _join(path, parts)
     notes = [*describe_system_files(system_files), *dataset.notes]
     if path.is_dir() and chosen[0].names is None:
         listed = {os.path.normpath(photo.path) for photo in dataset.photos}
@@ -123,13 +122,13 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     return replace(dataset, notes=[escape_control(note) for note in notes])
 
 
-def _join(path: Path, sources: Sequence[Source], parts: Sequence[SourceDataset]) -> SourceDataset:
+def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
     """Join the datasets of several sources; drop labels that no photo has, as they are not learned.
 
     If one of several datasets defines its labels, the other labels are unknown for its photos.
 
     Raises:
-        InputError: No photo has a label, or a photo has other labels in another source.
+        InputError: No photo has a label, or two entries of a photo have different labels or groups.
     """
     carried = frozenset(label for part in parts for photo in part.photos for label in photo.labels)
     if not carried:
@@ -137,8 +136,9 @@ def _join(path: Path, sources: Sequence[Source], parts: Sequence[SourceDataset])
     notes = [note for part in parts for note in part.notes]
     if unused := sorted({label for part in parts for label in part.labels} - carried):
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
-    listed, num_copies = PhotoList(path), 0
-    for source, part in zip(sources, parts, strict=True):
+    photos: dict[str, SourcePhoto] = {}
+    repeated, num_copies = [], 0
+    for part in parts:
         other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
         for photo in part.photos:
             unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
@@ -146,13 +146,23 @@ def _join(path: Path, sources: Sequence[Source], parts: Sequence[SourceDataset])
             stem, mark, _ = photo.path.name.rpartition(".rf.")
             num_copies += bool(mark) and not photo.group
             group = photo.group or stem
-            joined = replace(photo, unknown=unknown - photo.labels, group=group)
-            listed.add(joined, str(source.path))
+            new = replace(photo, unknown=unknown - photo.labels, group=group)
+            old = photos.setdefault(os.path.normpath(photo.path), new)
+            if (old.labels, old.unknown, old.group) != (new.labels, new.unknown, new.group):
+                raise InputError(
+                    f"{new.place}: {new.path} is already listed in {old.place}, with other labels "
+                    "or another group; write all labels of a photo in one entry"
+                )
+            repeated += [new.place] if new is not old else []
     if num_copies:
         notes.append(f"photos grouped by the part of their name before .rf.: {num_copies}")
-    photos, repeated = listed.finish()
+    if repeated:
+        note = "skipped entries that repeat another entry with the same labels"
+        notes.append(f"{note}: {len(repeated)}, such as {repeated[0]}")
     description = "; ".join(part.description for part in parts)
-    return SourceDataset(description, photos, sorted(carried), [*dict.fromkeys(notes), *repeated])
+    return SourceDataset(
+        description, list(photos.values()), sorted(carried), [*dict.fromkeys(notes)]
+    )
 
 
 def _may_be_list(name: str) -> bool:

@@ -8,11 +8,11 @@ from reprlib import repr as short_repr
 from typing import Any
 
 from pydantic import TypeAdapter
-from tqdm import trange
+from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import PhotoList, choose_images_folder, list_names
+from phototag.importers.photo_files import PhotoFinder, choose_images_folder, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 # Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
@@ -61,30 +61,28 @@ def read(source: Source) -> SourceDataset:
         InputError: A field is missing or invalid, a photo is missing, or no task is completed.
     """
     tasks = source.parse_json(TypeAdapter(list[_Task]))
-    locations = [
-        f"{source.path}: [{row}]" + ("" if task.id is None else f" (task {task.id})")
+    entries = [
+        (f"{source.path}: [{row}]" + ("" if task.id is None else f" (task {task.id})"), task)
         for row, task in enumerate(tasks)
     ]
-    names = [
-        _list_names(task.data, location) for task, location in zip(tasks, locations, strict=True)
-    ]
+    names = [_list_names(task.data, place) for place, task in entries]
     folder = choose_images_folder(source.path, names, source.options.images)
     uploads = {_name_upload(file.name): file.name for file in folder.iterdir()}
-    listed = PhotoList(folder)
-    same_photo: dict[str, list[int]] = {}
-    for row in trange(len(tasks), desc="read", disable=None):
+    finder, photos, notes = PhotoFinder(folder), [], []
+    same_photo: dict[str, list[tuple[str, _Task]]] = {}
+    for row, entry in enumerate(tqdm(entries, "read", disable=None)):
         possible = [*names[row], *(uploads[name] for name in names[row] if name in uploads)]
-        same_photo.setdefault(listed.find(possible, locations[row]), []).append(row)
+        same_photo.setdefault(finder.find(possible, entry[0]), []).append(entry)
+    finder.check()
     completed, differing = sum(bool(task.list_completed()) for task in tasks), 0
-    for name, rows in same_photo.items():
-        given = _read_annotations([tasks[row] for row in rows], locations[rows[0]])
+    for name, same in same_photo.items():
+        place, first = same[0]
+        given = _read_annotations([task for _, task in same], place)
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
         differing += bool(unknown)
-        id_ = tasks[rows[0]].id
-        photo = SourcePhoto(name, folder, agreed, unknown, "" if id_ is None else str(id_))
-        listed.add(photo, locations[rows[0]])
-    photos, notes = listed.finish()
+        id_ = "" if first.id is None else str(first.id)
+        photos.append(SourcePhoto(name, folder, agreed, unknown, id_, place=place))
     if not completed:
         raise InputError(
             f"{source.path}: no task has a completed annotation, and predictions are not labels: "

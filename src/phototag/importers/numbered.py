@@ -57,7 +57,7 @@ def read(source: Source) -> SourceDataset:
         unknown = frozenset(label for label, value in values.items() if value == UNKNOWN)
         origin, id_, group = (cells.get(column, "") for column in ("source", "id", "group"))
         number = image_number(name)
-        photo = SourcePhoto(name, source.path, carried, unknown, id_, group, number, origin)
+        photo = SourcePhoto(name, source.path, carried, unknown, id_, group, number, origin=origin)
         dataset.append(photo)
     description = f"numbered photos: {len(photos)}, label files: {len(labels.targets)}"
     return SourceDataset(description, dataset, sorted(labels.targets), notes)

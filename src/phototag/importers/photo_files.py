@@ -12,7 +12,6 @@ from urllib.parse import unquote, unquote_plus
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.source import SourcePhoto
 
 NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
@@ -22,11 +21,11 @@ _SERVED = re.compile(r".*/(?:local-files/?\?d|storage-data/uploaded/?\?filepath)
 _URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 
 
-class PhotoList:
-    """The photos that tables or a JSON file list, in the order of their first entries."""
+class PhotoFinder:
+    """The search for the photos that a table or JSON file lists."""
 
     def __init__(self, folder: Path, anywhere: bool = False) -> None:
-        """Create an empty list.
+        """Prepare the search.
 
         Args:
             folder: Folder that relative names refer to.
@@ -35,9 +34,7 @@ class PhotoList:
         """
         self.folder = folder
         self.root = None if anywhere else folder
-        self._first: dict[str, tuple[SourcePhoto, str]] = {}
         self._missing: list[tuple[str, Path]] = []
-        self._repeated: list[str] = []
 
     def find(self, names: Sequence[str], location: str) -> str:
         """Return the path of a photo; the path is relative to `root` if `root` is not None.
@@ -64,43 +61,18 @@ class PhotoList:
             )
         return inside
 
-    def add(self, photo: SourcePhoto, location: str) -> None:
-        """Add a photo, unless an earlier entry lists the same file with the same labels and group.
-
-        Raises:
-            InputError: An earlier entry lists the same file with other labels or another group.
-        """
-        key = os.path.normpath(photo.path)
-        first, place = self._first.setdefault(key, (photo, location))
-        if place == location:
+    def check(self) -> None:
+        """Raise an error if files are missing; the message contains their number and an example."""
+        if not self._missing:
             return
-        if (first.labels, first.unknown, first.group) != (photo.labels, photo.unknown, photo.group):
-            raise InputError(
-                f"{location}: {photo.path} is already listed in {place}, with other labels or "
-                "another group; write all labels of a photo in one entry"
-            )
-        self._repeated.append(location)
-
-    def finish(self) -> tuple[list[SourcePhoto], list[str]]:
-        """Return the photos, and a note about repeated entries if there are any.
-
-        Raises:
-            InputError: Files are missing. The message contains their number and an example.
-        """
-        if self._missing:
-            location, path = self._missing[0]
-            problem = "is not a file" if os.path.lexists(path) else "is missing"
-            if len(self._missing) > 1:
-                problem += f", one of {len(self._missing)} missing photos"
-            fix = "fix the name, or pass the folder of the photos with --images"
-            if archive := next(self.folder.glob("*.zip"), None):
-                fix = f"unpack {archive} first if it contains the photos"
-            raise InputError(f"{location}: {path} {problem}: {fix}")
-        photos = [photo for photo, _ in self._first.values()]
-        if not self._repeated:
-            return photos, []
-        note = "skipped entries that repeat another entry with the same labels"
-        return photos, [f"{note}: {len(self._repeated)}, such as {self._repeated[0]}"]
+        location, path = self._missing[0]
+        problem = "is not a file" if os.path.lexists(path) else "is missing"
+        if len(self._missing) > 1:
+            problem += f", one of {len(self._missing)} missing photos"
+        fix = "fix the name, or pass the folder of the photos with --images"
+        if archive := next(self.folder.glob("*.zip"), None):
+            fix = f"unpack {archive} first if it contains the photos"
+        raise InputError(f"{location}: {path} {problem}: {fix}")
 
 
 def list_names(address: str) -> list[str]:

@@ -125,6 +125,7 @@ class SourcePhoto:
         id: Id of the photo in the source, or "" if it has none.
         group: Group of the photo in the source (photographer, album), or "" if it has none.
         number: Number N in the file name imN.jpg; None to number the photos in order.
+        place: Place of the photo in a list (file and line or key), or "".
         origin: Path that sources.csv lists for a photo that was imported before, or "".
     """
 
@@ -135,6 +136,7 @@ class SourcePhoto:
     id: str = ""
     group: str = ""
     number: int | None = None
+    place: str = ""
     origin: str = ""
 
     @property

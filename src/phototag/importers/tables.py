@@ -11,7 +11,7 @@ import yaml
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoList, list_names
+from phototag.importers.photo_files import PhotoFinder, list_names
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
 from phototag.importers.table_files import (
     LABEL_COLUMNS,
@@ -66,9 +66,8 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     """
     path, table, options = source.path, source.table, source.options
     file_column = _find_file_column(source)
-    kinds = find_label_columns(source)
-    kind = kind or next(iter(kinds))
-    columns = kinds[kind]
+    kinds = find_label_columns(source).items()
+    kind, columns = next((name, columns) for name, columns in kinds if kind in (None, name))
     one_hot: dict[str, str] = {}
     separator = options.separator or ";"
     if kind == "one-hot":
@@ -78,7 +77,8 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     elif options.separator is None:
         separator = _find_separator(source, columns[0])
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
-    listed = PhotoList(options.images or path.parent, anywhere=not source.is_metadata())
+    finder = PhotoFinder(options.images or path.parent, anywhere=not source.is_metadata())
+    photos = []
     values = Counter[str]()
     is_predicted = table.columns == PREDICTED
     rows = [row for row in table.rows if not (is_predicted and row.cells["error"])]
@@ -94,7 +94,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
         names = [file := cells[file_column]]
         if options.images or _FOREIGN.match(file):
             names += list_names(file)
-        name = listed.find(names, location)
+        name = finder.find(names, location)
         unknown: frozenset[str] | None
         if one_hot:
             values.update(cells[column] for column in one_hot)
@@ -107,7 +107,9 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
             unknown = frozenset() if len(known) == len(parts) else None
         origin = [cells.get(column, "") for column in (id_column or "", "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
-        listed.add(SourcePhoto(name, listed.root, labels, unknown, id_, group), location)
+        photo = SourcePhoto(name, finder.root, labels, unknown, id_, group, place=location)
+        photos.append(photo)
+    finder.check()
     used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column)
     skipped = [column for column in table.columns if column not in used and not is_predicted]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
@@ -122,10 +124,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     name = name.replace("CSV", other.get(path.suffix.lower(), "CSV"))
     if source.is_metadata():
         name = f"Hugging Face ImageFolder, {name}"
-    photos, repeated = listed.finish()
-    return SourceDataset(
-        f"{name}: {len(table.rows)} rows", photos, list(one_hot.values()), [*notes, *repeated]
-    )
+    return SourceDataset(f"{name}: {len(table.rows)} rows", photos, list(one_hot.values()), notes)
 
 
 def find_label_columns(source: Source) -> dict[TableKind, list[str]]:
