@@ -88,9 +88,10 @@ def test_invalid_row_is_refused_with_its_line(tmp_path: Path, row: str, message:
         read_answers(path)
 
 
-def test_other_header_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["photo,label\nim1.jpg,cat\n", ",".join(astuple(make())) + "\n"])
+def test_other_or_missing_header_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "corrections.csv"
-    path.write_text("photo,label\nim1.jpg,cat\n")
+    path.write_text(text)
     with pytest.raises(InputError, match=r"corrections\.csv:1: the first line must be file,sha256"):
         read_answers(path)
 

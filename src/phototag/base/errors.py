@@ -1,9 +1,6 @@
 """Error that reports invalid user input."""
 
-import difflib
 import re
-import textwrap
-from collections.abc import Iterable
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -17,14 +14,6 @@ class InputError(ValueError):
     def __str__(self) -> str:
         """Return the message; control characters are escaped, because names may contain them."""
         return "\n".join(escape_control(str(line)) for line in self.args)
-
-
-def suggest(name: str, choices: Iterable[str]) -> str:
-    """Return the choices as text, and ask about the one that is most similar to a wrong name."""
-    names = {choice.casefold(): choice for choice in sorted(choices)}
-    near = difflib.get_close_matches(name.casefold(), names, 1)
-    listed = textwrap.shorten(", ".join(names.values()), 1000)
-    return listed + "".join(f" (did you mean {names[key]}?)" for key in near)
 
 
 def escape_control(text: str) -> str:

@@ -68,13 +68,11 @@ def _find_failed_write(error: BaseException | None, path: Path) -> BaseException
         return None
     # NumPy reports "9 requested and 4 written", and safetensors "(os error 28)".
     numbers = {getattr(error, "errno", None), *map(int, re.findall(r"os error (\d+)", str(error)))}
-    if re.search(r"\d requested and \d+ written", str(error)) or numbers & FULL_DISK:
-        return error
+    failed = bool(re.search(r"\d requested and \d+ written", str(error)) or numbers & FULL_DISK)
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
         # If the error names a file in another folder, this file is an input.
-        own = path.parent in (Path(error.filename), Path(error.filename).parent)
-        return error if own else None
-    return _find_failed_write(error.__context__, path)
+        failed = path.parent in (Path(error.filename), Path(error.filename).parent)
+    return error if failed else _find_failed_write(error.__context__, path)
 
 
 def check_folder(folder: Path) -> None:
@@ -146,10 +144,10 @@ def read_source(path: Path) -> str:
     """Read a UTF-8 text file of the project, such as params.yaml.
 
     Raises:
-        InputError: The file is missing or not valid UTF-8, or it contains conflict markers.
+        InputError: The file is missing or not valid UTF-8.
     """
     try:
-        return check_conflicts(path.read_text(encoding="utf-8"), path)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run this command in the project's root") from None
     except UnicodeDecodeError as error:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.errors import InputError
-from phototag.base.files import check_conflicts
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.verification.listing import read_listing
@@ -72,10 +71,9 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
     """Parse the content of a corrections file; see `read_answers`. Errors start with `path`."""
-    check_conflicts(data.decode(errors="replace"), path)
     table = read_listing(data, path)
     names = ",".join(COLUMNS)
-    if table.rows and not set(COLUMNS) <= set(table.columns):
+    if table.columns and not set(COLUMNS) <= set(table.columns):
         raise InputError(f"{path}:{table.header_line}: the first line must be {names}")
     answers, times = {}, {}
     for row in table.rows:

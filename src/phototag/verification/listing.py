@@ -1,6 +1,5 @@
 """Read sources.csv, and CSV files that users write by hand or with a spreadsheet."""
 
-import codecs
 import csv
 import io
 import re
@@ -9,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phototag.base.errors import InputError
+from phototag.base.files import check_conflicts
 from phototag.decoding.sources import read_named_file
-from phototag.verification.labels import image_number, normalize
+from phototag.verification.labels import find_encoding, image_number, normalize
 
 SEPARATORS = ",;\t|"
 
@@ -53,12 +53,12 @@ def decode_text(data: bytes, place: str) -> str:
     """Decode text that is in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        InputError: The text has another encoding; the message contains the line number.
+        InputError: The text has another encoding; the message contains the line number. Or the
+            text contains merge conflict markers.
     """
-    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    encoding = "utf-16" if data.startswith(marks) else "utf-8-sig"
+    encoding = find_encoding(data)
     try:
-        return data.decode(encoding)
+        return check_conflicts(data.decode(encoding), place)
     except UnicodeDecodeError as error:
         before = data[: error.start].decode(encoding, errors="replace")
         line = len(f"{before}.".splitlines())
