@@ -11,11 +11,10 @@ from PIL import Image, features
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_file
 
-# Pillow's name of a format -> the format's file name extensions. An MPO file, which phones and 3D
-# cameras write, is a JPEG followed by more images.
+# Pillow's name of a format -> the format's file name extensions. Pillow opens an MPO file, which
+# phones and 3D cameras write, as a JPEG and changes the name of the format to MPO afterwards.
 EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "GIF": (".gif",),
@@ -43,8 +42,7 @@ with suppress(ImportError):  # pillow-heif is an optional dependency
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-# Pillow opens an MPO file as a JPEG and changes the format afterwards, so MPO is not listed.
-FORMATS = [name for name in EXTENSIONS if name != "MPO" and (name != "HEIF" or name in Image.OPEN)]
+FORMATS = [name for name in EXTENSIONS if name != "HEIF" or name in Image.OPEN]
 
 
 def find_format(data: bytes) -> str:

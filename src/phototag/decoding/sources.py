@@ -85,18 +85,15 @@ def _walk(source: Path) -> list[str]:
 
 
 def _read_regular(source: Path, path: Path, num_bytes: int) -> bytes:
-    status = path.lstat()
-    kind = ""
-    if stat.S_ISLNK(status.st_mode):
-        kind = "link to a "
+    if is_link := path.is_symlink():
         if not path.exists():
             raise InputError("broken link")
         target = path.resolve()
         if not target.is_relative_to(source.resolve()) and not _is_cached(target):
             raise InputError("link to a file outside the folder")
-        status = path.stat()
+    status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{kind}folder")
+        raise InputError("link to a folder" if is_link else "folder")
     if not stat.S_ISREG(status.st_mode):
         raise InputError("not a regular file")  # reading a pipe would block
     _check_size(max(num_bytes, 0) or status.st_size)
