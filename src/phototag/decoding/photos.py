@@ -228,8 +228,8 @@ def _reduce_to_8_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
         ValueError: The samples are not gray, and the largest uses few bits.
     """
     if not image.mode.startswith("I;16"):
-        bands = zip(image.getbands(), image.getextrema(), strict=True)
-        bits = 8 + max(largest for band, (_, largest) in bands if band != "A").bit_length()
+        colours = image if image.mode == "CMYK" else image.convert("RGB")  # without alpha
+        bits = 8 + int(np.asarray(colours).max()).bit_length()
         if bits < MIN_BITS:
             raise ValueError(
                 f"the largest 16-bit sample uses only {bits} bits: save the photo with 8 bits per "
