@@ -189,6 +189,7 @@ def test_csv_with_spreadsheet_quirks_is_read(tmp_path: Path) -> None:
     summary = import_photos(tmp_path / "list.csv", tmp_path / "raw")
     assert summary.count_labels() == {"Cat": 1, "cat": 1, "dog": 1}
     assert summary.notes[0] == "skipped columns: note"
+    assert summary.notes[-1] == "labels that differ only in upper and lower case: Cat, cat"
 
 
 NAMES = [

@@ -170,7 +170,7 @@ def test_captions_are_refused_unless_the_separator_is_given(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "title",
-    ["File Name", "file-name", "fname", "FileName", "#filename", "Id", "image_id", "ImageID"],
+    ["File Name", "file-name", "fname", "FileName", "Id", "image_id", "ImageID"],
 )
 def test_column_of_files_may_have_several_names(tmp_path: Path, title: str) -> None:
     source = write(tmp_path / "list.csv", f"{title},label\na.png,cat\n")
@@ -301,6 +301,7 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ("Cat,dog\n1,0\n", r"csv:1: no column 'file' among Cat, dog: write the names"),
         ("path,image,cat,dog\na.png,a.png,1,0\n", r"csv:1: columns path, image may .* 'file'"),
         ("file,cat,dog\na.png,0,0\nb.png,0,?\n", r"csv: no photo has a label"),
+        ("ImageID,LabelName,Confidence\na,cat,1\nb,cat,0\n", r"csv:1: no column of labels among I"),
         ("file,cat,dog\n", r"csv:1: no column of labels among file, cat, dog: name a"),
         ("file,caption\na.png,A cat\n", r"csv:1: no column of labels"),
         # labels

@@ -6,6 +6,7 @@ in tests/e2e/sources.py.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -136,6 +137,9 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
     notes = [note for part in parts for note in part.notes]
     if unused := sorted({label for part in parts for label in part.labels} - carried):
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
+    spellings = Counter(label.casefold() for label in carried)
+    if similar := sorted(label for label in carried if spellings[label.casefold()] > 1):
+        notes.append(f"labels that differ only in upper and lower case: {', '.join(similar)}")
     photos: dict[str, SourcePhoto] = {}
     repeated, num_copies = [], 0
     for part in parts:

@@ -28,7 +28,7 @@ _LINE = TypeAdapter(dict[str, Any])
 
 def is_file_column(column: str) -> bool:
     """Return whether a column has one of the names in `FILE_COLUMNS`, such as `File Name`."""
-    return re.sub(r"[\W_]", "", column) in FILE_COLUMNS
+    return re.sub("[ _-]", "", column) in FILE_COLUMNS
 
 
 def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:

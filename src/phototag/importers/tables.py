@@ -136,7 +136,8 @@ def find_label_columns(source: Source) -> dict[TableKind, list[str]]:
     table, file_column = source.table, _find_file_column(source)
     text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
     # Columns named "" and "Unnamed: 0" are indexes written by pandas.
-    other = {file_column, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, "group", *INDEX_COLUMNS}
+    other = {file_column, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, *INDEX_COLUMNS}
+    other |= {"group", "confidence"}
     if {"val", "valid", "validation", "test"}.intersection(table.columns):
         other.add("train")  # without these columns, it may be the label of photos of trains
     one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
