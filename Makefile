@@ -36,10 +36,10 @@ $(VENV)/.pipeline: pyproject.toml requirements.lock
 	grep -vE '$(if $(TORCH),^(cuda-|nvidia-[^m]|triton),^$$)' requirements.lock >$(VENV)/constraints.txt
 	$(INSTALL) pip
 ifneq ($(TORCH),)
-	echo $(TORCH) >$(VENV)/torch-build
 	$(INSTALL) uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) \
 		--constraint $(VENV)/constraints.txt torch torchvision
+	echo $(TORCH) >$(VENV)/torch-build
 endif
 	$(INSTALL) --editable '.[pipeline]'
 	@touch $@

@@ -92,7 +92,7 @@ def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
     assert "  f1_micro  0.7123\n  known     72\n" in shown.output
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert str(project / "reports/evaluate/report.html") in shown.output
-    assert "phototag ui" in shown.output
+    assert "make ui" in shown.output
     assert "outdated" not in shown.output
 
     photos = project / "data/sample"

@@ -204,7 +204,7 @@ def test_sync_fills_the_empty_store_of_a_clone(
     """A new clone has results in git, but no store and no DVC cache."""
     clone = project.clone(tmp_path / "clone")
     commit = project("git", "log", "-1", "--format=%H", "--", "reports/train/training.json").strip()
-    assert f"MLflow runs created: 1 ({commit[:7]})" in clone("phototag", "sync")
+    assert f"MLflow runs created: 1 ({commit[:7]})" in clone("phototag", "sync", "--history")
     (run,) = runs(clone.folder).values()
     scores = json.loads((folder / "reports/evaluate/metrics.json").read_text())
     assert run.data.metrics["test_loss"] == scores["loss"]

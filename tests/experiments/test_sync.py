@@ -82,8 +82,9 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     repository.write("three", loss=None)
     (repository.root / "reports/evaluate/metrics.json").unlink()
     store = connect()
+    assert sync_runs(store, repository.root, history=False) == (["the workspace"], [], [])
     added, tagged, _ = sync_runs(store, repository.root)
-    assert added == [first[:7], second[:7], "the workspace"]
+    assert added == [first[:7], second[:7]]
     assert tagged == [first[:7], second[:7]]
     found = runs(store)
     assert found["one"].data.params == {"lr": "0.1"}

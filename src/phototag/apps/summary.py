@@ -16,7 +16,8 @@ NEXT = """
 Next:
   dvc metrics diff                 # compare with the last commit
   dvc exp run -S weight_decay=0.01 # train with a different regularization
-  phototag ui                      # open the MLflow UI"""
+  make ui                          # open the MLflow UI
+  phototag import SOURCE           # import photos of your own"""
 
 
 def summarize(root: Path) -> str:

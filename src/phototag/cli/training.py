@@ -132,17 +132,22 @@ def summary() -> None:
     typer.echo(summarize(project_root()))
 
 
-def sync() -> None:
+def sync(
+    history: Annotated[
+        bool, typer.Option("--history", help="Also create the runs of earlier commits.")
+    ] = False,
+) -> None:
     """Create missing MLflow runs.
 
-    Adds a run for each DVC experiment and commit that has no run in the MLflow store.
+    Adds a run for each DVC experiment, and for the results in the working tree, if it has no run in
+    the MLflow store.
     """
     from phototag.experiments.sync import sync_runs
     from phototag.tracking.store import connect
 
     root = project_root()
     with connect() as store:
-        added, tagged, unreadable = sync_runs(store, root)
+        added, tagged, unreadable = sync_runs(store, root, history)
     if unreadable:
         typer.echo(f"warning: these results were skipped: {'; '.join(unreadable)}", err=True)
     names = f" ({', '.join(added)})" if added else ""

@@ -50,7 +50,9 @@ MODEL = "models/model.safetensors"
 Result = tuple[Training, pd.DataFrame, dict[str, float]]  # training, its history and its scores
 
 
-def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]]:
+def sync_runs(
+    store: Store, root: Path, history: bool = True
+) -> tuple[list[str], list[str], list[str]]:
     """Create the missing MLflow runs of DVC experiments, commits and the working tree.
 
     The function looks up each run by the content key of its training. It rebuilds a missing run
@@ -61,6 +63,7 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]
     Args:
         store: MLflow store in which the runs are created.
         root: Root of the project. Outside git, only the results of the working tree are read.
+        history: Whether to create missing runs of commits. Existing runs are tagged in any case.
 
     Returns:
         Three lists: the created runs, the runs that were tagged with a revision, and the results
@@ -92,6 +95,8 @@ def sync_runs(store: Store, root: Path) -> tuple[list[str], list[str], list[str]
         complete = [run for run in runs if metrics <= run.data.metrics.keys()]
         if complete:
             run_id, known = complete[0].info.run_id, complete[0].data.tags.get(REVISION_TAG)
+        elif revision and not name and not history:
+            continue
         else:
             run_id, known = _rebuild_run(store, root, revision, result), None
             added.append(title)

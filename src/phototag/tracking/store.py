@@ -40,9 +40,10 @@ COLUMNS = (
     "metrics.`best_val_loss`",
     "metrics.`test_f1_micro`",
     "metrics.`test_f1_macro`",
+    "params.`model.name`",
+    "params.`optimizer`",
     "params.`lr`",
     "params.`weight_decay`",
-    "params.`optimizer`",
 )
 DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
 
