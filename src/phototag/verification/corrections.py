@@ -146,9 +146,8 @@ def apply_answers(
     for answer in latest_answers(answers.values()).values():
         text, target = f"{answer.label} {answer.answer}", ANSWERS[answer.answer]
         if answer.label not in targets or answer.sha256 not in rows:
-            reason = "no photo has this content"
-            if answer.label not in targets:
-                reason = "the label is not in data.labels"
+            known = answer.label in targets
+            reason = "no photo has this content" if known else "the label is not in data.labels"
             detail = f"{answer.file}, {text}: {reason}"
             problems.append(Problem(path, lines[answer], "answer not applied", detail, "noted"))
             continue
