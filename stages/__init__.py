@@ -15,15 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 
 def run(main: Callable[[], None]) -> None:
-    """Check params.yaml and run a stage, of which each copy of the project runs one at a time.
+    """Check params.yaml and run a stage, of which each copy of the project runs one at a time."""
+    from phototag.base.processes import hold_lock
 
-    A stage ends when DVC, or the program that started DVC, ends: DVC would not use its outputs, and
-    the outputs could replace those of the next `dvc repro`.
-    """
-    from phototag.base.processes import end_with_ancestor, hold_lock
-
-    if "DVC_STAGE" in os.environ:
-        end_with_ancestor("DVC_STAGE")
     # Several machines can train in one folder: each has its own lock.
     name = f"{Path(inspect.getfile(main)).stem}-{os.environ.get('PET_NODE_RANK', 0)}"
     lock = hold_lock(Path(".phototag/locks", name), "runs the same stage in this folder")
@@ -53,6 +47,19 @@ def _check_params() -> None:
     # Import by name, so that dvc.yaml need not list this dependency: checks change no output.
     import_module("phototag.schema.checks").check_params()
 
+
+def _end_with_dvc() -> None:
+    """End this process when DVC, or the program that started DVC, ends.
+
+    DVC would not use its outputs, and the outputs could replace those of the next `dvc repro`.
+    """
+    from phototag.base.processes import end_with_ancestor
+
+    end_with_ancestor("DVC_STAGE")
+
+
+if "DVC_STAGE" in os.environ:  # DVC started this process; the stage's imports take seconds
+    _end_with_dvc()
 
 # While Python looks for the module in `python -m stages.NAME`, the first argument is "-m". Report
 # invalid params now, because the module then imports PyTorch and MLflow, which takes seconds.

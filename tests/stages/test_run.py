@@ -21,32 +21,48 @@ run(main)
 VARIABLES = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
 
 
+def start_as_dvc(script: Path) -> subprocess.Popen[bytes]:
+    """Start a script in a shell that has the role of DVC, and wait until it prints `started`."""
+    # DVC runs the stage in an inner shell. `wait` and `true` keep the shells from replacing
+    # themselves by the stage.
+    stage = f"{sys.executable} {script}; true"
+    repro = subprocess.Popen(
+        ["sh", "-c", f"exec 3<&0; DVC_STAGE=train sh -c '{stage}' <&3 & wait"],
+        cwd=script.parent,
+        env=VARIABLES,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert repro.stdout
+    assert repro.stdout.readline() == b"started\n"
+    return repro
+
+
 def test_orphan_of_a_killed_repro_ends_before_the_next_stage_starts(tmp_path: Path) -> None:
     shutil.copy(SHIPPED_PARAMS, tmp_path)
     script = tmp_path / "train.py"
     script.write_text(STAGE.format(root=str(ROOT)))
-    # The outer shell has the role of DVC, which runs the stage in an inner shell. `wait` and `true`
-    # keep the shells from replacing themselves by the stage.
-    stage = f"{sys.executable} {script}; true"
-    pipe = subprocess.PIPE
-    repro = subprocess.Popen(
-        ["sh", "-c", f"exec 3<&0; DVC_STAGE=train sh -c '{stage}' <&3 & wait"],
-        cwd=tmp_path,
-        env=VARIABLES,
-        stdin=pipe,
-        stdout=pipe,
-    )
-    assert repro.stdout
-    assert repro.stdout.readline() == b"started\n"
+    repro, pipe = start_as_dvc(script), subprocess.PIPE
     following = subprocess.Popen(
         [sys.executable, script], cwd=tmp_path, env=VARIABLES, stdin=pipe, stdout=pipe, stderr=pipe
     )
     assert following.stderr
     assert b"which runs the same stage in this folder" in following.stderr.readline()
     repro.kill()
+    assert repro.stdout
     assert repro.stdout.read() == b""  # the end of the file is the end of the orphan
     assert following.communicate() == (b"started\n", b"")
     assert repro.wait() < 0 == following.returncode
+
+
+def test_orphan_of_a_killed_repro_ends_during_its_imports(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(STAGE.format(root=str(ROOT)).replace("run(main)", "main()"))
+    repro = start_as_dvc(script)
+    repro.kill()
+    assert repro.stdout
+    assert repro.stdout.read() == b""  # the standard input of the orphan is still open
+    repro.communicate()
 
 
 def test_invalid_params_are_reported_before_pytorch_is_imported(tmp_path: Path) -> None:

@@ -66,7 +66,10 @@ def make_workspace(root: Path, number: int) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     commit = ask_git(root, "rev-parse", "--verify", "HEAD")
     if not commit:
-        raise InputError(f"{root} has no git commit, but experiments require one: run `git commit`")
+        raise InputError(
+            f"{root} has no git commit, but experiments require one: run `git init` if there is no "
+            "repository, and `git commit`"
+        )
     # `git stash create` fails without a message if git's index is older than an unchanged file.
     run_git(root, "add", "--refresh", ":/")
     try:

@@ -107,21 +107,17 @@ def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> float | Non
     return estimate_optimism(comparable, plan.study.objective, plan.study.seed)
 
 
-def winning_settings(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
-    """Return all params of the winner, except `seed`, as a mapping from dotted keys to values."""
-    values = flatten(apply_overrides(plan.base, best.user_attrs[storage.SETTINGS]))
-    return {key: value for key, value in values.items() if key != "seed"}
-
-
 def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
-    """Write the best trial's settings into params.yaml, and return a diff of the file.
+    """Write the best trial's params except `seed` into params.yaml; return a diff of the file.
 
     Raises:
         InputError: The study has no complete trial.
     """
     plan, study = open_plan(root, name, changes)
-    settings = winning_settings(plan, storage.find_best(study))
-    return recipes.update_params(root / "params.yaml", settings)
+    settings = storage.find_best(study).user_attrs[storage.SETTINGS]
+    values = flatten(apply_overrides(plan.base, settings))
+    del values["seed"]
+    return recipes.update_params(root / "params.yaml", values)
 
 
 def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:

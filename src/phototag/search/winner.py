@@ -107,8 +107,7 @@ def compare_predictions(
 ) -> pd.DataFrame:
     """Compare the predictions of two models with a paired bootstrap over groups of photos.
 
-    Photos may have been added between the two evaluations. Therefore, photos that are in only one
-    of the tables are ignored. Photos without any known target are ignored, too.
+    Photos that are in only one of the tables, or have no known target, are ignored.
 
     Args:
         winner: Table of the winner with the columns image, label, target (1, 0 or `UNKNOWN`),
@@ -124,7 +123,7 @@ def compare_predictions(
     num_labels = winner["label"].nunique()
     known = winner.loc[winner["target"] != UNKNOWN, "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
-    # Rows in the same order, with the targets of the winner: labels may have been corrected.
+    # Rows in the same order, with the targets of the winner
     shared = winner[["image", "label", "target"]]
     start = shared.merge(start.drop(columns="target"), on=["image", "label"])
     groups = list(map(str, winner["group"][::num_labels]))
