@@ -124,6 +124,9 @@ def test_rare_labels_give_warnings() -> None:
         "label 'none' has no photos in train, val, test (0 in total): its scores are unreliable; "
         "add photos that show it",
     ]
+    many = tabulate_rates(np.zeros((40, 366), np.uint8), list(map(str, range(366))), assigned)
+    assert len(warn_rare(many)) == 21
+    assert warn_rare(many)[20] == "346 more labels like these: see reports/split/rates.csv"
 
 
 def test_partly_known_labels_are_as_frequent_in_each_split(

@@ -16,6 +16,7 @@ from phototag.dataset.manifest import SPLITS
 from phototag.dataset.targets import all_known, is_known, label_rates
 
 MAX_SIZE_ERROR = 0.05  # maximum relative deviation of a split's size before sizes get priority
+SHOWN = 20  # maximum number of labels with a separate warning
 
 
 def split_groups(
@@ -107,7 +108,7 @@ def tabulate_rates(
 
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
-    """Return a warning for each label that has no positives in one or more splits of `rates`."""
+    """Return warnings about the first `SHOWN` labels without positives in a split of `rates`."""
     warnings = []
     for label, rows in rates.groupby("label", sort=False):
         empty = list(rows.loc[rows["positives"] == 0, "split"])
@@ -117,6 +118,8 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
                 f"({rows['positives'].sum()} in total): its scores are unreliable; add photos that "
                 "show it"
             )
+    if more := warnings[SHOWN:]:
+        warnings[SHOWN:] = [f"{len(more)} more labels like these: see reports/split/rates.csv"]
     return warnings
 
 
