@@ -127,9 +127,7 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
     """Join the datasets of several sources; drop labels that no photo has, as they are not learned.
 
     If one of several datasets defines its labels, the other labels are unknown for its photos.
-
-    Raises:
-        InputError: No photo has a label, or two entries of a photo have different labels or groups.
+    Entries of the same photo must be equal.
     """
     carried = frozenset(label for part in parts for photo in part.photos for label in photo.labels)
     if not carried:
@@ -179,13 +177,7 @@ def _may_be_list(name: str) -> bool:
 def _choose_readings(
     path: Path, readings: Sequence[Reading], wanted: str | None
 ) -> tuple[str, list[Source]]:
-    """Return the only format, or the format `wanted`, and the source to read.
-
-    Several sources are returned if they list the splits of one dataset.
-
-    Raises:
-        InputError: The source cannot be read in the wanted format, or can be read in several ways.
-    """
+    """Return the only format, or the format `wanted`, and the sources that list its splits."""
     found = " or as ".join(_describe(path, *reading) for reading in readings)
     chosen = [reading for reading in readings if wanted in (None, reading[0])]
     if wanted and not chosen:

@@ -50,7 +50,7 @@ class PhotoFinder:
             raise InputError(f"{location}: no file name; write the path of the photo")
         path = _find_file(self.folder, names, location)
         if path is None:
-            path = resolve_name(self.folder, names[0])
+            path = self.folder / names[0].replace("\\", "/")
             self._missing.append((location, path))
         if self.root is None:
             return str(path)
@@ -94,7 +94,7 @@ def list_names(address: str) -> list[str]:
     return sorted(filter(None, dict.fromkeys(names)), key=lambda name: -name.count("/"))
 
 
-def resolve_name(folder: Path, name: str) -> Path:
+def _resolve_name(folder: Path, name: str) -> Path:
     r"""Return the path of the file that a name refers to.
 
     The name may contain backslashes (from Windows), decomposed Unicode (NFD, from macOS), or `\xNN`
@@ -111,7 +111,7 @@ def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None
     """Return the first existing file; if none exists, add an extension or change its case."""
     for name in names:
         # Path.is_file raises an error for long names.
-        if os.path.isfile(path := resolve_name(folder, name)):  # noqa: PTH113
+        if os.path.isfile(path := _resolve_name(folder, name)):  # noqa: PTH113
             return path
     for name in names:
         path = folder / unicodedata.normalize("NFC", name.replace("\\", "/"))

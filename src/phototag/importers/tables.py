@@ -184,11 +184,7 @@ def _show(table: Listing) -> str:
 
 
 def _split_labels(cell: str, separator: str, location: str) -> list[str]:
-    """Return the labels in a cell: a text with separators, or a list as Python or JSON writes it.
-
-    Raises:
-        InputError: The cell contains brackets, but is not a list of labels.
-    """
+    """Return the labels in a cell: a text with separators, or a list in Python or JSON."""
     labels: Any = cell.split() if separator == " " else cell.split(separator)
     match = _LIST.fullmatch(cell)
     if match or re.search(r"[][{}]", cell):
@@ -224,11 +220,7 @@ def _read_one_hot(
 
 
 def _find_separator(source: Source, column: str) -> str:
-    """Return the separator that the cells of a column contain (default: `;`).
-
-    Raises:
-        InputError: The cells contain captions, several separators, or spaces but no separator.
-    """
+    """Return the separator in the cells of a column (default: `;`); refuse doubtful cells."""
     path, rows = source.path, source.table.rows
     cells = [(f"{path}:{row.line}", row.cells.get(column, "")) for row in rows]
     texts = [(location, cell) for location, cell in cells if not _LIST.fullmatch(cell)]
