@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def test_metadata_csv_is_read(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
     found = run_import(folder, tmp_path / "raw")
-    assert found.summary.description == "Hugging Face ImageFolder, CSV of labels: 3 rows"
+    assert found.summary.description == "Hugging Face ImageFolder: 3 rows"
     assert found.carried == {"1.png": "cat", "2.png": "dog", "more/3.png": ""}
     assert found.unknown == {}
 

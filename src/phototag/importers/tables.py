@@ -123,7 +123,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     other = {".jsonl": "JSON Lines", ".parquet": "Parquet"}
     name = name.replace("CSV", other.get(path.suffix.lower(), "CSV"))
     if source.is_metadata():
-        name = f"Hugging Face ImageFolder, {name}"
+        name = "Hugging Face ImageFolder"
     return SourceDataset(f"{name}: {len(table.rows)} rows", photos, list(one_hot.values()), notes)
 
 
