@@ -107,13 +107,24 @@ def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
     assert "The scores are outdated: data/sample changed. Run `dvc repro`." in shown.output
 
 
-@pytest.mark.parametrize("text", ["[1]", "", "{\n<<<<<<< HEAD\n"])
-def test_summary_of_damaged_scores_names_the_file(project: Path, text: str) -> None:
-    (project / "reports/evaluate").mkdir(parents=True)
-    (project / "reports/evaluate/metrics.json").write_text(text)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("evaluate/metrics.json", "[1]"),
+        ("evaluate/metrics.json", ""),
+        ("evaluate/metrics.json", "{\n<<<<<<< HEAD\n"),
+        ("register/decision.json", "[]"),
+        ("register/decision.json", '{"version": 1}'),
+    ],
+)
+def test_summary_of_damaged_results_names_the_file(project: Path, name: str, text: str) -> None:
+    for folder in ("evaluate", "register"):
+        (project / "reports" / folder).mkdir(parents=True)
+    (project / "reports/evaluate/metrics.json").write_text("{}")
+    (project / "reports" / name).write_text(text)
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert isinstance(shown.exception, InputError)
-    assert "evaluate/metrics.json " in str(shown.exception)
+    assert f"{name} " in str(shown.exception)
 
 
 def test_error_is_one_line_without_traceback(
@@ -123,6 +134,13 @@ def test_error_is_one_line_without_traceback(
     with pytest.raises(SystemExit, match=r"error: .*metrics\.json is missing: run `dvc repro`"):
         app()
     assert "Traceback" not in capsys.readouterr().err
+
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "out.csv")
+
+    monkeypatch.setattr("phototag.cli.typer_app", refuse)
+    with pytest.raises(SystemExit, match=r"error: out\.csv: permission denied"):
+        app()
 
 
 def import_photos(to: str) -> str:

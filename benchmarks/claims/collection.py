@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from benchmarks.claims.claims import Experiments, Run, name_photos
 from phototag.base.errors import InputError
-from phototag.base.files import write_table
+from phototag.base.files import parse_json, write_table
+from phototag.base.params import parse_values
 from phototag.experiments.dvc_tools import (
     list_experiments,
     open_revision,
@@ -65,9 +65,10 @@ def list_finished(root: Path, experiments: Experiments) -> list[Run]:
     """Return the runs of experiments.yaml for which a DVC experiment exists, on any dataset."""
     found = []
     for name, revision in list_experiments(root):
-        values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
-        if values is None:  # the experiment belongs to another project in the same git repository
+        text = read_revision(root, revision, "params.yaml")
+        if text is None:  # the experiment belongs to another project in the same git repository
             continue
+        values = parse_values(text, f"params.yaml of {name}")
         photos, seed = name_photos(values["data"]["raw"]), values["seed"]
         runs = [Run(photos, variant, seed, {}) for variant in experiments.variants]
         found += [run for run in runs if run.name == name]
@@ -109,10 +110,12 @@ def collect_results(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _summarize(root: Path, revision: str, history: pd.DataFrame) -> dict[str, Any]:
-    training = json.loads(read_revision(root, revision, "reports/train/training.json") or "")
-    scores = json.loads(read_revision(root, revision, "reports/evaluate/metrics.json") or "")
+    training, scores = (
+        parse_json(read_revision(root, revision, name) or "", f"{revision}:{name}")
+        for name in ("reports/train/training.json", "reports/evaluate/metrics.json")
+    )
     # Validate `model` only: the other keys of older experiments may have been renamed since.
-    values = yaml.safe_load(read_revision(root, revision, "params.yaml") or "")
+    values = parse_values(read_revision(root, revision, "params.yaml") or "", "params.yaml")
     spec = ModelParams.model_validate(values["model"])
     files, project = open_revision(root, revision)
     stats = json.loads(files.read_text(f"{project}data/stats.json"))

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from phototag.experiments.dvc_tools import read_revision
+from phototag.base.errors import InputError
+from phototag.experiments.dvc_tools import WORKSPACE, read_data_hash, read_revision
 from phototag.experiments.sync import sync_runs
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store, connect
@@ -179,6 +180,9 @@ def test_damaged_results_are_skipped_and_named(repository: Repository) -> None:
     assert unreadable[-1].startswith("the workspace (params.yaml holds merge conflict markers")
     for text, name in zip(unreadable, reasons, strict=False):
         assert name in text or "Error: " in text
+    (repository.root / "dvc.lock").write_text(CONFLICT)
+    with pytest.raises(InputError, match=r"dvc\.lock holds merge conflict markers"):
+        read_data_hash(repository.root, WORKSPACE)
 
 
 @pytest.mark.parametrize("repository", ["."], indirect=True)

@@ -1,16 +1,18 @@
-import subprocess
 import sys
 from dataclasses import astuple, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from phototag.base.errors import InputError
+from phototag.review import page
 from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question, rank_errors
 from phototag.review.session import ReviewSession, append_answer
 from phototag.verification.corrections import COLUMNS, Answer, read_answers
+from tests.forks import fork
 from tests.reviews import read_rows
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data/corrections.csv"
@@ -139,22 +141,19 @@ def test_missing_line_end_is_added(tmp_path: Path) -> None:
     assert list(read_answers(path).values()) == [make(), make("no")]
 
 
+def append_many(path: Path, who: str) -> None:
+    for number in range(20):
+        append_answer(path, make(file="x" * 3000, sha256=str(number), who=who))
+
+
 def test_two_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "corrections.csv"
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from phototag.review.session import append_answer\n"
-        "from phototag.verification.corrections import Answer\n"
-        "for number in range(100):\n"
-        "    row = Answer('x' * 3000, str(number), 'cat', 'yes', 'no', sys.argv[2], '2025-01-01', "
-        "'next')\n"
-        "    append_answer(Path(sys.argv[1]), row)\n"
-    )
-    pages = [subprocess.Popen([sys.executable, "-c", code, str(path), who]) for who in "ab"]
-    assert [page.wait(120) for page in pages] == [0, 0]
+    pages = [fork(append_many, path, who) for who in "ab"]
+    for page_ in pages:
+        page_.join(120)
     answers = list(read_answers(path).values())
     for who in "ab":
-        assert [a.sha256 for a in answers if a.who == who] == [str(n) for n in range(100)]
+        assert [a.sha256 for a in answers if a.who == who] == [str(n) for n in range(20)]
 
 
 def test_file_with_other_separators_is_not_appended_to(tmp_path: Path) -> None:
@@ -165,3 +164,16 @@ def test_file_with_other_separators_is_not_appended_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"save the file as UTF-8, with commas"):
         append_answer(path, make("no"))
     assert path.read_bytes() == before
+
+
+def test_page_shows_why_an_answer_cannot_be_stored(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["page", str(project), "errors", "ann"])
+    shown = AppTest.from_file(str(page.__file__), default_timeout=60).run()
+    shown.button[0].click().run()
+    assert [row[2] for row in read_rows(project)] == ["yes"]
+    (project / "data/corrections.csv").write_text("<<<<<<< HEAD\n")
+    shown.button[0].click().run()
+    assert not shown.exception
+    assert "corrections.csv holds merge conflict markers" in shown.error[0].value

@@ -1,12 +1,12 @@
 """Streamlit server for the pages of `phototag demo` and `phototag review`."""
 
 import os
-import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from phototag.base.errors import InputError
+from phototag.base.processes import check_port
 
 OPTIONS = {
     "server.address": "127.0.0.1",
@@ -35,16 +35,3 @@ def serve_page(page: Path, port: int, *arguments: str) -> None:
     options = [f"--{option}={value}" for option, value in OPTIONS.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(page), f"--server.port={port}"]
     os.execv(sys.executable, [*command, *options, "--", *arguments])
-
-
-def check_port(port: int) -> None:
-    """Raise an error if a port is in use; a server would retry or print an unclear message."""
-    with socket.socket() as attempt:
-        # The servers set this option too. Without it, a recently released port would be refused.
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} cannot be used ({error.strerror}): pass another port with --port"
-            ) from None

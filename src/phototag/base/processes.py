@@ -1,7 +1,8 @@
-"""Locks between processes, and the end of child processes together with their parent."""
+"""Locks and ports, and the end of child processes together with their parent."""
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
+
+from phototag.base.errors import InputError
 
 PATIENCE = 30  # seconds that a child process has to end, before it is killed
 
@@ -96,3 +99,16 @@ def end_children_on_exit() -> Iterator[None]:
         except BaseException:
             end_children()
             raise
+
+
+def check_port(port: int) -> None:
+    """Raise an error if a port is in use; a server would retry or print an unclear message."""
+    with socket.socket() as attempt:
+        # The servers set this option too. Without it, a recently released port would be refused.
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} cannot be used ({error.strerror}): pass another port with --port"
+            ) from None

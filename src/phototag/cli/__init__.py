@@ -64,3 +64,5 @@ def app() -> None:
             typer_app()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except PermissionError as error:
+        sys.exit(f"error: {error.filename}: permission denied: change its permissions")

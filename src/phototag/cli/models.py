@@ -97,10 +97,8 @@ def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile 
 
 def ui(port: Port = 5000) -> None:
     """Serve the MLflow user interface."""
-    from phototag.apps.server import check_port
     from phototag.tracking.ui import serve_ui
 
-    check_port(port)
     serve_ui(port)
 
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from dvc.api import DVCFileSystem
 
+from phototag.apps.results import LOCK, parse_lock
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.base.git import ask_git, run_git
@@ -73,11 +73,9 @@ def read_data_hash(root: Path, revision: str) -> str:
     The hash is read from dvc.lock at a git revision, or in the working tree for `WORKSPACE`. It is
     empty if dvc.lock has no such entry.
     """
-    lock = yaml.safe_load(read_revision(root, revision, "dvc.lock") or "{}")
-    files = lock.get("stages", {}).get("resize", {}).get("deps", [])
-    data = [each for each in files if not each["path"].startswith(("src/", "stages/"))]
-    hashes = [each.get("md5", each) for each in data]
-    return content_key(sorted(map(str, hashes)), []) if data else ""
+    files = parse_lock(read_revision(root, revision, LOCK))["resize"].deps
+    hashes = [file.md5 for file in files if not file.path.startswith(("src/", "stages/"))]
+    return content_key(sorted(hashes), []) if hashes else ""
 
 
 def read_revision(root: Path, revision: str, path: str) -> str | None:

@@ -5,17 +5,16 @@ nothing was logged; or the clone is fresh, with the results of all commits but n
 """
 
 import io
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pandas as pd
 from dvc.exceptions import DvcException
 from dvc_data.index import DataIndexError
 
+from phototag.apps.results import LOCK, METRICS, parse_lock, parse_scores
 from phototag.base.errors import InputError
 from phototag.base.files import check_conflicts, parse_json
 from phototag.base.git import ask_git
@@ -43,7 +42,6 @@ from phototag.tracking.store import Store
 HISTORY = "reports/train/history.csv"
 TRAINING = "reports/train/training.json"
 EVALUATION = "reports/evaluate"
-METRICS = f"{EVALUATION}/metrics.json"
 MODEL = "models/model.safetensors"
 
 
@@ -80,7 +78,7 @@ def sync_runs(
         title = name or revision[:7] or "the workspace"
         try:
             result = _read_result(root, revision, name)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             unreadable.append(f"{title} ({kind}{error})")
             continue
@@ -115,32 +113,20 @@ def _read_result(root: Path, revision: str, name: str) -> Result | None:
     table = pd.read_csv(io.StringIO(check_conflicts(history, HISTORY)))
     if table["val_loss"].empty:
         raise InputError(f"{HISTORY} has no rows")
-    lock = parse_values(read_revision(root, revision, "dvc.lock") or "{}", "dvc.lock")
-    stages = lock.get("stages", {})
-    scores = read_revision(root, revision, METRICS)
-    evaluated = _locked_hash(stages, "evaluate", "deps", MODEL)
-    if _locked_hash(stages, "train", "outs", MODEL) != evaluated:
-        scores = None  # the scores belong to another model
+    stages = parse_lock(read_revision(root, revision, LOCK))
+    metrics = read_revision(root, revision, METRICS)
+    scores = parse_scores(metrics, METRICS) if metrics else {}
+    trained = {file.md5 for file in stages["train"].outs if file.path == MODEL}
+    if trained != {file.md5 for file in stages["evaluate"].deps if file.path == MODEL}:
+        scores = {}  # the scores belong to another model
     params = parse_values(read_revision(root, revision, "params.yaml") or "{}", "params.yaml")
     # params.yaml may have changed since the training. dvc.lock has the values that were used.
     for stage in (*stages, "evaluate", "train"):
-        used = stages.get(stage, {}).get("params", {}).get("params.yaml", {})
-        for key, value in used.items():
+        for key, value in stages[stage].params.get("params.yaml", {}).items():
             with suppress(KeyError):
                 params = apply_overrides(params, {key: value})
-    metrics = parse_json(scores or "{}", METRICS)
     key = parse_json(training, TRAINING)["content_key"]
-    return (
-        Training(key, params, exp_name=name),
-        table,
-        {score: float(value) for score, value in metrics.items()},
-    )
-
-
-def _locked_hash(lock: Mapping[str, Any], stage: str, kind: str, path: str) -> str | None:
-    """Return the hash that dvc.lock records for an output or a dependency of a stage."""
-    files = {file["path"]: file.get("md5") for file in lock.get(stage, {}).get(kind, [])}
-    return files.get(path)
+    return Training(key, params, exp_name=name), table, scores
 
 
 def _rebuild_run(store: Store, root: Path, revision: str, result: Result) -> str:

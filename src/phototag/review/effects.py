@@ -1,20 +1,25 @@
 """Changes in labels and scores after training with the answers of a review."""
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from phototag.apps.summary import CORRECTIONS, LOCK, list_changed_data
+from phototag.apps.results import (
+    CORRECTIONS,
+    LOCK,
+    METRICS,
+    Stages,
+    list_changed_data,
+    parse_lock,
+    parse_scores,
+    read_lock,
+    read_scores,
+)
 from phototag.base.errors import InputError
-from phototag.base.files import parse_json, read_json
 from phototag.base.git import ask_git, run_git
-from phototag.base.params import parse_values, read_values
 from phototag.metrics.selection import VAL_PREFIX
-from phototag.verification.corrections import ANSWERS, latest_answers, parse_answers, read_answers
+from phototag.verification.corrections import ANSWERS, drop_undone, parse_answers, read_answers
 
 MANIFEST = "data/manifest.csv"
-METRICS = "reports/evaluate/metrics.json"
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 
 
@@ -30,53 +35,49 @@ def describe_effect(root: Path, revision: str) -> str:
             not run since the last change of answers or photos.
     """
     run_git(root, "rev-parse", "--git-dir")  # raises an error outside git
-    if not (root / METRICS).is_file():
-        raise InputError(f"{METRICS} is missing: run `dvc repro`")
-    before, old_lock, committed = (
+    scores, old_lock, old_rows = (
         ask_git(root, "show", "--end-of-options", f"{revision}:./{name}")
         for name in (METRICS, LOCK, CORRECTIONS)
     )
-    if not before or not old_lock:
+    if not scores or not old_lock:
         raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another")
-    stages = read_values(root / LOCK).get("stages", {})
-    files = [*stages.get("resize", {}).get("outs", ()), *stages.get("evaluate", {}).get("deps", ())]
-    manifests = {file.get("md5") for file in files if file["path"] == MANIFEST}
+    before, after = parse_scores(scores, f"{revision}:{METRICS}"), read_scores(root)
+    old = parse_answers((old_rows or "").encode(), f"{revision}:{CORRECTIONS}").values()
+    new = read_answers(root / CORRECTIONS).values()
+    old_stages, stages = parse_lock(old_lock, f"{revision}:{LOCK}"), read_lock(root)
+    files = [*stages["resize"].outs, *stages["evaluate"].deps]
+    manifests = {file.md5 for file in files if file.path == MANIFEST}
     if list_changed_data(root) or len(manifests) > 1:
         raise InputError("the model was not trained with the latest labels: run `dvc repro`")
 
-    old_rows = parse_answers((committed or "").encode(), f"{revision}:{CORRECTIONS}")
-    old = latest_answers(old_rows.values())
-    rows = list(read_answers(root / CORRECTIONS).values())
-    new = latest_answers(rows)
-    first = {answer.entry: answer.old for answer in reversed(rows)}
-    changed = Counter(
-        now
-        for entry, label in first.items()
-        if (now := new[entry].answer if entry in new else label)
-        != (old[entry].answer if entry in old else label)
+    given = {answer.entry: answer.old for answer in reversed(new)}
+    labels, old_labels = (
+        given | {answer.entry: answer.answer for answer in drop_undone(answers)}
+        for answers in (new, old)
     )
-    shown = ", ".join(f"{changed[kind]} to {kind}" for kind in ANSWERS)
-    scores, old_scores = read_json(root / METRICS), parse_json(before, f"{revision}:{METRICS}")
+    changed = Counter(labels[entry] for entry in given if labels[entry] != old_labels[entry])
+    counts = ", ".join(f"{changed[answer]} to {answer}" for answer in ANSWERS)
+    names = {f"{prefix}{key}": name for prefix in ("", VAL_PREFIX) for key, name in SCORES.items()}
     differences = ", ".join(
-        f"{name} {old_scores[key]:.3f} -> {scores[key]:.3f} ({scores[key] - old_scores[key]:+.3f})"
-        for prefix in ("", VAL_PREFIX)
-        for key, name in ((f"{prefix}{key}", name) for key, name in SCORES.items())
-        if key in old_scores and key in scores
+        f"{name} {before[key]:.3f} -> {after[key]:.3f} ({after[key] - before[key]:+.3f})"
+        for key, name in names.items()
+        if key in before and key in after
     )
-    number = f"Labels changed since {revision}: {changed.total()} ({shown})."
-    text = f"{number} Scores: {differences or 'on another split than before, so not comparable'}."
-    inputs = _list_inputs(stages) ^ _list_inputs(parse_values(old_lock, LOCK).get("stages", {}))
+    text = (
+        f"Labels changed since {revision}: {changed.total()} ({counts}). "
+        f"Scores: {differences or 'on another split than before, so not comparable'}."
+    )
+    inputs = _list_inputs(stages) ^ _list_inputs(old_stages)
     others = sorted({name for name, _ in inputs} - {CORRECTIONS})
     if others:
         text += f" These inputs changed too and may explain the difference: {', '.join(others)}."
     return text
 
 
-def _list_inputs(stages: Mapping[str, Any]) -> set[tuple[str, str]]:
+def _list_inputs(stages: Stages) -> set[tuple[str, str]]:
     """Return the dependencies of `resize` with their hashes, and all params with their values."""
-    deps = stages.get("resize", {}).get("deps", ())
-    inputs = {(dep["path"], str(dep.get("md5"))) for dep in deps}
+    inputs = {(file.path, file.md5) for file in stages["resize"].deps}
     for stage in stages.values():
-        used = stage.get("params", {}).get("params.yaml", {})
+        used = stage.params.get("params.yaml", {})
         inputs |= {(key, repr(value)) for key, value in used.items()}
     return inputs

@@ -38,6 +38,7 @@ def main() -> None:
     try:
         times = tuple((root / name).stat().st_mtime_ns for name in INPUTS if (root / name).exists())
         evidence, queue = _load(root, ranking, times)
+        st.session_state.pop("action", bool)()
         _draw(ReviewSession(root / "data/corrections.csv", evidence, queue, ranking, who))
     except InputError as error:
         st.error(escape_streamlit(str(error)))
@@ -100,7 +101,7 @@ def _draw_buttons(position: int | None, actions: Mapping[str, Callable[[], None]
                 name,
                 # The key contains the position: a double click cannot answer two questions.
                 key=f"{name} {position}",
-                on_click=action,
+                on_click=partial(st.session_state.update, action=action),
                 type="primary" if name.lower() in ANSWERS else "secondary",
                 disabled=action is None,
                 shortcut=KEYS[name],

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from phototag.base.errors import InputError
+from phototag.base.files import report_failed_write
 from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question
 from phototag.verification.corrections import (
@@ -96,10 +97,14 @@ def append_answer(path: Path, answer: Answer) -> None:
     """Lock a corrections file, append an answer, and flush the file to disk.
 
     Raises:
-        InputError: The first line of the file does not list the columns of an answer.
+        InputError: The file cannot be written, or its first line does not list the columns of an
+            answer.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with lock, path.open("a+", encoding="utf-8", errors="replace", newline="") as file:
+    with (
+        report_failed_write(path),
+        FileLock(path.with_name(f".{path.name}.lock")),
+        path.open("a+", encoding="utf-8", errors="replace", newline="") as file,
+    ):
         file.seek(0)
         text = file.read().removeprefix("\ufeff")
         row = asdict(answer)

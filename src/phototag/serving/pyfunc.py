@@ -10,7 +10,6 @@ of each label) and `error` (null, or the reason why the photo could not be read)
 import base64
 import os
 import shutil
-import sys
 import traceback
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,7 +23,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, scoring_server
+from mlflow.pyfunc.scoring_server import invocations
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 
 from phototag.base.errors import InputError
@@ -81,7 +81,7 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load the weights and the thresholds from the artifacts of the model."""
         keep_freed_memory()
-        hide_stack_traces()
+        scoring_server.invocations = respond
         self.root = read_root()
         files = {name: Path(file) for name, file in context.artifacts.items()}
         tagger = load_tagger(files["model"], files["thresholds"])
@@ -106,27 +106,20 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
         return [{"labels": t.labels, "scores": t.scores, "error": t.error} for t in tags]
 
 
-def hide_stack_traces() -> None:
-    """Change MLflow's server, if it runs in this process, to print stack traces, not to send them.
+def respond(*request: Any) -> Any:
+    """Respond to a request as `invocations` of MLflow's server does, but send no stack traces.
 
-    The server also repeats the request in its messages, and answers JSON that is nested too deeply
-    for Python with the HTTP status 500. Both are changed, too.
+    MLflow has no option for this, and it answers JSON that is nested too deeply for Python with the
+    HTTP status 500. Therefore, this function replaces `invocations` when the model is loaded.
     """
-    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
-    if server is None or server.invocations.__module__ == __name__:
-        return
-    invocations = server.invocations
-
-    def respond(*arguments: Any) -> Any:
-        try:
-            return invocations(*arguments)
-        except Exception as error:
-            traceback.print_exc()
-            reason = error.message if isinstance(error, MlflowException) else UNREADABLE
-            # The text before "Error: " repeats the request.
-            raise _refuse(reason.rpartition("\nError: ")[2][:MAX_MESSAGE]) from None
-
-    server.invocations = respond
+    try:
+        return invocations(*request)
+    except Exception as error:
+        traceback.print_exc()
+        reason = error.message if isinstance(error, MlflowException) else "RecursionError"
+        # The text before "Error: " repeats the request.
+        reason = UNREADABLE if "RecursionError" in reason else reason.rpartition("\nError: ")[2]
+        raise _refuse(reason[:MAX_MESSAGE]) from None
 
 
 def read_root() -> Path | None:
@@ -223,7 +216,7 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
             if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:
                 return path.read_bytes()
     except Exception:  # for example, the name contains a NUL or is a circular link
-        hide_stack_traces()
+        pass
     return InputError(NO_FILE)
 
 
