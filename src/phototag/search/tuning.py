@@ -55,7 +55,9 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
             return
         best = storage.find_best(study)
         print("Evaluating the winner and the settings that the trials started from", flush=True)
-        comparison = compare_on_test(plan, best)
+        # Two commands that end at the same time would both train these models.
+        with storage.lock_study(f"{plan.name}-winner"):
+            comparison = compare_on_test(plan, best)
     except KeyboardInterrupt:
         raise InputError(
             f"stopped: {describe_progress(study, plan)}; run the same command again to resume"
