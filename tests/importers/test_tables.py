@@ -40,6 +40,7 @@ def test_one_hot_written_by_pandas_is_read(tmp_path: Path) -> None:
     found = run_import(tmp_path / "list.csv", tmp_path / "raw")
     assert found.carried == {"a.png": "cat", "b.png": "dog", "c.png": "dog"}
     assert found.unknown == {"c.png": "cat"}
+    assert set(found.ids.values()) == {""}
     assert found.summary.notes == []
 
 

@@ -76,7 +76,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
         one_hot = {column: check_label(titles[column], header) for column in columns}
     elif options.separator is None:
         separator = _find_separator(source, columns[0])
-    id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
+    id_column = next((column for column in ID_COLUMNS if column in table.columns), "id")
     finder = PhotoFinder(options.images or path.parent, anywhere=not source.is_metadata())
     photos = []
     values = Counter[str]()
@@ -105,7 +105,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
             known = [part for part in parts if is_predicted or part not in UNKNOWN_WORDS]
             labels = frozenset(check_label(part, location) for part in known)
             unknown = frozenset() if len(known) == len(parts) else None
-        origin = [cells.get(column, "") for column in (id_column or "", "group")]
+        origin = [cells.get(column, "") for column in (id_column, "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
         photo = SourcePhoto(name, finder.root, labels, unknown, id_, group, place=location)
         photos.append(photo)
