@@ -53,7 +53,7 @@ def prepare(way: str, name: str, weights: str | None, size: int) -> None:
     if way in WAYS[2:]:  # the embed stage does this too
         keep_freed_memory()
     torch.manual_seed(0)  # random weights if `weights` is None
-    network = build_backbones(name, weights, size).eval()
+    network = build_backbones(((name, weights),), size).eval()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     if way == "eager":

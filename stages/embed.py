@@ -26,13 +26,12 @@ def main() -> None:
         return
     # Importing PyTorch takes seconds, so it is imported only if features are computed.
     from phototag.network.features import PART, embed_photos, features_key
-    from phototag.network.pretrained import list_weights_files
 
     pairs = pair_backbones(name, weights)
-    key = features_key(pairs, list_weights_files(pairs), IMAGES)
+    key = features_key(pairs, IMAGES)
     unfinished = project_root() / ".phototag" / "features" / f"{key}{PART}"
     images = IMAGES.absolute()  # workers may use a different working directory
-    resumed = embed_photos(name, weights, images, FEATURES, unfinished, params.embed.backend)
+    resumed = embed_photos(pairs, images, FEATURES, unfinished, params.embed.backend)
     if resumed:
         print(f"resumed after {resumed} photos")
 

@@ -64,6 +64,7 @@ def refuse(path: Path) -> None:
     "write",
     [
         refuse,
+        lambda path: refuse(path.parents[2]),  # like `mkdir` of a parent folder
         lambda path: path.write_bytes(bytes(2 * MAX_FILE)),
         lambda path: pd.DataFrame({"x": np.zeros(MAX_FILE)}).to_csv(path),
         lambda path: np.save(path.open("wb"), np.zeros(MAX_FILE)),

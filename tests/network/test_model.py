@@ -81,7 +81,7 @@ def test_weights_file_is_loaded_except_for_its_head(tmp_path: Path, suffix: str)
     for key, value in model[1].state_dict().items():
         assert key.startswith("fc.") or torch.equal(value, trained[key]), key
     other = spec.model_copy(update={"name": "resnet50"})
-    with pytest.raises(InputError, match=r"does not fit resnet50 .* is missing"):
+    with pytest.raises(InputError, match=r"does not fit resnet50 .* instead of"):
         initialize(build_model(other, 5, 64, MEAN, STD), other, torch.full((5,), 0.2))
 
 

@@ -37,13 +37,14 @@ def save(state: Any, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("epochs", [{}, {"epoch": 3, "args": None}])
+@pytest.mark.parametrize("epochs", [{"head.0.weight": torch.zeros(2)}, {"epoch": 3, "args": None}])
 @pytest.mark.parametrize(
     ("wrapper", "prefix"),
     [
         ("state_dict.", "module."),
         ("model.", "_orig_mod."),
         ("checkpoint.model_state.", "backbone."),
+        ("", ""),
         ("", "model.encoder."),
         ("", "encoder._orig_mod.module."),
     ],

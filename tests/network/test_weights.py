@@ -126,7 +126,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     entry = {"phototag": json.dumps({"labels": ["sea"], "colours": 3})}
     save_file({"x": torch.zeros(1)}, tmp_path / "later", entry)
     for name in ("text", "foreign", "later"):
-        with pytest.raises(InputError, match=f"{name} is not a model file of this version"):
+        with pytest.raises(InputError, match=f"{name} does not fit this version"):
             read_metadata(tmp_path / name)
 
 

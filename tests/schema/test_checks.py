@@ -28,15 +28,15 @@ def check(values: Values, size: int = 64, **model: Any) -> None:
     check_backbones()
 
 
-def test_a_copy_without_an_untracked_weights_file_is_refused(
+def test_a_copy_uses_the_untracked_weights_file_of_the_project(
     tmp_path: Path, params_values: Values, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "copy").mkdir()
     monkeypatch.chdir(tmp_path / "copy")  # DVC runs a `--temp` experiment in a copy
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    with pytest.raises(InputError, match=r"w.pt is not tracked .* run `dvc add w.pt` and `git add"):
+    with pytest.raises(InputError, match=r"'w\.pt' is not a file"):
         check(params_values, name="squeezenet1_1", weights="w.pt")
-    check(params_values, name="squeezenet1_1", weights=weights)  # an absolute path
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    check(params_values, name="squeezenet1_1", weights="w.pt")
 
 
 def test_backbone_trained_on_another_size_is_noted(

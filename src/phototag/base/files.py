@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,18 @@ def project_root() -> Path:
 
 
 @contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Print an InputError or a failed access to a file as one line, and exit."""
+    try:
+        with report_failed_write(Path.cwd()):
+            yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except PermissionError as error:
+        sys.exit(f"error: {error.filename}: permission denied: change its permissions")
+
+
+@contextmanager
 def report_failed_write(path: Path) -> Iterator[None]:
     """Raise an InputError that names a file or folder if the block cannot write it."""
     try:
@@ -70,8 +83,9 @@ def _find_failed_write(error: BaseException | None, path: Path) -> BaseException
     numbers = {getattr(error, "errno", None), *map(int, re.findall(r"os error (\d+)", str(error)))}
     failed = bool(re.search(r"\d requested and \d+ written", str(error)) or numbers & FULL_DISK)
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
-        # If the error names a file in another folder, this file is an input.
-        failed = path.parent in (Path(error.filename), Path(error.filename).parent)
+        # An error that names neither a parent folder nor a file next to `path` is about an input.
+        named = Path(error.filename)
+        failed = path.is_relative_to(named) or path.parent == named.parent
     return error if failed else _find_failed_write(error.__context__, path)
 
 

@@ -15,6 +15,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from phototag.base.errors import InputError
+from phototag.base.files import report_failed_write
 
 PATIENCE = 30  # seconds that a child process has to end, before it is killed
 
@@ -26,12 +27,16 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
     Args:
         path: Lock file. The id of the process that holds the lock is written to a file next to it.
         work: Clause about the process that holds the lock, for the message printed before waiting.
+
+    Raises:
+        InputError: The folder of the lock file is not writable.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     owner = path.with_name(f"{path.name}.pid")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with report_failed_write(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
     except Timeout:
         pid = owner.read_text(encoding="ascii") if owner.exists() else "?"
         note = f"waiting until process {pid} ends, which {work}: to stop it, run `kill {pid}`"
@@ -48,7 +53,8 @@ def end_with_ancestor(variable: str) -> None:
     """Send SIGTERM to this process when the program that set an environment variable has ended.
 
     The program is the nearest ancestor of this process that was started without the variable. It is
-    the parent, or the parent of the shell in which the program started this process.
+    the parent, or the parent of the shell in which the program started this process. Call this
+    function before slow imports, so that it finds the program before that can end.
     """
     ancestor = psutil.Process().parent()
     with suppress(psutil.Error):  # the process has ended, or it belongs to another user

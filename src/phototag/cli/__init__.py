@@ -6,13 +6,12 @@ Paths passed by the user are relative to the current folder.
 
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phototag.base.errors import InputError
-from phototag.base.files import report_failed_write
+from phototag.base.errors import InputError as InputError
+from phototag.base.files import exit_on_input_error
 from phototag.cli import models, training
 
 REMOVED = {
@@ -59,10 +58,5 @@ def app() -> None:
     """Run the requested command; print an `InputError` as one line instead of a traceback."""
     if sys.argv[1:2] and sys.argv[1] in REMOVED:
         sys.exit(f"error: phototag {sys.argv[1]} was removed: run `{REMOVED[sys.argv[1]]}`")
-    try:
-        with report_failed_write(Path.cwd()):
-            typer_app()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except PermissionError as error:
-        sys.exit(f"error: {error.filename}: permission denied: change its permissions")
+    with exit_on_input_error():
+        typer_app()

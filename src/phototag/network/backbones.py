@@ -17,10 +17,6 @@ TIMM = "timm/"  # prefix of `model.name` that selects a network from timm
 Built = tuple[nn.Module, list[float], list[float], int]  # see `Backbone`: network, mean, std, size
 
 
-class Removed(nn.Identity):
-    """Placeholder for the removed output layer of a network."""
-
-
 @dataclass(frozen=True)
 class Backbone:
     """A network without its output layer, and the properties of its pretrained weights.
@@ -112,24 +108,15 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
         options = {"input_size": (size, size)}
     network: nn.Module = models.get_model(name, weights=None, **options)
     known_weights = models.get_model_weights(name)
-    entry = known_weights[weights] if weights in known_weights.__members__ else None
-    transforms = (entry or known_weights.DEFAULT).transforms()
+    entry = known_weights.__members__.get(weights or "DEFAULT", known_weights.DEFAULT)
+    transforms = entry.transforms()
     layers = list(network.named_modules())
     # SqueezeNet has no linear layer: its output layer is the last convolution.
     head = [n for n, m in layers if isinstance(m, nn.Linear)] or [
         n for n, m in layers if isinstance(m, nn.Conv2d)
     ]
-    network.set_submodule(head[-1], Removed())
+    network.set_submodule(head[-1], nn.Identity())
     return network, list(transforms.mean), list(transforms.std), transforms.crop_size[0]
-
-
-def head_names(network: nn.Module) -> list[str]:
-    """Return the names of a backbone's removed output layers (prefixes of tensor names)."""
-    config = getattr(network, "pretrained_cfg", None)
-    if config is None:
-        return [name for name, module in network.named_modules() if isinstance(module, Removed)]
-    named = config["classifier"] or ()
-    return [named] if isinstance(named, str) else list(named)
 
 
 def import_timm() -> Any:

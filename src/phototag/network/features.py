@@ -18,7 +18,8 @@ from phototag.base.processes import hold_lock
 from phototag.network.backbones import sketch_backbone
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize, build_backbones
-from phototag.network.params import Pairs, Weights, pair_backbones
+from phototag.network.params import Pairs
+from phototag.network.pretrained import list_weights_files
 from phototag.network.runtime import accelerate, keep_freed_memory
 
 BATCH = 32  # number of photos; larger batches do not fit into the CPU caches and are slower
@@ -28,8 +29,7 @@ PROBES = 4  # number of photos whose cached features are checked by recomputing 
 
 
 def embed_photos(
-    name: str,
-    weights: Weights,
+    pairs: Pairs,
     images: Path,
     path: Path,
     unfinished: Path,
@@ -43,8 +43,7 @@ def embed_photos(
     as an uninterrupted call.
 
     Args:
-        name: Value of `model.name`.
-        weights: Value of `model.weights`.
+        pairs: Name and weights of each backbone.
         images: File with the packed array, uint8 [num_images, size, size, 3].
         path: Path of the .npy file to write.
         unfinished: File to which batches are appended. Use a name that is unique to these backbones
@@ -60,7 +59,7 @@ def embed_photos(
             are not finite, or the disk is full.
     """
     num_images, size = np.load(images, mmap_mode="r").shape[:2]
-    width = sum(sketch_backbone(*pair, size).width for pair in pair_backbones(name, weights))
+    width = sum(sketch_backbone(*pair, size).width for pair in pairs)
     header = io.BytesIO()
     description = {"descr": "<f4", "fortran_order": False, "shape": (num_images, width)}
     npy.write_array_header_1_0(header, description)
@@ -81,12 +80,12 @@ def embed_photos(
         file.seek(0, io.SEEK_END)
         bar = tqdm(total=num_images, initial=done, desc="embed", unit="image", disable=None)
         batches = range(done, num_images, BATCH)
-        work = partial(_embed_batch, name, weights, images, unfinished.name)
+        work = partial(_embed_batch, pairs, images, unfinished.name)
         for features in run_in_order(work, batches, backend, n_jobs):
             if not np.isfinite(features).all():
                 raise InputError(
-                    f"model.weights: the features computed with {weights} contain NaN or infinite "
-                    "values: choose other weights"
+                    f"model.weights: the features of {dict(pairs)} contain NaN or infinite values: "
+                    "choose other weights"
                 )
             file.write(features.astype("<f4").tobytes())
             file.flush()
@@ -99,20 +98,20 @@ def embed_photos(
     return int(done)
 
 
-def _embed_batch(name: str, weights: Weights, images: Path, key: str, first: int) -> np.ndarray:
-    network, photos = _load(name, weights, images, key)
+def _embed_batch(pairs: Pairs, images: Path, key: str, first: int) -> np.ndarray:
+    network, photos = _load(pairs, images, key)
     return _compute(network, photos[first : first + BATCH], pick_device())
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, weights: Weights, images: Path, _key: str) -> tuple[nn.Module, np.ndarray]:
+def _load(pairs: Pairs, images: Path, _key: str) -> tuple[nn.Module, np.ndarray]:
     """Return the backbones and the photos; the cache makes each worker load them only once.
 
     The workers of a cluster can outlive the stage, so `_key` changes with the content of the files.
     """
     keep_freed_memory()
     photos, device = np.load(images, mmap_mode="r"), pick_device()
-    backbones = build_backbones(name, weights, photos.shape[1]).eval().to(device)
+    backbones = build_backbones(pairs, photos.shape[1]).eval().to(device)
     return accelerate(backbones, _to_tensor(photos[:2], device)), photos
 
 
@@ -126,7 +125,7 @@ def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> 
     return features.float().cpu().numpy()
 
 
-def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
+def features_key(pairs: Pairs, images: Path) -> str:
     """Return a hash of the backbones, weights, code and photos, to name a file of features.
 
     Of `images`, only the size and modification time are hashed, because hashing photos is slow.
@@ -134,7 +133,8 @@ def features_key(pairs: Pairs, files: list[Path], images: Path) -> str:
     state = images.stat()
     code = sorted(Path(__file__).parent.glob("*.py"))
     versions = [torch.__version__, torch.get_num_threads()]
-    return content_key([*pairs, state.st_size, state.st_mtime_ns, *versions], [*files, *code])
+    files = [*list_weights_files(pairs), *code]
+    return content_key([*pairs, state.st_size, state.st_mtime_ns, *versions], files)
 
 
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:

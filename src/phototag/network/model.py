@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phototag.network.backbones import build_backbone
-from phototag.network.params import ModelParams, Pairs, Weights, feature_map_side, pair_backbones
+from phototag.network.params import ModelParams, Pairs, feature_map_side
 from phototag.network.pretrained import read_pretrained
 
 
@@ -117,14 +117,13 @@ def build_model(
     return _put_channels_last(nn.Sequential(*layers))
 
 
-def build_backbones(name: str, weights: Weights, size: int) -> nn.Sequential:
+def build_backbones(pairs: Pairs, size: int) -> nn.Sequential:
     """Build the frozen part of a network, `build_model(...)[:2]`, with pretrained weights.
 
     Raises:
         InputError: There is no such network, it does not support photos of this size, or its
             weights are missing or belong to another network.
     """
-    pairs = pair_backbones(name, weights)
     layers, _ = _join_backbones(pairs, size, [0.5] * 3, [0.5] * 3)
     model = nn.Sequential(*layers)
     load_weights(model, pairs)

@@ -39,10 +39,9 @@ def pair_backbones(name: str, weights: Weights) -> Pairs:
     """Return the name and the weights of each backbone, or `()` for the network `conv`."""
     if name == "conv":
         return ()
-    names = tuple(name.split("+"))
-    if isinstance(weights, tuple):
-        return tuple(zip(names, weights, strict=True))
-    return tuple((name, weights) for name in names)
+    names = name.split("+")
+    given = weights if isinstance(weights, tuple) else [weights] * len(names)
+    return tuple(zip(names, given, strict=True))
 
 
 class ModelParams(ParamGroup):

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,12 @@ from torch import Tensor, nn
 
 from phototag.base.errors import InputError
 from phototag.base.keys import flatten
-from phototag.network.backbones import (
-    TIMM,
-    head_names,
-    import_timm,
-    native_size,
-    sketch_backbone,
-)
+from phototag.network.backbones import TIMM, import_timm, native_size, sketch_backbone
 from phototag.network.params import Pairs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # auxiliary heads of googlenet and inception_v3
+# Beginnings of the names of output layers, layers next to them, and auxiliary heads.
+HEADS = ("aux", "AuxLogits.", "classif", "fc.", "head", "last_linear.")
 State = OrderedDict[str, Tensor]
 
 
@@ -75,12 +70,11 @@ def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
     file = find_weights_file(weights)
     found = _read_file(file) if file else _download(name, weights)
     selected = _match(name, network, found, weights)
-    for key, value in selected.items():
-        if value.isnan().any():
-            raise InputError(
-                f"model.weights: {weights} has values that are not numbers (NaN) in {key}: "
-                "choose another file"
-            )
+    if broken := [key for key, value in selected.items() if value.isnan().any()]:
+        raise InputError(
+            f"model.weights: {weights} has values that are not numbers (NaN) in {broken[0]}: "
+            "choose another file"
+        )
     return selected
 
 
@@ -113,11 +107,11 @@ def _read_file(path: Path) -> State:
 
 def _explain(start: bytes, error: str) -> tuple[str, str]:
     """Return why a file that starts with `start` contains no weights, and how to fix it."""
-    if not start:
-        return "it is empty", "download the weights again"
     if start.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS", "run `git lfs pull`"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if not start:
+        return "it is empty", "download the weights again"
+    if re.match(rb"\s*<[!?a-z]", start, re.IGNORECASE):
         return "it is a web page", "download the weights again"
     if start[8:9] != b"{" and not start.startswith((b"PK", b"\x80")):
         return "it was not written by PyTorch or safetensors", "choose another file"
@@ -129,52 +123,48 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
     return re.split(r"\n|\. ", reason)[0], "choose another file"
 
 
-def _strip_prefix(found: State, own: Collection[str]) -> State:
+def _strip_prefix(found: State, own: State) -> State:
     """Remove the prefix of a network's tensors, such as `state_dict.module.`, from their names.
 
-    The prefix is the one after which the most names of the network follow. Tensors without this
-    prefix, such as the states of an optimizer, are dropped.
+    The prefix is the one after which the most names of the network follow, or the one that all
+    names have. Tensors without this prefix, such as the states of an optimizer, are dropped. If a
+    file contains several copies of a network, such as `teacher` and `student`, the first is used.
     """
     found = OrderedDict((key.replace("_orig_mod.", ""), value) for key, value in found.items())
-    prefixes: Counter[str] = Counter()
+    common = os.path.commonprefix([*found])  # noqa: RUF071 (names of tensors are not paths)
+    prefixes = Counter([common[: common.rfind(".") + 1]])
     for key in found:
         starts = [0, *(match.end() for match in re.finditer(r"\.", key))]
         prefixes.update(key[:start] for start in starts if key[start:] in own)
-    first = next(iter(found)).partition(".")[0] + "."
-    default = first if all(key.startswith(first) for key in found) else ""
-    prefix = max(prefixes, key=prefixes.__getitem__, default=default)
+    ((prefix, _),) = prefixes.most_common(1)
     return OrderedDict(
         (key.removeprefix(prefix), value) for key, value in found.items() if key.startswith(prefix)
     )
 
 
 def _download(name: str, weights: str) -> State:
-    timm = name.startswith(TIMM)
-    known = ["DEFAULT"]  # in timm, other weights are part of the network name: resnet50.a1_in1k
-    if not timm:
+    if name.startswith(TIMM):
+        known = ["DEFAULT"]  # other weights are part of the network name: resnet50.a1_in1k
+        create = partial(import_timm().create_model, name.removeprefix(TIMM), pretrained=True)
+    else:
         from torchvision import models
 
-        known += [entry.name for entry in models.get_model_weights(name)]
+        known = list(models.get_model_weights(name).__members__)
+        create = partial(models.get_model, name, weights=weights, progress=False)
     if weights not in known:
         raise InputError(
             f"model.weights: {weights!r} is not a file, not an installed package, and not the name "
-            f"of weights for {name} in {'timm' if timm else 'torchvision'}: choose a file, a "
-            f"package, or one of {', '.join(known)}"
+            f"of weights for {name}: choose a file, a package, or one of {', '.join(known)}"
         )
     try:
         with torch.device("cpu"):
-            if timm:
-                bare = name.removeprefix(TIMM)
-                network = import_timm().create_model(bare, pretrained=True, num_classes=0)
-            else:
-                network = models.get_model(name, weights=weights, progress=False)
+            found: State = create().state_dict()
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"model.weights: the weights of {name} could not be downloaded ({reason}): without an "
             "internet connection, choose a file or an installed package that contains them"
         ) from None
-    found: State = network.state_dict()
     return found
 
 
@@ -223,20 +213,14 @@ def _match(name: str, network: nn.Module, found: State, weights: str) -> State:
 
 def _fit(name: str, network: nn.Module, found: State) -> tuple[State, str]:
     """Return the tensors under the names that the network uses, and the first misfit or ""."""
-    renamed = _rename(name, network, _strip_prefix(found, network.state_dict().keys()))
-    return renamed, _find_misfit(network, renamed)
-
-
-def _find_misfit(network: nn.Module, found: State) -> str:
-    """Describe the first tensor that the backbone lacks or needs, or return "" if all fit."""
     own = network.state_dict()
+    found = _rename(name, network, _strip_prefix(found, own))
     for key, value in own.items():
         if key in found and found[key].shape != value.shape:
-            return f"{key} has shape {list(found[key].shape)} instead of {list(value.shape)}"
+            shapes = f"has shape {list(found[key].shape)} instead of {list(value.shape)}"
+            return found, f"{key} {shapes}"
         # Older files lack num_batches_tracked, which inference does not need.
         if key not in found and not key.endswith(".num_batches_tracked"):
-            return f"{key} is missing"
-    # Layers next to the removed output layer, such as the batch norm of levit, are removed too.
-    heads = tuple(f"{head.partition('.')[0]}." for head in head_names(network))
-    unknown = (key for key in found if key not in own and not key.startswith((*heads, *AUXILIARY)))
-    return next((f"the network has no tensor {key}" for key in unknown), "")
+            return found, f"{key} is missing"
+    unknown = (key for key in found if key not in own and not key.startswith(HEADS))
+    return found, next((f"the network has no tensor {key}" for key in unknown), "")

@@ -99,24 +99,18 @@ def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
     """
     if examples.is_cuda or not has_onnx_runtime():
         return network
-    expected = network(examples).float()
+    expected, reason = network(examples).float(), ""
     try:
         # The exporter needs at least two photos (see `export_graph`): repeat them.
         session = Session(export_graph(network, examples.repeat(2, 1, 1, 1), "output"))
         difference = (session(examples) - expected).abs().max()
+        share = float(difference / expected.abs().max().clamp_min(1e-30))
+        if not share <= PARITY:  # unlike `share > PARITY`, this is true for NaN
+            reason = f"its output differs from PyTorch's by {share:.1e}"
     except Exception as error:  # ONNX Runtime and the exporter raise errors of many types
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        print(
-            f"note: ONNX Runtime cannot run this network ({reason}): PyTorch is used instead",
-            file=sys.stderr,
-        )
-        return network
-    share = float(difference / expected.abs().max().clamp_min(1e-30))
-    if not share <= PARITY:  # unlike `share > PARITY`, this is true for NaN
-        print(
-            f"note: the output of ONNX Runtime differs from PyTorch's by {share:.1e}: PyTorch is "
-            "used instead",
-            file=sys.stderr,
-        )
-        return network
-    return session
+    if not reason:
+        return session
+    note = f"note: ONNX Runtime cannot run this network ({reason}): PyTorch is used instead"
+    print(note, file=sys.stderr)
+    return network

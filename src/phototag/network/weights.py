@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -80,11 +79,7 @@ def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """
     # safetensors refuses tensors that share memory. Some timm networks use one tensor under several
     # names, and the file contains a copy for each name.
-    layout = torch.contiguous_format
-    tensors = {
-        name: tensor.cpu().clone(memory_format=layout)
-        for name, tensor in model.state_dict().items()
-    }
+    tensors = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
     # Write a single entry: the order in which safetensors writes several entries varies.
     entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
     with replace_file(path) as temporary:
@@ -103,10 +98,15 @@ def read_metadata(path: Path) -> Metadata:
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run `dvc repro`") from None
     except Exception as error:
-        raise InputError(
-            f"{path} is not a model file of this version of phototag ({error}): run `dvc repro "
-            "train`, or install the version that wrote the file"
-        ) from None
+        raise _explain_other_version(path, error) from None
+
+
+def _explain_other_version(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{path} does not fit this version of phototag ({reason}): run `dvc repro train`, or "
+        "install the version that wrote the file"
+    )
 
 
 def required_packages(metadata: Metadata) -> list[str]:
@@ -129,10 +129,6 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
         model = build_model(spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std)
         model.load_state_dict(load_file(path))
     except (ValidationError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} does not fit this version of phototag ({reason}): run `dvc repro train`, or "
-            "install the version that wrote the file"
-        ) from None
+        raise _explain_other_version(path, error) from None
     model.eval()
     return model, metadata

@@ -6,9 +6,7 @@ the params of one package therefore reruns only the stages that use that package
 
 import os
 import sys
-from pathlib import Path
 
-from phototag.base.errors import InputError
 from phototag.base.files import check_folder, project_root
 from phototag.network.params import feature_map_side
 from phototag.schema.params import Params, read_all_params
@@ -18,23 +16,14 @@ def check_params() -> Params:
     """Validate params.yaml without importing torch; for a conv network, check the photo size.
 
     Raises:
-        InputError: A param is invalid, `resize.size` is too small for the conv network, MLflow
-            cannot load models from the project's folder, or a DVC experiment runs in a copy of the
-            project that lacks a weights file.
+        InputError: A param is invalid, `resize.size` is too small for the conv network, or MLflow
+            cannot load models from the project's folder.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         check_folder(project_root())
     params = read_all_params()
     if not params.model.backbones:
         feature_map_side(params.model, params.resize.size)
-    for _, weights in params.model.backbones:
-        if weights and not Path(weights).exists() and (project_root() / weights).is_file():
-            tracked = f"{weights}.dvc {Path(weights).with_name('.gitignore')}"
-            raise InputError(
-                f"model.weights: {weights} is not tracked by git or DVC, so it is missing in the "
-                f"copy of the project in which DVC runs this experiment: run `dvc add {weights}` "
-                f"and `git add {tracked}`, or set model.weights to an absolute path"
-            )
     return params
 
 
