@@ -28,9 +28,9 @@ class LockedFile(ParamGroup, extra="ignore"):
 class LockedStage(ParamGroup, extra="ignore"):
     """Files of a stage when it last ran, and for each params file the values of its params."""
 
-    deps: list[LockedFile] = Field([])
-    outs: list[LockedFile] = Field([])
-    params: dict[str, dict[str, Any]] = Field({})
+    deps: list[LockedFile] = Field(default_factory=list)
+    outs: list[LockedFile] = Field(default_factory=list)
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 Stages = defaultdict[str, LockedStage]  # a stage that never ran has neither files nor params
@@ -39,7 +39,7 @@ Stages = defaultdict[str, LockedStage]  # a stage that never ran has neither fil
 class Lock(ParamGroup, extra="ignore"):
     """The contents of dvc.lock."""
 
-    stages: dict[str, LockedStage] = Field({})
+    stages: dict[str, LockedStage] = Field(default_factory=dict)
 
 
 def parse_lock(text: str | None, source: str | Path = LOCK) -> Stages:
