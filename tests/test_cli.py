@@ -78,7 +78,11 @@ def test_removed_command_names_its_replacement(monkeypatch: pytest.MonkeyPatch) 
         app()
 
 
-def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
+def test_summary_shows_scores_report_and_next_commands(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Importing MLflow would take seconds.
+    monkeypatch.setitem(sys.modules, "phototag.tracking.store", None)
     (project / "reports/evaluate").mkdir(parents=True)
     (project / "reports/evaluate/metrics.json").write_text(
         json.dumps({"f1_micro": 0.71234, "known": 72})
@@ -92,6 +96,7 @@ def test_summary_shows_scores_report_and_next_commands(project: Path) -> None:
     assert "  f1_micro  0.7123\n  known     72\n" in shown.output
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert str(project / "reports/evaluate/report.html") in shown.output
+    assert "`phototag history` shows the current champion" in shown.output
     assert "make ui" in shown.output
     assert "outdated" not in shown.output
 

@@ -52,11 +52,11 @@ def test_interval_over_groups_has_the_theoretical_width() -> None:
 
 
 def test_effective_number_of_groups() -> None:
-    assert effective_groups(12) == effective_groups(12, list("abcdefghijkl")) == 12
-    assert effective_groups(12, list("aaaabbbbcccc")) == 3
+    assert effective_groups(list("abcdefghijkl")) == 12
+    assert effective_groups(list("aaaabbbbcccc")) == 3
     # 100 photos: an album of 40, and 60 single photos.
     names = ["album"] * 40 + [str(number) for number in range(60)]
-    assert effective_groups(100, names) == 100**2 / (40**2 + 60)
+    assert effective_groups(names) == 100**2 / (40**2 + 60)
 
 
 def test_a_single_group_gives_no_interval() -> None:

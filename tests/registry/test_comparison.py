@@ -45,9 +45,7 @@ def count_false_wins(number_of: int | None, albums: int = 0) -> int:
         f1 = 2 * right / (said + (weights @ truth.sum(axis=1))[:, None])
         differences = (f1[:, 1:] - f1[:, :1]).T
         lows = [
-            bound_difference(
-                each, effective_groups(len(groups), groups), level(number_of or number)
-            )[0]
+            bound_difference(each, effective_groups(groups), level(number_of or number))[0]
             for number, each in enumerate(differences, start=1)
         ]
         false += max(lows) > 0
@@ -90,7 +88,7 @@ def test_difference_of_equal_models_is_rarely_significant(sizes: list[int], resa
     rng, repetitions = np.random.default_rng(0), 2000
     groups = np.repeat(np.arange(len(sizes)), sizes)
     chance = rng.standard_normal((repetitions, len(sizes)))
-    effective = effective_groups(len(groups), list(map(str, groups)))
+    effective = effective_groups(list(map(str, groups)))
     false = 0
     for repetition in range(repetitions):
         drawn = rng.multinomial(len(sizes), [1 / len(sizes)] * len(sizes), resamples)

@@ -140,7 +140,7 @@ def test_champion_without_files_loses_and_is_registered_again(
     decision = register(known=1)
     assert (decision["version"], decision["champion"]) == (2, True)
     assert decision["reason"] == "the files of champion version 1 were deleted"
-    with pytest.raises(InputError, match="the files of version 1 were deleted"):
+    with pytest.raises(InputError, match=r"version 1 .* or its files were deleted"):
         versions.roll_back(register.store, "")
     again = register(known=3)
     assert (again["version"], again["champion"]) == (3, True)
@@ -159,7 +159,7 @@ def test_promote_and_roll_back(register: Registered) -> None:
     assert versions.promote(store, "3", "good after all")["previous_champion"] == 1
     assert register.aliases() == (3, 3)
     assert versions.roll_back(store, "")["version"] == 1
-    with pytest.raises(InputError, match="no version 9"):
+    with pytest.raises(InputError, match="version 9 of the model phototag does not exist"):
         versions.promote(store, "9", "")
     history = versions.read_history(store)
     assert [d["kind"] for d in history] == [

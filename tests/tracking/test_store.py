@@ -59,8 +59,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
         ("sqlite:///{root}/50% off?/b.db?timeout=5", "{escaped}/50%25%20off%3F/b.db?timeout=5"),
         ("sqlite:///{root}/50%25%20off%3F/b.db", "{escaped}/50%25%20off%3F/b.db"),
         ("sqlite:///50% off?/b.db", "{escaped}/50%25%20off%3F/b.db"),
-        ("sqlite:///:memory:", "sqlite:///:memory:"),
-        ("sqlite://", "sqlite://"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("postgresql+psycopg://me:word@host/name", "postgresql+psycopg://me:word@host/name"),
         ("databricks", "databricks"),
@@ -80,9 +78,13 @@ def test_relative_sqlite_addresses_start_at_the_root(
         assert store_uri(variable) == found
 
 
-def test_file_address_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///file:b.db?uri=true")
-    with pytest.raises(InputError, match="is not supported: write the path of the database"):
+@pytest.mark.parametrize("path", ["//", "///", "///:memory:", "b.db", "///file:b.db?uri=true"])
+def test_sqlite_address_without_a_path_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """An in-memory database would be lost when the process of a stage ends."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:{path}")
+    with pytest.raises(InputError, match="write sqlite:/// and the path of a database"):
         connect()
 
 

@@ -1,8 +1,6 @@
 """Summary of the last evaluation, printed by `phototag summary`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from phototag.apps.results import METRICS, list_changed_data, read_scores
 from phototag.base.errors import InputError
@@ -47,23 +45,11 @@ def _describe_registration(decision_file: Path) -> list[str]:
         text = describe_decision(decision)
         if decision["version"] is None:
             return [text]
-        # DVC may have restored an old file, so the text names the command for later decisions.
-        text = f"{text} on {decision['time'][:16]} UTC; `phototag history` lists later decisions"
+        # The registry may have changed since, or DVC may have restored an old file. Importing
+        # MLflow takes seconds, so the text only names the command that reads the registry.
+        return [
+            f"{text} on {decision['time'][:16]} UTC; `phototag history` shows the current champion "
+            "and later decisions"
+        ]
     except (KeyError, TypeError):
         raise InputError(f"{decision_file} is damaged: run `dvc repro`") from None
-    return [text, *_list_changes(decision)]
-
-
-def _list_changes(decision: Mapping[str, Any]) -> list[str]:
-    """Return notes on changes in MLflow after a decision; none if there is no store to ask."""
-    from phototag.registry.history import describe_changes
-    from phototag.tracking.store import StoreError, connect
-
-    store = connect()
-    if store.is_missing:
-        return []
-    try:
-        with store:
-            return [f"  note: {change}" for change in describe_changes(store, decision)]
-    except StoreError as error:
-        return [f"  note: {error}"]

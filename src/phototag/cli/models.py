@@ -108,14 +108,12 @@ def history() -> None:
     Each line shows the time, model version, kind, outcome and reason of one decision. The last
     lines show deleted versions and the current champion.
     """
-    from phototag.registry.history import describe_champion, find_deleted_versions
-    from phototag.registry.versions import read_history
+    from phototag.registry import versions
     from phototag.tracking.store import connect
 
     with connect() as store:
-        entries = read_history(store)
-        deleted = find_deleted_versions(store)
-        champion = describe_champion(store)
+        entries = versions.read_history(store)
+        current = versions.describe_registry(store)
     if not entries:
         typer.echo(
             "no version is registered: run `dvc repro`, or `dvc repro --force --single-item "
@@ -128,9 +126,7 @@ def history() -> None:
             f"{entry['time'][:19]}  version {entry['version']:>3}  {entry['kind']:<9}  {outcome}  "
             f"{escape_control(entry['reason'])}"
         )
-    if deleted:
-        typer.echo(f"deleted in MLflow: version {', '.join(map(str, deleted))}")
-    typer.echo(champion)
+    typer.echo("\n".join(current))
 
 
 def promote(

@@ -41,21 +41,17 @@ def bootstrap_weights(
     return np.vstack([np.ones(num_photos), drawn[:, group]])
 
 
-def effective_groups(num_photos: int, groups: Sequence[str] = ()) -> float:
+def effective_groups(groups: Sequence[str]) -> float:
     """Return the effective number of groups (Kish, 1965): n groups of equal size count as n.
 
     If one group has most of the photos, the variance over groups is as uncertain as that of few
     groups, however many small groups there are.
 
     Args:
-        num_photos: Number of photos.
-        groups: Name of each photo's group, [num_photos]. Omit to put every photo into its own
-            group.
+        groups: Name of each photo's group, [num_photos].
     """
-    if not len(groups):
-        return float(num_photos)
     sizes = np.unique(groups, return_counts=True)[1]
-    return float(num_photos**2 / (sizes**2).sum())
+    return float(len(groups) ** 2 / (sizes**2).sum())
 
 
 def confidence_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

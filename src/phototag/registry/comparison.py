@@ -62,7 +62,7 @@ def compare_models(
     """
     photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
-    groups = effective_groups(len(photos), photos.groups)
+    groups = effective_groups(photos.groups or photos.files)
     old, new = (_score(photos, files, weights) for files in (champion, challenger))
     rows = list_differences(new, old, METRICS, groups, level(challenge))
     table = pd.DataFrame(rows, columns=COLUMNS)

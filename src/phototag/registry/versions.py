@@ -33,7 +33,6 @@ TEST_TAG, VAL_TAG = "test_fingerprint", "val_fingerprint"  # a version has one o
 WEIGHTS_TAG, DIGEST_TAG = "weights_digest", "model_digest"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
-FILES = {"MLmodel", "code", MODEL_FILE, THRESHOLDS_FILE}  # files that loading a version needs
 # MLflow's error codes for a missing model, version or alias.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -49,8 +48,8 @@ def register_model(
     client, digest = store.client, tags[DIGEST_TAG]
     with store.lock:
         query = f"name = '{MODEL_NAME}' and tags.{DIGEST_TAG} = '{digest}'"
-        found = filter(has_files, client.search_model_versions(query))
-        version = next((str(each.version) for each in found), "")
+        found = [str(each.version) for each in client.search_model_versions(query)]
+        version = next(filter(has_files, found), "")
         if not version:
             with mlflow.start_run(run_id=run_id):
                 info = log_model(*files, MODEL_NAME)
@@ -161,7 +160,7 @@ def _decide(
     own = client.get_model_version(MODEL_NAME, version)
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), nothing
-    if not has_files(champion):
+    if not has_files(str(champion.version)):
         return decide(True, f"the files of {name} were deleted"), nothing
     challenge = count_challenges(client, own, champion)
     try:
@@ -196,16 +195,15 @@ def weights_digest(version: ModelVersion) -> str:
     return str(version.tags.get(WEIGHTS_TAG) or version.version)
 
 
-def has_files(version: ModelVersion) -> bool:
-    """Return whether the model files of a version exist. MLflow keeps versions without files."""
-    uri = f"models:/{MODEL_NAME}/{version.version}"
+def has_files(version: str) -> bool:
+    """Return whether a version and its model files exist. MLflow keeps versions without files."""
     try:
-        folders = [mlflow.artifacts.list_artifacts(uri + folder) for folder in ("", "/artifacts")]
+        found = mlflow.artifacts.list_artifacts(f"models:/{MODEL_NAME}/{version}/artifacts")
     except MlflowException as error:
         if error.error_code in ABSENT:
             return False
         raise
-    return {file.path for files in folders for file in files} >= FILES
+    return {file.path for file in found} >= {MODEL_FILE, THRESHOLDS_FILE}
 
 
 def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
@@ -274,6 +272,24 @@ def read_history(store: Store) -> list[dict[str, Any]]:
     return sorted(decisions, key=lambda decision: str(decision["time"]))
 
 
+def describe_registry(store: Store) -> list[str]:
+    """Return one line on deleted versions, if there are any, and one line on the champion."""
+    versions = store.client.search_model_versions(f"name = '{MODEL_NAME}'")
+    existing = {int(version.version) for version in versions}
+    previous = {decision["previous_champion"] for decision in read_history(store)} - {None}
+    # MLflow does not assign the number of a deleted version again.
+    deleted = sorted({*range(1, max(existing, default=0)), *previous} - existing)
+    lines = [f"deleted in MLflow: version {', '.join(map(str, deleted))}"] if deleted else []
+    champion = _number(find_champion(store.client))
+    if champion is not None:
+        return [*lines, f"the champion is version {champion}"]
+    return [
+        *lines,
+        "there is no champion, because its version or alias was deleted in MLflow: run "
+        "`phototag promote VERSION`",
+    ]
+
+
 def _read_decisions(version: ModelVersion) -> list[dict[str, Any]]:
     return [
         {"time": name.removeprefix(DECISION_TAG), **json.loads(value)}
@@ -317,19 +333,11 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
 
 
 def _appoint(client: MlflowClient, kind: str, version: str, reason: str) -> dict[str, Any]:
-    try:
-        found = client.get_model_version(MODEL_NAME, version)
-    except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise
+    if not has_files(version):
         raise InputError(
-            f"the model {MODEL_NAME} has no version {version}: run `phototag history` to list the "
-            "versions, and pass one of them to `phototag promote`"
-        ) from None
-    if not has_files(found):
-        raise InputError(
-            f"the files of version {version} were deleted: run `phototag history` to list the "
-            "versions, and pass another one to `phototag promote`"
+            f"version {version} of the model {MODEL_NAME} does not exist, or its files were "
+            "deleted: run `phototag history` to list the versions, and pass another one to "
+            "`phototag promote`"
         )
     previous = _number(find_champion(client))
     return _apply(client, make_decision(kind, int(version), previous, True, reason))

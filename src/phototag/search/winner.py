@@ -129,7 +129,7 @@ def compare_predictions(
     groups = list(map(str, winner["group"][::num_labels]))
     weights = bootstrap_weights(len(groups), resamples, seed, groups)
     new, old = (_score(table, num_labels, weights) for table in (winner, start))
-    rows = list_differences(new, old, METRICS, effective_groups(len(groups), groups), TAIL)
+    rows = list_differences(new, old, METRICS, effective_groups(groups), TAIL)
     return pd.DataFrame(rows, columns=["metric", "winner", "start", "difference", "low", "high"])
 
 

@@ -40,7 +40,6 @@ ERROR_TAG = "phototag.error"
 REBUILT_TAG = "phototag.rebuilt"
 DATA_TAG = "data_fingerprint"
 MANIFEST = "data/manifest.csv"
-EVALUATION_PARAMS = "evaluate."
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def has_evaluation_params(run: Run, training: Training) -> bool:
     therefore need another run.
     """
     old, new = (
-        {name: value for name, value in params.items() if name.startswith(EVALUATION_PARAMS)}
+        {name: value for name, value in params.items() if name.startswith("evaluate.")}
         for params in (run.data.params, training.flat_params)
     )
     return old == new
@@ -193,13 +192,7 @@ def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) ->
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log evaluation scores. If this is repeated, MLflow shows the latest ones.
-
-    Args:
-        store: MLflow store.
-        run_id: Id of the run.
-        scores: Content of metrics.json.
-    """
+    """Log the content of metrics.json. If this is repeated, MLflow shows the latest scores."""
     log_metrics(store, run_id, {name_score(name): value for name, value in scores.items()})
 
 

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy import Connection, NullPool, create_engine, inspect, text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -87,13 +86,6 @@ class Store:
     def __init__(self, uri: str, lock: FileLock, registry: str = "") -> None:
         self.uri, self.lock, self.registry = uri, lock, registry
 
-    @property
-    def is_missing(self) -> bool:
-        """Whether the store is a SQLite file that has not been created."""
-        return (
-            self.uri.startswith("sqlite") and not Path(make_url(self.uri).database or "").exists()
-        )
-
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow client of the store. The first access opens the store."""
@@ -137,13 +129,13 @@ def resolve_sqlite(uri: str, root: Path) -> str:
     this folder stand for themselves. Other addresses are not changed.
 
     Raises:
-        InputError: The path is a `file:` URI.
+        InputError: The address of a SQLite database contains no path, but `:memory:` or `file:`.
     """
-    match = re.fullmatch(r"sqlite[+\w]*:///(?!:memory:)(.+)", uri)
-    if not match:
+    if not uri.startswith("sqlite"):
         return uri
-    if match[1].startswith("file:"):
-        raise InputError(f"{uri} is not supported: write the path of the database without file:")
+    match = re.fullmatch(r"sqlite[+\w]*:///(?!:memory:|file:)(.+)", uri)
+    if not match:
+        raise InputError(f"{uri} is not supported: write sqlite:/// and the path of a database")
     path, mark, query = match[1].partition("?")
     folder, slash, name = match[1].rpartition("/")
     if (root / folder).is_dir():
@@ -169,13 +161,20 @@ def _open(uri: str, registry: str) -> MlflowClient:
     The caller must hold the lock, because MLflow fails if two processes create the tables of the
     same SQLite file at the same time.
     """
-    location = _prepare_databases(uri, registry)
+    databases = [each for each in (uri, registry) if each.startswith(DATABASES)]
+    for database in databases:
+        _check_database(database)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(registry)
     client = MlflowClient()
+    # The first call also creates the tables of a database, or fails if MLflow cannot use them.
+    is_new = client.get_experiment_by_name(EXPERIMENT) is None
     if registry:
-        client.search_registered_models(max_results=1)  # creates the tables of the registry
-    if client.get_experiment_by_name(EXPERIMENT) is None:
+        client.search_registered_models(max_results=1)
+    location = _locate_artifacts(uri) if uri in databases else None
+    if uri.startswith("sqlite") and location:
+        _move_artifacts(databases, location)
+    if is_new:
         client.create_experiment(EXPERIMENT, location)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
@@ -185,70 +184,63 @@ def _open(uri: str, registry: str) -> MlflowClient:
     return client
 
 
-def _prepare_databases(uri: str, registry: str) -> str | None:
-    """Check that databases respond, and return the location of artifacts for a database.
+def _check_database(uri: str) -> None:
+    """Check that a database responds. If it is a SQLite file, create its folder.
 
-    Without this check, MLflow would retry for two minutes if a database does not respond. Artifacts
-    are stored next to a SQLite file. For any other database, they are stored in the project's root.
+    Without this check, MLflow would retry for two minutes if a database does not respond.
+    """
+    if uri.startswith("sqlite"):
+        file = _database_file(uri)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_file() and not file.stat().st_size:
+            print(f"note: {file} is empty: creating a new MLflow store", file=sys.stderr)
+    with create_engine(uri, poolclass=NullPool).begin():
+        pass
+
+
+def _locate_artifacts(uri: str) -> str:
+    """Return the location of artifacts: next to a SQLite file, otherwise in the project's root.
+
     The location is absolute: in an experiment, a relative path starts from a copy of the project.
     """
-    with ExitStack() as stack:
-        connections = [
-            stack.enter_context(_prepare_database(each))
-            for each in (uri, registry)
-            if each.startswith(DATABASES)
-        ]
-        if not uri.startswith(DATABASES):
-            return None
-        is_sqlite = uri.startswith("sqlite")
-        folder = Path(make_url(uri).database or "").absolute().parent
-        folder = folder if is_sqlite else project_root()
-        check_folder(folder)
-        location = (folder / ARTIFACTS).as_uri()
-        if is_sqlite:
-            _move_artifacts(connections, location)
-        return location
+    folder = _database_file(uri).parent if uri.startswith("sqlite") else project_root()
+    check_folder(folder)
+    return (folder / ARTIFACTS).as_uri()
 
 
-def _prepare_database(uri: str) -> AbstractContextManager[Connection]:
-    """Start a transaction in a database. If it is a SQLite file, create its folder."""
-    if uri.startswith("sqlite"):
-        database = Path(make_url(uri).database or "").absolute()
-        database.parent.mkdir(parents=True, exist_ok=True)
-        if database.is_file() and not database.stat().st_size:
-            print(f"note: {database} is empty: creating a new MLflow store", file=sys.stderr)
-    transaction: AbstractContextManager[Connection] = create_engine(uri, poolclass=NullPool).begin()
-    return transaction
+def _database_file(uri: str) -> Path:
+    return Path(make_url(uri).database or "").absolute()
 
 
-def _move_artifacts(connections: Sequence[Connection], location: str) -> None:
+def _move_artifacts(databases: Sequence[str], location: str) -> None:
     """Update the locations of artifacts if the folder of the store was moved or copied.
 
     MLflow stores these locations as absolute paths, and has no command to change them. The project
     may have several MLflow experiments, because `_open` creates another one if a user renames it.
 
     Args:
-        connections: Connections to the database of the store and, if it is another one, to that of
-            the registry.
+        databases: Address of the store and, if it is another one, address of the registry.
         location: Location of the artifacts.
     """
-    if not inspect(connections[0]).has_table("experiments"):
-        return
+    engines = [create_engine(database, poolclass=NullPool) for database in databases]
     query = (
         "SELECT DISTINCT artifact_location FROM experiments WHERE name = :name OR experiment_id IN "
         "(SELECT experiment_id FROM experiment_tags WHERE key = :key)"
     )
-    found = connections[0].execute(text(query), {"name": EXPERIMENT, "key": VIEW_TAG}).scalars()
-    formers = [former for former in found if former and former.endswith(f"/{ARTIFACTS}")]
-    for connection, former, (table, column) in product(connections, formers, LOCATIONS):
-        if former == location or not inspect(connection).has_table(table):
-            continue
-        update = (
-            f"UPDATE {table} SET {column} = :location || substr({column}, :length) "
-            f"WHERE substr({column} || '/', 1, :length) = :former || '/'"
-        )
+    with engines[0].connect() as connection:
+        names = {"name": EXPERIMENT, "key": VIEW_TAG}
+        found = connection.execute(text(query), names).scalars().all()
+    formers = [each for each in found if each != location and each.endswith(f"/{ARTIFACTS}")]
+    # The store is updated last, because its former location is needed if the process is killed.
+    for engine, former in product(reversed(engines), formers):
         values = {"former": former, "location": location, "length": len(former) + 1}
-        connection.execute(text(update), values)
+        with engine.begin() as connection:
+            for table, column in LOCATIONS:
+                update = (
+                    f"UPDATE {table} SET {column} = :location || substr({column}, :length) "
+                    f"WHERE substr({column} || '/', 1, :length) = :former || '/'"
+                )
+                connection.execute(text(update), values)
 
 
 def hide_password(uri: str) -> str:
