@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections import Counter, OrderedDict
+from collections.abc import Collection
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,7 +124,7 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
     return re.split(r"\n|\. ", reason)[0], "choose another file"
 
 
-def _strip_prefix(found: State, own: State) -> State:
+def _strip_prefix(found: State, own: Collection[str]) -> State:
     """Remove the prefix of a network's tensors, such as `state_dict.module.`, from their names.
 
     The prefix is the one after which the most names of the network follow, or the one that all
