@@ -155,7 +155,6 @@ def test_copies_made_by_roboflow_are_one_group(tmp_path: Path) -> None:
         write(tmp_path / "in" / split / "_annotations.coco.json", content)
     found = run_import(tmp_path / "in", tmp_path / "raw")
     assert [photo.group for photo in found.summary.photos] == ["a_jpg", "a_jpg", "b_jpg"]
-    assert "photos grouped by the part of their name before .rf.: 3" in found.summary.notes
     assert "a_jpg" in (tmp_path / "raw/sources.csv").read_text()
     # The name of the root category may be the same as the name of another category.
     assert found.summary.count_labels() == {"cat": 2}

@@ -35,10 +35,7 @@ def test_metadata_jsonl_lists_are_labels_and_null_is_unknown(folder: Path, tmp_p
     found = run_import(folder, tmp_path / "raw")
     assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
     assert found.unknown == {"more/3.png": "cat red sofa"}
-    assert found.summary.notes == [
-        "skipped columns: text",
-        "empty cells, read as photos without labels: 1",
-    ]
+    assert found.summary.notes == ["skipped columns: text"]
 
 
 @pytest.mark.parametrize(

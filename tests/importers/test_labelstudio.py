@@ -78,7 +78,6 @@ def test_labels_on_which_annotations_differ_are_unknown(
         ("/data/upload/3/3-8a1b2c3d-b.png", "b.png"),
         ("/data/upload/b_ZoqW18z.png", "b.png"),
         ("/data/upload/3/8a1b2c3d-b_ZoqW18z.png", "b.png"),
-        ("/data/upload/3/8a1b2c3d-my_photo_1.png", "my photo (1).png"),
         ("/data/upload/b_ZoqW18z.png", "b_ZoqW18z.png"),
         ("C:\\Users\\Ann\\photos\\b.png", "photos/b.png"),
         ("/home/ann/photos/b.png", "photos/b.png"),
@@ -105,23 +104,18 @@ def test_original_name_is_used_if_the_upload_is_missing(tmp_path: Path) -> None:
     assert found.carried == {"c.png": "cat"}
 
 
-def test_tasks_of_the_same_photo_are_joined(folder: Path, tmp_path: Path) -> None:
+def test_tasks_of_the_same_photo_are_joined_if_they_are_equal(folder: Path, tmp_path: Path) -> None:
     tasks = [
         make_task(1, "/data/upload/3/8a1b2c3d-one.png", annotate("cat", "dog")),
-        make_task(2, "/data/upload/3/99999999-one.png", annotate("cat")),
-        make_task(3, "three.png", annotate("dog")),
-        make_task(4, "three.png", annotate("dog")),
-        make_task(5, "four.png"),
-        make_task(6, "four.png", annotate("cat")),
+        make_task(2, "/data/upload/3/99999999-one.png", annotate("dog", "cat")),
     ]
-    found = run_import(write(folder / "export.json", tasks), tmp_path / "raw")
-    assert found.summary.description == "Label Studio export: 6 tasks, 5 completed"
-    assert found.carried == {"one.png": "cat", "three.png": "dog", "four.png": "cat"}
-    assert found.unknown == {"one.png": "dog"}
-    assert found.summary.notes == [
-        "joined tasks that show the same photo as another task: 3",
-        "photos with labels on which annotations differ, now unknown: 1",
-    ]
+    source = write(folder / "export.json", tasks)
+    found = run_import(source, tmp_path / "raw")
+    assert found.carried == {"one.png": "cat dog"}
+    assert f"with the same labels: 1, such as {source}: [1] (task 2)" in found.summary.notes[0]
+    write(source, [*tasks, make_task(3, "one.png", annotate("cat"))])
+    with pytest.raises(InputError, match=r"\(task 3\): .*one\.png is already listed in .*task 1\)"):
+        run_import(source, tmp_path / "again")
 
 
 def test_tasks_with_predictions_alone_are_unknown(folder: Path, tmp_path: Path) -> None:
@@ -188,7 +182,7 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
         (chosen(value={"choices": [3]}), r"choices should be a list of labels, not \[3\]"),
         (chosen(value={"choices": ["a/b"]}), r"\(task 42\): label 'a/b' cannot be a file name"),
         (chosen(value=[]), r"json: 1\.annotations\.0\.result\.0\.value: input should be"),
-        ([make_task(1, "one.png")], r"json: no task has a completed annotation, and predictions"),
+        ([make_task(1, "one.png")], r"json: no photo has a label: label at"),
         ([make_task(1, "one.png", annotate())], r"json: no photo has a label"),
     ],
 )  # fmt: skip

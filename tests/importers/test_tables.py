@@ -85,7 +85,7 @@ def test_tag_separator_is_found_in_cells(
     assert found.summary.description == "CSV of labels: 3 rows"
     assert found.carried == {"a.png": "cat red sofa", "b.png": "", "c.png": "cat"}
     assert found.summary.count_labels() == {"cat": 2, "red sofa": 1}
-    assert found.summary.notes == ["empty cells, read as photos without labels: 1"]
+    assert found.summary.notes == []
 
 
 @pytest.mark.parametrize("write_list", [str, json.dumps])
@@ -185,13 +185,6 @@ def test_labels_may_be_numbers(tmp_path: Path, title: str) -> None:
     assert found.summary.count_labels() == {"0": 1, "1": 2, "2": 1}
 
 
-def test_name_of_the_index_of_a_parquet_table_is_a_column(tmp_path: Path) -> None:
-    table = pd.DataFrame({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
-    table.set_index("file").to_parquet(tmp_path / "list.parquet")
-    found = run_import(tmp_path / "list.parquet", tmp_path / "raw")
-    assert found.carried == {"a.png": "cat", "b.png": "dog"}
-
-
 def test_photos_in_the_folder_that_are_not_listed_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "list.csv", "file,label\na.png,cat\nb.png,dog\n")
     found = run_import(tmp_path, tmp_path / "out/raw", format="list")
@@ -237,7 +230,7 @@ def test_extensions_are_completed(tmp_path: Path) -> None:
     source = write(tmp_path / "list.csv", "fname,label\na,cat\ne.f,cat\nb.PNG,dog\n")
     assert sorted(run_import(source, tmp_path / "raw").carried) == ["a.png", "b.png", "e.f.PNG"]
     paint(tmp_path / "a.jpg", 9)
-    with pytest.raises(InputError, match=r"csv:2: a may be a\.jpg or a\.png: write the exten"):
+    with pytest.raises(InputError, match=r"csv:2: .*a is missing: fix the name"):
         run_import(source, tmp_path / "again")
 
 
@@ -299,11 +292,11 @@ def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
         ("file,cat,CAT\na.png,1,0\n", r"csv:1: two columns are named 'cat'"),
         ("file,a/b,dog\na.png,1,0\n", r"csv:1: label 'a/b' cannot be a file name"),
         ("file,cat,mode\na.png,1,0\n", r"csv:1: .*label 'mode' is a manifest column's name"),
-        ("Cat,dog\n1,0\n", r"csv:1: no column 'file' among Cat, dog: write the names"),
+        ("Cat,dog\n1,0\n", r"csv:1: no column 'file': write the names"),
         ("path,image,cat,dog\na.png,a.png,1,0\n", r"csv:1: columns path, image may .* 'file'"),
         ("file,cat,dog\na.png,0,0\nb.png,0,?\n", r"csv: no photo has a label"),
-        ("ImageID,LabelName,Confidence\na,cat,1\nb,cat,0\n", r"csv:1: no column of labels among I"),
-        ("file,cat,dog\n", r"csv:1: no column of labels among file, cat, dog: name a"),
+        ("ImageID,LabelName,Confidence\na,cat,1\nb,cat,0\n", r"csv:1: no column of labels"),
+        ("file,cat,dog\n", r"csv:1: no column of labels: name a"),
         ("file,caption\na.png,A cat\n", r"csv:1: no column of labels"),
         # labels
         ('file,tags\na.png,"x, y"\nb.png,x;y\n',

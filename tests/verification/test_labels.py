@@ -68,7 +68,6 @@ def test_invalid_names_are_found_with_the_reason() -> None:
                                         "cat.txt:2 not an image number: '\\x00' (rejected)"]),
         ("\u0665\n5.0\n1".encode(), {1: 3}, ["cat.txt:1 not an image number: '\u0665' (rejected)",
                                             "cat.txt:2 not an image number: '5.0' (rejected)"]),
-        ("5\r\n6\r\n".encode("utf-16"), {5: 1, 6: 2}, []),
         (b"1\n\xff\n", {1: 1}, ["cat.txt:2 not an image number: '\ufffd' (rejected)"]),
         (b"1\n5 6\n", {1: 1}, ["cat.txt:2 not an image number: '5 6' (rejected)"]),
         (b"x" * 50 + b"\n1\n", {1: 2},
@@ -79,11 +78,6 @@ def test_label_file_is_parsed(data: bytes, lines: dict[int, int], problems: list
     parsed, found = parse_label_file(data, "cat.txt")
     assert parsed == lines
     assert describe(found) == problems
-
-
-def test_label_file_with_conflict_markers_is_refused() -> None:
-    with pytest.raises(InputError, match=r"cat\.txt holds merge conflict markers"):
-        parse_label_file(b"1\n<<<<<<< HEAD\n2\n=======\n3\n>>>>>>> other\n", "cat.txt")
 
 
 def test_labels_are_sorted_and_photos_without_a_number_carry_none(tmp_path: Path) -> None:
@@ -122,10 +116,10 @@ def test_other_files_and_unused_labels_are_noted(tmp_path: Path) -> None:
 
 def test_missing_label_files_are_refused(tmp_path: Path) -> None:
     files = write_labels(tmp_path, {"cat.txt": b"1\n", "people.txt": b"1\n"})
-    for wanted in (["cat", "Cats"], ["Cats"]):
+    for wanted in (["cat", "cats"], ["cats"]):
         with pytest.raises(
             InputError,
-            match=r"^data.labels: .* has no annotations/Cats\.txt: .* the labels cat, people "
+            match=r"^data.labels: .* has no annotations/cats\.txt: .* the labels cat, people "
             r"\(did you mean cat\?\)$",
         ):
             read_labels(tmp_path, files, ["im1.jpg"], wanted)

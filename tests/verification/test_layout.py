@@ -54,12 +54,6 @@ def test_zip_with_any_slashes_and_root_is_accepted(tmp_path: Path, root: str, sl
     assert read_file(path, layout.images[0]) == b"images/a/im1.jpg"
 
 
-def test_names_that_differ_only_in_case_are_refused_if_one_would_be_ignored(source: Path) -> None:
-    write_source(source, FILES | {"sources.csv": b"", "Sources.CSV": b""})
-    with pytest.raises(InputError, match=r"holds Sources\.CSV and sources\.csv: remove one"):
-        find_layout(source)
-
-
 def test_system_files_are_listed_separately(source: Path) -> None:
     left = ["__MACOSX/images/._im1.jpg", "annotations/._baby.txt", "images/.DS_Store"]
     left += ["images/@eaDir/im1.jpg/x.jpg", "images/im1.xmp"]

@@ -6,7 +6,6 @@ in tests/e2e/sources.py.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,19 +134,14 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
     notes = [note for part in parts for note in part.notes]
     if unused := sorted({label for part in parts for label in part.labels} - carried):
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
-    spellings = Counter(label.casefold() for label in carried)
-    if similar := sorted(label for label in carried if spellings[label.casefold()] > 1):
-        notes.append(f"labels that differ only in upper and lower case: {', '.join(similar)}")
     photos: dict[str, SourcePhoto] = {}
-    repeated, num_copies = [], 0
+    repeated = []
     for part in parts:
         other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
         for photo in part.photos:
             unknown = carried if photo.unknown is None else (photo.unknown & carried) | other
             # Roboflow writes augmented copies of a photo, such as a_jpg.rf.1f3c.jpg.
-            stem, mark, _ = photo.path.name.rpartition(".rf.")
-            num_copies += bool(mark) and not photo.group
-            group = photo.group or stem
+            group = photo.group or photo.path.name.rpartition(".rf.")[0]
             new = replace(photo, unknown=unknown - photo.labels, group=group)
             old = photos.setdefault(os.path.normpath(photo.path), new)
             if (old.labels, old.unknown, old.group) != (new.labels, new.unknown, new.group):
@@ -155,9 +149,8 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
                     f"{new.place}: {new.path} is already listed in {old.place}, with other labels "
                     "or another group; write all labels of a photo in one entry"
                 )
-            repeated += [new.place] if new is not old else []
-    if num_copies:
-        notes.append(f"photos grouped by the part of their name before .rf.: {num_copies}")
+            if new is not old:
+                repeated.append(new.place)
     if repeated:
         note = "skipped entries that repeat another entry with the same labels"
         notes.append(f"{note}: {len(repeated)}, such as {repeated[0]}")

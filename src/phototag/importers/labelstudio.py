@@ -1,7 +1,6 @@
 """Import of Label Studio's JSON export (https://labelstud.io/guide/task_format)."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from reprlib import repr as short_repr
@@ -40,9 +39,6 @@ class _Task:
     id: Id | None = None
     annotations: list[_Annotation] | None = None
 
-    def list_completed(self) -> list[_Annotation]:
-        return [one for one in self.annotations or () if not one.was_cancelled]
-
 
 def recognize(source: Source) -> bool:
     """Return whether a source is a JSON list with the keys of a Label Studio export."""
@@ -58,47 +54,31 @@ def read(source: Source) -> SourceDataset:
     predictions are ignored.
 
     Raises:
-        InputError: A field is missing or invalid, a photo is missing, or no task is completed.
+        InputError: A field is missing or invalid, or a photo is missing.
     """
     tasks = source.parse_json(TypeAdapter(list[_Task]))
-    entries = [
-        (f"{source.path}: [{row}]" + ("" if task.id is None else f" (task {task.id})"), task)
-        for row, task in enumerate(tasks)
+    ids = ["" if task.id is None else str(task.id) for task in tasks]
+    places = [
+        f"{source.path}: [{row}]" + (f" (task {id_})" if id_ else "") for row, id_ in enumerate(ids)
     ]
-    names = [_list_names(task.data, place) for place, task in entries]
+    names = [_list_names(task.data, place) for task, place in zip(tasks, places, strict=True)]
     folder = choose_images_folder(source.path, names, source.options.images)
-    uploads = {_name_upload(file.name): file.name for file in folder.iterdir()}
-    finder, photos, notes = PhotoFinder(folder), [], []
-    same_photo: dict[str, list[tuple[str, _Task]]] = {}
-    for row, entry in enumerate(tqdm(entries, "read", disable=None)):
-        possible = [*names[row], *(uploads[name] for name in names[row] if name in uploads)]
-        same_photo.setdefault(finder.find(possible, entry[0]), []).append(entry)
-    finder.check()
-    completed, differing = sum(bool(task.list_completed()) for task in tasks), 0
-    for name, same in same_photo.items():
-        place, first = same[0]
-        given = _read_annotations([task for _, task in same], place)
+    finder, photos, completed = PhotoFinder(folder), [], 0
+    for row, task in enumerate(tqdm(tasks, "read", disable=None)):
+        name = finder.find(names[row], places[row])
+        given = _read_annotations(task, places[row])
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
-        differing += bool(unknown)
-        id_ = "" if first.id is None else str(first.id)
-        photos.append(SourcePhoto(name, folder, agreed, unknown, id_, place=place))
-    if not completed:
-        raise InputError(
-            f"{source.path}: no task has a completed annotation, and predictions are not labels: "
-            "annotate at least one task, then export all tasks as JSON"
-        )
-    if repeated := len(tasks) - len(photos):
-        notes.append(f"joined tasks that show the same photo as another task: {repeated}")
-    if differing:
-        notes.append(f"photos with labels on which annotations differ, now unknown: {differing}")
+        photos.append(SourcePhoto(name, folder, agreed, unknown, ids[row], place=places[row]))
+        completed += bool(given)
+    finder.check()
     description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
-    return SourceDataset(description, photos, [], notes)
+    return SourceDataset(description, photos, [], [])
 
 
-def _read_annotations(tasks: Sequence[_Task], location: str) -> list[frozenset[str]]:
+def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:
     """Return the labels of each ground truth annotation (default: each completed annotation)."""
-    completed = [annotation for task in tasks for annotation in task.list_completed()]
+    completed = [one for one in task.annotations or () if not one.was_cancelled]
     ground_truth = [one for one in completed if one.ground_truth]
     found = []
     for annotation in ground_truth or completed:
@@ -143,8 +123,3 @@ def _list_names(data: dict[str, Any], location: str) -> list[str]:
     if "upload/" in address:
         names += [_SUFFIX.sub("", name) for name in names]
     return list(dict.fromkeys(names))
-
-
-def _name_upload(name: str) -> str:
-    """Return the name that Label Studio gives to an upload, without prefix and suffix."""
-    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))

@@ -5,7 +5,6 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
@@ -25,12 +24,10 @@ class PhotoFinder:
     """The search for the photos that a table or JSON file lists."""
 
     def __init__(self, folder: Path, anywhere: bool = False) -> None:
-        """Prepare the search.
+        """Search relative names in `folder`.
 
-        Args:
-            folder: Folder that relative names refer to.
-            anywhere: False if `folder` must contain the photos, so that a downloaded list cannot
-                refer to other files on this machine.
+        Unless `anywhere` is true, this folder must contain the photos, so that a downloaded list
+        cannot refer to other files on this machine.
         """
         self.folder = folder
         self.root = None if anywhere else folder
@@ -44,11 +41,11 @@ class PhotoFinder:
             location: Place of the photo in the list (file and line or key), for error messages.
 
         Raises:
-            InputError: The name is empty or matches several files, or the file must be in `folder`.
+            InputError: The name is empty, or the file is outside `root`.
         """
         if not any(names):
             raise InputError(f"{location}: no file name; write the path of the photo")
-        path = _find_file(self.folder, names, location)
+        path = _find_file(self.folder, names)
         if path is None:
             path = self.folder / names[0].replace("\\", "/")
             self._missing.append((location, path))
@@ -107,7 +104,7 @@ def _resolve_name(folder: Path, name: str) -> Path:
     return next(filter(os.path.lexists, paths), paths[0])
 
 
-def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None:
+def _find_file(folder: Path, names: Sequence[str]) -> Path | None:
     """Return the first existing file; if none exists, add an extension or change its case."""
     for name in names:
         # Path.is_file raises an error for long names.
@@ -121,10 +118,7 @@ def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None
         stem = path.stem if suffix else path.name
         photos = _index_photos(path.parent, path.parent.stat().st_mtime_ns).get(stem, [])
         found = [photo for photo in photos if suffix in ("", photo.suffix.lower())]
-        if len(found) > 1:
-            options = " or ".join(photo.name for photo in found[:2])
-            raise InputError(f"{location}: {name} may be {options}: write the extension")
-        if found:
+        if len(found) == 1:
             return found[0]
     return None
 
@@ -133,10 +127,9 @@ def _find_file(folder: Path, names: Sequence[str], location: str) -> Path | None
 def _index_photos(folder: Path, stamp: int) -> dict[str, list[Path]]:
     """Return the photos in a folder by their names without extension."""
     photos: dict[str, list[Path]] = {}
-    with suppress(PermissionError):  # the folder of another user
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in PHOTO_EXTENSIONS and path.is_file():
-                photos.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
+    for path in folder.iterdir():
+        if path.suffix.lower() in PHOTO_EXTENSIONS and path.is_file():
+            photos.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
     return photos
 
 
@@ -145,14 +138,9 @@ def choose_images_folder(
 ) -> Path:
     """Return the folder that the file names in a JSON file are relative to.
 
-    If the user passed no folder, return the candidate that contains the most of the first photos.
-    The candidates are the folder of the JSON file, its parent folder, and the subfolders `images`,
-    `data` and (for instances_val2017.json) `val2017` and `images/val2017` of these two folders.
-
-    Args:
-        source: Path of the JSON file.
-        photos: Possible names of each photo.
-        images: Folder passed with --images, or None.
+    If the user passed no folder `images`, return the candidate that contains the most of the first
+    photos. The candidates are the folder of the JSON file, its parent folder, and the subfolders
+    `images`, `data` and (for instances_val2017.json) `val2017` and `images/val2017` of these two.
 
     Raises:
         InputError: No candidate folder contains any of the first photos.
@@ -163,10 +151,7 @@ def choose_images_folder(
     parts = ("", "images", "data", split, f"images/{split}")
     folders = [base / part for base in (source.parent, source.parent.parent) for part in parts]
     tried = photos[:NUM_TRIED]
-    found = [
-        sum(_find_file(folder, names, str(source)) is not None for names in tried)
-        for folder in folders
-    ]
+    found = [sum(_find_file(folder, names) is not None for names in tried) for folder in folders]
     if any(found):
         return folders[found.index(max(found))]
     example = next((name for names in tried for name in names), "''")

@@ -32,12 +32,9 @@ def is_file_column(column: str) -> bool:
 
 
 def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
-    """Parse the content of a table.
+    """Parse the content of a table, whose format is the suffix of `path`.
 
-    Args:
-        data: Content of the file.
-        path: Path of the file, whose suffix is the format.
-        separator: Separator of the labels in a text of JSON Lines; None if each text is one label.
+    If `separator` is None, each text in JSON Lines is one label.
 
     Raises:
         InputError: The content is invalid. The message contains the line number.
@@ -52,23 +49,22 @@ def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
 
 
 def _select_predictions(table: Listing) -> Listing:
-    """Return the table without the columns of probabilities, and with lists as labels."""
+    """Return the file names and labels of the photos that `predict` could read."""
     rows = []
     for row in table.rows:
         file, labels, error = (row.cells.get(column, "") for column in PREDICTED)
+        if error not in ("", UNKNOWN):
+            continue
         if not labels.startswith("["):
             labels = json.dumps([label for label in labels.split(";") if label], ensure_ascii=False)
-        cells = {"file": file, "labels": labels, "error": error.removeprefix(UNKNOWN)}
-        rows.append(Row(row.line, cells, []))
-    return Listing(PREDICTED, PREDICTED, rows, table.separator, table.header_line)
+        rows.append(Row(row.line, {"file": file, "labels": labels}, []))
+    return Listing(PREDICTED[:2], PREDICTED[:2], rows, table.separator, table.header_line)
 
 
 def _convert_parquet(data: bytes, path: Path) -> str:
     """Convert a Parquet table to JSON Lines."""
     try:
-        table = pd.read_parquet(io.BytesIO(data))
-        table = table.reset_index(drop=table.index.name is None)
-        return table.to_json(orient="records", lines=True)
+        return pd.read_parquet(io.BytesIO(data)).to_json(orient="records", lines=True)
     except (ImportError, OverflowError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(

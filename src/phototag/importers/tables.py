@@ -1,7 +1,6 @@
 """Import of tables with one photo per row: a CSV of labels, or a one-hot CSV."""
 
 import re
-import textwrap
 from collections import Counter
 from contextlib import suppress
 from reprlib import repr as short_repr
@@ -13,12 +12,7 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.importers.photo_files import PhotoFinder, list_names
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
-from phototag.importers.table_files import (
-    LABEL_COLUMNS,
-    PREDICTED,
-    UNKNOWN,
-    is_file_column,
-)
+from phototag.importers.table_files import LABEL_COLUMNS, UNKNOWN, is_file_column
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "one-hot"]
@@ -41,13 +35,9 @@ _DOUBT = re.compile(r"\w *([#+&\u3001\uff0c\uff1b]) *\w|\s")
 
 
 def recognize(source: Source, kind: TableKind) -> bool:
-    """Return whether a source is a table of the given kind.
-
-    Raises:
-        InputError: The source is a table without a column of file names or labels.
-    """
+    """Return whether a source is a table of the given kind; raise an error if it has no labels."""
     is_list = source.is_table() and not source.is_metadata()
-    return is_list and kind in find_label_columns(source)
+    return is_list and kind in _find_label_columns(source)
 
 
 def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
@@ -59,14 +49,14 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
 
     Args:
         source: Table.
-        kind: Kind of the table (default: first key returned by `find_label_columns`).
+        kind: Kind of the table (default: `list` if the table has a column of labels).
 
     Raises:
         InputError: A row is invalid. The message contains its line number.
     """
     path, table, options = source.path, source.table, source.options
     file_column = _find_file_column(source)
-    kinds = find_label_columns(source).items()
+    kinds = _find_label_columns(source).items()
     kind, columns = next((name, columns) for name, columns in kinds if kind in (None, name))
     one_hot: dict[str, str] = {}
     separator = options.separator or ";"
@@ -80,9 +70,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     finder = PhotoFinder(options.images or path.parent, anywhere=not source.is_metadata())
     photos = []
     values = Counter[str]()
-    is_predicted = table.columns == PREDICTED
-    rows = [row for row in table.rows if not (is_predicted and row.cells["error"])]
-    for row in tqdm(rows, "read", disable=None):
+    for row in tqdm(table.rows, "read", disable=None):
         location = f"{path}:{row.line}"
         cells = row.cells
         if row.extra or any(column not in cells for column in (file_column, *columns)):
@@ -101,8 +89,8 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
             labels, unknown = _read_one_hot(cells, one_hot, location)
         else:
             parts = _split_labels(cells[columns[0]], separator, location)
-            values.update([] if is_predicted else parts or [""])
-            known = [part for part in parts if is_predicted or part not in UNKNOWN_WORDS]
+            values.update(parts)
+            known = [part for part in parts if part not in UNKNOWN_WORDS]
             labels = frozenset(check_label(part, location) for part in known)
             unknown = frozenset() if len(known) == len(parts) else None
         origin = [cells.get(column, "") for column in (id_column, "group")]
@@ -111,28 +99,18 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
         photos.append(photo)
     finder.check()
     used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column)
-    skipped = [column for column in table.columns if column not in used and not is_predicted]
+    skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
-    if failed := len(table.rows) - len(rows):
-        notes.append(f"skipped photos that `phototag predict` could not read: {failed}")
     for word in sorted(UNKNOWN_WORDS & values.keys() - {UNKNOWN}):
         notes.append(f"cells with {word!r}, read as unknown labels: {values[word]}")
-    if values[""] and not one_hot:
-        notes.append(f"empty cells, read as photos without labels: {values['']}")
     name = "CSV of labels" if kind == "list" else "one-hot CSV"
-    other = {".jsonl": "JSON Lines", ".parquet": "Parquet"}
-    name = name.replace("CSV", other.get(path.suffix.lower(), "CSV"))
     if source.is_metadata():
         name = "Hugging Face ImageFolder"
     return SourceDataset(f"{name}: {len(table.rows)} rows", photos, list(one_hot.values()), notes)
 
 
-def find_label_columns(source: Source) -> dict[TableKind, list[str]]:
-    """Return each kind that a table may have, with the label columns for this kind.
-
-    Raises:
-        InputError: The table has no column of file names, or no column of labels.
-    """
+def _find_label_columns(source: Source) -> dict[TableKind, list[str]]:
+    """Return each kind that a table may have, with the label columns for this kind."""
     table, file_column = source.table, _find_file_column(source)
     text = [column for column in LABEL_COLUMNS if column in table.columns][:1]
     # Columns named "" and "Unnamed: 0" are indexes written by pandas.
@@ -149,8 +127,8 @@ def find_label_columns(source: Source) -> dict[TableKind, list[str]]:
         kinds["one-hot"] = one_hot
     if not kinds:
         raise InputError(
-            f"{source.path}:{table.header_line}: no column of labels among {_show(table)}: name a "
-            "column 'label' or 'tags', or add one column of 0 and 1 per label"
+            f"{source.path}:{table.header_line}: no column of labels: name a column 'label' "
+            "or 'tags', or add one column of 0 and 1 per label"
         )
     return kinds
 
@@ -169,18 +147,14 @@ def _find_file_column(source: Source) -> str:
     found = found or [column for column in table.columns if column in ID_COLUMNS]
     if not found:
         raise InputError(
-            f"{header}: no column 'file' among {_show(table)}: write the names of the columns in "
-            "the first line, and rename the column of file names to 'file'"
+            f"{header}: no column 'file': write the names of the columns in the first line, and "
+            "rename the column of file names to 'file'"
         )
     if len(found) > 1 and "file" not in found:
         raise InputError(
             f"{header}: columns {', '.join(found)} may contain file names: name one of them 'file'"
         )
     return "file" if "file" in found else found[0]
-
-
-def _show(table: Listing) -> str:
-    return textwrap.shorten(", ".join(table.titles), 200) or "(none)"
 
 
 def _split_labels(cell: str, separator: str, location: str) -> list[str]:

@@ -4,20 +4,18 @@
 `unknown/CLASS.txt` lists the photos whose target is unknown. All other photos lack the label.
 """
 
-import codecs
 import difflib
 import re
 import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from phototag.base.errors import InputError
-from phototag.base.files import check_conflicts
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import read_named_file
 from phototag.verification.problems import Problem
@@ -25,7 +23,6 @@ from phototag.verification.problems import Problem
 # Image numbers have at most 18 digits, so that they fit into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,6 @@ def normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def find_encoding(data: bytes) -> str:
-    """Return UTF-16 for text with a byte order mark of UTF-16, as Windows writes it, or UTF-8."""
-    return "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
-
-
 def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
     """Return file -> reason for the files whose names are invalid.
 
@@ -77,17 +69,14 @@ def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Problem]]:
-    """Parse the content of one label file; blank lines are ignored.
+    """Parse the content of one label file in UTF-8; blank lines are ignored.
 
     Returns:
         Image number -> line of its first occurrence, from 1; and a problem for each invalid line.
-
-    Raises:
-        InputError: The file contains merge conflict markers.
     """
     problems = []
     lines: dict[int, int] = {}
-    text = check_conflicts(data.decode(find_encoding(data), errors="replace"), name)
+    text = data.decode("utf-8-sig", errors="replace")
     for line, entry in enumerate(map(str.strip, text.splitlines()), start=1):
         if not entry:
             continue
@@ -125,16 +114,18 @@ def read_labels(
     problems += more
     if missing := [label for label in expected if normalize(label) not in paths]:
         existing, _ = _find_label_files(source, files, "annotations", set())
+        near = difflib.get_close_matches(missing[0], existing, 1)
+        question = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(
             f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose from "
-            f"the labels {_suggest(missing[0], existing) or '(none)'}"
+            f"the labels {textwrap.shorten(', '.join(existing), 1000) or '(none)'}{question}"
         )
     if not paths:
         raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
     if alone := sorted(unknown_paths.keys() - paths.keys()):
         raise InputError(
             f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
-            f"(empty if no photo carries it), or choose from the labels {_suggest(alone[0], paths)}"
+            "(empty if no photo carries the label)"
         )
     rows = {image_number(name): row for row, name in enumerate(names)}
     targets, num_lines = {}, 0
@@ -183,12 +174,3 @@ def _find_label_files(
         else:
             paths[label] = name
     return paths, problems
-
-
-def _suggest(name: str, labels: Iterable[str]) -> str:
-    """Return the labels as text, and ask about the one that is most similar to a wrong name."""
-    labels = sorted(labels)
-    names = {label.casefold(): label for label in labels}
-    near = difflib.get_close_matches(name.casefold(), names, 1)
-    listed = textwrap.shorten(", ".join(labels), 1000)
-    return listed + "".join(f" (did you mean {names[key]}?)" for key in near)

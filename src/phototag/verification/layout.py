@@ -36,7 +36,7 @@ def find_layout(source: Path) -> Layout:
 
     Raises:
         InputError: The source does not have exactly one folder `images` with a folder
-            `annotations` next to it, one of these folders is a link, or there are two sources.csv.
+            `annotations` next to it, or one of these folders is a link.
     """
     # A zip file created by macOS has a system file in __MACOSX for each normal file.
     names, system_files = split_system_files(list_files(source))
@@ -66,13 +66,10 @@ def find_layout(source: Path) -> Layout:
     def list_folder(folder: str) -> list[str]:
         return [name for name in names if name.casefold().startswith(f"{root}{folder}/")]
 
-    listings = [name for name in names if name.casefold() == f"{root}sources.csv"]
-    if len(listings) > 1:
-        raise InputError(f"{source} holds {' and '.join(listings)}: remove one of them")
     return Layout(
         images=list_folder("images"),
         annotations=list_folder("annotations"),
         unknown=list_folder("unknown"),
-        sources=listings[0] if listings else None,
+        sources=next((name for name in names if name.casefold() == f"{root}sources.csv"), None),
         system_files=system_files,
     )

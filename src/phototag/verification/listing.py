@@ -1,8 +1,8 @@
 """Read sources.csv, and CSV files that users write by hand or with a spreadsheet."""
 
+import codecs
 import csv
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from phototag.base.errors import InputError
 from phototag.base.files import check_conflicts
 from phototag.decoding.sources import read_named_file
-from phototag.verification.labels import find_encoding, image_number, normalize
+from phototag.verification.labels import image_number, normalize
 
 SEPARATORS = ",;\t|"
 
@@ -56,7 +56,8 @@ def decode_text(data: bytes, place: str) -> str:
         InputError: The text has another encoding; the message contains the line number. Or the
             text contains merge conflict markers.
     """
-    encoding = find_encoding(data)
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if data.startswith(marks) else "utf-8-sig"
     try:
         return check_conflicts(data.decode(encoding), place)
     except UnicodeDecodeError as error:
@@ -79,8 +80,7 @@ def read_listing(data: bytes, place: str) -> Listing:
         InputError: The encoding is neither UTF-8 nor UTF-16, a quotation mark is missing, or two
             columns have the same name; the message contains the line number.
     """
-    # Excel may write a first line such as `sep=;`, which is not part of the table.
-    text = re.sub(r'\A"?sep=.?"?\r?\n', "\n", decode_text(data, place))
+    text = decode_text(data, place)
     header = (text.lstrip().splitlines() or [""])[0]
     widths = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in SEPARATORS}
     separator = max(widths, key=lambda mark: widths[mark])
