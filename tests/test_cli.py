@@ -118,8 +118,6 @@ def test_summary_shows_scores_report_and_next_commands(
         ("evaluate/metrics.json", "[1]"),
         ("evaluate/metrics.json", ""),
         ("evaluate/metrics.json", "{\n<<<<<<< HEAD\n"),
-        ("register/decision.json", "[]"),
-        ("register/decision.json", '{"version": 1}'),
     ],
 )
 def test_summary_of_damaged_results_names_the_file(project: Path, name: str, text: str) -> None:
@@ -171,20 +169,18 @@ def test_import_prints_the_next_commands(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "params", "message"),
+    ("params", "message"),
     [
-        ("a\nb/c.zip", "", r"--to a\\nb/c\.zip: the path has characters that cannot be shown"),
-        ("a\udcff.zip", "", r"--to a\\udcff\.zip: the path has characters"),
-        ("a.zip", "<<<<<<< HEAD\n", r"params\.yaml holds merge conflict markers"),
-        ("a.zip", "epoch: 1\n", r"params\.yaml: epoch is unknown"),
+        ("<<<<<<< HEAD\n", r"params\.yaml holds merge conflict markers"),
+        ("epoch: 1\n", r"params\.yaml: epoch is unknown"),
     ],
 )
 def test_import_that_cannot_set_data_raw_is_refused_before_it_copies(
-    project: Path, to: str, params: str, message: str
+    project: Path, params: str, message: str
 ) -> None:
     Path("params.yaml").write_text(params + SHIPPED_PARAMS.read_text())
     Image.new("L", (4, 4)).save("a.png")
-    shown = CliRunner().invoke(typer_app, ["import", ".", "--to", to])
+    shown = CliRunner().invoke(typer_app, ["import", ".", "--to", "a.zip"])
     with pytest.raises(InputError, match=message):
         raise shown.exception or AssertionError(shown.output)
     assert sorted(path.name for path in project.iterdir()) == ["a.png", "params.yaml"]
@@ -298,7 +294,7 @@ def test_mistakes_in_options_and_params_are_reported_without_importing_pytorch(
         "tune heads": "no study 'heads'",
         "tune head": "epochs",
         "review": "\nerror: models/model.safetensors is missing: run `dvc repro`\n",
-        "review --effect HEAD~9": "is not in a git repository",
+        "review --effect HEAD~9": "not a git repository",
     }
     script = "import sys; from phototag.cli import app\n"
     script += "for sys.argv in [['', *line.split()] for line in sys.stdin]:\n"

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from phototag.apps import predictions
 from phototag.apps.formats import as_csv, as_jsonl
-from phototag.base.errors import CONTROL, InputError
+from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
 from phototag.decoding.photos import prepare_photo
@@ -225,18 +225,6 @@ def test_unusual_names_are_exact_in_files_and_escaped_in_a_table(
     files = files or pd.read_csv(output)["file"].tolist()
     assert files[0] == r"caf\xe9 1.png"
     assert files[1:-1] == names[1:-1]
-
-
-@pytest.mark.parametrize("format_", ["table", "csv", "jsonl"])
-def test_control_characters_are_escaped_in_a_terminal(
-    tagger: Tagger, odd: Path, monkeypatch: pytest.MonkeyPatch, format_: str
-) -> None:
-    written = io.BytesIO()
-    terminal = io.TextIOWrapper(written, encoding="utf-8")
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    predictions.PredictionJob(tagger, ["a\x1b[31m\x9bb 6.png"], format_, print).print()
-    assert CONTROL.findall(written.getvalue().decode().replace("\n", "")) == []
 
 
 @pytest.mark.slow

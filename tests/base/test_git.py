@@ -19,9 +19,8 @@ def test_failure_is_reported_with_the_reason_of_git(tmp_path: Path) -> None:
     assert ask_git(tmp_path, "show", "nothing") is None
 
 
-def test_folder_outside_git_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    with pytest.raises(InputError, match=r"is not in a git repository: run `git init`"):
+def test_folder_outside_git_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^git status failed: not a git repository"):
         run_git(tmp_path, "status")
 
 

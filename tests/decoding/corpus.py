@@ -184,7 +184,7 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     # Converted.
     add(encode(new().convert("L")), "converted", "grayscale")
     add(encode(new().convert("1"), "PNG"), "converted", "grayscale", ext="png")
-    add(encode(new().convert("L"), icc_profile=wide), "converted", "grayscale", "ICC profile")
+    add(encode(new().convert("L"), icc_profile=wide), "converted", "grayscale")
     add(encode(new().convert("P"), "PNG"), "converted", "palette", ext="png")
     add(encode(new().convert("P"), "BMP"), "converted", "palette", ext="bmp")
     add(encode(new().convert("P"), "GIF"), "converted", "palette", ext="gif")

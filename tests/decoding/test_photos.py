@@ -88,31 +88,29 @@ GRAY_PROFILE = write_profile().replace(b"mntrRGB ", b"mntrGRAY").replace(b"rTRC"
 
 
 @pytest.mark.parametrize(
-    ("profile", "is_converted"),
+    ("profile", "converted_mode"),
     [
-        (PROFILE, False),
-        (PROFILE.replace("sRGB".encode("utf-16-be"), "Mine".encode("utf-16-be")), False),
-        (write_profile(1.0, SRGB, "sRGB linear"), True),
-        (write_profile(1.8, SRGB, "sRGB IEC61966-2.1"), True),
-        (write_profile(2.2, SRGB, "sRGB"), True),
-        (write_profile(2.2, DISPLAY_P3, "sRGB"), True),
-        (write_profile(2.2, ((0.0, 0.0, 0.0), *SRGB[1:]), "damaged"), False),
-        (write_profile()[:300], False),
-        (GRAY_PROFILE, None),
+        (PROFILE, ""),
+        (PROFILE.replace("sRGB".encode("utf-16-be"), "Mine".encode("utf-16-be")), ""),
+        (write_profile(1.0, SRGB, "sRGB linear"), "RGB"),
+        (write_profile(1.8, SRGB, "sRGB IEC61966-2.1"), "RGB"),
+        (write_profile(2.2, SRGB, "sRGB"), "RGB"),
+        (write_profile(2.2, DISPLAY_P3, "sRGB"), "RGB"),
+        (write_profile()[:300], ""),
+        (GRAY_PROFILE, "L"),
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_effect_of_a_profile_decides_about_its_conversion(
-    profile: bytes, is_converted: bool | None, mode: str
+    profile: bytes, converted_mode: str, mode: str
 ) -> None:
     image = random_image(6, 4).resize((32, 32), Image.Resampling.BICUBIC).convert(mode)
     photo = prepare_photo(encode(image, "PNG", icc_profile=profile), 32)
     expected = image.convert("RGB")
-    if is_converted or (is_converted is None and mode == "L"):
-        stored = expected if is_converted else image
+    if mode == converted_mode:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         srgb = ImageCms.createProfile("sRGB")
-        expected = ImageCms.profileToProfile(stored, source, srgb, outputMode="RGB") or image
+        expected = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB") or image
     assert photo.pixels is not None
     assert np.array_equal(photo.pixels, np.asarray(expected))
     assert ("ICC profile" in photo.reason) == (expected.tobytes() != image.convert("RGB").tobytes())
@@ -152,24 +150,12 @@ def test_orientation_of_phone_formats_is_applied_once(kind: str, orientation: in
     assert np.abs(photo.pixels - expected).mean() < 3
 
 
-@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "WEBP"])
-def test_missing_decoder_is_named(
-    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    data = encode(random_image(40, 40), kind)
+def test_missing_decoder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = encode(random_image(40, 40), "HEIF")
     assert prepare_photo(data, 32).decision == "kept"
-    installed = [name for name in FORMATS if name != kind]
-    monkeypatch.setattr(photos, "FORMATS", installed)
-    monkeypatch.setattr(formats, "FORMATS", installed)
-    monkeypatch.setattr("PIL.features.check", lambda name: name != kind.lower())
-    assert (
-        prepare_photo(data, 32).reason
-        == {
-            "HEIF": "decoder missing: HEIC requires pillow-heif: run `make setup-heic`",
-            "AVIF": "decoder missing: this build of Pillow lacks AVIF: install Pillow with pip",
-            "WEBP": "decoder missing: this build of Pillow lacks WEBP: install Pillow with pip",
-        }[kind]
-    )
+    monkeypatch.setattr(photos, "FORMATS", [name for name in FORMATS if name != "HEIF"])
+    expected = "decoder missing: HEIC requires pillow-heif: run `make setup-heic`"
+    assert prepare_photo(data, 32).reason == expected
     (tmp_path / "photo").write_bytes(data)
     assert formats.split_photos(tmp_path, ["photo"]) == (["photo"], [])
     video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
@@ -383,11 +369,8 @@ def test_metadata_of_a_png_does_not_affect_its_pixels(chunks: bytes, place: byte
     assert photo.sha256 == hashlib.sha256(data[:start] + chunks + data[start:]).hexdigest()
 
 
-def test_profile_of_a_png_with_damaged_text_is_applied() -> None:
-    data = encode(random_image(16, 16), icc_profile=write_profile())
-    start = data.index(b"IDAT") - 4
-    assert "ICC" in prepare_photo(data[:start] + DAMAGED_CHUNK + data[start:], 16).reason
-    # Pixels are not repaired.
+def test_pixels_of_a_png_are_not_repaired() -> None:
+    data = encode(random_image(16, 16))
     assert prepare_photo(data[: len(data) // 2], 16).decision == "rejected"
 
 

@@ -133,9 +133,8 @@ def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", r"\.safetensors is not a weights file \(it is empty\): download"),
         (b"nothing", r"it was not written by PyTorch or safetensors\): choose another file"),
-        (b"PK\3\4 nothing", r"\(PytorchStreamReader failed reading zip archive.*\): choose"),
+        (b"PK\3\4 nothing", r"PytorchStreamReader failed reading zip archive.*\): choose"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:",
             r"of Git LFS\): run `git lfs pull`",
@@ -167,15 +166,6 @@ def test_format_is_recognised_by_content(tmp_path: Path, squeezenet: State) -> N
     for file in (path, other):
         found = load("squeezenet1_1", file).state_dict()
         assert all(torch.equal(value, squeezenet[key]) for key, value in found.items())
-
-
-def test_weights_with_nan_are_refused(tmp_path: Path, squeezenet: State) -> None:
-    key = "features.0.bias"
-    broken = squeezenet | {key: torch.full_like(squeezenet[key], torch.nan)}
-    path = save(broken, tmp_path / "w.pth")
-    network = sketch_backbone("squeezenet1_1", str(path), 64).network
-    with pytest.raises(InputError, match=rf"w\.pt.* not numbers \(NaN\) in {key}"):
-        read_pretrained("squeezenet1_1", network, str(path))
 
 
 def test_untracked_file_of_the_project_is_found_in_an_experiment(

@@ -84,11 +84,7 @@ def test_invalid_value_is_reported_with_its_dotted_key(
         ("data.labels", "people", "expected a list, not 'people': write [people]"),
         ("data.labels", "cat, dog", "expected a list, not 'cat, dog': write [cat, dog]"),
         ("data.labels", None, "expected a list, not None: write []"),
-        ("data.labels", [True], "expected text, not True: write it in quotes"),
-        ("data.raw", 2024, "expected text, not 2024: write it in quotes"),
         ("model.linear", 512, "expected a list, not 512: write [512]"),
-        ("model.conv", {"out": 8}, "expected a list, not {'out': 8}: write [{out: 8}]"),
-        ("split", 0.2, "expected a group of keys, not 0.2"),
     ],
 )
 def test_wrong_kind_of_value_is_reported_with_the_fix(
@@ -96,8 +92,7 @@ def test_wrong_kind_of_value_is_reported_with_the_fix(
 ) -> None:
     with pytest.raises(InputError) as caught:
         validate_all(apply_overrides(params_values, {key: value}), "params.yaml")
-    place = f"{key}.0" if value == [True] else key
-    assert str(caught.value) == f"params.yaml: {place}: {message}"
+    assert str(caught.value) == f"params.yaml: {key}: {message}"
 
 
 def test_weights_are_ignored_for_the_conv_network(params_values: Values, tmp_path: Path) -> None:

@@ -137,14 +137,11 @@ class PredictionJob:
     def print(self) -> bool:
         """Print each prediction as soon as it is made; return whether any photo could be read.
 
-        The table is written in the encoding of the terminal, and the other formats in UTF-8. In a
-        terminal, control characters are escaped in all formats.
+        The table is written in the encoding of the terminal, and the other formats in UTF-8.
         """
         encoding = sys.stdout.encoding if self.format == "table" else "utf-8"
 
         def write(text: str) -> None:
-            if sys.stdout.isatty():
-                text = "\n".join(map(show_name, text.split("\n")))
             sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
             sys.stdout.flush()
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from phototag.apps.results import METRICS, list_changed_data, read_scores
-from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.registry.decision import describe_decision
 
@@ -40,16 +39,13 @@ def summarize(root: Path) -> str:
 def _describe_registration(decision_file: Path) -> list[str]:
     if not decision_file.is_file():
         return []
-    try:
-        decision = read_json(decision_file)
-        text = describe_decision(decision)
-        if decision["version"] is None:
-            return [text]
-        # The registry may have changed since, or DVC may have restored an old file. Importing
-        # MLflow takes seconds, so the text only names the command that reads the registry.
-        return [
-            f"{text} on {decision['time'][:16]} UTC; `phototag history` shows the current champion "
-            "and later decisions"
-        ]
-    except (KeyError, TypeError):
-        raise InputError(f"{decision_file} is damaged: run `dvc repro`") from None
+    decision = read_json(decision_file)
+    text = describe_decision(decision)
+    if decision["version"] is None:
+        return [text]
+    # The registry may have changed since, or DVC may have restored an old file. Importing MLflow
+    # takes seconds, so the text only names the command that reads the registry.
+    return [
+        f"{text} on {decision['time'][:16]} UTC; `phototag history` shows the current champion and "
+        "later decisions"
+    ]

@@ -90,11 +90,7 @@ def _find_failed_write(error: BaseException | None, path: Path) -> BaseException
 
 
 def check_folder(folder: Path) -> None:
-    """Check that MLflow can load models from a folder.
-
-    Raises:
-        InputError: The path contains an escape such as %20, which MLflow decodes.
-    """
+    """Raise an InputError if a path contains an escape such as %20, which MLflow decodes."""
     if escape := re.search("%[0-9a-fA-F]{2}", str(folder)):
         raise InputError(
             f"{folder} contains {escape[0]}, and MLflow cannot load models from such a folder: "
@@ -108,9 +104,6 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     If the process is killed, `path` holds either the complete old file or the complete new one.
     Missing parent folders are created, and temporary files of killed processes are removed.
-
-    Raises:
-        InputError: The disk is full or read-only. The old file is kept.
     """
     with report_failed_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)

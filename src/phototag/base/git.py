@@ -1,6 +1,5 @@
 """Run git commands."""
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -20,14 +19,11 @@ def run_git(folder: Path, *arguments: str, strip: bool = True) -> str:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=os.environ | {"LC_ALL": "C"},  # messages in English
             check=False,
         )
     except FileNotFoundError:
         raise InputError("git is not installed: install it and run the command again") from None
     if done.returncode:
-        if "not a git repository" in done.stderr:
-            raise InputError(f"{folder} is not in a git repository: run `git init`")
         reason = " ".join(re.sub("(?m)^(fatal|error): ", "", done.stderr).split())
         reason = reason or f"exit status {done.returncode}"
         raise InputError(f"git {arguments[0]} failed: {reason}")

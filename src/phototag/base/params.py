@@ -4,9 +4,7 @@ Each package declares the params that it uses in its own `params.py`. A stage pa
 its package to `read_params`; `phototag.schema` validates the whole file.
 """
 
-import re
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Annotated, Any, TypeVar
@@ -110,14 +108,8 @@ def _describe_problem(problem: Any) -> str:
         case "extra_forbidden":
             return f"{key} is unknown: check its spelling and its group"
         case "tuple_type":
-            items = re.split(r",\s*", given) if isinstance(given, str) else [given]
-            items = [item for item in items if item not in (None, "")]
-            listed = yaml.safe_dump(items, default_flow_style=True, width=1000).strip()
-            return f"{key}: expected a list, not {short_repr(given)}: write {listed}"
-        case "model_type":
-            return f"{key}: expected a group of keys, not {short_repr(given)}"
-        case "string_type" if isinstance(given, bool | int | float | date):
-            return f"{key}: expected text, not {given}: write it in quotes"
+            items = "" if given is None else given
+            return f"{key}: expected a list, not {short_repr(given)}: write [{items}]"
         case _:
             message = problem["msg"].removeprefix("Value error, ")
             message = f"{key}: {message[:1].lower()}{message[1:]}"

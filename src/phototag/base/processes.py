@@ -27,9 +27,6 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
     Args:
         path: Lock file. The id of the process that holds the lock is written to a file next to it.
         work: Clause about the process that holds the lock, for the message printed before waiting.
-
-    Raises:
-        InputError: The folder of the lock file is not writable.
     """
     owner = path.with_name(f"{path.name}.pid")
     lock = FileLock(path)
@@ -52,9 +49,8 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
 def end_with_ancestor(variable: str) -> None:
     """Send SIGTERM to this process when the program that set an environment variable has ended.
 
-    The program is the nearest ancestor of this process that was started without the variable. It is
-    the parent, or the parent of the shell in which the program started this process. Call this
-    function before slow imports, so that it finds the program before that can end.
+    The program is the nearest ancestor of this process that was started without the variable. Call
+    this function before slow imports, so that it finds the program before that can end.
     """
     ancestor = psutil.Process().parent()
     with suppress(psutil.Error):  # the process has ended, or it belongs to another user

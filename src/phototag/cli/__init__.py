@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from phototag.base.errors import InputError as InputError
 from phototag.base.files import exit_on_input_error
 from phototag.cli import models, training
 

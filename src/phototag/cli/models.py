@@ -76,7 +76,6 @@ def export(
     """
     refuse_existing(output)
     files = model_files(model, thresholds)
-    # Importing PyTorch takes seconds, so it is imported after the options are checked.
     from phototag.apps.export import export_onnx
     from phototag.serving.tagger import load_tagger
 

@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 import typer
 
-from phototag.base.errors import InputError, escape_control
+from phototag.base.errors import InputError
 from phototag.base.files import project_root
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
@@ -52,8 +52,6 @@ def import_(
 
     root = project_root()
     to = to or root / "data/raw.zip"
-    if escape_control(str(to)) != str(to):
-        raise InputError(f"--to {to}: the path has characters that cannot be shown: pass another")
     # Report errors in params.yaml before photos are copied. `data` will be changed.
     values = read_values(root / "params.yaml") | {"data": {"raw": ".", "labels": []}}
     validate_all(values, "params.yaml")

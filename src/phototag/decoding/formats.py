@@ -2,11 +2,11 @@
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, features
+from PIL import Image
 
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_file
@@ -53,16 +53,6 @@ def find_format(data: bytes) -> str:
     return ""
 
 
-def missing_decoder(data: bytes) -> str:
-    """Return which decoder a photo requires and how to install it, or "" if none is missing."""
-    name = find_format(data)
-    if name == "HEIF" and name not in FORMATS:
-        return "HEIC requires pillow-heif: run `make setup-heic`"
-    if name in ("AVIF", "WEBP") and not features.check(name.lower()):
-        return f"this build of Pillow lacks {name}: install Pillow with pip"
-    return ""
-
-
 def split_photos(source: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split the files of a folder or zip into photos and other files.
 
@@ -76,18 +66,17 @@ def split_photos(source: Path, names: Iterable[str]) -> tuple[list[str], list[st
     return photos, others
 
 
-def drop_png_metadata(data: bytes) -> Iterator[bytes]:
-    """Yield a PNG file without text and damaged metadata, then also without colour profile."""
-    for kept in ((b"tRNS", b"eXIf", b"iCCP"), (b"tRNS", b"eXIf")):
-        chunks, start = [data[:8]], 8
-        while start < len(data):
-            end = start + 12 + int.from_bytes(data[start : start + 4])
-            kind, checksum = data[start + 4 : start + 8], data[end - 4 : end]
-            is_intact = zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(checksum)
-            if kind[:1].isupper() or (kind in kept and is_intact):
-                chunks.append(data[start:end])
-            start = end
-        yield b"".join(chunks)
+def drop_png_metadata(data: bytes) -> bytes:
+    """Return a PNG file without metadata, except for intact transparency and EXIF data."""
+    chunks, start = [data[:8]], 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])
+        kind, checksum = data[start + 4 : start + 8], data[end - 4 : end]
+        is_intact = zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(checksum)
+        if kind[:1].isupper() or (kind in (b"tRNS", b"eXIf") and is_intact):
+            chunks.append(data[start:end])
+        start = end
+    return b"".join(chunks)
 
 
 def _is_image(source: Path, name: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from phototag.decoding.formats import FORMATS, drop_png_metadata, missing_decoder
+from phototag.decoding.formats import FORMATS, drop_png_metadata, find_format
 from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
@@ -32,9 +32,8 @@ UPRIGHT = {
 }
 REDUCED, SIGNED, WHITE_IS_ZERO = 1, 2, 0  # values of the TIFF tags in `Base`
 MIN_BITS = 15  # if the largest 16-bit sample has fewer bits, the photo would be too dark
-COLOURS = 17 * np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).T  # the last one is white
+COLOURS = 17 * np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).T
 MAX_DIFFERENCE = 2  # a profile that changes all samples (0..255) by at most this is sRGB
-MIN_WHITE = 240  # a profile that maps white to a darker value is damaged
 DAMAGED = ("not an image", "unreadable", "truncated")  # first words of reasons
 
 
@@ -78,10 +77,9 @@ def prepare_photo(data: bytes, size: int, min_side: int = 1, max_pixels: int = M
     if not data:
         return replace(photo, reason="zero bytes")
     decided = _decide(photo, data, size, min_side, max_pixels)
-    if data.startswith(b"\x89PNG"):  # Pillow refuses a PNG with damaged or very large metadata
-        for repaired in drop_png_metadata(data):
-            if decided.reason.startswith(DAMAGED):
-                decided = _decide(photo, repaired, size, min_side, max_pixels)
+    if data.startswith(b"\x89PNG") and decided.reason.startswith(DAMAGED):
+        # Pillow refuses a PNG with damaged or very large metadata.
+        return _decide(photo, drop_png_metadata(data), size, min_side, max_pixels)
     return decided
 
 
@@ -100,13 +98,12 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
             return replace(photo, reason="too small")
         square, changes = _decode_square(image, size)
         remarks = ["animated: first frame"] if getattr(image, "is_animated", False) else []
-        if (
-            getattr(image, "tag_v2", {}).get(Base.NewSubfileType) == REDUCED
-        ):  # raw files start like this
+        if getattr(image, "tag_v2", {}).get(Base.NewSubfileType) == REDUCED:  # as in a raw file
             remarks.append("preview: the larger image in the file cannot be read")
     except UnidentifiedImageError:
-        if missing := missing_decoder(data):
-            return replace(photo, reason=f"{DECODER_MISSING}: {missing}")
+        if find_format(data) == "HEIF" and "HEIF" not in FORMATS:
+            fix = "HEIC requires pillow-heif: run `make setup-heic`"
+            return replace(photo, reason=f"{DECODER_MISSING}: {fix}")
         known = ", ".join(FORMATS)
         return replace(photo, reason=f"not an image that can be read: expected one of {known}")
     except Image.DecompressionBombError:
@@ -130,10 +127,8 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
 def count_pixels(image: Image.Image) -> int:
     """Return the number of pixels that decoding allocates (for a tiled TIFF, at least one tile)."""
     tags = getattr(image, "tag_v2", {})
-    sides = (
-        tags.get(Base.TileWidth),
-        tags.get(Base.TileLength),
-    )  # in a damaged file, they may be text
+    sides = [tags.get(tag) for tag in (Base.TileWidth, Base.TileLength)]
+    # In a damaged file, the sides may be text.
     tile = math.prod(side if isinstance(side, int) else 0 for side in sides)
     return max(image.width * image.height, tile)
 
@@ -206,10 +201,7 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
         changes.append("oriented by EXIF")
     square = crop_square(flat, size, drafted[1] if drafted else None, orientation)
     # Colours are converted last because the square has the fewest pixels.
-    transform = _srgb_transform(profile := image.info.get("icc_profile"), square.mode)
-    if square.mode == "L" and not transform:  # a gray photo may have a profile of RGB colours
-        square = square.convert("RGB")
-        transform = _srgb_transform(profile, "RGB")
+    transform = _srgb_transform(image.info.get("icc_profile"), square.mode)
     if transform:
         changes.append("ICC profile: converted to sRGB")
         converted = ImageCms.applyTransform(square, transform)
@@ -284,5 +276,4 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
     except Exception:  # not a valid profile for this mode; lcms raises several kinds of errors
         return None
     is_srgb = np.abs(converted - np.asarray(colours.convert("RGB"))).max() <= MAX_DIFFERENCE
-    is_damaged = converted[-1, -1].min() < MIN_WHITE
-    return None if is_srgb or is_damaged else transform
+    return None if is_srgb else transform

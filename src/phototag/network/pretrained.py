@@ -70,13 +70,7 @@ def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
     """
     file = find_weights_file(weights)
     found = _read_file(file) if file else _download(name, weights)
-    selected = _match(name, network, found, weights)
-    if broken := [key for key, value in selected.items() if value.isnan().any()]:
-        raise InputError(
-            f"model.weights: {weights} has values that are not numbers (NaN) in {broken[0]}: "
-            "choose another file"
-        )
-    return selected
+    return _match(name, network, found, weights)
 
 
 def _read_file(path: Path) -> State:
@@ -110,8 +104,6 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
     """Return why a file that starts with `start` contains no weights, and how to fix it."""
     if start.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS", "run `git lfs pull`"
-    if not start:
-        return "it is empty", "download the weights again"
     if re.match(rb"\s*<[!?a-z]", start, re.IGNORECASE):
         return "it is a web page", "download the weights again"
     if start[8:9] != b"{" and not start.startswith((b"PK", b"\x80")):
@@ -119,21 +111,17 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
     if pickled := re.search(r"GLOBAL (\S+)", error):
         fix = "save only the state dict, with `torch.save(model.state_dict(), path)`"
         return f"it contains an object of the class {pickled[1]}", fix
-    # PyTorch gives the reason in the first sentence, or after one of these two beginnings.
-    reason = re.sub(r"(?s)^\[enforce fail .*?\. |.*WeightsUnpickler error:\s+", "", error)
-    return re.split(r"\n|\. ", reason)[0], "choose another file"
+    return error.partition("\n")[0], "choose another file"
 
 
 def _strip_prefix(found: State, own: Collection[str]) -> State:
     """Remove the prefix of a network's tensors, such as `state_dict.module.`, from their names.
 
-    The prefix is the one after which the most names of the network follow, or the one that all
-    names have. Tensors without this prefix, such as the states of an optimizer, are dropped. If a
-    file contains several copies of a network, such as `teacher` and `student`, the first is used.
+    The prefix is the one after which the most names of the network follow. Tensors without this
+    prefix, such as the states of an optimizer, are dropped.
     """
     found = OrderedDict((key.replace("_orig_mod.", ""), value) for key, value in found.items())
-    common = os.path.commonprefix([*found])  # noqa: RUF071 (names of tensors are not paths)
-    prefixes = Counter([common[: common.rfind(".") + 1]])
+    prefixes = Counter([""])
     for key in found:
         starts = [0, *(match.end() for match in re.finditer(r"\.", key))]
         prefixes.update(key[:start] for start in starts if key[start:] in own)
