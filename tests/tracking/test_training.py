@@ -84,7 +84,6 @@ def test_each_split_is_a_dataset_with_its_counts(store: Store) -> None:
         splits: dict[str, Any] = {
             "train": {"fingerprint": f"train{seed}", "photos": 3, "labels": {"sea": int(seed)}},
             "val": {"fingerprint": f"val{seed}", "photos": 2, "labels": {"sea": 1}},
-            "test": {"fingerprint": "empty", "photos": 0, "labels": {"sea": 0}},
         }
         record_training(store, Training(f"key{seed}", splits=splits), [{"epoch": 1, "val_loss": 1}])
         runs.append(splits)

@@ -158,14 +158,12 @@ def close_dead_runs(store: Store) -> None:
 
 
 def log_splits(store: Store, run_id: str, training: Training) -> None:
-    """Log each split that has photos, together with its counts, as a dataset of the run.
+    """Log each split, together with its counts, as a dataset of the run.
 
     MLflow identifies a dataset by name and digest, and keeps the profile that was logged first.
     """
     source = json.dumps({"uri": MANIFEST})
     for split, counts in training.splits.items():
-        if not counts["photos"]:
-            continue
         profile = json.dumps(counts)
         dataset = Dataset(split, counts["fingerprint"], "local", source, profile=profile)
         tag = InputTag("mlflow.data.context", split)

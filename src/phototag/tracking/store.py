@@ -8,9 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -124,26 +122,16 @@ def resolve_sqlite(uri: str, root: Path) -> str:
     """Return an address in which a SQLite path is absolute and escaped.
 
     DVC runs a queued or `--temp` experiment in a copy of the project, which it deletes afterwards.
-    Therefore, a relative path starts from the project's root, not from this copy. If the path
-    belongs to an existing folder, as in `sqlite:///$PWD/mlflow.db`, then `%` and `?` in the name of
-    this folder stand for themselves. Other addresses are not changed.
-
-    Raises:
-        InputError: The address of a SQLite database contains no path, but `:memory:` or `file:`.
+    Therefore, a relative path starts from the project's root, not from this copy. A path such as
+    `sqlite:///$PWD/mlflow.db` need not be escaped. Other addresses are not changed.
     """
-    if not uri.startswith("sqlite"):
-        return uri
-    match = re.fullmatch(r"sqlite[+\w]*:///(?!:memory:|file:)(.+)", uri)
+    match = re.fullmatch(r"sqlite[+\w]*:///(?!:memory:|file:)([^?]+)(.*)", uri)
     if not match:
-        raise InputError(f"{uri} is not supported: write sqlite:/// and the path of a database")
-    path, mark, query = match[1].partition("?")
-    folder, slash, name = match[1].rpartition("/")
-    if (root / folder).is_dir():
-        name, mark, query = name.partition("?")
-        path = f"{folder}{slash}{name}"
-    elif (root / unquote(path)).parent.is_dir():
+        return uri
+    path, query = match.groups()
+    if not (root / path).parent.is_dir():
         path = unquote(path)
-    return sqlite_uri(root / Path(path).expanduser()) + mark + query
+    return sqlite_uri(root / path) + query
 
 
 def sqlite_uri(path: Path) -> str:
@@ -173,7 +161,7 @@ def _open(uri: str, registry: str) -> MlflowClient:
         client.search_registered_models(max_results=1)
     location = _locate_artifacts(uri) if uri in databases else None
     if uri.startswith("sqlite") and location:
-        _move_artifacts(databases, location)
+        _move_artifacts(uri, location)
     if is_new:
         client.create_experiment(EXPERIMENT, location)
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -212,35 +200,24 @@ def _database_file(uri: str) -> Path:
     return Path(make_url(uri).database or "").absolute()
 
 
-def _move_artifacts(databases: Sequence[str], location: str) -> None:
+def _move_artifacts(uri: str, location: str) -> None:
     """Update the locations of artifacts if the folder of the store was moved or copied.
 
     MLflow stores these locations as absolute paths, and has no command to change them. The project
     may have several MLflow experiments, because `_open` creates another one if a user renames it.
-
-    Args:
-        databases: Address of the store and, if it is another one, address of the registry.
-        location: Location of the artifacts.
     """
-    engines = [create_engine(database, poolclass=NullPool) for database in databases]
     query = (
         "SELECT DISTINCT artifact_location FROM experiments WHERE name = :name OR experiment_id IN "
         "(SELECT experiment_id FROM experiment_tags WHERE key = :key)"
     )
-    with engines[0].connect() as connection:
+    with create_engine(uri, poolclass=NullPool).begin() as connection:
         names = {"name": EXPERIMENT, "key": VIEW_TAG}
-        found = connection.execute(text(query), names).scalars().all()
-    formers = [each for each in found if each != location and each.endswith(f"/{ARTIFACTS}")]
-    # The store is updated last, because its former location is needed if the process is killed.
-    for engine, former in product(reversed(engines), formers):
-        values = {"former": former, "location": location, "length": len(former) + 1}
-        with engine.begin() as connection:
+        for former in connection.execute(text(query), names).scalars().all():
+            if former == location or not former.endswith(f"/{ARTIFACTS}"):
+                continue
             for table, column in LOCATIONS:
-                update = (
-                    f"UPDATE {table} SET {column} = :location || substr({column}, :length) "
-                    f"WHERE substr({column} || '/', 1, :length) = :former || '/'"
-                )
-                connection.execute(text(update), values)
+                update = f"UPDATE {table} SET {column} = replace({column}, :former, :location)"
+                connection.execute(text(update), {"former": former, "location": location})
 
 
 def hide_password(uri: str) -> str:
@@ -259,16 +236,11 @@ def describe_failure(error: BaseException, uri: str) -> str:
         error = inner if isinstance(inner, OSError) else error
         inner = inner.__cause__ or inner.__context__
     reason = hide_password(str(error).partition("\n")[0] or type(error).__name__)
+    advice = "check MLFLOW_TRACKING_URI, and that this server or database is running"
     if isinstance(error, OSError) and error.filename:
         advice = "check that this file or folder exists and is writable"
     elif uri.startswith("sqlite"):
         advice = (
-            f"check that this file is not locked and is a database of MLflow {mlflow.__version__}; "
-            "if you move it away, `phototag sync` creates a new one"
-        )
-    else:
-        advice = (
-            "check the environment variable MLFLOW_TRACKING_URI, and that this server or database "
-            "is running"
+            f"check that this file is not locked and is a database of MLflow {mlflow.__version__}"
         )
     return f"MLflow at {hide_password(uri)} failed ({reason[:300]}): {advice}"

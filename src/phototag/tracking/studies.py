@@ -9,7 +9,6 @@ import numpy as np
 
 from phototag.tracking.provenance import name_process
 from phototag.tracking.runs import (
-    ERROR_TAG,
     EXP_TAG,
     PROCESS_TAG,
     Training,
@@ -50,8 +49,6 @@ def close_parent(
             store.client.set_tag(run.info.run_id, PARENT_TAG, run_id)
     log_folder(store, run_id, folder)
     log_metrics(store, run_id, metrics)
-    if ERROR_TAG in store.client.get_run(run_id).data.tags:  # the study was killed and resumed
-        store.client.delete_tag(run_id, ERROR_TAG)
     store.client.set_terminated(run_id, "FINISHED")
 
 
