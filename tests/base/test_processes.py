@@ -8,6 +8,8 @@ import pytest
 SCRIPT = """
 import signal, subprocess, sys
 from phototag.base.processes import end_children_on_exit
+# Tests that run in the background ignore Ctrl-C, and under nohup they ignore SIGHUP.
+signal.signal(int(sys.argv[1]), signal.SIG_DFL)
 with end_children_on_exit():
     child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], start_new_session=True)
     try:
