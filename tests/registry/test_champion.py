@@ -187,7 +187,7 @@ def test_history_reports_what_was_deleted_in_mlflow(registry: Registry) -> None:
     client.delete_model_version("phototag", "2")
     client.delete_registered_model_alias("phototag", "champion")
     assert show_history()[-2] == "deleted in MLflow: version 2"
-    assert show_history()[-1].startswith("there is no champion, because its version or alias was")
+    assert show_history()[-1].startswith("there is no champion: run")
     client.set_registered_model_alias("phototag", "champion", "1")
     assert show_history()[-1] == "the champion is version 1"
     for version in ("3", "1"):

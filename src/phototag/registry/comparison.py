@@ -134,10 +134,9 @@ def bound_difference(differences: np.ndarray, groups: float, tail: float) -> tup
 
     A thousand resamples are too few to estimate percentiles at the small levels of late challenges.
     Therefore, the bounds are `difference - t * s` and `difference + t * s`. Here, `s` is the
-    standard deviation over the resamples, corrected for its bias if there are few groups, and `t`
-    is a quantile of Student's t. The variance is uncertain for two reasons: it is estimated from
-    n groups, and with r resamples. Its relative variance is that of a product of two chi-squared
-    variables. The degrees of freedom are those of one such variable with this relative variance.
+    standard deviation over the resamples, and `t` is a quantile of Student's t. The variance is
+    estimated from n groups and with r resamples: its relative variance is that of a product of two
+    chi-squared variables. The degrees of freedom are those of one variable with the same value.
 
     Args:
         differences: Differences on the original sample (first value) and on each resample, float64

@@ -73,10 +73,7 @@ def describe_model(
     split: str,
     fingerprint: str,
 ) -> dict[str, str]:
-    """Return the tags of a version: labels, thresholds, scores, model digest and data digest.
-
-    `split` is the name of the evaluated split, and `fingerprint` is the one of its photos.
-    """
+    """Return the tags of a version; `fingerprint` is the one of the photos of `split`."""
     return {
         "labels": ", ".join(metadata.labels),
         "thresholds": json.dumps(thresholds),
@@ -119,8 +116,7 @@ def challenge_champion(
 
     The version wins without a comparison if there is no champion, if the files of the champion were
     deleted, or if the champion has the same weights and thresholds. If the champion cannot be
-    evaluated on the photos, it stays. It also stays if there is no test split: both models were
-    selected on val, so a comparison on val is no evidence.
+    evaluated on the photos, or if there is no test split, it stays.
 
     Args:
         store: MLflow store with the registry.
@@ -131,10 +127,9 @@ def challenge_champion(
         seed: Random seed of the resamples.
 
     Returns:
-        Decision in the format of `make_decision`, and table in the format of `compare_models`. If
-        the models were compared, the decision also has the keys `split` (name of the split),
-        `challenge` (number of the challenge) and `coverage` (coverage of the intervals). Otherwise,
-        the table is empty.
+        Decision in the format of `make_decision`, and table in the format of `compare_models`. The
+        table is empty if the models were not compared. Otherwise, the decision also has the keys
+        `split`, `challenge` (number of the challenge) and `coverage` (of the intervals).
     """
     compare = partial(compare_models, photos, files, resamples=resamples, seed=seed)
     with store.lock:
@@ -175,13 +170,11 @@ def _decide(
     decision = decide(*judge(comparison, challenge))
     split, _ = evaluated_photos(own)
     if split == "val":
-        reason = (
-            f"{name} stays, because both models were selected on val, so that a comparison on val "
-            f"is no evidence: set split.test above 0, or run `phototag promote {version}`"
-        )
-        decision = decide(False, reason)
-    coverages = {"challenge": challenge, "coverage": coverage(challenge)}
-    return decision | {"split": split} | coverages, comparison
+        reason = "both models were selected on val, so a comparison on val is no evidence"
+        advice = f"set split.test above 0, or run `phototag promote {version}`"
+        decision = decide(False, f"{name} stays: {reason}; {advice}")
+    details = {"split": split, "challenge": challenge, "coverage": coverage(challenge)}
+    return decision | details, comparison
 
 
 def evaluated_photos(version: ModelVersion) -> tuple[str, str]:
@@ -276,18 +269,12 @@ def describe_registry(store: Store) -> list[str]:
     """Return one line on deleted versions, if there are any, and one line on the champion."""
     versions = store.client.search_model_versions(f"name = '{MODEL_NAME}'")
     existing = {int(version.version) for version in versions}
-    previous = {decision["previous_champion"] for decision in read_history(store)} - {None}
-    # MLflow does not assign the number of a deleted version again.
-    deleted = sorted({*range(1, max(existing, default=0)), *previous} - existing)
+    deleted = sorted(set(range(1, max(existing, default=0))) - existing)
     lines = [f"deleted in MLflow: version {', '.join(map(str, deleted))}"] if deleted else []
     champion = _number(find_champion(store.client))
-    if champion is not None:
-        return [*lines, f"the champion is version {champion}"]
-    return [
-        *lines,
-        "there is no champion, because its version or alias was deleted in MLflow: run "
-        "`phototag promote VERSION`",
-    ]
+    if champion is None:
+        return [*lines, "there is no champion: run `phototag promote VERSION`"]
+    return [*lines, f"the champion is version {champion}"]
 
 
 def _read_decisions(version: ModelVersion) -> list[dict[str, Any]]:
