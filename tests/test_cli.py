@@ -18,7 +18,7 @@ from phototag.cli.options import MODEL, THRESHOLDS
 from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
 from tests.models import make_model
-from tests.projects import ROOT, make_project
+from tests.projects import make_project
 
 
 @pytest.fixture
@@ -168,24 +168,6 @@ def test_import_prints_the_next_commands(project: Path) -> None:
     assert after == before.replace("  raw: data/sample   ", "  raw: data/raw.zip  ", 1)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ("<<<<<<< HEAD\n", r"params\.yaml holds merge conflict markers"),
-        ("epoch: 1\n", r"params\.yaml: epoch is unknown"),
-    ],
-)
-def test_import_that_cannot_set_data_raw_is_refused_before_it_copies(
-    project: Path, params: str, message: str
-) -> None:
-    Path("params.yaml").write_text(params + SHIPPED_PARAMS.read_text())
-    Image.new("L", (4, 4)).save("a.png")
-    shown = CliRunner().invoke(typer_app, ["import", ".", "--to", "a.zip"])
-    with pytest.raises(InputError, match=message):
-        raise shown.exception or AssertionError(shown.output)
-    assert sorted(path.name for path in project.iterdir()) == ["a.png", "params.yaml"]
-
-
 def test_import_counts_unknown_labels(project: Path) -> None:
     for value, name in enumerate("ab"):
         Image.new("L", (4, 4), value).save(f"{name}.png")
@@ -282,8 +264,6 @@ def test_commands_report_a_store_that_cannot_be_reached(
 def test_mistakes_in_options_and_params_are_reported_without_importing_pytorch(
     tmp_path: Path,
 ) -> None:
-    for name in ("search.yaml", "recipes.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
     params = SHIPPED_PARAMS.read_text(encoding="utf-8").replace("\nepochs:", "\nepoch:")
     (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
     mistakes = {
@@ -291,8 +271,6 @@ def test_mistakes_in_options_and_params_are_reported_without_importing_pytorch(
         "demo --thresholds b": "model.safetensors is missing: run `dvc repro`",
         "export --model m.onnx": "Missing argument",
         "export params.yaml": "already exists",
-        "tune heads": "no study 'heads'",
-        "tune head": "epochs",
         "review": "\nerror: models/model.safetensors is missing: run `dvc repro`\n",
         "review --effect HEAD~9": "not a git repository",
     }

@@ -150,12 +150,23 @@ def test_orientation_of_phone_formats_is_applied_once(kind: str, orientation: in
     assert np.abs(photo.pixels - expected).mean() < 3
 
 
-def test_missing_decoder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    data = encode(random_image(40, 40), "HEIF")
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [
+        ("HEIF", "HEIC requires pillow-heif: run `make setup-heic`"),
+        ("AVIF", "this build of Pillow lacks AVIF: install Pillow with pip"),
+    ],
+)
+def test_missing_decoder_is_named(
+    kind: str, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = encode(random_image(40, 40), kind)
     assert prepare_photo(data, 32).decision == "kept"
-    monkeypatch.setattr(photos, "FORMATS", [name for name in FORMATS if name != "HEIF"])
-    expected = "decoder missing: HEIC requires pillow-heif: run `make setup-heic`"
-    assert prepare_photo(data, 32).reason == expected
+    installed = [name for name in FORMATS if name != kind]
+    monkeypatch.setattr(photos, "FORMATS", installed)
+    monkeypatch.setattr(formats, "FORMATS", installed)
+    monkeypatch.setattr("PIL.features.check", lambda name: name != kind.lower())
+    assert prepare_photo(data, 32).reason == f"decoder missing: {missing}"
     (tmp_path / "photo").write_bytes(data)
     assert formats.split_photos(tmp_path, ["photo"]) == (["photo"], [])
     video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"

@@ -69,9 +69,6 @@ def test_different_members_with_one_name_are_refused(tmp_path: Path, other: str)
     for content in (b"one", b"two"):
         path = tmp_path / f"{content.decode()}.zip"
         with zipfile.ZipFile(path, "w") as archive:
-            folder = zipfile.ZipInfo("images")
-            folder.external_attr = 0x10
-            archive.writestr(folder, b"")
             archive.writestr("images/im1.jpg", b"one")
             archive.writestr(other, content)
     assert list_files(tmp_path / "one.zip") == ["images/im1.jpg"]
@@ -80,15 +77,6 @@ def test_different_members_with_one_name_are_refused(tmp_path: Path, other: str)
         InputError, match=r"two\.zip holds several different files images/im1\.jpg: "
     ):
         list_files(tmp_path / "two.zip")
-
-
-def test_encrypted_zip_is_refused(tmp_path: Path) -> None:
-    path = write_source(tmp_path / "raw.zip", FILES)
-    data = bytearray(path.read_bytes())
-    data[data.index(b"PK\x01\x02", data.rindex(b"readme.txt") - 60) + 8] |= 1
-    path.write_bytes(data)
-    with pytest.raises(InputError, match=r"raw\.zip is encrypted: unpack it, and use the folder"):
-        list_files(path)
 
 
 def test_replaced_zip_is_read_again(tmp_path: Path) -> None:

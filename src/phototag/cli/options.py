@@ -23,11 +23,7 @@ ThresholdsFile = Annotated[
 
 
 def model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
-    """Return the paths of model and thresholds; replace None with the project's default path.
-
-    Raises:
-        InputError: One of the files is missing.
-    """
+    """Return the paths of model and thresholds; replace None with the project's default path."""
     files = model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
     for file in files:
         if not file.is_file():

@@ -48,13 +48,9 @@ def import_(
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions
-    from phototag.schema.params import validate_all
 
     root = project_root()
     to = to or root / "data/raw.zip"
-    # Report errors in params.yaml before photos are copied. `data` will be changed.
-    values = read_values(root / "params.yaml") | {"data": {"raw": ".", "labels": []}}
-    validate_all(values, "params.yaml")
     options = ImportOptions(format_, images, separator)
     dataset = import_photos(source, to, options)
     typer.echo(f"recognised as {dataset.description}")
@@ -177,16 +173,13 @@ def tune(
     Each completed trial is stored as a DVC experiment and as an MLflow run. To resume a study that
     was stopped, run the same command again.
     """
-    from phototag.search import studies
+    from phototag.search import studies, tuning
 
     root = project_root()
     if study is None:
         typer.echo(studies.describe_studies(studies.read_search(root / studies.FILE)))
         return
     changes = {"trials": trials} if trials else {}
-    studies.read_study(root, study, changes)  # reports errors before the slow import below
-    from phototag.search import tuning
-
     if status:
         typer.echo(tuning.describe_status(root, study, changes))
     elif apply:

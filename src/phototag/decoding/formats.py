@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
+from PIL import Image, features
 
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_file
@@ -50,6 +50,16 @@ def find_format(data: bytes) -> str:
     for name, signature in SIGNATURES.items():
         if re.match(signature, data[:NUM_BYTES], re.DOTALL):
             return name
+    return ""
+
+
+def missing_decoder(data: bytes) -> str:
+    """Return which decoder a photo requires and how to install it, or "" if none is missing."""
+    name = find_format(data)
+    if name == "HEIF" and name not in FORMATS:
+        return "HEIC requires pillow-heif: run `make setup-heic`"
+    if name == "AVIF" and not features.check("avif"):
+        return "this build of Pillow lacks AVIF: install Pillow with pip"
     return ""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from phototag.decoding.formats import FORMATS, drop_png_metadata, find_format
+from phototag.decoding.formats import FORMATS, drop_png_metadata, missing_decoder
 from phototag.decoding.perceptual_hash import perceptual_hash
 
 MAX_PIXELS = 100_000_000
@@ -101,9 +101,8 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
         if getattr(image, "tag_v2", {}).get(Base.NewSubfileType) == REDUCED:  # as in a raw file
             remarks.append("preview: the larger image in the file cannot be read")
     except UnidentifiedImageError:
-        if find_format(data) == "HEIF" and "HEIF" not in FORMATS:
-            fix = "HEIC requires pillow-heif: run `make setup-heic`"
-            return replace(photo, reason=f"{DECODER_MISSING}: {fix}")
+        if missing := missing_decoder(data):
+            return replace(photo, reason=f"{DECODER_MISSING}: {missing}")
         known = ", ".join(FORMATS)
         return replace(photo, reason=f"not an image that can be read: expected one of {known}")
     except Image.DecompressionBombError:

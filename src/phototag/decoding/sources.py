@@ -12,7 +12,6 @@ from pathlib import Path
 from phototag.base.errors import InputError
 
 MAX_BYTES = 512 * 2**20  # maximum size of one file
-DOS_FOLDER = 0x10  # attribute of folders in a zip; their names need not end with a slash
 
 
 def list_files(source: Path) -> list[str]:
@@ -155,10 +154,8 @@ def _parse_zip(
         raise InputError(f"{path} is neither a folder nor a valid zip ({error})") from None
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
-        if member.filename.endswith(("/", "\\")) or member.external_attr & DOS_FOLDER:
+        if member.filename.endswith(("/", "\\")):
             continue
-        if member.flag_bits & 1:
-            raise InputError(f"{path} is encrypted: unpack it, and use the folder instead")
         name = _member_name(member)
         same = members.setdefault(name, member)
         if (same.CRC, same.file_size) != (member.CRC, member.file_size):

@@ -72,11 +72,7 @@ def describe_origin(metadata: Metadata) -> str:
 
 
 def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and metadata to a safetensors file; equal inputs give identical files.
-
-    Raises:
-        InputError: The disk is full or read-only. The old file is kept.
-    """
+    """Write weights and metadata to a safetensors file; equal inputs give identical files."""
     # safetensors refuses tensors that share memory. Some timm networks use one tensor under several
     # names, and the file contains a copy for each name.
     tensors = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
