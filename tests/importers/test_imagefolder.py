@@ -155,7 +155,7 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
         ("metadata.jsonl", LINES + '{"labels": ["cat"]}', r"metadata\.jsonl:4: no file name"),
         ("metadata.jsonl", '{"file_name": 5, "label": "x"}', r":1: .*5 is missing"),
         ("metadata.jsonl", '{"file_name": "1.png", "tags": "A cat sits."}\n{"file_name": "2.png"}',
-         r":1: .*'A cat sits.* seems to be a caption: rename column 'tags' if it cont"),
+         r":1: .*A cat sits.* seems to be a caption: rename column 'tags' if it cont"),
         ("metadata.jsonl", '{"file_name": "1.png", "text": "A cat."}', r":1: no column of labels"),
         ("metadata.jsonl", LINES.replace("[]", '[["x"]]'), r":2: labels should be a list of lab"),
         ("metadata.jsonl", LINES.replace("2.png", "9.png"), r":2: .*9\.png is missing"),

@@ -112,7 +112,7 @@ def test_tasks_of_the_same_photo_are_joined_if_they_are_equal(folder: Path, tmp_
     source = write(folder / "export.json", tasks)
     found = run_import(source, tmp_path / "raw")
     assert found.carried == {"one.png": "cat dog"}
-    assert f"with the same labels: 1, such as {source}: [1] (task 2)" in found.summary.notes[0]
+    assert found.summary.notes[0].endswith("with the same labels: 1")
     write(source, [*tasks, make_task(3, "one.png", annotate("cat"))])
     with pytest.raises(InputError, match=r"\(task 3\): .*one\.png is already listed in .*task 1\)"):
         run_import(source, tmp_path / "again")

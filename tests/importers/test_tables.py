@@ -227,7 +227,7 @@ def test_paths_of_another_machine_are_shortened(
 def test_extensions_are_completed(tmp_path: Path) -> None:
     paint(tmp_path / "e.png", 7)
     (tmp_path / "e.png").rename(tmp_path / "e.f.PNG")
-    source = write(tmp_path / "list.csv", "fname,label\na,cat\ne.f,cat\nb.PNG,dog\n")
+    source = write(tmp_path / "list.csv", "fname,label\na,cat\ne.f,cat\nb,dog\n")
     assert sorted(run_import(source, tmp_path / "raw").carried) == ["a.png", "b.png", "e.f.PNG"]
     paint(tmp_path / "a.jpg", 9)
     with pytest.raises(InputError, match=r"csv:2: .*a is missing: fix the name"):
@@ -241,7 +241,7 @@ def test_rows_of_one_photo_are_joined_if_they_are_equal(tmp_path: Path) -> None:
     assert found.carried == {"a.png": "cat dog", "b.png": "dog"}
     assert found.ids["a.png"] == "1"
     (note,) = found.summary.notes
-    assert note.startswith("skipped entries that repeat another entry with the same labels: 1, su")
+    assert note == "skipped entries that repeat another entry with the same labels: 1"
     for row in ("3,a.png,dog,ann", "3,a.png,cat;dog,bob", "3,a.png,?,ann"):
         source = write(tmp_path / "list.csv", f"id,file,label,group\n1,a.png,cat;dog,ann\n{row}\n")
         with pytest.raises(InputError, match=r"csv:3: .*a\.png is already listed in .*csv:2, with"):

@@ -67,11 +67,7 @@ Reading = tuple[str, Source]  # a way to read a source: name of the format, and 
 
 
 def read_source(path: Path, options: ImportOptions) -> SourceDataset:
-    """Detect the format of a source, and read its photos and labels.
-
-    Args:
-        path: Folder or zip of photos, or a CSV or JSON file that lists photos.
-        options: Options of the import.
+    """Detect the format of a folder, zip, CSV or JSON file, and read its photos and labels.
 
     Raises:
         InputError: The format is unknown or ambiguous, an option does not apply to the format, or
@@ -135,7 +131,6 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
     if unused := sorted({label for part in parts for label in part.labels} - carried):
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
     photos: dict[str, SourcePhoto] = {}
-    repeated = []
     for part in parts:
         other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
         for photo in part.photos:
@@ -149,11 +144,8 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
                     f"{new.place}: {new.path} is already listed in {old.place}, with other labels "
                     "or another group; write all labels of a photo in one entry"
                 )
-            if new is not old:
-                repeated.append(new.place)
-    if repeated:
-        note = "skipped entries that repeat another entry with the same labels"
-        notes.append(f"{note}: {len(repeated)}, such as {repeated[0]}")
+    if repeated := sum(len(part.photos) for part in parts) - len(photos):
+        notes.append(f"skipped entries that repeat another entry with the same labels: {repeated}")
     description = "; ".join(part.description for part in parts)
     return SourceDataset(
         description, list(photos.values()), sorted(carried), [*dict.fromkeys(notes)]

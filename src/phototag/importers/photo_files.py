@@ -5,7 +5,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
@@ -36,9 +36,7 @@ class PhotoFinder:
     def find(self, names: Sequence[str], location: str) -> str:
         """Return the path of a photo; the path is relative to `root` if `root` is not None.
 
-        Args:
-            names: Possible names of the photo; the first one that exists is used.
-            location: Place of the photo in the list (file and line or key), for error messages.
+        The first of the possible `names` that exists is used. Error messages start with `location`.
 
         Raises:
             InputError: The name is empty, or the file is outside `root`.
@@ -105,32 +103,17 @@ def _resolve_name(folder: Path, name: str) -> Path:
 
 
 def _find_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first existing file; if none exists, add an extension or change its case."""
+    """Return the first existing file; if none exists, add the extension of a photo."""
     for name in names:
         # Path.is_file raises an error for long names.
         if os.path.isfile(path := _resolve_name(folder, name)):  # noqa: PTH113
             return path
-    for name in names:
-        path = folder / unicodedata.normalize("NFC", name.replace("\\", "/"))
-        if not os.path.isdir(path.parent):  # noqa: PTH112
-            continue
-        suffix = path.suffix.lower() if path.suffix.lower() in PHOTO_EXTENSIONS else ""
-        stem = path.stem if suffix else path.name
-        photos = _index_photos(path.parent, path.parent.stat().st_mtime_ns).get(stem, [])
-        found = [photo for photo in photos if suffix in ("", photo.suffix.lower())]
+    for name, change_case in product(names, (str.lower, str.upper)):
+        paths = [_resolve_name(folder, name + change_case(end)) for end in PHOTO_EXTENSIONS]
+        found = list(filter(os.path.isfile, paths))
         if len(found) == 1:
             return found[0]
     return None
-
-
-@lru_cache(maxsize=8)
-def _index_photos(folder: Path, stamp: int) -> dict[str, list[Path]]:
-    """Return the photos in a folder by their names without extension."""
-    photos: dict[str, list[Path]] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() in PHOTO_EXTENSIONS and path.is_file():
-            photos.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
-    return photos
 
 
 def choose_images_folder(

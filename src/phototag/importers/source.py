@@ -101,11 +101,7 @@ class Source:
         return self.is_table() and self.path.stem == "metadata"
 
     def parse_json(self, structure: TypeAdapter[Structure]) -> Structure:
-        """Parse the JSON file and validate its structure; unknown keys are ignored.
-
-        Raises:
-            InputError: The file is not valid JSON, or a key has an invalid value.
-        """
+        """Parse the JSON file and validate its structure; unknown keys are ignored."""
         try:
             return structure.validate_json(self.text)
         except ValidationError as error:
@@ -175,9 +171,7 @@ class SourceDataset:
 def check_label(label: str, location: object) -> str:
     """Validate a label; return it in composed Unicode (NFC), without surrounding whitespace.
 
-    Args:
-        label: Label as written in the source.
-        location: Place of the label (file and line or key), for error messages.
+    Error messages start with `location`, the place of the label (file and line or key).
 
     Raises:
         InputError: The label is not a valid file name, or not a valid column of the manifest.

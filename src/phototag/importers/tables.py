@@ -45,11 +45,8 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
 
     In a column of labels, an empty cell means that the photo has no label; `?` means that all other
     labels are unknown. In a one-hot table, an empty cell or `?` means that the label is unknown.
-    Missing values, such as `nan`, are read as `?`.
-
-    Args:
-        source: Table.
-        kind: Kind of the table (default: `list` if the table has a column of labels).
+    Missing values, such as `nan`, are read as `?`. If `kind` is omitted, a column of labels is read
+    if there is one.
 
     Raises:
         InputError: A row is invalid. The message contains its line number.
@@ -207,10 +204,10 @@ def _find_separator(source: Source, column: str) -> str:
     captions = {cell: location for location, cell in cells if _CAPTION.search(cell)}
     if 2 * len(captions) > sum(cell not in ("", *UNKNOWN_WORDS) for _, cell in cells):
         caption, location = next(iter(captions.items()))
-        shown = short_repr(caption.strip("[]'\""))
         raise InputError(
-            f"{location}: {shown} seems to be a caption: rename column {column!r} if it contains "
-            "no labels, or pass --separator ' ' (words are labels) or ';' (texts are labels)"
+            f"{location}: {short_repr(caption)} seems to be a caption: rename column {column!r} if "
+            "it contains no labels, or pass --separator ' ' (words are labels) or ';' (texts are "
+            "labels)"
         )
     for location, cell in texts if not found else []:
         if doubt := _DOUBT.search(cell):

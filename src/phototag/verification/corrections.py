@@ -4,7 +4,6 @@ The file has one row per answer, and rows are only appended. Photos are identifi
 so an answer also applies to renamed photos and to copies. The label files are not changed.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -99,16 +98,15 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
 def drop_undone(answers: Iterable[Answer]) -> list[Answer]:
     """Return the answers that were not undone; `answers` is sorted by time."""
     kept: list[Answer] = []
-    undone: Counter[tuple[str, ...]] = Counter()
-    for answer in reversed(list(answers)):
-        question = (*answer.entry, answer.who)
-        if answer.ranking == UNDO:
-            undone[question] += 1
-        elif undone[question]:
-            undone[question] -= 1
-        else:
+    for answer in answers:
+        if answer.ranking != UNDO:
             kept.append(answer)
-    return kept[::-1]
+            continue
+        question = (answer.entry, answer.who)
+        rows = [row for row, one in enumerate(kept) if (one.entry, one.who) == question]
+        if rows:
+            del kept[rows[-1]]
+    return kept
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,9 @@ def write_verification_report(
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
     write_json(folder / "summary.json", summary)
-    rows = [
-        asdict(problem)
-        | {"file": escape_control(problem.file), "detail": escape_control(problem.detail)}
-        for problem in problems
-    ]
-    listed = pd.DataFrame(rows, columns=list(Problem.__dataclass_fields__))
+    listed = pd.DataFrame(list(problems), columns=list(Problem.__dataclass_fields__))
+    for column in ("file", "detail"):
+        listed[column] = listed[column].map(escape_control)
     write_table(folder / "problems.csv", escape_spreadsheet_cells(listed))
     write_table(folder / "duplicates.csv", escape_spreadsheet_cells(duplicates))
 
