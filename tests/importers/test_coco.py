@@ -263,7 +263,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         (changed("images", 1, file_name=NAMES[0]), r"images\[1\]: .* listed in .* images\[0\]"),
         (changed("images", 1, file_name="gone.png"), r"images\[1\]: .*gone\.png is missing"),
         (changed("images", 1, file_name=""), r"images\[1\]: no file name"),
-        (changed("images", 1, file_name=7), r"images\.1\.file_name: expected text, not 7"),
+        (changed("images", 1, file_name=7), r"images\.1\.file_name: input should be .*, not 7"),
         (changed("images", 1, file_name="../outside.png"), r"images\[1\]: .*outside\.png is mis"),
         (changed("categories", 1, id=1), r"categories\[1\]: id 1 is already used in \[0\]"),
         (changed("categories", 1, name="a/b"), r"categories\[1\]: label 'a/b' cannot be"),
