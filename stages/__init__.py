@@ -17,9 +17,9 @@ from phototag.base.processes import end_with_ancestor, hold_lock
 
 
 def run(main: Callable[[], None]) -> None:
-    """Check params.yaml and run a stage; each copy of the project runs a stage once at a time."""
-    # torchrun runs the stage in several processes, and several machines can train in one folder.
-    # Each process has its own lock.
+    """Check params.yaml and run a stage. Wait while another process runs this stage."""
+    # torchrun runs a stage in several processes, and on several machines that share a folder.
+    # Each of these processes has its own lock.
     ranks = (os.environ.get(name) for name in ("PET_NODE_RANK", "LOCAL_RANK"))
     name = "-".join(filter(None, (Path(inspect.getfile(main)).stem, *ranks)))
     with exit_on_input_error():
@@ -35,8 +35,8 @@ def _check_params() -> None:
     import_module("phototag.schema.checks").check_params()
 
 
-# A stage ends when DVC, or the program that started DVC, ends: DVC would not use its outputs, and
-# the outputs could replace those of the next `dvc repro`.
+# End the stage when DVC, or the phototag command that started DVC, ends. Otherwise, the outputs of
+# the stage could replace those of the next `dvc repro`.
 if "DVC_STAGE" in os.environ:
     end_with_ancestor("DVC_STAGE")
 # While Python looks for the module in `python -m stages.NAME`, the first argument is "-m". Report

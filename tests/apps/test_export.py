@@ -59,7 +59,7 @@ def test_network_that_onnx_cannot_express_is_refused(
     accelerate_tagger(tagger)
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert "note: ONNX Runtime cannot run this network" in printed.err
+    assert "note: PyTorch is used instead of ONNX Runtime" in printed.err
     assert not list(tmp_path.iterdir())
 
 

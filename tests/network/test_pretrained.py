@@ -56,7 +56,7 @@ def test_tensors_are_found_under_any_prefix(
     for key in reversed(wrapper.split(".")[:-1]):
         content = {key: content}
     if wrapper:
-        # An optimizer has states of the shapes of the tensors, and the head has other names.
+        # The state of an optimizer has tensors with the same shapes as the weights.
         content |= {"optimizer": {"state": {0: {"exp_avg": torch.zeros(64, 3, 3, 3)}}}}
     content |= epochs
     network = load("squeezenet1_1", save(content, tmp_path / "w.pth"))
@@ -79,7 +79,7 @@ def test_old_names_of_densenet_are_renamed() -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("timm/mixer_s32_224", 64), ("timm/levit_128s", 128)])
-def test_weights_for_one_photo_size_only_are_refused_at_another(name: str, size: int) -> None:
+def test_weights_for_a_single_photo_size_are_refused_at_another_size(name: str, size: int) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         state = timm.create_model(name.removeprefix("timm/")).state_dict()
@@ -137,13 +137,13 @@ def test_files_without_tensors_are_refused(tmp_path: Path, content: Any) -> None
         (b"PK\3\4 nothing", r"PytorchStreamReader failed reading zip archive.*\): choose"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:",
-            r"of Git LFS\): run `git lfs pull`",
+            r"Git LFS pointer\): run `git lfs pull`",
         ),
         (b"\n <!DOCTYPE html><title>404</title>", r"it is a web page\): download"),
         (b"\x3c" + bytes(7) + b"{", r"w\.safetensors is not a weights file .*header"),
     ],
 )
-def test_files_that_hold_no_weights_are_refused_with_the_reason(
+def test_files_without_weights_are_refused_with_the_reason(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
     path = tmp_path / "w.safetensors"

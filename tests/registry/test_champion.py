@@ -249,7 +249,7 @@ def test_versions_without_files(registry: Registry) -> None:
     with pytest.raises(InputError, match=r"version 2 .* or its files were deleted"):
         versions.promote(registry.store, "2", "")
     registry.lost.add("1")
-    # The same model is registered again. Without files, a better champion loses, too.
+    # The same model is registered again. A champion without files loses, even if it is better.
     assert registry.challenge("first", 2)["version"] == 4
     registry.lost.add("4")
     decision = registry.challenge("a", 1)

@@ -109,7 +109,7 @@ def test_answers_not_used_in_training_are_refused(project: Path) -> None:
         describe_effect(project, "HEAD")
 
 
-def test_changes_that_are_no_answers_are_named(project: Path) -> None:
+def test_other_changed_inputs_are_named(project: Path) -> None:
     (project / "data/raw.zip").write_text("other photos")
     train(project)
     lock(project, lr=0.2)

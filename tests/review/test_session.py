@@ -78,7 +78,9 @@ def test_old_value_includes_answers_of_other_sessions(project: Path, evidence: E
     assert [row[3] for row in read_rows(project)][1] == "unsure"
 
 
-def test_undo_removes_the_own_last_answer_only(project: Path, evidence: Evidence) -> None:
+def test_undo_removes_only_the_last_answer_of_the_annotator(
+    project: Path, evidence: Evidence
+) -> None:
     ann, bob = (open_session(project, evidence, who) for who in ("ann", "bob"))
     question = Question(0, 0)
     given = ann.state(question)

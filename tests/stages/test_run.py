@@ -50,7 +50,7 @@ def test_orphan_of_a_killed_repro_ends_before_the_next_stage_starts(tmp_path: Pa
     assert b"which runs the same stage in this folder" in following.stderr.readline()
     repro.kill()
     assert repro.stdout
-    assert repro.stdout.read() == b""  # the end of the file is the end of the orphan
+    assert repro.stdout.read() == b""  # the read returns when the orphan has ended
     assert following.communicate() == (b"started\n", b"")
     assert repro.wait() < 0 == following.returncode
 

@@ -185,7 +185,7 @@ def test_later_scores_replace_earlier_ones(store: Store) -> None:
 def test_scores_are_logged_to_a_run_with_the_params_of_the_evaluation(
     store: Store, tmp_path: Path
 ) -> None:
-    """`dvc repro` evaluates the same model three times, the last time as at first."""
+    """`dvc repro` evaluates the same model three times, the third time with the first params."""
     splits = {"val": {"fingerprint": "f", "photos": 2, "labels": {"sea": 1}}}
     run_ids = []
     (tmp_path / "evaluate").mkdir()

@@ -65,10 +65,10 @@ def embed_photos(
     npy.write_array_header_1_0(header, description)
     start = len(header.getvalue())
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    # Experiments with the same backbones append to the same file, so one must wait for the other.
+    # Experiments with the same backbones append to the same file, so only one may run at a time.
     with (
         report_failed_write(unfinished),
-        hold_lock(unfinished.parent / "lock", "computes the features of another experiment"),
+        hold_lock(unfinished.parent / "lock", "computes features for this project"),
         unfinished.open("ab") as file,
     ):
         if file.tell() < start:
@@ -107,7 +107,7 @@ def _embed_batch(pairs: Pairs, images: Path, key: str, first: int) -> np.ndarray
 def _load(pairs: Pairs, images: Path, _key: str) -> tuple[nn.Module, np.ndarray]:
     """Return the backbones and the photos; the cache makes each worker load them only once.
 
-    The workers of a cluster can outlive the stage, so `_key` changes with the content of the files.
+    `_key` is part of the cache key: a cluster's workers outlive the stage, and files can change.
     """
     keep_freed_memory()
     photos, device = np.load(images, mmap_mode="r"), pick_device()

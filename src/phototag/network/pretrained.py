@@ -20,7 +20,7 @@ from phototag.network.backbones import TIMM, import_timm, native_size, sketch_ba
 from phototag.network.params import Pairs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-# Beginnings of the names of output layers, layers next to them, and auxiliary heads.
+# Prefixes of the tensors of output layers, layers next to them, and auxiliary heads.
 HEADS = ("aux", "AuxLogits.", "classif", "fc.", "head", "last_linear.")
 State = OrderedDict[str, Tensor]
 
@@ -31,7 +31,7 @@ def find_weights_file(weights: str) -> Path | None:
     Raises:
         InputError: The package does not contain exactly one weights file.
     """
-    # An experiment runs in a copy of the project, which lacks files that git and DVC do not track.
+    # Experiments run in a copy of the project, without untracked files: also search the original.
     path = Path(weights).expanduser()
     for file in (path, os.environ.get("DVC_ROOT", "") / path):
         if file.is_file():
@@ -81,7 +81,7 @@ def _read_file(path: Path) -> State:
         try:
             found: Any = (
                 load_file(path)
-                if start[8:9] == b"{"  # safetensors starts with the length of its JSON header
+                if start[8:9] == b"{"  # in safetensors, a JSON header follows its length (8 bytes)
                 # weights_only prevents a malicious file from running code when it is loaded.
                 else torch.load(file, map_location="cpu", weights_only=True)
             )
@@ -103,7 +103,7 @@ def _read_file(path: Path) -> State:
 def _explain(start: bytes, error: str) -> tuple[str, str]:
     """Return why a file that starts with `start` contains no weights, and how to fix it."""
     if start.startswith(b"version https://git-lfs"):
-        return "it is a pointer of Git LFS", "run `git lfs pull`"
+        return "it is a Git LFS pointer", "run `git lfs pull`"
     if re.match(rb"\s*<[!?a-z]", start, re.IGNORECASE):
         return "it is a web page", "download the weights again"
     if start[8:9] != b"{" and not start.startswith((b"PK", b"\x80")):
@@ -117,7 +117,7 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
 def _strip_prefix(found: State, own: Collection[str]) -> State:
     """Remove the prefix of a network's tensors, such as `state_dict.module.`, from their names.
 
-    The prefix is the one after which the most names of the network follow. Tensors without this
+    The prefix is the one that precedes the most tensor names of the network. Tensors without this
     prefix, such as the states of an optimizer, are dropped.
     """
     found = OrderedDict((key.replace("_orig_mod.", ""), value) for key, value in found.items())
@@ -133,7 +133,7 @@ def _strip_prefix(found: State, own: Collection[str]) -> State:
 
 def _download(name: str, weights: str) -> State:
     if name.startswith(TIMM):
-        known = ["DEFAULT"]  # other weights are part of the network name: resnet50.a1_in1k
+        known = ["DEFAULT"]  # timm selects other weights by the network name: resnet50.a1_in1k
         create = partial(import_timm().create_model, name.removeprefix(TIMM), pretrained=True)
     else:
         from torchvision import models
@@ -170,8 +170,8 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
         # The file was written by efficientnet_pytorch. timm has the same layers in the same order.
         body = [value for key, value in found.items() if not key.startswith("_fc.")]
         return OrderedDict(zip(own, body, strict=False))
-    # These functions resize position embeddings to the photo size. timm's function also converts
-    # older timm files.
+    # The functions of timm and torchvision resize position embeddings to the photo size. timm's
+    # function also converts files of older timm versions.
     library = sys.modules[type(network).__module__]
     try:
         if name.startswith(TIMM):
@@ -201,7 +201,7 @@ def _match(name: str, network: nn.Module, found: State, weights: str) -> State:
 
 
 def _fit(name: str, network: nn.Module, found: State) -> tuple[State, str]:
-    """Return the tensors under the names that the network uses, and the first misfit or ""."""
+    """Return the tensors, renamed as in the network, and the first mismatch ("" if none)."""
     own = network.state_dict()
     found = _rename(name, network, _strip_prefix(found, own))
     for key, value in own.items():

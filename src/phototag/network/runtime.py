@@ -106,11 +106,10 @@ def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
         difference = (session(examples) - expected).abs().max()
         share = float(difference / expected.abs().max().clamp_min(1e-30))
         if not share <= PARITY:  # unlike `share > PARITY`, this is true for NaN
-            reason = f"its output differs from PyTorch's by {share:.1e}"
+            reason = f"the output of ONNX Runtime differs from PyTorch's by {share:.1e}"
     except Exception as error:  # ONNX Runtime and the exporter raise errors of many types
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
     if not reason:
         return session
-    note = f"note: ONNX Runtime cannot run this network ({reason}): PyTorch is used instead"
-    print(note, file=sys.stderr)
+    print(f"note: PyTorch is used instead of ONNX Runtime ({reason})", file=sys.stderr)
     return network

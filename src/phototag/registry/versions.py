@@ -29,7 +29,7 @@ from phototag.registry.decision import COLUMNS, MODEL_NAME, make_decision
 from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
-TEST_TAG, VAL_TAG = "test_fingerprint", "val_fingerprint"  # a version has one of them
+TEST_TAG, VAL_TAG = "test_fingerprint", "val_fingerprint"  # each version has one of these tags
 WEIGHTS_TAG, DIGEST_TAG = "weights_digest", "model_digest"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
@@ -73,7 +73,7 @@ def describe_model(
     split: str,
     fingerprint: str,
 ) -> dict[str, str]:
-    """Return the tags of a version; `fingerprint` is the one of the photos of `split`."""
+    """Return the tags of a version; `fingerprint` is a hash of the photos and labels of `split`."""
     return {
         "labels": ", ".join(metadata.labels),
         "thresholds": json.dumps(thresholds),
@@ -214,7 +214,7 @@ def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
-    """Return the number of a challenge among the champion's challenges on the same test photos.
+    """Return the number of a challenge among the champion's challenges on the same photos.
 
     Numbers start from 1. `own` is the challenger's version. Versions with the same weights and
     thresholds count as one model. Therefore, a model that challenges the champion again keeps its

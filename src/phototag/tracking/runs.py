@@ -68,7 +68,7 @@ class Training:
 
     @property
     def flat_params(self) -> dict[str, str]:
-        """Params as MLflow stores them: with dotted keys and text as values."""
+        """Params with dotted keys and string values, as MLflow stores them."""
         flat = flatten(self.params, lists=True)
         return {name: str(value) for name, value in flat.items()}
 
@@ -102,7 +102,7 @@ def find_run(store: Store, training: Training) -> Run | None:
 
     The criteria, in order of priority: the run is finished; it ran on this machine; it is newer.
     The function ignores runs to which another process may still be writing, and runs with other
-    params of the evaluation.
+    values of the params `evaluate.*`.
     """
     runs = find_runs(store, training.key, training.exp_name)
     return min(
@@ -130,10 +130,10 @@ def find_run_to_resume(store: Store, training: Training, resumed: bool) -> Run |
 
 
 def has_evaluation_params(run: Run, training: Training) -> bool:
-    """Return whether the params `evaluate.*` of a run are those of `training`.
+    """Return whether a run and a training have the same params `evaluate.*`.
 
     MLflow cannot change a logged param. If these params changed after the training, the new scores
-    therefore need another run.
+    are logged to another run.
     """
     old, new = (
         {name: value for name, value in params.items() if name.startswith("evaluate.")}
@@ -190,7 +190,7 @@ def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) ->
 
 
 def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log the content of metrics.json. If this is repeated, MLflow shows the latest scores."""
+    """Log the scores in metrics.json. MLflow shows the scores that were logged last."""
     log_metrics(store, run_id, {name_score(name): value for name, value in scores.items()})
 
 

@@ -46,8 +46,9 @@ DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DV
 
 - `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch.
 - `best_*`: metrics of the best epoch, whose weights are saved.
-- `test_*`: metrics on test at the thresholds that were chosen on val. If there is no test split,
-  `final_val_*`: the same metrics on val. They are too high, because the model was selected on val.
+- `test_*`: metrics on test at the thresholds that were chosen on val.
+- `final_val_*`: the same metrics on val, if there is no test split. They are usually too high,
+  because the model was selected on val.
 - Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
 - `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key
   have trained the same model.
@@ -78,7 +79,7 @@ class Store:
     Args:
         uri: Address of the store, such as `sqlite:////folder/mlflow.db` or `http://host:5000`.
         lock: Lock to hold during changes that only one process may make at a time.
-        registry: Address of the model registry, or an empty string if it is the same.
+        registry: Address of the model registry (default: `uri`).
     """
 
     def __init__(self, uri: str, lock: FileLock, registry: str = "") -> None:
@@ -155,7 +156,7 @@ def _open(uri: str, registry: str) -> MlflowClient:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(registry)
     client = MlflowClient()
-    # The first call also creates the tables of a database, or fails if MLflow cannot use them.
+    # This call also creates the tables of a database, or fails if MLflow cannot use them.
     is_new = client.get_experiment_by_name(EXPERIMENT) is None
     if registry:
         client.search_registered_models(max_results=1)
@@ -204,7 +205,7 @@ def _move_artifacts(uri: str, location: str) -> None:
     """Update the locations of artifacts if the folder of the store was moved or copied.
 
     MLflow stores these locations as absolute paths, and has no command to change them. The project
-    may have several MLflow experiments, because `_open` creates another one if a user renames it.
+    may have several MLflow experiments, because `_open` creates one if the old one was renamed.
     """
     query = (
         "SELECT DISTINCT artifact_location FROM experiments WHERE name = :name OR experiment_id IN "

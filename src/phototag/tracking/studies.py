@@ -28,7 +28,7 @@ def open_parent(store: Store, name: str, params: Mapping[str, Any]) -> str:
     runs = find_runs(store, name)
     if runs:
         run_id = str(runs[-1].info.run_id)
-        # Otherwise, a trial would set the status to KILLED, because the earlier process has died.
+        # Otherwise, a trial would mark the run as KILLED, because the tagged process has died.
         store.client.set_tag(run_id, PROCESS_TAG, name_process())
         store.client.update_run(run_id, "RUNNING")
         return run_id

@@ -87,8 +87,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, which can contain tensors and plain values.
 
     Raises:
-        InputError: The disk is full or read-only. The previous checkpoint is kept, from which the
-            training resumes.
+        InputError: The disk is full or read-only. The previous checkpoint is kept.
     """
     with replace_file(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
