@@ -53,8 +53,7 @@ def decode_text(data: bytes, place: str) -> str:
     """Decode text that is in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        InputError: The text has another encoding; the message contains the line number. Or the
-            text contains merge conflict markers.
+        InputError: The text has another encoding, or it contains merge conflict markers.
     """
     marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if data.startswith(marks) else "utf-8-sig"
@@ -123,8 +122,7 @@ def read_sources(source: Path, listing: str | None, names: Sequence[str]) -> lis
         names: Paths of the photos in the source, [num_photos].
 
     Returns:
-        Cells of the row with the number of each photo, [num_photos]; a photo without a row has no
-        cells.
+        Cells of the row with the number of each photo, [num_photos]; {} if there is no such row.
 
     Raises:
         InputError: The file is not a valid CSV file, or its column `file` is missing.

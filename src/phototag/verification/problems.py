@@ -54,8 +54,7 @@ def check_problems(
         share: Maximum share of the photos or of the label lines that may be rejected, 0..1.
 
     Raises:
-        InputError: A decoder is missing, or too many photos or label lines were rejected; the
-            message lists them.
+        InputError: A decoder is missing, or too many photos or label lines were rejected.
     """
     rejected = [problem for problem in problems if problem.action == "rejected"]
     if missing := [problem for problem in rejected if problem.kind == DECODER_MISSING]:
