@@ -72,7 +72,10 @@ def split_photos(source: Path, names: Iterable[str]) -> tuple[list[str], list[st
     others: list[str] = []
     for name in names:
         is_photo = PurePosixPath(name).suffix.lower() in PHOTO_EXTENSIONS
-        (photos if is_photo or _is_image(source, name) else others).append(name)
+        if not is_photo:
+            with suppress(InputError):
+                is_photo = bool(find_format(read_file(source, name, NUM_BYTES)))
+        (photos if is_photo else others).append(name)
     return photos, others
 
 
@@ -87,10 +90,3 @@ def drop_png_metadata(data: bytes) -> bytes:
             chunks.append(data[start:end])
         start = end
     return b"".join(chunks)
-
-
-def _is_image(source: Path, name: str) -> bool:
-    try:
-        return bool(find_format(read_file(source, name, NUM_BYTES)))
-    except InputError:
-        return False
