@@ -17,7 +17,7 @@ METRICS = "reports/evaluate/metrics.json"
 
 
 class LockedFile(ParamGroup, extra="ignore"):
-    """File or folder that a stage read or wrote; only a folder has a number of files."""
+    """File or folder that a stage read or wrote; `nfiles` is None for a file."""
 
     path: str
     md5: str = ""
@@ -26,14 +26,14 @@ class LockedFile(ParamGroup, extra="ignore"):
 
 
 class LockedStage(ParamGroup, extra="ignore"):
-    """Files of a stage when it last ran, and for each params file the values of its params."""
+    """Files that a stage read and wrote when it last ran, and params (params file -> values)."""
 
     deps: list[LockedFile] = Field(default_factory=list)
     outs: list[LockedFile] = Field(default_factory=list)
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-Stages = defaultdict[str, LockedStage]  # a stage that never ran has neither files nor params
+Stages = defaultdict[str, LockedStage]  # a stage that never ran has no files and no params
 
 
 class Lock(ParamGroup, extra="ignore"):
@@ -59,10 +59,10 @@ def read_lock(root: Path) -> Stages:
 
 
 def parse_scores(text: str, source: str | Path) -> dict[str, float]:
-    """Parse metrics.json; raise an InputError if it contains anything but numbers."""
+    """Parse metrics.json; raise an InputError if a value is not a number."""
     scores = parse_json(text, source)
     if not isinstance(scores, dict) or not all(isinstance(x, int | float) for x in scores.values()):
-        raise InputError(f"{source} contains no scores: run `dvc repro`")
+        raise InputError(f"{source}: expected a number for each score: run `dvc repro`")
     return scores
 
 

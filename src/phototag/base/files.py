@@ -48,19 +48,19 @@ def project_root() -> Path:
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Print an InputError or a failed access to a file as one line, and exit."""
+    """Print the message of an InputError or of a failed file access without traceback, and exit."""
     try:
         with report_failed_write(Path.cwd()):
             yield
     except InputError as error:
         sys.exit(f"error: {error}")
     except PermissionError as error:
-        sys.exit(f"error: {error.filename}: permission denied: change its permissions")
+        sys.exit(f"error: {error.filename}: permission denied: change the permissions")
 
 
 @contextmanager
 def report_failed_write(path: Path) -> Iterator[None]:
-    """Raise an InputError that names a file or folder if the block cannot write it."""
+    """Raise an InputError that names `path` if the block cannot write this file or folder."""
     try:
         yield
     except InputError:
@@ -76,14 +76,14 @@ def report_failed_write(path: Path) -> Iterator[None]:
 
 
 def _find_failed_write(error: BaseException | None, path: Path) -> BaseException | None:
-    """Return the error that reports a failed write: `error`, an error that it replaced, or None."""
+    """Return the first of `error` and the errors before it that reports a failed write, or None."""
     if error is None:
         return None
     # NumPy reports "9 requested and 4 written", and safetensors "(os error 28)".
     numbers = {getattr(error, "errno", None), *map(int, re.findall(r"os error (\d+)", str(error)))}
     failed = bool(re.search(r"\d requested and \d+ written", str(error)) or numbers & FULL_DISK)
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
-        # An error that names neither a parent folder nor a file next to `path` is about an input.
+        # The error is about the output only if it names a parent folder or a file next to `path`.
         named = Path(error.filename)
         failed = path.is_relative_to(named) or path.parent == named.parent
     return error if failed else _find_failed_write(error.__context__, path)
@@ -164,7 +164,7 @@ def read_source(path: Path) -> str:
 def check_conflicts(text: str, source: str | Path) -> str:
     """Return the text of a file; raise an InputError if git wrote conflict markers into it."""
     if CONFLICT.search(text):
-        raise InputError(f"{source} holds merge conflict markers: resolve the merge of git first")
+        raise InputError(f"{source} holds merge conflict markers: resolve the conflicts first")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Locks and ports, and the end of child processes together with their parent."""
+"""Hold lock files, check ports, and end child processes when their parent ends."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from phototag.base.errors import InputError
 from phototag.base.files import report_failed_write
 
-PATIENCE = 30  # seconds that a child process has to end, before it is killed
+PATIENCE = 30  # seconds between SIGTERM and SIGKILL to a child process
 
 
 @contextmanager
@@ -26,7 +26,8 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
 
     Args:
         path: Lock file. The id of the process that holds the lock is written to a file next to it.
-        work: Clause about the process that holds the lock, for the message printed before waiting.
+        work: Verb and object, such as "runs the same stage", that describe the process that holds
+            the lock in the message printed before waiting.
     """
     owner = path.with_name(f"{path.name}.pid")
     lock = FileLock(path)
@@ -36,7 +37,7 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout:
         pid = owner.read_text(encoding="ascii") if owner.exists() else "?"
-        note = f"waiting until process {pid} ends, which {work}: to stop it, run `kill {pid}`"
+        note = f"waiting for process {pid}, which {work}: to stop the process, run `kill {pid}`"
         print(note, file=sys.stderr, flush=True)
         lock.acquire()
     try:
@@ -49,8 +50,8 @@ def hold_lock(path: Path, work: str) -> Iterator[None]:
 def end_with_ancestor(variable: str) -> None:
     """Send SIGTERM to this process when the program that set an environment variable has ended.
 
-    The program is the nearest ancestor of this process that was started without the variable. Call
-    this function before slow imports, so that it finds the program before that can end.
+    The program is the nearest ancestor process that was started without the variable. Call this
+    function before slow imports, so that the program is found before the program can end.
     """
     ancestor = psutil.Process().parent()
     with suppress(psutil.Error):  # the process has ended, or it belongs to another user
@@ -68,7 +69,7 @@ def end_with_ancestor(variable: str) -> None:
 
 
 def end_children() -> None:
-    """End all child processes and their children with SIGTERM, and wait for them."""
+    """Send SIGTERM to all descendant processes, and SIGKILL after `PATIENCE` seconds."""
     children = psutil.Process().children(recursive=True)
     for send in (psutil.Process.terminate, psutil.Process.kill):
         for child in children:
@@ -81,12 +82,12 @@ def end_children() -> None:
 def end_children_on_exit() -> Iterator[None]:
     """End all child processes if an exception, SIGINT, SIGTERM or SIGHUP ends the block.
 
-    Without this, children go on when their parent ends: a training would write its results later.
+    Otherwise, child processes would continue, and a training would still write its results.
     """
 
     def leave(number: int, _: Any) -> None:
-        # First end the children: `subprocess.run` kills its child at once, and their children
-        # would go on.
+        # End the descendants first: `subprocess.run` kills only its own child, and the children of
+        # that process would continue.
         end_children()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -104,7 +105,7 @@ def end_children_on_exit() -> Iterator[None]:
 
 
 def check_port(port: int) -> None:
-    """Raise an error if a port is in use; a server would retry or print an unclear message."""
+    """Raise an InputError if a port is in use; servers would retry or print an unclear message."""
     with socket.socket() as attempt:
         # The servers set this option too. Without it, a recently released port would be refused.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

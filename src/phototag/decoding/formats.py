@@ -25,7 +25,7 @@ EXTENSIONS = {
     # refuses the files of the other format.
     "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
 }
-# Format -> first bytes of its files. Files of AVIF and HEIF start with a list of brands.
+# Format -> pattern of the first bytes of a file. AVIF and HEIF files start with a list of brands.
 SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG",

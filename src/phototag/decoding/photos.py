@@ -33,7 +33,7 @@ UPRIGHT = {
 REDUCED, SIGNED, WHITE_IS_ZERO = 1, 2, 0  # values of the TIFF tags in `Base`
 MIN_BITS = 15  # if the largest 16-bit sample has fewer bits, the photo would be too dark
 COLOURS = 17 * np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).T
-MAX_DIFFERENCE = 2  # a profile that changes all samples (0..255) by at most this is sRGB
+MAX_DIFFERENCE = 2  # maximum change of a sample (0..255) by a profile that is equal to sRGB
 DAMAGED = ("not an image", "unreadable", "truncated")  # first words of reasons
 
 
@@ -172,7 +172,7 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
     """Return the square in sRGB, and a remark for each conversion that changed its pixels.
 
     Raises:
-        ValueError: The samples have a range of values that is not known.
+        ValueError: The range of the samples is unknown, or Pillow would read the samples wrongly.
     """
     tags = getattr(image, "tag_v2", {})
     raw_mode = str(getattr(image, "tile", ""))  # read before decoding clears `tile`

@@ -159,7 +159,7 @@ def _parse_zip(
         name = _member_name(member)
         same = members.setdefault(name, member)
         if (same.CRC, same.file_size) != (member.CRC, member.file_size):
-            raise InputError(f"{path} holds several different files {name}: remove all but one")
+            raise InputError(f"{path} holds different files named {name}: remove all but one")
     return archive, members
 
 

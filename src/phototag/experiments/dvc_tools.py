@@ -42,7 +42,7 @@ def run_dvc(
         capture_output=not show_output,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,  # Ctrl-C does not reach it; this process ends it
+        start_new_session=True,  # Ctrl-C does not reach DVC; this process ends DVC
         check=False,
     )
     if done.returncode:
@@ -70,8 +70,8 @@ def list_experiments(root: Path) -> list[tuple[str, str]]:
 def read_data_hash(root: Path, revision: str) -> str:
     """Return a hash of the photos, labels and corrections from which an experiment was trained.
 
-    The hash is read from dvc.lock at a git revision, or in the working tree for `WORKSPACE`. It is
-    empty if dvc.lock has no such entry.
+    The hash is read from dvc.lock at a git revision, or in the working tree for `WORKSPACE`. The
+    hash is empty if dvc.lock does not list the dependencies of the stage `resize`.
     """
     files = parse_lock(read_revision(root, revision, LOCK))["resize"].deps
     hashes = [file.md5 for file in files if not file.path.startswith(("src/", "stages/"))]

@@ -122,7 +122,7 @@ def _set_value(params: Any, key: str, value: Any, path: Path) -> None:
     for name in groups:
         group = group.setdefault(name, CommentedMap()) if isinstance(group, CommentedMap) else None
     if not isinstance(group, CommentedMap):
-        raise InputError(f"{path}: the group of {key} is not a mapping: correct it")
+        raise InputError(f"{path}: the group of {key} is not a mapping: correct the group")
     if group.get(last) == value:
         return
     # A comment may be between a key and its list. ruamel.yaml would write this comment on the key's

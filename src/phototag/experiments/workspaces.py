@@ -31,7 +31,7 @@ UPSTREAM_STAGES = ("normalize-stats", "embed")  # DVC also runs all stages befor
 
 @contextmanager
 def clean_workspaces(root: Path) -> Iterator[None]:
-    """Remove the workspaces of this process after the block, and those of killed processes before.
+    """Remove workspaces of killed processes before the block, and those of this process after it.
 
     If the block is interrupted, all child processes end first.
     """
@@ -76,7 +76,7 @@ def make_workspace(root: Path, number: int) -> Path:
         # Copy uncommitted changes to a commit. The project itself is not changed.
         changes = run_git(root, "stash", "create")
     except InputError as error:
-        fix = "resolve merge conflicts, and run `git add` again after `git add -N`"
+        fix = "resolve merge conflicts, and run `git add` on files added with `git add -N`"
         raise InputError(f"{error}: {fix}") from None
     top = run_git(root, "rev-parse", "--show-toplevel")
     run_git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
@@ -99,7 +99,7 @@ def make_workspace(root: Path, number: int) -> Path:
 
 
 def _share_cache(root: Path, place: Path) -> None:
-    """Write the project's settings that git does not track, and the path of its DVC cache."""
+    """Copy the local DVC settings of the project, and set the path of the project's cache."""
     with (
         Repo(str(root)) as project,
         Repo(str(place)) as workspace,

@@ -89,7 +89,7 @@ def read(source: Source) -> SourceDataset:
 
 
 def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:
-    """Return the position of each id in `records`; raise an error if two records share an id."""
+    """Return the position of each id in `records`; records with an id must be equal."""
     positions: dict[Any, int] = {}
     for position, record in enumerate(records):
         first = positions.setdefault(record.id, position)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from phototag.decoding.sources import read_named_file
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
 
-# Names of splits, which may be part of another name, such as seg_train or test-set.
+# Names of splits. A name may be part of a longer name, such as seg_train or test-set.
 SPLIT = re.compile(
     r"(?<![a-z])(train(ing)?|val(id(ation)?)?|dev|test(ing)?)(?![a-z])", re.IGNORECASE
 )

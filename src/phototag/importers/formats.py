@@ -107,7 +107,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
                 "omit it"
             )
     parts = [FORMATS[name].read(source) for source in chosen]
-    # Numbered photos keep labels that no photo has, as their empty label files do.
+    # Numbered photos may have empty label files, so labels that no photo has are kept.
     dataset = parts[0] if name == "numbered" else _join(path, parts)
     notes = [*describe_system_files(system_files), *dataset.notes]
     if path.is_dir() and chosen[0].names is None:
@@ -121,8 +121,8 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
 def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
     """Join the datasets of several sources; drop labels that no photo has, as they are not learned.
 
-    If one of several datasets defines its labels, the other labels are unknown for its photos.
-    Entries of the same photo must be equal.
+    If one of several datasets defines a list of labels, all other labels are unknown for the photos
+    of this dataset. Entries of the same photo must be equal.
     """
     carried = frozenset(label for part in parts for photo in part.photos for label in photo.labels)
     if not carried:
@@ -162,7 +162,7 @@ def _may_be_list(name: str) -> bool:
 def _choose_readings(
     path: Path, readings: Sequence[Reading], wanted: str | None
 ) -> tuple[str, list[Source]]:
-    """Return the only format, or the format `wanted`, and the sources that list its splits."""
+    """Return the name of the format (`wanted` or the only one) and the sources in this format."""
     found = " or as ".join(_describe(path, *reading) for reading in readings)
     chosen = [reading for reading in readings if wanted in (None, reading[0])]
     if wanted and not chosen:

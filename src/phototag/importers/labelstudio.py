@@ -112,7 +112,7 @@ def _list_names(data: dict[str, Any], location: str) -> list[str]:
         if any(PurePosixPath(p).suffix.lower() in PHOTO_EXTENSIONS for p in list_names(text))
     }
     photos = photos or texts
-    # Next to the address, a task may contain the file name before the upload.
+    # In addition to the address, a task may contain the file name before the upload.
     addresses = {text for key, text in photos.items() if not _ORIGINAL.search(key)}
     addresses = addresses or set(photos.values())
     if len(addresses) != 1:

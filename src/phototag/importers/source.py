@@ -149,7 +149,7 @@ class SourceDataset:
         description: Format and size of the source, such as "one-hot CSV: 4 rows".
         photos: Photos in the order of the source.
         labels: Labels that the source defines, even if no photo has them; [] if it has no such
-            list. After `read_source`, all labels in alphabetical order.
+            list. `read_source` returns all labels to import, in alphabetical order.
         notes: Messages about skipped content and possible mistakes.
     """
 

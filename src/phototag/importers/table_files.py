@@ -95,7 +95,7 @@ def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:
             if column in LABEL_COLUMNS and cell != UNKNOWN:
                 cell = _format_labels(value, separator, f"{location}: {key}")
             titles.setdefault(column, title)
-            # File names are exact, and labels are compared with other labels.
+            # File names are not normalized. Labels are, so that equal labels are found.
             row.cells[column] = cell if is_file_column(column) else normalize(cell).strip()
         rows.append(row)
     for row in rows:

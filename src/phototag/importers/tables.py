@@ -114,7 +114,7 @@ def _find_label_columns(source: Source) -> dict[TableKind, list[str]]:
     other = {file_column, *LABEL_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS, *INDEX_COLUMNS}
     other |= {"group", "confidence"}
     if {"val", "valid", "validation", "test"}.intersection(table.columns):
-        other.add("train")  # without these columns, it may be the label of photos of trains
+        other.add("train")  # if there are no such columns, `train` may be a label
     one_hot = [c for c in table.columns if c not in other and _is_one_hot(table, c)]
     kinds: dict[TableKind, list[str]] = {}
     if text:
@@ -191,7 +191,7 @@ def _read_one_hot(
 
 
 def _find_separator(source: Source, column: str) -> str:
-    """Return the separator in the cells of a column (default: `;`); refuse doubtful cells."""
+    """Return the separator in the cells of a column (default: `;`); refuse ambiguous cells."""
     path, rows = source.path, source.table.rows
     cells = [(f"{path}:{row.line}", row.cells.get(column, "")) for row in rows]
     texts = [(location, cell) for location, cell in cells if not _LIST.fullmatch(cell)]

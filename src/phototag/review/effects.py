@@ -40,7 +40,7 @@ def describe_effect(root: Path, revision: str) -> str:
         for name in (METRICS, LOCK, CORRECTIONS)
     )
     if not scores or not old_lock:
-        raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another")
+        raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another one")
     before, after = parse_scores(scores, f"{revision}:{METRICS}"), read_scores(root)
     old = parse_answers((old_rows or "").encode(), f"{revision}:{CORRECTIONS}").values()
     new = read_answers(root / CORRECTIONS).values()

@@ -48,9 +48,9 @@ def estimate_optimism(
         seed: Random seed of the resamples.
 
     Returns:
-        Mean amount by which the score is worse on the photos that were not drawn. It is negative
-        if the score is better on these photos. None if there are fewer than two trials, or if no
-        resample can be scored on both sides.
+        Optimism: positive if the score is expected to be worse on other photos than on val, and
+        negative if better. None if there are fewer than two trials, or if no resample can be scored
+        on both sides.
     """
     if len(trials) < 2:
         return None

@@ -37,7 +37,7 @@ SKIPPED = "skipped"  # reason why the trial was not trained
 ERROR = "error"  # message of the exception that ended the trial
 RESULT = "result"  # prefix before a seed; the value has this seed's score and MLflow run
 KILLS = "kills"  # number of times that the process of the trial was killed
-DATA = "data"  # prefix before a seed, of a study; the value is the hash of its photos and labels
+DATA = "data"  # prefix before a seed, in a study; the value is the hash of photos and labels
 START = "start"  # attribute of a study: values of the searched keys before the first trial
 # Params that do not affect a study's objective. The study's `seeds` replace the param `seed`.
 UNRELATED = ("seed", "embed", "evaluate", "registry")
@@ -157,8 +157,8 @@ def retry_killed_trials(study: optuna.Study, killed: bool = True) -> None:
 
     Args:
         study: Study whose trials are queued again.
-        killed: Whether processes of this machine were killed, for example because memory ran out,
-            or false if the whole study was stopped, for example with Ctrl-C.
+        killed: True if processes were killed, for example because memory ran out. False if the
+            whole study was stopped, for example with Ctrl-C: this does not count as a kill.
     """
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):

@@ -55,8 +55,8 @@ def run_trials(plan: Plan, train: Train) -> None:
     study.sampler = storage.build_sampler(plan.study, plan.worker, num_trials)
     storage.retry_killed_trials(study)
     objective = Objective(plan, train)
-    # Before the first trial, check that the data is that of the study. The first seed is last,
-    # because the first trial starts with it.
+    # Check before the first trial that photos and labels have not changed. Prepare the first seed
+    # last, because the first trial starts with this seed.
     for seed in reversed(plan.study.seeds):
         objective.prepare(study, apply_overrides(plan.base, {"seed": seed}))
 

@@ -51,7 +51,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
         run_workers(plan.model_copy(update={"parent": parent}), jobs)
         print(describe_progress(study, plan), flush=True)
         if any(trial.state == TrialState.RUNNING for trial in storage.list_trials(study)):
-            print("Trials are still running in other processes: the last one evaluates the winner")
+            print("Other processes still run trials: the last process evaluates the winner")
             return
         best = storage.find_best(study)
         print("Evaluating the winner and the settings that the trials started from", flush=True)

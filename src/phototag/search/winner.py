@@ -123,7 +123,7 @@ def compare_predictions(
     num_labels = winner["label"].nunique()
     known = winner.loc[winner["target"] != UNKNOWN, "image"]
     winner = winner[winner["image"].isin(set(start["image"]) & set(known))]
-    # Rows in the same order, with the targets of the winner
+    # Sort the rows of both tables in the same order, and use the targets of the winner.
     shared = winner[["image", "label", "target"]]
     start = shared.merge(start.drop(columns="target"), on=["image", "label"])
     groups = list(map(str, winner["group"][::num_labels]))

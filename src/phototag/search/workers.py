@@ -56,5 +56,5 @@ def _start_worker(plan: Plan, number: int, jobs: int) -> subprocess.Popen[bytes]
         cwd=place,
         env=os.environ | variables,
         stdin=subprocess.PIPE,  # the pipe closes when this process ends; the worker then ends, too
-        start_new_session=True,  # Ctrl-C does not reach it; this process ends it
+        start_new_session=True,  # Ctrl-C does not reach workers; this process ends them
     )

@@ -46,7 +46,7 @@ def _decode(photo: bytes | InputError, size: int, max_pixels: int) -> Photo:
 
 
 def _is_large(photo: bytes | InputError, size: int) -> bool:
-    """Return whether the header announces a large photo, or cannot be read."""
+    """Return whether a photo is large according to its header, or its header cannot be read."""
     if isinstance(photo, InputError):
         return False
     try:

@@ -29,8 +29,8 @@ def split_groups(
     without labels are balanced in the same way. For each label with unknown targets, the number of
     known targets is balanced too. Each step makes the move that lowers the cost most, until no move
     lowers it: greedy descent on the objective of iterative stratification (Sechidis et al. 2011).
-    If labels are too rare for each split to get a photo, these labels weigh less, and a second
-    descent brings the sizes of the splits to their quotas.
+    Labels that are too rare for each split to get a photo weigh less. If there are such labels, or
+    if sizes deviate from their quotas, a second descent gives priority to the sizes.
 
     Args:
         targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
@@ -170,7 +170,7 @@ def _balance(
             sizes_differ = np.abs(gap[:, 0]) > np.maximum(2, MAX_SIZE_ERROR * quota[:, 0])
             if fixing_sizes or not (rare.any() or sizes_differ.any()):
                 return
-            # Labels pulled the sizes away from their quotas: let the sizes outweigh the labels.
+            # Weigh the sizes more than the labels, because balancing the labels changed the sizes.
             fixing_sizes = True
             weight *= 0.01
             weight[:, 0] = np.maximum(weight[:, 0], 1)

@@ -110,7 +110,7 @@ def drop_undone(answers: Iterable[Answer]) -> list[Answer]:
 
 
 def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Return the last answer about each photo and label that was not undone."""
+    """Return, for each photo and label, the last answer that was not undone."""
     return {answer.entry: answer for answer in drop_undone(answers)}
 
 

@@ -118,7 +118,7 @@ def group_duplicates(
 
 
 def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean luminance (ITU-R BT.601) of the areas, and its steps between neighbours.
+    """Return the mean luminance (ITU-R BT.601) of areas, and differences of neighbouring areas.
 
     Both are flat, standardized vectors, so the dot product of two photos is their correlation.
     """
