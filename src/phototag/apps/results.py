@@ -62,7 +62,7 @@ def parse_scores(text: str, source: str | Path) -> dict[str, float]:
     """Parse metrics.json; raise an InputError if a value is not a number."""
     scores = parse_json(text, source)
     if not isinstance(scores, dict) or not all(isinstance(x, int | float) for x in scores.values()):
-        raise InputError(f"{source}: expected a number for each score: run `dvc repro`")
+        raise InputError(f"{source} should contain only numbers: run `dvc repro`")
     return scores
 
 
