@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from phototag.apps.results import METRICS, list_changed_data, read_scores
+from phototag.apps.results import METRICS, read_scores
 from phototag.base.files import read_json
 from phototag.registry.decision import describe_decision
 
@@ -29,8 +29,6 @@ def summarize(root: Path) -> str:
     for name, value in scores.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value
         lines.append(f"  {name:<{width}}  {shown}")
-    if changed := list_changed_data(root):
-        lines.append(f"The scores are outdated: {', '.join(changed)} changed. Run `dvc repro`.")
     registration = _describe_registration(root / "reports/register/decision.json")
     report = f"Report:     {(root / METRICS).with_name('report.html')}"
     return "\n".join([*lines, "", *registration, report, NEXT])

@@ -49,7 +49,9 @@ def write_verification_report(
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
     write_json(folder / "summary.json", summary)
-    listed = pd.DataFrame(list(problems), columns=list(Problem.__dataclass_fields__))
+    # PyArrow, which pandas uses for text, refuses names that are not UTF-8.
+    columns = list(Problem.__dataclass_fields__)
+    listed = pd.DataFrame(list(problems), columns=columns, dtype=object)
     for column in ("file", "detail"):
         listed[column] = listed[column].map(escape_control)
     write_table(folder / "problems.csv", escape_spreadsheet_cells(listed))
