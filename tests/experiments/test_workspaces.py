@@ -133,7 +133,7 @@ def test_a_failed_command_of_git_or_dvc_is_reported_with_a_reason(
 ) -> None:
     (root / "new").touch()
     run(root, "git", "add", "--intent-to-add", "new")
-    with pytest.raises(InputError, match=r"git stash failed: Entry 'new' .*: resolve .* `git add`"):
+    with pytest.raises(InputError, match="git stash failed: Entry 'new' "):
         make_workspace(root, 0)
     (root / ".git/index.lock").touch()
     with pytest.raises(InputError, match=r"git add failed: Unable to create .*index.lock"):
@@ -168,10 +168,10 @@ def test_experiments_run_if_they_are_missing_or_have_other_data(root: Path, fake
     old = dict(list_experiments(root))
     assert list(old) == ["a", "b", "c"]
     data["md5"] = "new"
-    run_experiments(root, {"a": {}})
+    run_experiments(root, {"a": {}}, jobs=1)
     assert len(ran) == 4
     assert dict(list_experiments(root))["a"] != old["a"]
     data["md5"] = "broken"
     with pytest.raises(InputError, match="3 of 3 experiments failed; a: dvc repro failed: no mem"):
-        run_experiments(root, experiments)
+        run_experiments(root, experiments, jobs=1)
     assert list((root / workspaces.FOLDER).iterdir()) == []

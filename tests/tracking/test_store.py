@@ -55,6 +55,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
         ("sqlite+pysqlite:///b.db", "sqlite:///{root}/b.db"),
         ("sqlite:////srv/b.db", "sqlite:////srv/b.db"),
         ("sqlite:////srv/b.db?cache=a/b", "sqlite:////srv/b.db?cache=a/b"),
+        ("sqlite:///~/b.db", "sqlite:////home/me/b.db"),
         ("sqlite:///{root}/a%20b/b.db?timeout=5", "{escaped}/a%2520b/b.db?timeout=5"),
         ("sqlite:///{root}/a%2520b/b.db", "{escaped}/a%2520b/b.db"),
         ("sqlite:///a%20b/b.db", "{escaped}/a%2520b/b.db"),
@@ -67,6 +68,7 @@ def test_relative_sqlite_addresses_start_at_the_root(
     root: Path, monkeypatch: pytest.MonkeyPatch, given: str, expected: str
 ) -> None:
     """An existing folder, `a%20b`, has characters that SQLAlchemy decodes."""
+    monkeypatch.setenv("HOME", "/home/me")
     (root / "a%20b").mkdir()
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(variable, given.format(root=root))

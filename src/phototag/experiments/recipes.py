@@ -8,7 +8,6 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
 from yaml import safe_load
 
 from phototag.base.errors import InputError
@@ -67,10 +66,7 @@ def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
     base, own = flatten(recipes.base), flatten(recipes.recipes[name].params)
     for key in own:
         if key not in base:
-            raise InputError(
-                f"{FILE}: recipe {name} sets {key}, which is not in base: correct the key, or add "
-                "it to base, so that the other recipes reset it"
-            )
+            raise InputError(f"{FILE}: recipe {name} sets {key}, which is not in base: add it")
     return base | own
 
 
@@ -99,10 +95,7 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     )
     read_values(path)  # raises an InputError if the file is not valid YAML
     before = read_source(path)
-    try:
-        params = yaml.load(before)
-    except MarkedYAMLError as error:  # ruamel.yaml refuses duplicate keys, as DVC does
-        raise InputError(f"{path}: {error.problem}: correct the file") from None
+    params = yaml.load(before)
     for key, value in values.items():
         _set_value(params, key, value, path)
     stream = io.StringIO()

@@ -66,18 +66,11 @@ def make_workspace(root: Path, number: int) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     commit = ask_git(root, "rev-parse", "--verify", "HEAD")
     if not commit:
-        raise InputError(
-            f"{root} has no git commit, but experiments require one: run `git init` if there is no "
-            "repository, and `git commit`"
-        )
+        raise InputError(f"{root} has no git commit: run `git init` if necessary, and `git commit`")
     # `git stash create` fails without a message if git's index is older than an unchanged file.
     run_git(root, "add", "--refresh", ":/")
-    try:
-        # Copy uncommitted changes to a commit. The project itself is not changed.
-        changes = run_git(root, "stash", "create")
-    except InputError as error:
-        fix = "resolve merge conflicts, and run `git add` on files added with `git add -N`"
-        raise InputError(f"{error}: {fix}") from None
+    # It copies uncommitted changes to a commit. The project itself is not changed.
+    changes = run_git(root, "stash", "create")
     top = run_git(root, "rev-parse", "--show-toplevel")
     run_git(root, "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
     # git ignores --shared if the project is a shallow clone, and would not copy `changes`.
@@ -127,17 +120,7 @@ def _check_photos(place: Path) -> None:
 
 
 def run_upstream(place: Path, variables: Mapping[str, str] | None = None) -> None:
-    """Run all stages before `train` in a workspace, or restore their outputs from DVC's cache.
-
-    `variables` are additional environment variables of the stages.
-
-    Raises:
-        InputError: A stage failed.
-    """
-    weights = read_values(place / "params.yaml")["model"]["weights"]
-    for path in weights if isinstance(weights, list) else [weights]:
-        if path and (place / f"{path}.dvc").exists():  # no stage in dvc.yaml depends on the file
-            run_dvc(place, "checkout", f"{path}.dvc")
+    """Run all stages before `train` in a workspace, or restore their outputs from DVC's cache."""
     run_dvc(place, "repro", *UPSTREAM_STAGES, variables=variables)
 
 
@@ -165,9 +148,7 @@ def save_experiment(place: Path, name: str) -> None:
     run_git(place, "push", "--quiet", "--force", "origin", f"{made}:{reference}")
 
 
-def run_experiments(
-    root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int = 1
-) -> None:
+def run_experiments(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int) -> None:
     """Run all stages up to `evaluate` for each experiment, and wait until all have finished.
 
     The models are not registered. An experiment is skipped if it exists and was made with the same

@@ -132,7 +132,7 @@ def resolve_sqlite(uri: str, root: Path) -> str:
     path, query = match.groups()
     if not (root / path).parent.is_dir():
         path = unquote(path)
-    return sqlite_uri(root / path) + query
+    return sqlite_uri(root / Path(path).expanduser()) + query
 
 
 def sqlite_uri(path: Path) -> str:
