@@ -38,9 +38,8 @@ def estimate_optimism(
     Each resample draws whole groups of val photos. The best trial is chosen on the drawn photos and
     also scored on the photos that were not drawn (about 37%). The optimism is the mean difference
     between the two scores (Tsamardinos, Greasidou and Borboudakis, 2018), minus the same difference
-    of the trial that is best on all val photos. The subtraction removes the part that is not due to
-    the choice: the two sets of photos differ in size and difficulty. The best epoch of each trial
-    was also chosen on val, but the estimate does not account for this choice.
+    of the trial that is best on all val photos, which is not due to the choice. The best epoch of
+    each trial was also chosen on val, but the estimate does not account for this choice.
 
     Args:
         trials: One list for each trial, with the predictions for each seed.
@@ -61,12 +60,11 @@ def estimate_optimism(
     if min(map(len, weights)) < 2:  # all photos are in one group
         return None
     others = [(rows == 0).astype(float) for rows in weights]
-    labels = [
-        _has_positives(own, drawn) & _has_positives(own, rest)
-        for own, drawn, rest in zip(trials[0], weights, others, strict=True)
-    ]
-    for scored in labels:
-        scored[0] = True  # the first row of weights is for the original sample, with all photos
+    labels = []  # for each seed, the labels with positives in both sets of photos
+    for own, rows in zip(trials[0], weights, strict=True):
+        positives = (own.targets > 0).astype(float)
+        labels.append((rows @ positives > 0) & ((rows == 0) @ positives > 0))
+        labels[-1][0] = True  # the first row is for the original sample, which has all photos
     sign = -1 if objective == "val_loss" else 1
     drawn = sign * _mean_scores(trials, weights, objective, labels)
     differences = drawn - sign * _mean_scores(trials, others, objective, labels)
@@ -78,11 +76,6 @@ def estimate_optimism(
     chosen = drawn[:, usable].argmax(axis=0)
     differences = differences[:, usable]
     return float(np.mean(differences[chosen, np.arange(len(chosen))] - differences[winner]))
-
-
-def _has_positives(own: Predictions, weights: np.ndarray) -> np.ndarray:
-    """Return whether each label has positives in each resample, bool [resamples, num_labels]."""
-    return np.asarray(weights @ (own.targets > 0).astype(float) > 0)
 
 
 def _mean_scores(

@@ -70,12 +70,8 @@ def describe_optimism(study: Study, optimism: float | None) -> str:
     """Describe how the winner's objective is expected to change on photos other than val."""
     if optimism is None:
         return "Too few trials are complete, or val has too few groups, to estimate the optimism."
-    direction = "higher" if (optimism > 0) == (study.direction == "minimize") else "lower"
-    effect = "worse" if optimism > 0 else "better"
-    return (
-        f"On other photos, the {study.objective} of the winner is expected to be "
-        f"{abs(optimism):.4f} {direction} ({effect}) than on val."
-    )
+    effect = f"{abs(optimism):.4f} {'worse' if optimism > 0 else 'better'}"
+    return f"Expected {study.objective} of the winner on other photos: {effect} than on val."
 
 
 def draw_figures(study: optuna.Study, label: str, folder: Path) -> dict[str, str]:

@@ -153,12 +153,8 @@ def retry_trial(study: optuna.Study, trial: FrozenTrial, killed: bool = True) ->
 def retry_killed_trials(study: optuna.Study, killed: bool = True) -> None:
     """Queue trials again if their process has ended.
 
-    A process on another machine is regarded as killed after `GRACE_PERIOD` without a heartbeat.
-
-    Args:
-        study: Study whose trials are queued again.
-        killed: True if processes were killed, for example because memory ran out. False if the
-            whole study was stopped, for example with Ctrl-C: this does not count as a kill.
+    A process on another machine is regarded as killed after `GRACE_PERIOD` without a heartbeat. If
+    the study was stopped as a whole, for example with Ctrl-C, `killed` is false.
     """
     optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):

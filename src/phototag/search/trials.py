@@ -55,10 +55,8 @@ def run_trials(plan: Plan, train: Train) -> None:
     study.sampler = storage.build_sampler(plan.study, plan.worker, num_trials)
     storage.retry_killed_trials(study)
     objective = Objective(plan, train)
-    # Check before the first trial that photos and labels have not changed. Prepare the first seed
-    # last, because the first trial starts with this seed.
-    for seed in reversed(plan.study.seeds):
-        objective.prepare(study, apply_overrides(plan.base, {"seed": seed}))
+    # Check before the first trial that photos and labels have not changed.
+    objective.prepare(study, apply_overrides(plan.base, {"seed": plan.study.seeds[0]}))
 
     def stop_at_end(study: optuna.Study, trial: FrozenTrial) -> None:
         last = storage.list_trials(study)[-MAX_FAILURES:]
@@ -155,15 +153,12 @@ class Objective:
         if needed != self.upstream:
             workspaces.run_upstream(Path.cwd())
             current, name = read_data_hash(Path.cwd(), WORKSPACE), f"{storage.DATA} {flat['seed']}"
-            with storage.lock_study(self.plan.name):
-                if name not in study.user_attrs:
-                    study.set_user_attr(name, current)
-            if study.user_attrs[name] != current:
+            if study.user_attrs.get(name, current) != current:
                 raise InputError(
                     "the photos, labels or corrections have changed since the first trial of this "
-                    "study, so its trials cannot be compared with new ones: restore them, or start "
-                    "a new study by renaming this one in search.yaml"
+                    "study: restore them, or start a new study by renaming this one in search.yaml"
                 )
+            study.set_user_attr(name, current)
             self.upstream = needed
 
     def _train(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
