@@ -215,5 +215,5 @@ def test_sync_fills_the_empty_store_of_a_clone(
     # With DVC's cache, the reports are logged too.
     (clone.folder / "mlflow.db").unlink()
     clone("dvc", "cache", "dir", "--local", str(folder / ".dvc/cache"))
-    clone("phototag", "sync")
+    clone("phototag", "sync", "--history")
     assert list((clone.folder / "mlartifacts").rglob("evaluate/report.html"))
