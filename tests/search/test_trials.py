@@ -31,6 +31,7 @@ from tests.search.files import make_study, write_search
 
 ROOT = Path(__file__).parents[2]
 LR = {"lr": {"low": 0.001, "high": 0.01}}
+DEAD = name_process().rpartition(":")[0] + ":1"  # a process with another start time
 MakePlan = Callable[..., Plan]
 
 
@@ -281,15 +282,19 @@ def test_a_trial_of_another_machine_resumes_after_the_grace_period(
     assert study.trials[1].user_attrs["process"] == name_process()
 
 
+def retry(study: optuna.Study, times: int, killed: bool = True) -> None:
+    """Retry the only trial; each retry is left unfinished by a process that has died."""
+    for _ in range(times):
+        storage.retry_killed_trials(study, killed=killed)
+        study.ask().set_user_attr("process", DEAD)
+
+
 def test_a_trial_that_kills_its_process_repeatedly_fails(
     make_plan: MakePlan, train_fake: trials.Train
 ) -> None:
     plan = make_plan(trials=1, space=LR)
-    dead = name_process().rpartition(":")[0] + ":1"
-    study = start_trial(plan, dead)
-    for _ in range(storage.MAX_RETRIES):
-        storage.retry_killed_trials(study)
-        study.ask().set_user_attr("process", dead)
+    study = start_trial(plan, DEAD)
+    retry(study, storage.MAX_RETRIES)
     storage.retry_killed_trials(study)
     assert [trial.state.name for trial in study.trials] == ["FAIL"] * 3
     assert [trial.number for trial in list_trials(study)] == [2]
@@ -301,14 +306,9 @@ def test_stopping_a_study_does_not_count_as_a_failure_of_its_trial(
     make_plan: MakePlan, train_fake: trials.Train
 ) -> None:
     plan = make_plan(trials=1, space=LR)
-    dead = name_process().rpartition(":")[0] + ":1"
-    study = start_trial(plan, dead)
-    for _ in range(storage.MAX_RETRIES + 3):
-        storage.retry_killed_trials(study, killed=False)
-        study.ask().set_user_attr("process", dead)
-    for _ in range(storage.MAX_RETRIES):
-        storage.retry_killed_trials(study)
-        study.ask().set_user_attr("process", dead)
+    study = start_trial(plan, DEAD)
+    retry(study, storage.MAX_RETRIES + 3, killed=False)
+    retry(study, storage.MAX_RETRIES)
     storage.retry_killed_trials(study, killed=False)
     run_trials(plan, train_fake)
     (trial,) = list_trials(study)
