@@ -82,13 +82,16 @@ def test_relative_database_and_artifacts_are_not_in_the_copy(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other/runs.db")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///other/models.db")
     (Path.cwd() / "evaluate").mkdir()
     (Path.cwd() / "evaluate/report.html").write_text("page")
     store = connect()
     run_id = create_run(store, Training("key"))
     log_folder(store, run_id, Path.cwd() / "evaluate")
+    store.client.create_registered_model("phototag")
     shutil.rmtree(root / ".dvc/tmp/exps")
     assert (root / "other/runs.db").is_file()
+    assert (root / "other/models.db").is_file()
     report = root / f"other/mlartifacts/{run_id}/artifacts/evaluate/report.html"
     assert report.read_text() == "page"
 
