@@ -103,10 +103,6 @@ def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     (project / "dvc.lock").write_text(yaml.safe_dump(written))
     with pytest.raises(InputError, match="not trained with the latest labels"):
         describe_effect(project, "HEAD")
-    train(project)
-    (project / "data/raw.zip").write_text("others")
-    with pytest.raises(InputError, match="not trained with the latest labels"):
-        describe_effect(project, "HEAD")
 
 
 def test_other_changed_inputs_are_named(project: Path) -> None:
@@ -123,8 +119,6 @@ def test_other_changed_inputs_are_named(project: Path) -> None:
     [
         ("dvc.lock", "<<<<<<< HEAD\n", r"dvc\.lock holds merge conflict markers"),
         ("dvc.lock", None, "not trained with the latest labels: run `dvc repro`"),
-        ("dvc.lock", "stages:\n", r"dvc\.lock: stages: input should be a valid dictionary"),
-        ("dvc.lock", "stages: {resize: }", r"dvc\.lock: stages\.resize: input should be"),
         ("data/corrections.csv", "<<<<<<< HEAD\n", r"corrections\.csv holds merge conflict"),
         ("reports/evaluate/metrics.json", '{"f1', r"metrics\.json is not valid JSON"),
         ("reports/evaluate/metrics.json", '{"mAP": null}', r"metrics\.json should contain only"),

@@ -344,16 +344,16 @@ def test_a_study_keeps_its_start_values_when_its_winner_is_applied(
     root = make_plan().root
     write_search(root / "search.yaml", trials=1, settings={"epochs": 2}, space=LR)
     with pytest.raises(InputError, match="no study 'large': choose one of small"):
-        tuning.open_plan(root, "large", {})
-    plan, study = tuning.open_plan(root, "small", {})
+        tuning.open_plan(root, "large")
+    plan, study = tuning.open_plan(root, "small")
     before = (root / "params.yaml").read_text()
     run_trials(plan, train_fake)
     (root / "params.yaml").write_text(before)  # here, the root is the workspace, too
     lr = study.best_trial.user_attrs["settings"]["lr"]
-    assert f"lr: {lr}" in tuning.apply_winner(root, "small", {})
+    assert f"lr: {lr}" in tuning.apply_winner(root, "small")
     values = read_values(root / "params.yaml")
     assert (values["lr"], values["epochs"], values["seed"]) == (lr, 2, 0)
-    later, _ = tuning.open_plan(root, "small", {})
+    later, _ = tuning.open_plan(root, "small")
     assert later.name == plan.name
     assert later.base["lr"] == plan.base["lr"] != lr
 

@@ -17,9 +17,6 @@ Next:
 def summarize(root: Path) -> str:
     """Return the latest scores, registered version, path of the report and next commands as text.
 
-    Args:
-        root: Root folder of the project.
-
     Raises:
         InputError: The evaluate stage has not been run, or one of its files is damaged.
     """

@@ -157,10 +157,6 @@ def tune(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", help="Number of trials to run in parallel.", min=1)
     ] = 1,
-    trials: Annotated[
-        int | None,
-        typer.Option(help="Maximum number of trials (default: the value in search.yaml).", min=1),
-    ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="Show the progress of the study without running it.")
     ] = False,
@@ -179,15 +175,14 @@ def tune(
     if study is None:
         typer.echo(studies.describe_studies(studies.read_search(root / studies.FILE)))
         return
-    changes = {"trials": trials} if trials else {}
     if status:
-        typer.echo(tuning.describe_status(root, study, changes))
+        typer.echo(tuning.describe_status(root, study))
     elif apply:
-        change = tuning.apply_winner(root, study, changes)
+        change = tuning.apply_winner(root, study)
         typer.echo(change.rstrip() or "params.yaml already has these values")
         typer.echo("\nNext: dvc repro")
     else:
-        tuning.tune(root, study, jobs, changes)
+        tuning.tune(root, study, jobs)
 
 
 def review(

@@ -86,13 +86,7 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
 def _pick_examples(
     targets: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray
 ) -> dict[str, list[int]]:
-    """Return the positions of example photos: the most confident correct and wrong predictions.
-
-    Args:
-        targets: Targets of one label, [num_photos]. Photos whose target is `UNKNOWN` are skipped.
-        probabilities: Probabilities of the label (0..1), [num_photos].
-        predicted: Predictions for the label, bool [num_photos].
-    """
+    """Return the positions of the most confident correct and wrong predictions of one label."""
     descending = np.argsort(-probabilities, kind="stable")
     positive, negative = (targets > 0)[descending], (targets == 0)[descending]
     chosen = predicted[descending]
@@ -138,15 +132,7 @@ def _make_examples(
 
 
 def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Overlay a heat map on a photo.
-
-    Args:
-        image: Photo, uint8 [height, width, 3].
-        heat: Heat map (0..1), [height, width].
-
-    Returns:
-        Overlaid photo, uint8 [height, width, 3].
-    """
+    """Overlay a heat map (0..1), [height, width], on a photo, uint8 [height, width, 3]."""
     color = colormaps["inferno"](heat)[:, :, :3] * 255
     # The share is at least 0.3, because heat is more visible on a darkened photo.
     share = 0.3 + 0.4 * heat[:, :, None]

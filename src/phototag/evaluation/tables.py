@@ -22,11 +22,7 @@ CURVE_POINTS = 201  # largest number of rows in pr_curve.csv; small, because git
 
 
 def sort_labels(targets: np.ndarray) -> np.ndarray:
-    """Return the label positions, int64 [num_labels], sorted by descending number of positives.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-    """
+    """Return the label positions, int64 [num_labels], sorted by descending number of positives."""
     return np.asarray(np.argsort(-(targets > 0).sum(axis=0), kind="stable"))
 
 

@@ -151,13 +151,7 @@ def _count(
     candidates: np.ndarray,
     by_photo: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the positives in each resample at every candidate threshold.
-
-    Returns:
-        Three arrays: number of true positives, float64 [num_candidates, resamples]; number of
-        predicted positives plus number of actual positives, of the same shape; and number of actual
-        positives, [resamples].
-    """
+    """Count true, predicted plus actual, and actual positives, by candidate and resample."""
     order = np.argsort(-probabilities, kind="stable")
     order = order[is_known(targets[order])]
     predicted = np.searchsorted(-probabilities[order], -candidates, side="right")

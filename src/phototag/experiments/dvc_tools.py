@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dvc.api import DVCFileSystem
 
-from phototag.apps.results import LOCK, parse_lock
+from phototag.apps.results import LOCK, list_hashes, parse_lock
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.base.git import ask_git, run_git
@@ -73,8 +73,8 @@ def read_data_hash(root: Path, revision: str) -> str:
     The hash is read from dvc.lock at a git revision, or in the working tree for `WORKSPACE`. The
     hash is empty if dvc.lock does not list the dependencies of the stage `resize`.
     """
-    files = parse_lock(read_revision(root, revision, LOCK))["resize"].deps
-    hashes = [file.md5 for file in files if not file.path.startswith(("src/", "stages/"))]
+    files = list_hashes(parse_lock(read_revision(root, revision, LOCK))["resize"], "deps")
+    hashes = [files[path] for path in files if not path.startswith(("src/", "stages/"))]
     return content_key(sorted(hashes), []) if hashes else ""
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from dvc.exceptions import DvcException
 from dvc_data.index import DataIndexError
 
-from phototag.apps.results import LOCK, METRICS, parse_lock, parse_scores
+from phototag.apps.results import LOCK, METRICS, list_hashes, parse_lock, parse_scores
 from phototag.base.errors import InputError
 from phototag.base.files import check_conflicts, parse_json
 from phototag.base.git import ask_git
@@ -116,13 +116,13 @@ def _read_result(root: Path, revision: str, name: str) -> Result | None:
     stages = parse_lock(read_revision(root, revision, LOCK))
     metrics = read_revision(root, revision, METRICS)
     scores = parse_scores(metrics, METRICS) if metrics else {}
-    trained = {file.md5 for file in stages["train"].outs if file.path == MODEL}
-    if trained != {file.md5 for file in stages["evaluate"].deps if file.path == MODEL}:
+    trained = list_hashes(stages["train"], "outs").get(MODEL)
+    if trained != list_hashes(stages["evaluate"], "deps").get(MODEL):
         scores = {}  # the scores belong to another model
     params = parse_values(read_revision(root, revision, "params.yaml") or "{}", "params.yaml")
     # params.yaml may have changed since the training. dvc.lock has the values that were used.
     for stage in (*stages, "evaluate", "train"):
-        for key, value in stages[stage].params.get("params.yaml", {}).items():
+        for key, value in stages[stage].get("params", {}).get("params.yaml", {}).items():
             with suppress(KeyError):
                 params = apply_overrides(params, {key: value})
     key = parse_json(training, TRAINING)["content_key"]

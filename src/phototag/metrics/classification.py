@@ -15,16 +15,7 @@ SCORES = ("f1", "precision", "recall")
 
 
 def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndarray) -> np.ndarray:
-    """Compute F1 = 2 tp / (predicted + positives), which equals 2 tp / (2 tp + fp + fn).
-
-    Args:
-        true_positives: Numbers of true positives, array of any shape.
-        predicted_plus_positives: Number of predicted positives plus number of actual positives,
-            array of the same shape.
-
-    Returns:
-        F1 (0..1), float64 of the same shape; 0 if there are neither predicted nor actual positives.
-    """
+    """Compute F1 = 2 tp / (predicted + positives) from counts; 0 if the denominator is 0."""
     return ratio_or_zero(2 * true_positives, predicted_plus_positives)
 
 

@@ -109,12 +109,6 @@ def _rank(
     precision at the rank of the positive. For AUROC, it is the number of negatives with a lower
     score, plus half the number of negatives with an equal score. The weights between consecutive
     positives are summed by sparse matrix products: a few products suffice for 1000 resamples.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_entries].
-        scores: Logits or probabilities, [num_entries].
-        by_photo: Bootstrap weights, transposed, float [num_photos, resamples].
-        photos: Position of each entry's photo, integers [num_entries].
     """
     order = np.argsort(-scores, kind="stable")
     order = order[is_known(targets[order])]

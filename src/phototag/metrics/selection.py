@@ -17,22 +17,14 @@ def step_number(record: Record) -> int:
     return int(record["epoch"] if "epoch" in record else record["step"])
 
 
-def selection_score(record: Record, metric: SelectionMetric) -> tuple[float, ...]:
-    """Return the selection score of a record; the best epoch has the highest score.
+def find_best(history: Sequence[Record], metric: SelectionMetric) -> Record:
+    """Return the first record with the lowest val loss, or with the highest mAP on val.
 
-    Args:
-        record: Record with the values `val_loss` and `mAP`.
-        metric: `val_loss` to select the lowest val loss; `mAP` to select the highest mAP on val.
-            If several epochs have this mAP, the one with the lowest val loss is selected.
+    If several records have the highest mAP, those with the lowest val loss are considered.
     """
     if metric == "val_loss":
-        return (-record["val_loss"],)
-    return record["mAP"], -record["val_loss"]
-
-
-def find_best(history: Sequence[Record], metric: SelectionMetric) -> Record:
-    """Return the record with the highest selection score; if there are several, the first one."""
-    return max(history, key=lambda record: selection_score(record, metric))
+        return min(history, key=lambda record: record["val_loss"])
+    return max(history, key=lambda record: (record["mAP"], -record["val_loss"]))
 
 
 def best_record(history: Sequence[Record]) -> Record:

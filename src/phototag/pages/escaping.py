@@ -14,11 +14,8 @@ def escape_spreadsheet_cells(table: pd.DataFrame) -> pd.DataFrame:
     Numbers are not changed. Use this function only for tables that people open in a spreadsheet: a
     program that looks up rows by label or file name needs the original text.
     """
-    escaped = table.copy(deep=False)
-    for column in table.columns:
-        if not pd.api.types.is_numeric_dtype(table[column].dtype):
-            escaped[column] = table[column].map(escape_spreadsheet_cell)
-    return escaped
+    text = table.select_dtypes(exclude="number")
+    return table.assign(**text.map(escape_spreadsheet_cell))
 
 
 def escape_spreadsheet_cell(value: object) -> object:

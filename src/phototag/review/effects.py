@@ -1,5 +1,6 @@
 """Changes in labels and scores after training with the answers of a review."""
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from phototag.apps.results import (
     LOCK,
     METRICS,
     Stages,
-    list_changed_data,
+    list_hashes,
     parse_lock,
     parse_scores,
     read_lock,
@@ -17,7 +18,7 @@ from phototag.apps.results import (
 from phototag.base.errors import InputError
 from phototag.base.git import ask_git, run_git
 from phototag.metrics.selection import VAL_PREFIX
-from phototag.verification.corrections import ANSWERS, drop_undone, parse_answers, read_answers
+from phototag.verification.corrections import ANSWERS, drop_undone, parse_answers
 
 MANIFEST = "data/manifest.csv"
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
@@ -32,7 +33,7 @@ def describe_effect(root: Path, revision: str) -> str:
 
     Raises:
         InputError: The revision does not contain the results of an evaluation, or `dvc repro` has
-            not run since the last change of answers or photos.
+            not run since the last answer.
     """
     run_git(root, "rev-parse", "--git-dir")  # raises an error outside git
     scores, old_lock, old_rows = (
@@ -43,11 +44,14 @@ def describe_effect(root: Path, revision: str) -> str:
         raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another one")
     before, after = parse_scores(scores, f"{revision}:{METRICS}"), read_scores(root)
     old = parse_answers((old_rows or "").encode(), f"{revision}:{CORRECTIONS}").values()
-    new = read_answers(root / CORRECTIONS).values()
+    path = root / CORRECTIONS
+    rows = path.read_bytes() if path.is_file() else b""
+    new = parse_answers(rows, str(path)).values()
     old_stages, stages = parse_lock(old_lock, f"{revision}:{LOCK}"), read_lock(root)
-    files = [*stages["resize"].outs, *stages["evaluate"].deps]
-    manifests = {file.md5 for file in files if file.path == MANIFEST}
-    if list_changed_data(root) or len(manifests) > 1:
+    written, used = list_hashes(stages["resize"], "outs"), list_hashes(stages["evaluate"], "deps")
+    trained_with = list_hashes(stages["resize"], "deps").get(CORRECTIONS)
+    latest = hashlib.md5(rows).hexdigest()
+    if trained_with != latest or written.get(MANIFEST) != used.get(MANIFEST):
         raise InputError("the model was not trained with the latest labels: run `dvc repro`")
 
     given = {answer.entry: answer.old for answer in reversed(new)}
@@ -76,8 +80,8 @@ def describe_effect(root: Path, revision: str) -> str:
 
 def _list_inputs(stages: Stages) -> set[tuple[str, str]]:
     """Return the dependencies of `resize` with their hashes, and all params with their values."""
-    inputs = {(file.path, file.md5) for file in stages["resize"].deps}
+    inputs = set(list_hashes(stages["resize"], "deps").items())
     for stage in stages.values():
-        used = stage.params.get("params.yaml", {})
+        used = stage.get("params", {}).get("params.yaml", {})
         inputs |= {(key, repr(value)) for key, value in used.items()}
     return inputs

@@ -8,23 +8,18 @@ import os
 import sys
 
 from phototag.base.files import check_folder, project_root
-from phototag.network.params import feature_map_side
 from phototag.schema.params import Params, read_all_params
 
 
 def check_params() -> Params:
-    """Validate params.yaml without importing torch; for a conv network, check the photo size.
+    """Validate params.yaml without importing torch.
 
     Raises:
-        InputError: A param is invalid, `resize.size` is too small for the conv network, or MLflow
-            cannot load models from the project's folder.
+        InputError: A param is invalid, or MLflow cannot load models from the project's folder.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         check_folder(project_root())
-    params = read_all_params()
-    if not params.model.backbones:
-        feature_map_side(params.model, params.resize.size)
-    return params
+    return read_all_params()
 
 
 def check_backbones() -> None:

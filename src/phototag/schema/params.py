@@ -8,7 +8,7 @@ from phototag.base.errors import InputError
 from phototag.base.keys import flatten
 from phototag.base.params import FILE, read_values, validate_params
 from phototag.evaluation.params import EvaluationParams
-from phototag.network.params import NetworkParams
+from phototag.network.params import NetworkParams, feature_map_side
 from phototag.registry.params import RegistrationParams
 from phototag.splitting.params import SplittingParams
 from phototag.synthetic.params import SyntheticParams
@@ -46,11 +46,14 @@ def validate_all(values: Mapping[str, Any], source: str) -> Params:
     """Validate the values of the whole params.yaml; error messages start with `source`.
 
     Raises:
-        InputError: A key is unknown, missing or renamed, a value is out of range, or two values
-            exclude each other.
+        InputError: A key is unknown, missing or renamed, a value is out of range, two values
+            exclude each other, or `resize.size` is too small for the conv network.
     """
     given = flatten(values)
     for old, new in RENAMED.items():
         if old in given:
             raise InputError(f"{source}: {old} was renamed to {new}: rename the key")
-    return validate_params(Params, values, source)
+    params = validate_params(Params, values, source)
+    if not params.model.backbones:
+        feature_map_side(params.model, params.resize.size)
+    return params

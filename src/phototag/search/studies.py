@@ -19,7 +19,6 @@ from phototag.base.params import (
     validate_params,
 )
 from phototag.experiments import recipes
-from phototag.network.params import feature_map_side
 from phototag.schema.params import validate_all
 
 FILE = Path("search.yaml")
@@ -92,11 +91,11 @@ def read_search(path: Path = FILE) -> Search:
     return validate_params(Search, read_values(path), str(path))
 
 
-def read_study(root: Path, name: str, changes: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
+def read_study(root: Path, name: str) -> tuple[Study, dict[str, Any]]:
     """Read a study, and check it against params.yaml without importing PyTorch.
 
     Returns:
-        The study with the values in `changes`, and the nested params that its trials start from.
+        The study, and the nested params that its trials start from.
 
     Raises:
         InputError: search.yaml, recipes.yaml or params.yaml is invalid.
@@ -104,7 +103,7 @@ def read_study(root: Path, name: str, changes: Mapping[str, Any]) -> tuple[Study
     studies = read_search(root / FILE).studies
     if name not in studies:
         raise InputError(f"{FILE} has no study {name!r}: choose one of {', '.join(studies)}")
-    study = studies[name].model_copy(update=changes)
+    study = studies[name]
     base = read_values(root / "params.yaml")
     settings = flatten(study.settings)
     if study.recipe:
@@ -205,9 +204,7 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Mapping[str
 def find_conflict(base: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return why a model cannot be trained with the settings, or "" if it can be trained."""
     try:
-        params = validate_all(apply_overrides(base, settings), "params")
-        if not params.model.backbones:
-            feature_map_side(params.model, params.resize.size)
+        validate_all(apply_overrides(base, settings), "params")
     except InputError as error:
         return str(error)
     return ""

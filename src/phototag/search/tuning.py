@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -24,7 +23,7 @@ from phototag.tracking.store import FAILURES, connect
 from phototag.tracking.studies import close_parent, open_parent, read_arrays
 
 
-def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
+def tune(root: Path, name: str, jobs: int) -> None:
     """Run trials until the budget of a study is used up, evaluate the winner, and write a report.
 
     A study that was stopped or killed earlier is resumed.
@@ -33,13 +32,12 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
         root: Root of the project.
         name: Name of the study in search.yaml.
         jobs: Number of trials to run in parallel.
-        changes: Fields of the study, such as `trials`, with values that override search.yaml.
 
     Raises:
         InputError: search.yaml is invalid, MLflow or the database cannot be reached, ten trials in
             a row have failed, or no trial is complete.
     """
-    plan, study = open_plan(root, name, changes)
+    plan, study = open_plan(root, name)
     print(describe_progress(study, plan), flush=True)
     space = plan.study.model_dump(mode="json", include={"space"}, exclude_defaults=True)
     with connect() as store:
@@ -74,7 +72,7 @@ def tune(root: Path, name: str, jobs: int, changes: dict[str, Any]) -> None:
     print(f"Open {folder / 'report.html'}")
 
 
-def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, optuna.Study]:
+def open_plan(root: Path, name: str) -> tuple[Plan, optuna.Study]:
     """Read a study from search.yaml, check it against params.yaml, and open it in the database.
 
     The plan has the values that the searched keys had before the first trial. In params.yaml,
@@ -84,7 +82,7 @@ def open_plan(root: Path, name: str, changes: dict[str, Any]) -> tuple[Plan, opt
         InputError: search.yaml, recipes.yaml or params.yaml is invalid, or the database cannot be
             used.
     """
-    study, base = read_study(root, name, changes)
+    study, base = read_study(root, name)
     plan = Plan(name=storage.name_study(name, study, base), study=study, base=base, root=root)
     opened = storage.open_study(plan)
     if storage.START not in opened.user_attrs:
@@ -109,22 +107,22 @@ def _estimate_optimism(plan: Plan, trials: Sequence[FrozenTrial]) -> float | Non
     return estimate_optimism(comparable, plan.study.objective, plan.study.seed)
 
 
-def apply_winner(root: Path, name: str, changes: dict[str, Any]) -> str:
+def apply_winner(root: Path, name: str) -> str:
     """Write the best trial's params except `seed` into params.yaml; return a diff of the file.
 
     Raises:
         InputError: The study has no complete trial.
     """
-    plan, study = open_plan(root, name, changes)
+    plan, study = open_plan(root, name)
     settings = storage.find_best(study).user_attrs[storage.SETTINGS]
     values = flatten(apply_overrides(plan.base, settings))
     del values["seed"]
     return recipes.update_params(root / "params.yaml", values)
 
 
-def describe_status(root: Path, name: str, changes: dict[str, Any]) -> str:
+def describe_status(root: Path, name: str) -> str:
     """Return the progress of a study and the settings of its best trial."""
-    plan, study = open_plan(root, name, changes)
+    plan, study = open_plan(root, name)
     lines = [describe_progress(study, plan)]
     with suppress(InputError):
         settings = storage.find_best(study).user_attrs[storage.SETTINGS]
