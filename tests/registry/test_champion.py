@@ -58,8 +58,7 @@ class Registry:
         )[0]
 
     def champion(self) -> int | None:
-        found = versions.find_champion(self.store.client)
-        return int(found.version) if found else None
+        return versions.find_champion(self.store.client)
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +93,7 @@ def registry(
 
     monkeypatch.setattr(versions, "log_model", log_model)
     monkeypatch.setattr(mlflow, "start_run", NoRun)
-    monkeypatch.setattr(
-        versions, "fetch_files", lambda version, _: made.files[str(version.version)]
-    )
+    monkeypatch.setattr(versions, "fetch_files", lambda version, _: made.files[version])
     monkeypatch.setattr(versions, "has_files", has_files)
     yield made
     client.delete_registered_model("phototag")
@@ -204,7 +201,7 @@ def test_failing_store_is_not_a_missing_champion(
         raise MlflowException("connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry.store.client, "get_model_version_by_alias", fail)
+        patch.setattr(registry.store.client, "search_registered_models", fail)
         with pytest.raises(MlflowException, match="connection refused"):
             registry.challenge("worse", 0)
     assert registry.champion() == 1

@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from phototag.evaluation.result import HEADLINE, headline
-from phototag.tracking import training
+from phototag.tracking import runs
 from phototag.tracking.runs import (
     Training,
     create_run,
     find_or_rebuild_run,
     find_run,
-    log_epoch,
     log_folder,
+    log_metrics,
     log_scores,
     record_evaluation,
 )
@@ -334,10 +334,10 @@ def test_signal_does_not_interrupt_a_call_of_the_store(
     def log_and_raise(*arguments: Any) -> None:
         os.kill(os.getpid(), number)
         time.sleep(0.2)
-        log_epoch(*arguments)
+        log_metrics(*arguments)
         completed.append(arguments)
 
-    monkeypatch.setattr(training, "log_epoch", log_and_raise)
+    monkeypatch.setattr(runs, "log_metrics", log_and_raise)
     try:
         with pytest.raises(error):
             record_training(store, Training("key"), [{"epoch": 1, "val_loss": 0.5}])

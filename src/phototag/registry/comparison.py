@@ -42,15 +42,8 @@ def compare_models(
 
     The interval of each difference comes from a paired bootstrap: every resample draws the same
     groups of photos for both models, so the difficulty of the photos cancels out. Photos without
-    any known label are ignored.
-
-    Args:
-        photos: Labelled photos, such as those of the test split.
-        challenger: Model file and thresholds file of the challenger.
-        champion: Model file and thresholds file of the champion.
-        resamples: Number of bootstrap resamples.
-        seed: Random seed of the resamples.
-        challenge: Number of this challenge of the champion, starting from 1.
+    any known label are ignored. `challenge` is the number of this challenge of the champion,
+    starting from 1.
 
     Returns:
         Table with the columns `COLUMNS` and one row per metric. `difference` is the challenger's
@@ -99,13 +92,8 @@ def list_differences(
 ) -> list[tuple[str, float, float, float, float, float]]:
     """Return the name, new value, old value, difference and interval bounds of each metric.
 
-    Args:
-        new: Values of each metric for the new model, float64 [1 + resamples]. The first value is
-            for the original sample, the other values are for the resamples.
-        old: Values of each metric for the old model, in the same format.
-        metrics: Names of the metrics to list.
-        groups: Number of groups in the sample, returned by `effective_groups`.
-        tail: Probability on each side of the interval, 0.025 for a 95% interval.
+    `new` and `old` contain the values of each metric on the original sample (first value) and on
+    each resample, float64 [1 + resamples]. `bound_difference` describes `groups` and `tail`.
     """
     return [
         (

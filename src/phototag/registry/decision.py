@@ -19,12 +19,8 @@ def make_decision(
 ) -> dict[str, Any]:
     """Return a decision about the champion, with the current time in UTC.
 
-    Args:
-        kind: Kind of the decision: `challenge`, `promote`, `rollback` or `experiment`.
-        version: Version to which the decision applies, or None if no version was registered.
-        previous: Version that was the champion before the decision, or None if there was none.
-        wins: Whether `version` becomes the champion.
-        reason: Reason for the decision, as a text for users.
+    `kind` is `challenge`, `promote`, `rollback` or `experiment`. `version` becomes the champion if
+    `wins` is true, and is None if no version was registered. `previous` is the former champion.
     """
     return {
         "name": MODEL_NAME,
@@ -61,11 +57,7 @@ def skip_registration(folder: Path, experiment: str) -> None:
 def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.DataFrame) -> None:
     """Write a decision and a comparison to decision.json, comparison.csv and report.html.
 
-    Args:
-        folder: Folder to which the three files are written.
-        decision: Decision returned by `make_decision`.
-        comparison: Table returned by `compare_models`, or an empty table if the models were not
-            compared.
+    `comparison` is the table returned by `compare_models`, or an empty table.
     """
     write_json(folder / "decision.json", decision)
     write_table(folder / "comparison.csv", comparison)

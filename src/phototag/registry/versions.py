@@ -33,7 +33,7 @@ TEST_TAG, VAL_TAG = "test_fingerprint", "val_fingerprint"  # each version has on
 WEIGHTS_TAG, DIGEST_TAG = "weights_digest", "model_digest"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
-# MLflow's error codes for a missing model, version or alias.
+# MLflow's error codes for a missing model or version.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -88,10 +88,9 @@ def describe_model(
 def write_description(scores: pd.DataFrame, metadata: Metadata, split: str = "test") -> str:
     """Return a description of a version in Markdown, with a table of the scores on a split."""
     table = scores[scores["predictor"] == "model"].dropna(subset="value")
-    columns = (table[name] for name in ("metric", "value", "low", "high"))
     rows = [
-        f"| {name} | {value:.4f} | {low:.4f} to {high:.4f} |"
-        for name, value, low, high in zip(*columns, strict=True)
+        f"| {row.metric} | {row.value:.4f} | {row.low:.4f} to {row.high:.4f} |"
+        for row in table.itertuples()
     ]
     return "\n".join(
         [
@@ -116,15 +115,8 @@ def challenge_champion(
 
     The version wins without a comparison if there is no champion, if the files of the champion were
     deleted, or if the champion has the same weights and thresholds. If the champion cannot be
-    evaluated on the photos, or if there is no test split, it stays.
-
-    Args:
-        store: MLflow store with the registry.
-        version: Version of the challenger in the registry.
-        files: Model file and thresholds file of the challenger.
-        photos: Photos of the test split, or of val if there is no test split.
-        resamples: Number of bootstrap resamples.
-        seed: Random seed of the resamples.
+    evaluated on the photos, or if there is no test split (`photos` are then those of val), it
+    stays. The other arguments are those of `compare_models`.
 
     Returns:
         Decision in the format of `make_decision`, and table in the format of `compare_models`. The
@@ -134,36 +126,32 @@ def challenge_champion(
     compare = partial(compare_models, photos, files, resamples=resamples, seed=seed)
     with store.lock:
         while True:
-            champion = find_champion(store.client)
-            decision, comparison = _decide(store.client, version, champion, compare)
+            decision, comparison = _decide(store.client, version, compare)
             # The lock is local. If another machine changed the champion, decide again.
-            if decision["previous_champion"] == _number(find_champion(store.client)):
+            if decision["previous_champion"] == find_champion(store.client):
                 return _apply(store.client, decision), comparison
 
 
 def _decide(
-    client: MlflowClient,
-    version: str,
-    champion: ModelVersion | None,
-    compare: Callable[..., pd.DataFrame],
+    client: MlflowClient, version: str, compare: Callable[..., pd.DataFrame]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    decide = partial(make_decision, "challenge", int(version), _number(champion))
+    number = find_champion(client)
+    decide = partial(make_decision, "challenge", int(version), number)
     nothing = pd.DataFrame(columns=COLUMNS)
-    if champion is None:
+    if number is None:
         return decide(True, "there was no champion"), nothing
-    name = f"champion version {champion.version}"
-    own = client.get_model_version(MODEL_NAME, version)
+    name = f"champion version {number}"
+    own, champion = (client.get_model_version(MODEL_NAME, str(n)) for n in (version, number))
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), nothing
-    if not has_files(str(champion.version)):
+    if not has_files(str(number)):
         return decide(True, f"the files of {name} were deleted"), nothing
     challenge = count_challenges(client, own, champion)
     try:
         if evaluated_photos(champion) != evaluated_photos(own):
             raise InputError("it was evaluated on different photos or with different labels")
         with TemporaryDirectory() as folder:
-            rival = fetch_files(champion, Path(folder))
-            comparison = compare(rival, challenge=challenge)
+            comparison = compare(fetch_files(str(number), folder), challenge=challenge)
     except InputError as error:
         advice = f"to replace it, run `phototag promote {version}`"
         return decide(False, f"{name} cannot be compared: {error}; {advice}"), nothing
@@ -199,18 +187,10 @@ def has_files(version: str) -> bool:
     return {file.path for file in found} >= {MODEL_FILE, THRESHOLDS_FILE}
 
 
-def fetch_files(version: ModelVersion, folder: Path) -> ModelFiles:
-    """Download the model file and the thresholds file of a version into a folder.
-
-    Raises:
-        InputError: The files cannot be downloaded.
-    """
-    uri = f"models:/{MODEL_NAME}/{version.version}"
-    try:
-        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        raise InputError(f"its files cannot be downloaded ({type(error).__name__})") from None
-    return found / MODEL_FILE, found / THRESHOLDS_FILE
+def fetch_files(version: str, folder: str) -> ModelFiles:
+    """Download the model file and the thresholds file of a version into a folder."""
+    found = mlflow.artifacts.download_artifacts(f"models:/{MODEL_NAME}/{version}", dst_path=folder)
+    return Path(found, MODEL_FILE), Path(found, THRESHOLDS_FILE)
 
 
 def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVersion) -> int:
@@ -234,10 +214,6 @@ def count_challenges(client: MlflowClient, own: ModelVersion, champion: ModelVer
     return numbers.get(weights_digest(own), 1 + max(numbers.values(), default=0))
 
 
-def _number(version: ModelVersion | None) -> int | None:
-    return int(version.version) if version else None
-
-
 def _apply(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
     """Store a decision in a tag of its version, and return it. Update the alias if necessary."""
     version = str(decision["version"])
@@ -248,14 +224,12 @@ def _apply(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
     return decision
 
 
-def find_champion(client: MlflowClient) -> ModelVersion | None:
-    """Return the version that is the champion, or None if there is no champion."""
-    try:
-        return client.get_model_version_by_alias(MODEL_NAME, "champion")
-    except MlflowException as error:
-        if error.error_code in ABSENT:
-            return None
-        raise
+def find_champion(client: MlflowClient) -> int | None:
+    """Return the number of the champion's version, or None if there is no champion."""
+    for model in client.search_registered_models(f"name = '{MODEL_NAME}'"):
+        if "champion" in model.aliases:
+            return int(model.aliases["champion"])
+    return None
 
 
 def read_history(store: Store) -> list[dict[str, Any]]:
@@ -271,10 +245,9 @@ def describe_registry(store: Store) -> list[str]:
     existing = {int(version.version) for version in versions}
     deleted = sorted(set(range(1, max(existing, default=0))) - existing)
     lines = [f"deleted in MLflow: version {', '.join(map(str, deleted))}"] if deleted else []
-    champion = _number(find_champion(store.client))
-    if champion is None:
-        return [*lines, "there is no champion: run `phototag promote VERSION`"]
-    return [*lines, f"the champion is version {champion}"]
+    champion = find_champion(store.client)
+    missing = "there is no champion: run `phototag promote VERSION`"
+    return [*lines, f"the champion is version {champion}" if champion else missing]
 
 
 def _read_decisions(version: ModelVersion) -> list[dict[str, Any]]:
@@ -285,14 +258,21 @@ def _read_decisions(version: ModelVersion) -> list[dict[str, Any]]:
     ]
 
 
-def promote(store: Store, version: str, reason: str) -> dict[str, Any]:
+def promote(store: Store, version: str, reason: str, kind: str = "promote") -> dict[str, Any]:
     """Make a version the champion without a comparison, and return the decision.
 
     Raises:
-        InputError: The version does not exist.
+        InputError: The version does not exist, or its files were deleted.
     """
     with store.lock:
-        return _appoint(store.client, "promote", version, reason)
+        if not has_files(version):
+            raise InputError(
+                f"version {version} of the model {MODEL_NAME} does not exist, or its files were "
+                "deleted: run `phototag history` to list the versions, and pass another one to "
+                "`phototag promote`"
+            )
+        previous = find_champion(store.client)
+        return _apply(store.client, make_decision(kind, int(version), previous, True, reason))
 
 
 def roll_back(store: Store, reason: str) -> dict[str, Any]:
@@ -310,21 +290,10 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
             raise InputError("there is no champion to roll back from: run `dvc repro` to get one")
         for decision in reversed(read_history(store)):
             version, previous = decision["version"], decision["previous_champion"]
-            appointed = decision["champion"] and version == int(champion.version)
+            appointed = decision["champion"] and version == champion
             if appointed and decision["kind"] != "rollback" and previous not in (None, version):
-                return _appoint(store.client, "rollback", str(previous), reason)
+                return promote(store, str(previous), reason, "rollback")
         raise InputError(
-            f"version {champion.version} is the first champion, so there is no previous one: run "
+            f"version {champion} is the first champion, so there is no previous one: run "
             "`phototag promote` to choose another version"
         )
-
-
-def _appoint(client: MlflowClient, kind: str, version: str, reason: str) -> dict[str, Any]:
-    if not has_files(version):
-        raise InputError(
-            f"version {version} of the model {MODEL_NAME} does not exist, or its files were "
-            "deleted: run `phototag history` to list the versions, and pass another one to "
-            "`phototag promote`"
-        )
-    previous = _number(find_champion(client))
-    return _apply(client, make_decision(kind, int(version), previous, True, reason))

@@ -74,7 +74,11 @@ class Training:
 
 
 def create_run(store: Store, training: Training) -> str:
-    """Create a run with the status RUNNING, log the params, and return the run's id."""
+    """Create a run with the status RUNNING, log the params and the splits, and return its id.
+
+    Each split is a dataset of the run. MLflow identifies a dataset by name and digest, and keeps
+    the profile that was logged first.
+    """
     # A queued experiment runs in a copy of the project, which may be at another commit.
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
@@ -84,6 +88,12 @@ def create_run(store: Store, training: Training) -> str:
     )
     params = [Param(name, value) for name, value in training.flat_params.items()]
     store.client.log_batch(run.info.run_id, params=params)
+    source = json.dumps({"uri": MANIFEST})
+    for split, counts in training.splits.items():
+        profile = json.dumps(counts)
+        dataset = Dataset(split, counts["fingerprint"], "local", source, profile=profile)
+        tag = InputTag("mlflow.data.context", split)
+        store.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag])])
     return str(run.info.run_id)
 
 
@@ -157,29 +167,14 @@ def close_dead_runs(store: Store) -> None:
             store.client.set_terminated(run.info.run_id, "KILLED")
 
 
-def log_splits(store: Store, run_id: str, training: Training) -> None:
-    """Log each split, together with its counts, as a dataset of the run.
-
-    MLflow identifies a dataset by name and digest, and keeps the profile that was logged first.
-    """
-    source = json.dumps({"uri": MANIFEST})
-    for split, counts in training.splits.items():
-        profile = json.dumps(counts)
-        dataset = Dataset(split, counts["fingerprint"], "local", source, profile=profile)
-        tag = InputTag("mlflow.data.context", split)
-        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
-
-
-def logged_epochs(store: Store, run_id: str) -> set[int]:
-    """Return the epochs whose metrics have been logged to a run."""
-    return {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
-
-
-def log_epoch(store: Store, run_id: str, record: Mapping[Any, float]) -> None:
-    """Log the metrics of one epoch (for a linear probe: of one L2 strength)."""
+def log_epochs(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
+    """Log the metrics of each epoch (for a linear probe: L2 strength) that are not logged yet."""
+    logged = {metric.step for metric in store.client.get_metric_history(run_id, "val_loss")}
     numbers = {"epoch", "step", "best_epoch", "best_step"}
-    values = {name: value for name, value in record.items() if name not in numbers}
-    log_metrics(store, run_id, values, step_number(record))
+    for record in history:
+        if step_number(record) not in logged:
+            values = {name: value for name, value in record.items() if name not in numbers}
+            log_metrics(store, run_id, values, step_number(record))
 
 
 def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) -> None:
@@ -216,23 +211,15 @@ def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame)
 
     If the store has no MLflow run of the training, this function creates one. The run is missing if
     DVC restored the model from its cache, the store could not be reached during the training, or
-    the params `evaluate.*` changed after the training.
-
-    Args:
-        store: MLflow store.
-        training: Description of the training.
-        history: Training history with one row per epoch, written by the stage `train`.
+    the params `evaluate.*` changed after the training. `history` has one row per epoch.
     """
     run = find_run(store, training)
     if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
         return str(run.info.run_id)
     tags = {REBUILT_TAG: "true", **training.tags}
     run_id = str(run.info.run_id) if run else create_run(store, replace(training, tags=tags))
-    log_splits(store, run_id, training)
-    known, records = logged_epochs(store, run_id), history.to_dict("records")
-    for record in records:
-        if step_number(record) not in known:
-            log_epoch(store, run_id, record)
+    records = history.to_dict("records")
+    log_epochs(store, run_id, records)
     log_best(store, run_id, records)
     store.client.set_terminated(run_id, "FINISHED")
     return run_id

@@ -132,16 +132,11 @@ def resolve_sqlite(uri: str, root: Path) -> str:
     path, query = match.groups()
     if not (root / path).parent.is_dir():
         path = unquote(path)
-    return sqlite_uri(root / Path(path).expanduser()) + query
-
-
-def sqlite_uri(path: Path) -> str:
-    """Return the SQLAlchemy address of a SQLite file. `?` and `%` in its path are escaped."""
-    uri = f"sqlite:///{path}"
-    if make_url(uri).database == str(path):
-        return uri
+    file = str(root / Path(path).expanduser())
+    if make_url(f"sqlite:///{file}").database == file:
+        return f"sqlite:///{file}{query}"
     # For a plain `sqlite:` address, MLflow would create parent folders with the escaped names.
-    return f"sqlite+pysqlite:///{quote(str(path))}"
+    return f"sqlite+pysqlite:///{quote(file)}{query}"
 
 
 def _open(uri: str, registry: str) -> MlflowClient:

@@ -10,7 +10,6 @@ from typing import Any
 
 import mlflow
 
-from phototag.metrics.selection import step_number
 from phototag.tracking.provenance import describe_environment, name_process
 from phototag.tracking.runs import (
     ERROR_TAG,
@@ -21,9 +20,7 @@ from phototag.tracking.runs import (
     create_run,
     find_run_to_resume,
     log_best,
-    log_epoch,
-    log_splits,
-    logged_epochs,
+    log_epochs,
 )
 from phototag.tracking.store import FAILURES, Store, describe_failure
 
@@ -39,14 +36,10 @@ def record_training(
 ) -> list[dict[str, Any]]:
     """Train to the end, log each epoch to MLflow, and return the records of all epochs.
 
-    If the store fails, the training continues and one warning is printed. Epochs that could not be
-    logged are logged later, either together with a later epoch or by `phototag sync`.
-
-    Args:
-        store: MLflow store.
-        training: Description of the training for its MLflow run.
-        epochs: Iterator. Each step trains one epoch and yields the metrics of this epoch.
-        resumed: Whether the training resumes from a checkpoint.
+    Each step of the iterator `epochs` trains one epoch and yields its metrics. `resumed` states
+    whether the training resumes from a checkpoint. If the store fails, the training continues and
+    one warning is printed. Epochs that could not be logged are logged later, either together with a
+    later epoch or by `phototag sync`.
     """
     history: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -68,8 +61,7 @@ class _Recorder:
         # connections locked, so a separate thread calls the store.
         self.worker = stack.enter_context(ThreadPoolExecutor(1))
         self.run_id = ""
-        self.sent: set[int] | None = None  # logged epochs; None before the dataset is logged
-        self.warned = False
+        self.has_environment = self.warned = False
         self.next_try = 0.0
 
     def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
@@ -92,14 +84,10 @@ class _Recorder:
             self.warned = True
 
     def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
-        if self.sent is None:
-            log_splits(self.store, self.run_id, self.training)
+        if not self.has_environment:
             self.store.client.log_text(self.run_id, describe_environment(), "environment.txt")
-            self.sent = logged_epochs(self.store, self.run_id)
-        for record in history:
-            if step_number(record) not in self.sent:
-                log_epoch(self.store, self.run_id, record)
-                self.sent.add(step_number(record))
+            self.has_environment = True
+        log_epochs(self.store, self.run_id, history)
         if last:
             log_best(self.store, self.run_id, history)
 
