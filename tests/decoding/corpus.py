@@ -150,6 +150,10 @@ def make_files() -> list[tuple[str, bytes, str, tuple[str, ...]]]:
     add(encode(new(), "BMP"), "kept", ext="bmp")
     add(encode(new(), "TIFF"), "kept", ext="tif")
     add(encode(new(), "TIFF", compression="tiff_lzw"), "kept", ext="TIFF")
+    # A BMP with 16 bits per pixel has fewer than 8 bits per sample.
+    header = b"BM" + struct.pack("<6I2H6I3I", 2114, 0, 66, 40, 32, 32, 1, 16, 3, 2048, 0, 0, 0, 0,
+                                 0xF800, 0x7E0, 0x1F)  # fmt: skip
+    add(header + bytes(range(256)) * 8, "kept", ext="bmp")
     add(encode(new(height=3000)), "kept")
     add(encode(new(), icc_profile=srgb), "kept")
     add(encode(new()), "kept", name="été/im41.jpg")

@@ -84,6 +84,9 @@ def test_wide_gamut_profile_is_converted_to_srgb(kind: str) -> None:
 
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# A profile with a slightly different exponent, and one in which red and green are exchanged.
+NEAR_PROFILE = PROFILE.replace(b"\0\2ff", b"\0\2pf")
+SWAPPED_PROFILE = PROFILE.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?X", b"gX")
 GRAY_PROFILE = write_profile().replace(b"mntrRGB ", b"mntrGRAY").replace(b"rTRC", b"kTRC")
 
 
@@ -92,6 +95,8 @@ GRAY_PROFILE = write_profile().replace(b"mntrRGB ", b"mntrGRAY").replace(b"rTRC"
     [
         (PROFILE, ""),
         (PROFILE.replace("sRGB".encode("utf-16-be"), "Mine".encode("utf-16-be")), ""),
+        (NEAR_PROFILE, ""),
+        (SWAPPED_PROFILE, "RGB"),
         (write_profile(1.0, SRGB, "sRGB linear"), "RGB"),
         (write_profile(1.8, SRGB, "sRGB IEC61966-2.1"), "RGB"),
         (write_profile(2.2, SRGB, "sRGB"), "RGB"),
@@ -265,20 +270,21 @@ ONLY = (
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-@pytest.mark.parametrize("stored", [8, 16])
+@pytest.mark.parametrize(
+    ("stored", "bits"), [(8, 8), *((16, bits) for bits in (6, 8, 10, 11, 12, 14, 15, 16))]
+)
 def test_png_of_any_colour_type_keeps_the_upper_8_of_its_bits_or_is_refused(
     stored: int, bits: int, colour: int, channels: int
 ) -> None:
-    bits = min(bits, stored)
     levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, channels))
     if has_alpha := channels in (2, 4):
-        levels[..., -1] = 2**stored - 1 if bits == 10 else 2**bits - 1
+        levels[..., -1] = 2**stored - 1 if bits in (10, 15) else 2**bits - 1
         levels[:, :8, -1] = 0
     photo = prepare_photo(png_bytes(levels, stored, colour), 16)
-    if bits < stored and channels > 1:
-        assert photo.reason == ONLY.format(bits)
+    if bits < stored - 1 and channels > 1:
+        assert photo.reason == ONLY.format(max(8, bits))
         return
+    bits = max(8, bits + bits % 2)  # cameras use an even number of bits
     expected = np.broadcast_to(
         levels[..., : channels - has_alpha] >> (bits - 8), (16, 16, 3)
     ).copy()
@@ -312,14 +318,14 @@ def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "photometric"), [("<", 0), ("<", 1), (">", 1), ("<", 2), (">", 2)]
+    ("order", "photometric"), [("<", 0), ("<", 1), (">", 1), ("<", 2), (">", 2), ("<", 5)]
 )
 @pytest.mark.parametrize("compression", [1, 8])
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_16_bit_tiff_keeps_the_upper_8_of_its_bits_or_is_refused(
     order: str, photometric: int, compression: int, bits: int
 ) -> None:
-    channels = 3 if photometric == 2 else 1
+    channels, mode = {2: (3, "RGB"), 5: (4, "CMYK")}.get(photometric, (1, "L"))
     levels = np.random.default_rng(0).integers(0, 2**bits, (16, 16, channels))
     content = levels.astype(f"{order}u2").tobytes()
     tags = {258: 16, 259: compression, 262: photometric, 277: channels}
@@ -328,9 +334,12 @@ def test_16_bit_tiff_keeps_the_upper_8_of_its_bits_or_is_refused(
     if bits < 16 and channels > 1:
         assert photo.reason == ONLY.format(bits)
         return
-    expected = np.broadcast_to(levels >> (bits - 8), (16, 16, 3))
+    upper = (levels >> (bits - 8)).astype(np.uint8)
+    expected = Image.frombytes(
+        mode, (16, 16), (255 - upper if photometric == 0 else upper).tobytes()
+    )
     assert photo.pixels is not None
-    assert np.array_equal(photo.pixels, 255 - expected if photometric == 0 else expected)
+    assert np.array_equal(photo.pixels, expected.convert("RGB"))
     assert photo.reason.startswith("16-bit" if bits == 16 else f"16-bit: only {bits} bits are used")
 
 

@@ -71,7 +71,10 @@ def test_hash_equals_the_bits_of_the_low_frequencies(size: int) -> None:
 
 
 def test_photo_without_contrast_has_no_hash() -> None:
-    assert perceptual_hash(Image.new("RGB", (64, 64), "gray")) == ""
+    for contrast in (0, 7, 8):
+        levels = np.full((64, 64), 100, np.uint8)
+        levels[9, 9] += contrast
+        assert (perceptual_hash(Image.fromarray(levels)) == "") == (contrast < 8)
 
 
 def components(pairs: np.ndarray, count: int) -> list[int]:
