@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.rates import measure_rate
 from phototag.apps.export import export_onnx
-from phototag.cli.options import MODEL, THRESHOLDS
+from phototag.cli.models import MODEL, THRESHOLDS
 from phototag.network.runtime import keep_freed_memory
 from phototag.serving.tagger import load_tagger
 

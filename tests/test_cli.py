@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
 from phototag.cli import app, typer_app
-from phototag.cli.options import MODEL, THRESHOLDS
+from phototag.cli.models import MODEL, THRESHOLDS
 from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
 from tests.models import make_model

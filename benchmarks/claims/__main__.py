@@ -37,7 +37,6 @@ def run(
     seed: Annotated[
         list[int] | None, typer.Option(help="Seed to run; can be repeated (default: 0, 1, 2).")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Number of experiments to run in parallel.", min=1)] = 1,
     missing: Annotated[
         bool, typer.Option("--missing", help="Skip runs that already have a row in runs.csv.")
     ] = False,
@@ -47,7 +46,7 @@ def run(
     Existing experiments are not run again, unless the photos, labels or corrections have changed.
     """
     seeds = seed or [0, 1, 2]
-    run_claims(project_root(), claims, photos, variant or [], seeds, jobs, missing, typer.echo)
+    run_claims(project_root(), claims, photos, variant or [], seeds, missing, typer.echo)
 
 
 @typer_app.command()

@@ -23,7 +23,6 @@ def run_claims(
     photos: Path | None,
     variants: Sequence[str],
     seeds: Sequence[int],
-    jobs: int,
     only_missing: bool,
     report: Callable[[str], None],
 ) -> None:
@@ -35,7 +34,6 @@ def run_claims(
         photos: Zip or folder of photos (default: `data.raw` in params.yaml).
         variants: Names of the variants to run; empty for all variants of the claims.
         seeds: Seeds; each variant is run once with each seed.
-        jobs: Number of experiments to run in parallel.
         only_missing: Skip runs that already have a row in runs.csv.
         report: Function called with the new and the tracked scores, even if a run failed.
 
@@ -51,7 +49,7 @@ def run_claims(
         runs = [run for run in runs if (run.photos, run.variant, run.seed) not in known]
     failure = None
     try:
-        run_experiments(root, {run.name: run.overrides for run in runs}, jobs)
+        run_experiments(root, {run.name: run.overrides for run in runs})
     except InputError as error:  # raised after the results of the other runs are collected
         failure = error
     report(compare_with_tracked(collect_results(root, runs), tracked))

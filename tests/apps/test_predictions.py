@@ -279,7 +279,7 @@ def test_labels_named_like_columns_get_score_columns() -> None:
     assert json.loads(line) == {"file": "a.png"} | row
 
 
-@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "coco", "labelstudio"])
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl", "labelstudio"])
 @pytest.mark.parametrize("cut", [0, 1])
 def test_resumed_run_writes_the_same_bytes(
     model: tuple[Path, Path],

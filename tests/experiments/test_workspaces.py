@@ -162,16 +162,16 @@ def test_experiments_run_if_they_are_missing_or_have_other_data(root: Path, fake
 
     fake_dvc.repro = repro
     experiments: dict[str, dict[str, Any]] = {"a": {}, "b": {}, "c": {}}
-    run_experiments(root, {"a": {}}, jobs=2)
-    run_experiments(root, experiments, jobs=2)
+    run_experiments(root, {"a": {}})
+    run_experiments(root, experiments)
     assert len(ran) == 3
     old = dict(list_experiments(root))
     assert list(old) == ["a", "b", "c"]
     data["md5"] = "new"
-    run_experiments(root, {"a": {}}, jobs=1)
+    run_experiments(root, {"a": {}})
     assert len(ran) == 4
     assert dict(list_experiments(root))["a"] != old["a"]
     data["md5"] = "broken"
     with pytest.raises(InputError, match="3 of 3 experiments failed; a: dvc repro failed: no mem"):
-        run_experiments(root, experiments, jobs=1)
+        run_experiments(root, experiments)
     assert list((root / workspaces.FOLDER).iterdir()) == []

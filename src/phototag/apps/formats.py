@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
 from phototag.base.errors import escape_control
-from phototag.decoding import formats as photo_formats
 from phototag.importers.table_files import PREDICTED
 
 Row = dict[str, Any]
-QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def show_name(name: str) -> str:
@@ -80,52 +76,6 @@ def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
         yield json.dumps({"file": show_bytes(name)} | row, ensure_ascii=False) + "\n"
 
 
-def as_coco(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a COCO instances file, in which the box of each predicted label is the whole photo.
-
-    Unreadable files are omitted. Category ids are the positions of the labels, counted from 1.
-    """
-    images: list[dict[str, Any]] = []
-
-    def annotate() -> Iterator[dict[str, Any]]:
-        for name, row in zip(names, rows, strict=True):
-            size = None if row["error"] else _photo_size(name)
-            if size is None:
-                continue
-            image = {"id": len(images) + 1, "file_name": show_bytes(name)}
-            images.append(image | {"width": size[0], "height": size[1]})
-            for label in row["labels"]:
-                yield {
-                    "image_id": len(images),
-                    "category_id": labels.index(label) + 1,
-                    "bbox": [0, 0, *size],
-                    "area": size[0] * size[1],
-                    "segmentation": [],
-                    "iscrowd": 0,
-                    "score": row["scores"][label],
-                }
-
-    annotations = ({"id": number, **box} for number, box in enumerate(annotate(), start=1))
-    yield '{"info": {"description": "Predictions of phototag"}, "licenses": [],\n"categories": '
-    yield from _write_list({"id": n, "name": label} for n, label in enumerate(labels, start=1))
-    yield ',\n"annotations": '
-    yield from _write_list(annotations)
-    yield ',\n"images": '
-    yield from _write_list(images)
-    yield "}\n"
-
-
-def _photo_size(name: str) -> tuple[int, int] | None:
-    """Return the width and height of a photo after EXIF rotation, or None if it is unreadable."""
-    try:
-        with Image.open(name, formats=photo_formats.FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112) in QUARTER_TURNS
-    except Exception:  # decoders raise many types of exceptions for damaged files
-        return None
-    return (height, width) if turned else (width, height)
-
-
 def as_labelstudio(
     names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]
 ) -> Iterator[str]:
@@ -138,13 +88,13 @@ def as_labelstudio(
     paths = map(Path, map(os.path.normpath, names))
     outside = any(path.is_absolute() or path.parts[:1] == ("..",) for path in paths)
     root = Path("/" if outside else Path.cwd())
-    tasks = (
-        _describe_task(os.path.relpath(name, root), row)
-        for name, row in zip(names, rows, strict=True)
-        if not row["error"]
-    )
-    yield from _write_list(tasks)
-    yield "\n"
+    separator = "["
+    for name, row in zip(names, rows, strict=True):
+        if not row["error"]:
+            task = _describe_task(os.path.relpath(name, root), row)
+            yield f"{separator}\n{json.dumps(task, ensure_ascii=False)}"
+            separator = ","
+    yield "[]\n" if separator == "[" else "\n]\n"
 
 
 def _describe_task(name: str, row: Row) -> dict[str, Any]:
@@ -160,20 +110,10 @@ def _describe_task(name: str, row: Row) -> dict[str, Any]:
     return {"data": {"image": f"/data/local-files/?d={path}"}, "predictions": [prediction]}
 
 
-def _write_list(values: Iterable[Any]) -> Iterator[str]:
-    """Yield a JSON list with one element per line."""
-    separator = "["
-    for value in values:
-        yield separator + "\n" + json.dumps(value, ensure_ascii=False)
-        separator = ","
-    yield "[]" if separator == "[" else "\n]"
-
-
 # Each function takes the file names, the model's labels and the rows, and yields text to write.
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[Row]], Iterator[str]]] = {
     "table": as_table,
     "csv": as_csv,
     "jsonl": as_jsonl,
-    "coco": as_coco,
     "labelstudio": as_labelstudio,
 }

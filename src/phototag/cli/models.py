@@ -8,16 +8,22 @@ from typing import Annotated, Any, Literal
 import typer
 
 from phototag.base.errors import InputError, escape_control
+from phototag.base.files import project_root
 from phototag.base.parallel import Backend
-from phototag.cli.options import (
-    ModelFile,
-    Port,
-    ThresholdsFile,
-    model_files,
-    refuse_existing,
-)
 
-Format = Literal["table", "csv", "jsonl", "coco", "labelstudio"]
+MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
+Port = Annotated[int, typer.Option(help="Port of the server on 127.0.0.1.", min=1, max=65535)]
+ModelFile = Annotated[
+    Path | None,
+    typer.Option("--model", help=f"Model file written by the train stage (default: {MODEL})."),
+]
+ThresholdsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--thresholds", help=f"JSON file written by the evaluate stage (default: {THRESHOLDS})."
+    ),
+]
+Format = Literal["table", "csv", "jsonl", "labelstudio"]
 Reason = Annotated[str, typer.Option(help="Reason shown by `phototag history`.")]
 
 
@@ -46,10 +52,10 @@ def predict(
     Loads the model from a local file; no server is needed.
     """
     if output:
-        refuse_existing(output)
+        _refuse_existing(output)
     elif resume:
         raise InputError("--resume requires an output file: add --output FILE")
-    files = model_files(model, thresholds)
+    files = _model_files(model, thresholds)
     # Importing PyTorch takes seconds, so it is imported after the options are checked.
     from phototag.apps.predictions import PredictionJob, find_photos
     from phototag.serving.tagger import load_tagger
@@ -74,8 +80,8 @@ def export(
 
     The ONNX graph maps batches of uint8 images to probabilities. The batch size is variable.
     """
-    refuse_existing(output)
-    files = model_files(model, thresholds)
+    _refuse_existing(output)
+    files = _model_files(model, thresholds)
     from phototag.apps.export import export_onnx
     from phototag.serving.tagger import load_tagger
 
@@ -90,7 +96,7 @@ def demo(port: Port = 8501, model: ModelFile = None, thresholds: ThresholdsFile 
     """
     from phototag.apps import server
 
-    files = [str(file.resolve()) for file in model_files(model, thresholds)]
+    files = [str(file.resolve()) for file in _model_files(model, thresholds)]
     server.serve_page(Path(server.__file__).with_name("demo_page.py"), port, *files)
 
 
@@ -157,3 +163,21 @@ def _print_decision(decision: dict[str, Any]) -> None:
         f"{decision['name']} version {decision['version']} is the champion "
         f"(previous champion: {decision['previous_champion']})"
     )
+
+
+def _model_files(model: Path | None, thresholds: Path | None) -> tuple[Path, Path]:
+    """Return the paths of model and thresholds; replace None with the project's default path."""
+    files = model or project_root() / MODEL, thresholds or project_root() / THRESHOLDS
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing: run `dvc repro`, or pass a model file with --model and its "
+                "thresholds file with --thresholds"
+            )
+    return files
+
+
+def _refuse_existing(output: Path) -> None:
+    """Raise an error if the output file exists, so that it is not overwritten."""
+    if output.exists():
+        raise InputError(f"{output} already exists: pass a new file name or remove it")

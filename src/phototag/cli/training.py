@@ -14,7 +14,7 @@ from phototag.base.files import project_root
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
 from phototag.base.params import read_values
-from phototag.cli.options import MODEL, Port
+from phototag.cli.models import MODEL, Port
 
 SourceFormat = Literal[
     "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "one-hot"

@@ -6,10 +6,8 @@ workspace is faster, because many experiments share it: the stages before `train
 
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from dvc.repo import Repo
@@ -148,8 +146,8 @@ def save_experiment(place: Path, name: str) -> None:
     run_git(place, "push", "--quiet", "--force", "origin", f"{made}:{reference}")
 
 
-def run_experiments(root: Path, experiments: Mapping[str, Mapping[str, Any]], jobs: int) -> None:
-    """Run all stages up to `evaluate` for each experiment, and wait until all have finished.
+def run_experiments(root: Path, experiments: Mapping[str, Mapping[str, Any]]) -> None:
+    """Run all stages up to `evaluate` for each experiment, one experiment after another.
 
     The models are not registered. An experiment is skipped if it exists and was made with the same
     photos and labels. A training that was killed resumes from its last checkpoint.
@@ -158,39 +156,26 @@ def run_experiments(root: Path, experiments: Mapping[str, Mapping[str, Any]], jo
         root: Root of the project.
         experiments: Mapping from the name of each experiment to the params that it changes (mapping
             from dotted keys of params.yaml to values).
-        jobs: Number of experiments to run in parallel.
 
     Raises:
-        InputError: An experiment failed.
+        InputError: An experiment failed. The other experiments have been run.
     """
     finished = dict(list_experiments(root))
     params = (root / "params.yaml").read_text(encoding="utf-8")
-    places: SimpleQueue[Path] = SimpleQueue()
-
-    def run(name: str) -> str:
-        place = places.get()
-        try:
-            write_text(place / "params.yaml", params)
-            update_params(place / "params.yaml", experiments[name])
+    failed = []
+    with clean_workspaces(root):
+        place = make_workspace(root, 0)
+        for name, changes in experiments.items():
             variables = {"DVC_EXP_NAME": name, "DVC_ROOT": str(root)}
-            run_upstream(place, variables)
-            data = read_data_hash(place, WORKSPACE)
-            if name not in finished or read_data_hash(root, finished[name]) != data:
-                run_dvc(place, "repro", "evaluate", variables=variables, show_output=True)
-                save_experiment(place, name)
-        except InputError as error:
-            return f"{name}: {error}"
-        finally:
-            places.put(place)
-        return ""
-
-    with ThreadPoolExecutor(jobs) as pool, clean_workspaces(root):
-        for number in range(min(jobs, len(experiments))):
-            places.put(make_workspace(root, number))
-        try:
-            failed = [error for error in pool.map(run, experiments) if error]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            try:
+                write_text(place / "params.yaml", params)
+                update_params(place / "params.yaml", changes)
+                run_upstream(place, variables)
+                data = read_data_hash(place, WORKSPACE)
+                if name not in finished or read_data_hash(root, finished[name]) != data:
+                    run_dvc(place, "repro", "evaluate", variables=variables, show_output=True)
+                    save_experiment(place, name)
+            except InputError as error:
+                failed.append(f"{name}: {error}")
     if failed:
         raise InputError(f"{len(failed)} of {len(experiments)} experiments failed; {failed[0]}")

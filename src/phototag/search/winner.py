@@ -70,7 +70,7 @@ def compare_on_test(plan: Plan, best: FrozenTrial) -> Comparison:
         changes = {key: value for key, value in values.items() if present.get(key) != value}
         for seed in seeds:
             experiments[f"{plan.name}-{variant}-s{seed}"] = changes | {"seed": seed}
-    run_experiments(root, experiments, jobs=1)
+    run_experiments(root, experiments)
     revisions = dict(list_experiments(root))
     tables = []
     for seed in seeds:

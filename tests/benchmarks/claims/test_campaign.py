@@ -61,7 +61,7 @@ def test_results_are_collected_if_a_run_failed(
     kept: list[str] = []
     reported: list[str] = []
 
-    def fail(root: Path, experiments: Mapping[str, Any], jobs: int) -> None:
+    def fail(root: Path, experiments: Mapping[str, Any]) -> None:
         raise InputError("1 of 2 experiments failed")
 
     def collect(root: Path, runs: Sequence[Run]) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def test_results_are_collected_if_a_run_failed(
     monkeypatch.setattr(campaign, "run_experiments", fail)
     monkeypatch.setattr(campaign, "collect_results", collect)
     with pytest.raises(InputError, match="1 of 2"):
-        run_claims(project, ["speed"], None, [], [4], 1, only_missing=False, report=reported.append)
+        run_claims(project, ["speed"], None, [], [4], only_missing=False, report=reported.append)
     assert kept == ["mine-plain-s4", "mine-fast-s4"]
     assert reported == ["scores"]
 
@@ -81,13 +81,13 @@ def test_only_missing_skips_runs_with_a_row(project: Path, monkeypatch: pytest.M
     (project / "few.zip").touch()
     ran: list[str] = []
 
-    def keep(root: Path, experiments: Mapping[str, Any], jobs: int) -> None:
+    def keep(root: Path, experiments: Mapping[str, Any]) -> None:
         ran.extend(experiments)
 
     monkeypatch.setattr(campaign, "run_experiments", keep)
     monkeypatch.setattr(campaign, "collect_results", lambda root, runs: pd.DataFrame())
     photos = project / "few.zip"
-    run_claims(project, ["speed"], photos, [], [0, 1], 1, only_missing=True, report=print)
+    run_claims(project, ["speed"], photos, [], [0, 1], only_missing=True, report=print)
     assert ran == ["few-fast-s0", "few-plain-s1"]
     assert (
         "| speed | few | 1 | Fast is better. |"
