@@ -257,7 +257,7 @@ def changed(group: str, index: int, **values: Any) -> dict[str, Any]:
         (changed("annotations", 1, image_id="397133"), r"\[1\]: no .* has the id '397133'"),
         (changed("annotations", 2, category_id=2), r"\[2\]: no .* has the id 2: add it"),
         (changed("annotations", 2, category_id=1.5),
-         r"annotations\.2\.category_id: should be a number or text, not 1\.5"),
+         r"annotations\.2\.category_id\.int: input should be a valid integer, not 1\.5"),
         (changed("images", 1, id=397133),
          r"json: images\[1\]: id 397133 is already used in \[0\]"),
         (changed("images", 1, file_name=NAMES[0]), r"images\[1\]: .* listed in .* images\[0\]"),

@@ -168,7 +168,7 @@ def chosen(**values: Any) -> list[dict[str, Any]]:
     [
         ("[]", r"export\.json: unknown format"),
         ([{"id": 1, "x": ["data", "annotations"]}], r"json: 0\.data is missing"),
-        (changed(id=[]), r"json: 1\.id: should be a number or text, not \[\]"),
+        (changed(id=[]), r"json: 1\.id\.int: input should be a valid integer, not \[\]"),
         (changed(data={}), r"json: \[1\] \(task 42\): data contains 0 photos, should contain 1"),
         (changed(data={"a": "one.png", "b": "four.png"}), r"data contains 2 photos"),
         (changed(data={"image": "gone.png"}), r"\(task 42\): .*gone\.png is missing: .*--images"),

@@ -5,13 +5,11 @@ The labels of an image are the categories of its annotations.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoFinder, choose_images_folder, list_names
+from phototag.importers.photo_files import choose_images_folder, find_photos, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.labels import normalize
 
@@ -54,45 +52,42 @@ def read(source: Source) -> SourceDataset:
     """
     instances = source.parse_json(TypeAdapter(_Instances))
     images, categories = instances.images, instances.categories
-    _index_ids(images, f"{source.path}: images")
-    place = f"{source.path}: categories"
-    positions = _index_ids(categories, place)
-    labels: dict[int, str] = {}
-    carried: dict[Any, set[str]] = {image.id: set() for image in images}
+    _check_ids(images, f"{source.path}: images")
+    _check_ids(categories, f"{source.path}: categories")
+    used = {annotation.category_id for annotation in instances.annotations}
+    labels = {
+        category.id: check_label(category.name, f"{source.path}: categories[{index}]")
+        for index, category in enumerate(categories)
+        if category.id in used  # names of unused categories may be invalid
+    }
+    carried: dict[Id, set[str]] = {image.id: set() for image in images}
     for index, annotation in enumerate(instances.annotations):
         try:
-            found, position = carried[annotation.image_id], positions[annotation.category_id]
+            carried[annotation.image_id].add(labels[annotation.category_id])
         except KeyError as error:
             raise InputError(
                 f"{source.path}: annotations[{index}]: no image or category has the id {error}: "
                 "add it, or remove the annotation"
             ) from None
-        if position not in labels:  # names of unused categories may be invalid
-            labels[position] = check_label(categories[position].name, f"{place}[{position}]")
-        found.add(labels[position])
-
     names = [list_names(image.file_name) for image in images]
     folder = choose_images_folder(source.path, names, source.options.images)
-    finder, photos = PhotoFinder(folder), []
-    for row, image in enumerate(tqdm(images, "read", disable=None)):
-        location = f"{source.path}: images[{row}]"
-        name = finder.find(names[row], location)
+    photos = []
+    for row, image in enumerate(images):
+        place = f"{source.path}: images[{row}]"
         chosen = frozenset(carried[image.id])
-        photos.append(SourcePhoto(name, folder, chosen, id=str(image.id), place=location))
-    finder.check()
+        photos.append(SourcePhoto(image.file_name, folder, chosen, id=str(image.id), place=place))
     description = (
         f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
         f"{len(categories)} categories"
     )
     defined = [normalize(category.name).strip() for category in categories]
-    return SourceDataset(description, photos, defined, [])
+    return SourceDataset(description, find_photos(folder, photos, names), defined, [])
 
 
-def _index_ids(records: Sequence[_Image | _Category], place: str) -> dict[Any, int]:
-    """Return the position of each id in `records`; records with an id must be equal."""
-    positions: dict[Any, int] = {}
+def _check_ids(records: Sequence[_Image | _Category], place: str) -> None:
+    """Check that records with the same id are equal."""
+    positions: dict[Id, int] = {}
     for position, record in enumerate(records):
         first = positions.setdefault(record.id, position)
         if record != records[first]:
             raise InputError(f"{place}[{position}]: id {record.id!r} is already used in [{first}]")
-    return positions

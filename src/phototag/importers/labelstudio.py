@@ -7,11 +7,10 @@ from reprlib import repr as short_repr
 from typing import Any
 
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import PhotoFinder, choose_images_folder, list_names
+from phototag.importers.photo_files import choose_images_folder, find_photos, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 # Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
@@ -63,17 +62,15 @@ def read(source: Source) -> SourceDataset:
     ]
     names = [_list_names(task.data, place) for task, place in zip(tasks, places, strict=True)]
     folder = choose_images_folder(source.path, names, source.options.images)
-    finder, photos, completed = PhotoFinder(folder), [], 0
-    for row, task in enumerate(tqdm(tasks, "read", disable=None)):
-        name = finder.find(names[row], places[row])
-        given = _read_annotations(task, places[row])
+    photos, completed = [], 0
+    for task, id_, place in zip(tasks, ids, places, strict=True):
+        given = _read_annotations(task, place)
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
-        photos.append(SourcePhoto(name, folder, agreed, unknown, ids[row], place=places[row]))
+        photos.append(SourcePhoto("", folder, agreed, unknown, id_, place=place))
         completed += bool(given)
-    finder.check()
     description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
-    return SourceDataset(description, photos, [], [])
+    return SourceDataset(description, find_photos(folder, photos, names), [], [])
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:

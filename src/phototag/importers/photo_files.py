@@ -5,12 +5,16 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
+from tqdm import tqdm
+
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
+from phototag.importers.source import SourcePhoto
 
 NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
@@ -20,54 +24,47 @@ _SERVED = re.compile(r".*/(?:local-files/?\?d|storage-data/uploaded/?\?filepath)
 _URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 
 
-class PhotoFinder:
-    """The search for the photos that a table or JSON file lists."""
+def find_photos(
+    folder: Path, photos: Sequence[SourcePhoto], names: Sequence[Sequence[str]]
+) -> list[SourcePhoto]:
+    """Return the photos that a table or JSON file lists, with the paths of their files as names.
 
-    def __init__(self, folder: Path, anywhere: bool = False) -> None:
-        """Search relative names in `folder`.
+    Args:
+        folder: Folder that relative names refer to.
+        photos: Listed photos. A photo with a `root` must be in this folder, so that a downloaded
+            list cannot refer to other files on this machine.
+        names: Possible names of each photo; the first name that exists is used.
 
-        Unless `anywhere` is true, this folder must contain the photos, so that a downloaded list
-        cannot refer to other files on this machine.
-        """
-        self.folder = folder
-        self.root = None if anywhere else folder
-        self._missing: list[tuple[str, Path]] = []
-
-    def find(self, names: Sequence[str], location: str) -> str:
-        """Return the path of a photo; the path is relative to `root` if `root` is not None.
-
-        The first of the possible `names` that exists is used. Error messages start with `location`.
-
-        Raises:
-            InputError: The name is empty, or the file is outside `root`.
-        """
-        if not any(names):
-            raise InputError(f"{location}: no file name; write the path of the photo")
-        path = _find_file(self.folder, names)
+    Raises:
+        InputError: A photo has no name or is outside its root, or files are missing.
+    """
+    found, missing = [], []
+    for photo, candidates in zip(tqdm(photos, "read", disable=None), names, strict=True):
+        if not any(candidates):
+            raise InputError(f"{photo.place}: no file name; write the path of the photo")
+        path = _find_file(folder, candidates)
         if path is None:
-            path = self.folder / names[0].replace("\\", "/")
-            self._missing.append((location, path))
-        if self.root is None:
-            return str(path)
-        inside = os.path.relpath(os.path.normpath(path), self.root).replace(os.sep, "/")
-        if inside.split("/")[0] == "..":
-            raise InputError(
-                f"{location}: {path} is outside {self.root}: move the photo into this folder"
-            )
-        return inside
-
-    def check(self) -> None:
-        """Raise an error if files are missing; the message contains their number and an example."""
-        if not self._missing:
-            return
-        location, path = self._missing[0]
+            path = folder / candidates[0].replace("\\", "/")
+            missing.append((photo.place, path))
+        name = str(path)
+        if photo.root is not None:
+            name = os.path.relpath(os.path.normpath(path), photo.root).replace(os.sep, "/")
+            if name.split("/")[0] == "..":
+                raise InputError(
+                    f"{photo.place}: {path} is outside {photo.root}: move the photo into this "
+                    "folder"
+                )
+        found.append(replace(photo, name=name))
+    if missing:
+        place, path = missing[0]
         problem = "is not a file" if os.path.lexists(path) else "is missing"
-        if len(self._missing) > 1:
-            problem += f", one of {len(self._missing)} missing photos"
+        if len(missing) > 1:
+            problem += f", one of {len(missing)} missing photos"
         fix = "fix the name, or pass the folder of the photos with --images"
-        if archive := next(self.folder.glob("*.zip"), None):
+        if archive := next(folder.glob("*.zip"), None):
             fix = f"unpack {archive} first if it contains the photos"
-        raise InputError(f"{location}: {path} {problem}: {fix}")
+        raise InputError(f"{place}: {path} {problem}: {fix}")
+    return found
 
 
 def list_names(address: str) -> list[str]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from phototag.base.errors import InputError
 from phototag.base.params import describe_validation_error
@@ -26,13 +26,7 @@ MAX_LABEL_BYTES = 200  # a file name, with .txt and a temporary suffix, may have
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
-def _check_id(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("should be a number or text")
-    return value
-
-
-Id = Annotated[Any, AfterValidator(_check_id)]
+Id = StrictInt | StrictStr
 
 
 @dataclass(frozen=True)

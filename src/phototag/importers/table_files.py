@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
@@ -45,7 +46,8 @@ def parse_table(data: bytes, path: Path, separator: str | None) -> Listing:
         table = _parse_json_lines(text, path, separator)
     else:
         table = read_listing(data, str(path))
-    return _select_predictions(table) if table.columns[: len(PREDICTED)] == PREDICTED else table
+    is_predicted = list(table.columns)[: len(PREDICTED)] == PREDICTED
+    return _select_predictions(table) if is_predicted else table
 
 
 def _select_predictions(table: Listing) -> Listing:
@@ -58,7 +60,7 @@ def _select_predictions(table: Listing) -> Listing:
         if not labels.startswith("["):
             labels = json.dumps([label for label in labels.split(";") if label], ensure_ascii=False)
         rows.append(Row(row.line, {"file": file, "labels": labels}, []))
-    return Listing(PREDICTED[:2], PREDICTED[:2], rows, table.separator, table.header_line)
+    return replace(table, columns={"file": "file", "labels": "labels"}, rows=rows)
 
 
 def _convert_parquet(data: bytes, path: Path) -> str:
@@ -101,7 +103,7 @@ def _parse_json_lines(text: str, path: Path, separator: str | None) -> Listing:
     for row in rows:
         for column in titles:
             row.cells.setdefault(column, "" if is_file_column(column) else UNKNOWN)
-    return Listing(list(titles), list(titles.values()), rows, ",", 1)
+    return Listing(titles, rows, ",", 1)
 
 
 def _format_labels(value: Any, separator: str | None, location: str) -> str:

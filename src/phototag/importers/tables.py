@@ -7,10 +7,9 @@ from reprlib import repr as short_repr
 from typing import Any, Literal
 
 import yaml
-from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import PhotoFinder, list_names
+from phototag.importers.photo_files import find_photos, list_names
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
 from phototag.importers.table_files import LABEL_COLUMNS, UNKNOWN, is_file_column
 from phototag.verification.listing import Listing
@@ -58,16 +57,16 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     one_hot: dict[str, str] = {}
     separator = options.separator or ";"
     if kind == "one-hot":
-        titles = dict(zip(table.columns, table.titles, strict=True))
         header = f"{path}:{table.header_line}"
-        one_hot = {column: check_label(titles[column], header) for column in columns}
+        one_hot = {column: check_label(table.columns[column], header) for column in columns}
     elif options.separator is None:
         separator = _find_separator(source, columns[0])
     id_column = next((column for column in ID_COLUMNS if column in table.columns), "id")
-    finder = PhotoFinder(options.images or path.parent, anywhere=not source.is_metadata())
-    photos = []
+    folder = options.images or path.parent
+    root = folder if source.is_metadata() else None
+    photos, names = [], []
     values = Counter[str]()
-    for row in tqdm(table.rows, "read", disable=None):
+    for row in table.rows:
         location = f"{path}:{row.line}"
         cells = row.cells
         if row.extra or any(column not in cells for column in (file_column, *columns)):
@@ -76,10 +75,9 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
                 f"{len(table.columns)}: separate cells with {table.separator!r}, and write all "
                 f"labels of a photo in one cell, separated by {separator!r}"
             )
-        names = [file := cells[file_column]]
-        if options.images or _FOREIGN.match(file):
-            names += list_names(file)
-        name = finder.find(names, location)
+        file = cells[file_column]
+        is_foreign = options.images or _FOREIGN.match(file)
+        names.append([file, *list_names(file)] if is_foreign else [file])
         unknown: frozenset[str] | None
         if one_hot:
             values.update(cells[column] for column in one_hot)
@@ -92,9 +90,8 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
             unknown = frozenset() if len(known) == len(parts) else None
         origin = [cells.get(column, "") for column in (id_column, "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
-        photo = SourcePhoto(name, finder.root, labels, unknown, id_, group, place=location)
-        photos.append(photo)
-    finder.check()
+        photos.append(SourcePhoto(file, root, labels, unknown, id_, group, place=location))
+    photos = find_photos(folder, photos, names)
     used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []

@@ -35,15 +35,13 @@ class Listing:
     """The parsed content of a CSV file.
 
     Attributes:
-        columns: Names of the columns in lower case.
-        titles: Names of the columns as they are written in the file.
+        columns: Name of each column in lower case -> name as it is written in the file.
         rows: Non-empty rows below the header.
         separator: Character that separates the cells.
         header_line: Line number of the header, counted from 1.
     """
 
-    columns: list[str]
-    titles: list[str]
+    columns: dict[str, str]
     rows: list[Row]
     separator: str
     header_line: int
@@ -97,19 +95,21 @@ def read_listing(data: bytes, place: str) -> Listing:
             f"{place}:{line}: {error}: a quotation mark is missing or superfluous"
         ) from None
     if not table:
-        return Listing([], [], [], separator, 1)
+        return Listing({}, [], separator, 1)
     header_line, titles = table[0]
     while not titles[-1]:
         titles.pop()
-    columns = [title.casefold() for title in titles]
-    for column in columns:
-        if columns.count(column) > 1:
+    columns: dict[str, str] = {}
+    for title in titles:
+        column = title.casefold()
+        if column in columns:
             raise InputError(f"{place}:{header_line}: two columns are named {column!r}: rename one")
+        columns[column] = title
     rows = []
     for line, cells in table[1:]:
         extra = [cell for cell in cells[len(columns) :] if cell]
         rows.append(Row(line, dict(zip(columns, cells, strict=False)), extra))
-    return Listing(columns, titles, rows, separator, header_line)
+    return Listing(columns, rows, separator, header_line)
 
 
 def read_sources(source: Path, listing: str | None, names: Sequence[str]) -> list[dict[str, str]]:
