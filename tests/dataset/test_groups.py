@@ -4,7 +4,7 @@ from phototag.dataset.groups import gather_groups, link_equal, merge_pairs
 
 
 def test_equal_values_are_linked_and_empty_ones_are_not() -> None:
-    assert link_equal(["b", "", "a", "b", "", "b"]).tolist() == [[0, 3], [3, 5]]
+    assert link_equal(["b", "", "a", "b", "", "b"]).tolist() == [[0, 3], [0, 5]]
     assert link_equal([]).tolist() == []
 
 

@@ -4,9 +4,11 @@ import copy
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from pydantic import ValidationError
@@ -75,7 +77,7 @@ def test_linear_probe_matches_logistic_regression(
 ) -> None:
     monkeypatch.setattr(linear_probe, "CHUNK", chunk)
     if not resident:
-        monkeypatch.setattr(linear_probe, "physical_memory", lambda: 0)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=0))
     model = build()
     loss = minimize_loss(model, build_loss("bce", 0, None), TRAIN, l2)
     features = model[0](torch.from_numpy(TRAIN.images)).numpy()

@@ -1,7 +1,6 @@
 """Read the photos and labels of each split, and copy batches of photos to a device."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -141,12 +140,7 @@ def take_photos(dataset: Dataset, positions: np.ndarray) -> Dataset:
 def read_batch(
     dataset: Dataset, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Read the photos and targets at the given positions in a split.
-
-    Args:
-        dataset: Split to read from.
-        positions: Positions in the split, integers [batch].
-        device: Device of the returned tensors.
+    """Read the photos and targets at the given positions in a split, integers [batch].
 
     Returns:
         Photos, uint8 [batch, 3, size, size] in channels_last memory format, or features, float32
@@ -177,8 +171,3 @@ def move_to_device(dataset: Dataset, device: torch.device) -> Dataset:
         return dataset
     images = torch.from_numpy(dataset.images[dataset.rows])
     return replace(dataset, resident=images.to(device))
-
-
-def physical_memory() -> int:
-    """Return the size of the machine's physical memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -31,15 +32,14 @@ def gather_groups(
 
 
 def link_equal(values: Sequence[str]) -> np.ndarray:
-    """Return pairs that link each row to the next row with the same value, int64 [num_pairs, 2].
+    """Return pairs that link each row to the first row with the same value, int64 [num_pairs, 2].
 
     Rows with an empty value are not linked.
     """
-    _, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    equal = codes[order][1:] == codes[order][:-1]
-    equal &= np.array([values[row] != "" for row in order[1:]], bool)
-    return np.column_stack([order[:-1][equal], order[1:][equal]])
+    texts = np.asarray(values, dtype=str)
+    _, first, codes = np.unique(texts, return_index=True, return_inverse=True)
+    pairs = np.column_stack([first[codes], np.arange(len(texts))])
+    return pairs[(texts != "") & (pairs[:, 0] != pairs[:, 1])]
 
 
 def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:
@@ -56,7 +56,5 @@ def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:
     shape = (len(ids), len(ids))
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=shape)
     _, component = connected_components(graph, directed=False)
-    smallest: dict[int, str] = {}
-    for label, name in zip(component.tolist(), ids, strict=True):
-        smallest[label] = min(smallest.get(label, name), name)
-    return [smallest[label][:16] for label in component.tolist()]
+    smallest = pd.Series(list(ids), dtype=str).groupby(component).transform("min")
+    return smallest.str[:16].tolist()

@@ -169,11 +169,7 @@ def crop_square(
 
 
 def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str]]:
-    """Return the square in sRGB, and a remark for each conversion that changed its pixels.
-
-    Raises:
-        ValueError: The range of the samples is unknown, or Pillow would read the samples wrongly.
-    """
+    """Return the square in sRGB, and a remark for each conversion that changed its pixels."""
     tags = getattr(image, "tag_v2", {})
     raw_mode = str(getattr(image, "tile", ""))  # read before decoding clears `tile`
     # A name such as RGB;16B means 16 bits per sample, but BGR;16 means 16 bits per pixel.
@@ -210,14 +206,8 @@ def _decode_square(image: Image.Image, size: int) -> tuple[Image.Image, list[str
 
 
 def _reduce_to_8_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Return a decoded 16-bit photo with 8 bits per sample, and a remark.
-
-    Gray samples are scaled by the number of bits in the largest one, which is often 10, 12 or 14.
-    Pillow reads only the upper 8 bits of other samples, so these are not scaled.
-
-    Raises:
-        ValueError: The samples are not gray, and the largest uses few bits.
-    """
+    """Return a decoded 16-bit photo with 8 bits per sample, and a remark."""
+    # Pillow reads only the upper 8 bits of samples that are not gray, so these are not scaled.
     if not image.mode.startswith("I;16"):
         colours = image if image.mode == "CMYK" else image.convert("RGB")  # without alpha
         bits = 8 + int(np.asarray(colours).max()).bit_length()
@@ -227,6 +217,7 @@ def _reduce_to_8_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
                 "sample"
             )
         return image, ["16-bit"]
+    # Gray samples are scaled by the number of bits in the largest one, often 10, 12 or 14.
     levels = np.asarray(image).astype(np.uint16)
     bits = max(8, 2 * math.ceil(int(levels.max()).bit_length() / 2))
     gray = (levels >> (bits - 8)).astype(np.uint8)
@@ -261,10 +252,7 @@ def _read_orientation(image: Image.Image) -> int:
 
 @lru_cache(maxsize=32)
 def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from a profile to sRGB, or None if it is unnecessary or impossible.
-
-    The effect on sample colours decides, because profiles named sRGB may have other tone curves.
-    """
+    """Return the transform from a profile to sRGB, or None if it is unnecessary or impossible."""
     if not profile:
         return None
     colours = Image.fromarray(COLOURS).convert(mode)
@@ -274,5 +262,6 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
         converted = np.asarray(ImageCms.applyTransform(colours, transform), np.int16)
     except Exception:  # not a valid profile for this mode; lcms raises several kinds of errors
         return None
+    # Profiles named sRGB may have other tone curves, so the effect on sample colours decides.
     is_srgb = np.abs(converted - np.asarray(colours.convert("RGB"))).max() <= MAX_DIFFERENCE
     return None if is_srgb else transform

@@ -88,8 +88,10 @@ def _read_regular(source: Path, path: Path, num_bytes: int) -> bytes:
         if not path.exists():
             raise InputError("broken link")
         target = path.resolve()
-        if not target.is_relative_to(source.resolve()) and not _is_cached(target):
-            raise InputError("link to a file outside the folder")
+        if not target.is_relative_to(source.resolve()):
+            cache = _find_dvc_cache(Path.cwd())
+            if cache is None or not target.is_relative_to(cache):
+                raise InputError("link to a file outside the folder")
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise InputError("link to a folder" if is_link else "folder")
@@ -100,15 +102,7 @@ def _read_regular(source: Path, path: Path, num_bytes: int) -> bytes:
         return file.read(num_bytes)
 
 
-def _is_cached(path: Path) -> bool:
-    """Return whether a file is in DVC's cache.
-
-    If DVC's option `cache.type` is symlink, DVC replaces tracked files with links to its cache.
-    """
-    cache = _find_dvc_cache(Path.cwd())
-    return cache is not None and path.is_relative_to(cache)
-
-
+# If DVC's option `cache.type` is symlink, DVC replaces tracked files with links to its cache.
 @lru_cache(maxsize=1)
 def _find_dvc_cache(project: Path) -> Path | None:
     """Return the cache folder of the DVC project that contains `project`, or None."""

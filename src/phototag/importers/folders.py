@@ -60,11 +60,9 @@ def read(source: Source) -> SourceDataset:
 
 
 def _find_folders(photos: Sequence[str]) -> dict[str, list[str]]:
-    """Return the label folders on the path of each photo, outermost folder first.
-
-    Folders that contain all photos are ignored, and so are folders of splits (train, val, test).
-    """
+    """Return the label folders on the path of each photo, outermost folder first."""
     folders = {name: name.split("/")[:-1] for name in photos}
+    # Ignore folders that contain all photos, and folders of splits (train, val, test).
     while folders and all(folders.values()):
         outer = {path[0] for path in folders.values()}
         if len(outer) > 1 and not all(map(SPLIT.search, outer)):

@@ -27,10 +27,6 @@ SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 def describe_effect(root: Path, revision: str) -> str:
     """Describe the changes in labels and scores since a git revision.
 
-    Args:
-        root: Root folder of a project in which `dvc repro` has run.
-        revision: Git revision that contains the earlier answers and scores.
-
     Raises:
         InputError: The revision does not contain the results of an evaluation, or `dvc repro` has
             not run since the last answer.

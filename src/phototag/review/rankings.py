@@ -79,12 +79,7 @@ RANKINGS: dict[str, Callable[[Evidence], list[Question]]] = {
 def measure_uncertainty(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the sum of each photo's predictive entropies over its unknown labels, in nats.
 
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
-
-    Returns:
-        Uncertainty, float64 [num_photos]; 0 if all labels of the photo are known.
+    The sum is 0 if all labels of the photo are known.
     """
     p = np.clip(probabilities, 1e-12, 1 - 1e-12)
     entropy = entr(p) + entr(1 - p)

@@ -109,15 +109,13 @@ def tabulate_rates(
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
     """Return warnings about the first `SHOWN` labels without positives in a split of `rates`."""
-    warnings = []
-    for label, rows in rates.groupby("label", sort=False):
-        empty = list(rows.loc[rows["positives"] == 0, "split"])
-        if empty:
-            warnings.append(
-                f"label {label!r} has no photos in {', '.join(empty)} "
-                f"({rows['positives'].sum()} in total): its scores are unreliable; add photos that "
-                "show it"
-            )
+    total = rates.groupby("label")["positives"].sum()
+    empty = rates[rates["positives"] == 0].groupby("label", sort=False)["split"].agg(", ".join)
+    warnings = [
+        f"label {label!r} has no photos in {splits} ({total[label]} in total): its scores are "
+        "unreliable; add photos that show it"
+        for label, splits in empty.items()
+    ]
     if more := warnings[SHOWN:]:
         warnings[SHOWN:] = [f"{len(more)} more labels like these: see reports/split/rates.csv"]
     return warnings
@@ -126,18 +124,10 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
 def _balance(
     assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray
 ) -> None:
-    """Move groups between splits, changing `assigned`, until no move lowers the cost.
-
-    Moving any group with the same counts changes the cost by the same amount, so the search covers
-    the distinct counts (hundreds) instead of all groups. Among the groups with the best counts,
-    the group whose number in `draws` is nearest to the target split is moved.
-
-    Args:
-        assigned: Index of each group's split, int64 [num_groups]; changed in place.
-        counts: Numbers of photos and positives of each group, float64 [num_groups, num_columns].
-        draws: Number in [0, 1) that the hash yields for each group, float64 [num_groups].
-        edges: Boundaries between the splits in [0, 1], float64 [num_splits + 1].
-    """
+    """Move groups between splits, changing `assigned`, until no move lowers the cost."""
+    # Moving any group with the same counts changes the cost by the same amount, so the search
+    # covers the distinct counts (hundreds) instead of all groups. Among the groups with the best
+    # counts, the group whose number in `draws` is nearest to the target split is moved.
     kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
     num_splits = len(edges) - 1

@@ -7,17 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from phototag.dataset.dataset import (
-    Dataset,
-    move_to_device,
-    physical_memory,
-    read_batch,
-    take_photos,
-)
+from phototag.dataset.dataset import Dataset, move_to_device, read_batch, take_photos
 from phototag.dataset.targets import is_known, label_rates
 from phototag.metrics.selection import best_record
 from phototag.network import distributed
@@ -177,7 +172,8 @@ def minimize_loss(head: nn.Module, loss: Loss, train: Dataset, l2: float) -> flo
             yield standardize(features), targets
 
     # Keep the features in memory if they fit, because L-BFGS reads them up to 125 times.
-    held = list(read()) if len(train) * train.images[:1].nbytes < physical_memory() / 4 else None
+    fits = len(train) * train.images[:1].nbytes < psutil.virtual_memory().total / 4
+    held = list(read()) if fits else None
 
     def total_loss(backward: bool) -> Tensor:
         total = torch.zeros((), device=device)

@@ -109,19 +109,14 @@ def group_duplicates(
     equal = np.column_stack([first[inverse], rows])
     equal = equal[equal[:, 0] != equal[:, 1]]
     groups = group_hashes(unique, distance, lambda pairs: agree(first[pairs]))
-    _, root, group = np.unique(groups, return_index=True, return_inverse=True)
-    near = np.column_stack([first, first[root[group]]])
-
+    near = first[link_equal(groups)]
     names = merge_pairs(sha256, np.concatenate([near, equal[agree(equal)], link_equal(sha256)]))
     size = Counter(names)
     return [name if size[name] > 1 else "" for name in names]
 
 
 def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean luminance (ITU-R BT.601) of areas, and differences of neighbouring areas.
-
-    Both are flat, standardized vectors, so the dot product of two photos is their correlation.
-    """
+    """Return standardized vectors: the mean luminance of areas, and their differences."""
     luma = Image.fromarray(pixels).convert("L").convert("F")
     side = min(AREAS, len(pixels))
     means = np.asarray(luma.resize((side, side), Image.Resampling.BOX))

@@ -48,28 +48,24 @@ def find_layout(source: Path) -> Layout:
                 "with the folder"
             )
     paths = {PurePosixPath(name.casefold()).parent for name in names}
-    folders = {str(folder) for path in paths for folder in (path, *path.parents)}
-    roots = [
-        folder.removesuffix("images")
-        for folder in sorted(folders)
-        if PurePosixPath(folder).name == "images"
-        and folder.removesuffix("images") + "annotations" in folders
-    ]
+    folders = {folder for path in paths for folder in (path, *path.parents)}
+    roots = [path.parent for path in folders if path.name == "images"]
+    roots = [root for root in roots if root / "annotations" in folders]
     if len(roots) != 1:
         raise InputError(
             f"{source} holds {'several folders' if roots else 'no folder'} images/ next to "
             "a folder annotations/: expected exactly one (`phototag import` converts other "
             "layouts)"
         )
-    root = roots[0]
+    table = str(roots[0] / "sources.csv")
 
     def list_folder(folder: str) -> list[str]:
-        return [name for name in names if name.casefold().startswith(f"{root}{folder}/")]
+        return [name for name in names if name.casefold().startswith(f"{roots[0] / folder}/")]
 
     return Layout(
         images=list_folder("images"),
         annotations=list_folder("annotations"),
         unknown=list_folder("unknown"),
-        sources=next((name for name in names if name.casefold() == f"{root}sources.csv"), None),
+        sources=next((name for name in names if name.casefold() == table), None),
         system_files=system_files,
     )

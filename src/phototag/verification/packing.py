@@ -86,14 +86,14 @@ def _prepare_chunk(
     """Decode the files of a task; return None for each photo that the cache already contains."""
     photos: list[Photo | None] = []
     for name, invalid, cached_sha256 in tasks:
+        reason, sha256 = invalid, ""
         try:
             data = read_file(source, name)
+            sha256 = hashlib.sha256(data).hexdigest()
         except InputError as error:
-            photos.append(Photo("rejected", invalid or str(error)))
-            continue
-        sha256 = hashlib.sha256(data).hexdigest()
-        if invalid:
-            photos.append(Photo("rejected", invalid, sha256=sha256))
+            reason = invalid or str(error)
+        if reason:
+            photos.append(Photo("rejected", reason, sha256=sha256))
         elif sha256 == cached_sha256:
             photos.append(None)
         else:

@@ -46,12 +46,8 @@ def check_problems(
 
     A missing decoder is an error, because DVC does not rerun the stage when a decoder is installed.
 
-    Args:
-        problems: Problems with photos (line 0) and label files.
-        num_photos: Number of photos.
-        num_lines: Number of lines in all label files.
-        on_problem: reject (accept rejections up to `share`) | fail (accept no rejections).
-        share: Maximum share of the photos or of the label lines that may be rejected, 0..1.
+    `on_problem` is reject (accept rejections up to a `share` of the photos and of the label lines)
+    or fail (accept no rejections).
 
     Raises:
         InputError: A decoder is missing, or too many photos or label lines were rejected.

@@ -88,11 +88,6 @@ def summarize(
 ) -> dict[str, Any]:
     """Count the files, labels, problems and duplicates of a dataset.
 
-    Args:
-        manifest: Manifest of all source files.
-        problems: Problems with photos and label files.
-        duplicates: Table returned by `tabulate_duplicates`.
-
     Returns:
         The content of summary.json. Rejected photos are not counted in `labels` (number of photos
         that carry each label), `unlabelled` (number of photos that carry no label) and `unknown`
@@ -191,4 +186,4 @@ def _split_remark(remark: str) -> tuple[str, str]:
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+    return dict(Counter(sorted(values)).most_common())
