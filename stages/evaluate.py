@@ -50,7 +50,7 @@ def main() -> None:
     keep_freed_memory()
     held_out = {split: datasets[split] for split in ("val", "test") if len(datasets[split])}
     predictor = network
-    if metadata.is_frozen:
+    if metadata.spec.frozen:
         # Only the head is run, on cached features: this is faster and results in the same logits.
         features = read_features(Path("data/features.npy"), network[:2], datasets["val"].images)
         predictor = network[2:]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from phototag.base.errors import InputError
+from phototag.network.backbones import required_packages
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 from phototag.network.weights import (
@@ -20,7 +21,6 @@ from phototag.network.weights import (
     describe_origin,
     load_model,
     read_metadata,
-    required_packages,
     save_model,
 )
 from tests.models import make_model
@@ -29,6 +29,7 @@ from tests.processes import full_disk
 SAVE = """
 import sys, pathlib, torch
 sys.path.insert(0, sys.argv[2])
+from phototag.network.backbones import required_packages
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 from phototag.network.weights import Metadata, save_model
@@ -89,9 +90,8 @@ def test_model_file_has_same_bytes_in_two_processes(tmp_path: Path) -> None:
 def test_required_packages_are_those_of_the_backbones(
     tiny_spec: ModelParams, name: str, packages: list[str]
 ) -> None:
-    spec = tiny_spec.model_copy(update={"name": name}).model_dump(mode="json")
-    metadata = Metadata(["a"], 16, [0.1] * 3, [0.2] * 3, spec, "key", 3, 0.25)
-    assert required_packages(metadata) == packages
+    spec = tiny_spec.model_copy(update={"name": name})
+    assert required_packages(spec.backbones) == packages
 
 
 @pytest.mark.parametrize("freeze", [False, True])

@@ -132,7 +132,7 @@ def test_finetuning_starts_from_a_linear_probe(
     train.main()
     assert "linear probe before fine-tuning: L2" in capsys.readouterr().err
     network, metadata = load_model(frozen / "models/model.safetensors")
-    assert not metadata.is_frozen
+    assert not metadata.spec.frozen
     backbone = torch.load(frozen / "w.pth")
     trained = dict(network[1].named_parameters())
     assert not all(torch.equal(value, backbone[key]) for key, value in trained.items())

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from phototag.base.errors import InputError
+from phototag.network.params import Pairs
 
 TIMM = "timm/"  # prefix of `model.name` that selects a network from timm
 
@@ -117,6 +118,12 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
     ]
     network.set_submodule(head[-1], nn.Identity())
     return network, list(transforms.mean), list(transforms.std), transforms.crop_size[0]
+
+
+def required_packages(pairs: Pairs) -> list[str]:
+    """Return the packages that backbones need; timm itself needs torchvision."""
+    timm = any(name.startswith(TIMM) for name, _ in pairs)
+    return ["timm"] * timm + ["torchvision"] * bool(pairs)
 
 
 def import_timm() -> Any:

@@ -10,26 +10,35 @@ from phototag.network.params import ModelParams, Pairs, feature_map_side
 from phototag.network.pretrained import read_pretrained
 
 
-class Normalize(nn.Module):
-    """Normalise pixels to zero mean and unit variance per channel.
+class Standardize(nn.Module):
+    """Standardise features, using their means and standard deviations on the train split."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map features, [batch, width], or photos, [batch, 3, size, size], to float32."""
+        return (inputs.float() - self.mean) / self.std
+
+
+class Normalize(Standardize):
+    """Normalise pixels, uint8 or float 0..255, to zero mean and unit variance per channel.
 
     Because this layer is part of the network, a loaded model accepts unnormalised pixels. `mean` is
     the mean of each channel, and `std` its standard deviation, for pixels from 0 to 1, [3] each.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, mean: list[float], std: list[float]) -> None:
-        super().__init__()
+        super().__init__(1, 3, 1, 1)
         # Divide a constant channel by 1 instead of its std 0, so that it becomes 0.
         safe = [value if value > 0 else 1.0 for value in std]
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(safe).view(1, 3, 1, 1) * 255)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map photos, uint8 or float [batch, 3, size, size], 0..255, to normalised float32."""
-        return (images.float() - self.mean) / self.std
+        self.mean = torch.tensor(mean).view(1, 3, 1, 1) * 255
+        self.std = torch.tensor(safe).view(1, 3, 1, 1) * 255
 
 
 class SideBySide(nn.Module):
@@ -42,22 +51,6 @@ class SideBySide(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map photos, [batch, 3, size, size], to features, [batch, total width of all parts]."""
         return torch.cat([part(images) for part in self.parts], dim=1)
-
-
-class Standardize(nn.Module):
-    """Standardise features, using their means and standard deviations on the train split."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features, float [batch, width], to standardised features of the same shape."""
-        return (features - self.mean) / self.std
 
 
 class Residual(nn.Module):
@@ -90,13 +83,8 @@ def build_model(
     the features of pretrained backbones, and ends with a linear layer. If the backbones are frozen,
     `spec.linear` adds hidden layers to the head.
 
-    Args:
-        spec: Conv blocks and hidden layers, or names of backbones.
-        num_labels: Number of outputs.
-        size: Side length of the photos in pixels.
-        mean: Channel means, 0..1, [3]. Pretrained backbones ignore them and use the means that
-            their weights require.
-        std: Channel standard deviations, 0..1, [3]. Pretrained backbones ignore them too.
+    `mean` and `std` are the channel means and standard deviations of the photos, 0..1, [3].
+    Pretrained backbones ignore them and use the values that their weights require.
 
     Returns:
         Module that maps photos, uint8 [batch, 3, size, size], to logits, float [batch, num_labels].
@@ -242,13 +230,9 @@ def initialize(model: nn.Sequential, spec: ModelParams, prior: Tensor) -> None:
 
     Backbones get pretrained weights, or keep the initial weights of their library. The output
     biases are set as with `init: he`. A head without hidden layers on pretrained backbones starts
-    with all weights 0, and therefore first predicts exactly the label frequencies.
-
-    Args:
-        model: Network returned by `build_model`, changed in place.
-        spec: Params from which the network was built.
-        prior: Share of positives among each label's known targets in the train split, 0..1, float
-            [num_labels].
+    with all weights 0, and therefore first predicts exactly the label frequencies. `prior` contains
+    these frequencies: the share of positives among each label's known targets in the train split,
+    0..1, float [num_labels].
 
     Raises:
         InputError: The weights are missing or belong to another network.

@@ -120,7 +120,6 @@ def _strip_prefix(found: State, own: Collection[str]) -> State:
     The prefix is the one that precedes the most tensor names of the network. Tensors without this
     prefix, such as the states of an optimizer, are dropped.
     """
-    found = OrderedDict((key.replace("_orig_mod.", ""), value) for key, value in found.items())
     prefixes = Counter([""])
     for key in found:
         starts = [0, *(match.end() for match in re.finditer(r"\.", key))]

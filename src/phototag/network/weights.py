@@ -12,7 +12,6 @@ from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
-from phototag.network.backbones import TIMM
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 
@@ -54,9 +53,9 @@ class Metadata:
         return self.source == SYNTHETIC
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether only the head, `model[2:]`, was trained, on cached features."""
-        return ModelParams.model_validate(self.model).frozen
+    def spec(self) -> ModelParams:
+        """The group `model`, validated."""
+        return ModelParams.model_validate(self.model)
 
 
 def describe_origin(metadata: Metadata) -> str:
@@ -105,13 +104,6 @@ def _explain_other_version(path: Path, error: Exception) -> InputError:
     )
 
 
-def required_packages(metadata: Metadata) -> list[str]:
-    """Return the packages that a model's backbones need; timm itself needs torchvision."""
-    names = [name for name, _ in ModelParams.model_validate(metadata.model).backbones]
-    timm = any(name.startswith(TIMM) for name in names)
-    return ["timm"] * timm + ["torchvision"] * bool(names)
-
-
 def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
     """Return the network of a model file, on the CPU in evaluation mode, and the metadata.
 
@@ -121,8 +113,8 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
     """
     metadata = read_metadata(path)
     try:
-        spec = ModelParams.model_validate(metadata.model)
-        model = build_model(spec, len(metadata.labels), metadata.size, metadata.mean, metadata.std)
+        labels, size = metadata.labels, metadata.size
+        model = build_model(metadata.spec, len(labels), size, metadata.mean, metadata.std)
         model.load_state_dict(load_file(path))
     except (ValidationError, RuntimeError) as error:
         raise _explain_other_version(path, error) from None

@@ -71,7 +71,7 @@ def read_evidence(root: Path) -> Evidence:
 
     network.to(pick_device())
     module, inputs = network, photos
-    if metadata.is_frozen:  # the embed stage cached the features
+    if metadata.spec.frozen:  # the embed stage cached the features
         cached = read_features(root / FEATURES, network[:2], photos.images)
         module, inputs = network[2:], replace(photos, images=cached)
     logits, features = _predict(module, inputs)

@@ -13,9 +13,6 @@ class MicroBatcher(nn.Module):
     """Network that runs in a separate thread, one batch at a time.
 
     Calls that arrive during a batch wait until the batch has finished. They share the next batch.
-
-    Args:
-        network: Network that maps uint8 [batch, 3, size, size] to logits [batch, num_labels].
     """
 
     def __init__(self, network: nn.Module) -> None:

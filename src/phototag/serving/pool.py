@@ -25,12 +25,9 @@ LARGE_PHOTOS = ThreadPoolExecutor(1, "decode-large")
 def decode_photos(
     photos: Sequence[bytes | InputError], size: int, max_pixels: int = MAX_PIXELS
 ) -> list[Photo]:
-    """Decode and resize photos to squares. A photo that cannot be decoded is marked as rejected.
+    """Decode and resize photos to squares with the side length `size`, as `tag_photos` needs them.
 
-    Args:
-        photos: Contents of each image file, or the error that occurred when the file was read.
-        size: Side length of the squares in pixels.
-        max_pixels: Maximum number of pixels in a photo. Photos with more pixels are rejected.
+    A photo that cannot be decoded, or that has more than `max_pixels` pixels, is rejected.
     """
     started = []
     for photo in photos:

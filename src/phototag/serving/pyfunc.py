@@ -30,8 +30,9 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.decoding.formats import FORMATS
+from phototag.network.backbones import required_packages
 from phototag.network.runtime import Session, has_onnx_runtime, keep_freed_memory
-from phototag.network.weights import read_metadata, required_packages
+from phototag.network.weights import read_metadata
 from phototag.serving.batching import MicroBatcher
 from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
 
@@ -141,11 +142,9 @@ def read_root() -> Path | None:
 def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | InputError]:
     """Return the contents of the photos in the column `image`, or an error for each unusable cell.
 
-    Args:
-        rows: Data frame. A cell has bytes, a base64 string (standard or URL-safe; padding is
-            optional), a data URL, a file URL, or a list of these. A list counts as several rows,
-            because MLflow passes `{"inputs": {"image": [...]}}` as one cell with a list.
-        root: Folder that file URLs may refer to, or None to reject file URLs.
+    A cell has bytes, a base64 string (standard or URL-safe; padding is optional), a data URL, a
+    file URL of a file in `root`, or a list of these. A list counts as several rows, because MLflow
+    passes `{"inputs": {"image": [...]}}` as one cell with a list.
 
     Raises:
         MlflowException: The photos exceed the limits of a request.
@@ -188,11 +187,7 @@ def _read(value: Any, root: Path | None) -> bytes | InputError:
 
 
 def _decode(text: str) -> bytes:
-    """Decode a base64 string or a base64 data URL.
-
-    Raises:
-        ValueError: The text is neither base64 nor a base64 data URL.
-    """
+    """Decode a base64 string or a base64 data URL; raise a ValueError for any other text."""
     if text[:5].lower() == "data:":
         kind, _, text = text.partition(",")
         if not kind.lower().endswith(";base64"):
@@ -274,7 +269,7 @@ def digest_model(model_file: Path, thresholds_file: Path) -> str:
 
 
 def _pin_requirements(model_file: Path) -> list[str]:
-    names = [*REQUIREMENTS, *required_packages(read_metadata(model_file))]
+    names = [*REQUIREMENTS, *required_packages(read_metadata(model_file).spec.backbones)]
     if has_onnx_runtime():
         names.append("onnxruntime")
     if "HEIF" in FORMATS:  # if this machine reads HEIC photos, the version must, too

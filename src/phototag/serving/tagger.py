@@ -72,29 +72,19 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
     try:
         point = read_json(thresholds_file)
         thresholds = np.array([float(point["thresholds"][label]) for label in metadata.labels])
-        temperature, key = float(point["temperature"]), point.get("content_key")
-    except OSError as error:
-        raise InputError(
-            f"{thresholds_file} cannot be read ({error.strerror}): run `dvc repro evaluate`"
-        ) from None
+        temperature = float(point["temperature"])
+        if not np.isfinite([temperature, *thresholds]).all():
+            raise ValueError("a threshold or the temperature is not finite")
+        # Files written by older versions of phototag have no content key.
+        if point.get("content_key", metadata.content_key) != metadata.content_key:
+            raise ValueError("the two files belong to different trainings")
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(
-            f"{thresholds_file} does not have valid thresholds for the labels of {model_file} "
-            f"({type(error).__name__}: {error}): run `dvc repro evaluate`"
+            f"{thresholds_file} cannot be used with {model_file} ({type(error).__name__}: {error})"
+            ": run `dvc repro evaluate`"
         ) from None
-    if not np.isfinite([temperature, *thresholds]).all():
-        raise InputError(
-            f"{thresholds_file} has a threshold or temperature that is not finite: run `dvc repro "
-            "evaluate`"
-        )
-    # Files written by older versions of phototag have no content key.
-    if key not in (None, metadata.content_key):
-        raise InputError(
-            f"{thresholds_file} and {model_file} belong to different trainings: run `dvc repro "
-            "evaluate`"
-        )
     return Tagger(
         network,
         metadata.labels,
@@ -132,13 +122,8 @@ def tag_photos(
 ) -> list[Tags]:
     """Predict the labels of photos. A photo that cannot be read does not affect other photos.
 
-    Args:
-        tagger: Tagger returned by `load_tagger`.
-        photos: Contents of each image file, or the error that occurred when the file was read.
-        max_pixels: Maximum number of pixels in a photo. Photos with more pixels are not decoded.
-
-    Returns:
-        One prediction per photo, in the same order as `photos`.
+    `photos` contains the contents of each image file, or the error that occurred when the file was
+    read. Photos with more than `max_pixels` pixels are not decoded.
     """
     found: list[Tags] = []
     for start in range(0, len(photos), BATCH):

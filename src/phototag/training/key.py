@@ -13,7 +13,7 @@ import torch
 
 from phototag.base.files import content_key
 from phototag.network import distributed
-from phototag.network.backbones import TIMM
+from phototag.network.backbones import required_packages
 from phototag.network.params import ModelParams
 from phototag.network.pretrained import find_weights_file, list_weights_files
 from phototag.training.loop import pick_dtype
@@ -32,18 +32,12 @@ def training_key(
     versions of the libraries, the type of the device, and the number of processes. The key does not
     change if files move, or if the same number of processes runs on fewer or more machines.
 
-    Args:
-        settings: Params returned by `TrainingParams.train_settings()`.
-        spec: Params in the group `model`.
-        inputs: Files that training reads, and the script of the `train` stage.
-        device: Device on which the network is trained.
+    `settings` are the params returned by `TrainingParams.train_settings()`. `inputs` are the files
+    that training reads, and the script of the `train` stage.
     """
     named = [weights for _, weights in spec.backbones if weights]
     libraries = {"torch": torch.__version__, "numpy": np.__version__}
-    if spec.backbones:
-        libraries["torchvision"] = version("torchvision")
-    if any(name.startswith(TIMM) for name, _ in spec.backbones):
-        libraries["timm"] = version("timm")
+    libraries |= {name: version(name) for name in required_packages(spec.backbones)}
     code = [path for name in PACKAGES for path in sorted((SOURCES / name).rglob("*.py"))]
     found = {
         **settings,

@@ -114,13 +114,8 @@ def predict_out_of_fold(
 
     All photos of a group (an album, or copies of one photo) are in the same fold. For each fold, a
     new head is fitted to the other folds. It starts from weights that predict the label frequencies
-    of these folds. The weights of `head` are not used, because they were fitted to all folds.
-
-    Args:
-        head: Head fitted by `fit_linear_probe`, which is not changed.
-        train: Cached features and targets of the train split.
-        params: Params of the `train` stage.
-        l2: L2 strength of the best step.
+    of these folds. The weights of `head` are not used, because they were fitted to all folds. `l2`
+    is the L2 strength of the best step.
 
     Returns:
         Logits, float32 [num_photos, num_labels], or float32 [0, 0] if all photos are in one group.

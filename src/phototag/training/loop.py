@@ -32,10 +32,6 @@ from phototag.training.params import TrainingParams
 from phototag.training.records import Record, score_val
 
 
-class DivergedError(InputError, FloatingPointError):
-    """Error raised if a loss is not finite; the message names the epoch and the likely cause."""
-
-
 @dataclass(frozen=True)
 class Training:
     """A network with its optimizer, its loss and the other objects that training needs.
@@ -125,8 +121,7 @@ def fit(
             records are yielded first, and training resumes after them.
 
     Raises:
-        DivergedError: The loss is not finite.
-        InputError: The checkpoint is damaged or could not be written.
+        InputError: The loss is not finite, or the checkpoint is damaged or could not be written.
     """
     device = next(model.parameters()).device
     if device.type == "cpu":
@@ -162,7 +157,7 @@ def fit(
             "images_per_second": len(train) / elapsed,
         }
         if not math.isfinite(record["val_loss"]):
-            raise DivergedError(_explain(epoch, f"the val loss is {record['val_loss']}"))
+            raise InputError(_explain(epoch, f"the val loss is {record['val_loss']}"))
         bar.set_postfix(epoch=epoch, loss=f"{train_loss:.4f}", val=f"{record['val_loss']:.4f}")
         yield history.add(record, evaluated)
     bar.close()
@@ -182,7 +177,7 @@ def train_one_epoch(
         bar: Progress bar that counts photos. Omit to show no progress.
 
     Raises:
-        DivergedError: The loss is not finite.
+        InputError: The loss is not finite.
     """
     params, model = training.params, training.model
     device = next(model.parameters()).device
@@ -251,7 +246,7 @@ def _sum_losses(losses: Tensor, epoch: int) -> float:
     total = float(losses.sum())
     if not math.isfinite(total):
         step = int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
-        raise DivergedError(_explain(epoch, f"the loss at step {step} is not finite"))
+        raise InputError(_explain(epoch, f"the loss at step {step} is not finite"))
     return total
 
 

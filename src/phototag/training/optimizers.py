@@ -1,6 +1,8 @@
 """Optimizers, parameter groups with different learning rates, and learning rate schedules."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,21 +20,14 @@ def build_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opt
     For `adamw`, `weight_decay` shrinks the weights directly (decoupled weight decay). For the other
     optimizers, it adds the gradient of an L2 penalty to the gradient of the loss.
     """
-    lr, weight_decay = params.lr, params.weight_decay
+    optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": partial(torch.optim.Adam, fused=True),
+        "adamw": partial(torch.optim.AdamW, fused=True),
+        "adagrad": torch.optim.Adagrad,
+        "sgd": partial(torch.optim.SGD, momentum=params.momentum, fused=True),
+    }
     groups = group_parameters(model, params)
-    match params.optimizer:
-        case "adam":
-            return torch.optim.Adam(groups, lr, weight_decay=weight_decay, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
-        case "adagrad":
-            return torch.optim.Adagrad(groups, lr, weight_decay=weight_decay)
-        case "sgd":
-            return torch.optim.SGD(
-                groups, lr, params.momentum, weight_decay=weight_decay, fused=True
-            )
-        case "lbfgs":
-            raise ValueError("lbfgs can only fit a linear probe: call fit_linear_probe")
+    return optimizers[params.optimizer](groups, lr=params.lr, weight_decay=params.weight_decay)
 
 
 def group_parameters(model: nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
@@ -72,12 +67,8 @@ def learning_rate(params: TrainingParams, step: int, steps_per_epoch: int) -> fl
     In the first `warmup` epochs of `constant` and `cosine`, the rate increases linearly to the
     peak. It then remains constant (`constant`) or decreases to 0 (`cosine`). With `one-cycle`
     (Smith and Topin, 2018, as implemented in PyTorch), the rate increases from `peak / 25` to the
-    peak in the first 30% of the steps, and then decreases to `peak / 250_000`.
-
-    Args:
-        params: Params of the `train` stage.
-        step: Number of the step since the start of the training, counted from 0.
-        steps_per_epoch: Number of steps in each epoch.
+    peak in the first 30% of the steps, and then decreases to `peak / 250_000`. `step` is counted
+    from 0 at the start of the training.
     """
     peak, total = params.lr, params.epochs * steps_per_epoch
     if params.schedule == "one-cycle":
