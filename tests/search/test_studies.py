@@ -24,7 +24,6 @@ REPOSITORY = SHIPPED_PARAMS.parent
 
 INVALID: list[tuple[dict[str, Any], str]] = [
     ({"trails": 5}, "studies.small.trails is unknown"),
-    ({"says": "Words."}, "says was renamed to description: rename it"),
     ({"description": None}, "studies.small.description is missing"),
     ({"trials": 0}, "studies.small.trials: input should be greater than 0, not 0"),
     ({"seeds": []}, "studies.small.seeds: tuple should have at least 1 item"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import optuna
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
@@ -66,13 +66,6 @@ class Study(ParamGroup):
         """Whether Optuna minimizes or maximizes the objective."""
         return "minimize" if self.objective == "val_loss" else "maximize"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_old_names(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "says" in values:  # prose: ignore
-            raise ValueError("says was renamed to description: rename it")  # prose: ignore
-        return values
-
 
 class Search(ParamGroup):
     """Contents of search.yaml."""
@@ -85,8 +78,8 @@ def read_search(path: Path = FILE) -> Search:
     """Read and validate search.yaml. Use `check_study` to check a study against params.yaml.
 
     Raises:
-        InputError: The file is missing or is not valid YAML, a key is missing, unknown or was
-            renamed, or a value is out of range.
+        InputError: The file is missing or is not valid YAML, a key is missing or unknown, or a
+            value is out of range.
     """
     return validate_params(Search, read_values(path), str(path))
 
