@@ -22,12 +22,9 @@ def f1_from_counts(true_positives: np.ndarray, predicted_plus_positives: np.ndar
 def f1_score(
     targets: np.ndarray, predicted: np.ndarray, average: Literal["micro", "macro"]
 ) -> float:
-    """Compute F1 of 0/1 predictions.
+    """Compute F1 of all entries pooled (micro), or the mean of the F1 of all labels (macro).
 
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels] or [num_photos].
-        predicted: Predictions (0 or 1), of the same shape.
-        average: `micro` to pool all entries, or `macro` to average the F1 of the labels.
+    For a single label, `targets` and `predicted` may have the shape [num_photos].
     """
     axis = None if average == "micro" else 0
     hits, chosen, positive = (part.sum(axis=axis) for part in _entries(targets, predicted))
@@ -45,11 +42,6 @@ def classification_scores(
     targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Compute all metrics of 0/1 predictions.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        predicted: Predictions (0 or 1), of the same shape.
-        weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
         Metrics by name, float64 [resamples] each: the micro and macro averages of F1, precision and

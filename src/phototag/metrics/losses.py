@@ -26,11 +26,7 @@ def entry_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
 def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
     """Compute the mean binary cross entropy (in nats) of the known entries.
 
-    The result is NaN if no entry is known.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`) or label frequencies (0..1), [num_photos, num_labels].
-        logits: Logits, float, of the same shape.
+    The result is NaN if no entry is known. Targets may also be label frequencies (0..1).
     """
     known = np.count_nonzero(is_known(targets))
     return float(entry_cross_entropy(targets, logits).sum() / known) if known else float("nan")
@@ -39,13 +35,7 @@ def binary_cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
 def weighted_cross_entropy(
     targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Compute the mean binary cross entropy (in nats) on each resample, float64 [resamples].
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        logits: Logits, float, of the same shape.
-        weights: Bootstrap weights, float [resamples, num_photos].
-    """
+    """Compute the mean binary cross entropy (in nats) on each resample, float64 [resamples]."""
     per_photo = entry_cross_entropy(targets, logits).mean(axis=1)
     return weighted_mean(per_photo, weights, is_known(targets).mean(axis=1))
 

@@ -19,10 +19,6 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     """Compute mAP: the mean of the average precision (AP) of all labels that have positives.
 
     The result is 0 if no label has positives.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        scores: Logits or probabilities, of the same shape.
     """
     weights = np.ones((1, len(targets)))
     precision, _ = average_precision_and_auroc(targets, scores, weights)
@@ -33,11 +29,6 @@ def ranking_scores(
     targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Compute mAP and AUROC.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        scores: Logits or probabilities, of the same shape.
-        weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
         Metrics by name, float64 [resamples] each. `mAP_macro` and `AUROC_macro` are means over
@@ -63,11 +54,6 @@ def average_precision_and_auroc(
 
     AP is the precision at the rank of a positive, averaged over all positives. Entries with equal
     scores have the same rank, as in scikit-learn.
-
-    Args:
-        targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
-        scores: Logits or probabilities, of the same shape.
-        weights: Bootstrap weights, float [resamples, num_photos].
 
     Returns:
         AP and AUROC, float64 [resamples, num_labels] each. Both are NaN for a label without
