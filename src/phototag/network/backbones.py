@@ -41,13 +41,8 @@ class Backbone:
 def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
     """Build a network from torchvision or timm without its output layer, for photos of one size.
 
-    Auxiliary heads are also removed. A network with a fixed input size is built for `size`.
-
-    Args:
-        name: Name of a torchvision classifier, or `timm/` followed by the name of a timm network.
-        weights: Name of the pretrained weights. This function does not load them, but returns the
-            normalisation that they require.
-        size: Side length of the photos in pixels.
+    Auxiliary heads are also removed. A network with a fixed input size is built for `size`. The
+    pretrained weights are not loaded: `weights` selects the normalisation that they require.
 
     Raises:
         InputError: There is no such network, or it does not support photos of this size.

@@ -40,16 +40,11 @@ def embed_photos(
 
     Batches are appended to the file `unfinished`, which is moved to `path` at the end. If the
     process is killed, the next call resumes after the last complete batch and writes the same bytes
-    as an uninterrupted call.
+    as an uninterrupted call. Use a name of `unfinished` that is unique to these backbones and
+    photos, such as one that contains `features_key`.
 
-    Args:
-        pairs: Name and weights of each backbone.
-        images: File with the packed array, uint8 [num_images, size, size, 3].
-        path: Path of the .npy file to write.
-        unfinished: File to which batches are appended. Use a name that is unique to these backbones
-            and photos, such as one that contains `features_key`.
-        backend: Backend of `run_in_order`. Each worker loads the backbones once.
-        n_jobs: Number of workers; -1 starts one worker per core.
+    `images` is the file with the packed array, uint8 [num_images, size, size, 3]. `backend` and
+    `n_jobs` are those of `run_in_order`. Each worker loads the backbones once.
 
     Returns:
         Number of photos whose features an interrupted call had already computed.
@@ -138,12 +133,10 @@ def features_key(pairs: Pairs, images: Path) -> str:
 
 
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return memory-mapped cached features, after checking those of a few photos.
+    """Return the memory-mapped features written by `embed_photos`, after checking a few of them.
 
-    Args:
-        path: File written by `embed_photos`, float32 [num_images, width].
-        backbones: Normalisation and backbones, `build_model(...)[:2]`.
-        images: Packed array, uint8 [num_images, size, size, 3].
+    `backbones` are the normalisation and the backbones, `build_model(...)[:2]`. `images` is the
+    packed array, uint8 [num_images, size, size, 3].
 
     Raises:
         InputError: The file is missing or damaged, or recomputed features differ from the cached

@@ -149,10 +149,7 @@ def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int
 def _join_backbones(
     pairs: Pairs, size: int, mean: list[float], std: list[float]
 ) -> tuple[list[nn.Module], int]:
-    """Return a list of two modules (normalisation, backbones), and the number of features.
-
-    Several backbones are joined in the second module, each with its own normalisation.
-    """
+    """Return a list of two modules (normalisation, backbones), and the number of features."""
     parts, width = [], 0
     for name, weights in pairs:
         backbone = build_backbone(name, weights, size)
@@ -161,6 +158,7 @@ def _join_backbones(
         width += backbone.width
     if len(parts) == 1:
         return list(parts[0]), width
+    # Each backbone has its own normalisation.
     return [nn.Identity(), SideBySide(parts)], width
 
 

@@ -115,11 +115,7 @@ def _explain(start: bytes, error: str) -> tuple[str, str]:
 
 
 def _strip_prefix(found: State, own: Collection[str]) -> State:
-    """Remove the prefix of a network's tensors, such as `state_dict.module.`, from their names.
-
-    The prefix is the one that precedes the most tensor names of the network. Tensors without this
-    prefix, such as the states of an optimizer, are dropped.
-    """
+    """Remove the prefix, such as `module.`, of the network's tensors; drop tensors without it."""
     prefixes = Counter([""])
     for key in found:
         starts = [0, *(match.end() for match in re.finditer(r"\.", key))]

@@ -145,11 +145,9 @@ def has_evaluation_params(run: Run, training: Training) -> bool:
     MLflow cannot change a logged param. If these params changed after the training, the new scores
     are logged to another run.
     """
-    old, new = (
-        {name: value for name, value in params.items() if name.startswith("evaluate.")}
-        for params in (run.data.params, training.flat_params)
-    )
-    return old == new
+    old, new = run.data.params, training.flat_params
+    names = [name for name in old.keys() | new.keys() if name.startswith("evaluate.")]
+    return all(old.get(name) == new.get(name) for name in names)
 
 
 def is_active(run: Run) -> bool:

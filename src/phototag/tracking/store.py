@@ -169,10 +169,7 @@ def _open(uri: str, registry: str) -> MlflowClient:
 
 
 def _check_database(uri: str) -> None:
-    """Check that a database responds. If it is a SQLite file, create its folder.
-
-    Without this check, MLflow would retry for two minutes if a database does not respond.
-    """
+    """Check that a database responds; otherwise, MLflow would retry for two minutes."""
     if uri.startswith("sqlite"):
         file = _database_file(uri)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -183,12 +180,10 @@ def _check_database(uri: str) -> None:
 
 
 def _locate_artifacts(uri: str) -> str:
-    """Return the location of artifacts: next to a SQLite file, otherwise in the project's root.
-
-    The location is absolute: in an experiment, a relative path starts from a copy of the project.
-    """
+    """Return the location of artifacts: next to a SQLite file, otherwise in the project's root."""
     folder = _database_file(uri).parent if uri.startswith("sqlite") else project_root()
     check_folder(folder)
+    # In an experiment, a relative location would be in a copy of the project.
     return (folder / ARTIFACTS).as_uri()
 
 
@@ -197,11 +192,8 @@ def _database_file(uri: str) -> Path:
 
 
 def _move_artifacts(uri: str, location: str) -> None:
-    """Update the locations of artifacts if the folder of the store was moved or copied.
-
-    MLflow stores these locations as absolute paths, and has no command to change them. The project
-    may have several MLflow experiments, because `_open` creates one if the old one was renamed.
-    """
+    """Update the absolute locations of artifacts if the folder of the store was moved or copied."""
+    # The project has several MLflow experiments if a user renamed one and `_open` created another.
     query = (
         "SELECT DISTINCT artifact_location FROM experiments WHERE name = :name OR experiment_id IN "
         "(SELECT experiment_id FROM experiment_tags WHERE key = :key)"

@@ -61,8 +61,8 @@ class _Recorder:
         # connections locked, so a separate thread calls the store.
         self.worker = stack.enter_context(ThreadPoolExecutor(1))
         self.run_id = ""
-        self.has_environment = self.warned = False
-        self.next_try = 0.0
+        self.has_environment = False
+        self.next_try = 0.0  # 0 until the first failure
 
     def send(self, history: Sequence[Mapping[str, Any]], last: bool = False) -> None:
         """Log all epochs that have not been logged and, if `last` is true, the best epoch."""
@@ -74,14 +74,13 @@ class _Recorder:
                 self.run_id = self.stack.enter_context(run)
             self.worker.submit(self._send, history, last).result()
         except FAILURES as error:
-            self.next_try = time.monotonic() + RETRY
-            if not self.warned:
+            if not self.next_try:
                 print(
                     f"warning: {describe_failure(error, self.store.uri)}; training continues, and "
                     "missing epochs are logged with a later epoch or by `phototag sync`",
                     file=sys.stderr,
                 )
-            self.warned = True
+            self.next_try = time.monotonic() + RETRY
 
     def _send(self, history: Sequence[Mapping[str, Any]], last: bool) -> None:
         if not self.has_environment:

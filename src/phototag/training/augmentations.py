@@ -104,12 +104,8 @@ def mix_batches(
     """Blend images and their targets with other images and targets (mixup; Zhang et al., 2018).
 
     The paper draws the share of the other image from a beta distribution. Here it is drawn from a
-    uniform distribution.
-
-    Args:
-        batch: Images, uint8 [batch, 3, size, size], and targets, float32 [batch, num_labels].
-        other: Images and targets to blend in, of the same shapes.
-        mix: Share of the other image in each blended image, 0..0.5, float32 [batch].
+    uniform distribution: `mix`, 0..0.5, float32 [batch]. Both batches consist of images, uint8
+    [batch, 3, size, size], and targets, float32 [batch, num_labels].
     """
     mix = mix.to(batch[1].device, non_blocking=True)
     images = torch.lerp(batch[0].float(), other[0].float(), _each(mix))
@@ -124,14 +120,10 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def enlarge(images: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Enlarge a square window of each image to the size of the image.
+    """Enlarge a square window of each image to the size of the image, [batch, 3, size, size].
 
-    Args:
-        images: Images, float32 [batch, 3, size, size].
-        window: Side length of the window divided by that of the image, above 0 and at most 1,
-            float32 [batch].
-        x: Horizontal position of the window, 0 (left) to 1 (right), float32 [batch].
-        y: Vertical position of the window, 0 (top) to 1 (bottom), float32 [batch].
+    `window` is the side length of the window divided by that of the image, above 0 and at most 1.
+    `x` and `y` give its position, 0 (left or top) to 1 (right or bottom). All are float32 [batch].
     """
     zero = torch.zeros_like(window)
     left, top = (1 - window) * (2 * x - 1), (1 - window) * (2 * y - 1)

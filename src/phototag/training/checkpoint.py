@@ -6,6 +6,7 @@ would carry the weights of one experiment over to the next experiment.
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,9 @@ class History:
         if best == len(self.records):
             self.best_weights = copy.deepcopy(model.state_dict())
         if self.path is not None:
-            path = self.path
             state = {"history": self.records, "best": self.best_weights}
             state |= {name: part.state_dict() for name, part in self.parts.items()}
-            run_on_first(lambda: save_checkpoint(path, state))
+            run_on_first(partial(save_checkpoint, self.path, state))
         return self.records[-1]
 
 

@@ -46,16 +46,11 @@ def fit_linear_probe(
     """Fit the head for a sequence of decreasing L2 strengths, and yield one record per strength.
 
     Each step divides the strength by 10^(1/4) and starts from the weights of the previous step.
-    After the last step, the head has the weights of the best step (see `metrics.selection`).
+    `weight_decay` is the first strength, and `epochs` the largest number of steps. After the last
+    step, the head has the weights of the best step (see `metrics.selection`).
 
-    Args:
-        head: `Standardize` and a linear layer, `build_model(...)[2:]`, on the device to train on.
-        train: Cached features and targets of the train split.
-        val: Cached features and targets of val, on which the best strength is selected.
-        params: Params of the `train` stage. `weight_decay` is the first L2 strength. `epochs` is
-            the largest number of steps.
-        checkpoint: File in which the state is saved after each step. If the file exists, its
-            records are yielded first, and the fit resumes after them.
+    `head` consists of `Standardize` and a linear layer, `build_model(...)[2:]`, and is fitted on
+    its device. `train` and `val` contain cached features. `checkpoint` is used as in `fit`.
 
     Raises:
         InputError: The checkpoint is damaged or could not be written.

@@ -102,7 +102,7 @@ def fit(
     params: TrainingParams,
     checkpoint: Path | None = None,
 ) -> Iterator[Record]:
-    """Train a network, and yield one record per epoch.
+    """Train a network on its device and in place, and yield one record per epoch.
 
     After the last epoch, the network has the weights of the best epoch (see `metrics.selection`).
     All random values in an epoch (order of the photos, augmentations, dropout) depend only on the
@@ -112,13 +112,8 @@ def fit(
     If there are several processes, they train the same network. All of them use the checkpoint, the
     weights and the val metrics of the first process, because their own could differ.
 
-    Args:
-        model: Network on the device to train on, changed in place.
-        train: Photos and targets of the train split.
-        val: Photos and targets of val, on which the best epoch is selected.
-        params: Params of the `train` stage.
-        checkpoint: File in which the state is saved after each epoch. If the file exists, its
-            records are yielded first, and training resumes after them.
+    After each epoch, the state is saved in the file `checkpoint`. If the file exists, its records
+    are yielded first, and training resumes after them.
 
     Raises:
         InputError: The loss is not finite, or the checkpoint is damaged or could not be written.
@@ -169,12 +164,8 @@ def train_one_epoch(
 ) -> float:
     """Train on each photo once, and return the mean loss over all known targets.
 
-    Args:
-        training: Network, optimizer and loss, changed in place.
-        train: Photos and targets of the train split.
-        epoch: Number of the epoch, counted from 1. The seed and this number determine all random
-            values.
-        bar: Progress bar that counts photos. Omit to show no progress.
+    The seed and the number of the epoch, counted from 1, determine all random values. The progress
+    bar counts photos. Omit it to show no progress.
 
     Raises:
         InputError: The loss is not finite.
