@@ -12,12 +12,9 @@ from scipy.sparse.csgraph import connected_components
 def gather_groups(
     sha256: Sequence[str], duplicate_groups: Sequence[str], source_groups: Sequence[str]
 ) -> list[str]:
-    """Merge groups of duplicates with the groups that the user sets (photographer, album).
+    """Merge groups of duplicates with the groups in sources.csv (photographer, album).
 
-    Args:
-        sha256: SHA-256 of each source file, [num_images].
-        duplicate_groups: Group of duplicates of each photo, [num_images]; "" if it has none.
-        source_groups: Group of each photo in sources.csv, [num_images]; "" if it has none.
+    The group of a photo without a group is "".
 
     Returns:
         Name of each photo's group, 16 hexadecimal digits, [num_images]. The name of an album's
@@ -31,7 +28,7 @@ def gather_groups(
     return merge_pairs(ids, np.concatenate(links))
 
 
-def link_equal(values: Sequence[str]) -> np.ndarray:
+def link_equal(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """Return pairs that link each row to the first row with the same value, int64 [num_pairs, 2].
 
     Rows with an empty value are not linked.
@@ -39,7 +36,7 @@ def link_equal(values: Sequence[str]) -> np.ndarray:
     texts = np.asarray(values, dtype=str)
     _, first, codes = np.unique(texts, return_index=True, return_inverse=True)
     pairs = np.column_stack([first[codes], np.arange(len(texts))])
-    return pairs[(texts != "") & (pairs[:, 0] != pairs[:, 1])]
+    return np.asarray(pairs[(texts != "") & (pairs[:, 0] != pairs[:, 1])])
 
 
 def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter
 
 from phototag.base.errors import InputError
-from phototag.importers.photo_files import choose_images_folder, find_photos, list_names
+from phototag.importers.photo_files import find_photos, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 from phototag.verification.labels import normalize
 
@@ -70,18 +70,17 @@ def read(source: Source) -> SourceDataset:
                 "add it, or remove the annotation"
             ) from None
     names = [list_names(image.file_name) for image in images]
-    folder = choose_images_folder(source.path, names, source.options.images)
     photos = []
     for row, image in enumerate(images):
         place = f"{source.path}: images[{row}]"
         chosen = frozenset(carried[image.id])
-        photos.append(SourcePhoto(image.file_name, folder, chosen, id=str(image.id), place=place))
+        photos.append(SourcePhoto(image.file_name, None, chosen, id=str(image.id), place=place))
     description = (
         f"COCO instances: {len(images)} images, {len(instances.annotations)} annotations, "
         f"{len(categories)} categories"
     )
     defined = [normalize(category.name).strip() for category in categories]
-    return SourceDataset(description, find_photos(folder, photos, names), defined, [])
+    return SourceDataset(description, find_photos(source, photos, names), defined, [])
 
 
 def _check_ids(records: Sequence[_Image | _Category], place: str) -> None:

@@ -23,14 +23,7 @@ LIST_SUFFIXES = (*TABLE_SUFFIXES, ".json")
 
 @dataclass(frozen=True)
 class Format:
-    """An import format.
-
-    Attributes:
-        description: Description of the format, shown in messages.
-        recognize: Function that returns whether a source has this format.
-        read: Function that reads a source of this format.
-        options: Names of the fields of `ImportOptions` that apply to the format.
-    """
+    """An import format, with the names of the `ImportOptions` that apply to it."""
 
     description: str
     recognize: Callable[[Source], bool]
@@ -119,11 +112,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
 
 
 def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
-    """Join the datasets of several sources; drop labels that no photo has, as they are not learned.
-
-    If one of several datasets defines a list of labels, all other labels are unknown for the photos
-    of this dataset. Entries of the same photo must be equal.
-    """
+    """Join the datasets of several sources; drop labels that no photo has."""
     carried = frozenset(label for part in parts for photo in part.photos for label in photo.labels)
     if not carried:
         raise InputError(f"{path}: no photo has a label: label at least one photo")
@@ -132,6 +121,7 @@ def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
     photos: dict[str, SourcePhoto] = {}
     for part in parts:
+        # Labels that are not in the dataset's own list of labels are unknown.
         other = carried.difference(part.labels) if part.labels and len(parts) > 1 else set()
         for photo in part.photos:
             unknown = carried if photo.unknown is None else (photo.unknown & carried) | other

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.photo_files import choose_images_folder, find_photos, list_names
+from phototag.importers.photo_files import find_photos, list_names
 from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
 
 # Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
@@ -56,21 +56,18 @@ def read(source: Source) -> SourceDataset:
         InputError: A field is missing or invalid, or a photo is missing.
     """
     tasks = source.parse_json(TypeAdapter(list[_Task]))
-    ids = ["" if task.id is None else str(task.id) for task in tasks]
-    places = [
-        f"{source.path}: [{row}]" + (f" (task {id_})" if id_ else "") for row, id_ in enumerate(ids)
-    ]
-    names = [_list_names(task.data, place) for task, place in zip(tasks, places, strict=True)]
-    folder = choose_images_folder(source.path, names, source.options.images)
-    photos, completed = [], 0
-    for task, id_, place in zip(tasks, ids, places, strict=True):
+    photos, names, completed = [], [], 0
+    for row, task in enumerate(tasks):
+        id_ = "" if task.id is None else str(task.id)
+        place = f"{source.path}: [{row}]" + (f" (task {id_})" if id_ else "")
+        names.append(_list_names(task.data, place))
         given = _read_annotations(task, place)
         agreed = frozenset.intersection(*given) if given else frozenset()
         unknown = frozenset.union(*given) - agreed if given else None
-        photos.append(SourcePhoto("", folder, agreed, unknown, id_, place=place))
+        photos.append(SourcePhoto("", None, agreed, unknown, id_, place=place))
         completed += bool(given)
     description = f"Label Studio export: {len(tasks)} tasks, {completed} completed"
-    return SourceDataset(description, find_photos(folder, photos, names), [], [])
+    return SourceDataset(description, find_photos(source, photos, names), [], [])
 
 
 def _read_annotations(task: _Task, location: str) -> list[frozenset[str]]:

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
-from phototag.importers.source import SourcePhoto
+from phototag.importers.source import Source, SourcePhoto
 
 NUM_TRIED = 50  # number of listed photos that are searched in each candidate folder
+# `phototag predict` writes a byte that is not UTF-8 as `\xNN`.
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 # Label Studio passes the path of a file in a parameter that is not always encoded. Therefore, the
 # parameter is everything up to the end of the address.
@@ -25,19 +26,19 @@ _URL = re.compile(r"https?://[^/]*|(?=/data/)", re.IGNORECASE)
 
 
 def find_photos(
-    folder: Path, photos: Sequence[SourcePhoto], names: Sequence[Sequence[str]]
+    source: Source, photos: Sequence[SourcePhoto], names: Sequence[Sequence[str]]
 ) -> list[SourcePhoto]:
-    """Return the photos that a table or JSON file lists, with the paths of their files as names.
+    """Return the photos that a table or JSON file lists, with the paths of their files.
 
-    Args:
-        folder: Folder that relative names refer to.
-        photos: Listed photos. A photo with a `root` must be in this folder, so that a downloaded
-            list cannot refer to other files on this machine.
-        names: Possible names of each photo; the first name that exists is used.
+    The first of the possible `names` of a photo that exists is used. Unless the source is a table
+    of the user, the photos must be in the folder of photos, so that a downloaded list cannot refer
+    to other files on this machine.
 
     Raises:
-        InputError: A photo has no name or is outside its root, or files are missing.
+        InputError: A photo has no name or is outside the folder, or files are missing.
     """
+    folder = _choose_folder(source, names)
+    root = None if source.is_table() and not source.is_metadata() else folder
     found, missing = [], []
     for photo, candidates in zip(tqdm(photos, "read", disable=None), names, strict=True):
         if not any(candidates):
@@ -47,14 +48,13 @@ def find_photos(
             path = folder / candidates[0].replace("\\", "/")
             missing.append((photo.place, path))
         name = str(path)
-        if photo.root is not None:
-            name = os.path.relpath(os.path.normpath(path), photo.root).replace(os.sep, "/")
+        if root is not None:
+            name = os.path.relpath(os.path.normpath(path), root).replace(os.sep, "/")
             if name.split("/")[0] == "..":
                 raise InputError(
-                    f"{photo.place}: {path} is outside {photo.root}: move the photo into this "
-                    "folder"
+                    f"{photo.place}: {path} is outside {root}: move the photo into this folder"
                 )
-        found.append(replace(photo, name=name))
+        found.append(replace(photo, name=name, root=root))
     if missing:
         place, path = missing[0]
         problem = "is not a file" if os.path.lexists(path) else "is missing"
@@ -87,11 +87,7 @@ def list_names(address: str) -> list[str]:
 
 
 def _resolve_name(folder: Path, name: str) -> Path:
-    r"""Return the path of the file that a name refers to.
-
-    The name may contain backslashes (from Windows), decomposed Unicode (NFD, from macOS), or `\xNN`
-    for a byte that is not UTF-8 (from `phototag predict`).
-    """
+    """Return the path of the file that a name from any operating system refers to."""
     slashed = name.replace("\\", "/")
     forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
     decoded = _BYTE.sub(lambda match: os.fsdecode(bytes.fromhex(match[1])), name)
@@ -113,29 +109,22 @@ def _find_file(folder: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
-def choose_images_folder(
-    source: Path, photos: Sequence[Sequence[str]], images: Path | None
-) -> Path:
-    """Return the folder that the file names in a JSON file are relative to.
-
-    If the user passed no folder `images`, return the candidate that contains the most of the first
-    photos. The candidates are the folder of the JSON file, its parent folder, and the subfolders
-    `images`, `data` and (for instances_val2017.json) `val2017` and `images/val2017` of these two.
-
-    Raises:
-        InputError: No candidate folder contains any of the first photos.
-    """
-    if images is not None or not photos:
-        return images or source.parent
-    split = source.stem.removeprefix("instances_")
+def _choose_folder(source: Source, photos: Sequence[Sequence[str]]) -> Path:
+    """Return the folder that the names of photos in a table or JSON file are relative to."""
+    path, images = source.path, source.options.images
+    if images is not None or source.is_table() or not photos:
+        return images or path.parent
+    # Choose the folder near the JSON file that contains the most of the first photos; for
+    # instances_val2017.json, the photos may be in val2017 or images/val2017.
+    split = path.stem.removeprefix("instances_")
     parts = ("", "images", "data", split, f"images/{split}")
-    folders = [base / part for base in (source.parent, source.parent.parent) for part in parts]
+    folders = [base / part for base in (path.parent, path.parent.parent) for part in parts]
     tried = photos[:NUM_TRIED]
     found = [sum(_find_file(folder, names) is not None for names in tried) for folder in folders]
     if any(found):
         return folders[found.index(max(found))]
     example = next((name for names in tried for name in names), "''")
     raise InputError(
-        f"{source}: none of {len(tried)} listed photos, such as {example}, is next to this file or "
+        f"{path}: none of {len(tried)} listed photos, such as {example}, is next to this file or "
         "in images/: pass the folder of the photos with --images"
     )

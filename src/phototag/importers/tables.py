@@ -62,8 +62,6 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     elif options.separator is None:
         separator = _find_separator(source, columns[0])
     id_column = next((column for column in ID_COLUMNS if column in table.columns), "id")
-    folder = options.images or path.parent
-    root = folder if source.is_metadata() else None
     photos, names = [], []
     values = Counter[str]()
     for row in table.rows:
@@ -90,8 +88,8 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
             unknown = frozenset() if len(known) == len(parts) else None
         origin = [cells.get(column, "") for column in (id_column, "group")]
         id_, group = ("" if cell in UNKNOWN_WORDS else cell for cell in origin)
-        photos.append(SourcePhoto(file, root, labels, unknown, id_, group, place=location))
-    photos = find_photos(folder, photos, names)
+        photos.append(SourcePhoto(file, None, labels, unknown, id_, group, place=location))
+    photos = find_photos(source, photos, names)
     used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []

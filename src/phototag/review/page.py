@@ -70,9 +70,10 @@ def _draw(session: ReviewSession) -> None:
         _draw_question(session, question)
         answers = {name.title(): partial(_answer, session, position, name) for name in ANSWERS}
         _draw_buttons(position, answers)
+        move = st.session_state.update
         moves = {
-            "Back": partial(_move, position - 1) if position > 0 else None,
-            "Skip": partial(_move, position + 1) if position + 1 < total else None,
+            "Back": partial(move, position=position - 1) if position > 0 else None,
+            "Skip": partial(move, position=position + 1) if position + 1 < total else None,
             "Undo": partial(_undo, session),
         }
         _draw_buttons(position, moves)
@@ -114,10 +115,6 @@ def _answer(session: ReviewSession, position: int, answer: str) -> None:
     session.answer(session.queue[position], answer)
     open_ = session.reload().list_open()  # another browser tab may have stored answers
     st.session_state["position"] = next((later for later in open_ if later > position), None)
-
-
-def _move(position: int) -> None:
-    st.session_state["position"] = position
 
 
 def _undo(session: ReviewSession) -> None:

@@ -80,12 +80,7 @@ def split_groups(
 def tabulate_rates(
     targets: np.ndarray, labels: Sequence[str], assigned: np.ndarray
 ) -> pd.DataFrame:
-    """Count the photos and the positives of each label in each split.
-
-    Args:
-        targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
-        labels: Label names, [num_labels].
-        assigned: Index of each photo's split, [num_images].
+    """Count the photos and the positives of each label in the split of each photo (`assigned`).
 
     Returns:
         A table with the columns label; split; photos (number of photos in the split); known (number
@@ -109,7 +104,7 @@ def tabulate_rates(
 
 def warn_rare(rates: pd.DataFrame) -> list[str]:
     """Return warnings about the first `SHOWN` labels without positives in a split of `rates`."""
-    total = rates.groupby("label")["positives"].sum()
+    total = rates.groupby("label")["positives"].sum().to_dict()
     empty = rates[rates["positives"] == 0].groupby("label", sort=False)["split"].agg(", ".join)
     warnings = [
         f"label {label!r} has no photos in {splits} ({total[label]} in total): its scores are "

@@ -14,14 +14,10 @@ from phototag.decoding.system_files import split_system_files
 
 
 class Layout(NamedTuple):
-    """The files of a dataset, as paths with forward slashes that are relative to the source.
+    """The files in each folder, as paths with forward slashes that are relative to the source.
 
-    Attributes:
-        images: Photos, which are the files in the folder `images`.
-        annotations: Label files, which are the files in the folder `annotations`.
-        unknown: Files in the folder `unknown`.
-        sources: Path of sources.csv, or None if the source does not have this file.
-        system_files: System files in any folder; the other lists do not contain them.
+    `sources` is the path of sources.csv, or None if the source does not have this file. System
+    files of all folders are only in the list `system_files`.
     """
 
     images: list[str]
@@ -60,7 +56,8 @@ def find_layout(source: Path) -> Layout:
     table = str(roots[0] / "sources.csv")
 
     def list_folder(folder: str) -> list[str]:
-        return [name for name in names if name.casefold().startswith(f"{roots[0] / folder}/")]
+        start = f"{roots[0] / folder}/"
+        return [name for name in names if name.casefold().startswith(start)]
 
     return Layout(
         images=list_folder("images"),

@@ -19,13 +19,7 @@ def build_manifest(
     targets: dict[str, np.ndarray],
     source_groups: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Join the files, the decisions about them and their labels into one table.
-
-    Args:
-        names: Paths of the source files, [num_files].
-        photos: Decisions about the source files, [num_files].
-        targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
-        source_groups: Group of each file in sources.csv (photographer, album), [num_files].
+    """Join the files, the decisions about them, their labels and their groups into one table.
 
     Returns:
         A table with the columns `COLUMNS` and one column per label. The column duplicate_group

@@ -113,16 +113,10 @@ def read_listing(data: bytes, place: str) -> Listing:
 
 
 def read_sources(source: Path, listing: str | None, names: Sequence[str]) -> list[dict[str, str]]:
-    """Read the group, original path and id of each photo from sources.csv.
+    """Read the row of each photo in sources.csv, or {} for a photo without a row.
 
-    Args:
-        source: Folder or zip of the dataset.
-        listing: Path of sources.csv in the source, or None if the source does not have this file.
-            `phototag import` writes the columns `file` and, optionally, `source`, `group` and `id`.
-        names: Paths of the photos in the source, [num_photos].
-
-    Returns:
-        Cells of the row with the number of each photo, [num_photos]; {} if there is no such row.
+    `listing` is the path of sources.csv in the source, or None if there is no such file.
+    `phototag import` writes the columns `file` and, optionally, `source`, `group` and `id`.
 
     Raises:
         InputError: The file is not a valid CSV file, or its column `file` is missing.

@@ -37,14 +37,10 @@ def write_verification_report(
     images: np.ndarray,
     system_files: Sequence[str] = (),
 ) -> None:
-    """Write summary.json, problems.csv, duplicates.csv and report.html.
+    """Write summary.json, problems.csv, duplicates.csv and report.html to a folder.
 
-    Args:
-        folder: Folder in which the files are written.
-        manifest: Manifest of all source files, including the groups of duplicates.
-        problems: Problems with photos and label files.
-        images: Photos that are not rejected, uint8 [num_images, size, size, 3].
-        system_files: Paths of the system files, which were ignored.
+    `images` are the photos that are not rejected, uint8 [num_images, size, size, 3];
+    `system_files` are the files that were ignored.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
@@ -62,6 +58,9 @@ def write_verification_report(
     def encode_photo(file: str) -> str:
         return jpeg_uri(Image.fromarray(images[row_of[file]]))
 
+    # Groups of duplicates whose labels differ come first.
+    agree = duplicates["conflicting_labels"] == ""
+    groups = [group.to_dict("records") for _, group in duplicates.groupby([agree, "group"])]
     tables = {
         "decision": summary["decisions"],
         "remark": summary["reasons"],
@@ -78,7 +77,7 @@ def write_verification_report(
         tables={name: counts for name, counts in tables.items() if counts},
         problems=[problem for problem in problems if _concerns_labels(problem)],
         remarks=_group_remarks(manifest),
-        groups=_group_duplicates(duplicates),
+        groups=groups,
         encode_photo=encode_photo,
     )
 
@@ -168,12 +167,6 @@ def _group_remarks(manifest: pd.DataFrame) -> list[tuple[str, str, list[dict[str
             photo = {"file": row["file"], "size": size, "detail": detail}
             found.setdefault((DECISIONS.index(row["decision"]), kind), []).append(photo)
     return [(DECISIONS[rank], kind, photos) for (rank, kind), photos in sorted(found.items())]
-
-
-def _group_duplicates(duplicates: pd.DataFrame) -> list[list[dict[Any, Any]]]:
-    """Return the rows of each group of duplicates; groups with conflicting labels come first."""
-    groups = [group.to_dict("records") for _, group in duplicates.groupby("group", sort=True)]
-    return sorted(groups, key=lambda rows: str(rows[0]["conflicting_labels"]) == "")
 
 
 def _concerns_labels(problem: Problem) -> bool:
