@@ -187,6 +187,8 @@ def test_history_reports_what_was_deleted_in_mlflow(registry: Registry) -> None:
     assert show_history()[-1].startswith("there is no champion: run")
     client.set_registered_model_alias("phototag", "champion", "1")
     assert show_history()[-1] == "the champion is version 1"
+    versions.promote(registry.store, "1", "first\nsecond")
+    assert show_history()[-3].endswith(r"version   1  promote    champion  first\nsecond")
     for version in ("3", "1"):
         client.delete_model_version("phototag", version)
     assert show_history()[0].startswith("no version is registered")

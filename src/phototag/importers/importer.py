@@ -78,8 +78,7 @@ def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePho
     if not any(columns["id"]):
         del columns["id"]
     table = pd.DataFrame({column: map(escape_control, texts) for column, texts in columns.items()})
-    # With this line end, pandas also quotes cells that contain a carriage return.
-    return table.to_csv(index=False, lineterminator="\r\n").replace("\r\n", "\n")
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 @contextmanager

@@ -48,8 +48,7 @@ def write_verification_report(
     # PyArrow, which pandas uses for text, refuses names that are not UTF-8.
     columns = list(Problem.__dataclass_fields__)
     listed = pd.DataFrame(list(problems), columns=columns, dtype=object)
-    for column in ("file", "detail"):
-        listed[column] = listed[column].map(escape_control)
+    listed["file"] = listed["file"].map(escape_control)
     write_table(folder / "problems.csv", escape_spreadsheet_cells(listed))
     write_table(folder / "duplicates.csv", escape_spreadsheet_cells(duplicates))
 
