@@ -108,7 +108,8 @@ def test_json_round_trip_keeps_values_and_letters(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{\n<<<<<<< HEAD\n"f1": 1\n=======\n"f1": 2\n>>>>>>> other\n}', "holds merge conflict"),
-        ('{"f1": 0.', "is not valid JSON"),
+        ('{"f1": 2\n>>>>>>> other\n}', "holds merge conflict"),
+        ('{"f1": ">>>>>>> 0.', "is not valid JSON"),
         ("", "is not valid JSON"),
         ('{"f1": "\udcff"}', None),
     ],

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.entities import Run
+from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
+from phototag.cli import typer_app
 from phototag.experiments.dvc_tools import WORKSPACE, read_data_hash, read_revision
 from phototag.experiments.sync import sync_runs
 from phototag.tracking.runs import Training, create_run
@@ -147,10 +149,10 @@ def test_sync_ignores_scores_of_another_model(repository: Repository) -> None:
 
 CONFLICT = "{\n<<<<<<< HEAD\n}\n=======\n>>>>>>> other\n"
 DAMAGED = {
-    "dvc.lock": [CONFLICT],
+    "dvc.lock": [CONFLICT, "stages: {train: {outs: 1}}", "stages:\n  train:\n"],
     "params.yaml": ["- 1"],
-    "reports/train/training.json": ["{}", '{"content_'],
-    "reports/train/history.csv": [CONFLICT, "epoch,val_loss,lr\n"],
+    "reports/train/training.json": ["{}", "[]", '{"content_'],
+    "reports/train/history.csv": [HISTORY + CONFLICT, "epoch,val_loss,lr\n", "\n"],
     "reports/evaluate/metrics.json": ["[]", '{"loss": null}'],
 }
 
@@ -165,7 +167,7 @@ def test_damaged_results_are_skipped_and_named(repository: Repository) -> None:
             (repository.root / "dvc.lock").write_text("{}")
             (repository.root / name).write_text(text)
             commits.append(repository.commit()[:7])
-            reasons.append(name)
+            reasons.append(f"{name} holds merge conflict" if CONFLICT in text else name)
     (repository.root / "dvc.lock").write_text("{}")
     repository.write("good")
     good = repository.commit()[:7]
@@ -178,22 +180,32 @@ def test_damaged_results_are_skipped_and_named(repository: Repository) -> None:
     assert added == tagged == [good, detached]
     assert [text.split()[0] for text in unreadable[:-1]] == commits
     assert unreadable[-1].startswith("the workspace (params.yaml holds merge conflict markers")
-    for text, name in zip(unreadable, reasons, strict=False):
-        assert name in text or "Error: " in text
+    for text, reason in zip(unreadable, reasons, strict=False):
+        assert reason in text or "Error: " in text
+    shown = CliRunner().invoke(typer_app, ["sync"])
+    assert shown.stderr == f"warning: these results were skipped: {'; '.join(unreadable)}\n"
+    assert shown.stdout == "MLflow runs created: 0\n"
     (repository.root / "dvc.lock").write_text(CONFLICT)
     with pytest.raises(InputError, match=r"dvc\.lock holds merge conflict markers"):
         read_data_hash(repository.root, WORKSPACE)
 
 
 @pytest.mark.parametrize("repository", ["."], indirect=True)
-@pytest.mark.parametrize("state", ["empty repository", "no repository", "core.no_scm"])
+@pytest.mark.parametrize(
+    "state", ["empty repository", "new branch", "no repository", "core.no_scm"]
+)
 def test_sync_without_commits_adds_the_working_tree(repository: Repository, state: str) -> None:
+    expected = ["the workspace"]
+    if state == "new branch":
+        repository.write("old")
+        expected.insert(0, repository.commit()[:7])
+        repository.git("checkout", "-q", "--orphan", "new")
     repository.write("key")
     if state == "no repository":
         shutil.rmtree(repository.top / ".git")
     elif state == "core.no_scm":
         (repository.root / ".dvc/config").write_text("[core]\n    no_scm = true\n")
-    assert sync_runs(connect(), repository.root) == (["the workspace"], [], [])
+    assert sync_runs(connect(), repository.root) == (expected, expected[:-1], [])
 
 
 def test_read_revision_takes_paths_relative_to_the_project(repository: Repository) -> None:

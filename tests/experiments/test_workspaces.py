@@ -85,6 +85,8 @@ def fake_dvc(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Stages that do nothing; the test may change what `repro` does."""
 
     def fake(place: Path, *arguments: str, **options: Any) -> None:
+        # `dvc exp run --run-all` would also run the experiments in the user's queue.
+        assert arguments[0] in ("checkout", "repro")
         if arguments[0] == "repro":
             fake.repro(place, *arguments[1:])  # type: ignore[attr-defined]
 
@@ -131,6 +133,8 @@ def test_a_workspace_has_uncommitted_changes_and_saves_experiments(
 def test_a_failed_command_of_git_or_dvc_is_reported_with_a_reason(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(InputError, match="has no git commit: run `git init` if necessary"):
+        make_workspace(root.parent, 0)
     (root / "new").touch()
     run(root, "git", "add", "--intent-to-add", "new")
     with pytest.raises(InputError, match="git stash failed: Entry 'new' "):

@@ -78,7 +78,7 @@ def sync_runs(
         title = name or revision[:7] or "the workspace"
         try:
             result = _read_result(root, revision, name)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             unreadable.append(f"{title} ({kind}{error})")
             continue
