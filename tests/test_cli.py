@@ -105,6 +105,7 @@ def test_summary_shows_scores_report_and_next_commands(
         ("evaluate/metrics.json", "[1]"),
         ("evaluate/metrics.json", ""),
         ("evaluate/metrics.json", "{\n<<<<<<< HEAD\n"),
+        ("register/decision.json", "{\n<<<<<<< HEAD\n"),
     ],
 )
 def test_summary_of_damaged_results_names_the_file(project: Path, name: str, text: str) -> None:

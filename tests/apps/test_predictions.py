@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from phototag.apps import predictions
-from phototag.apps.formats import as_csv, as_jsonl
+from phototag.apps.formats import as_csv, as_jsonl, as_table
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
@@ -149,6 +149,11 @@ def test_table_shows_labels_and_errors(model: tuple[Path, Path], photos: Path) -
         assert code != 0
         assert "none of these files" in problem
     assert "not an image" in output.read_text()
+    row = {"labels": ["\x1b"], "scores": {"\x1b": 0.5}, "error": None}
+    assert list(as_table(["a\n.png", "b.png"], ["\x1b"], [row, row])) == [
+        "a\\n.png  \\x1b 0.50\n",
+        "b.png    \\x1b 0.50\n",
+    ]
 
 
 def test_csv_and_jsonl_formats(model: tuple[Path, Path], photos: Path) -> None:
