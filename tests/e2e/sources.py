@@ -22,6 +22,7 @@ from pycocotools.coco import COCO
 
 from phototag.dataset.targets import UNKNOWN
 from tests.importers.imports import annotate, make_task, write
+from tests.importers.sidecars import list_keywords
 
 NUMBER = 48
 LABELS = ("red", "green", "blue")
@@ -250,6 +251,25 @@ def write_import(folder: Path) -> Source:
     return Source(folder, "numbered", photos, targets)
 
 
+def write_keywords(folder: Path) -> Source:
+    """Write photos with keywords in sidecars of both names and in the photos themselves."""
+    photos, targets = make_photos(folder, name_photos()), hide_photos()
+    for number, (photo, row) in enumerate(zip(photos, targets, strict=True)):
+        if keywords := name_labels(row):
+            packet = list_keywords(*keywords)
+            if number % 3 == 0:
+                write(folder / f"{photo.name}.xmp", packet)
+            elif number % 3 == 1:
+                write(photo.with_suffix(".xmp"), packet)
+            else:
+                segment = b"http://ns.adobe.com/xap/1.0/\0" + packet.encode()
+                size = (len(segment) + 2).to_bytes(2)
+                data = photo.read_bytes()
+                photo.write_bytes(data[:2] + b"\xff\xe1" + size + segment + data[2:])
+    options = ["--missing", "absent-if-tagged"]
+    return Source(folder, "keywords", photos, targets, options=options)
+
+
 def _write_numbers(folder: Path, photos: Sequence[Path], chosen: np.ndarray) -> None:
     numbers = np.array([photo.stem.removeprefix("im") for photo in photos])
     for label, column in zip(LABELS, chosen.T, strict=True):
@@ -268,4 +288,5 @@ WRITERS: dict[str, Callable[[Path], Source]] = {
     "imagefolder-jsonl": partial(write_metadata, kind="jsonl"),
     "course": write_course,
     "import": write_import,
+    "keywords": write_keywords,
 }

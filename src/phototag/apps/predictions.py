@@ -52,7 +52,7 @@ def find_photos(
         path = Path(source)
         names = [source]
         if source == "-":
-            names = list(_read_paths(stdin))
+            names = list(read_paths(stdin))
         elif path.is_dir():
             photos, others = split_photos(path, split_system_files(list_files(path))[0])
             names = [str(path / name) for name in photos]
@@ -65,7 +65,7 @@ def find_photos(
     return list(found)
 
 
-def _read_paths(stream: BinaryIO) -> Iterator[str]:
+def read_paths(stream: BinaryIO) -> Iterator[str]:
     """Yield the paths in a stream, separated by line breaks (Unix or Windows) or by NUL."""
     data = stream.read().removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
@@ -145,7 +145,7 @@ class PredictionJob:
             sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
             sys.stdout.flush()
 
-        return self._format(self._predict_rows(), write)
+        return self._format(self.predict_rows(), write)
 
     def write(self, output: Path, resume: bool) -> bool:
         """Write predictions to a file; return whether any photo could be read.
@@ -171,7 +171,7 @@ class PredictionJob:
             done = _cut_last_line(file)
             if resume:
                 self.report(f"resumed: {done} photos were already predicted")
-            for row in self._predict_rows(done):
+            for row in self.predict_rows(done):
                 file.write(json.dumps(row).encode() + b"\n")
                 file.flush()
         with (
@@ -188,7 +188,7 @@ class PredictionJob:
         key = content_key("\0".join(self.names), self.tagger.files)
         return output.with_name(f"{output.name}.{key}.partial")
 
-    def _predict_rows(self, done: int = 0) -> Iterator[Row]:
+    def predict_rows(self, done: int = 0) -> Iterator[Row]:
         """Yield one row for each photo after the first `done` photos; report unreadable photos."""
         predicted = predict(self.tagger, self.names, self.backend, done)
         for name, tags in zip(self.names[done:], predicted, strict=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFLICT = re.compile("^(<<<<<<<|>>>>>>>) ", re.MULTILINE)  # written by git into a file
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(?:\.[^.]*)?", re.ASCII | re.DOTALL)
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 MAX_AGE = 14 * 24 * 3600  # seconds; older temporary files are removed
 
@@ -99,19 +100,18 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
+def replace_file(path: Path, clean: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename the file to `path` if the block succeeds.
 
     If the process is killed, `path` holds either the complete old file or the complete new one.
-    Missing parent folders are created, and temporary files of killed processes are removed.
+    Missing parent folders are created. Temporary files of killed processes are removed, unless
+    `clean` is false because the search for them would be slow in a folder with many files.
     """
     with report_failed_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    pattern = f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"
-    for unfinished in path.parent.glob(pattern):
-        pid = unfinished.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
-        if pid.isdecimal() and int(pid) not in psutil.pids():
-            unfinished.unlink(missing_ok=True)
+    if clean:
+        pattern = f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"
+        remove_unfinished(path.parent.glob(pattern))
     # The suffix is kept because some writers infer the file format from it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -120,6 +120,14 @@ def replace_file(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove the files that are temporary files of `replace_file`, left by a killed process."""
+    for path in paths:
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and int(match[1]) not in psutil.pids():
+            path.unlink(missing_ok=True)
 
 
 def remove_stale(paths: Iterable[Path]) -> None:

@@ -3,13 +3,16 @@
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from phototag.base.errors import InputError, escape_control
 from phototag.base.files import project_root
 from phototag.base.parallel import Backend
+
+if TYPE_CHECKING:
+    from phototag.apps.sidecars import SidecarWriter
 
 MODEL, THRESHOLDS = Path("models/model.safetensors"), Path("reports/evaluate/thresholds.json")
 Port = Annotated[int, typer.Option(help="Port of the server on 127.0.0.1.", min=1, max=65535)]
@@ -23,7 +26,8 @@ ThresholdsFile = Annotated[
         "--thresholds", help=f"JSON file written by the evaluate stage (default: {THRESHOLDS})."
     ),
 ]
-Format = Literal["table", "csv", "jsonl", "labelstudio"]
+Format = Literal["table", "csv", "jsonl", "labelstudio", "xmp"]
+Naming = Literal["a.jpg.xmp", "a.xmp"]
 Reason = Annotated[str, typer.Option(help="Reason shown by `phototag history`.")]
 
 
@@ -44,13 +48,36 @@ def predict(
         Backend,
         typer.Option(help="joblib backend; dask and ray workers must see the same file paths."),
     ] = "sequential",
+    naming: Annotated[
+        Naming | None,
+        typer.Option(
+            "--sidecars",
+            help="Name of a sidecar of a.jpg for -f xmp (default: as existing sidecars, else "
+            "a.jpg.xmp).",
+        ),
+    ] = None,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Remove the labels that -f xmp has written.")
+    ] = False,
     model: ModelFile = None,
     thresholds: ThresholdsFile = None,
 ) -> None:
     """Predict the labels of photos.
 
-    Loads the model from a local file; no server is needed.
+    Loads the model from a local file; no server is needed. The format xmp writes the labels as
+    keywords into XMP sidecars, files next to the photos that photo programs read.
     """
+    if format_ != "xmp" and (naming or undo):
+        raise InputError("--sidecars and --undo apply to sidecars only: add -f xmp")
+    if format_ == "xmp" and output:
+        raise InputError("-f xmp writes sidecars next to the photos: omit --output")
+    if undo:
+        from phototag.apps.sidecars import SidecarWriter, find_sidecars
+
+        writer = SidecarWriter(partial(typer.echo, err=True))
+        writer.remove(find_sidecars(sources, sys.stdin.buffer))
+        _finish_sidecars(writer)
+        return
     if output:
         _refuse_existing(output)
     elif resume:
@@ -66,9 +93,23 @@ def predict(
         report(tagger.origin)
     names = find_photos(sources, sys.stdin.buffer, report)
     job = PredictionJob(tagger, names, format_, report, backend)
-    any_readable = job.write(output, resume) if output else job.print()
+    if format_ == "xmp":
+        from phototag.apps.sidecars import SidecarWriter
+
+        writer = SidecarWriter(report, naming)
+        any_readable = writer.write(names, job.predict_rows())
+        _finish_sidecars(writer)
+    else:
+        any_readable = job.write(output, resume) if output else job.print()
     if not any_readable:
         raise InputError("none of these files could be read as a photo: pass image files")
+
+
+def _finish_sidecars(writer: "SidecarWriter") -> None:
+    """Print the number of sidecars written; raise an error if any was refused."""
+    typer.echo(writer.describe())
+    if refused := writer.counts["refused"]:
+        raise InputError(f"sidecars not written: {refused} (see above)")
 
 
 def export(

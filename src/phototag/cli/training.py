@@ -17,8 +17,9 @@ from phototag.base.params import read_values
 from phototag.cli.models import MODEL, Port
 
 SourceFormat = Literal[
-    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "one-hot"
+    "numbered", "folders", "imagefolder", "coco", "labelstudio", "list", "one-hot", "keywords"
 ]
+Missing = Literal["absent", "unknown", "absent-if-tagged"]
 Ranking = Literal["errors", "next", "duplicates"]
 
 
@@ -39,19 +40,29 @@ def import_(
     separator: Annotated[
         str | None, typer.Option(help="Separator of the labels in a CSV cell (default: detect it).")
     ] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            help="Meaning of a keyword that a photo lacks; required if the labels are keywords."
+        ),
+    ] = None,
+    min_photos: Annotated[
+        int | None, typer.Option(help="Skip keywords of fewer photos than this.", min=1)
+    ] = None,
 ) -> None:
     """Import photos and labels.
 
     Writes a zip or folder and sets `data.raw` in params.yaml to its path. SOURCE may be numbered
     photos with label files, one folder per label, COCO instances, a Label Studio export, a Hugging
-    Face ImageFolder, a CSV with a column of labels, or a one-hot CSV (one 0/1 column per label).
+    Face ImageFolder, a CSV with a column of labels, a one-hot CSV (one 0/1 column per label), or
+    photos with keywords.
     """
     from phototag.importers.importer import import_photos
     from phototag.importers.source import ImportOptions
 
     root = project_root()
     to = to or root / "data/raw.zip"
-    options = ImportOptions(format_, images, separator)
+    options = ImportOptions(format_, images, separator, missing, min_photos)
     dataset = import_photos(source, to, options)
     typer.echo(f"recognised as {dataset.description}")
     for note in dataset.notes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from phototag.base.errors import InputError, escape_control
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import describe_system_files, split_system_files
-from phototag.importers import coco, folders, labelstudio, numbered, tables
+from phototag.importers import coco, folders, keywords, labelstudio, numbered, tables
 from phototag.importers.source import ImportOptions, Source, SourceDataset, SourcePhoto
 from phototag.importers.table_files import TABLE_SUFFIXES
 
@@ -55,6 +55,9 @@ FORMATS = {
         partial(tables.read, kind="one-hot"),
         ("images",),
     ),
+    "keywords": Format(
+        "keywords of the photos", keywords.recognize, keywords.read, ("missing", "min_photos")
+    ),
 }
 Reading = tuple[str, Source]  # a way to read a source: name of the format, and source
 
@@ -75,11 +78,18 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         if path.is_dir():
             sources += [Source(path / name, options) for name in names if _may_be_list(name)]
     readings, errors = list[Reading](), list[InputError]()
+    own_formats = {name: each for name, each in FORMATS.items() if name != "keywords"}
     for source in sources:
         try:
-            readings += [(name, source) for name, each in FORMATS.items() if each.recognize(source)]
+            readings += [
+                (name, source) for name, each in own_formats.items() if each.recognize(source)
+            ]
         except InputError as error:
             errors.append(error)
+    # Photos in any format may have keywords, so keywords are the last choice unless requested.
+    is_last = not readings and not errors
+    if (is_last or options.format == "keywords") and keywords.recognize(sources[0]):
+        readings.append(("keywords", sources[0]))
     if errors and not readings:
         raise errors[0]
     if not readings:
@@ -89,20 +99,25 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         )
         raise InputError(
             f"{path}: unknown format{found}; expected images/imN.jpg with annotations/CLASS.txt, "
-            "two or more folders named after labels, a CSV with a column 'file', or a JSON file of "
-            "COCO or Label Studio (not JSON-MIN); unpack a zip that contains a CSV or JSON first"
+            "two or more folders named after labels, a CSV with a column 'file', a JSON file of "
+            "COCO or Label Studio (not JSON-MIN), or photos with keywords; unpack a zip that "
+            "contains a CSV or JSON first"
         )
     name, chosen = _choose_readings(path, readings, options.format)
-    for option in ("images", "separator"):
+    for option in ("images", "separator", "missing", "min_photos"):
         if getattr(options, option) and option not in FORMATS[name].options:
             raise InputError(
-                f"--{option} does not apply to the format {name} ({FORMATS[name].description}); "
-                "omit it"
+                f"--{option.replace('_', '-')} does not apply to the format {name} "
+                f"({FORMATS[name].description}); omit it"
             )
     parts = [FORMATS[name].read(source) for source in chosen]
     # Numbered photos may have empty label files, so labels that no photo has are kept.
     dataset = parts[0] if name == "numbered" else _join(path, parts)
+    if name == "keywords":  # sidecars are read
+        system_files = [file for file in system_files if not file.lower().endswith(".xmp")]
     notes = [*describe_system_files(system_files), *dataset.notes]
+    if name == "folders" and keywords.have_keywords(sources[0]):
+        notes.append("the photos have keywords: to read these as labels, pass --as keywords")
     if path.is_dir() and chosen[0].names is None:
         listed = {os.path.normpath(photo.path) for photo in dataset.photos}
         photos = sources[0].split_names[0]

@@ -37,11 +37,16 @@ class ImportOptions:
         format: Format of the source, a key of `FORMATS`.
         images: Folder that the paths in a table or JSON file are relative to.
         separator: Separator between the labels in one cell of a table.
+        missing: Meaning of a keyword that a photo lacks: `absent`, `unknown`, or `absent-if-tagged`
+            (absent, but unknown if the photo has no keyword). It is not detected.
+        min_photos: Keywords of fewer photos are skipped.
     """
 
     format: str | None = None
     images: Path | None = None
     separator: str | None = None
+    missing: str | None = None
+    min_photos: int | None = None
 
 
 @dataclass(eq=False)

@@ -1,0 +1,236 @@
+"""Import of photos by their keywords, as photo programs write them.
+
+Keywords are in the metadata of a photo (XMP, IPTC, and EXIF as written by Windows) and in its XMP
+sidecars, a.jpg.xmp and a.xmp.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image, IptcImagePlugin
+from tqdm import tqdm
+
+from phototag.base.errors import InputError
+from phototag.decoding import formats
+from phototag.decoding.sources import list_files, read_file
+from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
+from phototag.importers.xmp import Packet, parse_packet
+from phototag.verification.labels import normalize
+
+DC, LIGHTROOM = "http://purl.org/dc/elements/1.1/", "http://ns.adobe.com/lightroom/1.0/"
+FLAT = f"{DC} subject"
+# Lists of paths such as `animals|cat`, and the separator of the names.
+PATHS = {
+    f"{LIGHTROOM} hierarchicalSubject": "|",
+    "http://www.digikam.org/ns/1.0/ TagsList": "/",
+    "http://ns.iview-multimedia.com/mediapro/1.0/ CatalogSets": "|",
+    "http://ns.microsoft.com/photo/1.0/ LastKeywordXMP": "/",
+    "http://ns.microsoft.com/photo/1.0 LastKeywordXMP": "/",
+}
+PARENT = "phototag"  # the keyword above those that `phototag predict -f xmp` wrote
+WRITTEN = "urn:phototag:1.0/ keywords"  # property with the names of these keywords
+_HIDDEN = ("darktable", "_Digikam_Internal_Tags_")  # names above the tags of a program itself
+_XP_KEYWORDS, _IPTC_KEYWORDS = 0x9C9E, (2, 25)
+MAX_NOTES = 10
+MIN_PHOTOS = 5  # a label of fewer photos can hardly be learned or judged
+NUM_TRIED = 20  # number of photos in which `have_keywords` searches
+
+
+@dataclass
+class Keywords:
+    """The keywords of a photo.
+
+    Attributes:
+        flat: Keywords without parents.
+        paths: Keywords with their parents, outermost first.
+        written: Names that `phototag predict -f xmp` listed as its own.
+        problems: Messages about metadata and sidecars that could not be read.
+    """
+
+    flat: set[str] = field(default_factory=set)
+    paths: set[tuple[str, ...]] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, packet: Packet) -> None:
+        """Add the keywords of an XMP packet."""
+        self.written.update(map(normalize, packet.list_values(WRITTEN)))
+        self.add_flat(packet.list_values(FLAT))
+        for name, separator in PATHS.items():
+            for text in packet.list_values(name):
+                self.paths.add(tuple(split_path(text, separator)))
+
+    def add_flat(self, texts: Iterable[str]) -> None:
+        """Add keywords of a list that has no parents, except that some programs write `a|b`."""
+        for text in texts:
+            names = [text] if text in self.written else split_path(text, "|")
+            if len(names) > 1:
+                self.paths.add(tuple(names))
+            else:
+                self.flat.update(names)
+
+    @property
+    def machine(self) -> set[str]:
+        """The names of the keywords that were predicted and not entered by the user."""
+        return self.written | {path[-1] for path in self.paths if path[:1] == (PARENT,)} | {PARENT}
+
+    @property
+    def human(self) -> set[str]:
+        """The names of the keywords that the user entered, with the names of their parents."""
+        hidden = ((), (PARENT,), *((name,) for name in _HIDDEN))
+        named = {name for path in self.paths if path[:1] not in hidden for name in path}
+        return named | (self.flat - self.machine)
+
+
+def split_path(text: str, separator: str) -> list[str]:
+    """Return the visible names on the path of a keyword, in composed Unicode (NFC)."""
+    names = [name.strip() for name in normalize(text).split(separator)]
+    return [name for name in names if any(map(str.isprintable, name))]
+
+
+def list_sidecars(name: str, names: Collection[str]) -> list[str]:
+    """Return the sidecars of a photo, a.jpg.xmp before a.xmp.
+
+    If there is a file named a, a.xmp is the sidecar of this file, not of a.jpg.
+
+    Args:
+        name: Name of the photo.
+        names: Names of all files in its folder, or relative paths of all files in the source.
+    """
+    stem = str(PurePosixPath(name).with_suffix(""))
+    bases = [name] if stem in names else [name, stem]
+    return [base + end for base in bases for end in (".xmp", ".XMP") if base + end in names]
+
+
+def read_embedded(photo: Path | bytes) -> Keywords:
+    """Return the keywords in the metadata of a photo, which may be damaged."""
+    keywords = Keywords()
+    file = io.BytesIO(photo) if isinstance(photo, bytes) else photo
+    # Decoders raise many types of exceptions for damaged files, which `resize` reports.
+    with suppress(Exception), Image.open(file, formats=formats.FORMATS) as image:
+        packet = image.info.get("xmp", b"")
+        try:
+            if packet:
+                keywords.add(parse_packet(packet.encode() if isinstance(packet, str) else packet))
+        except InputError as error:
+            keywords.problems.append(str(error))
+        with suppress(Exception):
+            keywords.add_flat(list(_decode_iptc(IptcImagePlugin.getiptcinfo(image) or {})))
+        value = image.getexif().get(_XP_KEYWORDS, b"")
+        if isinstance(value, bytes):
+            text = value.decode("utf-16-le", "ignore").partition("\0")[0]
+            keywords.add_flat(text.split(";"))
+    return keywords
+
+
+def _decode_iptc(records: dict[tuple[int, int], Any]) -> Iterator[str]:
+    found = records.get(_IPTC_KEYWORDS, [])
+    for data in found if isinstance(found, list) else [found]:
+        try:
+            yield data.decode()
+        except UnicodeDecodeError:
+            yield data.decode("latin-1")
+
+
+def recognize(source: Source) -> bool:
+    """Return whether a folder or zip has a photo with keywords; with --as, whether it has photos.
+
+    The photos of other formats may have keywords too, so `read_source` calls this function only if
+    the source has no other format.
+    """
+    if source.options.format == "keywords":
+        return source.names is not None and bool(source.split_names[0])
+    return have_keywords(source, None)
+
+
+def have_keywords(source: Source, number: int | None = NUM_TRIED) -> bool:
+    """Return whether any of the first photos in a folder or zip has a keyword; None tries all."""
+    if source.names is None:
+        return False
+    reader, photos = _Reader(source), source.split_names[0][:number]
+    return any(reader.read(name).human for name in tqdm(photos, "recognise", disable=None))
+
+
+def read(source: Source) -> SourceDataset:
+    """Read photos whose labels are their keywords.
+
+    A photo has the names of all keywords on the path of a keyword as labels. Keywords that phototag
+    predicted are ignored.
+
+    Raises:
+        InputError: The option `missing` is not given.
+    """
+    missing = source.options.missing
+    if missing is None:
+        raise InputError(
+            f"{source.path}: a photo may lack a keyword because it does not apply or because "
+            "nobody entered it: pass --missing absent (it does not apply), --missing unknown, or "
+            "--missing absent-if-tagged (unknown only for photos without any keyword)"
+        )
+    reader = _Reader(source)
+    skipped, commas = dict[str, str](), dict[str, str]()
+    photos, problems, machine, untagged = list[SourcePhoto](), list[str](), 0, 0
+    for name in tqdm(source.split_names[0], "read", disable=None):
+        keywords, labels = reader.read(name), set()
+        for keyword in sorted(keywords.human):
+            try:
+                labels.add(check_label(keyword, source.path / name))
+            except InputError:
+                skipped.setdefault(keyword, name)
+            if "," in keyword:
+                commas.setdefault(keyword, name)
+        machine += bool(keywords.machine - keywords.human - {PARENT})
+        untagged += not keywords.human
+        problems += keywords.problems
+        is_known = missing == "absent" or (missing == "absent-if-tagged" and keywords.human)
+        unknown = frozenset[str]() if is_known and not keywords.problems else None
+        photos.append(SourcePhoto(name, source.path, frozenset(labels), unknown))
+    counts = Counter(label for photo in photos for label in photo.labels)
+    least = source.options.min_photos or 1
+    rare = {label for label, count in counts.items() if count < least}
+    photos = [replace(photo, labels=photo.labels - rare) for photo in photos]
+    few = sum(count < MIN_PHOTOS for count in counts.values()) - len(rare)
+    notes = [f"{text}; other labels are unknown" for text in problems[:MAX_NOTES]]
+    if left := len(problems) - len(notes):
+        notes.append(f"files with keywords that could not be read, besides these: {left}")
+    if others := source.split_names[1]:
+        notes.append(f"skipped files that are not photos: {len(others)}, such as {others[0]!r}")
+    meaning = "without any label" if missing == "absent" else "with unknown labels"
+    for text, number, examples in (
+        (f"photos without keywords, imported {meaning}", untagged, {}),
+        ("photos with keywords that phototag predicted, which were ignored", machine, {}),
+        ("keywords that cannot be labels, skipped", len(skipped), skipped),
+        (f"keywords of fewer than {least} photos, skipped", len(rare), {}),
+        (f"keywords of fewer than {MIN_PHOTOS} photos (skip them with --min-photos)", few, {}),
+        ("keywords that contain a comma, read as one label", len(commas), commas),
+    ):
+        example = next((f", such as {key!r} of {name}" for key, name in examples.items()), "")
+        notes += [f"{text}: {number}{example}"] if number else []
+    description = f"keywords: {len(photos)} photos, {len(photos) - untagged} of them with keywords"
+    return SourceDataset(description, photos, [], notes)
+
+
+class _Reader:
+    """Reads the keywords of the photos in a folder or zip."""
+
+    def __init__(self, source: Source) -> None:
+        self.path = source.path
+        self.names = set(list_files(source.path))
+
+    def read(self, name: str) -> Keywords:
+        """Return the keywords of a photo; a file that cannot be read has none."""
+        keywords = Keywords()
+        with suppress(InputError):  # the import reports photos that cannot be read
+            keywords = read_embedded(read_file(self.path, name))
+            keywords.problems = [f"XMP in {name}: {text}" for text in keywords.problems]
+        for sidecar in list_sidecars(name, self.names):
+            try:
+                keywords.add(parse_packet(read_file(self.path, sidecar)))
+            except InputError as error:
+                keywords.problems.append(f"{sidecar}: {error}")
+        return keywords
