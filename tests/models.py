@@ -1,5 +1,6 @@
 """Model files for tests, built without training: each label is a bright colour channel."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +14,17 @@ from phototag.network.weights import Metadata, save_model
 LABELS = ["blue", "green", "red"]
 
 
-def make_model(folder: Path, known: int = 3, size: int = 16, source: str = "") -> tuple[Path, Path]:
-    """Write a model that predicts the first `known` labels, and its thresholds."""
+def make_model(
+    folder: Path,
+    known: int = 3,
+    size: int = 16,
+    source: str = "",
+    labels: Sequence[str] = LABELS,
+) -> tuple[Path, Path]:
+    """Write a model that predicts the first `known` labels, and its thresholds.
+
+    `labels` are the names of the three channels.
+    """
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
     )
@@ -30,7 +40,7 @@ def make_model(folder: Path, known: int = 3, size: int = 16, source: str = "") -
             f"{last}.bias": torch.where(knows, -25.0, -3.0),
         }
     )
-    return _write(folder, network, spec, size, source)
+    return _write(folder, network, spec, size, source, labels)
 
 
 def make_backbone(folder: Path, size: int = 64) -> tuple[Path, Path]:
@@ -47,15 +57,20 @@ def make_backbone(folder: Path, size: int = 64) -> tuple[Path, Path]:
         }
     )
     network = build_model(spec, len(LABELS), size, [0.5] * 3, [0.5] * 3)
-    return _write(folder, network, spec, size, "")
+    return _write(folder, network, spec, size, "", LABELS)
 
 
 def _write(
-    folder: Path, network: nn.Module, spec: ModelParams, size: int, source: str
+    folder: Path,
+    network: nn.Module,
+    spec: ModelParams,
+    size: int,
+    source: str,
+    labels: Sequence[str],
 ) -> tuple[Path, Path]:
     folder.mkdir(exist_ok=True)
     metadata = Metadata(
-        LABELS,
+        list(labels),
         size,
         [0.0] * 3,
         [1.0] * 3,
@@ -67,6 +82,6 @@ def _write(
         source=source,
     )
     save_model(folder / "model.safetensors", network, metadata)
-    point = {"content_key": "key", "temperature": 1.0, "thresholds": dict.fromkeys(LABELS, 0.5)}
+    point = {"content_key": "key", "temperature": 1.0, "thresholds": dict.fromkeys(labels, 0.5)}
     write_json(folder / "thresholds.json", point)
     return folder / "model.safetensors", folder / "thresholds.json"

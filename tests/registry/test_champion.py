@@ -3,59 +3,77 @@
 `test_versions` registers real models, which takes seconds each.
 """
 
-from collections.abc import Iterator
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.dataset.dataset import Dataset
+from phototag.dataset.dataset import Dataset, join_datasets, take_photos
+from phototag.dataset.targets import UNKNOWN
 from phototag.network.weights import Metadata
-from phototag.registry import comparison, versions
-from phototag.registry.decision import write_decision
+from phototag.registry import challenges, comparison, versions
+from phototag.registry.photos import list_ids
+from phototag.registry.report import write_report
+from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store, connect
-from tests.models import make_model
+from tests.models import LABELS, make_model
 
 
 class Registry:
     """Registry of models that know the first labels only; more known labels are better."""
 
-    def __init__(self, store: Store, folder: Path, photos: Dataset) -> None:
-        self.store, self.folder, self.photos = store, folder, photos
-        self.files: dict[str, tuple[Path, Path]] = {}
+    def __init__(self, store: Store, folder: Path, datasets: dict[str, Dataset]) -> None:
+        self.store, self.folder, self.datasets = store, folder, datasets
+        self.files: dict[str, tuple[tuple[Path, Path], Path]] = {}  # model files, list of photos
         self.lost: set[str] = set()  # versions whose files were deleted
+        self.run_id = ""
 
     def register(
         self,
         name: str,
         known: int,
         code: str = "",
-        fingerprint: str = "photos",
-        split: str = "test",
+        labels: Sequence[str] = LABELS,
+        **scores: float,
     ) -> str:
         """Register a model whose thresholds depend on its name, so that digests differ."""
         folder = self.folder / name
-        files = make_model(folder, known)
+        files = make_model(folder, known, labels=labels)
         point = (folder / "thresholds.json").read_text()
         files[1].write_text(point.replace("0.5", f"0.5{sum(map(ord, name))}"))
-        tags = {"model_digest": f"{name}{code}", f"{split}_fingerprint": fingerprint}
-        self.latest = files
-        version = versions.register_model(self.store, "", files, tags, "")
-        self.files[version] = files
+        thresholds = json.dumps(dict.fromkeys(labels, 0.5))
+        tags = {"model_digest": f"{name}{code}", "thresholds": thresholds}
+        tags |= {f"{split}_photos": str(len(own)) for split, own in self.datasets.items()}
+        tags |= {score: str(value) for score, value in scores.items()}
+        ids = list_ids(self.datasets)
+        version = versions.register_model(self.store, self.run_id, files, ids, tags, "")
+        self.files[version] = files, folder / "photos.txt"
         return version
 
-    def challenge(self, name: str, known: int, **more: str) -> Any:
+    def challenge(self, name: str, known: int, **more: Any) -> Any:
         version = self.register(name, known, **more)
-        return versions.challenge_champion(
-            self.store, version, self.files[version], self.photos, resamples=100, seed=0
-        )[0]
+        decision, self.comparison = challenges.challenge_champion(
+            self.store, version, self.files[version][0], self.datasets, resamples=100, seed=0
+        )
+        return decision
+
+    def page(self, decision: dict[str, Any]) -> str:
+        write_report(self.folder / "report", self.store.client, decision, self.comparison)
+        return (self.folder / "report/report.html").read_text()
 
     def champion(self) -> int | None:
         return versions.find_champion(self.store.client)
@@ -74,12 +92,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def registry(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: dict[str, Dataset]
 ) -> Iterator[Registry]:
-    made = Registry(store, tmp_path, datasets["train"])
+    # Train has more photos than test, so it is used for the comparisons.
+    swapped = datasets | {"train": datasets["test"], "test": datasets["train"]}
+    made = Registry(store, tmp_path, swapped)
     client = made.store.client
     client.create_registered_model("phototag")
 
-    def log_model(model: Path, thresholds: Path, name: str) -> SimpleNamespace:
-        version = client.create_model_version(name, source=str(model.parent))
+    def log_model(
+        model: Path, thresholds: Path, name: str, extra: dict[str, Path]
+    ) -> SimpleNamespace:
+        shutil.copy(extra["photos"], model.parent)
+        version = client.create_model_version(name, str(model.parent), made.run_id or None)
         return SimpleNamespace(registered_model_version=version.version)
 
     def has_files(version: str) -> bool:
@@ -93,8 +116,9 @@ def registry(
 
     monkeypatch.setattr(versions, "log_model", log_model)
     monkeypatch.setattr(mlflow, "start_run", NoRun)
-    monkeypatch.setattr(versions, "fetch_files", lambda version, _: made.files[version])
-    monkeypatch.setattr(versions, "has_files", has_files)
+    monkeypatch.setattr(challenges, "fetch_files", lambda version, _: made.files[version])
+    for module in (challenges, versions):
+        monkeypatch.setattr(module, "has_files", has_files)
     yield made
     client.delete_registered_model("phototag")
 
@@ -109,9 +133,10 @@ def test_each_model_counts_once_per_champion_and_photos(registry: Registry) -> N
     registry.store.client.delete_model_version("phototag", "2")
     assert registry.challenge("d", 1)["challenge"] == 4
     assert registry.challenge("c", 1)["coverage"] == comparison.coverage(3)
-    # Evaluations on other photos are not compared and not counted.
-    assert "challenge" not in registry.challenge("e", 1, fingerprint="others")
-    assert registry.challenge("e2", 1)["challenge"] == 5
+    # A comparison on other photos is another challenge, also for the same model.
+    registry.datasets["test"] = take_photos(registry.datasets["test"], np.arange(20))
+    assert registry.challenge("d", 1)["challenge"] == 5
+    assert registry.challenge("e", 1)["challenge"] == 6
     assert registry.champion() == 1
 
 
@@ -145,13 +170,13 @@ def test_champion_that_changed_during_the_comparison_is_compared_again(
     compare = comparison.compare_models
     moved: list[str] = []
 
-    def compare_while_another_machine_promotes(*given: Any, **more: Any) -> pd.DataFrame:
+    def compare_while_another_machine_promotes(*given: Any, **more: Any) -> Any:
         if not moved:
             moved.append(rival)
             registry.store.client.set_registered_model_alias("phototag", "champion", rival)
         return compare(*given, **more)
 
-    monkeypatch.setattr(versions, "compare_models", compare_while_another_machine_promotes)
+    monkeypatch.setattr(challenges, "compare_models", compare_while_another_machine_promotes)
     decision = registry.challenge("mine", 2)
     assert (decision["champion"], decision["previous_champion"]) == (False, int(rival))
     assert registry.champion() == int(rival)
@@ -211,33 +236,67 @@ def test_failing_store_is_not_a_missing_champion(
 
 def test_champion_with_a_damaged_file_stays(registry: Registry) -> None:
     registry.challenge("first", 1)
-    registry.files["1"][0].write_bytes(b"cut")
+    registry.files["1"][0][0].write_bytes(b"cut")
     decision = registry.challenge("better", 3)
     assert not decision["champion"]
     assert "champion version 1 cannot be compared: " in decision["reason"]
     assert "phototag promote 2" in decision["reason"]
 
 
-def test_model_selected_on_val_is_not_promoted_by_a_comparison_on_val(
-    registry: Registry, tmp_path: Path
-) -> None:
-    registry.challenge("on-test", 1)
-    # The fingerprints are equal, but one is of test and the other is of val.
-    assert "on different photos" in registry.challenge("first", 1, split="val")["reason"]
-    versions.promote(registry.store, "2", "")
-    decision = registry.challenge("better", 3, split="val")
+def test_model_selected_on_val_is_not_promoted_by_a_comparison_on_val(registry: Registry) -> None:
+    registry.datasets["val"] = registry.datasets["test"]
+    registry.datasets["test"] = take_photos(registry.datasets["test"], np.arange(0))
+    registry.challenge("first", 1)
+    decision = registry.challenge("better", 3)
     assert not decision["champion"]
     assert "both models were selected on val" in decision["reason"]
-    assert "set split.test above 0, or run `phototag promote 3`" in decision["reason"]
-    assert registry.champion() == 2
-    files = registry.files["3"], registry.files["2"]
-    table = comparison.compare_models(registry.photos, *files, resamples=100, seed=0)
-    assert comparison.judge(table)[0]
-    for split in ("val", "test"):
-        write_decision(tmp_path, decision | {"split": split}, table)
-        page = (tmp_path / "report.html").read_text()
-        assert ("at most 2.5%" in page) == (split == "test")
-        assert ("are no evidence that a model is better" in page) == (split == "val")
+    assert "set split.test above 0, or run `phototag promote 2`" in decision["reason"]
+    assert registry.champion() == 1
+    assert comparison.judge(registry.comparison.scores)[0]
+    page = registry.page(decision)
+    assert "at most 2.5%" not in page
+    assert "are no evidence that a model is better" in page
+
+
+def test_page_shows_both_models_side_by_side(registry: Registry) -> None:
+    registry.run_id = create_run(registry.store, Training("first", {"lr": 0.1, "epochs": 3}))
+    first = registry.page(registry.challenge("first", 1, f1_micro=0.61234567))
+    assert "Version 1 became the champion: there was no champion." in first
+    assert "<td>f1_micro</td><td>0.6123</td></tr>" in first
+    assert "What changed" not in first
+    registry.run_id = create_run(registry.store, Training("second", {"lr": 0.2, "epochs": 3}))
+    # One photo has a label that the challenger predicts and that is not true.
+    test = registry.datasets["test"]
+    targets = test.targets.copy()
+    photo = np.flatnonzero(targets[:, 1:].all(axis=1))[0]
+    targets[photo] = [0, 1, 0]
+    targets[3:, 0] = UNKNOWN
+    registry.datasets["test"] = replace(test, targets=targets)
+    page = registry.page(registry.challenge("better", 3, f1_micro=0.9))
+    assert "Version 2 became the champion: micro F1 " in page
+    assert "<td>lr</td><td>0.1</td><td>0.2</td>" in page
+    assert "<td>epochs</td>" not in page
+    assert "<td>photos in test</td><td>24</td><td>24</td>" in page
+    table = pd.read_csv(registry.folder / "report/labels.csv")
+    rows = re.findall(r"<tr><td>(\w+)</td><td>(\d+)</td><td>([\d.]+)</td><td>([\d.]+)<", page)
+    assert [row[0] for row in rows] == ["green", "red"]
+    for (label, positives, old, new), own in zip(rows, table.iloc[1:].itertuples(), strict=True):
+        assert (label, int(positives)) == (own.label, own.positives)
+        assert (float(old), float(new)) == pytest.approx((own.champion, own.challenger), abs=5e-4)
+    assert f"fewer than 5 positives): blue ({table['positives'][0]})." in page
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert len(captions) == 10
+    shown = next(each for each in captions if each.startswith(f"{test.files[photo]}<"))
+    assert shown.split("<br>")[2:] == [
+        "champion 1: none (1 error)",
+        "version 2: green, red (1 error)",
+    ]
+    # The models cannot be compared, so that the page shows the scores at registration.
+    registry.datasets["test"] = take_photos(test, np.arange(3))
+    page = registry.page(registry.challenge("third", 0, f1_micro=0.5))
+    assert "Version 3 did not become the champion: champion version 2 cannot be compared" in page
+    assert "<td>f1_micro</td><td>0.9000</td><td>0.5000</td>" in page
+    assert "<figure>" not in page
 
 
 def test_versions_without_files(registry: Registry) -> None:
@@ -266,3 +325,119 @@ def test_description_escapes_the_origin() -> None:
     text = versions.write_description(scores, metadata)
     assert "1 labels" in text
     assert "<" not in text
+
+
+@pytest.mark.parametrize("change", ["corrected", "more photos"])
+def test_champion_is_scored_again_on_the_current_photos(registry: Registry, change: str) -> None:
+    """The champion's F1 is scikit-learn's F1 on the current photos and labels."""
+    test = registry.datasets["test"]
+    if change == "more photos":
+        registry.datasets["test"] = take_photos(test, np.arange(9))
+    registry.challenge("first", 1)
+    corrected = test.targets.copy()
+    corrected[:3] = 1 - corrected[:3]
+    registry.datasets["test"] = replace(
+        test, targets=corrected if change == "corrected" else test.targets
+    )
+    decision = registry.challenge("better", 3)
+    assert "excluded" not in decision["reason"]
+    scores = registry.comparison.scores.set_index("metric").loc["f1_micro"]
+    assert scores["photos"] == 24
+    current = registry.datasets["test"].targets
+    for model, known in (("champion", 1), ("challenger", 3)):
+        predicted = test.targets * (np.arange(3) < known)  # the models predict the first labels
+        assert scores[model] == pytest.approx(f1_score(current, predicted, average="micro"))
+    assert decision["champion"] == (scores["low"] > 0)
+
+
+def test_labels_of_both_models_are_compared(registry: Registry) -> None:
+    """The label "blue" was renamed to "azure", which only the challenger has."""
+    registry.challenge("first", 2)
+    test = registry.datasets["test"]
+    renamed = ["azure", "green", "red"]
+    registry.datasets["test"] = replace(test, labels=renamed)
+    decision = registry.challenge("better", 3, labels=renamed)
+    assert (
+        "the labels differ (added: azure; removed: blue), so that 2 labels can be compared"
+        in decision["reason"]
+    )
+    assert registry.comparison.labels["label"].tolist() == ["green", "red"]
+    scores = registry.comparison.scores.set_index("metric").loc["f1_macro"]
+    assert scores["challenger"] == 1
+    assert scores["champion"] == 0.5
+    other = ["a", "b", "c"]
+    registry.datasets["test"] = replace(test, labels=other)
+    decision = registry.challenge("others", 3, labels=other)
+    assert "no label is common to both models" in decision["reason"]
+    assert "run `phototag promote 3 --new-labels`" in decision["reason"]
+    assert registry.comparison is None
+
+
+def test_other_labels_are_promoted_only_if_requested(registry: Registry) -> None:
+    registry.challenge("first", 1)
+    registry.register("other", 3, labels=["azure", "green", "red"])
+    registry.register("same", 3)
+    message = (
+        r"version 2 .* the champion, version 1 \(added: azure; removed: blue\): add --new-labels"
+    )
+    with pytest.raises(InputError, match=message):
+        versions.promote(registry.store, "2", "")
+    assert registry.champion() == 1
+    run = CliRunner().invoke
+    assert run(typer_app, ["promote", "2", "--new-labels"]).exit_code == 0
+    assert registry.champion() == 2
+    # The previous champion is restored without a question.
+    assert versions.roll_back(registry.store, "")["version"] == 1
+    assert versions.promote(registry.store, "3", "")["champion"]
+
+
+@pytest.mark.parametrize("kind", ["photos", "groups", "removed"])
+def test_photos_on_which_the_champion_was_trained_are_excluded(
+    registry: Registry, kind: str
+) -> None:
+    """Photos of train or val moved to test; only with these, the champion would win.
+
+    `groups`: photos of the same albums are in test. `removed`: the photos were removed, and only
+    the names of the albums show which photos of test belong to them.
+    """
+    train, val, test = (registry.datasets[split] for split in ("train", "val", "test"))
+    everything = join_datasets([train, val, test])
+    albums = [f"{photo % 20:016x}" for photo in range(40)]  # two photos in each album
+    everything = replace(everything, groups=albums)
+    seen, unseen = np.arange(10), np.arange(10, 20)
+    moved = seen if kind == "photos" else seen + 20
+    # In the moved photos, the labels agree with the champion, which predicts "blue" only.
+    everything.targets[moved, 1:] = 0
+
+    def select(*positions: np.ndarray) -> Dataset:
+        return take_photos(everything, np.concatenate(positions))
+
+    registry.datasets = {"train": select(seen), "val": select(unseen + 20), "test": select(unseen)}
+    registry.datasets["val"] = take_photos(registry.datasets["val"], np.arange(0))
+    registry.challenge("champion", 1)
+    rest = seen if kind == "groups" else np.arange(0)
+    registry.datasets |= {"train": select(rest), "test": select(moved, unseen)}
+    decision = registry.challenge("better", 3)
+    assert decision["champion"], decision["reason"]
+    assert "10 of 20 test photos were excluded, because champion version 1" in decision["reason"]
+    assert registry.comparison.photos.files == select(unseen).files
+    files = (registry.files[version][0] for version in ("2", "1"))
+    with_seen = comparison.compare_models(registry.datasets["test"], *files, resamples=100, seed=0)
+    assert not comparison.judge(with_seen.scores)[0]
+
+
+def test_models_that_cannot_be_compared(registry: Registry) -> None:
+    registry.challenge("first", 1)
+    test = registry.datasets["test"]
+    registry.datasets["test"] = join_datasets(
+        [registry.datasets["train"], registry.datasets["val"], take_photos(test, np.arange(4))]
+    )
+    decision = registry.challenge("few", 3)
+    assert "the number of photos to compare on is 4, below 5; 16 of 20 test" in decision["reason"]
+    assert decision["reason"].endswith("to replace it, run `phototag promote 2`")
+    registry.datasets["test"] = test
+    registry.files["1"][1].unlink()
+    decision = registry.challenge("better", 3)
+    assert "champion version 1 cannot be compared: it was registered before" in decision["reason"]
+    assert "`phototag promote 3`" in decision["reason"]
+    assert (decision["champion"], registry.comparison, registry.champion()) == (False, None, 1)

@@ -117,16 +117,17 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
     rest = take_photos(partly, np.arange(5, 24))
     files = make_model(tmp_path / "new", 3), make_model(tmp_path / "old", 1)
     found = compare_models(partly, *files, resamples=50, seed=0)
-    assert found.equals(compare_models(rest, *files, resamples=50, seed=0))
-    assert (found["known"] == known.sum()).all()
-    row = found.set_index("metric").loc["f1_micro"]
+    assert found.scores.equals(compare_models(rest, *files, resamples=50, seed=0).scores)
+    assert (found.scores["known"] == known.sum()).all()
+    row = found.scores.set_index("metric").loc["f1_micro"]
     truth = judged.targets[known]
     for name, labels in (("challenger", 3), ("champion", 1)):
         # A model predicts the true value of the labels that it knows.
         given = (judged.targets * (np.arange(3) < labels))[known]
         assert row[name] == pytest.approx(f1_score(truth, given))
-    wins, reason = judge(found)
+    wins, reason = judge(found.scores)
     assert wins
-    assert f"on the same photos with {known.sum()} known entries is " in reason
+    photos = known.any(axis=1).sum()
+    assert f"on the same {photos} photos with {known.sum()} known entries is " in reason
     assert "(challenge 1 of this champion)" in reason
-    assert "known" not in compare_models(judged, *files, resamples=2, seed=0)
+    assert "known" not in compare_models(judged, *files, resamples=2, seed=0).scores

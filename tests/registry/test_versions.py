@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.cli import gc
@@ -14,10 +15,12 @@ from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.dataset.dataset import Dataset
+from phototag.dataset.dataset import Dataset, fingerprint, take_photos
 from phototag.network.weights import read_metadata
 from phototag.registry import versions
+from phototag.registry.challenges import challenge_champion
 from phototag.registry.comparison import judge
+from phototag.registry.photos import list_ids
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store
 from tests.models import make_model
@@ -37,21 +40,23 @@ def link_as_dvc(file: Path, cache: Path) -> Path:
 class Registered:
     """Registers models that know some labels, and compares them with the champion."""
 
-    def __init__(self, store: Store, folder: Path, photos: Dataset) -> None:
-        self.store, self.folder, self.photos = store, folder, photos
+    def __init__(self, store: Store, folder: Path, datasets: dict[str, Dataset]) -> None:
+        self.store, self.folder = store, folder
+        # Train has more photos than test, so it is used for the comparisons.
+        self.datasets = datasets | {"train": datasets["test"], "test": datasets["train"]}
         self.run_id = create_run(store, Training("key"))
 
-    def __call__(self, known: int, fingerprint: str = "photos", size: int = 16) -> dict[str, Any]:
-        made = make_model(self.folder / f"{known}-{fingerprint}-{size}", known, size)
+    def __call__(self, known: int, size: int = 16) -> dict[str, Any]:
+        made = make_model(self.folder / f"{known}-{size}", known, size)
         files = (
             link_as_dvc(made[0], self.folder / "cache"),
             link_as_dvc(made[1], self.folder / "cache"),
         )
-        tags = {"model_digest": f"{known}-{fingerprint}-{size}", "test_fingerprint": fingerprint}
-        version = versions.register_model(self.store, self.run_id, files, tags, "a description")
-        return versions.challenge_champion(
-            self.store, version, files, self.photos, resamples=200, seed=0
-        )[0]
+        ids, tags = list_ids(self.datasets), {"model_digest": f"{known}-{size}"}
+        version = versions.register_model(self.store, self.run_id, files, ids, tags, "")
+        return challenge_champion(self.store, version, files, self.datasets, resamples=200, seed=0)[
+            0
+        ]
 
     def aliases(self) -> tuple[int, int]:
         found = (
@@ -64,7 +69,7 @@ class Registered:
 
 @pytest.fixture
 def register(store: Store, tmp_path: Path, datasets: dict[str, Dataset]) -> Registered:
-    return Registered(store, tmp_path, datasets["train"])
+    return Registered(store, tmp_path, datasets)
 
 
 def test_only_a_clear_winner_on_the_same_photos_becomes_champion(register: Registered) -> None:
@@ -75,20 +80,18 @@ def test_only_a_clear_winner_on_the_same_photos_becomes_champion(register: Regis
     assert (worse["version"], worse["champion"]) == (2, False)
     assert "does not clearly beat" in worse["reason"]
     assert register.aliases() == (1, 2)
-    other = register(known=3, fingerprint="other")
-    assert (other["version"], other["champion"]) == (3, False)
-    assert "evaluated on different photos" in other["reason"]
     better = register(known=3)
-    assert (better["version"], better["champion"], better["previous_champion"]) == (4, True, 1)
-    assert register.aliases() == (4, 4)
+    assert (better["version"], better["champion"], better["previous_champion"]) == (3, True, 1)
+    assert register.aliases() == (3, 3)
     # The same model gets no new version.
-    assert (register(known=0)["version"], register.aliases()) == (2, (4, 2))
+    assert (register(known=0)["version"], register.aliases()) == (2, (3, 2))
     kinds = [(d["version"], d["champion"]) for d in versions.read_history(register.store)]
-    assert kinds == [(1, True), (2, False), (3, False), (4, True), (2, False)]
+    assert kinds == [(1, True), (2, False), (3, True), (2, False)]
 
 
 def test_difference_within_the_interval_does_not_win() -> None:
     values = {"challenger": 0.52, "champion": 0.5, "difference": 0.02, "low": -0.01, "high": 0.05}
+    values["photos"] = 9
     wins, reason = judge(pd.DataFrame([{"metric": "f1_micro", **values}]))
     assert not wins
     assert "+0.0200, with a 97.5% interval from -0.0100 to +0.0500" in reason
@@ -193,24 +196,28 @@ def test_history_promote_and_rollback_commands(register: Registered) -> None:
     assert isinstance(CliRunner().invoke(typer_app, ["promote", "9"]).exception, InputError)
 
 
-def test_version_has_tags_description_and_signature(store: Store, tmp_path: Path) -> None:
+def test_version_has_tags_description_photos_and_signature(
+    store: Store, tmp_path: Path, datasets: dict[str, Dataset]
+) -> None:
     files = make_model(tmp_path / "model", known=3)
     metadata = read_metadata(files[0])
-    tags = versions.describe_model(
-        metadata, {"final_val_f1_micro": 0.5}, {"red": 0.123456}, "digest", "data", "val", "photos"
-    )
-    scores = pd.DataFrame(
+    datasets["test"] = take_photos(datasets["test"], np.arange(0))
+    scores = {"final_val_f1_micro": 0.5}
+    tags = versions.describe_model(metadata, scores, {"red": 0.123456}, "digest", "data", datasets)
+    table = pd.DataFrame(
         [("model", "f1_micro", 0.5, 0.4, 0.6), ("label frequencies", "loss", 1, 1, 1)],
         columns=["predictor", "metric", "value", "low", "high"],
     )
-    text = versions.write_description(scores, metadata, "val")
+    text = versions.write_description(table, metadata, "val")
     run_id = create_run(store, Training("key"))
-    number = versions.register_model(store, run_id, files, tags, text)
+    number = versions.register_model(store, run_id, files, list_ids(datasets), tags, text)
     version = store.client.get_model_version("phototag", number)
     assert version.tags["labels"] == "blue, green, red"
     assert version.tags["final_val_f1_micro"] == "0.5"
-    assert version.tags["val_fingerprint"] == "photos"
-    assert "test" not in {name[:4] for name in version.tags}
+    assert version.tags["val_fingerprint"] == fingerprint(datasets["val"])
+    assert "test_fingerprint" not in version.tags
+    counts = [version.tags[f"{split}_photos"] for split in ("train", "val", "test")]
+    assert counts == ["24", "8", "0"]
     assert "| metric on val |" in version.description
     assert json.loads(version.tags["thresholds"]) == {"red": 0.123456}
     assert "| f1_micro | 0.5000 | 0.4000 to 0.6000 |" in version.description
@@ -218,3 +225,11 @@ def test_version_has_tags_description_and_signature(store: Store, tmp_path: Path
     info = mlflow.models.get_model_info(f"models:/phototag/{number}")
     assert info.signature.inputs.input_names() == ["image"]
     assert info.saved_input_example_info
+    # The list of photos does not depend on the run.
+    store.client.delete_run(run_id)
+    gc.main(["--backend-store-uri", store.uri, "--older-than", "0d"], standalone_mode=False)
+    (tmp_path / "fetched").mkdir()
+    fetched, photos = versions.fetch_files(number, str(tmp_path / "fetched"))
+    assert fetched[0].read_bytes() == files[0].read_bytes()
+    expected = sorted(datasets["train"].sha256 + datasets["val"].sha256)
+    assert photos.read_text().split() == [digest[:16] for digest in expected]

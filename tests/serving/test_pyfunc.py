@@ -376,7 +376,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         store = connect()
         run_id = create_run(store, Training("key"))
         tags = {"model_digest": "d", "test_fingerprint": "f"}
-        version = versions.register_model(store, run_id, make_model(folder / "model"), tags, "")
+        files = make_model(folder / "model")
+        version = versions.register_model(store, run_id, files, ["0" * 16], tags, "")
         versions.promote(store, version, "")
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/phototag@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]

@@ -178,6 +178,10 @@ def history() -> None:
 def promote(
     version: Annotated[int, typer.Argument(help="Version number in the model registry.")],
     reason: Reason = "promoted by hand",
+    new_labels: Annotated[
+        bool,
+        typer.Option("--new-labels", help="Accept labels that differ from those of the champion."),
+    ] = False,
 ) -> None:
     """Make a model version the champion.
 
@@ -187,7 +191,7 @@ def promote(
     from phototag.tracking.store import connect
 
     with connect() as store:
-        _print_decision(versions.promote(store, str(version), reason))
+        _print_decision(versions.promote(store, str(version), reason, new_labels))
 
 
 def rollback(reason: Reason = "rolled back by hand") -> None:

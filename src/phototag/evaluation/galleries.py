@@ -116,15 +116,11 @@ def _make_examples(
     for index, photo in enumerate(photos):
         targets, values = dataset.targets[photo], probabilities[photo]
         highest = np.argsort(-values, kind="stable")[:3]
-        truth = ", ".join(np.array(dataset.labels)[targets > 0]) or "none"
-        known = is_known(targets)
-        if not known.all():
-            truth += f" ({known.sum()} of {len(known)} labels are known)"
         examples[photo] = Example(
-            photo=_encode(pixels[index]),
-            heat="" if maps is None else _encode(overlay_heat(pixels[index], maps[index])),
+            photo=encode_photo(pixels[index]),
+            heat="" if maps is None else encode_photo(overlay_heat(pixels[index], maps[index])),
             file=dataset.files[photo],
-            truth=truth,
+            truth=describe_truth(dataset.labels, targets),
             scores=", ".join(f"{dataset.labels[i]} {values[i]:.2f}" for i in highest),
             probability=float(values[label]),
         )
@@ -139,7 +135,15 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.asarray((1 - share) * image + share * color).astype(np.uint8)
 
 
-def _encode(image: np.ndarray) -> str:
+def describe_truth(labels: Sequence[str], targets: np.ndarray) -> str:
+    """Return the labels of a photo as text, and the number of known labels if some are unknown."""
+    known = is_known(targets)
+    names = ", ".join(np.array(labels)[targets > 0]) or "none"
+    return names if known.all() else f"{names} ({known.sum()} of {len(known)} labels are known)"
+
+
+def encode_photo(image: np.ndarray) -> str:
+    """Return a photo, uint8 [height, width, 3], as the data URI of a thumbnail."""
     picture = Image.fromarray(image)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
     return jpeg_uri(picture)

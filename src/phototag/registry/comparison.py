@@ -1,4 +1,4 @@
-"""Comparison of a challenger with the champion on the same photos.
+"""Scores of a challenger and of the champion on the same photos, and the statistical test.
 
 If many models challenge the champion, one that is not better may win by chance. To limit this risk,
 the k-th challenge is tested at the one-sided level `ALPHA / (k * (k + 1))`. The sum of the levels
@@ -6,7 +6,9 @@ of all challenges is `ALPHA`. By Boole's inequality, the probability that any ch
 without being better is therefore at most `ALPHA`, for any number of challengers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +18,70 @@ from scipy.stats import t as student
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import is_known
-from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
-from phototag.metrics.classification import classification_scores
+from phototag.metrics.bootstrap import (
+    bootstrap_weights,
+    confidence_interval,
+    effective_groups,
+)
+from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
 from phototag.network.inference import pick_device, predict_logits
 from phototag.registry.decision import COLUMNS
-from phototag.serving.tagger import load_tagger
+from phototag.serving.tagger import Tagger, load_tagger
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDING_METRIC = "f1_micro"
 ALPHA = 0.025  # sum of the one-sided levels of all challenges of a champion
+MIN_PHOTOS = 5  # smallest number of photos on which two models are compared
 ModelFiles = tuple[Path, Path]  # model file (safetensors), thresholds file
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one model for the compared photos and labels.
+
+    Attributes:
+        logits: Logits divided by the model's temperature, float [num_photos, num_labels].
+        thresholds: Threshold of each label, 0..1 [num_labels].
+    """
+
+    logits: np.ndarray
+    thresholds: np.ndarray
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Predicted probabilities, 0..1 [num_photos, num_labels]."""
+        return sigmoid(self.logits)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Whether each label is predicted, bool [num_photos, num_labels]."""
+        return self.probabilities >= self.thresholds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Comparison of a challenger with a champion.
+
+    Attributes:
+        photos: Compared photos, with the labels that both models have.
+        challenger: Predictions of the challenger.
+        champion: Predictions of the champion.
+        scores: Table with one row per metric. `difference` is the challenger's value minus the
+            champion's value, and `low` and `high` are the bounds that `bound_difference` returns.
+            `challenger_low`, `challenger_high`, `champion_low` and `champion_high` are the bounds
+            of 95% confidence intervals. `photos` is the number of photos. If some targets are
+            unknown, `known` is the number of known targets.
+        labels: Table with one row per label: number of `positives`, F1 of both models, and the
+            `difference` with its 95% confidence interval from `low` to `high`.
+    """
+
+    photos: Dataset
+    challenger: Predictions
+    champion: Predictions
+    scores: pd.DataFrame
+    labels: pd.DataFrame
 
 
 def compare_models(
@@ -37,49 +91,80 @@ def compare_models(
     resamples: int,
     seed: int,
     challenge: int = 1,
-) -> pd.DataFrame:
-    """Score two models on the same photos, each model at its own thresholds.
+) -> Comparison:
+    """Score two models on the same photos and labels, each model at its own thresholds.
 
     The interval of each difference comes from a paired bootstrap: every resample draws the same
-    groups of photos for both models, so the difficulty of the photos cancels out. Photos without
-    any known label are ignored. `challenge` is the number of this challenge of the champion,
-    starting from 1.
-
-    Returns:
-        Table with the columns `COLUMNS` and one row per metric. `difference` is the challenger's
-        value minus the champion's value. `low` and `high` are the bounds that `bound_difference`
-        returns. If some labels are unknown, the column `known` has the number of known targets.
+    groups of photos for both models, so the difficulty of the photos cancels out. Labels that only
+    one model has, and photos without any known label, are ignored. `challenge` is the number of
+    this challenge of the champion, starting from 1.
 
     Raises:
-        InputError: A model cannot be read, or its labels or photo size do not match the photos.
+        InputError: A model cannot be read or was trained on photos of another size, no label is
+            common to both models, or too few photos have a known label.
     """
-    photos = take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
+    taggers = [load_tagger(*files) for files in (challenger, champion)]
+    photos = _take_labels(photos, [tagger.labels for tagger in taggers])
+    if len(photos) < MIN_PHOTOS:
+        raise InputError(f"the number of photos to compare on is {len(photos)}, below {MIN_PHOTOS}")
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
     groups = effective_groups(photos.groups or photos.files)
-    old, new = (_score(photos, files, weights) for files in (champion, challenger))
-    rows = list_differences(new, old, METRICS, groups, level(challenge))
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    known = np.count_nonzero(is_known(photos.targets))
-    return table if photos.complete else table.assign(known=known)
+    new, old = (_predict(tagger, photos) for tagger in taggers)
+    new_scores, old_scores = (_score(photos.targets, each, weights) for each in (new, old))
+    rows = list_differences(new_scores, old_scores, METRICS, groups, level(challenge))
+    scores = pd.DataFrame(rows, columns=COLUMNS).assign(photos=len(photos))
+    if not photos.complete:
+        scores["known"] = np.count_nonzero(is_known(photos.targets))
+    for name, values in (("challenger", new_scores), ("champion", old_scores)):
+        bounds = [confidence_interval(values[metric]) for metric in METRICS]
+        scores[[f"{name}_low", f"{name}_high"]] = np.array(bounds)
+    new_f1, old_f1 = (label_scores(photos.targets, p.predicted, weights)[0] for p in (new, old))
+    low, high = confidence_interval(new_f1 - old_f1)
+    labels = {
+        "label": photos.labels,
+        "positives": (photos.targets > 0).sum(axis=0),
+        "challenger": new_f1[0],
+        "champion": old_f1[0],
+        "difference": new_f1[0] - old_f1[0],
+        "low": low,
+        "high": high,
+    }
+    return Comparison(photos, new, old, scores, pd.DataFrame(labels))
 
 
-def _score(photos: Dataset, files: ModelFiles, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
-    tagger, size = load_tagger(*files), photos.images.shape[1]
-    if tagger.labels != photos.labels:
-        raise InputError("its labels differ from those of the dataset")
-    if tagger.size != size:
+def _take_labels(photos: Dataset, known: Sequence[Sequence[str]]) -> Dataset:
+    """Return the photos with the labels that all models know, if any of them is known."""
+    columns = [i for i, label in enumerate(photos.labels) if all(label in own for own in known)]
+    if not columns:
+        raise InputError("no label is common to both models and to the dataset")
+    labels = [photos.labels[column] for column in columns]
+    photos = replace(photos, targets=photos.targets[:, columns], labels=labels)
+    return take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
+
+
+def _predict(tagger: Tagger, photos: Dataset) -> Predictions:
+    """Return the predictions for the labels of `photos`."""
+    if tagger.size != photos.images.shape[1]:
         raise InputError(
             f"it was trained on photos of {tagger.size} pixels a side, but the photos to compare "
-            f"on have {size} pixels"
+            f"on have {photos.images.shape[1]} pixels"
         )
+    # `predict_logits` takes the number of the network's outputs from the targets.
+    targets = np.zeros((len(photos), len(tagger.labels)), np.int8)
     device = pick_device()
-    logits = predict_logits(tagger.network.to(device), photos, device) / tagger.temperature
-    probabilities = sigmoid(logits)
+    logits = predict_logits(tagger.network.to(device), replace(photos, targets=targets), device)
+    columns = [tagger.labels.index(label) for label in photos.labels]
+    return Predictions(logits[:, columns] / tagger.temperature, tagger.thresholds[columns])
+
+
+def _score(
+    targets: np.ndarray, predictions: Predictions, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
     return (
-        classification_scores(photos.targets, probabilities >= tagger.thresholds, weights)
-        | ranking_scores(photos.targets, probabilities, weights)
-        | {"loss": weighted_cross_entropy(photos.targets, logits, weights)}
+        classification_scores(targets, predictions.predicted, weights)
+        | ranking_scores(targets, predictions.probabilities, weights)
+        | {"loss": weighted_cross_entropy(targets, predictions.logits, weights)}
     )
 
 
@@ -145,21 +230,23 @@ def bound_difference(differences: np.ndarray, groups: float, tail: float) -> tup
     return float(differences[0] - half), float(differences[0] + half)
 
 
-def judge(comparison: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
+def judge(scores: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
     """Return whether the challenger wins, and the reason for this decision.
 
-    The challenger wins if the lower bound for the difference in micro F1 is above 0.
+    The challenger wins if the lower bound for the difference in micro F1 is above 0. `scores` is
+    the table in a `Comparison`.
     """
-    row = comparison.set_index("metric").loc[DECIDING_METRIC].to_dict()
+    row = scores.set_index("metric").loc[DECIDING_METRIC].to_dict()
     wins = bool(row["low"] > 0)
     verb = "beats" if wins else "does not clearly beat"
-    scores = f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}"
+    f1 = f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}"
+    known = f" with {row['known']:.0f} known entries" if "known" in row else ""
+    photos = f"the same {row['photos']:.0f} photos{known}"
     if np.isnan(row["low"]):
-        reason = "there are too few photos or groups for an interval"
+        reason = f"{photos} are in too few groups for an interval"
     else:
-        known = f" with {row['known']:.0f} known entries" if "known" in row else ""
         reason = (
-            f"the difference on the same photos{known} is {row['difference']:+.4f}, with a "
+            f"the difference on {photos} is {row['difference']:+.4f}, with a "
             f"{coverage(challenge)} interval from {row['low']:+.4f} to {row['high']:+.4f}"
         )
-    return wins, f"{scores}: {reason} (challenge {challenge} of this champion)"
+    return wins, f"{f1}: {reason} (challenge {challenge} of this champion)"

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from phototag.base.files import write_json, write_table
+from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.pages.html import write_page
 
 MODEL_NAME = "phototag"
@@ -50,23 +51,49 @@ def skip_registration(folder: Path, experiment: str) -> None:
         f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
         "`dvc repro --force --single-item register`, or set registry.experiments to true"
     )
-    decision = make_decision("experiment", None, None, False, reason)
-    write_decision(folder, decision, pd.DataFrame(columns=COLUMNS))
+    write_decision(folder, make_decision("experiment", None, None, False, reason))
 
 
-def write_decision(folder: Path, decision: Mapping[str, Any], comparison: pd.DataFrame) -> None:
-    """Write a decision and a comparison to decision.json, comparison.csv and report.html.
+def write_decision(
+    folder: Path,
+    decision: Mapping[str, Any],
+    scores: pd.DataFrame | None = None,
+    labels: pd.DataFrame | None = None,
+    **page: Any,
+) -> None:
+    """Write a decision to decision.json and report.html, and its tables to CSV files.
 
-    `comparison` is the table returned by `compare_models`, or an empty table.
+    Args:
+        folder: Folder to which the files are written.
+        decision: Decision returned by `make_decision`.
+        scores: Scores of a `Comparison`, written to comparison.csv (default: an empty table).
+        labels: Labels of a `Comparison`, written to labels.csv (default: an empty table).
+        page: Other values of the template report.html.j2 (default: values that show nothing).
     """
+    scores = pd.DataFrame(columns=COLUMNS) if scores is None else scores
+    labels = pd.DataFrame(columns=["label", *COLUMNS[1:]]) if labels is None else labels
     write_json(folder / "decision.json", decision)
-    write_table(folder / "comparison.csv", comparison)
+    write_table(folder / "comparison.csv", scores)
+    write_table(folder / "labels.csv", escape_spreadsheet_cells(labels))
+    reason, outcome = decision["reason"], "became" if decision["champion"] else "did not become"
+    headline = f"Version {decision['version']} {outcome} the champion: {reason}."
+    if decision["version"] is None:
+        headline = f"{reason[0].upper()}{reason[1:]}."
     write_page(
         folder / "report.html",
         "phototag.registry",
         "report.html.j2",
         title="Comparison with the champion",
-        headline=[decision["reason"]],
+        headline=[headline],
         decision=decision,
-        rows=comparison.to_dict("records"),
+        comparison=scores.to_dict("records"),
+        **{
+            "own_scores": [],
+            "changes": [],
+            "label_changes": "",
+            "label_rows": [],
+            "few": "",
+            "photos": [],
+        }
+        | page,
     )

@@ -11,6 +11,7 @@ import base64
 import os
 import shutil
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -215,13 +216,16 @@ def _read_file(name: str, root: Path | None) -> bytes | InputError:
     return InputError(NO_FILE)
 
 
-def log_model(model_file: Path, thresholds_file: Path, registered_name: str) -> ModelInfo:
+def log_model(
+    model_file: Path, thresholds_file: Path, registered_name: str, extra: Mapping[str, Path]
+) -> ModelInfo:
     """Log a model to the active MLflow run and register it as a new version.
 
-    The version contains the weights, the thresholds and the code listed by `packaged_files`. It has
-    no pickle files. If ONNX Runtime can run the network, the version also has its ONNX graph.
+    The version contains the weights, the thresholds, the code listed by `packaged_files`, and the
+    files in `extra`, which the server does not read. It has no pickle files. If ONNX Runtime can
+    run the network, the version also has its ONNX graph.
     """
-    files = {"model": model_file, "thresholds": thresholds_file}
+    files = {"model": model_file, "thresholds": thresholds_file, **extra}
     with TemporaryDirectory() as folder:
         network = accelerate_tagger(load_tagger(model_file, thresholds_file)).network
         if isinstance(network, Session):

@@ -1,0 +1,153 @@
+"""Decision about a new version, the challenger: does it replace the champion?
+
+Both models are scored on the current test photos, with the current labels. The champion is scored
+again each time, because photos and labels may have changed since it was registered. The comparison
+is fair for these reasons:
+
+- The challenger was trained on train and selected on val, and neither has photos of test.
+- The champion may have been trained or selected on photos that are in test now. These photos, and
+  all photos of their groups, are excluded (see `photos`).
+- The exclusion depends on photos and groups only. Predictions and scores have no influence on it.
+- Only the labels of both models are compared, and a corrected label counts for both models. If a
+  user corrected only labels that one of the models contradicted, this model has an advantage.
+
+The number of the challenge determines the level of the test (see `comparison`). All challenges of a
+champion count, also those on earlier test photos.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
+
+from phototag.base.errors import InputError
+from phototag.dataset.dataset import Dataset, fingerprint
+from phototag.registry.comparison import Comparison, ModelFiles, compare_models, coverage, judge
+from phototag.registry.decision import MODEL_NAME, make_decision
+from phototag.registry.photos import read_ids, take_unseen
+from phototag.registry.versions import (
+    apply_decision,
+    describe_label_changes,
+    evaluated_split,
+    fetch_files,
+    find_champion,
+    has_files,
+    list_labels,
+    read_decisions,
+    weights_digest,
+)
+from phototag.tracking.store import Store
+
+Result = tuple[dict[str, Any], Comparison | None]
+
+
+def challenge_champion(
+    store: Store,
+    version: str,
+    files: ModelFiles,
+    datasets: Mapping[str, Dataset],
+    resamples: int,
+    seed: int,
+) -> Result:
+    """Compare a version with the champion on test photos, and promote the version if it wins.
+
+    The version wins without a comparison if there is no champion, if the files of the champion were
+    deleted, or if the champion has the same weights and thresholds. If the models cannot be
+    compared, or if there is no test split (they are then compared on val), the champion stays. The
+    other arguments are those of `compare_models`.
+
+    Returns:
+        Decision in the format of `make_decision`, and the comparison, or None if the models were
+        not compared. If they were, the decision also has the keys `split`, `photos` (fingerprint of
+        the photos), `challenge` (number of the challenge) and `coverage` (of the intervals).
+    """
+    compare = partial(compare_models, challenger=files, resamples=resamples, seed=seed)
+    with store.lock:
+        while True:
+            decision, comparison = _decide(store.client, version, datasets, compare)
+            # The lock is local. If another machine changed the champion, decide again.
+            if decision["previous_champion"] == find_champion(store.client):
+                return apply_decision(store.client, decision), comparison
+
+
+def _decide(
+    client: MlflowClient,
+    version: str,
+    datasets: Mapping[str, Dataset],
+    compare: Callable[..., Comparison],
+) -> Result:
+    number = find_champion(client)
+    decide = partial(make_decision, "challenge", int(version), number)
+    if number is None:
+        return decide(True, "there was no champion"), None
+    name = f"champion version {number}"
+    own, champion = (client.get_model_version(MODEL_NAME, str(n)) for n in (version, number))
+    if weights_digest(own) == weights_digest(champion):
+        return decide(True, f"{name} has the same weights and thresholds"), None
+    if not has_files(str(number)):
+        return decide(True, f"the files of {name} were deleted"), None
+    notes, split = [], evaluated_split(datasets)
+    changes = describe_label_changes(own, champion)
+    if changes:
+        common = len(set(list_labels(own)) & set(list_labels(champion)))
+        notes.append(f"the labels differ ({changes}), so that {common} labels can be compared")
+    advice = f"run `phototag promote {version}{' --new-labels' if changes else ''}`"
+    with TemporaryDirectory() as folder:
+        try:
+            rival, listed = fetch_files(str(number), folder)
+            photos = datasets[split]
+            if split == "test":
+                photos = take_unseen(datasets, read_ids(listed))
+                if excluded := len(datasets[split]) - len(photos):
+                    notes.append(
+                        f"{excluded} of {len(datasets[split])} test photos were excluded, because "
+                        f"{name} was trained or selected on them or on photos of their groups"
+                    )
+            compared = fingerprint(photos)
+            challenge = count_challenges(client, own, champion, compared)
+            comparison = compare(photos, champion=rival, challenge=challenge)
+        except InputError as error:
+            problem = "; ".join([f"{name} cannot be compared: {error}", *notes])
+            return decide(False, f"{problem}; to replace it, {advice}"), None
+    wins, reason = judge(comparison.scores, challenge)
+    if split == "val":
+        wins, reason = (
+            False,
+            (
+                f"{name} stays: both models were selected on val, so a comparison on val is no "
+                f"evidence; set split.test above 0, or {advice}"
+            ),
+        )
+    details = {"split": split, "photos": compared, "challenge": challenge}
+    details["coverage"] = coverage(challenge)
+    return decide(wins, "; ".join([reason, *notes])) | details, comparison
+
+
+def count_challenges(
+    client: MlflowClient, own: ModelVersion, champion: ModelVersion, photos: str
+) -> int:
+    """Return the number of a challenge among the champion's challenges, starting from 1.
+
+    Versions with the same weights and thresholds count as one model. Therefore, a model that
+    challenges the champion again on the same photos keeps its number. If a champion is registered
+    again, the challenges of its earlier versions still count.
+
+    Args:
+        client: Client of the registry.
+        own: Version of the challenger.
+        champion: Version of the champion.
+        photos: Fingerprint of the photos on which the models are compared.
+    """
+    versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    champions = {int(v.version) for v in versions if weights_digest(v) == weights_digest(champion)}
+    numbers: dict[tuple[str, str], int] = {}
+    for version in versions:
+        for decision in read_decisions(version):
+            if "challenge" in decision and decision["previous_champion"] in champions:
+                key = weights_digest(version), decision.get("photos", "")
+                numbers[key] = min(decision["challenge"], numbers.get(key, decision["challenge"]))
+    # A new number is one more than the highest number, because deleted versions also count.
+    return numbers.get((weights_digest(own), photos), 1 + max(numbers.values(), default=0))
