@@ -12,10 +12,8 @@ from phototag.dataset.manifest import check_labels, keep
 from phototag.verification.corrections import apply_answers, read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
-from phototag.verification.labels import find_invalid_names, image_number, read_labels
-from phototag.verification.layout import find_layout
+from phototag.verification.imports import read_dataset
 from phototag.verification.ledger import build_manifest, write_manifest
-from phototag.verification.listing import read_sources
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
 from phototag.verification.problems import check_problems
@@ -32,13 +30,11 @@ def main() -> None:
     # Import by name, so that dvc.yaml need not list this dependency: checks change no output.
     import_module("phototag.schema.checks").check_backbones()
     source, resize = Path(params.data.raw), params.resize
-    layout = find_layout(source)
-    names = sorted(layout.images, key=lambda name: (image_number(name) or 0, name))
-    wanted = params.data.labels
-    labels = read_labels(source, layout.annotations, names, wanted, layout.unknown)
+    dataset = read_dataset(source)
+    names = [entry.name for entry in dataset.stored]
+    labels = dataset.read_labels(params.data.labels)
     check_labels(labels.targets)
     answers = read_answers(CORRECTIONS)
-    sources = read_sources(source, layout.sources, names)
 
     cache = project_root() / ".phototag" / "resize"
     key = decoding_key(resize.size, resize.min_side, resize.max_pixels)
@@ -46,7 +42,7 @@ def main() -> None:
         source,
         names,
         resize.size,
-        find_invalid_names(names),
+        dataset.find_invalid_names(),
         resize.min_side,
         resize.max_pixels,
         resize.backend,
@@ -56,18 +52,30 @@ def main() -> None:
     save_decode_cache(cache, key, names, photos, IMAGES)
     images = np.load(IMAGES, mmap_mode="r")
 
-    photos, not_applied = apply_answers(labels.targets, photos, answers, str(CORRECTIONS))
-    groups = [row.get("group", "") for row in sources]
-    manifest = build_manifest(names, photos, labels.targets, groups)
+    sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
+    targets = dataset.merge_targets(labels.targets, sha256)
+    photos, not_applied = apply_answers(targets, photos, answers, str(CORRECTIONS))
+    manifest = build_manifest(
+        dataset.name_photos(),
+        photos,
+        targets,
+        [entry.cells.get("group", "") for entry in dataset.stored],
+        [entry.origin for entry in dataset.stored],
+    )
     kept = keep(manifest)
     manifest.loc[manifest["decision"] != "rejected", "duplicate_group"] = group_duplicates(
-        list(kept["sha256"]), list(kept["phash"]), images, resize.duplicate_bits
+        list(kept["sha256"]),
+        list(kept["phash"]),
+        images,
+        resize.duplicate_bits,
+        list(kept["import"]),
     )
     write_manifest(Path("data/manifest.csv"), manifest)
 
     problems = [*list_rejected(manifest), *labels.problems, *not_applied]
+    problems += dataset.list_removed(sha256)
     report = Path("reports/resize")
-    write_verification_report(report, manifest, problems, images, layout.system_files)
+    write_verification_report(report, manifest, problems, images, dataset.system_files)
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

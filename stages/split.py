@@ -23,10 +23,9 @@ def main() -> None:
     targets = label_targets(manifest)
     fractions = (1 - params.split.val - params.split.test, params.split.val, params.split.test)
 
-    groups = gather_groups(
-        list(manifest["sha256"]), list(manifest["duplicate_group"]), list(manifest["source_group"])
-    )
-    assigned = split_groups(targets, groups, fractions, params.seed)
+    columns = ("sha256", "duplicate_group", "source_group", "import")
+    groups = gather_groups(*[list(manifest[column]) for column in columns])
+    assigned = split_groups(targets, groups, fractions, params.seed, list(manifest["import"]))
 
     rates = tabulate_rates(targets, label_names(manifest), assigned)
     for message in warn_rare(rates):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from phototag.dataset.groups import gather_groups, link_equal, merge_pairs
+from phototag.dataset.groups import connect_rows, gather_groups, link_equal, name_groups
 
 
 def test_equal_values_are_linked_and_empty_ones_are_not() -> None:
@@ -10,8 +10,9 @@ def test_equal_values_are_linked_and_empty_ones_are_not() -> None:
 
 def test_linked_rows_merge_and_the_smallest_id_names_the_group() -> None:
     pairs = np.array([[0, 3], [3, 1]])
-    assert merge_pairs(["d" * 20, "b" * 20, "a" * 20, "c" * 20], pairs) == [
-        "b" * 16, "b" * 16, "a" * 16, "b" * 16]  # fmt: skip
+    ids = ["d" * 20, "b" * 20, "a" * 20, "c" * 20]
+    names = name_groups(ids, None, lambda rows: connect_rows(len(rows), pairs))
+    assert names == ["b" * 16, "b" * 16, "a" * 16, "b" * 16]
 
 
 def test_duplicates_and_albums_merge() -> None:

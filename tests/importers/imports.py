@@ -81,7 +81,7 @@ def make_task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str
 
 
 def run_import(source: Path, to: Path, **hints: Any) -> Imported:
-    """Import a source and return the result by the names in its sources.csv."""
+    """Import a source into a zip and return the result by the names in its sources.csv."""
     summary = import_photos(source, to, ImportOptions(**hints))
     rows = list(csv.DictReader(io.StringIO(read_file(to, "sources.csv").decode())))
     names = {row["file"].removeprefix("im").partition(".")[0]: row["source"] for row in rows}

@@ -7,6 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from phototag.base.errors import InputError
+from phototag.decoding.sources import read_file
 from tests.importers.imports import paint, run_import, write
 
 # Example of https://cocodataset.org/#format-data.
@@ -56,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_image_carries_each_category_with_an_annotation(folder: Path, tmp_path: Path) -> None:
     source = write(folder / "annotations/instances_val2017.json", INSTANCES)
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     what = "COCO instances: 3 images, 4 annotations, 3 categories"
     assert found.summary.description == what
     assert found.summary.count_labels() == {"bottle": 1, "person": 2}
@@ -87,17 +88,17 @@ def test_photos_are_found_in_usual_folders(tmp_path: Path, json: str, photos: st
     for value, name in enumerate(NAMES):
         paint(tmp_path / "in" / photos / name, value)
     source = write(tmp_path / "in" / json, INSTANCES)
-    assert len(run_import(source, tmp_path / "raw").summary.photos) == 3
+    assert len(run_import(source, tmp_path / "raw.zip").summary.photos) == 3
 
 
 def test_images_option_names_folder_of_photos(folder: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "elsewhere/x.json", INSTANCES)
     with pytest.raises(InputError, match=r"x\.json: none of 3 .*, such as 0000.*with --im"):
-        run_import(source, tmp_path / "raw")
-    found = run_import(source, tmp_path / "raw", images=folder / "val2017")
+        run_import(source, tmp_path / "raw.zip")
+    found = run_import(source, tmp_path / "raw.zip", images=folder / "val2017")
     assert found.carried["../coco/val2017/000000037777.png"] == "person"
     with pytest.raises(InputError, match=r"--images .*none is not a folder"):
-        run_import(source, tmp_path / "again", images=tmp_path / "none")
+        run_import(source, tmp_path / "again.zip", images=tmp_path / "none")
 
 
 def list_photos(
@@ -133,7 +134,7 @@ def test_lists_of_splits_are_joined(tmp_path: Path, place: str) -> None:
             paint(tmp_path / "in" / split / name, value)
         content = list_photos(names, ["cats/dogs", "cat", "dog"], pairs)
         write(tmp_path / "in" / place.format(split).replace("train/", f"{split}/"), content)
-    found = run_import(tmp_path / "in", tmp_path / "raw")
+    found = run_import(tmp_path / "in", tmp_path / "raw.zip")
     assert found.carried == {
         "train/train-0.png": "cat dog",
         "train/train-1.png": "cat",
@@ -153,9 +154,9 @@ def test_copies_made_by_roboflow_are_one_group(tmp_path: Path) -> None:
             paint(tmp_path / "in" / split / name, value)
         content = list_photos(photos, ["cat", "cat"], [(0, 1)])
         write(tmp_path / "in" / split / "_annotations.coco.json", content)
-    found = run_import(tmp_path / "in", tmp_path / "raw")
+    found = run_import(tmp_path / "in", tmp_path / "raw.zip")
     assert [photo.group for photo in found.summary.photos] == ["a_jpg", "a_jpg", "b_jpg"]
-    assert "a_jpg" in (tmp_path / "raw/sources.csv").read_text()
+    assert "a_jpg" in read_file(tmp_path / "raw.zip", "sources.csv").decode()
     # The name of the root category may be the same as the name of another category.
     assert found.summary.count_labels() == {"cat": 2}
 
@@ -165,10 +166,10 @@ def test_labels_that_one_of_several_lists_lacks_are_unknown(tmp_path: Path) -> N
         paint(tmp_path / "in" / name, value)
     write(tmp_path / "in/train.csv", f"file,cat,dog\n{NAMES[0]},1,1\n{NAMES[1]},1,0\n")
     write(tmp_path / "in/val.csv", f"file,cat\n{NAMES[2]},1\n")
-    found = run_import(tmp_path / "in", tmp_path / "raw", format="one-hot")
+    found = run_import(tmp_path / "in", tmp_path / "raw.zip", format="one-hot")
     assert found.unknown == {NAMES[2]: "dog"}
     write(tmp_path / "in/val.csv", f"file,cat,dog\n{NAMES[2]},1,1\n{NAMES[1]},1,0\n")
-    found = run_import(tmp_path / "in", tmp_path / "again", format="one-hot")
+    found = run_import(tmp_path / "in", tmp_path / "again.zip", format="one-hot")
     assert found.carried == {NAMES[0]: "cat dog", NAMES[1]: "cat", NAMES[2]: "cat dog"}
     write(tmp_path / "in/val.csv", f"file,cat,dog\n{NAMES[1]},1,1\n")
     with pytest.raises(
@@ -193,7 +194,7 @@ def test_paths_of_another_machine_are_found(
     paint(folder / "val2017/elsewhere.png", 7)
     source = write(folder / "annotations/instances_val2017.json", content)
     hints = {"images": folder / images} if images else {}
-    found = run_import(source, tmp_path / "raw", **hints)
+    found = run_import(source, tmp_path / "raw.zip", **hints)
     assert found.carried["../val2017/000000037777.png"] == "person"
     assert found.carried["../val2017/elsewhere.png"] == ""
 
@@ -205,7 +206,7 @@ def test_one_file_with_other_labels_is_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(
         InputError, match=r"images\[1\]: .* is already listed in .*images\[0\], with other"
     ):
-        run_import(source, tmp_path / "raw")
+        run_import(source, tmp_path / "raw.zip")
 
 
 def test_equal_records_of_one_photo_are_joined(folder: Path, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_equal_records_of_one_photo_are_joined(folder: Path, tmp_path: Path) -> 
         if annotation["image_id"] == content["images"][0]["id"]
     ]
     source = write(folder / "val2017.json", content)
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert len(found.summary.photos) == 3
     assert found.summary.count_labels() == {"bottle": 1, "person": 2}
     assert found.summary.notes[-1].endswith("with the same labels: 2")
@@ -231,7 +232,7 @@ def test_number_of_missing_photos_is_reported(folder: Path, tmp_path: Path) -> N
     source = write(folder / "val2017.json", INSTANCES)
     message = r"images\[0\]: .*397133\.png is missing, one of 2 missing photos: fix"
     with pytest.raises(InputError, match=message):
-        run_import(source, tmp_path / "raw")
+        run_import(source, tmp_path / "raw.zip")
 
 
 def changed(group: str, index: int, **values: Any) -> dict[str, Any]:

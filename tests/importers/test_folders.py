@@ -20,7 +20,7 @@ def source(tmp_path: Path) -> Path:
 def test_photo_in_two_folders_carries_both_labels(source: Path, tmp_path: Path) -> None:
     shutil.copy(source / "cats/2.png", source / "dogs/other name.png")
     shutil.copy(source / "dogs/1.png", source / "dogs/1 (copy).png")
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.summary.description == "one folder per label: 6 photos in 2 folders"
     assert found.carried == {
         "cats/1.png": "cats",
@@ -45,9 +45,9 @@ def test_common_folder_and_splits_are_not_labels(
     source: Path, tmp_path: Path, parts: list[str]
 ) -> None:
     for folder, part in zip(("cats", "dogs"), parts, strict=True):
-        (tmp_path / "new" / part).mkdir(parents=True, exist_ok=True)
-        (source / folder).rename(tmp_path / "new" / part / folder)
-    found = run_import(tmp_path / "new", tmp_path / "raw")
+        (tmp_path / "new.zip" / part).mkdir(parents=True, exist_ok=True)
+        (source / folder).rename(tmp_path / "new.zip" / part / folder)
+    found = run_import(tmp_path / "new.zip", tmp_path / "raw.zip")
     assert found.summary.count_labels() == {"cats": 2, "dogs": 2}
 
 
@@ -64,7 +64,7 @@ def test_zip_is_read_like_folder(source: Path, tmp_path: Path) -> None:
 
 def test_photo_in_nested_folders_carries_all_their_labels(source: Path, tmp_path: Path) -> None:
     paint(source / "animals/big/9.png", 9)
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.carried["animals/big/9.png"] == "animals big"
     note = "photos in nested folders, labelled with all folder names: 1"
     assert found.summary.notes == [note]
@@ -73,12 +73,14 @@ def test_photo_in_nested_folders_carries_all_their_labels(source: Path, tmp_path
 def test_labels_of_photo_outside_of_folders_are_unknown(source: Path, tmp_path: Path) -> None:
     paint(source / "new.png", 9)
     write(source / "README.md", "My photos")
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.unknown == {"new.png": "cats dogs"}
     assert found.summary.notes == [
         "skipped files that are not photos: 1, such as 'README.md'",
-        "photos outside the label folders, with unknown labels: 1",
+        "photos outside the label folders: 1",
     ]
+    unlabelled = ["photos without a label, read as having unknown labels: 1"]
+    assert found.summary.describe_unlabelled() == unlabelled
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -96,13 +98,13 @@ def test_content_decides_about_files_with_other_extensions(
     if zipped:
         shutil.make_archive(str(source), "zip", source)
         source = source.with_suffix(".zip")
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.summary.count_labels() == {"cats": 2, "dogs": 2 + len(names)}
     assert found.summary.notes == [
         "skipped files that are not photos: 4, such as 'BMW'",
         "folders without a photo, which did not become labels: birds",
     ]
-    suffixes = {Path(name).suffix for name in list_files(tmp_path / "raw") if "images/" in name}
+    suffixes = {Path(name).suffix for name in list_files(tmp_path / "raw.zip") if "images/" in name}
     assert suffixes == {".png", ".jpe", ".jfif"}
 
 
@@ -120,8 +122,8 @@ def test_folder_that_cannot_be_a_label_is_refused(
 ) -> None:
     paint(source / name, 9)
     with pytest.raises(InputError, match=message):
-        run_import(source, tmp_path / "raw")
-    assert not (tmp_path / "raw").exists()
+        run_import(source, tmp_path / "raw.zip")
+    assert not (tmp_path / "raw.zip").exists()
 
 
 def test_link_out_of_folder_is_refused(source: Path, tmp_path: Path) -> None:
@@ -130,16 +132,16 @@ def test_link_out_of_folder_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"cats/3\.png: link to a file outside the folder; fix or remove"
     ):
-        run_import(source, tmp_path / "raw")
+        run_import(source, tmp_path / "raw.zip")
 
 
 def test_single_folder_is_refused(tmp_path: Path) -> None:
     paint(tmp_path / "in/photos/1.png", 1)
     paint(tmp_path / "in/photos/2.png", 2)
     with pytest.raises(InputError, match="unknown format; expected"):
-        run_import(tmp_path / "in", tmp_path / "raw")
+        run_import(tmp_path / "in", tmp_path / "raw.zip")
     write(tmp_path / "in/dogs/1.jxl", "not decoded")
     with pytest.raises(
         InputError, match=r"format \(files that are not photos: 1, such as 'dogs/1.jxl'\);"
     ):
-        run_import(tmp_path / "in", tmp_path / "raw")
+        run_import(tmp_path / "in", tmp_path / "raw.zip")

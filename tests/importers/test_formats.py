@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -5,7 +6,7 @@ import pytest
 
 from phototag.base.errors import InputError
 from phototag.cli import training
-from phototag.decoding.sources import list_files
+from phototag.decoding.sources import list_files, read_file
 from phototag.importers.formats import FORMATS
 from phototag.importers.importer import import_photos
 from phototag.importers.source import ImportOptions
@@ -34,7 +35,7 @@ def test_json_file_is_found_in_folder(tmp_path: Path, place: str) -> None:
     write(tmp_path / "in" / place / "instances_default.json", INSTANCES)
     write(tmp_path / "in/config.json", {"images": 3})
     write(tmp_path / "in/notes.csv", "what,when\nx,y\n")
-    found = run_import(tmp_path / "in", tmp_path / "raw")
+    found = run_import(tmp_path / "in", tmp_path / "raw.zip")
     assert found.summary.description.startswith("COCO instances")
     assert found.carried["images/000000037777.png"] == "person"
 
@@ -59,8 +60,8 @@ def test_class_folders_with_list_file_are_refused_as_ambiguous(
     with pytest.raises(
         InputError, match=r"in can be read as one folder per label or as " + reading
     ):
-        run_import(folder, tmp_path / "raw")
-    assert len(run_import(folder, tmp_path / "raw", format="folders").summary.photos) == 2
+        run_import(folder, tmp_path / "raw.zip")
+    assert len(run_import(folder, tmp_path / "raw.zip", format="folders").summary.photos) == 2
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_folder_with_a_broken_list_is_refused_with_the_reason(
     paint(tmp_path / "in/cats/1.png", 1)
     (tmp_path / "in" / name).write_bytes(data)
     with pytest.raises(InputError, match=message):
-        run_import(tmp_path / "in", tmp_path / "raw")
+        run_import(tmp_path / "in", tmp_path / "raw.zip")
 
 
 def test_lists_of_splits_in_two_formats_are_refused_with_both_formats(
@@ -88,8 +89,8 @@ def test_lists_of_splits_in_two_formats_are_refused_with_both_formats(
     for split, photo in (("train", "cats/1.png"), ("val", "dogs/2.png")):
         write(folder / f"{split}.csv", f"file,tags,cat,dog\n{photo},{split},1,0\n")
     with pytest.raises(InputError, match="choose with --as folders or --as list or --as one-hot"):
-        run_import(folder, tmp_path / "raw")
-    found = run_import(folder, tmp_path / "raw", format="list")
+        run_import(folder, tmp_path / "raw.zip")
+    found = run_import(folder, tmp_path / "raw.zip", format="list")
     assert found.carried == {"cats/1.png": "train", "dogs/2.png": "val"}
 
 
@@ -97,8 +98,8 @@ def test_two_list_files_are_refused_with_both(folder: Path, tmp_path: Path) -> N
     for name in ("a.csv", "b.csv"):
         write(folder / name, f"file,label\ncats/1.png,{name[0]}\n")
     with pytest.raises(InputError, match=r"\(b\.csv\): pass one of these files as SO"):
-        run_import(folder, tmp_path / "raw", format="list")
-    assert run_import(folder / "b.csv", tmp_path / "raw").summary.count_labels() == {"b": 1}
+        run_import(folder, tmp_path / "raw.zip", format="list")
+    assert run_import(folder / "b.csv", tmp_path / "raw.zip").summary.count_labels() == {"b": 1}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_control_characters_in_names_are_escaped(
     for name, text in files.items():
         write(tmp_path / "in" / name, text)
     with pytest.raises(InputError) as error:
-        import_photos(tmp_path / "in", tmp_path / "raw")
+        import_photos(tmp_path / "in", tmp_path / "raw.zip")
     assert message in str(error.value)
     assert str(error.value).isprintable()
 
@@ -124,7 +125,7 @@ def test_control_characters_in_names_are_escaped(
 def test_notes_are_printable(folder: Path, tmp_path: Path) -> None:
     paint(folder / "x\n\x1b[31m/1.png", 3)
     write(folder / "metadata.csv", "file_name,label\ncats/1.png,cat\ndogs/2.png,dog\n")
-    (note,) = import_photos(folder, tmp_path / "raw", ImportOptions(format="imagefolder")).notes
+    (note,) = import_photos(folder, tmp_path / "raw.zip", ImportOptions(format="imagefolder")).notes
     assert note.endswith(r"such as x\n\x1b[31m/1.png")
 
 
@@ -132,34 +133,39 @@ def test_numbered_photos_with_label_files_are_not_class_folders(tmp_path: Path) 
     for number in range(2):
         paint(tmp_path / f"in/images/im{number}.png", number)
     write(tmp_path / "in/annotations/cat.txt", "1\n")
-    assert import_photos(tmp_path / "in", tmp_path / "new").count_labels() == {"cat": 1}
-    assert list_files(tmp_path / "new") == [
+    assert import_photos(tmp_path / "in", tmp_path / "new.zip").count_labels() == {"cat": 1}
+    assert list_files(tmp_path / "new.zip") == [
         "annotations/cat.txt",
         "images/im0.png",
         "images/im1.png",
+        "sources.csv",
     ]
     paint(tmp_path / "in/thumbs/im1.png", 7)
     with pytest.raises(InputError, match=r"numbered photos .* or as one folder per label: choose"):
-        import_photos(tmp_path / "in", tmp_path / "newer")
+        import_photos(tmp_path / "in", tmp_path / "newer.zip")
 
 
 def test_result_of_import_can_be_imported_again(folder: Path, tmp_path: Path) -> None:
     table = "id,file,group,cat,dog\nx,cats/1.png,ann,1,\ny,dogs/2.png,bob,?,1\n"
-    first = import_photos(write(folder / "list.csv", table), tmp_path / "raw")
-    layout = find_layout(tmp_path / "raw")  # as the pipeline reads it
-    labels = read_labels(tmp_path / "raw", layout.annotations, layout.images)
+    first = import_photos(write(folder / "list.csv", table), tmp_path / "raw.zip")
+    layout = find_layout(tmp_path / "raw.zip")  # as the pipeline reads it
+    labels = read_labels(tmp_path / "raw.zip", layout.annotations, layout.images)
     assert (labels.problems, layout.sources) == ([], "sources.csv")
     assert {label: column.tolist() for label, column in labels.targets.items()} == {
         "cat": [1, 0],
         "dog": [0, 1],
     }
     # The user may save a photo in another format.
+    shutil.unpack_archive(tmp_path / "raw.zip", tmp_path / "raw")
     (tmp_path / "raw/images/im2.png").rename(tmp_path / "raw/images/im2.JPG")
     import_photos(tmp_path / "raw", tmp_path / "again.zip")
-    again = import_photos(tmp_path / "again.zip", tmp_path / "again")
-    assert (tmp_path / "again/sources.csv").read_text() == (
-        "file,source,group,id\nim1.png,cats/1.png,ann,x\nim2.jpg,dogs/2.png,bob,y\n"
-    )
+    again = import_photos(tmp_path / "again.zip", tmp_path / "last.zip")
+    rows = read_file(tmp_path / "last.zip", "sources.csv").decode().splitlines()
+    assert [row.rpartition(",")[0] for row in rows] == [
+        "file,source,group,id",
+        "im1.png,cats/1.png,ann,x",
+        "im2.jpg,dogs/2.png,bob,y",
+    ]
     assert again.description == "numbered photos: 2, label files: 2"
     assert again.count_labels() == first.count_labels() == {"cat": 1, "dog": 1}
     assert again.count_unknown() == first.count_unknown() == {"cat": 1, "dog": 1}
@@ -197,4 +203,4 @@ def test_option_that_does_not_apply_is_refused(
     lists = {"list.csv": "file,cat,dog\ncats/1.png,1,0\n", "all.json": INSTANCES}
     source = write(folder / name, lists[name]) if name in lists else folder / name
     with pytest.raises(InputError, match=message):
-        run_import(source, tmp_path / "raw", **hints)
+        run_import(source, tmp_path / "raw.zip", **hints)

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_metadata_csv_is_read(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.csv", CSV)
-    found = run_import(folder, tmp_path / "raw")
+    found = run_import(folder, tmp_path / "raw.zip")
     assert found.summary.description == "Hugging Face ImageFolder: 3 rows"
     assert found.carried == {"1.png": "cat", "2.png": "dog", "more/3.png": ""}
     assert found.unknown == {}
@@ -32,7 +32,7 @@ def test_metadata_csv_is_read(folder: Path, tmp_path: Path) -> None:
 
 def test_metadata_jsonl_lists_are_labels_and_null_is_unknown(folder: Path, tmp_path: Path) -> None:
     write(folder / "metadata.jsonl", LINES)
-    found = run_import(folder, tmp_path / "raw")
+    found = run_import(folder, tmp_path / "raw.zip")
     assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
     assert found.unknown == {"more/3.png": "cat red sofa"}
     assert found.summary.notes == ["skipped columns: text"]
@@ -54,30 +54,30 @@ def test_lists_are_labels_and_a_text_is_one_label(
     rows = zip(names, values, strict=True)
     lines = "".join(f'{{"file_name": "{name}", "tags": {value}}}\n' for name, value in rows)
     write(folder / "metadata.jsonl", lines)
-    assert run_import(folder, tmp_path / "raw").carried == dict(zip(names, labels, strict=True))
+    assert run_import(folder, tmp_path / "raw.zip").carried == dict(zip(names, labels, strict=True))
 
 
 def test_metadata_parquet_is_read(folder: Path, tmp_path: Path) -> None:
     names = ["1.png", "2.png", "more/3.png"]
     table = pd.DataFrame({"file_name": names, "labels": [["cat", "red sofa"], [], None]})
     table.to_parquet(folder / "metadata.parquet")
-    found = run_import(folder, tmp_path / "raw")
+    found = run_import(folder, tmp_path / "raw.zip")
     assert found.carried == {"1.png": "cat red sofa", "2.png": "", "more/3.png": ""}
     assert found.unknown == {"more/3.png": "cat red sofa"}
     photos = [{"bytes": (folder / name).read_bytes(), "path": name} for name in names]
     table["image"] = pd.Series(photos)
     table.to_parquet(folder / "metadata.parquet")
     with pytest.raises(InputError, match=r"parquet cannot be read as a table .*, and photos"):
-        run_import(folder, tmp_path / "again")
+        run_import(folder, tmp_path / "again.zip")
     (folder / "metadata.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"parquet cannot be read as a table of file names"):
-        run_import(folder, tmp_path / "again")
+        run_import(folder, tmp_path / "again.zip")
 
 
 def test_separator_splits_texts_and_keeps_lists(folder: Path, tmp_path: Path) -> None:
     lines = LINES.replace("[]", '"cat dog"')
     write(folder / "metadata.jsonl", lines)
-    found = run_import(folder, tmp_path / "raw", separator=" ")
+    found = run_import(folder, tmp_path / "raw.zip", separator=" ")
     assert found.carried == {"1.png": "cat red sofa", "2.png": "cat dog", "more/3.png": ""}
     assert list(found.summary.count_labels()) == ["cat", "dog", "red sofa"]
 
@@ -85,7 +85,7 @@ def test_separator_splits_texts_and_keeps_lists(folder: Path, tmp_path: Path) ->
 def test_missing_values_are_unknown(folder: Path, tmp_path: Path) -> None:
     lines = LINES.replace("null", "NaN").replace("[]", '["cat", null], "group": NaN')
     write(folder / "metadata.jsonl", lines)
-    found = run_import(folder, tmp_path / "raw")
+    found = run_import(folder, tmp_path / "raw.zip")
     assert found.carried == {"1.png": "cat red sofa", "2.png": "cat", "more/3.png": ""}
     assert found.unknown == {"2.png": "red sofa", "more/3.png": "cat red sofa"}
     assert found.summary.notes[1:] == [
@@ -101,7 +101,7 @@ def test_metadata_may_be_one_hot(folder: Path, tmp_path: Path) -> None:
 {"file_name": "more/3.png", "Dog": 0}
 """
     write(folder / "metadata.jsonl", lines)
-    found = run_import(folder, tmp_path / "raw")
+    found = run_import(folder, tmp_path / "raw.zip")
     assert found.carried == {"1.png": "cat", "2.png": "Dog", "more/3.png": ""}
     assert found.unknown == {"2.png": "cat", "more/3.png": "cat"}
 
@@ -111,7 +111,7 @@ def test_each_split_has_its_metadata_file(tmp_path: Path) -> None:
         paint(tmp_path / "in/data" / name, value)
     write(tmp_path / "in/data/train/metadata.csv", "file_name,label\n1.png,cat;sofa\n")
     write(tmp_path / "in/data/test/metadata.jsonl", '{"file_name": "1.png", "label": "dog"}')
-    found = run_import(tmp_path / "in", tmp_path / "raw")
+    found = run_import(tmp_path / "in", tmp_path / "raw.zip")
     assert found.carried == {"data/test/1.png": "dog", "data/train/1.png": "cat sofa"}
     note = "skipped photos that are not listed: 1, such as data/test/2.png"
     assert found.summary.notes == [note]
@@ -122,7 +122,7 @@ def test_labels_that_one_of_several_metadata_files_lacks_are_unknown(tmp_path: P
         paint(tmp_path / "in" / name, value)
     write(tmp_path / "in/a/metadata.csv", "file_name,cat,dog\n1.png,1,1\n")
     write(tmp_path / "in/b/metadata.csv", "file_name,cat\n2.png,1\n")
-    found = run_import(tmp_path / "in", tmp_path / "raw", format="imagefolder")
+    found = run_import(tmp_path / "in", tmp_path / "raw.zip", format="imagefolder")
     assert found.unknown == {"b/2.png": "dog"}
 
 
@@ -135,7 +135,7 @@ def test_class_folders_with_metadata_are_refused_as_ambiguous(tmp_path: Path) ->
         r"\(metadata\.csv\): choose with --as folders or --as imagefolder"
     )
     with pytest.raises(InputError, match=message):
-        run_import(tmp_path / "in", tmp_path / "raw")
+        run_import(tmp_path / "in", tmp_path / "raw.zip")
     for kind, labels in (("folders", ["cats", "dogs"]), ("imagefolder", ["big", "small"])):
         found = run_import(tmp_path / "in", tmp_path / kind, format=kind)
         assert list(found.summary.count_labels()) == labels
@@ -181,4 +181,4 @@ def test_two_metadata_files_in_one_folder_are_refused(folder: Path, tmp_path: Pa
     write(folder / "metadata.csv", CSV)
     write(folder / "metadata.jsonl", LINES)
     with pytest.raises(InputError, match=r"jsonl:1: .*1\.png is already listed in .*csv:2, with"):
-        run_import(folder, tmp_path / "raw")
+        run_import(folder, tmp_path / "raw.zip")

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_choices_are_labels_and_open_task_is_unknown(folder: Path, tmp_path: Path) -> None:
-    found = run_import(write(folder / "export.json", EXPORT), tmp_path / "raw")
+    found = run_import(write(folder / "export.json", EXPORT), tmp_path / "raw.zip")
     assert found.summary.description == "Label Studio export: 4 tasks, 3 completed"
     assert found.carried == {
         "one.png": "cat red sofa",
@@ -56,7 +56,7 @@ def test_labels_on_which_annotations_differ_are_unknown(
         make_task(1, "one.png", *annotations),
         make_task(2, "four.png", annotate("cat", "dog")),
     ]
-    found = run_import(write(folder / "export.json", export), tmp_path / "raw")
+    found = run_import(write(folder / "export.json", export), tmp_path / "raw.zip")
     assert found.carried == {"one.png": carried, "four.png": "cat dog"}
     assert found.unknown == ({"one.png": unknown} if unknown else {})
 
@@ -100,7 +100,7 @@ def test_original_name_is_used_if_the_upload_is_missing(tmp_path: Path) -> None:
     paint(tmp_path / "in/c.png", 1)
     task = make_task(1, "https://bucket.example/7f3a.png", annotate("cat"))
     task["data"]["original_filename"] = "c.png"
-    found = run_import(write(tmp_path / "in/export.json", [task]), tmp_path / "raw")
+    found = run_import(write(tmp_path / "in/export.json", [task]), tmp_path / "raw.zip")
     assert found.carried == {"c.png": "cat"}
 
 
@@ -110,12 +110,12 @@ def test_tasks_of_the_same_photo_are_joined_if_they_are_equal(folder: Path, tmp_
         make_task(2, "/data/upload/3/99999999-one.png", annotate("dog", "cat")),
     ]
     source = write(folder / "export.json", tasks)
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.carried == {"one.png": "cat dog"}
     assert found.summary.notes[0].endswith("with the same labels: 1")
     write(source, [*tasks, make_task(3, "one.png", annotate("cat"))])
     with pytest.raises(InputError, match=r"\(task 3\): .*one\.png is already listed in .*task 1\)"):
-        run_import(source, tmp_path / "again")
+        run_import(source, tmp_path / "again.zip")
 
 
 def test_tasks_with_predictions_alone_are_unknown(folder: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_tasks_with_predictions_alone_are_unknown(folder: Path, tmp_path: Path) 
     tasks[1] |= dict.fromkeys(("id", "annotations"))
     for key in ("id", "annotations"):
         del tasks[2][key]
-    found = run_import(write(folder / "export.json", tasks), tmp_path / "raw")
+    found = run_import(write(folder / "export.json", tasks), tmp_path / "raw.zip")
     assert found.carried == {"one.png": "cat", "three.png": "", "four.png": ""}
     assert found.unknown == {"three.png": "cat", "four.png": "cat"}
     assert found.ids == {"one.png": "0", "three.png": "", "four.png": ""}
@@ -136,7 +136,7 @@ def test_names_on_the_path_of_a_taxonomy_are_labels(folder: Path, tmp_path: Path
     taxonomy = {"type": "taxonomy", "from_name": "t", "value": {"taxonomy": paths}}
     nested = {"type": "choices", "from_name": "c", "value": {"choices": [["place", "home"]]}}
     task = make_task(1, "one.png", annotate(result=[taxonomy, nested]))
-    found = run_import(write(folder / "export.json", [task]), tmp_path / "raw")
+    found = run_import(write(folder / "export.json", [task]), tmp_path / "raw.zip")
     assert found.carried == {"one.png": "animal cat dog home place plant poodle"}
 
 
@@ -147,7 +147,7 @@ def test_region_labels_count_and_other_results_do_not(folder: Path, tmp_path: Pa
     result.append({"type": "rectanglelabels", "from_name": "tag", "value": box})
     result.append({"type": "textarea", "from_name": "note", "value": {"text": ["nice"]}})
     result.append({"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"})
-    found = run_import(write(folder / "export.json", [task]), tmp_path / "raw")
+    found = run_import(write(folder / "export.json", [task]), tmp_path / "raw.zip")
     assert found.carried == {"one.png": "cat moon"}
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
+from phototag.decoding.sources import list_files, read_file
 from tests.importers.imports import paint, run_import, write
 
 ONE_HOT = "file,cat,Dog,sofa\na.png,1,0,\nb.png,true,FALSE,?\nc.png,0,Yes,no\nd.png,0.0,,1.0\n"
@@ -19,16 +20,15 @@ def photos(tmp_path: Path) -> None:
 
 
 def test_one_hot_cells_are_yes_no_or_unknown(tmp_path: Path) -> None:
-    found = run_import(write(tmp_path / "list.csv", ONE_HOT), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", ONE_HOT), tmp_path / "raw.zip")
     assert found.summary.description == "one-hot CSV: 4 rows"
     assert found.carried == {"a.png": "cat", "b.png": "cat", "c.png": "Dog", "d.png": "sofa"}
     assert found.unknown == {"a.png": "sofa", "b.png": "sofa", "d.png": "Dog"}
     assert found.summary.count_unknown() == {"Dog": 1, "sofa": 2}
-    assert (tmp_path / "raw/unknown/sofa.txt").read_text() == "1\n2\n"
-    assert sorted(path.name for path in (tmp_path / "raw/unknown").iterdir()) == [
-        "Dog.txt",
-        "sofa.txt",
-    ]
+    assert read_file(tmp_path / "raw.zip", "unknown/sofa.txt") == b"1\n2\n"
+    names = [name for name in list_files(tmp_path / "raw.zip") if name.startswith("unknown/")]
+    assert names == ["unknown/Dog.txt", "unknown/sofa.txt"]
+    assert found.summary.notes == ["empty cells of labels, read as unknown labels: 2"]
 
 
 def test_one_hot_written_by_pandas_is_read(tmp_path: Path) -> None:
@@ -37,24 +37,24 @@ def test_one_hot_written_by_pandas_is_read(tmp_path: Path) -> None:
         {"image_path": ["a.png", "b.png", "c.png"], "cat": [1.0, 0.0, None], "dog": [0, 1, 1]}
     )
     table.to_csv(tmp_path / "list.csv")
-    found = run_import(tmp_path / "list.csv", tmp_path / "raw")
+    found = run_import(tmp_path / "list.csv", tmp_path / "raw.zip")
     assert found.carried == {"a.png": "cat", "b.png": "dog", "c.png": "dog"}
     assert found.unknown == {"c.png": "cat"}
     assert set(found.ids.values()) == {""}
-    assert found.summary.notes == []
+    assert found.summary.notes == ["empty cells of labels, read as unknown labels: 1"]
 
 
 def test_id_and_group_columns_are_not_labels(tmp_path: Path) -> None:
     text = "id,file,width,cat,group,dog\n7,a.png,640,1,ann,0\n9,b.png,480,0,,1\n"
-    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw.zip")
     assert found.ids == {"a.png": "7", "b.png": "9"}
     assert found.summary.notes == ["skipped columns: width"]
-    assert "im1.png,a.png,ann,7\n" in (tmp_path / "raw/sources.csv").read_text()
+    assert b"im1.png,a.png,ann,7," in read_file(tmp_path / "raw.zip", "sources.csv")
 
 
 def test_label_without_photo_is_skipped_and_noted(tmp_path: Path) -> None:
     text = "file,cat,dog,sofa\na.png,1,0,0\nb.png,1,0,?\n"
-    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw.zip")
     assert found.summary.count_labels() == {"cat": 2}
     assert found.summary.count_unknown() == {}
     assert found.summary.notes == ["skipped labels that no photo has: dog, sofa"]
@@ -81,11 +81,14 @@ def test_tag_separator_is_found_in_cells(
     source = tmp_path / "list.csv"
     table = pd.DataFrame({"file": ["a.png", "b.png", "c.png"], "tags": cells})
     table.to_csv(source, index=False)
-    found = run_import(source, tmp_path / "raw", separator=separator)
+    found = run_import(source, tmp_path / "raw.zip", separator=separator)
     assert found.summary.description == "CSV of labels: 3 rows"
     assert found.carried == {"a.png": "cat red sofa", "b.png": "", "c.png": "cat"}
     assert found.summary.count_labels() == {"cat": 2, "red sofa": 1}
-    assert found.summary.notes == []
+    empty = ["empty cells of labels, read as no label (write ? if they are unknown): 1"]
+    assert found.summary.notes == (empty if "" in cells else [])
+    unlabelled = ["photos without a label, read as having none of the labels: 1"]
+    assert found.summary.describe_unlabelled() == unlabelled
 
 
 @pytest.mark.parametrize("write_list", [str, json.dumps])
@@ -96,7 +99,7 @@ def test_lists_written_by_pandas_or_json_are_read(
     table = pd.DataFrame({"file": ["a.png", "b.png", "c.png", "d.png"]})
     table["labels"] = [write_list(labels) for labels in lists]
     table.to_csv(tmp_path / "list.csv", index=False)
-    found = run_import(tmp_path / "list.csv", tmp_path / "raw")
+    found = run_import(tmp_path / "list.csv", tmp_path / "raw.zip")
     assert found.carried == {"a.png": "it's", "b.png": "été, là", "c.png": "", "d.png": "3"}
 
 
@@ -104,13 +107,13 @@ def test_lists_written_by_pandas_or_json_are_read(
 def test_missing_values_are_unknown_with_a_note(tmp_path: Path, word: str) -> None:
     """Read words that pandas reads as missing in each kind of table, also as a group."""
     rows = f"file,label,group\na.png,{word},ann\nb.png,cat;{word},{word}\nc.png,dog,{word}\n"
-    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "raw.zip")
     assert found.carried == {"a.png": "", "b.png": "cat", "c.png": "dog"}
     assert found.unknown == {"a.png": "cat dog", "b.png": "dog"}
     assert found.summary.notes == [f"cells with {word!r}, read as unknown labels: 2"]
     assert [photo.group for photo in found.summary.photos] == ["ann", "", ""]
     rows = f"file,cat,dog\na.png,1,{word}\nb.png,{word},{word}\nc.png,0,1\n"
-    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "again")
+    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "again.zip")
     assert found.carried == {"a.png": "cat", "b.png": "", "c.png": "dog"}
     assert found.unknown == {"a.png": "dog", "b.png": "cat dog"}
     assert found.summary.notes == [f"cells with {word!r}, read as unknown labels: 3"]
@@ -122,17 +125,17 @@ def test_columns_of_splits_are_not_labels(tmp_path: Path) -> None:
         source = write(tmp_path / "list.csv", text)
         assert run_import(source, tmp_path / columns).carried == {"a.png": "cat", "b.png": "dog"}
     text = "fname,is_valid,cat,fold,train\na.png,True,1,0,0\nb.png,False,0,1,1\n"
-    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "raw.zip")
     assert found.carried == {"a.png": "cat", "b.png": "train"}
     assert found.summary.notes == ["skipped columns: is_valid, fold"]
     text = "fname,labels,is_valid,fold\na.png,cat,True,0\nb.png,dog,False,1\n"
-    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "again")
+    found = run_import(write(tmp_path / "list.csv", text), tmp_path / "again.zip")
     assert found.carried == {"a.png": "cat", "b.png": "dog"}
 
 
 def test_question_mark_makes_all_labels_unknown(tmp_path: Path) -> None:
     source = write(tmp_path / "list.csv", "file,labels\na.png,cat;dog\nb.png,?\nc.png,\n")
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.carried == {"a.png": "cat dog", "b.png": "", "c.png": ""}
     assert found.unknown == {"b.png": "cat dog"}
 
@@ -147,7 +150,7 @@ def test_labels_with_doubtful_marks_need_the_separator_option(
     asked = mark.strip() or mark
     message = f"csv:3: 'cat{mark}sofa' may be one label or several: pass --separator '{asked}' to"
     with pytest.raises(InputError, match=re.escape(message)):
-        run_import(source, tmp_path / "raw")
+        run_import(source, tmp_path / "raw.zip")
     found = run_import(source, tmp_path / "two", separator=asked)
     assert found.summary.count_labels() == {"cat": 2, "sofa": 1}
     found = run_import(source, tmp_path / "one", separator=";")
@@ -158,15 +161,15 @@ def test_captions_are_refused_unless_the_separator_is_given(tmp_path: Path) -> N
     rows = 'file,tags\na.png,"A dog, brown, sits."\nb.png,A dog with a ball in a park\nc.png,\n'
     source = write(tmp_path / "list.csv", rows)
     with pytest.raises(InputError, match=r"csv:2: 'A dog, brown.* seems to be a caption: rename"):
-        run_import(source, tmp_path / "raw")
-    assert len(run_import(source, tmp_path / "raw", separator=";").summary.labels) == 2
+        run_import(source, tmp_path / "raw.zip")
+    assert len(run_import(source, tmp_path / "raw.zip", separator=";").summary.labels) == 2
     rows = "".join(
         f"{name}.png,a car of the make and model {n}\n"
         for name, n in zip("abcd", "1221", strict=True)
     )
     source = write(tmp_path / "list.csv", "file,label\n" + rows)
     with pytest.raises(InputError, match="may be one label or several"):
-        run_import(source, tmp_path / "again")
+        run_import(source, tmp_path / "again.zip")
 
 
 @pytest.mark.parametrize(
@@ -175,13 +178,13 @@ def test_captions_are_refused_unless_the_separator_is_given(tmp_path: Path) -> N
 )
 def test_column_of_files_may_have_several_names(tmp_path: Path, title: str) -> None:
     source = write(tmp_path / "list.csv", f"{title},label\na.png,cat\n")
-    assert run_import(source, tmp_path / "raw").carried == {"a.png": "cat"}
+    assert run_import(source, tmp_path / "raw.zip").carried == {"a.png": "cat"}
 
 
 @pytest.mark.parametrize("title", ["label", "class"])
 def test_labels_may_be_numbers(tmp_path: Path, title: str) -> None:
     rows = "".join(f"{name}.png,{number}\n" for name, number in zip("abcd", "0112", strict=True))
-    found = run_import(write(tmp_path / "list.csv", f"file,{title}\n{rows}"), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", f"file,{title}\n{rows}"), tmp_path / "raw.zip")
     assert found.summary.count_labels() == {"0": 1, "1": 2, "2": 1}
 
 
@@ -193,7 +196,7 @@ def test_photos_in_the_folder_that_are_not_listed_are_noted(tmp_path: Path) -> N
 
 def test_photos_may_be_in_other_folder(tmp_path: Path) -> None:
     source = write(tmp_path / "lists/list.csv", ONE_HOT)
-    found = run_import(source, tmp_path / "raw", images=tmp_path)
+    found = run_import(source, tmp_path / "raw.zip", images=tmp_path)
     assert found.carried["../a.png"] == "cat"
 
 
@@ -219,7 +222,7 @@ def test_paths_of_another_machine_are_shortened(
     rows = f"file,label\n{root}a.png,cat\n{root}sub/a.png,dog\n{root}b.png{query},\n"
     source = write(folder / "list.csv", rows)
     options = {option: tmp_path / value for option, value in hints.items()}
-    found = run_import(source, tmp_path / "raw", **options)
+    found = run_import(source, tmp_path / "raw.zip", **options)
     up = "../" if hints else ""
     assert found.carried == {f"{up}a.png": "cat", f"{up}sub/a.png": "dog", f"{up}b.png": ""}
 
@@ -228,16 +231,17 @@ def test_extensions_are_completed(tmp_path: Path) -> None:
     paint(tmp_path / "e.png", 7)
     (tmp_path / "e.png").rename(tmp_path / "e.f.PNG")
     source = write(tmp_path / "list.csv", "fname,label\na,cat\ne.f,cat\nb,dog\n")
-    assert sorted(run_import(source, tmp_path / "raw").carried) == ["a.png", "b.png", "e.f.PNG"]
+    assert sorted(run_import(source, tmp_path / "out/raw.zip").carried) == [
+        "a.png", "b.png", "e.f.PNG"]  # fmt: skip
     paint(tmp_path / "a.jpg", 9)
     with pytest.raises(InputError, match=r"csv:2: .*a is missing: fix the name"):
-        run_import(source, tmp_path / "again")
+        run_import(source, tmp_path / "again.zip")
 
 
 def test_rows_of_one_photo_are_joined_if_they_are_equal(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     rows = "id,file,label,group\n1,a.png,cat;dog,ann\n2,b.png,dog,\n3,sub/../a.png,dog;cat,ann\n"
-    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "raw")
+    found = run_import(write(tmp_path / "list.csv", rows), tmp_path / "raw.zip")
     assert found.carried == {"a.png": "cat dog", "b.png": "dog"}
     assert found.ids["a.png"] == "1"
     (note,) = found.summary.notes
@@ -245,7 +249,7 @@ def test_rows_of_one_photo_are_joined_if_they_are_equal(tmp_path: Path) -> None:
     for row in ("3,a.png,dog,ann", "3,a.png,cat;dog,bob", "3,a.png,?,ann"):
         source = write(tmp_path / "list.csv", f"id,file,label,group\n1,a.png,cat;dog,ann\n{row}\n")
         with pytest.raises(InputError, match=r"csv:3: .*a\.png is already listed in .*csv:2, with"):
-            run_import(source, tmp_path / "again")
+            run_import(source, tmp_path / "again.zip")
 
 
 def test_zip_next_to_a_table_must_be_unpacked(tmp_path: Path) -> None:
@@ -255,14 +259,14 @@ def test_zip_next_to_a_table_must_be_unpacked(tmp_path: Path) -> None:
         with pytest.raises(
             InputError, match=r"csv:2: .*in.x\.png is .*: unpack .*photos\.zip first"
         ):
-            run_import(path, tmp_path / "raw")
+            run_import(path, tmp_path / "raw.zip")
 
 
 def test_table_of_labels_and_of_zeros_and_ones_is_ambiguous(tmp_path: Path) -> None:
     rows = "file,labels,cat,dog\na.png,car,1,0\nb.png,bus,0,1\n"
     source = write(tmp_path / "list.csv", rows)
     with pytest.raises(InputError, match=r"choose with --as list or --as one-hot"):
-        run_import(source, tmp_path / "raw")
+        run_import(source, tmp_path / "raw.zip")
     for kind, labels in (("list", ["bus", "car"]), ("one-hot", ["cat", "dog"])):
         found = run_import(source, tmp_path / kind, format=kind)
         assert list(found.summary.count_labels()) == labels
@@ -270,7 +274,7 @@ def test_table_of_labels_and_of_zeros_and_ones_is_ambiguous(tmp_path: Path) -> N
 
 def test_first_column_of_labels_is_read(tmp_path: Path) -> None:
     source = write(tmp_path / "list.csv", "file,tags,label,indoor,labels\na.png,x,cat,1,y\n")
-    found = run_import(source, tmp_path / "raw")
+    found = run_import(source, tmp_path / "raw.zip")
     assert found.carried == {"a.png": "cat"}
     assert found.summary.notes == ["skipped columns: tags, indoor, labels"]
 

@@ -5,8 +5,6 @@ import pytest
 from phototag.base.errors import InputError
 from phototag.verification.listing import read_sources
 
-NAMES = ["images/im1.jpg", "images/im2.jpg", "images/im3.jpg"]
-
 
 def read(folder: Path, text: str) -> list[str]:
     (folder / "sources.csv").write_text(text, encoding="utf-8")
@@ -14,7 +12,8 @@ def read(folder: Path, text: str) -> list[str]:
 
 
 def read_groups(folder: Path, listing: str | None = "sources.csv") -> list[str]:
-    return [row.get("group", "") for row in read_sources(folder, listing, NAMES)]
+    rows = read_sources(folder, listing)
+    return [rows.get(number, {}).get("group", "") for number in (1, 2, 3)]
 
 
 def test_groups_have_the_order_of_the_photos(tmp_path: Path) -> None:

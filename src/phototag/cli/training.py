@@ -27,8 +27,12 @@ def import_(
     source: Annotated[
         Path, typer.Argument(help="Folder or zip of photos, or a CSV or JSON file that lists them.")
     ],
+    add: Annotated[
+        bool, typer.Option("--add", help="Add the photos to those of an earlier import.")
+    ] = False,
     to: Annotated[
-        Path | None, typer.Option(help="Path of the new zip or folder (default: data/raw.zip).")
+        Path | None,
+        typer.Option(help="Folder of the new zip, or path of a single zip (default: data/raw)."),
     ] = None,
     format_: Annotated[
         SourceFormat | None, typer.Option("--as", help="Format of SOURCE (default: detect it).")
@@ -39,6 +43,14 @@ def import_(
     ] = None,
     separator: Annotated[
         str | None, typer.Option(help="Separator of the labels in a CSV cell (default: detect it).")
+    ] = None,
+    folder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MEANING",
+            help="Meaning of a folder's name: label, none (its photos have none of the labels) or "
+            "unknown (their labels are unknown). Repeat it for other folders.",
+        ),
     ] = None,
     missing: Annotated[
         Missing | None,
@@ -52,26 +64,42 @@ def import_(
 ) -> None:
     """Import photos and labels.
 
-    Writes a zip or folder and sets `data.raw` in params.yaml to its path. SOURCE may be numbered
-    photos with label files, one folder per label, COCO instances, a Label Studio export, a Hugging
-    Face ImageFolder, a CSV with a column of labels, a one-hot CSV (one 0/1 column per label), or
-    photos with keywords.
+    Writes a zip to data/raw and sets `data.raw` in params.yaml. SOURCE may be numbered photos with
+    label files, one folder per label, COCO instances, a Label Studio export, a Hugging Face
+    ImageFolder, a CSV with a column of labels, a one-hot CSV (one 0/1 column per label), or photos
+    with keywords.
     """
-    from phototag.importers.importer import import_photos
+    from phototag.base.processes import hold_lock
+    from phototag.importers.additions import import_source
+    from phototag.importers.folders import parse_meanings
     from phototag.importers.source import ImportOptions
 
     root = project_root()
-    to = to or root / "data/raw.zip"
-    options = ImportOptions(format_, images, separator, missing, min_photos)
-    dataset = import_photos(source, to, options)
+    options = ImportOptions(
+        format_, images, separator, missing, min_photos, parse_meanings(folder or [])
+    )
+    with hold_lock(root / ".phototag/locks/import", "imports photos"):
+        imported = import_source(root, source, to, add, options)
+        next_commands = _set_photos(root, imported.place)
+    dataset = imported.dataset
     typer.echo(f"recognised as {dataset.description}")
-    for note in dataset.notes:
+    for note in [*dataset.notes, *dataset.describe_unlabelled()]:
         typer.echo(f"note: {note}")
-    counts = _join_counts(dataset.count_labels())
-    typer.echo(f"{len(dataset.photos)} photos in {os.path.relpath(to)}: {counts}")
+    if add:
+        typer.echo(
+            f"{imported.new} new, {imported.known} already known, {len(dataset.unlabelled)} "
+            f"without labels; the dataset now has {imported.total}"
+        )
+        if imported.updated:
+            typer.echo(f"known photos whose labels are updated: {imported.updated}")
+    if imported.path is None:
+        typer.echo("Nothing was added: the dataset has all these photos and labels.")
+        return
+    counts = _join_counts(dataset.count_labels()) or "no labels"
+    typer.echo(f"{len(dataset.photos)} photos in {os.path.relpath(imported.path)}: {counts}")
     if unknown := dataset.count_unknown():
         typer.echo(f"photos with unknown labels: {_join_counts(unknown)}")
-    typer.echo(_set_photos(root, to))
+    typer.echo(next_commands)
 
 
 def _join_counts(counts: dict[str, int]) -> str:
@@ -85,8 +113,8 @@ def _set_photos(root: Path, photos: Path) -> str:
     photos = photos.resolve()
     inside = photos.is_relative_to(root.resolve())
     raw = str(photos.relative_to(root.resolve()) if inside else photos)
-    update_params(root / "params.yaml", {"data.raw": raw})
-    lines = [f"Set data.raw in params.yaml to {raw}."]
+    changed = update_params(root / "params.yaml", {"data.raw": raw})
+    lines = [f"Set data.raw in params.yaml to {raw}."] if changed else []
     if inside:  # DVC tracks only files inside the project
         here = os.path.relpath(photos, Path.cwd())
         tracked = [f"{here}.dvc"]

@@ -1,20 +1,28 @@
-"""Group the photos that must be in the same split: duplicates, and groups that the user sets."""
+"""Groups of photos that must be in the same split: duplicates, and groups that the user sets.
+
+The groups of an import are found without the photos of later imports, and later photos join them.
+Thus adding an import changes neither the members nor the names of the earlier groups. A later photo
+that belongs to several earlier groups joins the first, and these groups are not merged.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
 def gather_groups(
-    sha256: Sequence[str], duplicate_groups: Sequence[str], source_groups: Sequence[str]
+    sha256: Sequence[str],
+    duplicate_groups: Sequence[str],
+    source_groups: Sequence[str],
+    imports: Sequence[str] | None = None,
 ) -> list[str]:
     """Merge groups of duplicates with the groups in sources.csv (photographer, album).
 
-    The group of a photo without a group is "".
+    The group of a photo without a group is "". `imports` is the import of each photo (default: all
+    photos are of one import).
 
     Returns:
         Name of each photo's group, 16 hexadecimal digits, [num_images]. The name of an album's
@@ -24,8 +32,12 @@ def gather_groups(
         hashlib.sha256(f"group {group}".encode()).hexdigest() if group else digest
         for digest, group in zip(sha256, source_groups, strict=True)
     ]
-    links = [link_equal(values) for values in (sha256, duplicate_groups, source_groups)]
-    return merge_pairs(ids, np.concatenate(links))
+    columns = [np.asarray(each, str) for each in (sha256, duplicate_groups, source_groups)]
+
+    def find_components(rows: np.ndarray) -> np.ndarray:
+        return connect_rows(len(rows), np.concatenate([link_equal(each[rows]) for each in columns]))
+
+    return name_groups(ids, imports, find_components)
 
 
 def link_equal(values: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -39,19 +51,45 @@ def link_equal(values: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.asarray(pairs[(texts != "") & (pairs[:, 0] != pairs[:, 1])])
 
 
-def merge_pairs(ids: Sequence[str], pairs: np.ndarray) -> list[str]:
-    """Merge rows that are linked, directly or through other rows, into named groups.
+def connect_rows(num_rows: int, pairs: np.ndarray) -> np.ndarray:
+    """Return the number of each row's component, given pairs of linked rows."""
+    links = (np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1]))
+    graph = coo_array(links, shape=(num_rows, num_rows))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def name_groups(
+    ids: Sequence[str],
+    imports: Sequence[str] | None,
+    find_components: Callable[[np.ndarray], np.ndarray],
+) -> list[str]:
+    """Name the groups of linked rows, import by import.
 
     Args:
         ids: Hash of each row's content in hexadecimal digits, [num_rows].
-        pairs: Pairs of linked rows, int64 [num_pairs, 2].
+        imports: Import of each row, [num_rows], in the order of the imports; None if there is one.
+        find_components: Function that receives the rows of the first imports, int64, and returns
+            the component of each, in which rows are linked directly or through other rows of these.
 
     Returns:
-        Name of each row's group, [num_rows]: the first 16 digits of the smallest id in the group.
-        The name therefore does not depend on the names or the order of the files.
+        Name of each row's group, [num_rows]: the first 16 digits of the smallest id among the rows
+        of the group's first import. The name does not depend on the names or the order of files.
     """
-    shape = (len(ids), len(ids))
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=shape)
-    _, component = connected_components(graph, directed=False)
-    smallest = pd.Series(list(ids), dtype=str).groupby(component).transform("min")
-    return smallest.str[:16].tolist()
+    numbers = number_imports(imports or [""] * len(ids))
+    names = [""] * len(ids)
+    for current in range(max(numbers, default=-1) + 1):
+        rows = np.flatnonzero(np.asarray(numbers) <= current)
+        components = find_components(rows).tolist()
+        first: dict[int, tuple[int, str]] = {}
+        for row, component in zip(rows.tolist(), components, strict=True):
+            name = (numbers[row], names[row] or ids[row][:16])
+            first[component] = min(first.get(component, name), name)
+        for row, component in zip(rows.tolist(), components, strict=True):
+            names[row] = names[row] or first[component][1]
+    return names
+
+
+def number_imports(imports: Sequence[str]) -> list[int]:
+    """Return the number of each row's import, counted from 0 in the order of first appearance."""
+    number = {name: index for index, name in enumerate(dict.fromkeys(imports))}
+    return [number[name] for name in imports]

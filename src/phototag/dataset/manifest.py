@@ -12,7 +12,7 @@ from phototag.dataset.targets import UNKNOWN
 
 SPLITS = ("train", "val", "test")
 DECIDED = ("decision", "reason", "format", "width", "height", "mode", "sha256", "phash")
-COLUMNS = ("file", *DECIDED, "duplicate_group", "source_group")
+COLUMNS = ("file", "import", *DECIDED, "duplicate_group", "source_group")
 
 
 def check_labels(labels: Iterable[str]) -> None:
@@ -36,7 +36,7 @@ def check_labels(labels: Iterable[str]) -> None:
 def read_kept(path: Path) -> pd.DataFrame:
     """Read the rows of the photos in images.npy: row i of the result is photo i of the array."""
     # Without these dtypes, pandas would read some names and hashes as numbers.
-    text = dict.fromkeys(("file", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
+    text = dict.fromkeys(("file", "import", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
     labels = label_names(pd.read_csv(path, nrows=0))
     empty = dict.fromkeys(labels, "")
     manifest = keep(pd.read_csv(path, keep_default_na=False, dtype=text, na_values=empty))

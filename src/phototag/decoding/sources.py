@@ -35,12 +35,18 @@ def list_files(source: Path) -> list[str]:
 def read_file(source: Path, name: str, num_bytes: int = -1) -> bytes:
     """Read a file whose name `list_files` returned, or only the first `num_bytes` bytes of it.
 
+    If the source is a folder of zips, the name may be the path of a zip joined with the name of a
+    file in this zip, such as 001-a.zip/images/im1.jpg.
+
     Raises:
         InputError: The file is damaged, larger than `MAX_BYTES`, not a regular file, or a link to
             a file outside `source` and outside DVC's cache. The message does not name the file.
     """
     try:
         if source.is_dir():
+            archive, _, member = name.partition("/")
+            if member and archive.lower().endswith(".zip") and (source / archive).is_file():
+                return _read_member(source / archive, member, num_bytes)
             return _read_regular(source, source / name, num_bytes)
         return _read_member(source, name, num_bytes)
     except InputError:

@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from tqdm import tqdm
 
+from phototag.base.errors import InputError
 from phototag.decoding.sources import read_named_file
 from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
+from phototag.verification.labels import normalize
 
 # Names of splits. A name may be part of a longer name, such as seg_train or test-set.
 SPLIT = re.compile(
@@ -16,10 +19,40 @@ SPLIT = re.compile(
 )
 
 
+# Names of folders that are probably not labels, without digits, spaces and punctuation.
+DOUBTFUL = re.compile(
+    r"""(un|not)(sorted|labell?ed|tagged|categori[sz]ed|classified|known|sure)
+    | misc(ellaneous)? | others? | various | rest | all | new((photo|image|file)s)? | incoming
+    | inbox | import(s|ed)? | pending | archive | backup | te?mp | todo | to(sort|label|tag)
+    | none | nothing | no(label|tag)s? | negatives?
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+MEANINGS = ("unknown", "none", "label")
+
+
+def parse_meanings(texts: Sequence[str]) -> dict[str, str]:
+    """Parse the values of the option `--folder`, such as `misc=unknown`."""
+    meanings = {}
+    for text in texts:
+        name, _, meaning = text.rpartition("=")
+        if not name or meaning not in MEANINGS:
+            raise InputError(
+                f"--folder {text}: write NAME=unknown (the labels of the photos in the folder NAME "
+                "are unknown), NAME=none (the photos have none of the labels) or NAME=label"
+            )
+        meanings[_name(name.rstrip("/"))] = meaning
+    return meanings
+
+
 def recognize(source: Source) -> bool:
-    """Return whether the photos of a source are in at least two label folders."""
-    folders = _find_folders(source.split_names[0])
-    return len({folder for path in folders.values() for folder in path}) > 1
+    """Return whether the photos of a source are in at least two label folders.
+
+    One folder is enough if the user names it, or if it is a label of the dataset to which the
+    photos are added.
+    """
+    found = {folder for path in _find_folders(source).values() for folder in path}
+    return len(found) > 1 or bool(found & _list_known(source))
 
 
 def read(source: Source) -> SourceDataset:
@@ -27,13 +60,18 @@ def read(source: Source) -> SourceDataset:
 
     The labels of a photo are the names of all label folders on its path. Files with identical bytes
     are imported as one photo, which has the labels of all these files. If a photo is outside the
-    label folders, all its labels are unknown.
+    label folders, or in a folder that the user declares unknown, all its other labels are unknown.
+
+    Raises:
+        InputError: A folder is probably not a label, or cannot be one, and the user has not
+            declared what it means.
     """
     photo_names, others = source.split_names
-    folders = _find_folders(photo_names)
+    folders = _find_folders(source)
+    found = sorted({folder for path in folders.values() for folder in path})
+    meanings = _find_meanings(source, found)
     labels = {
-        folder: check_label(folder, source.path)
-        for folder in sorted({folder for path in folders.values() for folder in path})
+        folder: check_label(folder, source.path) for folder in found if meanings[folder] == "label"
     }
     same_bytes: dict[str, list[str]] = {}
     for name in tqdm(folders, "compare", disable=None):
@@ -41,8 +79,11 @@ def read(source: Source) -> SourceDataset:
         same_bytes.setdefault(digest, []).append(name)
     photos = []
     for names in same_bytes.values():
-        carried = frozenset(labels[folder] for name in names for folder in folders[name])
-        photos.append(SourcePhoto(names[0], source.path, carried, frozenset() if carried else None))
+        paths = [folders[name] for name in names]
+        carried = frozenset(labels[folder] for path in paths for folder in path if folder in labels)
+        known = any(path and all(meanings[part] != "unknown" for part in path) for path in paths)
+        unknown = frozenset[str]() if known else None
+        photos.append(SourcePhoto(names[0], source.path, carried, unknown))
     notes = []
     if others:
         notes.append(f"skipped files that are not photos: {len(others)}, such as {others[0]!r}")
@@ -53,19 +94,59 @@ def read(source: Source) -> SourceDataset:
         notes.append(f"photos in nested folders, labelled with all folder names: {nested}")
     if copies := len(folders) - len(same_bytes):
         notes.append(f"skipped files with the same bytes as another file: {copies}")
-    if outside := sum(not photo.labels for photo in photos):
-        notes.append(f"photos outside the label folders, with unknown labels: {outside}")
-    description = f"one folder per label: {len(folders)} photos in {len(labels)} folders"
+    if found and (outside := sum(not path for path in folders.values())):
+        notes.append(f"photos outside the label folders: {outside}")
+    description = f"one folder per label: {len(folders)} photos in {len(found)} folders"
+    if not found:
+        description = f"photos without labels: {len(folders)}"
     return SourceDataset(description, photos, [], notes)
 
 
-def _find_folders(photos: Sequence[str]) -> dict[str, list[str]]:
+def _find_folders(source: Source) -> dict[str, list[str]]:
     """Return the label folders on the path of each photo, outermost folder first."""
-    folders = {name: name.split("/")[:-1] for name in photos}
+    known = _list_known(source)
+    folders = {
+        name: [_name(part) for part in name.split("/")[:-1]] for name in source.split_names[0]
+    }
     # Ignore folders that contain all photos, and folders of splits (train, val, test).
     while folders and all(folders.values()):
         outer = {path[0] for path in folders.values()}
-        if len(outer) > 1 and not all(map(SPLIT.search, outer)):
+        if outer & known or (len(outer) > 1 and not all(map(SPLIT.search, outer))):
             break
         folders = {name: path[1:] for name, path in folders.items()}
     return folders
+
+
+def _find_meanings(source: Source, found: Sequence[str]) -> dict[str, str]:
+    """Return what each of the folders means; refuse folders that are probably not labels."""
+    given = source.options.folder
+    if missing := [name for name in given if name not in found]:
+        raise InputError(
+            f"--folder {missing[0]}: no folder in {source.path} has this name: choose from "
+            f"{', '.join(found) or '(none)'}"
+        )
+    known = _list_known(source)
+    doubtful = [
+        folder
+        for folder in found
+        if folder not in known and DOUBTFUL.fullmatch(re.sub(r"[\W\d_]", "", folder))
+    ]
+    if doubtful:
+        many = len(doubtful) > 1
+        name = "NAME" if many else shlex.quote(doubtful[0])
+        subject = f"folders {', '.join(doubtful)}" if many else f"folder {doubtful[0]}"
+        raise InputError(
+            f"{source.path}: {subject} may not be {'labels' if many else 'a label'}: pass "
+            f"--folder {name}=unknown (the labels of its photos are unknown), --folder {name}=none "
+            f"(its photos have none of the labels) or --folder {name}=label (it is a label)"
+        )
+    return {folder: given.get(folder, "label") for folder in found}
+
+
+def _list_known(source: Source) -> set[str]:
+    """Return the names of folders that are not questioned."""
+    return {*source.options.folder, *(source.options.known_labels or ())}
+
+
+def _name(folder: str) -> str:
+    return normalize(folder).strip()

@@ -35,7 +35,7 @@ FORMATS = {
     "numbered": Format(
         "numbered photos (images/imN.jpg) with label files", numbered.recognize, numbered.read
     ),
-    "folders": Format("one folder per label", folders.recognize, folders.read),
+    "folders": Format("one folder per label", folders.recognize, folders.read, ("folder",)),
     "imagefolder": Format(
         "a Hugging Face ImageFolder", Source.is_metadata, tables.read, ("images", "separator")
     ),
@@ -92,6 +92,10 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         readings.append(("keywords", sources[0]))
     if errors and not readings:
         raise errors[0]
+    if options.known_labels is not None and sources[0].split_names[0]:
+        # Photos without labels can be added to a dataset.
+        if not readings or {"folders"} == {options.format} - {name for name, _ in readings}:
+            readings.append(("folders", sources[0]))
     if not readings:
         _, others = sources[0].split_names
         found = (
@@ -104,7 +108,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
             "contains a CSV or JSON first"
         )
     name, chosen = _choose_readings(path, readings, options.format)
-    for option in ("images", "separator", "missing", "min_photos"):
+    for option in ("images", "separator", "folder", "missing", "min_photos"):
         if getattr(options, option) and option not in FORMATS[name].options:
             raise InputError(
                 f"--{option.replace('_', '-')} does not apply to the format {name} "
@@ -112,7 +116,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
             )
     parts = [FORMATS[name].read(source) for source in chosen]
     # Numbered photos may have empty label files, so labels that no photo has are kept.
-    dataset = parts[0] if name == "numbered" else _join(path, parts)
+    dataset = parts[0] if name == "numbered" else _join(path, parts, options.known_labels)
     if name == "keywords":  # sidecars are read
         system_files = [file for file in system_files if not file.lower().endswith(".xmp")]
     notes = [*describe_system_files(system_files), *dataset.notes]
@@ -126,13 +130,17 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     return replace(dataset, notes=[escape_control(note) for note in notes])
 
 
-def _join(path: Path, parts: Sequence[SourceDataset]) -> SourceDataset:
-    """Join the datasets of several sources; drop labels that no photo has."""
+def _join(
+    path: Path, parts: Sequence[SourceDataset], known: frozenset[str] | None
+) -> SourceDataset:
+    """Join the datasets of several sources; drop labels that are unused and not `known`."""
     carried = frozenset(label for part in parts for photo in part.photos for label in photo.labels)
-    if not carried:
+    if not carried and known is None:
         raise InputError(f"{path}: no photo has a label: label at least one photo")
     notes = [note for part in parts for note in part.notes]
-    if unused := sorted({label for part in parts for label in part.labels} - carried):
+    defined = {label for part in parts for label in part.labels}
+    carried |= defined & (known or frozenset())
+    if unused := sorted(defined - carried):
         notes.append(f"skipped labels that no photo has: {', '.join(unused)}")
     photos: dict[str, SourcePhoto] = {}
     for part in parts:

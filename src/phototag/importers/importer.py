@@ -1,13 +1,12 @@
-"""Import of photos and labels: write them in the layout that the pipeline reads.
+"""Import of photos and labels: write them to a zip in the layout that the pipeline reads.
 
-The result is a new zip or folder. The source is not changed, and no file is overwritten.
+The source is not changed, and no file is overwritten.
 """
 
+import hashlib
 import os
-import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -24,14 +23,11 @@ from phototag.importers.source import ImportOptions, SourceDataset, SourcePhoto
 def import_photos(
     source: Path, destination: Path, options: ImportOptions | None = None
 ) -> SourceDataset:
-    """Write the photos of a source to `images/imN.EXT`, the labels to `annotations/CLASS.txt`.
-
-    `unknown/CLASS.txt` lists the photos for which the label CLASS is unknown. `sources.csv` maps
-    the new file names to the paths in the source.
+    """Write the photos of a source to a new zip; see `write_zip`.
 
     Args:
         source: Path of a folder, zip, CSV or JSON file.
-        destination: Path of the new zip (if the path ends with .zip) or folder (otherwise).
+        destination: Path of the new zip.
         options: Options of the import (default: detect format, folder and separator).
 
     Raises:
@@ -41,69 +37,74 @@ def import_photos(
     if destination.exists():
         raise InputError(f"{destination} already exists: remove it, or pass another path with --to")
     dataset = read_source(source, options or ImportOptions())
+    with replace_file(destination) as temporary:
+        write_zip(temporary, source, dataset)
+    return dataset
+
+
+def write_zip(
+    path: Path, source: Path, dataset: SourceDataset, known: Collection[str] = ()
+) -> list[str]:
+    """Write photos to `images/imN.EXT`, labels to `annotations/CLASS.txt` and `sources.csv`.
+
+    `unknown/CLASS.txt` lists the photos for which the label CLASS is unknown. `sources.csv` lists
+    the path in the source, the group, the id and the SHA-256 of each photo.
+
+    Args:
+        path: Path of the zip.
+        source: Path of the source.
+        dataset: Photos and labels of the source.
+        known: SHA-256 of the photos whose files are not written.
+
+    Returns:
+        SHA-256 of each photo, [num_photos].
+    """
     photos = dataset.photos
-    numbers = [
-        row if photo.number is None else photo.number for row, photo in enumerate(photos, start=1)
-    ]
     listed: dict[tuple[str, str], list[int]] = {
         ("annotations", label): [] for label in dataset.labels
     }
-    with _open_destination(destination) as write:
-        files = []
-        for number, photo in zip(numbers, tqdm(photos, "import", disable=None), strict=True):
+    files, digests = [], []
+    with zipfile.ZipFile(path, "x") as archive:
+
+        def write(name: str, data: bytes) -> None:
+            # The default date of ZipInfo is constant, so the same photos result in the same zip.
+            # The zip is not compressed, because JPEG files would hardly become smaller.
+            archive.writestr(zipfile.ZipInfo(name), data)
+
+        for row, photo in enumerate(tqdm(photos, "import", disable=None), start=1):
             data = _read_photo(photo, source)
+            number = row if photo.number is None else photo.number
             files.append(f"im{number}{_find_suffix(photo.name, data)}")
-            write(f"images/{files[-1]}", data)
+            digests.append(hashlib.sha256(data).hexdigest())
+            if digests[-1] not in known:
+                write(f"images/{files[-1]}", data)
             for label in photo.labels:
                 listed["annotations", label].append(number)
             for label in photo.unknown or ():
                 listed.setdefault(("unknown", label), []).append(number)
         for (folder, label), lines in sorted(listed.items()):
             write(f"{folder}/{label}.txt", "".join(f"{line}\n" for line in lines).encode())
-        if any(p.number is None or p.origin or p.group or p.id for p in photos):
-            table = _list_sources(source, files, photos)
-            write("sources.csv", table.encode())
-    return dataset
+        write("sources.csv", _list_sources(source, files, photos, digests).encode())
+    return digests
 
 
-def _list_sources(source: Path, files: Sequence[str], photos: Sequence[SourcePhoto]) -> str:
-    """Return a CSV with the new name, source path, group and optional id of each photo."""
-    folder = source if source.is_dir() else source.parent
+def _list_sources(
+    source: Path, files: Sequence[str], photos: Sequence[SourcePhoto], digests: Sequence[str]
+) -> str:
+    """Return a CSV with the new name, source path, group, optional id and hash of each photo."""
+    in_zip = any(photo.root == source for photo in photos)
+    folder = source if in_zip or source.is_dir() else source.parent
     columns = {
         "file": files,
         "source": [photo.origin or os.path.relpath(photo.path, folder) for photo in photos],
         "group": [photo.group for photo in photos],
         "id": [photo.id for photo in photos],
+        "sha256": digests,
     }
     if not any(columns["id"]):
         del columns["id"]
     table = pd.DataFrame({column: map(escape_control, texts) for column, texts in columns.items()})
     return table.to_csv(index=False, lineterminator="\n")
-
-
-@contextmanager
-def _open_destination(destination: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield a function that adds a file to a temporary zip or folder; rename it at the end."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if destination.suffix.lower() == ".zip":
-        with replace_file(destination) as temporary, zipfile.ZipFile(temporary, "x") as archive:
-            # The default date of ZipInfo is constant, so the same photos result in the same zip.
-            # The zip is not compressed, because JPEG files would hardly become smaller.
-            yield lambda name, data: archive.writestr(zipfile.ZipInfo(name), data)
-        return
-    folder = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-
-    def write(name: str, data: bytes) -> None:
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
-
-    try:
-        folder.mkdir()
-        yield write
-        folder.rename(destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_photo(photo: SourcePhoto, source: Path) -> bytes:

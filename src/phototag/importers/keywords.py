@@ -192,7 +192,8 @@ def read(source: Source) -> SourceDataset:
         photos.append(SourcePhoto(name, source.path, frozenset(labels), unknown))
     counts = Counter(label for photo in photos for label in photo.labels)
     least = source.options.min_photos or 1
-    rare = {label for label, count in counts.items() if count < least}
+    known = source.options.known_labels or frozenset()
+    rare = {label for label, count in counts.items() if count < least} - known
     photos = [replace(photo, labels=photo.labels - rare) for photo in photos]
     few = sum(count < MIN_PHOTOS for count in counts.values()) - len(rare)
     notes = [f"{text}; other labels are unknown" for text in problems[:MAX_NOTES]]
@@ -212,7 +213,7 @@ def read(source: Source) -> SourceDataset:
         example = next((f", such as {key!r} of {name}" for key, name in examples.items()), "")
         notes += [f"{text}: {number}{example}"] if number else []
     description = f"keywords: {len(photos)} photos, {len(photos) - untagged} of them with keywords"
-    return SourceDataset(description, photos, [], notes)
+    return SourceDataset(description, photos, sorted(known), notes)
 
 
 class _Reader:

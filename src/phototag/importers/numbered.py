@@ -50,8 +50,9 @@ def read(source: Source) -> SourceDataset:
     counts = Counter(problem.kind for problem in labels.problems)
     notes += [f"problems in label files: {kind}: {count}" for kind, count in counts.items()]
     dataset = []
-    sources = read_sources(source.path, layout.sources, photos)
-    for row, (name, cells) in enumerate(zip(photos, sources, strict=True)):
+    sources = read_sources(source.path, layout.sources)
+    for row, name in enumerate(photos):
+        cells = sources.get(image_number(name), {})
         values = {label: column[row] for label, column in labels.targets.items()}
         carried = frozenset(label for label, value in values.items() if value == 1)
         unknown = frozenset(label for label, value in values.items() if value == UNKNOWN)

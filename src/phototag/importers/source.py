@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -40,6 +40,9 @@ class ImportOptions:
         missing: Meaning of a keyword that a photo lacks: `absent`, `unknown`, or `absent-if-tagged`
             (absent, but unknown if the photo has no keyword). It is not detected.
         min_photos: Keywords of fewer photos are skipped.
+        folder: Name of a folder -> label (the folder is a label) | none (its photos have none of
+            the labels) | unknown (their labels are unknown).
+        known_labels: Labels of the dataset to which the photos are added; None for a new dataset.
     """
 
     format: str | None = None
@@ -47,6 +50,8 @@ class ImportOptions:
     separator: str | None = None
     missing: str | None = None
     min_photos: int | None = None
+    folder: Mapping[str, str] = field(default_factory=dict)
+    known_labels: frozenset[str] | None = None
 
 
 @dataclass(eq=False)
@@ -156,6 +161,19 @@ class SourceDataset:
     photos: list[SourcePhoto]
     labels: list[str]
     notes: list[str]
+
+    @property
+    def unlabelled(self) -> list[SourcePhoto]:
+        """The photos that have no label."""
+        return [photo for photo in self.photos if not photo.labels]
+
+    def describe_unlabelled(self) -> list[str]:
+        """Return notes on the number of photos that have no label, and on what this means."""
+        # If the source has no label at all, the dataset to which it is added has labels.
+        unknown = sum(bool(photo.unknown or not self.labels) for photo in self.unlabelled)
+        none = len(self.unlabelled) - unknown
+        counts = {"having none of the labels": none, "having unknown labels": unknown}
+        return [f"photos without a label, read as {how}: {n}" for how, n in counts.items() if n]
 
     def count_labels(self) -> dict[str, int]:
         """Return the number of photos that have each label."""

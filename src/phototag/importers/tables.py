@@ -82,7 +82,7 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
             labels, unknown = _read_one_hot(cells, one_hot, location)
         else:
             parts = _split_labels(cells[columns[0]], separator, location)
-            values.update(parts)
+            values.update(parts if cells[columns[0]] else [""])
             known = [part for part in parts if part not in UNKNOWN_WORDS]
             labels = frozenset(check_label(part, location) for part in known)
             unknown = frozenset() if len(known) == len(parts) else None
@@ -93,6 +93,9 @@ def read(source: Source, kind: TableKind | None = None) -> SourceDataset:
     used = (*INDEX_COLUMNS, file_column, "group", *columns, id_column)
     skipped = [column for column in table.columns if column not in used]
     notes = [f"skipped columns: {', '.join(skipped)}"] if skipped else []
+    if values[""]:
+        how = "unknown labels" if one_hot else f"no label (write {UNKNOWN} if they are unknown)"
+        notes.append(f"empty cells of labels, read as {how}: {values['']}")
     for word in sorted(UNKNOWN_WORDS & values.keys() - {UNKNOWN}):
         notes.append(f"cells with {word!r}, read as unknown labels: {values[word]}")
     name = "CSV of labels" if kind == "list" else "one-hot CSV"

@@ -2,7 +2,9 @@
 
 A hash of each group's name and the seed yields a number in [0, 1), which determines the group's
 initial split. Groups are then moved one by one to balance the label frequencies. The result does
-not depend on file names or their order, and most photos stay in their split if photos are added.
+not depend on file names or their order. The groups of the first import are assigned as if it were
+the whole dataset; then those of the next import are assigned, and so on. So if an import is added,
+the photos of the earlier imports stay in their splits.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.errors import InputError
+from phototag.dataset.groups import number_imports
 from phototag.dataset.manifest import SPLITS
 from phototag.dataset.targets import all_known, is_known, label_rates
 
@@ -20,7 +23,11 @@ SHOWN = 20  # maximum number of labels with a separate warning
 
 
 def split_groups(
-    targets: np.ndarray, groups: Sequence[str], fractions: Sequence[float], seed: int
+    targets: np.ndarray,
+    groups: Sequence[str],
+    fractions: Sequence[float],
+    seed: int,
+    imports: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Split photos so that each label is as frequent in each split as in the whole dataset.
 
@@ -38,6 +45,8 @@ def split_groups(
             same split.
         fractions: Share of the photos that each split gets, [num_splits]; the sum is 1.
         seed: Seed of the hash; a different seed gives a different split of similar quality.
+        imports: Import of each photo, [num_images], in the order of the imports (default: all
+            photos are of one import). A group belongs to the first import of its photos.
 
     Returns:
         Index of each photo's split in `fractions`, int64 [num_images].
@@ -46,21 +55,23 @@ def split_groups(
         InputError: A split with a positive share would get no photos with known targets.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
-    known = is_known(targets)
-    unlabelled = (targets == 0).all(axis=1)
-    columns = np.column_stack(
-        [np.ones(len(targets)), unlabelled, targets > 0, known[:, ~known.all(axis=0)]]
-    )
-    counts = np.zeros((len(names), columns.shape[1]))
-    np.add.at(counts, members, columns)
+    part = np.array(number_imports(imports or [""] * len(groups)), np.int64)
+    home = np.full(len(names), len(part))  # number of each group's first import
+    np.minimum.at(home, members, part)
 
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
     draws = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
     bounds = np.cumsum(fractions)[:-1]
     assigned = np.searchsorted(bounds, draws, side="right")
-    _balance(assigned, counts, draws, np.concatenate([[0.0], bounds, [1.0]]))
+    edges = np.concatenate([[0.0], bounds, [1.0]])
+    for current in range(part.max(initial=-1) + 1):
+        found = home <= current
+        counts = _count(targets[part <= current], members[part <= current], len(names))
+        before = assigned[found]
+        _balance(before, counts[found], draws[found], edges, home[found] == current)
+        assigned[found] = before
 
-    judged = known.any(axis=1)
+    judged = is_known(targets).any(axis=1)
     sizes = np.bincount(assigned[members][judged], minlength=len(fractions))
     for name, size, fraction in zip(SPLITS, sizes, fractions, strict=False):
         if size == 0 and fraction > 0:
@@ -116,10 +127,38 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
     return warnings
 
 
+def _count(targets: np.ndarray, members: np.ndarray, num_groups: int) -> np.ndarray:
+    """Count what `split_groups` balances.
+
+    Args:
+        targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
+        members: Group of each photo, int64 [num_images].
+        num_groups: Number of groups.
+
+    Returns:
+        Numbers of photos, of unlabelled photos, of positives of each label, and of known targets of
+        each label with unknown targets, float64 [num_groups, num_columns]. A label without known
+        targets has no column.
+    """
+    known = is_known(targets)
+    targets, known = targets[:, known.any(axis=0)], known[:, known.any(axis=0)]
+    unlabelled = (targets == 0).all(axis=1)
+    columns = np.column_stack(
+        [np.ones(len(targets)), unlabelled, targets > 0, known[:, ~known.all(axis=0)]]
+    )
+    counts = np.zeros((num_groups, columns.shape[1]))
+    np.add.at(counts, members, columns)
+    return counts
+
+
 def _balance(
-    assigned: np.ndarray, counts: np.ndarray, draws: np.ndarray, edges: np.ndarray
+    assigned: np.ndarray,
+    counts: np.ndarray,
+    draws: np.ndarray,
+    edges: np.ndarray,
+    movable: np.ndarray,
 ) -> None:
-    """Move groups between splits, changing `assigned`, until no move lowers the cost."""
+    """Move `movable` groups between splits, changing `assigned`, until no move lowers the cost."""
     # Moving any group with the same counts changes the cost by the same amount, so the search
     # covers the distinct counts (hundreds) instead of all groups. Among the groups with the best
     # counts, the group whose number in `draws` is nearest to the target split is moved.
@@ -138,7 +177,7 @@ def _balance(
     have = np.zeros_like(quota)
     np.add.at(have, assigned, counts)
     population = np.zeros((num_splits, len(kinds)), np.int64)
-    np.add.at(population, (assigned, kind_of), 1)
+    np.add.at(population, (assigned[movable], kind_of[movable]), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
     # Let gap = have - quota. Adding a group with counts k changes the cost by
@@ -161,7 +200,7 @@ def _balance(
             weight[:, 0] = np.maximum(weight[:, 0], 1)
             square = weight @ (kinds**2).T
             continue
-        candidates = np.flatnonzero((assigned == source) & (kind_of == kind))
+        candidates = np.flatnonzero(movable & (assigned == source) & (kind_of == kind))
         distance = np.maximum(
             edges[target] - draws[candidates], draws[candidates] - edges[target + 1]
         )

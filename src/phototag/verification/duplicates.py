@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from phototag.dataset.groups import link_equal, merge_pairs
+from phototag.dataset.groups import connect_rows, link_equal, name_groups
 
 AREAS = 32  # number of areas per side over which the luminance is averaged
 # Both limits were chosen after viewing all candidates in COCO and in the synthetic dataset.
@@ -78,22 +78,55 @@ def group_hashes(
 
 
 def group_duplicates(
-    sha256: Sequence[str], hashes: Sequence[str], images: np.ndarray, distance: int
+    sha256: Sequence[str],
+    hashes: Sequence[str],
+    images: np.ndarray,
+    distance: int,
+    imports: Sequence[str] | None = None,
 ) -> list[str]:
     """Group the photos that are duplicates of each other, directly or through other photos.
+
+    Photos of a later import join the groups of earlier imports, and do not merge these groups.
 
     Args:
         sha256: SHA-256 of each source file, [num_images].
         hashes: Perceptual hash of each photo, [num_images].
         images: Packed photos, uint8 [num_images, size, size, 3]; only candidates are read.
         distance: Maximum number of bits in which the hashes of two candidates differ.
+        imports: Import of each photo, [num_images] (default: all photos are of one import).
 
     Returns:
         Name of each photo's group, [num_images]; empty for a photo without duplicates. The name is
-        the start of the smallest SHA-256 in the group, so it depends only on the photos' contents.
+        the start of the smallest SHA-256 among the photos of the group's first import, so it
+        depends only on the photos' contents.
     """
-    rows = np.flatnonzero([value != "" for value in hashes])
-    values = np.array([int(value, 16) for value in hashes if value], np.uint64)
+    components = _find_components(sha256, hashes, images, distance, np.arange(len(sha256)))
+    size = np.bincount(components, minlength=1)
+
+    def find_components(rows: np.ndarray) -> np.ndarray:
+        found = components[rows]
+        # The other rows of a component may be what connects those of `rows`.
+        inside = np.bincount(found, minlength=len(size))[found]
+        cut = (inside > 1) & (inside < size[found])
+        parts = _find_components(sha256, hashes, images, distance, rows[cut])
+        found[cut] = len(size) + parts
+        return found
+
+    names = name_groups(sha256, imports, find_components)
+    count = Counter(names)
+    return [name if count[name] > 1 else "" for name in names]
+
+
+def _find_components(
+    sha256: Sequence[str],
+    hashes: Sequence[str],
+    images: np.ndarray,
+    distance: int,
+    chosen: np.ndarray,
+) -> np.ndarray:
+    """Return the component of duplicates of each chosen photo; see `group_duplicates`."""
+    rows = np.array([row for row in chosen.tolist() if hashes[row]], np.int64)
+    values = np.array([int(hashes[row], 16) for row in rows], np.uint64)
     unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     # If photos have the same hash, only the first is compared with photos that have other hashes.
     first = rows[first]
@@ -110,9 +143,9 @@ def group_duplicates(
     equal = equal[equal[:, 0] != equal[:, 1]]
     groups = group_hashes(unique, distance, lambda pairs: agree(first[pairs]))
     near = first[link_equal(groups)]
-    names = merge_pairs(sha256, np.concatenate([near, equal[agree(equal)], link_equal(sha256)]))
-    size = Counter(names)
-    return [name if size[name] > 1 else "" for name in names]
+    same = chosen[link_equal([sha256[row] for row in chosen])]
+    pairs = np.concatenate([near, equal[agree(equal)], same])
+    return connect_rows(len(chosen), np.searchsorted(chosen, pairs))
 
 
 def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,20 @@ class Labels:
     targets: dict[str, np.ndarray]
     problems: list[Problem]
     num_lines: int
+
+
+class LabelFiles(NamedTuple):
+    """The label files of an import, and the photos to which they refer.
+
+    Attributes:
+        annotations: Paths of the files in the folder `annotations`.
+        names: Paths of the photos; photos without a number in the name carry no label.
+        unknown: Paths of the files in the folder `unknown`.
+    """
+
+    annotations: Sequence[str]
+    names: Sequence[str]
+    unknown: Sequence[str] = ()
 
 
 def image_number(name: str) -> int | None:
@@ -95,7 +110,7 @@ def read_labels(
     expected: Sequence[str] = (),
     unknown: Sequence[str] = (),
 ) -> Labels:
-    """Read the label files and return the targets of all photos.
+    """Read the label files of one dataset and return the targets of all photos.
 
     Args:
         source: Folder or zip of the dataset.
@@ -108,29 +123,67 @@ def read_labels(
         InputError: A label file is missing or unreadable, two files are label files of the same
             label, or a photo is listed in both the `annotations` and the `unknown` file of a label.
     """
+    return read_all_labels(source, [LabelFiles(files, names, unknown)], expected)
+
+
+def read_all_labels(
+    source: Path, parts: Sequence[LabelFiles], expected: Sequence[str] = ()
+) -> Labels:
+    """Read the label files of each import, and return the targets of the photos of all imports.
+
+    A label without a label file in an import is unknown for the photos of this import.
+
+    Args:
+        source: Folder or zip of the dataset, to which the paths of the files are relative.
+        parts: Label files and photos of each import.
+        expected: Labels to read; omit to read all label files.
+
+    Raises:
+        InputError: See `read_labels`.
+    """
     wanted = {normalize(label) for label in expected}
-    paths, problems = _find_label_files(source, files, "annotations", wanted)
-    unknown_paths, more = _find_label_files(source, unknown, "unknown", wanted)
-    problems += more
-    if missing := [label for label in expected if normalize(label) not in paths]:
-        existing, _ = _find_label_files(source, files, "annotations", set())
+    found = [_read_part(source, part, wanted) for part in parts]
+    labels = dict.fromkeys(label for part in found for label in part.targets)
+    if missing := [label for label in expected if normalize(label) not in labels]:
+        listed = [
+            _find_label_files(source, part.annotations, "annotations", set()) for part in parts
+        ]
+        existing = sorted({label for paths, _ in listed for label in paths})
         near = difflib.get_close_matches(missing[0], existing, 1)
         question = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(
             f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose from "
             f"the labels {textwrap.shorten(', '.join(existing), 1000) or '(none)'}{question}"
         )
-    if not paths:
+    if not labels:
         raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
+    targets = {
+        label: np.concatenate(
+            [
+                part.targets.get(label, np.full(len(each.names), UNKNOWN, np.int8))
+                for each, part in zip(parts, found, strict=True)
+            ]
+        )
+        for label in (labels if len(parts) == 1 else sorted(labels))
+    }
+    problems = [problem for part in found for problem in part.problems]
+    return Labels(targets, problems, sum(part.num_lines for part in found))
+
+
+def _read_part(source: Path, part: LabelFiles, wanted: set[str]) -> Labels:
+    """Read the label files of one import."""
+    paths, problems = _find_label_files(source, part.annotations, "annotations", wanted)
+    unknown_paths, more = _find_label_files(source, part.unknown, "unknown", wanted)
+    problems += more
     if alone := sorted(unknown_paths.keys() - paths.keys()):
         raise InputError(
             f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
             "(empty if no photo carries the label)"
         )
-    rows = {image_number(name): row for row, name in enumerate(names)}
+    rows = {image_number(name): row for row, name in enumerate(part.names)}
     targets, num_lines = {}, 0
     for label, path in paths.items():
-        column = targets[label] = np.zeros(len(names), np.int8)
+        column = targets[label] = np.zeros(len(part.names), np.int8)
         carried: dict[int, int] = {}
         for file, value in ((path, 1), (unknown_paths.get(label), UNKNOWN)):
             if file is None:

@@ -5,6 +5,7 @@ Folder names are not case-sensitive. `phototag import` also writes `sources.csv`
 `unknown/CLASS.txt` next to these folders.
 """
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ class Layout(NamedTuple):
 def find_layout(source: Path) -> Layout:
     """Find the photos, label files and system files in a folder or zip.
 
+    A zip written by `phototag import` contains sources.csv. It may lack the folders if the import
+    has no new photos or no labels.
+
     Raises:
         InputError: The source does not have exactly one folder `images` with a folder
             `annotations` next to it, or one of these folders is a link.
@@ -43,10 +47,9 @@ def find_layout(source: Path) -> Layout:
                 f"{source / name} is a link to a folder, which is not followed: replace the link "
                 "with the folder"
             )
-    paths = {PurePosixPath(name.casefold()).parent for name in names}
-    folders = {folder for path in paths for folder in (path, *path.parents)}
-    roots = [path.parent for path in folders if path.name == "images"]
-    roots = [root for root in roots if root / "annotations" in folders]
+    roots = _find_roots(names)
+    if not roots and "sources.csv" in map(str.casefold, names):
+        roots = [PurePosixPath()]
     if len(roots) != 1:
         raise InputError(
             f"{source} holds {'several folders' if roots else 'no folder'} images/ next to "
@@ -66,3 +69,16 @@ def find_layout(source: Path) -> Layout:
         sources=next((name for name in names if name.casefold() == table), None),
         system_files=system_files,
     )
+
+
+def has_layout(names: Sequence[str]) -> bool:
+    """Return whether some of the given paths are in a folder `images` next to `annotations`."""
+    return bool(_find_roots(names))
+
+
+def _find_roots(names: Sequence[str]) -> list[PurePosixPath]:
+    """Return the folders, such as `train/`, that contain folders `images` and `annotations`."""
+    paths = {PurePosixPath(name.casefold()).parent for name in names}
+    folders = {folder for path in paths for folder in (path, *path.parents)}
+    roots = [path.parent for path in folders if path.name == "images"]
+    return [root for root in roots if root / "annotations" in folders]

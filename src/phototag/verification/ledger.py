@@ -18,8 +18,11 @@ def build_manifest(
     photos: Sequence[Photo],
     targets: dict[str, np.ndarray],
     source_groups: Sequence[str] | None = None,
+    imports: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Join the files, the decisions about them, their labels and their groups into one table.
+
+    `imports` are the names of the imports that contain the files.
 
     Returns:
         A table with the columns `COLUMNS` and one column per label. The column duplicate_group
@@ -30,6 +33,7 @@ def build_manifest(
     """
     # Unescaped line breaks in names would become additional rows when the manifest is read.
     rows: dict[str, Sequence[object]] = {"file": [escape_control(name) for name in names]}
+    rows["import"] = [escape_control(name) for name in imports or [""] * len(names)]
     rows |= {column: [getattr(photo, column) for photo in photos] for column in DECIDED}
     rows["reason"] = [escape_control(photo.reason) for photo in photos]
     rows["duplicate_group"] = [""] * len(names)

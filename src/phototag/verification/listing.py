@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,21 +111,20 @@ def read_listing(data: bytes, place: str) -> Listing:
     return Listing(columns, rows, separator, header_line)
 
 
-def read_sources(source: Path, listing: str | None, names: Sequence[str]) -> list[dict[str, str]]:
-    """Read the row of each photo in sources.csv, or {} for a photo without a row.
+def read_sources(source: Path, listing: str | None) -> dict[int | None, dict[str, str]]:
+    """Read sources.csv, and return the number of each photo -> cells of its row.
 
     `listing` is the path of sources.csv in the source, or None if there is no such file.
-    `phototag import` writes the columns `file` and, optionally, `source`, `group` and `id`.
+    `phototag import` writes the columns `file`, `source`, `group`, `sha256` and, optionally, `id`.
 
     Raises:
         InputError: The file is not a valid CSV file, or its column `file` is missing.
     """
     if listing is None:
-        return [{} for _ in names]
+        return {}
     table = read_listing(read_named_file(source, listing), str(source / listing))
     if "group" in table.columns and "file" not in table.columns:
         raise InputError(
             f"{source / listing}: the column 'file' is missing: add it to the first line"
         )
-    rows = {image_number(row.cells.get("file", "")): row.cells for row in table.rows}
-    return [rows.get(image_number(name), {}) for name in names]
+    return {image_number(row.cells.get("file", "")): row.cells for row in table.rows}

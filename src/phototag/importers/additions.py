@@ -1,0 +1,237 @@
+"""Import of a source into a project: as its first photos, or in addition to earlier ones."""
+
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from phototag.base.errors import InputError
+from phototag.base.files import remove_unfinished, replace_file
+from phototag.base.params import read_values
+from phototag.decoding.sources import list_files, read_named_file
+from phototag.decoding.system_files import split_system_files
+from phototag.importers.formats import read_source
+from phototag.importers.importer import import_photos, write_zip
+from phototag.importers.source import ImportOptions, SourceDataset
+from phototag.verification.imports import import_number, list_zips, read_dataset
+from phototag.verification.labels import normalize
+
+DEFAULT, SYNTHETIC = Path("data/raw"), Path("data/sample")
+SHOWN = 10  # maximum number of labels in a note
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The result of an import.
+
+    Attributes:
+        dataset: Photos and labels of the source.
+        place: Folder of imports or single zip that contains the photos.
+        path: Path of the new zip; None if the source has neither new photos nor other labels.
+        new: Number of photos that the dataset did not have.
+        known: Number of photos that the dataset had.
+        updated: Number of known photos whose labels the source changes.
+        total: Number of photos that the dataset has after the import.
+    """
+
+    dataset: SourceDataset
+    place: Path
+    path: Path | None
+    new: int
+    known: int
+    updated: int
+    total: int
+
+
+class _NothingNewError(Exception):
+    """Signal that a zip would add neither photos nor labels, so that it is not kept."""
+
+
+def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
+    """Return the folder of imports, or the single zip, to which a source is to be imported.
+
+    Args:
+        root: Root of the project.
+        to: Path that the user chose (default: `data.raw` if `add`, else data/raw).
+        add: Whether photos are added to a folder of imports.
+
+    Raises:
+        InputError: The photos would replace or mix with other photos. The message contains the
+            options or commands to use.
+    """
+    raw = root / read_values(root / "params.yaml")["data"]["raw"]
+    is_sample = raw == root / SYNTHETIC
+    shown = os.path.relpath(raw)
+    pointer = raw.with_name(f"{raw.name}.dvc")
+    place = to or (raw if add else root / DEFAULT)
+    if place == raw and not raw.exists() and pointer.exists():
+        raise InputError(f"{shown} is missing, but DVC tracks it: run `dvc pull` or `dvc checkout`")
+    if add:
+        if to is None and is_sample:
+            raise InputError(
+                "data.raw is the synthetic dataset, to which no photos can be added: run "
+                "`phototag import SOURCE` without --add"
+            )
+        if not list_zips(place):
+            raise InputError(_explain_conversion(root, place))
+    elif to is None and not is_sample and raw.exists():
+        raise InputError(
+            f"data.raw is already {shown}: to add SOURCE to these photos, pass --add; to start "
+            "another dataset, pass its folder or zip with --to"
+        )
+    elif place.suffix.lower() != ".zip":
+        _check_new_folder(place, raw)
+    return place
+
+
+def _check_new_folder(folder: Path, raw: Path) -> None:
+    """Check that a folder for the first import does not exist or is empty."""
+    shown = os.path.relpath(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"--to {shown} is neither a folder nor a .zip: pass another path")
+    if list_zips(folder):
+        to = "" if folder.resolve() == raw.resolve() else f" --to {shlex.quote(shown)}"
+        raise InputError(
+            f"{shown} already contains imports: to add SOURCE to them, pass --add{to}; to start "
+            "another dataset, pass another folder with --to"
+        )
+    if names := split_system_files(list_files(folder))[0]:
+        raise InputError(
+            f"{shown} contains other files, such as {names[0]}: pass a new folder with --to"
+        )
+
+
+def _explain_conversion(root: Path, place: Path) -> str:
+    """Return why photos cannot be added to a dataset, and the commands that convert it."""
+    shown = os.path.relpath(place)
+    if not place.exists():
+        return f"{shown} is missing: omit --add to start a dataset, or pass another path with --to"
+    if place.is_dir() and not split_system_files(list_files(place))[0]:
+        return f"{shown} contains no imports: omit --add to start a dataset in this folder"
+    folder = place.with_suffix("")
+    if folder.exists():
+        folder = place.with_name(f"{place.stem}-imports")
+    new = shlex.quote(os.path.relpath(folder))
+    add = f"phototag import SOURCE --add --to {new}"
+    if place.is_dir() or not place.resolve().is_relative_to(root.resolve()):
+        return (
+            f"{shown} is not a folder of imports: run `phototag import {shlex.quote(shown)} --to "
+            f"{new}`, which writes all its photos to a zip in a new folder, and then `{add}`"
+        )
+    file = shlex.quote(shown)
+    moved = shlex.quote(os.path.relpath(folder / f"001-{place.stem}.zip"))
+    commands = [f"mkdir {new}", f"mv {file} {moved}", add]
+    if place.with_name(f"{place.name}.dvc").exists():
+        commands.insert(0, f"dvc remove {file}.dvc")
+    return (
+        f"{shown} is a single zip: to move it to a folder of imports, run `{' && '.join(commands)}`"
+    )
+
+
+def name_import(source: Path, folder: Path) -> str:
+    """Return the name of the next zip in a folder of imports, such as 002-holiday.zip."""
+    zips = list_zips(folder) if folder.exists() else []
+    number = max([0, *map(import_number, zips)]) + 1
+    name = Path(os.path.abspath(source))  # noqa: PTH100 - `resolve` would follow links
+    text = normalize(name.name if name.is_dir() else name.stem)
+    text = re.sub(r"[^\w.-]+", "-", text).strip("-._")[:60].rstrip("-._")
+    return f"{number:03}-{text or 'photos'}.zip"
+
+
+def import_source(
+    root: Path, source: Path, to: Path | None, add: bool, options: ImportOptions
+) -> Imported:
+    """Import a source into a project; see `choose_destination` for the arguments.
+
+    Raises:
+        InputError: The source is invalid, or the photos would replace or mix with other photos.
+    """
+    place = choose_destination(root, to, add)
+    if place.suffix.lower() == ".zip":
+        path = place
+    else:
+        path = place / name_import(source, place)
+        remove_unfinished(place.glob(".*.tmp.zip"))
+    if add:
+        return _add_photos(source, path, options)
+    dataset = import_photos(source, path, options)
+    return Imported(dataset, place, path, len(dataset.photos), 0, 0, len(dataset.photos))
+
+
+def _add_photos(source: Path, path: Path, options: ImportOptions) -> Imported:
+    """Add the photos of a source to a folder of imports.
+
+    Photos that the folder already has are listed in the new zip with their labels, but not stored.
+    """
+    folder = path.parent
+    before = read_dataset(folder)
+    labels = before.read_labels()
+    stored = [
+        entry.cells.get("sha256") or hashlib.sha256(read_named_file(folder, entry.name)).hexdigest()
+        for entry in before.stored
+    ]
+    targets = before.merge_targets(labels.targets, before.list_sha256(stored))
+    dataset = read_source(source, replace(options, known_labels=frozenset(targets)))
+    dataset.notes.extend(_compare_labels(dataset.labels, list(targets)))
+    known, new, updated = set(stored), 0, 0
+    with suppress(_NothingNewError), replace_file(path) as temporary:
+        digests = write_zip(temporary, source, dataset, known)
+        new = sum(digest not in known for digest in digests)
+        updated = _count_updated(dataset, digests, stored, targets)
+        if not new and not updated:
+            raise _NothingNewError
+    is_new = path if path.exists() else None
+    already = len(dataset.photos) - new
+    return Imported(dataset, folder, is_new, new, already, updated, len(stored) + new)
+
+
+def _count_updated(
+    dataset: SourceDataset,
+    digests: Sequence[str],
+    stored: Sequence[str],
+    targets: Mapping[str, np.ndarray],
+) -> int:
+    """Return the number of stored photos with a target that the dataset changes.
+
+    Args:
+        dataset: Photos and labels of the source.
+        digests: SHA-256 of each of these photos, [num_photos].
+        stored: SHA-256 of each stored photo, [num_stored].
+        targets: Label -> target of each stored photo, int8 [num_stored].
+    """
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(stored):
+        rows.setdefault(digest, []).append(row)
+    updated = {
+        row
+        for photo, digest in zip(dataset.photos, digests, strict=True)
+        for row in rows.get(digest, ())
+        for label in dataset.labels
+        if label not in (photo.unknown or ())
+        and (label not in targets or targets[label][row] != (label in photo.labels))
+    }
+    return len(updated)
+
+
+def _compare_labels(added: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return notes about the labels that only the source or only the dataset has."""
+    notes = []
+    for what, labels in (
+        (
+            "labels that the dataset did not have, unknown for its other photos",
+            set(added) - {*known},
+        ),
+        ("labels that the source does not have, unknown for its new photos", set(known) - {*added}),
+    ):
+        if names := sorted(labels):
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            notes.append(f"{what}: {', '.join(names[:SHOWN])}{more}")
+    return notes

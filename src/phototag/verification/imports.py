@@ -1,0 +1,228 @@
+"""The imports of a dataset, and the targets of photos that several imports list.
+
+`data.raw` is either a zip or folder in the layout of `layout.py`, or a folder of such zips. Each of
+these zips is one import, written by `phototag import`. Its sources.csv lists all photos of the
+import. A photo that an earlier import stores has no file in the zip, but its labels are read.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from phototag.base.errors import InputError, escape_control
+from phototag.dataset.targets import UNKNOWN
+from phototag.decoding.sources import list_files
+from phototag.decoding.system_files import split_system_files
+from phototag.verification.labels import (
+    LabelFiles,
+    Labels,
+    find_invalid_names,
+    image_number,
+    read_all_labels,
+)
+from phototag.verification.layout import Layout, find_layout, has_layout
+from phototag.verification.listing import read_sources
+from phototag.verification.problems import Problem
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photo that an import lists.
+
+    Attributes:
+        origin: Name of the import, or "" if the dataset is not a folder of imports.
+        name: Path of the photo, relative to `data.raw`.
+        cells: Cells of the photo in sources.csv, by column; {} if it is not listed there.
+        stored: Whether the import contains the file of the photo.
+    """
+
+    origin: str
+    name: str
+    cells: Mapping[str, str]
+    stored: bool = True
+
+
+@dataclass(frozen=True)
+class Import:
+    """A zip of a folder of imports, or a whole dataset that is not a folder of imports.
+
+    Attributes:
+        name: Name of the zip without its suffix, or "" if the dataset is not a folder of imports.
+        layout: Files of the import, as paths that are relative to `data.raw`.
+        entries: Photos of the import in the order of their numbers.
+    """
+
+    name: str
+    layout: Layout
+    entries: list[Entry]
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """The imports in `data.raw`.
+
+    Attributes:
+        source: Path of `data.raw`.
+        imports: Imports in the order of their names.
+    """
+
+    source: Path
+    imports: list[Import]
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The photos that the imports list, [num_entries], in the order of the imports."""
+        return [entry for each in self.imports for entry in each.entries]
+
+    @cached_property
+    def stored(self) -> list[Entry]:
+        """The entries whose files are stored, [num_stored]."""
+        return [entry for entry in self.entries if entry.stored]
+
+    @property
+    def system_files(self) -> list[str]:
+        """The system files of all imports."""
+        return [name for each in self.imports for name in each.layout.system_files]
+
+    def find_invalid_names(self) -> dict[str, str]:
+        """Return file -> reason for the photos whose names are invalid."""
+        found: dict[str, str] = {}
+        for each in self.imports:
+            found |= find_invalid_names(each.layout.images)
+        return found
+
+    def read_labels(self, expected: Sequence[str] = ()) -> Labels:
+        """Read the label files of all imports; see `read_all_labels`."""
+        parts = [
+            LabelFiles(
+                each.layout.annotations, [entry.name for entry in each.entries], each.layout.unknown
+            )
+            for each in self.imports
+        ]
+        return read_all_labels(self.source, parts, expected)
+
+    def list_sha256(self, stored: Sequence[str]) -> list[str]:
+        """Return the SHA-256 of each entry, given that of each stored photo."""
+        digests = iter(stored)
+        return [next(digests) if one.stored else one.cells["sha256"] for one in self.entries]
+
+    def name_photos(self) -> list[str]:
+        """Return the name of each stored photo in the manifest: its path in the source.
+
+        A photo that is not in sources.csv is named after its file. If several photos have the same
+        path, the name of the import is put in front of the path of all but the first.
+        """
+        names: dict[str, None] = {}
+        for entry in self.stored:
+            file = entry.name.partition("/")[2] if entry.origin else entry.name
+            name = escape_control(entry.cells.get("source") or file)
+            while name in names:
+                name = f"{entry.origin or self.source.stem}/{name}"
+            names[name] = None
+        return list(names)
+
+    def merge_targets(
+        self, targets: Mapping[str, np.ndarray], sha256: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Return the targets of the stored photos; later imports overrule earlier ones.
+
+        For each photo and label, the last import that lists the photo and knows the target decides.
+        Copies of a photo within one import keep their own targets.
+
+        Args:
+            targets: Label -> 1, 0 or `UNKNOWN` for each entry, int8 [num_entries].
+            sha256: SHA-256 of each entry, [num_entries]; "" for an unreadable file.
+
+        Returns:
+            Label -> 1, 0 or `UNKNOWN` for each stored photo, int8 [num_stored].
+        """
+        entries = self.entries
+        rows: dict[str, list[int]] = {}
+        for row, entry in enumerate(entries):
+            if entry.stored:
+                rows.setdefault(sha256[row] or entry.name, []).append(row)
+        table = np.stack(list(targets.values()), axis=1)
+        merged = np.full_like(table, UNKNOWN)
+        for row, entry in enumerate(entries):
+            for photo in rows.get(sha256[row] or entry.name, ()):
+                if photo == row or entries[photo].origin != entry.origin:
+                    merged[photo] = np.where(table[row] == UNKNOWN, merged[photo], table[row])
+        merged = merged[[entry.stored for entry in entries]]
+        return dict(zip(targets, np.ascontiguousarray(merged.T), strict=True))
+
+    def list_removed(self, sha256: Sequence[str]) -> list[Problem]:
+        """Return a problem for each photo that an import lists and that no import stores."""
+        known = {digest for digest, one in zip(sha256, self.entries, strict=True) if one.stored}
+        return [
+            Problem(one.name, 0, "photo is in no import", one.cells.get("source", ""), "noted")
+            for digest, one in zip(sha256, self.entries, strict=True)
+            if digest not in known
+        ]
+
+
+def list_zips(source: Path) -> list[str]:
+    """Return the names of the zips in a folder of imports, in order; [] for other sources.
+
+    Raises:
+        InputError: The folder has zips, but also other files.
+    """
+    if not source.is_dir():
+        return []
+    names, _ = split_system_files(list_files(source))
+    zips = [name for name in names if re.fullmatch(r"[^/]+\.zip", name, re.IGNORECASE)]
+    if not zips or has_layout(names):
+        return []
+    if others := sorted(set(names) - set(zips)):
+        raise InputError(
+            f"{source / others[0]} is not an import, and {source} may contain only imports: move "
+            "the file to another folder, and add photos with `phototag import FOLDER --add`"
+        )
+    return sorted(zips, key=_order)
+
+
+def import_number(name: str) -> int:
+    """Return the number at the start of an import's name, or -1 if there is none."""
+    match = re.match(r"\d{1,9}", name, re.ASCII)
+    return int(match[0]) if match else -1
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    number = import_number(name)
+    return number < 0, number, name
+
+
+def read_dataset(source: Path) -> RawDataset:
+    """List the imports in a source, and the photos of each import.
+
+    Raises:
+        InputError: The dataset, or a zip in a folder of imports, has another layout.
+    """
+    zips = list_zips(source)
+    if not zips:
+        return RawDataset(source, [_read_import(source, "", find_layout(source))])
+    imports = []
+    for name in zips:
+        layout = find_layout(source / name)
+        lists = [[f"{name}/{file}" for file in files] for files in layout[:3]]
+        listing = layout.sources and f"{name}/{layout.sources}"
+        system_files = [f"{name}/{file}" for file in layout.system_files]
+        imports.append(_read_import(source, Path(name).stem, Layout(*lists, listing, system_files)))
+    return RawDataset(source, imports)
+
+
+def _read_import(source: Path, name: str, layout: Layout) -> Import:
+    rows = read_sources(source, layout.sources)
+    stored = {image_number(file) for file in layout.images}
+    folder = (layout.sources or "")[: -len("sources.csv")]
+    entries = [Entry(name, file, rows.get(image_number(file), {})) for file in layout.images]
+    entries += [
+        Entry(name, f"{folder}images/{cells['file'].rpartition('/')[2]}", cells, stored=False)
+        for number, cells in rows.items()
+        if number is not None and number not in stored and cells.get("sha256")
+    ]
+    entries.sort(key=lambda entry: (image_number(entry.name) or 0, entry.name))
+    return Import(name, layout, entries)
