@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -156,3 +158,39 @@ def test_split_without_known_labels_is_refused(targets: np.ndarray) -> None:
     partly = np.where(np.arange(5000)[:, None] < 2, targets.astype(np.int8), UNKNOWN)
     with pytest.raises(InputError, match=r"2 photos .* are too few \(number of groups: 2"):
         split_groups(partly, names(5000), FRACTIONS, seed=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_added_imports_move_no_photo_of_earlier_imports(seed: int) -> None:
+    """Imports of different sizes, labels and unknown targets; groups that span imports."""
+    rng = np.random.default_rng(seed)
+    sizes = [*rng.integers(60, 800, 4).tolist(), 5]
+    total = sum(sizes)
+    imports = [name for name, size in zip("cabed", sizes, strict=True) for _ in range(size)]
+    part = np.repeat(np.arange(5), sizes)
+    rates = rng.uniform(0.02, 0.5, (5, 8))
+    targets = (rng.random((total, 8)) < rates[part]).astype(np.int8)
+    unlisted = rng.random((5, 8)) < 0.3  # labels that an import does not have
+    unlisted[0] = [False] * 6 + [True] * 2
+    unlisted[1, 6:] = False
+    targets[unlisted[part]] = UNKNOWN
+    groups = [f"group {number}" for number in rng.integers(0, total // 2, total)]
+    ends = np.cumsum(sizes).tolist()
+    assigned = [
+        split_groups(targets[:end], groups[:end], FRACTIONS, 0, imports[:end]) for end in ends
+    ]
+    for earlier, later in pairwise(assigned):
+        assert np.array_equal(earlier, later[: len(earlier)])
+    # The first import is split as if it were the whole dataset, without the labels that it lacks.
+    alone = split_groups(targets[: ends[0], :6], groups[: ends[0]], FRACTIONS, seed=0)
+    assert np.array_equal(assigned[0], alone)
+    for end, found in zip(ends, assigned, strict=True):
+        assert np.bincount(found) / end == pytest.approx(FRACTIONS, rel=0.1, abs=2 / end)
+        positives = (targets[:end] > 0).sum(axis=0)
+        for split, fraction in enumerate(FRACTIONS):
+            kept = (targets[:end][found == split] > 0).sum(axis=0)
+            assert kept == pytest.approx(fraction * positives, rel=0.15, abs=3)
+    sides: dict[str, set[int]] = {}
+    for group, side in zip(groups, assigned[-1], strict=True):
+        sides.setdefault(group, set()).add(int(side))
+    assert {len(found) for found in sides.values()} == {1}

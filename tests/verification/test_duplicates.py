@@ -148,3 +148,37 @@ def test_exact_and_near_duplicates_are_grouped(photos: list[Image.Image]) -> Non
 def test_equal_hashes_of_different_photos_are_not_grouped(photos: list[Image.Image]) -> None:
     groups = group_duplicates(["aa", "bb"], ["0" * 16, "0" * 16], stack(photos[:2]), BITS)
     assert groups == ["", ""]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_later_imports_do_not_change_the_groups_of_earlier_ones(seed: int) -> None:
+    """Each photo of a later import may link photos that were no duplicates before."""
+    rng = np.random.default_rng(seed)
+    count = 120
+    # Scenes of four frames; a frame and the next one differ in 8 bits.
+    frames = rng.permutation(count)
+    steps = [sum(1 << bit for bit in range(8 * step)) for step in range(4)]
+    scenes = rng.integers(0, 2**63, count // 4, dtype=np.uint64)
+    hashes = [f"{int(scenes[frame // 4]) ^ steps[frame % 4]:016x}" for frame in frames]
+    sha256 = [f"{int(value):016x}" + "0" * 48 for value in rng.integers(0, 2**63, count)]
+    images = np.repeat(rng.integers(0, 256, (1, 32, 32, 3), np.uint8), count, axis=0)
+    imports = [str(number) for number in np.repeat(range(4), [60, 20, 25, 15])]
+    found = {
+        end: group_duplicates(sha256[:end], hashes[:end], images[:end], BITS, imports[:end])
+        for end in (60, 80, 105, 120)
+    }
+    assert found[60] == group_duplicates(sha256[:60], hashes[:60], images[:60], BITS)
+
+    def link(names: list[str]) -> np.ndarray:
+        linked = np.array([[a == b != "" for b in names] for a in names])
+        return linked | np.eye(len(names), dtype=bool)
+
+    for earlier, later in combinations(found, 2):
+        assert np.array_equal(link(found[earlier]), link(found[later][:earlier]))
+    # Groups are parts of scenes. A photo is in one if it resembles a photo that was there before.
+    whole = group_duplicates(sha256, hashes, images, BITS)
+    assert (link(whole) | ~link(found[120])).all()
+    near = np.array([[distance(a, b) <= BITS for b in hashes] for a in hashes])
+    near &= ~np.eye(count, dtype=bool) & (np.array(imports) <= np.array(imports)[:, None])
+    assert all(found[120][row] for row in np.flatnonzero(near.any(axis=1)))
+    assert len(set(found[120])) > len(set(whole))

@@ -125,11 +125,11 @@ def _find_meanings(source: Source, found: Sequence[str]) -> dict[str, str]:
             f"--folder {missing[0]}: no folder in {source.path} has this name: choose from "
             f"{', '.join(found) or '(none)'}"
         )
-    known = _list_known(source)
     doubtful = [
         folder
         for folder in found
-        if folder not in known and DOUBTFUL.fullmatch(re.sub(r"[\W\d_]", "", folder))
+        if len(found) == 1 or DOUBTFUL.fullmatch(re.sub(r"[\W\d_]", "", folder))
+        if folder not in _list_known(source)
     ]
     if doubtful:
         many = len(doubtful) > 1
