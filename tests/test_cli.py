@@ -16,8 +16,9 @@ from phototag.cli import app, typer_app
 from phototag.cli.models import MODEL, THRESHOLDS
 from phototag.schema.params import read_all_params
 from tests.conftest import SHIPPED_PARAMS
+from tests.forks import run_forked
 from tests.models import make_model
-from tests.projects import make_project
+from tests.projects import Project, make_project
 
 
 @pytest.fixture
@@ -187,6 +188,16 @@ def test_printed_commands_are_quoted_for_the_shell(
         ]
 
 
+def run_steps(project: Project, printed: str) -> dict[str, int]:
+    """Run the printed commands, and return the size of each file that DVC's cache did not have."""
+    cache = project.folder / ".dvc/cache/files"
+    before = set(cache.rglob("*"))
+    steps = "\n".join(line for line in printed.splitlines() if line.startswith("  "))
+    project("bash", "-e", "-c", steps)
+    added = [path for path in set(cache.rglob("*")) - before if path.is_file()]
+    return {path.suffix: path.stat().st_size for path in added}
+
+
 @pytest.mark.slow
 def test_printed_commands_make_photos_available_to_experiments(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
@@ -197,12 +208,28 @@ def test_printed_commands_make_photos_available_to_experiments(tmp_path: Path) -
         Image.fromarray(pixels).save(tmp_path / f"a b/images/im{number}.jpg")
     (tmp_path / "a b/annotations/cat.txt").write_text("".join(f"{n}\n" for n in range(0, 40, 2)))
     printed = project("phototag", "import", "../a b", "--to", "own/of me/raw.zip")
-    steps = "\n".join(line for line in printed.splitlines() if line.startswith("  "))
-    project("bash", "-e", "-c", steps)
+    raw = project.folder / "own/of me/raw"
+    assert run_steps(project, printed) == {"": raw.with_suffix(".zip").stat().st_size}
     # The other stages would take long.
     project("dvc", "repro", "resize")
     project("dvc", "exp", "run", "--temp", "-S", "resize.min_side=40", "resize")
     assert not project("git", "status", "--porcelain", "--", "own")
+
+    # DVC stores only the new photos, even if the first zip has to be moved to a folder.
+    for number, label in enumerate(("cat", "dog")):
+        (tmp_path / "new" / label).mkdir(parents=True)
+        Image.fromarray(255 - colours[number]).save(tmp_path / f"new/{label}/IMG_1.png")
+    new = ["import", "../new", "--add"]
+    code, _, message = run_forked(new, folder=project.folder, variables=project.environment)
+    assert code == 1
+    commands = message.decode().split("`")[1].replace("SOURCE", "../new")
+    printed = project("bash", "-e", "-c", commands)
+    assert "2 new, 0 already known, 0 without labels; the dataset now has 42\n" in printed
+    sizes = run_steps(project, printed)
+    assert sizes.pop(".dir") < 500  # DVC's list of the files in the folder
+    assert sizes == {"": (raw / "002-new.zip").stat().st_size}
+    assert [path.name for path in sorted(raw.iterdir())] == ["001-raw.zip", "002-new.zip"]
+    assert project("git", "status", "--porcelain", "--", "own") == ' D "own/of me/raw.zip.dvc"\n'
 
 
 @pytest.mark.slow

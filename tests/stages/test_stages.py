@@ -15,12 +15,15 @@ from phototag.dataset.manifest import read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding import formats, photos
 from phototag.decoding.formats import FORMATS
+from phototag.importers.additions import import_source
 from phototag.importers.importer import import_photos
+from phototag.importers.source import ImportOptions
 from phototag.review.session import append_answer
 from phototag.verification.corrections import COLUMNS, Answer
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
 from tests.decoding.corpus import encode, picture
+from tests.verification.test_decode_cache import record_decoded
 
 COUNT = 60
 
@@ -146,13 +149,58 @@ def test_source_groups_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for number in range(COUNT):
             (tmp_path / f"p{number}.jpg").write_bytes(encode(picture(number)))
             writer.writerow([f"p{number}.jpg", "cat" if number % 2 else "dog", f"a{number // 4}"])
-    import_photos(tmp_path / "mine.csv", tmp_path / "raw")
+    import_photos(tmp_path / "mine.csv", tmp_path / "raw/001-mine.zip")
     run(tmp_path, monkeypatch, resize.main, split.main)
     manifest = read_kept(tmp_path / "data/manifest.csv")
+    assert list(manifest["file"]) == [f"p{number}.jpg" for number in range(COUNT)]
+    assert set(manifest["import"]) == {"001-mine"}
     assert manifest["source_group"].nunique() == COUNT // 4
     splits = pd.read_csv(tmp_path / "data/splits.csv")
     assert splits["split"].groupby(manifest["source_group"]).nunique().max() == 1
     assert splits["split"].nunique() == 3
+
+
+def test_added_photos_are_decoded_alone_and_others_stay_in_their_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(COUNT):
+        path = tmp_path / f"a/{'cat' if number % 3 else 'dog'}/{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(picture(number)))
+    new = {f"cat/{number}.jpg": encode(picture(100 + number)) for number in range(12)}
+    new["cat/small.jpg"] = encode(picture(3).resize((100, 75)))  # another size of dog/3.jpg
+    for name, data in [*new.items(), ("owl/same.jpg", encode(picture(6)))]:
+        path = tmp_path / "b" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    run(tmp_path, monkeypatch)
+    options = ImportOptions()
+    import_source(tmp_path, tmp_path / "a", tmp_path / "raw", add=False, options=options)
+    resize.main()
+    split.main()
+    before = pd.read_csv(tmp_path / "data/splits.csv", index_col="image")
+    import_source(tmp_path, tmp_path / "b", tmp_path / "raw", add=True, options=options)
+    decoded = record_decoded(monkeypatch)
+    resize.main()
+    split.main()
+    splits = pd.read_csv(tmp_path / "data/splits.csv", index_col="image")
+    assert sorted(decoded) == sorted(new.values())
+    assert splits[:COUNT]["split"].equals(before["split"])
+    assert list(splits.index[COUNT:]) == [
+        f"002-b/{name}" if name in before.index else name for name in sorted(new)
+    ]
+    assert splits.loc["cat/small.jpg", "group"] == splits.loc["dog/3.jpg", "group"]
+    manifest = read_kept(tmp_path / "data/manifest.csv").set_index("file")
+    assert manifest["import"].value_counts().to_dict() == {"001-a": COUNT, "002-b": len(new)}
+    assert manifest.loc["dog/6.jpg", ["cat", "dog", "owl"]].tolist() == [0, 1, 1]
+    assert manifest.loc["cat/small.jpg", ["cat", "dog", "owl"]].tolist() == [1, UNKNOWN, 0]
+    assert set(manifest["owl"][:COUNT].drop("dog/6.jpg")) == {UNKNOWN}
+    # Without the second import, the dataset is as it was before.
+    (tmp_path / "raw/002-b.zip").unlink()
+    resize.main()
+    split.main()
+    assert pd.read_csv(tmp_path / "data/splits.csv", index_col="image").equals(before)
 
 
 def test_too_many_rejections_stop_after_writing_the_report(
