@@ -25,6 +25,7 @@ from phototag.schema.params import read_all_params
 from phototag.verification.imports import read_dataset
 from tests.conftest import SHIPPED_PARAMS
 from tests.importers.imports import paint, write
+from tests.importers.sidecars import list_keywords
 
 
 @pytest.fixture(autouse=True)
@@ -386,3 +387,25 @@ def test_sources_list_paths_inside_a_zip(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [row["source"] for row in rows] == ["cat/1.png", "cat/2.png", "dog/3.png"]
     assert np.unique([len(row["sha256"]) for row in rows]).tolist() == [64]
+
+
+def test_keywords_can_be_added_and_ignored(tmp_path: Path) -> None:
+    """Labels of the dataset that no new photo has are absent if a missing keyword means so."""
+    run("../a")
+    for value, name in enumerate(("4.png", "5.png", "6.png")):
+        paint(tmp_path / "b" / name, 50 + value)
+    write(tmp_path / "b/4.xmp", list_keywords("dog"))
+    write(tmp_path / "b/6.xmp", list_keywords("owl"))
+    with pytest.raises(InputError, match="pass --missing absent"):
+        run("../b", "--add")
+    options = ["--missing", "absent-if-tagged", "--min-photos", "2"]
+    shown = run("../b", "--add", *options)
+    assert "the source does not have" not in shown
+    targets = read_targets(Path("data/raw"))
+    assert [targets[name] for name in ("4.png", "5.png", "6.png")] == [
+        {"cat": 0, "dog": 1},
+        {"cat": UNKNOWN, "dog": UNKNOWN},
+        {"cat": 0, "dog": 0},
+    ]
+    (Path("data/raw/002-b.zip")).unlink()
+    assert "photos without labels: 3\n" in run("../b", "--add", "--as", "folders")

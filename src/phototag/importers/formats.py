@@ -92,10 +92,9 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         readings.append(("keywords", sources[0]))
     if errors and not readings:
         raise errors[0]
-    if options.known_labels is not None and sources[0].split_names[0]:
-        # Photos without labels can be added to a dataset.
-        if not readings or {"folders"} == {options.format} - {name for name, _ in readings}:
-            readings.append(("folders", sources[0]))
+    has_photos = options.known_labels is not None and sources[0].split_names[0]
+    if has_photos and not any(options.format in (None, name) for name, _ in readings):
+        readings.append(("folders", sources[0]))  # a dataset may be extended by unlabelled photos
     if not readings:
         _, others = sources[0].split_names
         found = (
