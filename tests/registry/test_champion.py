@@ -274,6 +274,7 @@ def test_page_shows_both_models_side_by_side(registry: Registry) -> None:
     registry.datasets["test"] = replace(test, targets=targets)
     page = registry.page(registry.challenge("better", 3, f1_micro=0.9))
     assert "Version 2 became the champion: micro F1 " in page
+    assert "(97.5% interval)" in page
     assert "<td>lr</td><td>0.1</td><td>0.2</td>" in page
     assert "<td>epochs</td>" not in page
     assert "<td>photos in test</td><td>24</td><td>24</td>" in page

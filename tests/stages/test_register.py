@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from phototag.apps.summary import summarize
-from phototag.registry.decision import COLUMNS, write_decision
+from phototag.registry.decision import write_decision
 from stages import register
 from tests.conftest import SHIPPED_PARAMS
 
@@ -55,21 +54,18 @@ def test_page_and_summary_show_the_time_of_the_decision(
         "kind": "challenge",
         "reason": "it was <best>",
         "time": "2026-01-02 03:04:05.678901",
-        "split": "test",
-        "challenge": 2,
-        "coverage": "99.1667%",
     }
-    row = dict(zip(COLUMNS, ["f1_micro", 0.6, 0.5, 0.1, 0.05, 0.15], strict=True))
-    write_decision(tmp_path / "reports/register", decision, pd.DataFrame([row]))
-    page = (tmp_path / "reports/register/report.html").read_text()
-    assert "it was &lt;best&gt;" in page
-    assert "99.1667% interval" in page
-    assert "it became the champion (2026-01-02 03:04 UTC)" in page
+    write_decision(tmp_path / "reports/register", decision)
+    report = tmp_path / "reports/register/report.html"
+    page = report.read_text()
+    assert "Version 4 became the champion: it was &lt;best&gt;." in page
+    assert "2026-01-02 03:04 UTC" in page
     (tmp_path / "reports/evaluate").mkdir()
     (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.6}')
     output = summarize(tmp_path)
     assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in output
     assert "`phototag history`" in output
+    assert f"Comparison: {report}\n" in output
 
 
 def test_skipped_registration_imports_neither_pytorch_nor_mlflow(tmp_path: Path) -> None:

@@ -42,5 +42,6 @@ def _describe_registration(decision_file: Path) -> list[str]:
     # takes seconds, so the text only names the command that reads the registry.
     return [
         f"{text} on {decision['time'][:16]} UTC; `phototag history` shows the current champion and "
-        "later decisions"
+        "later decisions",
+        f"Comparison: {decision_file.with_name('report.html')}",
     ]

@@ -23,6 +23,7 @@ from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
 
 MAX_LABELS = 10  # largest number of labels that gained, and of labels that lost
 MIN_POSITIVES = 5  # F1 of labels with fewer positives is not compared
+MAX_NAMES = 30  # largest number of labels that are named as too rare
 MAX_PHOTOS = 10  # largest number of photos on which the models disagree
 SCORES = (*HEADLINE, *(f"{VAL_PREFIX}{name}" for name in HEADLINE))
 
@@ -53,7 +54,7 @@ def write_report(
     page["label_rows"] += ranked[ranked["difference"] < 0].tail(MAX_LABELS).to_dict("records")
     few = comparison.labels[~enough]
     counted = [f"{row.label} ({row.positives})" for row in few.itertuples()]
-    page |= {"few": name_labels(counted), "photos": list_disagreements(comparison)}
+    page |= {"few": name_labels(counted, MAX_NAMES), "photos": list_disagreements(comparison)}
     write_decision(folder, decision, comparison.scores, comparison.labels, **page)
 
 
@@ -96,7 +97,7 @@ def _find_run(client: MlflowClient, version: ModelVersion) -> Run | None:
 def _list_facts(version: ModelVersion, run: Run | None) -> dict[str, str]:
     tags = run.data.tags if run else {}
     created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    modified = " with changes" if tags.get(DIRTY_TAG) == "true" else ""
+    modified = " with uncommitted changes" if tags.get(DIRTY_TAG) == "true" else ""
     return {
         "registered": f"{created:%Y-%m-%d %H:%M} UTC",
         **{f"photos in {split}": version.tags.get(f"{split}_photos", "") for split in SPLITS},

@@ -163,10 +163,10 @@ def describe_label_changes(new: ModelVersion, old: ModelVersion) -> str:
     return "; ".join(f"{kind}: {name_labels(names)}" for kind, names in changes.items() if names)
 
 
-def name_labels(labels: Sequence[str]) -> str:
-    """Return the first `MAX_NAMES` labels, and the number of the other labels, as text."""
-    more = f" and {len(labels) - MAX_NAMES} more" if len(labels) > MAX_NAMES else ""
-    return ", ".join(labels[:MAX_NAMES]) + more
+def name_labels(labels: Sequence[str], number: int = MAX_NAMES) -> str:
+    """Return the first `number` labels, and how many other labels there are, as text."""
+    more = f" and {len(labels) - number} more" if len(labels) > number else ""
+    return ", ".join(labels[:number]) + more
 
 
 def apply_decision(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
