@@ -359,7 +359,7 @@ def test_labels_of_both_models_are_compared(registry: Registry) -> None:
     registry.datasets["test"] = replace(test, labels=renamed)
     decision = registry.challenge("better", 3, labels=renamed)
     assert (
-        "the labels differ (added: azure; removed: blue), so that 2 labels can be compared"
+        "the labels differ (added: azure; removed: blue), so that 2 labels were compared"
         in decision["reason"]
     )
     assert registry.comparison.labels["label"].tolist() == ["green", "red"]

@@ -25,7 +25,14 @@ from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, fingerprint
-from phototag.registry.comparison import Comparison, ModelFiles, compare_models, coverage, judge
+from phototag.registry.comparison import (
+    MIN_PHOTOS,
+    Comparison,
+    ModelFiles,
+    compare_models,
+    coverage,
+    judge,
+)
 from phototag.registry.decision import MODEL_NAME, make_decision
 from phototag.registry.photos import read_ids, take_unseen
 from phototag.registry.versions import (
@@ -35,7 +42,6 @@ from phototag.registry.versions import (
     fetch_files,
     find_champion,
     has_files,
-    list_labels,
     read_decisions,
     weights_digest,
 )
@@ -89,41 +95,40 @@ def _decide(
         return decide(True, f"{name} has the same weights and thresholds"), None
     if not has_files(str(number)):
         return decide(True, f"the files of {name} were deleted"), None
-    notes, split = [], evaluated_split(datasets)
-    changes = describe_label_changes(own, champion)
-    if changes:
-        common = len(set(list_labels(own)) & set(list_labels(champion)))
-        notes.append(f"the labels differ ({changes}), so that {common} labels can be compared")
+    changes, split = describe_label_changes(own, champion), evaluated_split(datasets)
     advice = f"run `phototag promote {version}{' --new-labels' if changes else ''}`"
+    photos, excluded = datasets[split], ""
     with TemporaryDirectory() as folder:
         try:
             rival, listed = fetch_files(str(number), folder)
-            photos = datasets[split]
             if split == "test":
                 photos = take_unseen(datasets, read_ids(listed))
-                if excluded := len(datasets[split]) - len(photos):
-                    notes.append(
-                        f"{excluded} of {len(datasets[split])} test photos were excluded, because "
-                        f"{name} was trained or selected on them or on photos of their groups"
-                    )
+            if difference := len(datasets[split]) - len(photos):
+                excluded = (
+                    f"; {difference} of {len(datasets[split])} test photos were excluded, because "
+                    f"{name} was trained or selected on them or on photos of their groups"
+                )
             compared = fingerprint(photos)
             challenge = count_challenges(client, own, champion, compared)
             comparison = compare(photos, champion=rival, challenge=challenge)
         except InputError as error:
-            problem = "; ".join([f"{name} cannot be compared: {error}", *notes])
-            return decide(False, f"{problem}; to replace it, {advice}"), None
+            cause = f"{error}{excluded if len(photos) < MIN_PHOTOS else ''}"
+            text = f"{name} cannot be compared: {cause}; to replace it, {advice}"
+            return decide(False, text), None
     wins, reason = judge(comparison.scores, challenge)
+    reason += excluded
+    if changes:
+        common = len(comparison.photos.labels)
+        reason += f"; the labels differ ({changes}), so that {common} labels were compared"
     if split == "val":
-        wins, reason = (
-            False,
-            (
-                f"{name} stays: both models were selected on val, so a comparison on val is no "
-                f"evidence; set split.test above 0, or {advice}"
-            ),
+        wins = False
+        reason = (
+            f"{name} stays: both models were selected on val, so a comparison on val is no "
+            f"evidence; set split.test above 0, or {advice}"
         )
     details = {"split": split, "photos": compared, "challenge": challenge}
     details["coverage"] = coverage(challenge)
-    return decide(wins, "; ".join([reason, *notes])) | details, comparison
+    return decide(wins, reason) | details, comparison
 
 
 def count_challenges(
