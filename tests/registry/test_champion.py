@@ -41,6 +41,7 @@ class Registry:
         self.files: dict[str, tuple[tuple[Path, Path], Path]] = {}  # model files, list of photos
         self.lost: set[str] = set()  # versions whose files were deleted
         self.run_id = ""
+        self.comparison: Any = None  # of the last challenge
 
     def register(
         self,
@@ -398,8 +399,8 @@ def test_photos_on_which_the_champion_was_trained_are_excluded(
 ) -> None:
     """Photos of train or val moved to test; only with these, the champion would win.
 
-    `groups`: photos of the same albums are in test. `removed`: the photos were removed, and only
-    the names of the albums show which photos of test belong to them.
+    `groups`: photos of the same albums are in test, and the albums were renamed. `removed`: the
+    photos were removed, and only the names of the albums show which test photos belong to them.
     """
     train, val, test = (registry.datasets[split] for split in ("train", "val", "test"))
     everything = join_datasets([train, val, test])
@@ -416,13 +417,16 @@ def test_photos_on_which_the_champion_was_trained_are_excluded(
     registry.datasets = {"train": select(seen), "val": select(unseen + 20), "test": select(unseen)}
     registry.datasets["val"] = take_photos(registry.datasets["val"], np.arange(0))
     registry.challenge("champion", 1)
-    rest = seen if kind == "groups" else np.arange(0)
+    rest = np.arange(0)
+    if kind == "groups":
+        rest = seen
+        everything = replace(everything, groups=[f"new {album}" for album in albums])
     registry.datasets |= {"train": select(rest), "test": select(moved, unseen)}
     decision = registry.challenge("better", 3)
     assert decision["champion"], decision["reason"]
     assert "10 of 20 test photos were excluded, because champion version 1" in decision["reason"]
     assert registry.comparison.photos.files == select(unseen).files
-    files = (registry.files[version][0] for version in ("2", "1"))
+    files = registry.files["2"][0], registry.files["1"][0]
     with_seen = comparison.compare_models(registry.datasets["test"], *files, resamples=100, seed=0)
     assert not comparison.judge(with_seen.scores)[0]
 
