@@ -11,7 +11,7 @@ class DataParams(ParamGroup):
     """The group `data`: source of the photos and label files, and labels to learn.
 
     Attributes:
-        raw: Path of the folder or zip that contains the photos and label files.
+        raw: Path of a folder of imports, or of a folder or zip with photos and label files.
         labels: Labels to learn; leave empty to learn the labels of all label files.
     """
 
