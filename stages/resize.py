@@ -9,10 +9,12 @@ from tqdm import tqdm
 from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.dataset.manifest import check_labels, keep
-from phototag.verification.corrections import apply_answers, read_answers
+from phototag.verification.corrections import read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
+from phototag.verification.edited_labels import EditedLabels, apply_edits
 from phototag.verification.imports import read_dataset
+from phototag.verification.label_edits import read_edits
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
@@ -21,19 +23,22 @@ from phototag.verification.report import list_rejected, write_verification_repor
 
 from . import run
 
-CORRECTIONS, IMAGES = Path("data/corrections.csv"), Path("data/images.npy")
+CORRECTIONS, EDITS = Path("data/corrections.csv"), Path("data/labels.yaml")
+IMAGES = Path("data/images.npy")
 
 
 def main() -> None:
     """Decode and verify photos, read labels, find duplicates, and write the report."""
     params = read_params(VerificationParams)
+    edits = read_edits(EDITS)
     # Import by name, so that dvc.yaml need not list this dependency: checks change no output.
     import_module("phototag.schema.checks").check_backbones()
     source, resize = Path(params.data.raw), params.resize
     dataset = read_dataset(source)
     names = [entry.name for entry in dataset.stored]
-    labels = dataset.read_labels(params.data.labels)
-    check_labels(labels.targets)
+    edited = EditedLabels(edits, dataset.list_labels(), params.data.labels, str(EDITS)).check()
+    labels = dataset.read_labels(edited.needed, edited.fill)
+    check_labels(edited.learned)
     answers = read_answers(CORRECTIONS)
 
     cache = project_root() / ".phototag" / "resize"
@@ -54,11 +59,11 @@ def main() -> None:
 
     sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
     targets = dataset.merge_targets(labels.targets, sha256)
-    photos, not_applied = apply_answers(targets, photos, answers, str(CORRECTIONS))
+    result = apply_edits(edited, targets, photos, answers, str(CORRECTIONS))
     manifest = build_manifest(
         dataset.name_photos(),
-        photos,
-        targets,
+        result.photos,
+        result.targets,
         [entry.cells.get("group", "") for entry in dataset.stored],
         [entry.origin for entry in dataset.stored],
     )
@@ -72,10 +77,12 @@ def main() -> None:
     )
     write_manifest(Path("data/manifest.csv"), manifest)
 
-    problems = [*list_rejected(manifest), *labels.problems, *not_applied]
+    problems = [*list_rejected(manifest), *labels.problems, *result.problems]
     problems += dataset.list_removed(sha256)
     report = Path("reports/resize")
-    write_verification_report(report, manifest, problems, images, dataset.system_files)
+    write_verification_report(
+        report, manifest, problems, images, dataset.system_files, result.counts
+    )
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 
 

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from phototag.base.errors import InputError
 from phototag.importers.photo_files import find_photos, list_names
-from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
-from phototag.verification.labels import normalize
+from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto
+from phototag.verification.labels import check_label, normalize
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_named_file
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
-from phototag.verification.labels import normalize
+from phototag.importers.source import Source, SourceDataset, SourcePhoto
+from phototag.verification.labels import check_label, normalize
 
 # Names of splits. A name may be part of a longer name, such as seg_train or test-set.
 SPLIT = re.compile(

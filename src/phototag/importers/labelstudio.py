@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from phototag.base.errors import InputError
 from phototag.decoding.formats import PHOTO_EXTENSIONS
 from phototag.importers.photo_files import find_photos, list_names
-from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto, check_label
+from phototag.importers.source import Id, Source, SourceDataset, SourcePhoto
+from phototag.verification.labels import check_label
 
 # Label Studio adds a prefix to the names of uploads, and a suffix if the name already exists.
 _PREFIX = re.compile(r"^(?:\d+-)?[0-9a-f]{8}-(?=.)")

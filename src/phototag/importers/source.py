@@ -1,6 +1,5 @@
 """The source of an import, and the photos and labels read from it."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +11,12 @@ from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from phototag.base.errors import InputError
 from phototag.base.params import describe_validation_error
-from phototag.dataset.manifest import check_labels
 from phototag.decoding.formats import split_photos
 from phototag.decoding.sources import read_named_file
-from phototag.decoding.system_files import is_system_file
 from phototag.importers.table_files import TABLE_SUFFIXES, parse_table
-from phototag.verification.labels import normalize
 from phototag.verification.listing import Listing, decode_text
 
 Structure = TypeVar("Structure")
-MAX_LABEL_BYTES = 200  # a file name, with .txt and a temporary suffix, may have 255 bytes
-# Characters that are not allowed in file names on Linux, macOS or Windows.
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 Id = StrictInt | StrictStr
@@ -183,23 +176,3 @@ class SourceDataset:
         """Return the number of photos for which each label is unknown; zeros are omitted."""
         unknown = Counter(label for photo in self.photos for label in photo.unknown or ())
         return dict(sorted(unknown.items()))
-
-
-def check_label(label: str, location: object) -> str:
-    """Validate a label; return it in composed Unicode (NFC), without surrounding whitespace.
-
-    Error messages start with `location`, the place of the label (file and line or key).
-
-    Raises:
-        InputError: The label is not a valid file name, or not a valid column of the manifest.
-    """
-    label = normalize(label).strip()
-    file = f"{label}.txt"
-    too_long = len(label.encode(errors="replace")) > MAX_LABEL_BYTES
-    if not label or too_long or is_system_file(file) or _FORBIDDEN.search(label):
-        raise InputError(f"{location}: label {label[:40]!r} cannot be a file name: rename it")
-    try:
-        check_labels([label])
-    except InputError as error:
-        raise InputError(f"{location}: {error}") from None
-    return label

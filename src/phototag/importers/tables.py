@@ -10,8 +10,9 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.importers.photo_files import find_photos, list_names
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
+from phototag.importers.source import Source, SourceDataset, SourcePhoto
 from phototag.importers.table_files import LABEL_COLUMNS, UNKNOWN, is_file_column
+from phototag.verification.labels import check_label
 from phototag.verification.listing import Listing
 
 TableKind = Literal["list", "one-hot"]

@@ -114,6 +114,14 @@ def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
     return {answer.entry: answer for answer in drop_undone(answers)}
 
 
+def report_answer(
+    answer: Answer, path: str, line: int, reason: str, kind: str = "answer not applied"
+) -> Problem:
+    """Return a problem about an answer in the corrections file `path`, with the reason."""
+    detail = f"{answer.file}, {answer.label} {answer.answer}: {reason}"
+    return Problem(path, line, kind, detail, "noted")
+
+
 def apply_answers(
     targets: Mapping[str, np.ndarray],
     photos: Sequence[Photo],
@@ -146,8 +154,7 @@ def apply_answers(
         if answer.label not in targets or answer.sha256 not in rows:
             known = answer.label in targets
             reason = "no photo has this content" if known else "the label is not in data.labels"
-            detail = f"{answer.file}, {text}: {reason}"
-            problems.append(Problem(path, lines[answer], "answer not applied", detail, "noted"))
+            problems.append(report_answer(answer, path, lines[answer], reason))
             continue
         column = targets[answer.label]
         for row in rows[answer.sha256]:

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.errors import InputError, escape_control
-from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import split_system_files
 from phototag.verification.labels import (
+    UNLISTED,
+    Fill,
     LabelFiles,
     Labels,
+    fill_unknown,
     find_invalid_names,
     image_number,
+    list_labels,
     read_all_labels,
 )
 from phototag.verification.layout import Layout, find_layout, has_layout
@@ -95,7 +98,16 @@ class RawDataset:
             found |= find_invalid_names(each.layout.images)
         return found
 
-    def read_labels(self, expected: Sequence[str] = ()) -> Labels:
+    def list_labels(self) -> list[str]:
+        """Return the labels of the label files of all imports, each once."""
+        imports = [each.layout.annotations for each in self.imports]
+        return [*dict.fromkeys(name for each in imports for name in list_labels(self.source, each))]
+
+    def read_labels(
+        self,
+        expected: Sequence[str] = (),
+        fill: Fill = fill_unknown,
+    ) -> Labels:
         """Read the label files of all imports; see `read_all_labels`."""
         parts = [
             LabelFiles(
@@ -103,7 +115,7 @@ class RawDataset:
             )
             for each in self.imports
         ]
-        return read_all_labels(self.source, parts, expected)
+        return read_all_labels(self.source, parts, expected, fill)
 
     def list_sha256(self, stored: Sequence[str]) -> list[str]:
         """Return the SHA-256 of each entry, given that of each stored photo."""
@@ -134,11 +146,12 @@ class RawDataset:
         Copies of a photo within one import keep their own targets.
 
         Args:
-            targets: Label -> 1, 0 or `UNKNOWN` for each entry, int8 [num_entries].
+            targets: Label -> 1, 0, `UNKNOWN` or `UNLISTED` for each entry, int8 [num_entries].
             sha256: SHA-256 of each entry, [num_entries]; "" for an unreadable file.
 
         Returns:
-            Label -> 1, 0 or `UNKNOWN` for each stored photo, int8 [num_stored].
+            Label -> target of each stored photo, int8 [num_stored]; `UNLISTED` if no import that
+            lists the photo lists the label.
         """
         entries = self.entries
         rows: dict[str, list[int]] = {}
@@ -146,11 +159,13 @@ class RawDataset:
             if entry.stored:
                 rows.setdefault(sha256[row] or entry.name, []).append(row)
         table = np.stack(list(targets.values()), axis=1)
-        merged = np.full_like(table, UNKNOWN)
+        merged = np.full_like(table, UNLISTED)
         for row, entry in enumerate(entries):
             for photo in rows.get(sha256[row] or entry.name, ()):
                 if photo == row or entries[photo].origin != entry.origin:
-                    merged[photo] = np.where(table[row] == UNKNOWN, merged[photo], table[row])
+                    # UNLISTED < UNKNOWN < 0: an undecided target replaces only a lesser one.
+                    undecided = np.maximum(merged[photo], table[row])
+                    merged[photo] = np.where(table[row] >= 0, table[row], undecided)
         merged = merged[[entry.stored for entry in entries]]
         return dict(zip(targets, np.ascontiguousarray(merged.T), strict=True))
 

@@ -9,7 +9,7 @@ import re
 import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -17,13 +17,21 @@ from typing import NamedTuple
 import numpy as np
 
 from phototag.base.errors import InputError
+from phototag.dataset.manifest import check_labels
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import read_named_file
+from phototag.decoding.system_files import is_system_file
 from phototag.verification.problems import Problem
 
 # Image numbers have at most 18 digits, so that they fit into 64 bits.
 _IMAGE_NAME = re.compile(r"im([0-9]{1,18})\.[^.]+")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+MAX_LABEL_BYTES = 200  # a file name, with .txt and a temporary suffix, may have 255 bytes
+# Characters that are not allowed in file names on Linux, macOS or Windows.
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+UNLISTED = -2  # target of a label on the photos of an import that does not list this label
+
+Fill = Callable[[str, Mapping[str, np.ndarray]], np.ndarray | int]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,38 @@ def image_number(name: str) -> int | None:
 def normalize(text: str) -> str:
     """Return text in Unicode's composed form (NFC); macOS stores names in the decomposed form."""
     return unicodedata.normalize("NFC", text)
+
+
+def suggest(label: str, labels: Iterable[str]) -> str:
+    """Return a question about the most similar of some labels, or "" if none is similar."""
+    names = {normalize(name).casefold(): name for name in labels}
+    near = difflib.get_close_matches(normalize(label).casefold(), names, 1)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
+
+
+def check_label(label: str, location: object) -> str:
+    """Validate a label; return it in composed Unicode (NFC), without surrounding whitespace.
+
+    Error messages start with `location`, the place of the label (file and line or key).
+
+    Raises:
+        InputError: The label is not a valid file name, or not a valid column of the manifest.
+    """
+    label = normalize(label).strip()
+    file = f"{label}.txt"
+    too_long = len(label.encode(errors="replace")) > MAX_LABEL_BYTES
+    if not label or too_long or is_system_file(file) or _FORBIDDEN.search(label):
+        raise InputError(f"{location}: label {label[:40]!r} cannot be a file name: rename it")
+    try:
+        check_labels([label])
+    except InputError as error:
+        raise InputError(f"{location}: {error}") from None
+    return label
+
+
+def fill_unknown(label: str, targets: Mapping[str, np.ndarray]) -> int:
+    """Return the target of a label for an import without this label: unknown."""
+    return UNKNOWN
 
 
 def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
@@ -127,16 +167,19 @@ def read_labels(
 
 
 def read_all_labels(
-    source: Path, parts: Sequence[LabelFiles], expected: Sequence[str] = ()
+    source: Path,
+    parts: Sequence[LabelFiles],
+    expected: Sequence[str] = (),
+    fill: Fill = fill_unknown,
 ) -> Labels:
     """Read the label files of each import, and return the targets of the photos of all imports.
-
-    A label without a label file in an import is unknown for the photos of this import.
 
     Args:
         source: Folder or zip of the dataset, to which the paths of the files are relative.
         parts: Label files and photos of each import.
         expected: Labels to read; omit to read all label files.
+        fill: Function that receives a label without a label file in an import, and the targets of
+            this import; it returns the targets of the label for the photos of this import.
 
     Raises:
         InputError: See `read_labels`.
@@ -145,22 +188,23 @@ def read_all_labels(
     found = [_read_part(source, part, wanted) for part in parts]
     labels = dict.fromkeys(label for part in found for label in part.targets)
     if missing := [label for label in expected if normalize(label) not in labels]:
-        listed = [
-            _find_label_files(source, part.annotations, "annotations", set()) for part in parts
-        ]
-        existing = sorted({label for paths, _ in listed for label in paths})
-        near = difflib.get_close_matches(missing[0], existing, 1)
-        question = f" (did you mean {near[0]}?)" if near else ""
+        listed = [list_labels(source, part.annotations) for part in parts]
+        existing = sorted({label for labels in listed for label in labels})
+        names = textwrap.shorten(", ".join(existing), 1000) or "(none)"
         raise InputError(
             f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose from "
-            f"the labels {textwrap.shorten(', '.join(existing), 1000) or '(none)'}{question}"
+            f"the labels {names}{suggest(missing[0], existing)}"
         )
     if not labels:
         raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
     targets = {
         label: np.concatenate(
             [
-                part.targets.get(label, np.full(len(each.names), UNKNOWN, np.int8))
+                (
+                    part.targets[label]
+                    if label in part.targets
+                    else np.full(len(each.names), fill(label, part.targets), np.int8)
+                )
                 for each, part in zip(parts, found, strict=True)
             ]
         )
@@ -168,6 +212,11 @@ def read_all_labels(
     }
     problems = [problem for part in found for problem in part.problems]
     return Labels(targets, problems, sum(part.num_lines for part in found))
+
+
+def list_labels(source: Path, files: Sequence[str]) -> list[str]:
+    """Return the labels of the files in a folder `annotations`; see `read_labels`."""
+    return list(_find_label_files(source, files, "annotations", set())[0])
 
 
 def _read_part(source: Path, part: LabelFiles, wanted: set[str]) -> Labels:

@@ -1,7 +1,7 @@
 """Write the report on a dataset: counts, problems, remarks on photos, and duplicates."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,17 @@ def write_verification_report(
     problems: Sequence[Problem],
     images: np.ndarray,
     system_files: Sequence[str] = (),
+    edits: Mapping[str, int] | None = None,
 ) -> None:
     """Write summary.json, problems.csv, duplicates.csv and report.html to a folder.
 
     `images` are the photos that are not rejected, uint8 [num_images, size, size, 3];
-    `system_files` are the files that were ignored.
+    `system_files` are the files that were ignored. `edits` maps each edit of labels to the number
+    of photos whose labels it changed.
     """
     duplicates = tabulate_duplicates(manifest)
-    summary = summarize(manifest, problems, duplicates) | {"system_files": len(system_files)}
+    summary = summarize(manifest, problems, duplicates)
+    summary |= {"label_edits": dict(edits or {}), "system_files": len(system_files)}
     write_json(folder / "summary.json", summary)
     # PyArrow, which pandas uses for text, refuses names that are not UTF-8.
     columns = list(Problem.__dataclass_fields__)
@@ -65,6 +68,7 @@ def write_verification_report(
         "remark": summary["reasons"],
         "label": summary["labels"],
         "unknown label": summary["unknown"],
+        "edit of labels": summary["label_edits"],
         "problem in label files": summary["label_problems"],
     }
     write_page(
