@@ -12,6 +12,7 @@ import typer
 
 from phototag.base.files import exit_on_input_error
 from phototag.cli import models, training
+from phototag.cli.labels import label_app
 
 REMOVED = {
     "experiments": "python -m benchmarks.claims run",
@@ -35,6 +36,7 @@ for command in (
     models.rollback,
 ):
     typer_app.command()(command)
+typer_app.add_typer(label_app, name="label")
 
 
 def _print_version(requested: bool) -> None:
