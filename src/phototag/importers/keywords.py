@@ -18,9 +18,9 @@ from tqdm import tqdm
 from phototag.base.errors import InputError
 from phototag.decoding import formats
 from phototag.decoding.sources import list_files, read_file
-from phototag.importers.source import Source, SourceDataset, SourcePhoto, check_label
+from phototag.importers.source import Source, SourceDataset, SourcePhoto
 from phototag.importers.xmp import Packet, parse_packet
-from phototag.verification.labels import normalize
+from phototag.verification.labels import check_label, normalize
 
 DC, LIGHTROOM = "http://purl.org/dc/elements/1.1/", "http://ns.adobe.com/lightroom/1.0/"
 FLAT = f"{DC} subject"
