@@ -104,6 +104,7 @@ def test_label_studio_paths_share_one_root(
     assert not any(part.startswith("/") or ".." in part for part in parts)
 
 
+ORIGIN = {"sha256": "ab12", "model_key": "cd34"}
 NAMES = [
     "@user.png", "=1+1.png", "+a.png", "-b.png", "'c.png", "été.png", "猫 \u2028 .png", "a\nb.png",
     "a\rb.png", "tab\t.png", 'a"b,c;d.png', "a\\b.png", "100%25.png", "a#b&c+d?.png",
@@ -122,9 +123,9 @@ def test_predictions_can_be_imported(
         paint(Path(name), number)
         scores = {label: float(number >> bit & 1) for bit, label in enumerate(labels)}
         found = [label for label in labels if scores[label]] if "no" not in name else []
-        rows.append({"labels": found, "scores": scores, "error": None})
+        rows.append({"labels": found, "scores": scores, "error": None} | ORIGIN)
     Path("broken.png").write_text("no photo")
-    failed = {"labels": [], "scores": {}, "error": "not an image"}
+    failed = {"labels": [], "scores": {}, "error": "not an image"} | ORIGIN
     text = "".join(FORMATS[format_]([*NAMES, "broken.png"], labels, [*rows, failed]))
     if format_ == "labelstudio":
         with pytest.raises(InputError, match="no photo has a label"):

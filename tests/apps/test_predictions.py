@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import math
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from phototag.apps import predictions
+from phototag.apps import photo_paths, predictions
 from phototag.apps.formats import as_csv, as_jsonl, as_table
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
@@ -113,7 +114,7 @@ def test_unreadable_photo_does_not_affect_others(tagger: Tagger, photos: Path) -
 
 
 def find(*sources: str, listed: bytes = b"", report: Callable[[str], object] = str) -> list[str]:
-    return predictions.find_photos(sources, io.BytesIO(listed), report)
+    return photo_paths.find_photos(sources, io.BytesIO(listed), report)
 
 
 def test_find_photos_of_files_and_folders(photos: Path) -> None:
@@ -159,7 +160,9 @@ def test_table_shows_labels_and_errors(model: tuple[Path, Path], photos: Path) -
 def test_csv_and_jsonl_formats(model: tuple[Path, Path], photos: Path) -> None:
     _, out, problems = run(str(photos), "-f", "csv", *options(model))
     table = pd.read_csv(io.StringIO(out), keep_default_na=False)
-    assert list(table.columns) == ["file", "labels", "error", *LABELS]
+    assert list(table.columns) == ["file", "labels", "error", "sha256", "model_key", *LABELS]
+    contents = [(photos / name).read_bytes() for name in ("im1.png", "im10.png", "im2.png")]
+    assert table["sha256"].tolist()[:3] == [hashlib.sha256(data).hexdigest() for data in contents]
     assert table["labels"].tolist() == ["blue", "red", "", ""]
     assert "im3.jpg: not an image" in problems
 
@@ -264,21 +267,25 @@ def test_list_of_paths_may_have_any_line_ends_or_nul() -> None:
 
 
 def test_labels_named_like_columns_get_score_columns() -> None:
-    row = {"labels": ["error"], "scores": {"error": 0.75, "file": 0.25, "=x": 0.5}, "error": None}
-    labels = ["error", "file", "=x"]
+    origin = {"sha256": "ab12", "model_key": None}
+    scores = {"error": 0.75, "Model_Key": 0.25, "=x": 0.5}
+    row = {"labels": ["error"], "scores": scores, "error": None} | origin
+    labels = ["error", "Model_Key", "=x"]
     (cells,) = csv.DictReader(as_csv(["a.png"], labels, [row]))
     assert dict(cells) == {
         "file": "a.png",
         "labels": "error",
         "error": "",
+        "sha256": "ab12",
+        "model_key": "",
         "score:error": "0.750000",
-        "score:file": "0.250000",
+        "score:Model_Key": "0.250000",
         "score:=x": "0.500000",
     }
-    row = {"labels": ["=x"], "scores": {"=x": 0.5, "cat": 0.25}, "error": None}
+    row = {"labels": ["=x"], "scores": {"=x": 0.5, "cat": 0.25}, "error": None} | origin
     assert list(as_csv(["-a.png"], ["=x", "cat"], [row])) == [
-        "file,labels,error,=x,cat\n",
-        "-a.png,=x,,0.500000,0.250000\n",
+        "file,labels,error,sha256,model_key,=x,cat\n",
+        "-a.png,=x,,ab12,,0.500000,0.250000\n",
     ]
     (line,) = as_jsonl(["a.png"], labels, [row])
     assert json.loads(line) == {"file": "a.png"} | row
@@ -360,7 +367,7 @@ def test_many_photos_use_one_session_of_onnx_runtime(
     assert isinstance(ran[0], Session)
     assert len(set(map(id, ran))) == 1  # the threads share it
     for one, two in zip(few, many, strict=True):
-        assert two.scores == pytest.approx(one.scores, abs=1e-4)
+        assert two["scores"] == pytest.approx(one["scores"], abs=1e-4)
     # A resumed run uses the same runtime although fewer photos are left.
     assert len(list(predictions.predict(tagger, names, done=2))) == 1
     assert isinstance(ran[-1], Session)

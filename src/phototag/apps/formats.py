@@ -1,13 +1,16 @@
 """Output formats of `phototag predict`: functions that convert predictions to text.
 
-A row is a dict with the keys `labels` (predicted labels), `scores` (label -> probability) and
-`error` (message, or None). Rows have the same order as the file names, and are read one at a time.
+A row is a dict with the keys `labels` (predicted labels), `scores` (label -> probability), `error`
+(message, or None), `sha256` (hash of the file's content; None if the file could not be read) and
+`model_key` (hash that identifies the model; None if it is unknown). Rows have the same order as the
+file names, and are read one at a time.
 """
 
 import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from phototag.base.errors import escape_control
 from phototag.importers.table_files import PREDICTED
 
 Row = dict[str, Any]
+COLUMNS = [*PREDICTED, "sha256", "model_key"]  # first columns of a CSV
 
 
 def show_name(name: str) -> str:
@@ -42,25 +46,27 @@ def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
 
 
 def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    r"""Yield CSV rows: file, labels (separated by `;`), error, and one probability per label.
+    r"""Yield CSV rows with the `COLUMNS`, and one probability per label.
 
-    If a label contains `;` or starts with `[`, the labels of a photo are a JSON list. If a label is
-    named `file`, `labels` or `error`, all probability columns are named `score:LABEL`. File names
-    and labels are not escaped, so that programs read them unchanged; only bytes that are not UTF-8
-    become `\xNN`.
+    The labels are separated by `;`. If a label contains `;` or starts with `[`, the labels of a
+    photo are a JSON list. If a label has the name of one of the `COLUMNS`, all probability columns
+    are named `score:LABEL`. File names and labels are not escaped, so that programs read them
+    unchanged; only bytes that are not UTF-8 become `\xNN`.
     """
     as_list = any(";" in label or label.startswith("[") for label in labels)
-    clash = not set(PREDICTED).isdisjoint(label.casefold() for label in labels)
-    yield _join_cells([*PREDICTED, *(f"score:{label}" if clash else label for label in labels)])
+    clash = not set(COLUMNS).isdisjoint(label.casefold() for label in labels)
+    yield join_cells([*COLUMNS, *(f"score:{label}" if clash else label for label in labels)])
     for name, row in zip(names, rows, strict=True):
         scores = [f"{row['scores'][label]:.6f}" if row["scores"] else "" for label in labels]
         found = ";".join(row["labels"])
         if as_list:
             found = json.dumps(row["labels"], ensure_ascii=False)
-        yield _join_cells([name, found, row["error"] or "", *scores])
+        other = [row[column] or "" for column in COLUMNS[2:]]
+        yield join_cells([name, found, *other, *scores])
 
 
-def _join_cells(cells: Iterable[str]) -> str:
+def join_cells(cells: Iterable[str]) -> str:
+    """Return a line of a CSV."""
     text = io.StringIO()
     # With this line end, the writer quotes cells that contain \r or \n.
     csv.writer(text, lineterminator="\r\n").writerow(map(show_bytes, cells))
@@ -68,7 +74,7 @@ def _join_cells(cells: Iterable[str]) -> str:
 
 
 def as_jsonl(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    r"""Yield one JSON object per line, with the keys `file`, `labels`, `scores` and `error`.
+    r"""Yield one JSON object per line: the key `file`, and the keys of a row.
 
     Control characters are written as JSON escapes. Bytes that are not UTF-8 become `\xNN`.
     """
@@ -117,3 +123,40 @@ FORMATS: dict[str, Callable[[Sequence[str], Sequence[str], Iterable[Row]], Itera
     "jsonl": as_jsonl,
     "labelstudio": as_labelstudio,
 }
+
+
+def write_rows(
+    format: str,
+    names: Sequence[str],
+    labels: Sequence[str],
+    rows: Iterable[Row],
+    write: Callable[[str], object],
+) -> bool:
+    """Write rows in one of the `FORMATS`; return whether any photo could be read."""
+    any_readable = False
+
+    def watch() -> Iterator[Row]:
+        nonlocal any_readable
+        for row in rows:
+            any_readable |= not row["error"]
+            yield row
+
+    for text in FORMATS[format](names, labels, watch()):
+        write(text)
+    return any_readable
+
+
+def print_rows(
+    format: str, names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]
+) -> bool:
+    """Print each row as soon as it is known; return whether any photo could be read.
+
+    The table is written in the encoding of the terminal, and the other formats in UTF-8.
+    """
+    encoding = sys.stdout.encoding if format == "table" else "utf-8"
+
+    def write(text: str) -> None:
+        sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
+        sys.stdout.flush()
+
+    return write_rows(format, names, labels, rows, write)

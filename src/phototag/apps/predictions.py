@@ -1,11 +1,9 @@
 """Prediction of labels for photos passed on the command line."""
 
-import codecs
+import hashlib
 import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -13,17 +11,13 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from phototag.apps.formats import FORMATS, Row, show_name
+from phototag.apps.formats import COLUMNS, Row, print_rows, show_name, write_rows
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
-from phototag.decoding.formats import split_photos
-from phototag.decoding.sources import list_files
-from phototag.decoding.system_files import split_system_files
 from phototag.serving.tagger import (
     BATCH,
     Tagger,
-    Tags,
     accelerate_tagger,
     load_tagger,
     read_photo,
@@ -34,48 +28,12 @@ LOADING = Lock()  # prevents threads from loading the shared model more than onc
 MANY = 200  # for this many photos or more, ONNX Runtime saves more time than the export takes
 
 
-def find_photos(
-    sources: Iterable[str], stdin: BinaryIO, report: Callable[[str], object] = print
-) -> list[str]:
-    """Return the paths of all photos in the given files and folders, without duplicates.
-
-    Args:
-        sources: Paths of files and folders (searched recursively), or `-` to read paths from stdin.
-        stdin: Stream with a list of paths, one per line or separated by NUL.
-        report: Function that prints a message about files in folders that are not photos.
-
-    Raises:
-        InputError: A folder contains no photos, or stdin contains no paths.
-    """
-    found: dict[str, None] = {}
-    for source in sources:
-        path = Path(source)
-        names = [source]
-        if source == "-":
-            names = list(read_paths(stdin))
-        elif path.is_dir():
-            photos, others = split_photos(path, split_system_files(list_files(path))[0])
-            names = [str(path / name) for name in photos]
-            if others:
-                number = f"{show_name(source)}: skipped files that are not photos: {len(others)}"
-                report(f"{number}, such as {show_name(others[0])}")
-        if not names:
-            raise InputError(f"{show_name(source)}: no photos found: pass other files or folders")
-        found |= dict.fromkeys(names)
-    return list(found)
-
-
-def read_paths(stream: BinaryIO) -> Iterator[str]:
-    """Yield the paths in a stream, separated by line breaks (Unix or Windows) or by NUL."""
-    data = stream.read().removeprefix(codecs.BOM_UTF8)
-    lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
-    yield from (os.fsdecode(line) for line in lines if line.strip())
-
-
 def predict(
     tagger: Tagger, names: Sequence[str], backend: Backend = "sequential", done: int = 0
-) -> Iterator[Tags]:
+) -> Iterator[Row]:
     """Predict the labels of image files in batches; show a progress bar in a terminal.
+
+    Yields one row per file, without the key `model_key` (see `phototag.apps.formats`).
 
     Args:
         tagger: Model used for prediction.
@@ -91,23 +49,35 @@ def predict(
         work = partial(_tag_in_worker, tagger.files, many, Path.cwd())
     parts = [names[start : start + BATCH] for start in range(done, len(names), BATCH)]
     with tqdm(total=len(names), initial=done, unit="photo", disable=None) as bar:
-        for tags in run_in_order(work, parts, backend):
-            bar.update(len(tags))
-            yield from tags
+        for rows in run_in_order(work, parts, backend):
+            bar.update(len(rows))
+            yield from rows
 
 
-def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Tags]:
-    return tag_photos(tagger, [read_photo(name) for name in names])
+def hash_photo(photo: bytes | InputError) -> str | None:
+    """Return the SHA-256 hash of the content of a file, or None if it could not be read."""
+    return hashlib.sha256(photo).hexdigest() if isinstance(photo, bytes) else None
+
+
+def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Row]:
+    photos = [read_photo(name) for name in names]
+    return [
+        {
+            "labels": tags.labels,
+            "scores": tags.scores,
+            "error": show_name(tags.error) if tags.error else None,
+            "sha256": hash_photo(photo),
+        }
+        for photo, tags in zip(photos, tag_photos(tagger, photos), strict=True)
+    ]
 
 
 def _tag_in_worker(
     files: tuple[Path, ...], many: bool, folder: Path, names: Sequence[str]
-) -> list[Tags]:
+) -> list[Row]:
     with LOADING:
         tagger = _load(files, many)
-    found = _tag_files(tagger, [str(folder / name) for name in names])
-    # The output does not need the pixels, and sending them between processes would be slow.
-    return [replace(tags, pixels=None) for tags in found]
+    return _tag_files(tagger, [str(folder / name) for name in names])
 
 
 @cache
@@ -135,17 +105,8 @@ class PredictionJob:
     backend: Backend = "sequential"
 
     def print(self) -> bool:
-        """Print each prediction as soon as it is made; return whether any photo could be read.
-
-        The table is written in the encoding of the terminal, and the other formats in UTF-8.
-        """
-        encoding = sys.stdout.encoding if self.format == "table" else "utf-8"
-
-        def write(text: str) -> None:
-            sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
-            sys.stdout.flush()
-
-        return self._format(self.predict_rows(), write)
+        """Print each prediction as soon as it is made; return whether any photo could be read."""
+        return print_rows(self.format, self.names, self.tagger.labels, self.predict_rows())
 
     def write(self, output: Path, resume: bool) -> bool:
         """Write predictions to a file; return whether any photo could be read.
@@ -168,7 +129,7 @@ class PredictionJob:
                 "continue a killed run, or remove the file"
             )
         with unfinished.open("ab+") as file:
-            done = _cut_last_line(file)
+            done = cut_last_line(file)
             if resume:
                 self.report(f"resumed: {done} photos were already predicted")
             for row in self.predict_rows(done):
@@ -179,39 +140,35 @@ class PredictionJob:
             replace_file(output) as temporary,
             temporary.open("w", encoding="utf-8", newline="\n") as document,
         ):
-            any_readable = self._format(map(json.loads, lines), document.write)
+            rows = map(json.loads, lines)
+            any_readable = write_rows(
+                self.format, self.names, self.tagger.labels, rows, document.write
+            )
         unfinished.unlink()
         return any_readable
 
     def unfinished_path(self, output: Path) -> Path:
         """Return the path of the temporary file, whose name contains a hash of photos and model."""
-        key = content_key("\0".join(self.names), self.tagger.files)
+        # The columns are part of the key, because older versions wrote rows with fewer columns.
+        key = content_key([*COLUMNS, *self.names], self.tagger.files)
         return output.with_name(f"{output.name}.{key}.partial")
 
     def predict_rows(self, done: int = 0) -> Iterator[Row]:
         """Yield one row for each photo after the first `done` photos; report unreadable photos."""
-        predicted = predict(self.tagger, self.names, self.backend, done)
-        for name, tags in zip(self.names[done:], predicted, strict=True):
-            error = show_name(tags.error) if tags.error else None
-            if error and self.format != "table":  # the format `table` contains the message
-                self.report(f"{show_name(name)}: {error}")
-            yield {"labels": tags.labels, "scores": tags.scores, "error": error}
-
-    def _format(self, rows: Iterable[Row], write: Callable[[str], object]) -> bool:
-        any_readable = False
-
-        def watch() -> Iterator[Row]:
-            nonlocal any_readable
-            for row in rows:
-                any_readable |= not row["error"]
-                yield row
-
-        for text in FORMATS[self.format](self.names, self.tagger.labels, watch()):
-            write(text)
-        return any_readable
+        key = model_key(self.tagger.files)
+        rows = predict(self.tagger, self.names, self.backend, done)
+        for name, row in zip(self.names[done:], rows, strict=True):
+            if row["error"] and self.format != "table":  # the format `table` contains the message
+                self.report(f"{show_name(name)}: {row['error']}")
+            yield row | {"model_key": key}
 
 
-def _cut_last_line(file: BinaryIO) -> int:
+def model_key(files: Iterable[Path]) -> str:
+    """Return a hash of a model file and its thresholds file, which identifies the model."""
+    return content_key("", files)
+
+
+def cut_last_line(file: BinaryIO) -> int:
     """Remove the last line if it is incomplete, and return the number of complete lines."""
     lines = size = 0
     file.seek(0)

@@ -1,5 +1,6 @@
 """Commands that use trained and registered models."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ ThresholdsFile = Annotated[
     ),
 ]
 Format = Literal["table", "csv", "jsonl", "labelstudio", "xmp"]
+SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl"}
 Naming = Literal["a.jpg.xmp", "a.xmp"]
 Reason = Annotated[str, typer.Option(help="Reason shown by `phototag history`.")]
 
@@ -36,13 +38,26 @@ def predict(
         list[str],
         typer.Argument(help="Photos, folders of photos, or - to read paths from standard input."),
     ],
-    format_: Annotated[Format, typer.Option("--format", "-f", help="Output format.")] = "table",
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Output format (default: csv or jsonl if --output ends with it, else table).",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="New output file (default: standard output)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a killed run with --output.")
+    ] = False,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--new", help="Add the photos that are not in --output yet; continues a killed run."
+        ),
     ] = False,
     backend: Annotated[
         Backend,
@@ -67,6 +82,18 @@ def predict(
     Loads the model from a local file; no server is needed. The format xmp writes the labels as
     keywords into XMP sidecars, files next to the photos that photo programs read.
     """
+    if format_ is None:
+        format_ = SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
+    if not output and (new or resume):
+        option = "--new" if new else "--resume"
+        raise InputError(f"{option} requires an output file: add --output FILE")
+    if new and resume:
+        raise InputError("--new continues killed runs without --resume: omit --resume")
+    if new and format_ not in SUFFIXES.values():
+        raise InputError(
+            f"--new can add photos to csv and jsonl, not to {format_}: pass an output file that "
+            "ends with .csv or .jsonl"
+        )
     if format_ != "xmp" and (naming or undo):
         raise InputError("--sidecars and --undo apply to sidecars only: add -f xmp")
     if format_ == "xmp" and output:
@@ -78,17 +105,23 @@ def predict(
         writer.remove(find_sidecars(sources, sys.stdin.buffer))
         _finish_sidecars(writer)
         return
-    if output:
+    if output and not new:
         _refuse_existing(output)
-    elif resume:
-        raise InputError("--resume requires an output file: add --output FILE")
     files = _model_files(model, thresholds)
+    report = partial(typer.echo, err=True)
     # Importing PyTorch takes seconds, so it is imported after the options are checked.
-    from phototag.apps.predictions import PredictionJob, find_photos
+    if output and new:
+        from phototag.apps.new_photos import GrowingOutput, predict_new
+
+        # A link is not replaced by a file.
+        growing = GrowingOutput(Path(os.path.realpath(output)), format_)
+        predict_new(growing, sources, sys.stdin.buffer, files, typer.echo, report, backend)
+        return
+    from phototag.apps.photo_paths import find_photos
+    from phototag.apps.predictions import PredictionJob
     from phototag.serving.tagger import load_tagger
 
     tagger = load_tagger(*files)
-    report = partial(typer.echo, err=True)
     if tagger.origin:
         report(tagger.origin)
     names = find_photos(sources, sys.stdin.buffer, report)
