@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from phototag.apps import photo_paths, predictions
+from phototag.apps import photo_files, predictions
 from phototag.apps.formats import as_csv, as_jsonl, as_table
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
@@ -114,7 +114,7 @@ def test_unreadable_photo_does_not_affect_others(tagger: Tagger, photos: Path) -
 
 
 def find(*sources: str, listed: bytes = b"", report: Callable[[str], object] = str) -> list[str]:
-    return photo_paths.find_photos(sources, io.BytesIO(listed), report)
+    return photo_files.find_photos(sources, io.BytesIO(listed), report)
 
 
 def test_find_photos_of_files_and_folders(photos: Path) -> None:

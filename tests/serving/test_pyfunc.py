@@ -24,8 +24,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from PIL import Image
+from typer.testing import CliRunner
 
+from phototag.apps.predictions import model_key
 from phototag.base.errors import InputError
+from phototag.cli import typer_app
 from phototag.decoding import photos
 from phototag.registry import versions
 from phototag.serving import pool, pyfunc
@@ -415,6 +418,43 @@ def test_server_returns_labels_scores_and_errors(served: tuple[str, Path]) -> No
     assert noise["scores"] == pytest.approx(expected.scores, abs=1e-5)
     assert (bad["labels"], bad["scores"]) == ([], {})
     assert "not an image" in bad["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["table", "csv", "jsonl"])
+def test_client_prints_what_predict_prints(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    """More photos, and more bytes, than the server accepts in one request."""
+    address, folder = served
+    monkeypatch.chdir(tmp_path)
+    for number in range(MAX_ROWS + 2):
+        Path(f"{number:03}.png").write_bytes(BLUE if number % 2 else NOISE)
+    for number in range(3):  # bytes after the end of a photo are ignored
+        Path(f"large {number}.png").write_bytes(BLUE + bytes(MAX_BYTES - len(BLUE)))
+    Path("no photo.jpg").write_text("no photo")
+    Path("none.png").symlink_to("nowhere")
+    files = [folder / "model/model.safetensors", folder / "model/thresholds.json"]
+    options = ["--model", str(files[0]), "--thresholds", str(files[1])]
+    names = sorted(map(str, Path().iterdir()))
+    expected, shown = (
+        CliRunner().invoke(typer_app, [*command, *names, "-f", format_])
+        for command in (["predict", *options], ["ask", address])
+    )
+    assert shown.exit_code == 0, shown.output
+    assert shown.stderr == expected.stderr
+    found = shown.stdout.splitlines()
+    if format_ == "table":
+        assert found == expected.stdout.splitlines()
+        return
+    key = model_key(files)  # the client does not know the files of the model
+    if format_ == "csv":
+        assert found == expected.stdout.replace(key, "").splitlines()
+        return
+    for one, two in zip(map(json.loads, found), expected.stdout.splitlines(), strict=True):
+        other = json.loads(two)
+        assert one.pop("scores") == pytest.approx(other.pop("scores"), abs=1e-5)
+        assert one | {"model_key": key} == other
 
 
 @pytest.mark.slow

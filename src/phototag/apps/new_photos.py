@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from phototag.apps.formats import COLUMNS, FORMATS, join_cells, show_bytes, show_name
-from phototag.apps.photo_paths import find_photos
-from phototag.apps.predictions import PredictionJob, cut_last_line, hash_photo, model_key
+from phototag.apps.photo_files import find_photos, hash_photo
+from phototag.apps.predictions import PredictionJob, cut_last_line, model_key
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file, report_failed_write
 from phototag.base.parallel import Backend, run_in_order

@@ -1,6 +1,5 @@
 """Prediction of labels for photos passed on the command line."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from phototag.apps.formats import COLUMNS, Row, print_rows, show_name, write_rows
+from phototag.apps.photo_files import hash_photo
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
@@ -52,11 +52,6 @@ def predict(
         for rows in run_in_order(work, parts, backend):
             bar.update(len(rows))
             yield from rows
-
-
-def hash_photo(photo: bytes | InputError) -> str | None:
-    """Return the SHA-256 hash of the content of a file, or None if it could not be read."""
-    return hashlib.sha256(photo).hexdigest() if isinstance(photo, bytes) else None
 
 
 def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 from tqdm import tqdm
 
 from phototag.apps.formats import Row, show_name
-from phototag.apps.photo_paths import read_paths
+from phototag.apps.photo_files import read_paths
 from phototag.apps.sidecar_text import set_keywords
 from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file, report_failed_write

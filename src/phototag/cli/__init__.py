@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from phototag.base.files import exit_on_input_error
-from phototag.cli import models, training
+from phototag.cli import models, served, training
 from phototag.cli.labels import label_app
 
 REMOVED = {
@@ -28,6 +28,7 @@ for command in (
     training.tune,
     training.sync,
     models.predict,
+    served.ask,
     models.demo,
     models.export,
     models.ui,

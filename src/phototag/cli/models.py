@@ -117,7 +117,7 @@ def predict(
         growing = GrowingOutput(Path(os.path.realpath(output)), format_)
         predict_new(growing, sources, sys.stdin.buffer, files, typer.echo, report, backend)
         return
-    from phototag.apps.photo_paths import find_photos
+    from phototag.apps.photo_files import find_photos
     from phototag.apps.predictions import PredictionJob
     from phototag.serving.tagger import load_tagger
 

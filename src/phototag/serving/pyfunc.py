@@ -35,6 +35,14 @@ from phototag.network.backbones import required_packages
 from phototag.network.runtime import Session, has_onnx_runtime, keep_freed_memory
 from phototag.network.weights import read_metadata
 from phototag.serving.batching import MicroBatcher
+from phototag.serving.limits import (
+    EXAMPLE,
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_REQUEST_BYTES,
+    MAX_ROWS,
+    TOO_LARGE,
+)
 from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
 
 # Packages that the code of a version imports. Packages needed only for training are not listed.
@@ -52,16 +60,9 @@ REQUIREMENTS = (
 )
 # Subpackages of phototag that the tagger imports. A version contains their code.
 PACKAGES = ("base", "decoding", "network", "serving")
-# Limits of a prediction request.
-MAX_PIXELS = 25_000_000  # per photo
-MAX_BYTES = 32 * 2**20  # per file
-MAX_REQUEST_BYTES = 64 * 2**20  # all files together
-MAX_ROWS = 256  # number of photos
 MAX_MESSAGE = 500  # characters of an error message
 ROOT = "PHOTOTAG_ROOT"
 UNREADABLE = "the request cannot be read: send JSON without deep nesting and long numbers"
-EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF with one pixel
-TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
 # The message is the same for all files, so that it does not reveal which files exist.
 NO_FILE = "there is no file of this name that this server may read"
 # With the type `AnyType`, MLflow does not convert strings, bytes or lists in the column.

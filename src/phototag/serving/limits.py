@@ -1,0 +1,8 @@
+"""Limits of a request to the registered model, known to the server and to `phototag ask`."""
+
+MAX_PIXELS = 25_000_000  # per photo
+MAX_BYTES = 32 * 2**20  # per file
+MAX_REQUEST_BYTES = 64 * 2**20  # all files together
+MAX_ROWS = 256  # number of photos
+TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
+EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF with one pixel
