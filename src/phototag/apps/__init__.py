@@ -1,1 +1,1 @@
-"""Commands that use a trained model (predict, demo, export) and the summary of an evaluation."""
+"""Commands that use a trained model (predict, ask, demo, export), and the summary."""
