@@ -319,3 +319,55 @@ def test_answers_reach_manifest_and_report(tmp_path: Path, monkeypatch: pytest.M
     page = (tmp_path / "reports/resize/report.html").read_text()
     assert "<h3>corrected (3, kept)</h3>" in page
     assert "data/corrections.csv:5" in page
+
+
+def test_edits_of_labels_reach_manifest_and_report_and_can_be_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    (tmp_path / "data").mkdir()
+    edits, manifest = tmp_path / "data/labels.yaml", tmp_path / "data/manifest.csv"
+    edits.write_text("# nothing\n")
+    run(tmp_path, monkeypatch, resize.main)
+    folders = (tmp_path / "data", tmp_path / "reports")
+    written = {path: path.read_bytes() for folder in folders for path in folder.rglob("*.*")}
+    plain = read_kept(manifest)
+    row = int(np.flatnonzero(plain["cat"] == 0)[0])
+    answer = ("cat", "yes", "no", "ann", "2025-01-01", "errors")
+    append_answer(
+        tmp_path / "data/corrections.csv", Answer(*plain.loc[row, ["file", "sha256"]], *answer)
+    )
+
+    edits.write_text("rename: {cat: puss}\nimply: {puss: [animal], dog: [animal]}\ndrop: [bird]\n")
+    resize.main()
+    edited = read_kept(manifest)
+    assert list(edited.columns[-3:]) == ["animal", "dog", "puss"]
+    cat = plain["cat"].copy()
+    cat[row] = 1
+    assert edited["puss"].tolist() == cat.tolist()
+    expected = np.where((cat == 1) | (plain["dog"] == 1), 1, UNKNOWN)
+    assert edited["animal"].tolist() == expected.tolist()
+    assert edited["reason"][row] == "corrected: puss yes"
+    summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
+    assert summary["label_edits"]["rename cat: puss"] == (plain["cat"] == 1).sum()
+    assert summary["label_edits"]["drop bird"] == (plain["bird"] == 1).sum()
+    page = (tmp_path / "reports/resize/report.html").read_text()
+    assert f"<tr><td>imply puss: animal</td><td>{(cat == 1).sum()}</td></tr>" in page
+
+    edits.write_text("# nothing\n")
+    (tmp_path / "data/corrections.csv").unlink()
+    resize.main()
+    assert {path: path.read_bytes() for path in written} == written
+
+
+@pytest.mark.parametrize("text", ["drop: [owl]", "rename: {cat: cat}", "drop:\n\t- cat"])
+def test_broken_edits_of_labels_stop_resize_before_photos_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.yaml").write_text(text)
+    monkeypatch.setattr(resize, "prepare_photos", None)
+    with pytest.raises(InputError, match=r"^data/labels\.yaml:"):
+        run(tmp_path, monkeypatch, resize.main)
+    assert not (tmp_path / "data/images.npy").exists()

@@ -1,7 +1,7 @@
 """Number of photos with each label, after the edits of labels and the corrections."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,16 +32,14 @@ class LabelState:
     """The labels of a project's dataset after the edits in data/labels.yaml.
 
     Attributes:
-        edits: Edits of labels.
-        wanted: Labels in `data.labels`; [] for all labels.
+        edited: Edits, labels of the label files, and labels in `data.labels`.
         counts: Label after all edits -> number of photos.
         changed: Edit -> number of photos whose labels it changes.
         uncounted: Number of answers in the corrections file that are not counted, because the
             contents of the photos are not known before `dvc repro`.
     """
 
-    edits: LabelEdits
-    wanted: list[str]
+    edited: EditedLabels
     counts: dict[str, Counts]
     changed: dict[str, int]
     uncounted: int
@@ -66,22 +64,21 @@ def read_state(
     edits = read_edits(root / EDITS) if edits is None else edits
     wanted = data.labels if wanted is None else wanted
     dataset = read_dataset(root / data.raw)
-    given = dataset.list_labels()
-    EditedLabels(edits, given, wanted, EDITS).check()
-    edited = EditedLabels(edits, given, (), EDITS)
+    edited = EditedLabels(edits, dataset.list_labels(), wanted, EDITS).check()
+    all_labels = replace(edited, wanted=())
     answers = read_answers(root / CORRECTIONS)
     photos = _list_photos(root, dataset)
     labels = dataset.read_labels((), edited.fill)
     sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
     targets = dataset.merge_targets(labels.targets, sha256)
-    result = apply_edits(edited, targets, photos, answers, CORRECTIONS)
+    result = apply_edits(all_labels, targets, photos, answers, CORRECTIONS)
     kept = [photo.decision != "rejected" for photo in photos]
     counts = {
         label: Counts(*(int((column[kept] == value).sum()) for value in (1, 0, UNKNOWN)))
         for label, column in result.targets.items()
     }
-    uncounted = 0 if all(sha256) else len(answers)
-    return LabelState(edits, list(wanted), counts, result.counts, uncounted)
+    hashed = all(photo.sha256 or photo.decision == "rejected" for photo in photos)
+    return LabelState(edited, counts, result.counts, 0 if hashed else len(answers))
 
 
 def _list_photos(root: Path, dataset: RawDataset) -> list[Photo]:
@@ -118,7 +115,7 @@ def describe_labels(root: Path) -> str:
     state = read_state(root)
     rows = [("label", *Counts._fields)]
     for label, counts in state.counts.items():
-        used = not state.wanted or label in state.wanted
+        used = label in state.edited.learned
         rows.append((label if used else f"{label} (not in data.labels)", *map(str, counts)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

@@ -130,6 +130,11 @@ def merge_labels(root: Path, olds: Sequence[str], new: str) -> Outcome:
             )
         for label in labels:
             if label != name:
+                if not state.edited.sources[label]:
+                    raise InputError(
+                        f"no label file lists {label!r}, so that it cannot be merged: edit `imply` "
+                        f"in {EDITS}"
+                    )
                 file.rename(label, name)
 
     return change_file(root, change)
@@ -144,7 +149,7 @@ def drop_label(root: Path, label: str) -> Outcome:
 
     def change(file: LabelFile, state: LabelState) -> None:
         name = require_label(state, label)
-        if name in state.edits.imply or name in state.edits.parents:
+        if name in state.edited.edits.imply or name in state.edited.edits.parents:
             raise InputError(f"{EDITS}: `imply` names {name!r}: remove it there first")
         file.add("drop", name)
         if file.wanted == [name]:
@@ -206,7 +211,7 @@ def require_free(state: LabelState, label: str) -> str:
 
 def require_unedited(state: LabelState, label: str) -> str:
     """Return a name; raise an InputError if an edit has renamed or dropped the label."""
-    edits = state.edits
+    edits = state.edited.edits
     if label in edits.rename:
         raise InputError(
             f"{EDITS} renames {label!r} to {edits.rename[label]!r}: pass this name, or remove the "
@@ -238,11 +243,11 @@ def change_file(root: Path, change: Callable[[LabelFile, LabelState], None]) -> 
     with lock:
         before = read_state(root)
         text = decode_text(path.read_bytes(), EDITS) if path.exists() else ""
-        file = LabelFile(text, before.wanted)
+        file = LabelFile(text, before.edited.wanted)
         change(file, before)
         changed = file.render()
         edits = parse_edits(changed.encode(), EDITS)
-        if edits == before.edits:
+        if edits == before.edited.edits:
             return "", file.wanted
         after = read_state(root, edits, file.wanted)
         write_text(path, changed)
@@ -255,13 +260,13 @@ def change_file(root: Path, change: Callable[[LabelFile, LabelState], None]) -> 
 def _list_hints(before: LabelState, after: LabelState) -> list[str]:
     """Return hints about labels that did not exist before because they are only implied."""
     hints = []
-    for label in sorted((after.counts.keys() - before.counts.keys()) & after.edits.parents):
+    for label in sorted((after.counts.keys() - before.counts.keys()) & after.edited.edits.parents):
         counts = after.counts[label]
         if counts.unknown and not counts.no:
             hints.append(
                 f"{label} is unknown on {counts.unknown} photos, because no label file lists it: "
                 f"if these photos lack it, run `phototag label absent {shlex.quote(label)}`"
             )
-        if after.wanted and label not in after.wanted:
+        if after.edited.wanted and label not in after.edited.wanted:
             hints.append(f"{label} is learned only if data.labels in params.yaml lists it")
     return hints

@@ -63,7 +63,8 @@ class EditedLabels:
 
         The keys are all labels before, between and after renames, and labels that are only implied.
         """
-        found: dict[str, set[str]] = {label: set() for label in self.edits.parents}
+        edited = {*self.edits.rename, *self.edits.rename.values(), *self.edits.parents}
+        found: dict[str, set[str]] = {label: set() for label in edited}
         for label in self.given:
             for name in self.edits.list_names(label):
                 found.setdefault(name, set()).add(label)
@@ -112,11 +113,13 @@ class EditedLabels:
             ("absent", edits.absent),
         ):
             for label in labels:
-                if not self.sources.get(label) and label not in parents:
+                # A label that was only implied may have been renamed.
+                if not self.sources.get(label) and edits.list_names(label)[-1] not in parents:
+                    question = suggest(label, [*self.given, *parents])
                     raise InputError(
-                        f"{self.path}: {key}: no label file has the name {label!r}"
-                        f"{suggest(label, self.sources)}: correct the name, or remove the line if "
-                        "the label is no longer in the dataset"
+                        f"{self.path}: {key}: no label file has the name {label!r}{question}: "
+                        "correct the name, or remove the line if the label is no longer in the "
+                        "dataset"
                     )
         for key, labels in (("rename", edits.rename.values()), ("imply", parents)):
             for label in labels:
