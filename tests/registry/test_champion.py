@@ -431,18 +431,23 @@ def test_photos_on_which_the_champion_was_trained_are_excluded(
     assert not comparison.judge(with_seen.scores)[0]
 
 
-def test_models_that_cannot_be_compared(registry: Registry) -> None:
+@pytest.mark.parametrize("left", [0, 4])
+def test_too_few_photos_left_to_compare(registry: Registry, left: int) -> None:
     registry.challenge("first", 1)
-    test = registry.datasets["test"]
-    registry.datasets["test"] = join_datasets(
-        [registry.datasets["train"], registry.datasets["val"], take_photos(test, np.arange(4))]
-    )
+    parts = [*registry.datasets.values()]
+    parts[2] = take_photos(parts[2], np.arange(left))
+    registry.datasets["test"] = join_datasets(parts)
     decision = registry.challenge("few", 3)
-    assert "the number of photos to compare on is 4, below 5; 16 of 20 test" in decision["reason"]
+    reason = f"the number of photos to compare on is {left}, below 5; 16 of {16 + left} test photos"
+    assert reason in decision["reason"]
     assert decision["reason"].endswith("to replace it, run `phototag promote 2`")
-    registry.datasets["test"] = test
+    assert (decision["champion"], registry.comparison, registry.champion()) == (False, None, 1)
+
+
+def test_champion_without_a_list_of_photos_stays(registry: Registry) -> None:
+    registry.challenge("first", 1)
     registry.files["1"][1].unlink()
     decision = registry.challenge("better", 3)
     assert "champion version 1 cannot be compared: it was registered before" in decision["reason"]
-    assert "`phototag promote 3`" in decision["reason"]
+    assert "`phototag promote 2`" in decision["reason"]
     assert (decision["champion"], registry.comparison, registry.champion()) == (False, None, 1)
