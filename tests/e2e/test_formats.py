@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from phototag.base.files import read_json
 from phototag.dataset.manifest import label_names, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
-from phototag.decoding.sources import list_files, read_file
+from phototag.decoding.sources import read_file
 from phototag.experiments.recipes import update_params
 from phototag.importers.formats import FORMATS
 from phototag.network.weights import load_model
@@ -93,13 +93,17 @@ class Origin(NamedTuple):
 
 
 def read_origins(raw: Path, source: Source) -> dict[str, Origin]:
-    """Return the origin of each imported photo, from sources.csv or from its number."""
-    if "sources.csv" not in list_files(raw):
-        return {f"images/{photo.name}": Origin(photo, "") for photo in source.photos}
+    """Return the origin of each photo by its path in the source, as sources.csv lists them."""
     folder = source.path if source.path.is_dir() else source.path.parent
     rows = csv.DictReader(io.StringIO(read_file(raw, "sources.csv").decode()))
+    # The zip of the course contains the photos of the folder `meine Fotos` in its folder `data`.
+    is_zip = source.path.suffix == ".zip"
+    root = source.path.with_suffix("") if is_zip else folder
     return {
-        f"images/{row['file']}": Origin((folder / row["source"]).resolve(), row.get("id", ""))
+        row["source"]: Origin(
+            (root / row["source"].removeprefix("data/" if is_zip else "")).resolve(),
+            row.get("id", ""),
+        )
         for row in rows
     }
 
