@@ -126,8 +126,9 @@ def test_photos_without_labels_can_only_be_added(tmp_path: Path, source: str) ->
 
 
 def test_folder_with_the_name_of_a_label_is_a_label(tmp_path: Path) -> None:
+    paint(tmp_path / "a/train/0.png", 49)
     run("../a")
-    paint(tmp_path / "new/dog/4.png", 50)
+    paint(tmp_path / "new/train/dog/4.png", 50)
     assert "\n1 photos in data/raw/002-new.zip: dog 1\n" in run("../new", "--add")
     paint(tmp_path / "other/beach/5.png", 51)
     assert "photos without labels: 1\n" in run("../other", "--add")
@@ -137,6 +138,9 @@ def test_folder_with_the_name_of_a_label_is_a_label(tmp_path: Path) -> None:
     assert "2 photos in data/raw/004-other.zip: beach 1\n" in run(
         "../other", "--add", "--folder", "beach=label"
     )
+    paint(tmp_path / "numbered/train/images/im1.png", 53)
+    write(tmp_path / "numbered/train/annotations/dog.txt", "1")
+    assert "recognised as numbered photos: 1" in run("../numbered", "--add")
 
 
 def test_labels_of_a_table_without_photos_are_known_if_the_dataset_has_them(

@@ -111,9 +111,12 @@ def _find_folders(source: Source) -> dict[str, list[str]]:
     # Ignore folders that contain all photos, and folders of splits (train, val, test).
     while folders and all(folders.values()):
         outer = {path[0] for path in folders.values()}
-        if outer & known or (len(outer) > 1 and not all(map(SPLIT.search, outer))):
+        inner = {name: path[1:] for name, path in folders.items()}
+        are_splits = all(map(SPLIT.search, outer))
+        is_last = outer <= known and not any(inner.values())
+        if not are_splits and (len(outer) > 1 or is_last):
             break
-        folders = {name: path[1:] for name, path in folders.items()}
+        folders = inner
     return folders
 
 
