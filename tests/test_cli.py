@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
+from phototag.base.keys import apply_overrides
 from phototag.cli import app, typer_app
 from phototag.cli.models import MODEL, THRESHOLDS
 from phototag.schema.params import read_all_params
@@ -91,13 +93,105 @@ def test_summary_shows_scores_report_and_next_commands(
     decision["time"] = "2026-01-02 03:04:05.678901"
     (project / "reports/register").mkdir()
     (project / "reports/register/decision.json").write_text(json.dumps(decision))
+    report = project / "reports/evaluate/report.html"
+    report.write_text("")
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert shown.exit_code == 0
     assert "  f1_micro  0.7123\n  known     72\n" in shown.output
     assert "version 3, challenger (micro F1 too low)" in shown.output
-    assert str(project / "reports/evaluate/report.html") in shown.output
+    assert f"Report:     {report}\n" in shown.output
     assert "`phototag history` shows the current champion" in shown.output
     assert "make ui" in shown.output
+    report.unlink()
+    shown = CliRunner().invoke(typer_app, ["summary"])
+    assert "report.html\n\n" not in shown.output
+    assert shown.output.endswith(
+        "The report is not in this clone: run `dvc pull` if the project has a DVC remote, or "
+        "`dvc repro`.\n"
+    )
+
+
+def test_summary_shows_intervals_and_the_number_of_photos(project: Path) -> None:
+    scores = {"f1_micro": 0.5, "mAP": 0.25, "f1_micro_at_0.5": 0.125, "f1_samples": 0.75}
+    rows = [
+        "predictor,metric,value,low,high",
+        "model,f1_micro,0.5,0.4,0.6",
+        "model,mAP_macro,0.25,0.1,0.3",
+        "model at 0.5,f1_micro,0.125,0.1,0.2",
+        "model,f1_samples,0.7,0.6,0.8",  # of another evaluation
+    ]
+    (project / "reports/evaluate").mkdir(parents=True)
+    (project / "reports/evaluate/metrics.json").write_text(json.dumps(scores))
+    (project / "reports/evaluate/scores.csv").write_text("\n".join(rows))
+    (project / "data").mkdir()
+    splits = ["train", "train", "val", "test", "test", "test"]
+    table = "".join(f"{number}.jpg,{split},\n" for number, split in enumerate(splits))
+    (project / "data/splits.csv").write_text(f"image,split,group\n{table}")
+    lines = CliRunner().invoke(typer_app, ["summary"]).output.splitlines()
+    assert lines[:6] == [
+        "  f1_micro         0.5000  (0.4000 to 0.6000)",
+        "  mAP              0.2500  (0.1000 to 0.3000)",
+        "  f1_micro_at_0.5  0.1250  (0.1000 to 0.2000)",
+        "  f1_samples       0.7500",
+        "",
+        "Scores on 3 test photos, with 95% confidence intervals",
+    ]
+    (project / "reports/evaluate/metrics.json").write_text('{"final_val_f1_micro": 0.5}')
+    shown = CliRunner().invoke(typer_app, ["summary"]).output
+    assert "final_val_f1_micro  0.5000  (0.4000 to 0.6000)\n" in shown
+    assert "Scores on 1 val photos" in shown
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, ["dvc exp run -S lr=0.00025", "phototag import SOURCE", "make ui"]),
+        (
+            {"optimizer": "lbfgs", "data.raw": "data/raw", "model.name": "resnet18"},
+            ["phototag recipe pretrained-best", "phototag review", "make ui"],
+        ),
+        (
+            {"optimizer": "lbfgs", "model.name": "resnet18+resnet34"},
+            ["phototag recipe finetuned", "phototag import SOURCE", "make ui"],
+        ),
+    ],
+)
+def test_summary_suggests_what_fits_the_recipe_and_the_photos(
+    project: Path, params: dict[str, object], expected: list[str]
+) -> None:
+    values = apply_overrides(yaml.safe_load((project / "params.yaml").read_text()), params)
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    (project / "reports/evaluate").mkdir(parents=True)
+    (project / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.5}')
+    (project / "reports/evaluate/report.html").write_text("")
+    lines = CliRunner().invoke(typer_app, ["summary"]).output.splitlines()
+    suggested = lines[lines.index("Next:") + 1 :]
+    assert [line.split("  # ")[0].strip() for line in suggested] == expected
+
+
+def test_summary_compares_with_a_commit_of_the_same_photos_only(project: Path) -> None:
+    def write(manifest: str, score: float) -> None:
+        files = {"data/manifest.csv": manifest, "data/splits.csv": "0"}
+        deps = [{"path": path, "md5": md5} for path, md5 in files.items()]
+        lock = {"stages": {"evaluate": {"deps": deps}}}
+        (project / "dvc.lock").write_text(yaml.safe_dump(lock))
+        (project / "reports/evaluate/metrics.json").write_text(f'{{"f1_micro": {score}}}')
+
+    def suggests() -> bool:
+        return "dvc metrics diff" in CliRunner().invoke(typer_app, ["summary"]).output
+
+    (project / "reports/evaluate").mkdir(parents=True)
+    (project / "reports/evaluate/report.html").write_text("")
+    write("1", 0.5)
+    assert not suggests()  # there is no commit
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "results"]):
+        subprocess.run(["git", *command], check=True)
+    assert not suggests()  # the scores are equal
+    write("1", 0.6)
+    assert suggests()
+    write("2", 0.6)
+    assert not suggests()
 
 
 @pytest.mark.parametrize(

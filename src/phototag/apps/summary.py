@@ -1,17 +1,31 @@
 """Summary of the last evaluation, printed by `phototag summary`."""
 
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from phototag.apps.results import METRICS, read_scores
-from phototag.base.files import read_json
+from phototag.apps.results import (
+    LOCK,
+    METRICS,
+    list_hashes,
+    parse_lock,
+    read_lock,
+    read_scores,
+)
+from phototag.base.files import read_json, read_source
+from phototag.base.git import ask_git
+from phototag.base.params import read_values
+from phototag.metrics.selection import VAL_PREFIX
 from phototag.registry.decision import describe_decision
 
-NEXT = """
-Next:
-  dvc metrics diff                 # compare with the last commit
-  dvc exp run -S weight_decay=0.01 # train with a different regularization
-  make ui                          # open the MLflow UI
-  phototag import SOURCE           # import photos of your own"""
+SYNTHETIC = "data/sample"  # value of `data.raw` for the synthetic dataset
+SPLITS = "data/splits.csv"
+# Files that determine the photos and labels on which a model is evaluated.
+DATASET = ("data/manifest.csv", SPLITS)
+# Metrics of metrics.json whose name in scores.csv differs.
+RENAMED = {"mAP": "mAP_macro"}
+AT_HALF = "_at_0.5"  # suffix of metrics of the predictor `model at 0.5`
 
 
 def summarize(root: Path) -> str:
@@ -21,14 +35,88 @@ def summarize(root: Path) -> str:
         InputError: The evaluate stage has not been run, or one of its files is damaged.
     """
     scores = read_scores(root)
+    report = (root / METRICS).with_name("report.html")
+    intervals = _read_intervals(report.with_name("scores.csv"), scores)
     width = max(map(len, scores), default=0)
     lines = []
     for name, value in scores.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value
-        lines.append(f"  {name:<{width}}  {shown}")
-    registration = _describe_registration(root / "reports/register/decision.json")
-    report = f"Report:     {(root / METRICS).with_name('report.html')}"
-    return "\n".join([*lines, "", *registration, report, NEXT])
+        lines.append(f"  {name:<{width}}  {shown}{intervals.get(name, '')}")
+    lines += ["", *_describe_photos(root, scores, intervals)]
+    lines += _describe_registration(root / "reports/register/decision.json")
+    if not report.is_file():
+        missing = "The report is not in this clone: run `dvc pull` if the project has a DVC remote"
+        return "\n".join([*lines, f"{missing}, or `dvc repro`."])
+    commands = list(_suggest(root))
+    width = max(len(command) for command, _ in commands)
+    lines += [f"Report:     {report}", "", "Next:"]
+    return "\n".join([*lines, *(f"  {command:<{width}}  # {what}" for command, what in commands)])
+
+
+def _read_intervals(table: Path, scores: Mapping[str, float]) -> dict[str, str]:
+    """Return metric -> 95% confidence interval as text, from scores.csv.
+
+    An interval is omitted if scores.csv has another value than metrics.json. The two files then
+    belong to different evaluations, for example after `git checkout` without `dvc checkout`.
+    """
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = {(row["predictor"], row["metric"]): row for row in csv.DictReader(file)}
+    found = {}
+    for name, value in scores.items():
+        metric = name.removeprefix(VAL_PREFIX)
+        predictor = "model at 0.5" if metric.endswith(AT_HALF) else "model"
+        metric = metric.removesuffix(AT_HALF)
+        row = rows.get((predictor, RENAMED.get(metric, metric)))
+        if row and row["low"] and row["value"] and float(row["value"]) == value:
+            found[name] = f"  ({float(row['low']):.4f} to {float(row['high']):.4f})"
+    return found
+
+
+def _describe_photos(
+    root: Path, scores: Mapping[str, float], intervals: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a sentence about the photos on which the scores were computed."""
+    if not intervals or not (root / SPLITS).is_file():
+        return
+    split = "val" if all(name.startswith(VAL_PREFIX) for name in scores) else "test"
+    with (root / SPLITS).open(encoding="utf-8", newline="") as file:
+        counts = Counter(row["split"] for row in csv.DictReader(file))
+    yield f"Scores on {counts[split]} {split} photos, with 95% confidence intervals"
+
+
+def _suggest(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield commands that fit the photos and the recipe, each with a description."""
+    params = read_values(root / "params.yaml")
+    if _is_comparable(root):
+        yield "dvc metrics diff", "compare with the last commit"
+    if params["optimizer"] != "lbfgs":
+        lr = f"{float(params['lr']) / 2:g}"
+        yield f"dvc exp run -S lr={lr}", "train with half the learning rate"
+    elif "+" not in params["model"]["name"]:
+        # Training tries many L2 strengths by itself, and a linear probe has no learning rate.
+        yield "phototag recipe pretrained-best", "use two backbones and larger photos"
+    else:
+        yield "phototag recipe finetuned", "train the backbone too; needs a GPU"
+    if params["data"]["raw"] == SYNTHETIC:
+        yield "phototag import SOURCE", "import photos of your own"
+    else:
+        yield "phototag review", "check labels that may be wrong"
+    yield "make ui", "open the MLflow UI"
+
+
+def _is_comparable(root: Path) -> bool:
+    """Return whether the last commit has other scores on the same photos and labels."""
+    lock, metrics = (
+        ask_git(root, "show", f"HEAD:./{name}", strip=False) for name in (LOCK, METRICS)
+    )
+    if not lock or not metrics or metrics == read_source(root / METRICS):
+        return False
+    used, before = (
+        list_hashes(stages["evaluate"], "deps") for stages in (read_lock(root), parse_lock(lock))
+    )
+    return all(name in used and used[name] == before.get(name) for name in DATASET)
 
 
 def _describe_registration(decision_file: Path) -> list[str]:
