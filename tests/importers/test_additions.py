@@ -96,6 +96,16 @@ def test_first_import_makes_a_folder_and_others_are_added(project: Path, tmp_pat
     assert [*read_targets(project / "data/raw")] == ["cat/1.png", "cat/2.png", "dog/3.png"]
 
 
+def test_renamed_label_is_known_by_both_names(project: Path, tmp_path: Path) -> None:
+    run("../a")
+    (project / "data/labels.yaml").write_text("rename: {dog: hound, hound: new}\n")
+    for value, label in enumerate(("dog", "new"), start=9):
+        paint(tmp_path / label / f"{label}/{value}.png", value)
+        paint(tmp_path / label / f"cat/{value + 10}.png", value + 10)
+        # A folder `new` would be questioned if it were not the name of a label.
+        assert "note:" not in run(f"../{label}", "--add")
+
+
 def test_adding_the_same_photos_again_writes_nothing(project: Path) -> None:
     run("../a")
     shown = run("../a", "--add")

@@ -20,9 +20,10 @@ from phototag.importers.formats import read_source
 from phototag.importers.importer import import_photos, write_zip
 from phototag.importers.source import ImportOptions, SourceDataset
 from phototag.verification.imports import import_number, list_zips, read_dataset
+from phototag.verification.label_edits import LabelEdits, read_edits
 from phototag.verification.labels import normalize
 
-DEFAULT, SYNTHETIC = Path("data/raw"), Path("data/sample")
+DEFAULT, SYNTHETIC, EDITS = Path("data/raw"), Path("data/sample"), Path("data/labels.yaml")
 SHOWN = 10  # maximum number of labels in a note
 
 
@@ -161,12 +162,12 @@ def import_source(
         path = place / name_import(source, place)
         remove_unfinished(place.glob(".*.tmp.zip"))
     if add:
-        return _add_photos(source, path, options)
+        return _add_photos(source, path, options, read_edits(root / EDITS))
     dataset = import_photos(source, path, options)
     return Imported(dataset, place, path, len(dataset.photos), 0, 0, len(dataset.photos))
 
 
-def _add_photos(source: Path, path: Path, options: ImportOptions) -> Imported:
+def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEdits) -> Imported:
     """Add the photos of a source to a folder of imports.
 
     Photos that the folder already has are listed in the new zip with their labels, but not stored.
@@ -179,8 +180,13 @@ def _add_photos(source: Path, path: Path, options: ImportOptions) -> Imported:
         for entry in before.stored
     ]
     targets = before.merge_targets(labels.targets, before.list_sha256(stored))
-    dataset = read_source(source, replace(options, known_labels=frozenset(targets)))
-    dataset.notes.extend(_compare_labels(dataset.labels, list(targets)))
+    # The source may use the old or the new name of a label that data/labels.yaml renames.
+    names = {label: edits.list_names(label)[-1] for label in targets}
+    dataset = read_source(
+        source, replace(options, known_labels=frozenset([*names, *names.values()]))
+    )
+    added = [edits.list_names(label)[-1] for label in dataset.labels]
+    dataset.notes.extend(_compare_labels(added, [*names.values()]))
     known, new, updated = set(stored), 0, 0
     with suppress(_NothingNewError), replace_file(path) as temporary:
         digests = write_zip(temporary, source, dataset, known)
