@@ -56,6 +56,13 @@ def test_repro_ends_with_a_registered_champion(project: Project, folder: Path) -
     assert [m.value for m in history] == pytest.approx(recorded["val_loss"].tolist())
     assert (folder / "reports/evaluate/report.html").stat().st_size > 50_000
     assert run.info.artifact_uri.startswith(f"file://{folder}/mlartifacts")
+    # The version lists the photos and groups of train and val.
+    (listed,) = (folder / "mlartifacts").rglob(f"{Path(version.source).name}/**/photos.txt")
+    kept = pd.read_csv(folder / "data/manifest.csv").query("decision != 'rejected'")
+    splits = pd.read_csv(folder / "data/splits.csv", dtype=str)
+    used = (splits["split"] != "test").to_numpy()
+    ids = {*kept["sha256"].str[:16][used], *splits["group"][used]}
+    assert listed.read_text().split() == sorted(ids)
 
 
 def test_second_repro_does_nothing(project: Project) -> None:
