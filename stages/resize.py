@@ -14,7 +14,7 @@ from phototag.verification.decode_cache import decoding_key, load_decode_cache, 
 from phototag.verification.duplicates import group_duplicates
 from phototag.verification.edited_labels import EditedLabels, apply_edits
 from phototag.verification.imports import read_dataset
-from phototag.verification.label_edits import read_edits
+from phototag.verification.label_edits import check_unchanged, read_edits
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
@@ -59,6 +59,7 @@ def main() -> None:
 
     sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
     targets = dataset.merge_targets(labels.targets, sha256)
+    check_unchanged(edits, EDITS)
     result = apply_edits(edited, targets, photos, answers, str(CORRECTIONS))
     manifest = build_manifest(
         dataset.name_photos(),

@@ -371,3 +371,23 @@ def test_broken_edits_of_labels_stop_resize_before_photos_are_decoded(
     with pytest.raises(InputError, match=r"^data/labels\.yaml:"):
         run(tmp_path, monkeypatch, resize.main)
     assert not (tmp_path / "data/images.npy").exists()
+
+
+def test_edits_that_are_written_while_photos_are_decoded_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC records the hash of labels.yaml after the stage, and would not run it again."""
+    write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
+    edits, save = tmp_path / "data/labels.yaml", resize.save_decode_cache
+
+    def edit_labels(*arguments: Any) -> None:
+        edits.write_text("drop: [cat]")
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resize, "save_decode_cache", edit_labels)
+        with pytest.raises(InputError, match=r"labels\.yaml was changed .* `dvc repro` again"):
+            run(tmp_path, patch, resize.main)
+    monkeypatch.chdir(tmp_path)
+    resize.main()
+    assert "cat" not in read_kept(tmp_path / "data/manifest.csv")

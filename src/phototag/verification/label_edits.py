@@ -89,6 +89,18 @@ def read_edits(path: Path) -> LabelEdits:
     return parse_edits(path.read_bytes(), str(path)) if path.exists() else LabelEdits()
 
 
+def check_unchanged(edits: LabelEdits, path: Path) -> None:
+    """Check that data/labels.yaml still has the edits that were read at the start of the stage.
+
+    DVC records the file as it is after the stage, so that it would not apply later changes.
+
+    Raises:
+        InputError: The edits have changed.
+    """
+    if read_edits(path) != edits:
+        raise InputError(f"{path} was changed while the stage ran: run `dvc repro` again")
+
+
 def parse_edits(data: bytes, path: str) -> LabelEdits:
     """Parse the content of data/labels.yaml. Error messages start with `path`.
 
