@@ -234,6 +234,13 @@ def test_wrong_options_are_refused(project: Path, arguments: list[str], message:
     assert [path for path in sorted(project.rglob("*")) if ".phototag" not in str(path)] == before
 
 
+def test_incomplete_params_are_refused_before_anything_is_written(project: Path) -> None:
+    write(project / "params.yaml", "seed: 0\n")
+    with pytest.raises(InputError, match=r"params\.yaml: data is missing"):
+        run("../a")
+    assert not (project / "data").exists()
+
+
 def test_second_import_without_add_names_both_options(tmp_path: Path) -> None:
     run("../a")
     message = "data.raw is already data/raw: to add SOURCE .* pass --add; .* another .* with --to"

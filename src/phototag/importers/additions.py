@@ -13,7 +13,7 @@ import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
-from phototag.base.params import read_values
+from phototag.base.params import read_params
 from phototag.decoding.sources import list_files, read_named_file
 from phototag.decoding.system_files import split_system_files
 from phototag.importers.formats import read_source
@@ -22,6 +22,7 @@ from phototag.importers.source import ImportOptions, SourceDataset
 from phototag.verification.imports import import_number, list_zips, read_dataset
 from phototag.verification.label_edits import LabelEdits, read_edits
 from phototag.verification.labels import normalize
+from phototag.verification.params import VerificationParams
 
 DEFAULT, SYNTHETIC, EDITS = Path("data/raw"), Path("data/sample"), Path("data/labels.yaml")
 SHOWN = 10  # maximum number of labels in a note
@@ -66,7 +67,7 @@ def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
         InputError: The photos would replace or mix with other photos. The message contains the
             options or commands to use.
     """
-    raw = root / read_values(root / "params.yaml")["data"]["raw"]
+    raw = root / read_params(VerificationParams, root / "params.yaml").data.raw
     is_sample = raw == root / SYNTHETIC
     shown = os.path.relpath(raw)
     pointer = raw.with_name(f"{raw.name}.dvc")
