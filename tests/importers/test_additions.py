@@ -153,6 +153,18 @@ def test_folder_with_the_name_of_a_label_is_a_label(tmp_path: Path) -> None:
     assert "recognised as numbered photos: 1" in run("../numbered", "--add")
 
 
+def test_notes_name_only_labels_that_become_unknown(tmp_path: Path) -> None:
+    paint(tmp_path / "a/blurry/0.png", 49)
+    paint(tmp_path / "a/owl/0.png", 48)
+    run("../a")
+    edits = "rename: {dog: hound}\ndrop: [blurry]\nabsent: [owl]\n"
+    write(Path("data/labels.yaml"), edits)
+    paint(tmp_path / "b/hound/4.png", 50)
+    shown = run("../b", "--add")
+    assert "unknown for its other photos" not in shown
+    assert "the source does not have, unknown for its new photos: cat\n" in shown
+
+
 def test_labels_of_a_table_without_photos_are_known_if_the_dataset_has_them(
     tmp_path: Path,
 ) -> None:

@@ -186,8 +186,9 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     dataset = read_source(
         source, replace(options, known_labels=frozenset([*names, *names.values()]))
     )
-    added = [edits.list_names(label)[-1] for label in dataset.labels]
-    dataset.notes.extend(_compare_labels(added, [*names.values()]))
+    added = {edits.list_names(label)[-1] for label in dataset.labels}
+    decided = {*edits.drop, *edits.absent}  # labels that are not unknown in any import
+    dataset.notes.extend(_compare_labels(added - decided, {*names.values()} - decided))
     known, new, updated = set(stored), 0, 0
     with suppress(_NothingNewError), replace_file(path) as temporary:
         digests = write_zip(temporary, source, dataset, known)
@@ -228,15 +229,12 @@ def _count_updated(
     return len(updated)
 
 
-def _compare_labels(added: Sequence[str], known: Sequence[str]) -> list[str]:
+def _compare_labels(added: set[str], known: set[str]) -> list[str]:
     """Return notes about the labels that only the source or only the dataset has."""
     notes = []
     for what, labels in (
-        (
-            "labels that the dataset did not have, unknown for its other photos",
-            set(added) - {*known},
-        ),
-        ("labels that the source does not have, unknown for its new photos", set(known) - {*added}),
+        ("labels that the dataset did not have, unknown for its other photos", added - known),
+        ("labels that the source does not have, unknown for its new photos", known - added),
     ):
         if names := sorted(labels):
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
