@@ -242,6 +242,9 @@ def review(
             help="Print the changes of labels and scores since this git revision, and exit.",
         ),
     ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Show 24 photos of one label on each page.")
+    ] = False,
     port: Port = 8502,
 ) -> None:
     """Serve a page in the browser for reviewing labels.
@@ -260,4 +263,4 @@ def review(
     if not (root / MODEL).is_file():
         raise InputError(f"{MODEL} is missing: run `dvc repro`")
     page = Path(effects.__file__).with_name("page.py")
-    serve_page(page, port, str(root), ranking, who)
+    serve_page(page, port, str(root), ranking, who, *(["--grid"] if grid else []))

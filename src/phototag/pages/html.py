@@ -1,7 +1,8 @@
-"""Write self-contained HTML pages."""
+"""Render and write self-contained HTML pages."""
 
 import base64
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,27 @@ from phototag.base.files import write_text
 
 
 def write_page(path: Path, package: str, template: str, **values: Any) -> None:
-    """Render a Jinja template with `values` and write the page.
+    """Render a template that extends this package's `base.html.j2`, and write the page."""
+    write_text(path, render_html(package, template, **values))
 
-    The template is in the folder `templates` of `package`, such as phototag.verification, and
-    extends this package's `base.html.j2`. Text is escaped; a missing value raises an error.
+
+def render_html(package: str, template: str, **values: Any) -> str:
+    """Render a Jinja template in the folder `templates` of `package`, such as phototag.review.
+
+    Text is escaped; a missing value raises an error.
     """
-    environment = Environment(
+    return _environment(package).get_template(template).render(values)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    return Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(path, environment.get_template(template).render(values))
 
 
 def jpeg_uri(image: Image.Image) -> str:

@@ -66,6 +66,8 @@ def read_evidence(root: Path) -> Evidence:
     point = read_json(root / THRESHOLDS)
     train, joined = parts["train"], join_datasets(list(parts.values()))
     photos = take_photos(joined, np.argsort(joined.rows))
+    if point.get("content_key", metadata.content_key) != metadata.content_key:
+        raise InputError(f"{THRESHOLDS} is of another model than {MODEL}: run `dvc repro`")
     if not photos.labels == metadata.labels == [*point["thresholds"]]:
         raise InputError(f"{MODEL} and {MANIFEST} have different labels: run `dvc repro`")
 

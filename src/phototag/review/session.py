@@ -2,9 +2,9 @@
 
 import csv
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from phototag.base.files import report_failed_write
 from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question
 from phototag.verification.corrections import (
+    COLUMNS,
     UNDO,
     WORDS,
     Answer,
@@ -54,6 +55,24 @@ class ReviewSession:
         """Return the positions of the unanswered questions in `queue`."""
         return [n for n, question in enumerate(self.queue) if self.find_answer(question) is None]
 
+    def list_pages(self, positions: Iterable[int], size: int) -> list[list[int]]:
+        """Group positions in `queue` into pages, in the order of their first questions.
+
+        All questions of a page are about the same label, and the dataset has the same target for
+        all its photos. A page has at most `size` questions.
+        """
+        pages: list[list[int]] = []
+        unfinished: dict[tuple[int, int], list[int]] = {}
+        for position in positions:
+            question = self.queue[position]
+            given = int(self.evidence.photos.targets[question.photo, question.label])
+            page = unfinished.get((question.label, given))
+            if page is None or len(page) == size:
+                page = unfinished[question.label, given] = []
+                pages.append(page)
+            page.append(position)
+        return pages
+
     def find_answer(self, question: Question) -> Answer | None:
         """Return the answer to a question, or None if there is no answer or it was undone."""
         return self._latest.get(self._entry(question))
@@ -64,37 +83,77 @@ class ReviewSession:
         given = self.evidence.photos.targets[question.photo, question.label]
         return answer.answer if answer else WORDS[int(given)]
 
-    def answer(self, question: Question, answer: str, ranking: str = "") -> None:
-        """Store an answer (yes, no or unsure); `ranking` defaults to the session's ranking."""
-        current = self.reload()  # another page may have changed the label
-        latest, old = current.find_answer(question), current.state(question)
-        when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        # Answers are sorted by time, and the clock of another reviewer may be fast.
-        when = max(when, latest.when) if latest else when
-        file = self.evidence.photos.files[question.photo]
-        row = (*self._entry(question), answer, old, self.who, when, ranking or self.ranking)
-        append_answer(self.path, Answer(file, *row))
+    def answer(self, answers: Mapping[Question, str]) -> None:
+        """Store answers (yes, no or unsure), which `undo` undoes together."""
+        self._append([(question, answer, self.ranking) for question, answer in answers.items()])
 
-    def undo(self) -> Question | None:
-        """Undo the reviewer's last answer that is about a photo and a label of the dataset.
+    def undo(self) -> list[Question]:
+        """Undo the reviewer's last answers about photos and labels of the dataset.
 
-        Returns the question whose answer was undone, or None if there is no answer to undo.
+        Answers that were stored together have the same time, and are undone together.
+
+        Returns the questions whose answers were undone; empty if there is no answer to undo.
         """
-        photos, labels = list(self.evidence.photos.sha256), self.evidence.photos.labels
-        for answer in reversed(drop_undone(read_answers(self.path).values())):
-            if answer.who == self.who and answer.sha256 in photos and answer.label in labels:
-                question = Question(photos.index(answer.sha256), labels.index(answer.label))
-                self.answer(question, answer.old, UNDO)
-                return question
-        return None
+        photos = {sha256: row for row, sha256 in enumerate(self.evidence.photos.sha256)}
+        labels = self.evidence.photos.labels
+        own = [
+            answer
+            for answer in drop_undone(read_answers(self.path).values())
+            if answer.who == self.who and answer.sha256 in photos and answer.label in labels
+        ]
+        last = [one for one in own if (one.when, one.label) == (own[-1].when, own[-1].label)]
+        undone = [
+            (Question(photos[answer.sha256], labels.index(answer.label)), answer.old, UNDO)
+            for answer in reversed(last)
+        ]
+        self._append(undone)
+        return [question for question, _, _ in undone]
+
+    def _append(self, rows: Sequence[tuple[Question, str, str]]) -> None:
+        """Append rows (question, answer, ranking), which all get the same time."""
+        if not rows:
+            return
+        current = self.reload()  # another page may have changed the labels
+        when = self._choose_time({self._entry(question) for question, _, _ in rows})
+        answers = [
+            Answer(
+                self.evidence.photos.files[question.photo],
+                *self._entry(question),
+                answer,
+                current.state(question),
+                self.who,
+                when,
+                ranking,
+            )
+            for question, answer, ranking in rows
+        ]
+        append_answers(self.path, answers)
+
+    def _choose_time(self, entries: Set[tuple[str, str]]) -> str:
+        """Return the present time, or a later one if the corrections file requires it.
+
+        The time must be later than those of all rows about the entries, because answers are sorted
+        by time and the clock of another reviewer may be fast. It must also differ from those of
+        the reviewer's other rows, because `undo` undoes answers with the same time together.
+        """
+        when = _floor(datetime.now(UTC))
+        for row in read_answers(self.path).values():  # sorted by time
+            about = row.entry in entries and row.time >= when
+            if about or (row.who == self.who and row.time == when):
+                when = _floor(row.time + timedelta(milliseconds=1))
+        return when.isoformat(timespec="milliseconds")
 
     def _entry(self, question: Question) -> tuple[str, str]:
         photos = self.evidence.photos
         return photos.sha256[question.photo], photos.labels[question.label]
 
 
-def append_answer(path: Path, answer: Answer) -> None:
-    """Lock a corrections file, append an answer, and flush the file to disk.
+def _floor(time: datetime) -> datetime:
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def append_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """Lock a corrections file, append answers, and flush the file to disk.
 
     Raises:
         InputError: The file cannot be written, or its first line does not list the columns of an
@@ -107,8 +166,7 @@ def append_answer(path: Path, answer: Answer) -> None:
     ):
         file.seek(0)
         text = file.read().removeprefix("\ufeff")
-        row = asdict(answer)
-        header = ",".join(row)
+        header = ",".join(COLUMNS)
         if text and text.splitlines()[0] != header:
             raise InputError(
                 f"{path}: the first line must be {header}: save the file as UTF-8, with commas and "
@@ -116,9 +174,9 @@ def append_answer(path: Path, answer: Answer) -> None:
             )
         writer = csv.writer(file, lineterminator="\n")
         if not text:
-            writer.writerow(row)
+            writer.writerow(COLUMNS)
         elif not text.endswith("\n"):
             file.write("\n")
-        writer.writerow(row.values())
+        writer.writerows(map(astuple, answers))
         file.flush()
         os.fsync(file.fileno())

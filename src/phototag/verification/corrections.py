@@ -52,6 +52,12 @@ class Answer:
         """Key of the corrected target: SHA-256 of the photo, and the label."""
         return self.sha256, self.label
 
+    @property
+    def time(self) -> datetime:
+        """Time of the answer, with a time zone."""
+        time = datetime.fromisoformat(self.when)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
 
 COLUMNS = tuple(field.name for field in fields(Answer))
 
@@ -85,13 +91,12 @@ def parse_answers(data: bytes, path: str) -> dict[int, Answer]:
                 f"{place}: column answer is {answer.answer!r}: write yes, no or unsure"
             )
         try:
-            time = datetime.fromisoformat(answer.when)
+            times[row.line] = answer.time
         except ValueError:
             raise InputError(
                 f"{place}: column when is {answer.when!r}: write a time such as 2025-01-31T12:00Z"
             ) from None
         answers[row.line] = answer
-        times[row.line] = time if time.tzinfo else time.replace(tzinfo=UTC)
     return {line: answers[line] for line in sorted(answers, key=times.__getitem__)}
 
 
