@@ -1,10 +1,14 @@
 import hashlib
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from sklearn.metrics import f1_score
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_json
@@ -16,9 +20,13 @@ from tests.reviews import make_review
 
 BEFORE = {"loss": 0.2, "f1_micro": 0.755, "f1_macro": 0.62, "mAP": 0.7}
 AFTER = {"loss": 0.2, "f1_micro": 0.7611, "f1_macro": 0.6151, "mAP": 0.7}
+NO_INTERVALS = (
+    " (no intervals: reports/evaluate/predictions.csv of HEAD is neither in git nor in DVC's "
+    "cache)."
+)
 SCORES = (
-    " Scores: micro F1 0.755 -> 0.761 (+0.006), macro F1 0.620 -> 0.615 (-0.005), mAP 0.700 -> "
-    "0.700 (+0.000)."
+    "\nScores: micro F1 0.755 -> 0.761 (+0.006), macro F1 0.620 -> 0.615 (-0.005), mAP 0.700 -> "
+    "0.700 (+0.000)" + NO_INTERVALS
 )
 
 
@@ -36,6 +44,17 @@ def project(tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
     return folder
+
+
+def describe(folder: Path, revision: str = "HEAD") -> str:
+    """Describe the effect; all files of the revision are in git."""
+
+    def read(name: str) -> bytes | None:
+        command = ["git", "-C", str(folder), "show", f"{revision}:{name}"]
+        done = subprocess.run(command, capture_output=True, check=False)
+        return None if done.returncode else done.stdout
+
+    return describe_effect(folder, revision, read)
 
 
 def make(folder: Path, row: int, answer: str = "yes", old: str = "no") -> Answer:
@@ -72,12 +91,12 @@ def test_effect_counts_labels_and_compares_scores(project: Path) -> None:
     # Rows 0, 2 and 4 of five are in train. The second answer equals the label.
     answer(project, make(project, 0), make(project, 2, "no"), make(project, 4, "unsure"))
     counts = "Labels changed since HEAD: 2 (1 to yes, 0 to no, 1 to unsure)."
-    assert describe_effect(project, "HEAD") == counts + SCORES
+    assert describe(project, "HEAD") == counts + SCORES
     # `split.test` was set to 0.
     on_val = {f"final_val_{name}": value for name, value in AFTER.items()}
     write_json(project / "reports/evaluate/metrics.json", on_val)
-    assert describe_effect(project, "HEAD").endswith(
-        " Scores: on another split than before, so not comparable."
+    assert describe(project, "HEAD").endswith(
+        "\nScores: on another split than before, so not comparable" + NO_INTERVALS
     )
 
 
@@ -87,30 +106,31 @@ def test_undone_answers_do_not_count(project: Path) -> None:
     committed = replace(make(project, 3, "no", "yes"), ranking="undo")
     answer(project, make(project, 0), back, make(project, 2), committed)
     counts = "Labels changed since HEAD: 2 (1 to yes, 1 to no, 0 to unsure)."
-    assert describe_effect(project, "HEAD") == counts + SCORES
+    assert describe(project, "HEAD") == counts + SCORES
 
 
 def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     train(project)
     append_answers(project / "data/corrections.csv", [make(project, 0)])
     with pytest.raises(InputError, match="not trained with the latest labels: run `dvc repro`"):
-        describe_effect(project, "HEAD")
+        describe(project, "HEAD")
     train(project)
-    describe_effect(project, "HEAD")
+    describe(project, "HEAD")
     # The manifest differs if only `dvc repro resize` has run.
     written = yaml.safe_load((project / "dvc.lock").read_text())
     written["stages"]["resize"]["outs"][0] |= {"md5": "new"}
     (project / "dvc.lock").write_text(yaml.safe_dump(written))
     with pytest.raises(InputError, match="not trained with the latest labels"):
-        describe_effect(project, "HEAD")
+        describe(project, "HEAD")
 
 
 def test_other_changed_inputs_are_named(project: Path) -> None:
     (project / "data/raw.zip").write_text("other photos")
     train(project)
     lock(project, lr=0.2)
-    assert describe_effect(project, "HEAD").endswith(
-        "(+0.000). These inputs changed too and may explain the difference: data/raw.zip, lr."
+    assert describe(project, "HEAD").endswith(
+        f"(+0.000){NO_INTERVALS}\nThese inputs changed too and may explain the difference: "
+        "data/raw.zip, lr."
     )
 
 
@@ -134,7 +154,7 @@ def test_damaged_results_are_named(
     else:
         (project / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        describe_effect(project, "HEAD")
+        describe(project, "HEAD")
 
 
 def test_unknown_revision_is_refused(project: Path) -> None:
@@ -143,4 +163,55 @@ def test_unknown_revision_is_refused(project: Path) -> None:
         with pytest.raises(
             InputError, match=rf"{revision} is not a commit with reports/.*: pass another"
         ):
-            describe_effect(project, revision)
+            describe(project, revision)
+
+
+def test_scores_are_compared_on_shared_photos_and_photos_are_counted(project: Path) -> None:
+    """Photos are renamed and added, and a label exists only before or after."""
+    old = evaluate(project, ["blue", "green"])
+    subprocess.run(["git", "-C", str(project), "add", "-A"], check=True)
+    subprocess.run(["git", "-C", str(project), "commit", "-qm", "predictions"], check=True)
+    manifest = pd.read_csv(project / "data/manifest.csv", keep_default_na=False)
+    splits = pd.read_csv(project / "data/splits.csv")
+    first = splits["image"] == splits["image"][0]  # removed; the next one moves to test
+    manifest = manifest[manifest["file"] != splits["image"][0]]
+    splits = splits[~first]
+    splits.loc[1, "split"] = "test"
+    extra = manifest.iloc[[0, 1]].assign(file=["b1.jpg", "b2.jpg"], sha256=["b1", "b2"])
+    manifest = pd.concat([manifest, extra])
+    splits = pd.concat([splits, pd.DataFrame({"image": ["b1.jpg", "b2.jpg"], "split": "test"})])
+    for table, column in ((manifest, "file"), (splits, "image")):
+        table[column] = "=" + table[column].str.replace("images/", "dog/")
+    manifest.to_csv(project / "data/manifest.csv", index=False)
+    splits.to_csv(project / "data/splits.csv", index=False)
+    new = evaluate(project, ["green", "red"], seed=1)
+    train(project)
+    shared = old.merge(new, on=["sha256", "label"], suffixes=("_old", "_new"))
+    before, after = (
+        f1_score(shared["target_new"], shared[f"predicted_{x}"]) for x in ("old", "new")
+    )
+    labels, photos, scores, *_ = describe(project).split("\n")
+    assert labels.startswith("Labels changed since HEAD: 0 ")
+    assert photos == (
+        "Photos: 2 added, 1 removed, 1 moved to another split (train 24 -> 23, val 8 -> 7, "
+        "test 8 -> 11)."
+    )
+    assert shared["sha256"].nunique() == 8
+    assert scores.startswith("Scores on the 8 test photos and 1 labels that both evaluations share")
+    assert f"micro F1 {before:.3f} -> {after:.3f} ({after - before:+.3f}, 95% interval " in scores
+    low, high = map(float, re.search(r"interval (\S+) to (\S+)\), macro", scores).groups())  # type: ignore[union-attr]
+    assert low < after - before < high
+
+
+def evaluate(folder: Path, labels: list[str], seed: int = 0) -> pd.DataFrame:
+    """Write predictions.csv and return it with the hash of each photo."""
+    rng = np.random.default_rng(seed)
+    splits = pd.read_csv(folder / "data/splits.csv")
+    rows = splits[splits["split"] != "train"].merge(pd.DataFrame({"label": labels}), how="cross")
+    rows["target"] = rng.integers(0, 2, len(rows))
+    rows["probability"] = rng.random(len(rows)).round(3)
+    rows["predicted"] = (rows["probability"] > 0.5).astype(int)
+    escaped = rows.assign(image=rows["image"].str.replace("^=", "'=", regex=True))
+    escaped.to_csv(folder / "reports/evaluate/predictions.csv", index=False)
+    hashes = read_kept(folder / "data/manifest.csv").set_index("file")["sha256"]
+    return rows[rows["split"] == "test"].assign(sha256=rows["image"].map(hashes))

@@ -10,8 +10,9 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from phototag.dataset.targets import UNKNOWN
+from phototag.registry.predictions import compare_predictions
 from phototag.search.report import describe_optimism, summarize
-from phototag.search.winner import Comparison, _read_predictions, compare_predictions
+from phototag.search.winner import Comparison, _read_predictions
 from tests.search.files import make_study
 
 PHOTOS, LABELS = 200, ["cat", "dog", "=sofa"]
@@ -40,7 +41,7 @@ def test_scores_are_those_of_scikit_learn_in_any_order_of_photos() -> None:
     winner, start = predict(1.5), predict(0.5)
     shuffled = start.sample(frac=1, random_state=0)
     table = compare_predictions(winner, shuffled, 200, 0).set_index("metric")
-    for column, model in (("winner", winner), ("start", start)):
+    for column, model in (("new", winner), ("old", start)):
         targets, probabilities, predicted = (
             model[name].to_numpy().reshape(-1, 3) for name in ("target", "probability", "predicted")
         )
@@ -51,7 +52,7 @@ def test_scores_are_those_of_scikit_learn_in_any_order_of_photos() -> None:
             "loss": log_loss(targets.ravel(), probabilities.ravel()),
         }
         assert table[column].to_dict() == pytest.approx(expected)
-    assert (table["difference"] == table["winner"] - table["start"]).all()
+    assert (table["difference"] == table["new"] - table["old"]).all()
     assert table["low"].to_dict()["f1_micro"] > 0
     assert table["high"].to_dict()["loss"] < 0
 
@@ -85,7 +86,7 @@ def test_empty_targets_are_read_as_unknown(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("phototag.search.winner.open_revision", lambda root, revision: (files, ""))
     found = _read_predictions(tmp_path, "revision")
     assert found["target"].tolist() == [UNKNOWN, 1]
-    assert found["group"].tolist() == [2, 2]
+    assert found["group"].tolist() == ["2", "2"]
 
 
 def test_unknown_targets_and_photos_of_one_model_are_left_out() -> None:
@@ -100,7 +101,7 @@ def test_unknown_targets_and_photos_of_one_model_are_left_out() -> None:
         "f1_micro": f1_score(both["target"], both["predicted"]),
         "loss": log_loss(both["target"], both["probability"]),
     }
-    assert table["winner"][list(expected)].to_dict() == pytest.approx(expected)
+    assert table["new"][list(expected)].to_dict() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,6 @@ def test_rounded_probabilities_have_a_finite_loss() -> None:
     sure = predict(1)
     sure["probability"] = sure["predicted"].astype(float)
     table = compare_predictions(sure, predict(1), 50, 0).set_index("metric")
-    loss = table["winner"].to_dict()["loss"]
+    loss = table["new"].to_dict()["loss"]
     assert np.isfinite(loss)
     assert loss > 1

@@ -3,6 +3,7 @@
 import getpass
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 from unicodedata import normalize
@@ -239,7 +240,7 @@ def review(
         str | None,
         typer.Option(
             metavar="REVISION",
-            help="Print the changes of labels and scores since this git revision, and exit.",
+            help="Print what has changed in labels, photos and scores since a git revision.",
         ),
     ] = None,
     grid: Annotated[
@@ -256,7 +257,9 @@ def review(
 
     root = project_root()
     if effect is not None:
-        typer.echo(effects.describe_effect(root, effect))
+        from phototag.experiments.dvc_tools import read_tracked
+
+        typer.echo(effects.describe_effect(root, effect, partial(read_tracked, root, effect)))
         return
     who = who or ask_git(root, "config", "user.name") or getpass.getuser()
     who = normalize("NFC", " ".join(who.split()))  # as data/corrections.csv is read

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc_data.index import DataIndexError
 
 from phototag.apps.results import LOCK, list_hashes, parse_lock
 from phototag.base.errors import InputError
@@ -101,3 +104,17 @@ def open_revision(root: Path, revision: str) -> tuple[DVCFileSystem, str]:
     """
     prefix = run_git(root, "rev-parse", "--show-prefix")
     return DVCFileSystem(str(root), rev=revision, subrepos=True), prefix
+
+
+def read_tracked(root: Path, revision: str, path: str) -> bytes | None:
+    """Return the content of a file that git or DVC tracks at a git revision.
+
+    Returns:
+        The content, or None if neither git nor DVC's cache or remote has it.
+    """
+    with suppress(DvcException, DataIndexError, OSError):
+        files, project = open_revision(root, revision)
+        with files.open(f"{project}{path}") as file:
+            content: bytes = file.read()
+            return content
+    return None

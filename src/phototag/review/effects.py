@@ -1,8 +1,15 @@
-"""Changes in labels and scores after training with the answers of a review."""
+"""Changes in labels, photos and scores after training with the answers of a review."""
 
 import hashlib
+import io
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 from phototag.apps.results import (
     CORRECTIONS,
@@ -17,15 +24,32 @@ from phototag.apps.results import (
 )
 from phototag.base.errors import InputError
 from phototag.base.git import ask_git, run_git
+from phototag.base.params import read_values
+from phototag.dataset.manifest import SPLITS as SPLIT_NAMES
 from phototag.metrics.selection import VAL_PREFIX
+from phototag.pages.escaping import escape_spreadsheet_cell
+from phototag.registry.predictions import (
+    PREDICTIONS,
+    SPLITS,
+    compare_predictions,
+    parse_predictions,
+)
 from phototag.verification.corrections import ANSWERS, drop_undone, parse_answers
 
 MANIFEST = "data/manifest.csv"
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
+COMPARED = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP_macro": "mAP"}
+Read = Callable[[str], bytes | None]
 
 
-def describe_effect(root: Path, revision: str) -> str:
-    """Describe the changes in labels and scores since a git revision.
+def describe_effect(root: Path, revision: str, read: Read) -> str:
+    """Describe the changes in labels, photos and scores since a git revision.
+
+    Args:
+        root: Root folder of a project in which `dvc repro` has run.
+        revision: Git revision that contains the earlier answers and scores.
+        read: Function that returns the content of a file at the revision, or None if neither git
+            nor DVC's cache has it.
 
     Raises:
         InputError: The revision does not contain the results of an evaluation, or `dvc repro` has
@@ -57,21 +81,107 @@ def describe_effect(root: Path, revision: str) -> str:
     )
     changed = Counter(labels[entry] for entry in given if labels[entry] != old_labels[entry])
     counts = ", ".join(f"{changed[answer]} to {answer}" for answer in ANSWERS)
+    lines = [f"Labels changed since {revision}: {changed.total()} ({counts})."]
+    try:
+        past = _read_evaluated(read, revision)
+        present = _read_evaluated(partial(_read_local, root), "the working tree")
+    except InputError as error:
+        lines.append(f"Scores: {_compare_metrics(before, after)} (no intervals: {error}).")
+    else:
+        values = read_values(root / "params.yaml")
+        lines.append(_compare_photos(past, present))
+        lines.append(
+            _compare_scores(past, present, values["evaluate"]["resamples"], values["seed"])
+        )
+    inputs = _list_inputs(stages) ^ _list_inputs(old_stages)
+    others = sorted({name for name, _ in inputs} - {CORRECTIONS})
+    if others:
+        lines.append(
+            f"These inputs changed too and may explain the difference: {', '.join(others)}."
+        )
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Photos of a dataset and their predictions.
+
+    Attributes:
+        splits: SHA-256 of a photo -> its split.
+        predictions: Table returned by `parse_predictions`; `image` is the SHA-256 of the photo,
+            because photos can be renamed.
+    """
+
+    splits: dict[str, str]
+    predictions: pd.DataFrame
+
+
+def _read_evaluated(read: Read, origin: str) -> Evaluated:
+    """Read the photos and predictions of an evaluation; raise an InputError if a file is missing.
+
+    Args:
+        read: Function that returns the content of a file, or None if the file is missing.
+        origin: Revision of the files, for the error message.
+    """
+    contents = {name: read(name) for name in (MANIFEST, SPLITS, PREDICTIONS)}
+    for name, content in contents.items():
+        if content is None:
+            raise InputError(f"{name} of {origin} is neither in git nor in DVC's cache")
+    manifest, splits = (
+        pd.read_csv(io.BytesIO(contents[name] or b""), keep_default_na=False, dtype=str)
+        for name in (MANIFEST, SPLITS)
+    )
+    hashes = dict(zip(manifest["file"], manifest["sha256"], strict=True))
+    escaped = {escape_spreadsheet_cell(file): sha256 for file, sha256 in hashes.items()}
+    rows = parse_predictions(contents[PREDICTIONS] or b"", contents[SPLITS] or b"")
+    rows = rows.assign(image=rows["image"].map(escaped)).drop_duplicates(["image", "label"])
+    return Evaluated(dict(zip(splits["image"].map(hashes), splits["split"], strict=True)), rows)
+
+
+def _read_local(root: Path, name: str) -> bytes | None:
+    return (root / name).read_bytes() if (root / name).is_file() else None
+
+
+def _compare_photos(past: Evaluated, present: Evaluated) -> str:
+    old, new = past.splits, present.splits
+    moved = sum(new[sha256] != split for sha256, split in old.items() if sha256 in new)
+    counts = [Counter(splits.values()) for splits in (old, new)]
+    sizes = ", ".join(f"{name} {counts[0][name]} -> {counts[1][name]}" for name in SPLIT_NAMES)
+    return (
+        f"Photos: {len(new.keys() - old)} added, {len(old.keys() - new)} removed, {moved} moved to "
+        f"another split ({sizes})."
+    )
+
+
+def _compare_scores(past: Evaluated, present: Evaluated, resamples: int, seed: int) -> str:
+    table = compare_predictions(present.predictions, past.predictions, resamples, seed)
+    if table.empty:
+        return "Scores: the evaluations share no labelled photo, so they are not comparable."
+    rows = table.set_index("metric").T.to_dict()
+    differences = []
+    for metric, name in COMPARED.items():
+        row = rows[metric]
+        interval = f"95% interval {row['low']:+.3f} to {row['high']:+.3f}"
+        if np.isnan(row["low"]):
+            interval = "too few groups of photos for an interval"
+        difference = f"{row['difference']:+.3f}, {interval}"
+        differences.append(f"{name} {row['old']:.3f} -> {row['new']:.3f} ({difference})")
+    split = present.predictions["split"].iloc[0]
+    photos, labels = table.attrs["photos"], table.attrs["labels"]
+    return (
+        f"Scores on the {photos} {split} photos and {labels} labels that both evaluations share, "
+        f"with the present labels of the photos: {', '.join(differences)}."
+    )
+
+
+def _compare_metrics(before: dict[str, float], after: dict[str, float]) -> str:
     names = {f"{prefix}{key}": name for prefix in ("", VAL_PREFIX) for key, name in SCORES.items()}
     differences = ", ".join(
         f"{name} {before[key]:.3f} -> {after[key]:.3f} ({after[key] - before[key]:+.3f})"
         for key, name in names.items()
         if key in before and key in after
     )
-    text = (
-        f"Labels changed since {revision}: {changed.total()} ({counts}). "
-        f"Scores: {differences or 'on another split than before, so not comparable'}."
-    )
-    inputs = _list_inputs(stages) ^ _list_inputs(old_stages)
-    others = sorted({name for name, _ in inputs} - {CORRECTIONS})
-    if others:
-        text += f" These inputs changed too and may explain the difference: {', '.join(others)}."
-    return text
+    return differences or "on another split than before, so not comparable"
 
 
 def _list_inputs(stages: Stages) -> set[tuple[str, str]]:
