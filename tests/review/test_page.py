@@ -102,7 +102,7 @@ def test_answers_by_keyboard_survive_a_killed_server(
     with serve(project, port, "next") as address:
         page.goto(address)
         expect(page.get_by_text("0 of 9 answered")).to_be_visible(timeout=SLOW)
-        expect(page.get_by_text("The dataset says unknown. Model score:")).to_be_visible()
+        expect(page.get_by_text("Dataset label: unknown. Model score:")).to_be_visible()
         await_page(page)
         for number, answer in enumerate(answers[:4], start=1):
             press(page, keys[answer], f"{number} of 9 answered")

@@ -13,7 +13,7 @@ from phototag.review import page
 from phototag.review.evidence import INPUTS, Evidence
 from phototag.review.rankings import rank_errors
 from phototag.review.rendering import render_view
-from phototag.review.results import Results
+from phototag.review.results import INCOMPLETE, Results
 from phototag.review.session import ReviewSession
 from phototag.review.view import View
 from tests.models import LABELS
@@ -122,7 +122,7 @@ def test_page_states_the_dataset_label_and_score_beside_the_threshold(
     evidence.thresholds[question.label] = 0.123
     score = evidence.probabilities[question.photo, question.label]
     text = " ".join(render_view(view, "").split())
-    assert f"The dataset says <b>{word}</b>. Model score: {score:.2f} (threshold 0.12)." in text
+    assert f"Dataset label: <b>{word}</b>. Model score: {score:.2f} (threshold 0.12)." in text
 
 
 def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> 
     evidence, queue = results.current
     for name in INPUTS:
         shutil.move(project / name, tmp_path / "moved")
-        assert f"{name} is missing" in results.refresh()
+        assert results.refresh() == INCOMPLETE
         assert results.current[0] is evidence
         render_view(open_view(project, evidence), "")  # the photos are still readable
         shutil.move(tmp_path / "moved", project / name)
@@ -140,7 +140,7 @@ def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> 
     thresholds = project / "reports/evaluate/thresholds.json"
     written = thresholds.read_text()
     thresholds.write_text(written.replace('"key"', '"old"'))
-    assert "is of another model" in results.refresh()
+    assert results.refresh() == INCOMPLETE
     assert results.current[1] is queue
     thresholds.write_text(written)
     assert results.refresh() == ""

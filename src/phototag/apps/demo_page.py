@@ -14,12 +14,14 @@ from phototag.evaluation.gradcam import locate_labels
 from phototag.pages.escaping import escape_streamlit
 from phototag.serving.tagger import Tagger, load_tagger, tag_photos
 
-WIDTH = 220  # width of an image on the page, in pixels
+# Remove the space that Streamlit reserves for its menu bar, which this page hides.
+STYLE = "<style>.stMainBlockContainer { padding: 1rem 1rem 2rem }</style>"
 
 
 def main() -> None:
     """Draw the page. Streamlit calls this function again after each user interaction."""
     st.set_page_config(page_title="phototag", layout="wide")
+    st.html(STYLE)
     st.title("phototag")
     model, thresholds = (Path(argument) for argument in sys.argv[1:3])
     try:
@@ -36,23 +38,25 @@ def main() -> None:
     if tags.pixels is None:
         st.error(escape_streamlit(f"{show_name(file.name)}: {tags.error}"))
         return
-    st.subheader(escape_streamlit(", ".join(tags.labels)) or "no label")
+    st.subheader(escape_streamlit(", ".join(tags.labels)) or "No score reaches its threshold")
     left, right = st.columns(2)
     ranked = sorted(tags.scores, key=lambda label: -tags.scores[label])
     with left:
+        label = st.selectbox("Heat map for label", ranked)
+        heat = _draw_heat(tagger, tags.pixels, tagger.labels.index(label))
+        if heat is None:
+            st.image(tags.pixels, caption="Photo as passed to the network", width="stretch")
+            st.caption("No heat map: this network has no spatial feature maps.")
+        else:  # in a single image, both stay side by side on narrow screens
+            both = np.concatenate([tags.pixels, heat], axis=1)
+            caption = f"Photo as passed to the network, and heat map for {escape_streamlit(label)}"
+            st.image(both, caption=caption, width="stretch")
+    with right:
         for label in ranked:
             score, threshold = tags.scores[label], tagger.thresholds[tagger.labels.index(label)]
             mark = "**yes**" if label in tags.labels else "no"
             text = f"{escape_streamlit(label)}: {score:.2f} (threshold {threshold:.2f}), {mark}"
             st.progress(score, text=text)
-    with right:
-        label = st.selectbox("Heat map for label", ranked)
-        st.image(tags.pixels, caption="Photo as passed to the network", width=WIDTH)
-        heat = _draw_heat(tagger, tags.pixels, tagger.labels.index(label))
-        if heat is None:
-            st.caption("No heat map: this network has no spatial feature maps.")
-        else:
-            st.image(heat, caption=escape_streamlit(label), width=WIDTH)
 
 
 @st.cache_resource  # type: ignore[untyped-decorator]

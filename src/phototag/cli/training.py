@@ -252,12 +252,13 @@ def review(
 
     Answers are stored in data/corrections.csv. Run `dvc repro` to train with the corrected labels.
     """
+    from phototag import review as package
     from phototag.apps.server import serve_page
-    from phototag.review import effects
 
     root = project_root()
     if effect is not None:
         from phototag.experiments.dvc_tools import read_tracked
+        from phototag.review import effects
 
         typer.echo(effects.describe_effect(root, effect, partial(read_tracked, root, effect)))
         return
@@ -265,5 +266,5 @@ def review(
     who = normalize("NFC", " ".join(who.split()))  # as data/corrections.csv is read
     if not (root / MODEL).is_file():
         raise InputError(f"{MODEL} is missing: run `dvc repro`")
-    page = Path(effects.__file__).with_name("page.py")
+    page = Path(package.__path__[0], "page.py")
     serve_page(page, port, str(root), ranking, who, *(["--grid"] if grid else []))

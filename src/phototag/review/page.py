@@ -1,7 +1,7 @@
 """Streamlit page of `phototag review`, which shows questions about labels and stores the answers.
 
 Streamlit runs this script again after each key press. It sends the elements of a page one by one,
-and the browser loads their photos later, so that a question would stand above the previous photo
+and the browser loads their photos later, so that a question would be shown with the previous photo
 for a moment. This page is therefore a single element: `templates/page.js` replaces the whole page
 when its photos are decoded, and keys have no effect before that. Each key press contains the token
 of the page on the screen, and a key press with the token of another page is ignored.

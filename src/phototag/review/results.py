@@ -9,6 +9,11 @@ from phototag.base.errors import InputError
 from phototag.review.evidence import INPUTS, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, Question
 
+INCOMPLETE = (
+    "`dvc repro` is running or was stopped. Until it has finished, this page shows the results of "
+    "the last `dvc repro`. Your answers are stored as usual."
+)
+
 
 @dataclass
 class Results:
@@ -41,9 +46,9 @@ class Results:
                 return ""
             try:
                 evidence = read_evidence(self.root)
-            except (InputError, OSError, ValueError, RuntimeError) as error:
+            except (InputError, OSError, ValueError, RuntimeError):
                 if self.current is None:
                     raise
-                return f"These are the results of the previous `dvc repro`: {error}."
+                return INCOMPLETE
             self.current, self.times = (evidence, RANKINGS[self.ranking](evidence)), times
             return ""

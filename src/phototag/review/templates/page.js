@@ -31,6 +31,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   Promise.all([...next.querySelectorAll("img")].map((image) => image.decode())).then(() => {
     if (!open) return; // a later run of the script has drawn another page
     root.replaceChildren(next);
+    root.dataset.page = data.page;
     setReady(false);
     for (const button of root.querySelectorAll(KEYS)) {
       button.onclick = () => send(button.dataset.action);
