@@ -1,10 +1,12 @@
 """The review page without a browser."""
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 from phototag.base.errors import InputError
@@ -141,7 +143,6 @@ def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> 
     written = thresholds.read_text()
     thresholds.write_text(written.replace('"key"', '"old"'))
     assert results.refresh() == INCOMPLETE
-    assert results.current[1] is queue
     thresholds.write_text(written)
     assert results.refresh() == ""
     assert results.current[0] is not evidence
@@ -167,3 +168,27 @@ def answer(shown: AppTest) -> None:
     token = shown.session_state["view"].token
     shown.session_state["event"] = {"page": token, "action": "yes", "marks": {}}
     shown.run()
+
+
+def test_results_stay_between_two_stages(project: Path) -> None:
+    """All files exist, but some are older than their inputs."""
+    hashes = {
+        name: hashlib.md5((project / name).read_bytes()).hexdigest()
+        for name in ("data/manifest.csv", "data/splits.csv")
+    }
+    results = Results(project, "errors")
+    results.refresh()
+    evidence = results.current[0]
+    for written, used, note in [
+        (hashes, hashes | {"data/manifest.csv": "before"}, INCOMPLETE),  # `split` follows
+        (dict.fromkeys(hashes, "before"), dict.fromkeys(hashes, "before"), INCOMPLETE),
+        (hashes, hashes, ""),
+    ]:
+        kinds = {"resize": ("outs", written), "evaluate": ("deps", used)}
+        stages = {
+            stage: {kind: [{"path": path, "md5": md5} for path, md5 in files.items()]}
+            for stage, (kind, files) in kinds.items()
+        }
+        (project / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+        assert results.refresh() == note
+        assert (results.current[0] is evidence) == bool(note)

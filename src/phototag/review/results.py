@@ -1,12 +1,14 @@
 """Results of the last finished `dvc repro`, shared by all browser tabs of a review page."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from phototag.apps.results import LOCK, list_hashes, read_lock
 from phototag.base.errors import InputError
-from phototag.review.evidence import INPUTS, Evidence, read_evidence
+from phototag.review.evidence import INPUTS, MANIFEST, SPLITS, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, Question
 
 INCOMPLETE = (
@@ -39,12 +41,14 @@ class Results:
         While `dvc repro` runs, files are missing or belong to different runs. The results that were
         read before are then kept.
         """
-        paths = [self.root / name for name in INPUTS]
+        paths = [self.root / name for name in (*INPUTS, LOCK)]
         with self.lock:
             times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
             if times == self.times:
                 return ""
             try:
+                if self.current and not _is_finished(self.root):
+                    return INCOMPLETE
                 evidence = read_evidence(self.root)
             except (InputError, OSError, ValueError, RuntimeError):
                 if self.current is None:
@@ -52,3 +56,21 @@ class Results:
                 return INCOMPLETE
             self.current, self.times = (evidence, RANKINGS[self.ranking](evidence)), times
             return ""
+
+
+def _is_finished(root: Path) -> bool:
+    """Return whether dvc.lock lists the present files as those that `evaluate` has read.
+
+    Between two stages of `dvc repro`, all files exist, but some are older than their inputs.
+    """
+    stages = read_lock(root)
+    used = list_hashes(stages["evaluate"], "deps")
+    written = dict(item for stage in stages.values() for item in list_hashes(stage, "outs").items())
+    if any(used[path] != written.get(path, used[path]) for path in used):
+        return False
+    # A stage writes its outputs before DVC writes dvc.lock. The large files are not hashed.
+    return all(
+        hashlib.md5((root / path).read_bytes()).hexdigest() == used.get(path)
+        for path in (MANIFEST, SPLITS)
+        if path in used
+    )
