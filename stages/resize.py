@@ -39,7 +39,7 @@ def main() -> None:
     edited = EditedLabels(edits, dataset.list_labels(), params.data.labels, str(EDITS)).check()
     labels = dataset.read_labels(edited.needed, edited.fill)
     check_labels(edited.learned)
-    answers = read_answers(CORRECTIONS)
+    read_answers(CORRECTIONS)  # an invalid file is refused before photos are decoded
 
     cache = project_root() / ".phototag" / "resize"
     key = decoding_key(resize.size, resize.min_side, resize.max_pixels)
@@ -60,6 +60,8 @@ def main() -> None:
     sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
     targets = dataset.merge_targets(labels.targets, sha256)
     check_unchanged(edits, EDITS)
+    # DVC records the file as it is after this stage, so answers stored meanwhile must be applied.
+    answers = read_answers(CORRECTIONS)
     result = apply_edits(edited, targets, photos, answers, str(CORRECTIONS))
     manifest = build_manifest(
         dataset.name_photos(),

@@ -14,7 +14,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import write_json
 from phototag.dataset.manifest import read_kept
 from phototag.review.effects import describe_effect
-from phototag.review.session import append_answers
+from phototag.review.session import append_answer
 from phototag.verification.corrections import Answer
 from tests.reviews import make_review
 
@@ -38,7 +38,7 @@ def project(tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "test")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "test")
-    append_answers(folder / "data/corrections.csv", [make(folder, 3)])
+    append_answer(folder / "data/corrections.csv", make(folder, 3))
     (folder / "data/raw.zip").write_text("photos")
     lock(folder)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
@@ -83,7 +83,7 @@ def train(folder: Path) -> None:
 
 def answer(folder: Path, *answers: Answer) -> None:
     for each in answers:
-        append_answers(folder / "data/corrections.csv", [each])
+        append_answer(folder / "data/corrections.csv", each)
     train(folder)
 
 
@@ -111,7 +111,7 @@ def test_undone_answers_do_not_count(project: Path) -> None:
 
 def test_answers_not_used_in_training_are_refused(project: Path) -> None:
     train(project)
-    append_answers(project / "data/corrections.csv", [make(project, 0)])
+    append_answer(project / "data/corrections.csv", make(project, 0))
     with pytest.raises(InputError, match="not trained with the latest labels: run `dvc repro`"):
         describe(project, "HEAD")
     train(project)

@@ -8,7 +8,7 @@ import pytest
 from phototag.base.errors import InputError
 from phototag.review.evidence import Evidence
 from phototag.review.rankings import Question, rank_errors
-from phototag.review.session import ReviewSession, append_answers
+from phototag.review.session import ReviewSession, append_answer
 from phototag.verification.corrections import COLUMNS, Answer, read_answers
 from tests.forks import fork
 from tests.reviews import read_rows
@@ -94,7 +94,7 @@ def test_undo_removes_only_the_last_answer_of_the_annotator(
     assert ann.reload().find_answer(question) is None
     assert ann.reload().state(question) == given
     # If a row is undone by two pages at once, one of the two rows has no effect.
-    append_answers(ann.path, list(read_answers(ann.path).values())[-1:])
+    append_answer(ann.path, list(read_answers(ann.path).values())[-1])
     assert ann.reload().find_answer(question) is None
 
 
@@ -103,7 +103,7 @@ def test_answer_after_one_with_a_later_time_counts(project: Path, evidence: Evid
     session, question = open_session(project, evidence), Question(0, 0)
     entry = evidence.photos.sha256[0], evidence.photos.labels[0]
     later = replace(make(), sha256=entry[0], label=entry[1], who="bob", when="2999-01-01")
-    append_answers(session.path, [later])
+    append_answer(session.path, later)
     session.answer({question: "no"})
     assert session.reload().state(question) == "no"
     assert session.undo() == [question]
@@ -118,7 +118,7 @@ def make(answer: str = "yes", **changes: str) -> Answer:
 def test_appended_answers_are_read_by_any_csv_reader(tmp_path: Path) -> None:
     path = tmp_path / "corrections.csv"
     answers = [make(), make("no", label='red, "dark"', who="Bé"), make("unsure", label="dog")]
-    append_answers(path, answers)
+    append_answer(path, *answers)
     assert list(read_answers(path).values()) == answers
     table = pd.read_csv(path, dtype=str)
     assert table.to_numpy().tolist() == [list(astuple(answer)) for answer in answers]
@@ -128,21 +128,21 @@ def test_shipped_file_is_empty_and_takes_answers(tmp_path: Path) -> None:
     path = tmp_path / "corrections.csv"
     path.write_bytes(SHIPPED.read_bytes())
     assert path.read_text() == ",".join(COLUMNS) + "\n"
-    append_answers(path, [make()])
+    append_answer(path, make())
     assert read_answers(path) == {2: make()}
 
 
 def test_missing_line_end_is_added(tmp_path: Path) -> None:
     path = tmp_path / "corrections.csv"
-    append_answers(path, [make()])
+    append_answer(path, make())
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    append_answers(path, [make("no")])
+    append_answer(path, make("no"))
     assert list(read_answers(path).values()) == [make(), make("no")]
 
 
 def append_many(path: Path, who: str) -> None:
     for number in range(20):
-        append_answers(path, [make(file="x" * 3000, sha256=str(number), who=who)])
+        append_answer(path, make(file="x" * 3000, sha256=str(number), who=who))
 
 
 def test_two_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ def test_two_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_file_with_other_separators_is_not_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "corrections.csv"
-    append_answers(path, [make()])
+    append_answer(path, make())
     path.write_bytes(path.read_text().replace(",", ";").encode("utf-16"))
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"save the file as UTF-8, with commas"):
-        append_answers(path, [make("no")])
+        append_answer(path, make("no"))
     assert path.read_bytes() == before
 
 

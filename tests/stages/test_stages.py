@@ -303,8 +303,16 @@ def test_answers_reach_manifest_and_report(tmp_path: Path, monkeypatch: pytest.M
     wrong = [plain.index[plain["cat"] == value][5] for value in (0, 1)]
     for row, answer in zip([*wrong, 9], ["yes", "no", "unsure"], strict=True):
         file, sha256 = plain.loc[row, ["file", "sha256"]]
-        append_answer(path, Answer(file, sha256, "cat", answer, "?", "ann", "2025-01-01", "errors"))
-    append_answer(path, Answer("im99.jpg", "?", "cat", "yes", "no", "ann", "2025-01-01", "errors"))
+        row = (file, sha256, "cat", answer, "?", "ann", "2025-01-01", "errors")
+        append_answer(path, Answer(*row))
+    late = Answer("im99.jpg", "?", "cat", "yes", "no", "ann", "2025-01-01", "errors")
+    save = resize.save_decode_cache
+
+    def answer_meanwhile(*arguments: Any) -> None:
+        append_answer(path, late)
+        save(*arguments)
+
+    monkeypatch.setattr(resize, "save_decode_cache", answer_meanwhile)
     resize.main()
     split.main()
     manifest = read_kept(tmp_path / "data/manifest.csv")

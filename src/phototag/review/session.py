@@ -127,7 +127,7 @@ class ReviewSession:
             )
             for question, answer, ranking in rows
         ]
-        append_answers(self.path, answers)
+        append_answer(self.path, *answers)
 
     def _choose_time(self, entries: Set[tuple[str, str]]) -> str:
         """Return the present time, or a later one if the corrections file requires it.
@@ -152,7 +152,7 @@ def _floor(time: datetime) -> datetime:
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
-def append_answers(path: Path, answers: Sequence[Answer]) -> None:
+def append_answer(path: Path, *answers: Answer) -> None:
     """Lock a corrections file, append answers, and flush the file to disk.
 
     Raises:
