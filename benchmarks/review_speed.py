@@ -64,14 +64,17 @@ def main() -> None:
                 copy_project(Path(folder))
                 command = [sys.executable, "-c", "from phototag.cli import app; app()", "review"]
                 command += ["--port", str(PORT), "--who", "benchmark", *options]
-                with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
-                    page = browser.new_page()
+                server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+                try:
                     wait_for(f"http://127.0.0.1:{PORT}/_stcore/health")
+                    page = browser.new_page()
                     page.goto(f"http://127.0.0.1:{PORT}")
                     page.locator(READY).wait_for(timeout=120_000)
                     answered, times = answer_all(page)
                     page.close()
-                    server.terminate()
+                finally:
+                    server.kill()
+                    server.wait()
             rate, median = 60 * answered / sum(times), statistics.median(times)
             kind = "24 on a page" if options else "one at a time"
             print(f"{kind}: {answered} answers, {rate:.0f} per minute, {median:.2f} s per page")
