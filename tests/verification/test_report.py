@@ -36,7 +36,8 @@ LABEL_PROBLEMS = [
 
 @pytest.fixture
 def manifest() -> pd.DataFrame:
-    table = build_manifest(NAMES, PHOTOS, TARGETS)
+    imports = ["001-a", "001-a", "001-a", "002-b", "002-b"]
+    table = build_manifest(NAMES, PHOTOS, TARGETS, imports=imports)
     table["duplicate_group"] = ["aa", "cc", "cc", "", "aa"]
     return table
 
@@ -54,6 +55,7 @@ def test_summary_counts_files_labels_and_duplicates(manifest: pd.DataFrame) -> N
     summary = summarize(manifest, LABEL_PROBLEMS, tabulate_duplicates(manifest))
     assert summary == {
         "files": 5,
+        "imports": {"001-a": 3, "002-b": 2},
         "decisions": {"kept": 3, "converted": 1, "rejected": 1},
         "reasons": {
             "grayscale": 1,
@@ -88,6 +90,8 @@ def test_page_shows_every_kind_of_remark_and_escapes_text(
         "&lt;b&gt;early&lt;/b&gt;",
         "<td>annotations/cat.txt:7</td><td>no such image: im99</td><td>rejected</td>",
         "2 photos, near; different labels: dog",
+        "<figcaption>images/im3.png<br>",
+        "<td>002-b</td><td>2</td>",
     ):
         assert text in page, text
     assert page.count("<img") == 3 + 4  # three remarks, four duplicates
@@ -107,6 +111,7 @@ def test_dataset_without_problems_has_a_short_page(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No duplicates found." in page
     assert "Remarks on photos" not in page
+    assert "<th>import</th>" not in page
 
 
 def test_unknown_targets_are_counted_and_do_not_conflict(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def write_verification_report(
     agree = duplicates["conflicting_labels"] == ""
     groups = [group.to_dict("records") for _, group in duplicates.groupby([agree, "group"])]
     tables = {
+        "import": summary["imports"],
         "decision": summary["decisions"],
         "remark": summary["reasons"],
         "label": summary["labels"],
@@ -102,6 +103,7 @@ def summarize(
     shorter = kept[["width", "height"]].min(axis=1)
     return {
         "files": len(manifest),
+        "imports": dict(Counter(filter(None, manifest["import"]))),
         "decisions": _count(manifest["decision"]),
         "reasons": _count(_split_remark(remark)[0] for remark in remarks),
         "labels": dict(zip(labels, (targets > 0).sum(axis=0).tolist(), strict=True)),
