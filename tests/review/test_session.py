@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.review.evidence import Evidence
+from phototag.review.evidence import Evidence, read_evidence
 from phototag.review.rankings import Question, rank_errors
 from phototag.review.session import ReviewSession, append_answer
 from phototag.verification.corrections import COLUMNS, Answer, read_answers
@@ -220,3 +220,25 @@ def test_pages_have_one_label_and_one_target(project: Path, evidence: Evidence) 
     for n, kind in enumerate(kinds):
         assert len(pages[n]) == 3 or kind not in kinds[n + 1 :]
     assert session.list_pages(range(24), 1) == [[n] for n in range(24)]
+
+
+def test_answers_about_old_names_count_for_renamed_labels(
+    project: Path, evidence: Evidence
+) -> None:
+    """`data/labels.yaml` has renamed azure to sky to blue, and merged two labels into red."""
+    edits = "rename: {azure: sky, sky: blue, pink: red, rose: red, mauve: gone}"
+    (project / "data/labels.yaml").write_text(edits)
+    renamed = read_evidence(project)
+    assert renamed.renamed == {"azure": "blue", "sky": "blue"}
+    path = project / "data/corrections.csv"
+    for row, label in enumerate(["azure", "sky", "pink", "mauve"]):
+        changes = {"sha256": evidence.photos.sha256[row], "label": label}
+        append_answer(path, make("unsure", when=f"2025-01-01T10:0{row}Z", **changes))
+    session = open_session(project, renamed)
+    blue, red = (renamed.photos.labels.index(name) for name in ("blue", "red"))
+    found = [session.find_answer(Question(row, blue)) for row in range(3)]
+    assert [answer and answer.answer for answer in found] == ["unsure", "unsure", None]
+    assert session.find_answer(Question(2, red)) is None
+    assert session.undo() == [Question(1, blue)]
+    assert session.undo() == [Question(0, blue)]
+    assert session.reload().find_answer(Question(0, blue)) is None

@@ -1,5 +1,7 @@
 """Data that the review page shows for each photo: labels, scores and similar photos."""
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.model import find_head
 from phototag.network.weights import load_model
+from phototag.verification.label_edits import LabelEdits, read_edits
 
 IMAGES, MANIFEST, SPLITS = "data/images.npy", "data/manifest.csv", "data/splits.csv"
+EDITS = "data/labels.yaml"
 FEATURES, OUT_OF_FOLD = "data/features.npy", "models/out_of_fold.npy"
 MODEL, THRESHOLDS = "models/model.safetensors", "reports/evaluate/thresholds.json"
 INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
@@ -35,6 +39,7 @@ class Evidence:
         features: L2-normalized inputs of the output layer, float32 [num_photos, num_features].
         thresholds: Decision threshold of each label, in 0..1, [num_labels].
         network: Network that maps pixels to logits.
+        renamed: Old name of a label -> label of `photos`; without labels that were merged.
     """
 
     photos: Dataset
@@ -44,6 +49,7 @@ class Evidence:
     features: np.ndarray
     thresholds: np.ndarray
     network: nn.Module
+    renamed: Mapping[str, str]
 
     def find_similar(self, photo: int, count: int) -> list[int]:
         """Return the photos whose features have the highest cosine similarity, highest first."""
@@ -90,7 +96,24 @@ def read_evidence(root: Path) -> Evidence:
         normalize(features),
         np.array([*point["thresholds"].values()]),
         network,
+        _list_renamed(read_edits(root / EDITS), photos.labels),
     )
+
+
+def _list_renamed(edits: LabelEdits, labels: Collection[str]) -> dict[str, str]:
+    """Return old name -> label. An answer about a label that was merged is not one about the sum.
+
+    Args:
+        edits: Edits in data/labels.yaml.
+        labels: Labels of the dataset.
+    """
+    names = {old: edits.list_names(old) for old in edits.rename}
+    times = Counter(edits.rename.values())
+    return {
+        old: later[-1]
+        for old, (_, *later) in names.items()
+        if later[-1] in labels and all(times[name] == 1 for name in later)
+    }
 
 
 def _predict(module: nn.Module, photos: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,13 @@ class ReviewSession:
 
     @cached_property
     def _latest(self) -> dict[tuple[str, str], Answer]:
-        return latest_answers(read_answers(self.path).values())
+        return latest_answers(self._read())
+
+    def _read(self) -> list[Answer]:
+        """Return all rows of the corrections file, with the present names of renamed labels."""
+        renamed = self.evidence.renamed
+        rows = read_answers(self.path).values()
+        return [replace(row, label=renamed.get(row.label, row.label)) for row in rows]
 
     def reload(self) -> "ReviewSession":
         """Return a copy of the session that reads the corrections file again."""
@@ -98,7 +104,7 @@ class ReviewSession:
         labels = self.evidence.photos.labels
         own = [
             answer
-            for answer in drop_undone(read_answers(self.path).values())
+            for answer in drop_undone(self._read())
             if answer.who == self.who and answer.sha256 in photos and answer.label in labels
         ]
         last = [one for one in own if (one.when, one.label) == (own[-1].when, own[-1].label)]
@@ -137,7 +143,7 @@ class ReviewSession:
         the reviewer's other rows, because `undo` undoes answers with the same time together.
         """
         when = _floor(datetime.now(UTC))
-        for row in read_answers(self.path).values():  # sorted by time
+        for row in self._read():  # sorted by time
             about = row.entry in entries and row.time >= when
             if about or (row.who == self.who and row.time == when):
                 when = _floor(row.time + timedelta(milliseconds=1))
