@@ -81,6 +81,7 @@ def test_first_import_makes_a_folder_and_others_are_added(project: Path, tmp_pat
     assert "note: labels that the dataset did not have, unknown for its other photos: fox" in shown
     assert "note: labels that the source does not have, unknown for its new photos: cat" in shown
     assert "\n3 photos in data/raw/002-My-photos-2.zip: dog 2, fox 1\nRun these" in shown
+    assert shown.endswith("\nThen run `dvc repro`.\n")
     assert (project / "data/raw/001-a.zip").read_bytes() == before
     names = list_files(project / "data/raw/002-My-photos-2.zip")
     assert [name for name in names if name.startswith("images/")] == ["images/im3.png"]

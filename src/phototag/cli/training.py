@@ -81,7 +81,7 @@ def import_(
     )
     with hold_lock(root / ".phototag/locks/import", "imports photos"):
         imported = import_source(root, source, to, add, options)
-        next_commands = _set_photos(root, imported.place)
+        next_commands = _set_photos(root, imported.place, add)
     dataset = imported.dataset
     typer.echo(f"recognised as {dataset.description}")
     for note in [*dataset.notes, *dataset.describe_unlabelled()]:
@@ -107,7 +107,7 @@ def _join_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{label} {count}" for label, count in counts.items())
 
 
-def _set_photos(root: Path, photos: Path) -> str:
+def _set_photos(root: Path, photos: Path, add: bool) -> str:
     """Set `data.raw` in params.yaml; return the commands that add the photos to DVC and git."""
     from phototag.experiments.recipes import update_params
 
@@ -126,7 +126,8 @@ def _set_photos(root: Path, photos: Path) -> str:
         commands = [["dvc", "add", here], ["git", "add", *tracked], commit]
         lines.append("Run these commands to track the photos:")
         lines += [f"  {shlex.join(command)}" for command in commands]
-    lines.append("Then choose a recipe (`phototag recipe` lists them) and run `dvc repro`.")
+    recipe = "" if add else "choose a recipe (`phototag recipe` lists them) and "
+    lines.append(f"Then {recipe}run `dvc repro`.")
     return "\n".join(lines)
 
 
