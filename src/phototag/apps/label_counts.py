@@ -113,7 +113,7 @@ def _format_counts(counts: Counts | None) -> str:
 def describe_labels(root: Path) -> str:
     """Return a table of the labels and their numbers of photos, and the list of edits."""
     state = read_state(root)
-    rows = [("label", *Counts._fields)]
+    rows: list[tuple[str, ...]] = [("label", *Counts._fields)]
     for label, counts in state.counts.items():
         used = label in state.edited.learned
         rows.append((label if used else f"{label} (not in data.labels)", *map(str, counts)))

@@ -253,7 +253,8 @@ def change_file(root: Path, change: Callable[[LabelFile, LabelState], None]) -> 
         write_text(path, changed)
     lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), EDITS, EDITS, n=0)
     shown = [line for line in lines if line.strip("+-") and not line.startswith(MARKS)]
-    changes = [*compare_counts(before, after), *_list_hints(before, after)]
+    changes = compare_counts(before, after) or ["No photo gets other labels."]
+    changes += _list_hints(before, after)
     return "\n".join([f"{EDITS}:", *shown, "", *changes]), file.wanted
 
 

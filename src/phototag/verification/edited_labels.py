@@ -121,8 +121,8 @@ class EditedLabels:
                         "correct the name, or remove the line if the label is no longer in the "
                         "dataset"
                     )
-        for key, labels in (("rename", edits.rename.values()), ("imply", parents)):
-            for label in labels:
+        for key, names in (("rename", edits.rename.values()), ("imply", parents)):
+            for label in names:
                 if label not in self.given:
                     self._check_new(label, f"{self.path}: {key}")
         if self.given and not self.labels:
@@ -170,7 +170,7 @@ class EditedLabels:
         others = self.sources[self.edits.list_names(label)[-1]].intersection(targets)
         if not others:
             return UNLISTED
-        return np.minimum(_merge([targets[other] for other in others]), 0)
+        return np.asarray(np.minimum(_merge([targets[other] for other in others]), 0))
 
 
 def apply_edits(
@@ -303,7 +303,7 @@ def _imply(
         # `absent` is an assumption: it does not overrule a child that may be present.
         column[free & (given[parent] == UNLISTED) & (implied == UNKNOWN)] = UNKNOWN
         column[free & (implied == 1)] = 1
-        for row in np.flatnonzero(~free & (implied == 1) & (column == 0)):
+        for row in np.flatnonzero(~free & (implied == 1) & (column == 0)).tolist():
             answer = found[row]
             child = next(child for child, targets in carried.items() if targets[row] == 1)
             if answer and photos[row].decision != "rejected":
