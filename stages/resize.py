@@ -12,7 +12,8 @@ from phototag.dataset.manifest import check_labels, keep
 from phototag.verification.corrections import read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
-from phototag.verification.edited_labels import EditedLabels, apply_edits
+from phototag.verification.edited_labels import EditedLabels
+from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import read_dataset
 from phototag.verification.label_edits import check_unchanged, read_edits
 from phototag.verification.ledger import build_manifest, write_manifest

@@ -10,7 +10,8 @@ from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.verification.corrections import Answer
-from phototag.verification.edited_labels import EditedLabels, LabelledPhotos, apply_edits
+from phototag.verification.edited_labels import EditedLabels
+from phototag.verification.edited_targets import LabelledPhotos, apply_edits
 from phototag.verification.imports import read_dataset
 from phototag.verification.label_edits import LabelEdits
 from phototag.verification.labels import UNLISTED

@@ -11,7 +11,8 @@ from phototag.base.params import read_params
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.verification.corrections import read_answers
-from phototag.verification.edited_labels import EditedLabels, apply_edits
+from phototag.verification.edited_labels import EditedLabels
+from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import RawDataset, read_dataset
 from phototag.verification.label_edits import LabelEdits, read_edits
 from phototag.verification.params import VerificationParams
