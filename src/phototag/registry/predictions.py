@@ -74,8 +74,8 @@ def compare_predictions(
     rows = []
     if groups:
         weights = bootstrap_weights(len(groups), resamples, seed, groups)
-        scores = [_score(table, num_labels, weights) for table in (new, old)]
-        rows = list_differences(*scores, METRICS, effective_groups(groups), TAIL)
+        scored, before = (_score(table, num_labels, weights) for table in (new, old))
+        rows = list_differences(scored, before, METRICS, effective_groups(groups), TAIL)
     table = pd.DataFrame(rows, columns=["metric", "new", "old", "difference", "low", "high"])
     table.attrs |= {"photos": len(groups), "labels": num_labels}
     return table
