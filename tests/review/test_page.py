@@ -88,7 +88,7 @@ def press(page: Page, key: str, then: str) -> None:
 
 def await_page(page: Page) -> None:
     """Wait until the photos are on the screen; keys before that have no effect."""
-    expect(page.locator('main[aria-busy="false"]')).to_be_visible(timeout=SLOW)
+    expect(page.locator('section[aria-busy="false"]')).to_be_visible(timeout=SLOW)
 
 
 def test_answers_by_keyboard_survive_a_killed_server(
@@ -235,7 +235,7 @@ def test_key_pressed_twice_does_not_answer_a_question_whose_photo_is_not_shown(
     with FileLock(project / "lock"):  # the server does not draw the next question
         page.keyboard.press("y")
         page.keyboard.press("y")
-        expect(page.locator('main[aria-busy="true"]')).to_be_visible()
+        expect(page.locator('section[aria-busy="true"]')).to_be_visible()
         assert read_question(page) == first
     # The browser has the next question, but not its photo.
     page.wait_for_function(f"photos > {seen}", timeout=SLOW)

@@ -57,7 +57,7 @@ def _draw(view: View, note: str) -> None:
     html = render_view(view, note)
     component = st.components.v2.component(
         "phototag_review",
-        html="<main></main>",
+        html="<section></section>",
         css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
     )

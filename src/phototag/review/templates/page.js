@@ -4,7 +4,7 @@
 const KEYS = "button[data-key]";
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  const root = parentElement.querySelector("main");
+  const root = parentElement.querySelector("section");
   const next = document.createElement("div");
   next.innerHTML = data.html;
   let open = true;
