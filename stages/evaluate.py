@@ -20,7 +20,8 @@ from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import keep_freed_memory
 from phototag.network.weights import describe_origin, load_model
 from phototag.pages.escaping import escape_spreadsheet_cells
-from phototag.tracking.runs import Training, record_evaluation
+from phototag.tracking.evaluations import record_evaluation
+from phototag.tracking.runs import Training
 from phototag.tracking.store import connect
 
 from . import run

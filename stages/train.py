@@ -18,6 +18,7 @@ from phototag.metrics.selection import best_record, step_number
 from phototag.network import distributed, features, model
 from phototag.network.params import uses_cached_features
 from phototag.network.weights import SYNTHETIC, Metadata, save_model
+from phototag.tracking.description import DATASET_TAG, PHOTOS_TAG
 from phototag.tracking.runs import DATA_TAG, Training
 from phototag.tracking.store import connect
 from phototag.tracking.training import Stopped, record_training
@@ -125,19 +126,20 @@ def train_network(
             ),
         )
         save_model(Path("models/model.safetensors"), network, metadata)
-        write_history(key, history)
+        write_history(training, history)
     else:
         history = list(records)
     write_out_of_fold(learner, train, params, history)
     return Trained(learner, val, key, checkpoint)
 
 
-def write_history(key: str, history: list[dict[str, Any]]) -> None:
-    """Write all records, and the scores of the best record, to reports/train."""
+def write_history(training: Training, history: list[dict[str, Any]]) -> None:
+    """Write all records, the best record, and what the model was trained on, to reports/train."""
     best = best_record(history)
-    scores = {"val_mAP": best["mAP"], "val_f1_macro": best["f1_macro"]}
-    result = {"content_key": key, "epoch": step_number(best), "val_loss": best["val_loss"]}
-    write_json(Path("reports/train/training.json"), result | scores)
+    inputs = {name: training.all_tags.get(name, "") for name in (DATASET_TAG, PHOTOS_TAG)}
+    result = {"content_key": training.key, "epoch": step_number(best), "val_loss": best["val_loss"]}
+    write_json(Path("reports/train/training.json"), inputs | result)
+    write_json(Path("reports/train/metrics.json"), {"val_loss": best["val_loss"]})
     # The speed differs between runs. Drop it, so that the same inputs result in the same bytes.
     table = pd.DataFrame(history).drop(columns="images_per_second", errors="ignore")
     with replace_file(Path("reports/train/history.csv")) as temporary:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from phototag.base.errors import InputError
 from phototag.base.keys import flatten
 from phototag.base.params import ParamGroup, read_values, validate_params
-from phototag.experiments.recipes import FILE as RECIPES
-from phototag.experiments.recipes import read_recipes
 from phototag.experiments.workspaces import SYNTHETIC
+from phototag.tracking.recipes import FILE as RECIPES
+from phototag.tracking.recipes import read_recipes
 
 FILE = Path(__file__).with_name("experiments.yaml")
 SYNTHETIC_NAME = "synthetic"  # name of the synthetic dataset in the names of runs

@@ -15,7 +15,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
-from phototag.experiments.recipes import read_recipes, recipe_params, update_params
+from phototag.experiments.recipes import update_params
+from phototag.tracking.recipes import read_recipes, recipe_params
 from tests.conftest import SHIPPED_PARAMS, SIZE
 from tests.forks import fork_stage
 from tests.projects import ROOT

@@ -9,13 +9,9 @@ from typer.testing import CliRunner
 from phototag.base.errors import InputError
 from phototag.base.keys import flatten
 from phototag.cli import typer_app
-from phototag.experiments.recipes import (
-    FILE,
-    read_recipes,
-    recipe_params,
-    update_params,
-)
+from phototag.experiments.recipes import update_params
 from phototag.schema.params import Params, read_all_params
+from phototag.tracking.recipes import FILE, name_recipe, read_recipes, recipe_params
 from tests.conftest import SHIPPED_PARAMS
 
 REPOSITORY = SHIPPED_PARAMS.parent
@@ -52,6 +48,7 @@ def test_recipe_gives_the_same_params_after_any_other(path: Path, name: str) -> 
     assert apply(path, name) == ""
     apply(path, "report")
     assert path.read_bytes() == SHIPPED_PARAMS.read_bytes()
+    assert yaml.safe_load(path.read_text())["recipe"] == "report"
 
 
 def test_update_params_keeps_other_lines_and_returns_the_diff(path: Path) -> None:
@@ -80,6 +77,20 @@ def test_update_params_replaces_a_list_and_its_comments(path: Path, name: str) -
     assert "# of linear\n" in path.read_text()
     now = flatten(yaml.safe_load(path.read_text()))
     assert all(now[key] == value for key, value in recipe_params(SHIPPED, name).items())
+
+
+def test_name_of_the_recipe_states_whether_its_values_were_changed(path: Path) -> None:
+    update_params(path, recipe_params(SHIPPED, "pretrained") | {"recipe": "pretrained"})
+    for changes, name in (
+        ({}, "pretrained"),
+        ({"seed": 7, "split.val": 0.2}, "pretrained"),  # no recipe sets these params
+        ({"lr": 0.5}, "pretrained, changed"),
+        ({"recipe": None}, ""),
+        ({"recipe": "of mine"}, "of mine"),
+    ):
+        update_params(path, changes)
+        assert name_recipe(yaml.safe_load(path.read_text()), SHIPPED) == name
+    assert name_recipe({"recipe": "pretrained"}, None) == "pretrained"
 
 
 def test_update_params_adds_a_key_with_a_default(path: Path) -> None:
@@ -140,7 +151,10 @@ def test_recipe_command_works_from_a_subfolder(path: Path, monkeypatch: pytest.M
     assert path.read_bytes() == SHIPPED_PARAMS.read_bytes()
     printed = run(typer_app, ["recipe", "pretrained"]).output
     assert "+  freeze: true" in printed
-    assert printed.endswith("evaluate.resamples, registry.experiments\nNext: dvc repro\n")
+    assert printed.endswith(
+        "evaluate.resamples, registry.name, registry.experiments\nNext: dvc repro\n"
+    )
+    assert yaml.safe_load(path.read_text())["recipe"] == "pretrained"
     assert (
         "params.yaml already has the values of pretrained"
         in run(typer_app, ["recipe", "pretrained"]).output

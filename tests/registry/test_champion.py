@@ -73,18 +73,20 @@ class Registry:
         return decision
 
     def page(self, decision: dict[str, Any]) -> str:
-        write_report(self.folder / "report", self.store.client, decision, self.comparison)
+        write_report(self.folder / "report", self.store, decision, self.comparison)
         return (self.folder / "report/report.html").read_text()
 
     def champion(self) -> int | None:
-        return versions.find_champion(self.store.client)
+        return versions.find_champion(self.store)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """An MLflow store, which takes seconds to create."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("store")))
+        root = tmp_path_factory.mktemp("store") / "phototag"
+        root.mkdir()
+        patch.setenv("DVC_ROOT", str(root))
         patch.setenv("MLFLOW_TRACKING_URI", "")
         yield connect()
 
@@ -106,7 +108,7 @@ def registry(
         version = client.create_model_version(name, str(model.parent), made.run_id or None)
         return SimpleNamespace(registered_model_version=version.version)
 
-    def has_files(version: str) -> bool:
+    def has_files(_: Store, version: str) -> bool:
         existing = client.search_model_versions("name = 'phototag'")
         return version in {str(each.version) for each in existing} - made.lost
 
@@ -117,7 +119,7 @@ def registry(
 
     monkeypatch.setattr(versions, "log_model", log_model)
     monkeypatch.setattr(mlflow, "start_run", NoRun)
-    monkeypatch.setattr(challenges, "fetch_files", lambda version, _: made.files[version])
+    monkeypatch.setattr(challenges, "fetch_files", lambda _, version, folder: made.files[version])
     for module in (challenges, versions):
         monkeypatch.setattr(module, "has_files", has_files)
     yield made

@@ -6,8 +6,6 @@ import pytest
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
-from phototag.experiments.recipes import FILE as RECIPES
-from phototag.experiments.recipes import read_recipes, recipe_params
 from phototag.schema.params import Params
 from phototag.search.studies import (
     FILE,
@@ -17,6 +15,8 @@ from phototag.search.studies import (
     read_search,
     suggest_settings,
 )
+from phototag.tracking.recipes import FILE as RECIPES
+from phototag.tracking.recipes import read_recipes, recipe_params
 from tests.conftest import SHIPPED_PARAMS
 from tests.search.files import make_study, write_search
 

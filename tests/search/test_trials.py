@@ -66,7 +66,9 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def find_runs(name: str) -> list[Any]:
-    return list(connect().client.search_runs(["1"], f"attributes.run_name = '{name}'"))
+    store = connect()
+    query = f"attributes.run_name = '{name}'"
+    return list(store.client.search_runs([store.experiment_id], query))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from phototag.apps.summary import summarize
+from phototag.base.errors import InputError
 from phototag.registry.decision import write_decision
 from stages import register
 from tests.conftest import SHIPPED_PARAMS
@@ -37,8 +38,7 @@ def test_experiment_is_registered_only_if_requested(
     # If requested, the stage reads its inputs.
     text = SHIPPED_PARAMS.read_text().replace("experiments: false", "experiments: true")
     (tmp_path / "params.yaml").write_text(text)
-    (tmp_path / "reports/evaluate/metrics.json").unlink()
-    with pytest.raises(FileNotFoundError, match="metrics"):
+    with pytest.raises(InputError, match=r"model\.safetensors is missing"):
         register.main()
 
 
@@ -83,4 +83,7 @@ def test_skipped_registration_imports_neither_pytorch_nor_mlflow(tmp_path: Path)
         text=True,
         check=True,
     )
-    assert output.stdout.strip() == "set()"
+    *printed, imported = output.stdout.splitlines()
+    assert imported == "set()"
+    assert printed[0] == "The experiment my-try is not registered."
+    assert "git restore params.yaml dvc.lock reports && dvc checkout" in printed[-1]

@@ -12,7 +12,8 @@ import pytest
 
 from phototag.base.errors import InputError
 from phototag.schema.checks import check_params
-from phototag.tracking.runs import Training, create_run, log_folder, record_evaluation
+from phototag.tracking.evaluations import record_evaluation
+from phototag.tracking.runs import Training, create_run, log_folder
 from phototag.tracking.store import (
     StoreError,
     connect,
@@ -151,7 +152,7 @@ def test_artifacts_are_found_after_the_project_moved(
     artifact = store.client.get_run(run_id).info.artifact_uri
     store.client.create_registered_model("phototag")
     store.client.create_model_version("phototag", artifact)
-    # `connect` creates an experiment named `phototag` again, so the store has two experiments.
+    # `connect` creates an experiment of the former name again, so the store has two experiments.
     store.client.rename_experiment(store.experiment_id, "my photos")
     if how == "renamed":
         before.rename(after)

@@ -16,6 +16,7 @@ import pytest
 
 from phototag.evaluation.result import HEADLINE, headline
 from phototag.tracking import runs
+from phototag.tracking.evaluations import log_scores, record_evaluation
 from phototag.tracking.runs import (
     Training,
     create_run,
@@ -23,8 +24,6 @@ from phototag.tracking.runs import (
     find_run,
     log_folder,
     log_metrics,
-    log_scores,
-    record_evaluation,
 )
 from phototag.tracking.store import Store, connect
 from phototag.tracking.training import record_training, training_run

@@ -141,16 +141,17 @@ def recipe(
     Sets all params that training depends on, and prints the changes. The params of the photos, the
     evaluation and the machine are not changed; their names are printed too.
     """
-    from phototag.experiments import recipes
+    from phototag.experiments.recipes import update_params
+    from phototag.tracking.recipes import FILE, read_recipes, recipe_params
 
     root = project_root()
-    known = recipes.read_recipes(root / recipes.FILE)
+    known = read_recipes(root / FILE)
     if name is None:
         for each, known_recipe in known.recipes.items():
             typer.echo(f"{each:<15}  {known_recipe.description}")
         return
-    path, values = root / "params.yaml", recipes.recipe_params(known, name)
-    change = recipes.update_params(path, values)
+    path, values = root / "params.yaml", recipe_params(known, name) | {"recipe": name}
+    change = update_params(path, values)
     typer.echo(change.rstrip() or f"params.yaml already has the values of {name}")
     others = [key for key in flatten(read_values(path)) if key not in values]
     typer.echo(f"\nNot set by recipes: {', '.join(others)}")
@@ -172,23 +173,34 @@ def sync(
         bool, typer.Option("--history", help="Also create the runs of earlier commits.")
     ] = False,
 ) -> None:
-    """Create missing MLflow runs.
+    """Add missing runs and versions to MLflow.
 
     Adds a run for each DVC experiment, and for the results in the working tree, if it has no run in
-    the MLflow store.
+    the MLflow store. Registers the model in the working tree if the registry has no version of it,
+    for example after `git clone` and `dvc pull`.
     """
+    from phototag.experiments.registering import register_current
     from phototag.experiments.sync import sync_runs
-    from phototag.tracking.store import connect
+    from phototag.tracking.store import StoreError, connect
 
     root = project_root()
     with connect() as store:
         added, tagged, unreadable = sync_runs(store, root, history)
+        try:
+            registered = register_current(store, root, typer.echo)
+        except StoreError:
+            raise
+        except InputError as error:
+            registered = ""
+            typer.echo(f"warning: the model was not registered: {error}", err=True)
     if unreadable:
         typer.echo(f"warning: these results were skipped: {'; '.join(unreadable)}", err=True)
     names = f" ({', '.join(added)})" if added else ""
     typer.echo(f"MLflow runs created: {len(added)}{names}")
     if tagged:
         typer.echo(f"MLflow runs tagged with their revision: {', '.join(tagged)}")
+    if registered:
+        typer.echo(registered)
 
 
 def tune(

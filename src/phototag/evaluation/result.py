@@ -29,10 +29,7 @@ HEADLINE = {
     "loss": ("model", "loss"),
     "f1_micro": ("model", "f1_micro"),
     "f1_macro": ("model", "f1_macro"),
-    "f1_samples": ("model", "f1_samples"),
     "mAP": ("model", "mAP_macro"),
-    "f1_micro_at_0.5": ("model at 0.5", "f1_micro"),
-    "f1_macro_at_0.5": ("model at 0.5", "f1_macro"),
 }
 
 

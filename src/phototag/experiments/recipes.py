@@ -1,4 +1,4 @@
-"""Recipes (named sets of values for params.yaml), and changes to params.yaml."""
+"""Changes to params.yaml, such as the values of a recipe. Comments in the file are preserved."""
 
 import difflib
 import io
@@ -12,62 +12,8 @@ from yaml import safe_load
 
 from phototag.base.errors import InputError
 from phototag.base.files import read_source, write_text
-from phototag.base.keys import flatten
-from phototag.base.params import ParamGroup, read_values, validate_params
+from phototag.base.params import read_values
 from phototag.schema.params import validate_all
-
-FILE = Path("recipes.yaml")
-
-
-class Recipe(ParamGroup):
-    """A recipe: a named set of values for params.yaml.
-
-    Attributes:
-        description: Description of the recipe in one sentence, printed by `phototag recipe`.
-        params: Nested params that this recipe sets to values other than those in `base`.
-    """
-
-    description: str
-    params: dict[str, Any]
-
-
-class Recipes(ParamGroup):
-    """The contents of recipes.yaml.
-
-    Attributes:
-        base: Nested params with the default values for all recipes. Each recipe sets all of these
-            params. A recipe cannot set other params, because other recipes would not reset them.
-        recipes: Mapping from the name of each recipe to the recipe.
-    """
-
-    base: dict[str, Any]
-    recipes: dict[str, Recipe]
-
-
-def read_recipes(path: Path = FILE) -> Recipes:
-    """Read and validate recipes.yaml.
-
-    Raises:
-        InputError: The file is missing or is not valid YAML, or a key is missing or unknown.
-    """
-    return validate_params(Recipes, read_values(path), str(path))
-
-
-def recipe_params(recipes: Recipes, name: str) -> dict[str, Any]:
-    """Return the params that a recipe sets, as a mapping from dotted keys to values.
-
-    Raises:
-        InputError: There is no recipe with this name, or the recipe sets a key that is not in
-            `base`.
-    """
-    if name not in recipes.recipes:
-        names = ", ".join(recipes.recipes)
-        raise InputError(f"{FILE} has no recipe {name!r}: choose one of {names}")
-    base, own = flatten(recipes.base), flatten(recipes.recipes[name].params)
-    for key in own:
-        if key not in base:
-            raise InputError(f"{FILE}: recipe {name} sets {key}, which is not in base: add it")
-    return base | own
 
 
 def update_params(path: Path, values: Mapping[str, Any]) -> str:

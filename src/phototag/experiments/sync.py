@@ -6,7 +6,6 @@ nothing was logged; or the clone is fresh, with the results of all commits but n
 
 import io
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,25 +16,24 @@ from dvc_data.index import DataIndexError
 from phototag.apps.results import LOCK, METRICS, list_hashes, parse_lock, parse_scores
 from phototag.base.errors import InputError
 from phototag.base.files import check_conflicts, parse_json
-from phototag.base.git import ask_git
+from phototag.base.git import ask_git, run_git
 from phototag.base.keys import apply_overrides
-from phototag.base.params import parse_values
+from phototag.base.params import parse_values, validate_params
 from phototag.experiments.dvc_tools import (
     WORKSPACE,
     list_experiments,
     open_revision,
     read_revision,
 )
+from phototag.tracking.description import DATASET_TAG, PHOTOS_TAG, RECIPE_TAG, name_dataset
+from phototag.tracking.evaluations import find_complete_run, log_evaluation
 from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
+from phototag.tracking.recipes import FILE as RECIPES
+from phototag.tracking.recipes import Recipes, name_recipe
 from phototag.tracking.runs import (
     REVISION_TAG,
     Training,
     find_or_rebuild_run,
-    find_runs,
-    has_evaluation_params,
-    log_folder,
-    log_scores,
-    name_score,
 )
 from phototag.tracking.store import Store
 
@@ -55,13 +53,16 @@ def sync_runs(
 
     The function looks up each run by the content key of its training. It rebuilds a missing run
     from files that git and DVC track: params, history, scores, and any reports in DVC's cache. The
-    run gets the name of the experiment, and a tag with the git revision of the results (the oldest
-    revision, if several commits have the same results). A second call has no effect.
+    run gets the time of the commit, the name of the experiment or of the commit, and a tag with the
+    git revision of the results (the oldest revision, if several commits have the same results). A
+    second call has no effect.
 
     Args:
         store: MLflow store in which the runs are created.
         root: Root of the project. Outside git, only the results of the working tree are read.
-        history: Whether to create missing runs of commits. Existing runs are tagged in any case.
+        history: Whether to create missing runs of all commits. Otherwise, only the commit whose
+            results are in the working tree gets a run, if its model is there too. Existing runs are
+            tagged in any case.
 
     Returns:
         Three lists: the created runs, the runs that were tagged with a revision, and the results
@@ -69,42 +70,53 @@ def sync_runs(
         its short commit hash.
     """
     added, tagged, unreadable = [], [], []
-    # Commits of HEAD and of all branches that changed the results, oldest first.
-    tips = ("--ignore-missing", "--branches", "HEAD")  # HEAD may be detached or have no commit
-    options = ("--topo-order", "--reverse", "--format=%H", "--", TRAINING, METRICS)
-    log = ask_git(root, "log", *tips, *options)
-    commits = [("", revision) for revision in (log or "").split()]
-    for name, revision in [*list_experiments(root), *commits, ("", WORKSPACE)]:
+    commits = list_result_commits(root)
+    current = find_current_revision(root)
+    if current not in commits:
+        commits.append(current)
+    for name, revision in [*list_experiments(root), *(("", commit) for commit in commits)]:
         title = name or revision[:7] or "the workspace"
         try:
-            result = _read_result(root, revision, name)
+            result = read_result(root, revision, name)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             unreadable.append(f"{title} ({kind}{error})")
             continue
         if result is None:
             continue
-        # For a commit, any run of the training suffices. An experiment needs a run with its name.
+        is_current = revision == current and not name
         training, _, scores = result
-        runs = find_runs(store, training.key, name or None)
-        if scores:
-            runs = [run for run in runs if has_evaluation_params(run, training)]
-        metrics = {name_score(score) for score in scores} or {"best_val_loss"}
-        complete = [run for run in runs if metrics <= run.data.metrics.keys()]
-        if complete:
-            run_id, known = complete[0].info.run_id, complete[0].data.tags.get(REVISION_TAG)
-        elif revision and not name and not history:
-            continue
-        else:
+        run = find_complete_run(store, training, scores, is_current)
+        if run:
+            run_id, known = run.info.run_id, run.data.tags.get(REVISION_TAG)
+        elif name or history or (is_current and (not revision or (root / MODEL).is_file())):
             run_id, known = _rebuild_run(store, root, revision, result), None
             added.append(title)
+        else:
+            continue
         if revision and known != revision and (name or known is None):
             store.client.set_tag(run_id, REVISION_TAG, revision)
             tagged.append(title)
     return added, tagged, unreadable
 
 
-def _read_result(root: Path, revision: str, name: str) -> Result | None:
+def list_result_commits(root: Path) -> list[str]:
+    """Return the commits of HEAD and of all branches that changed the results, oldest first."""
+    tips = ("--ignore-missing", "--branches", "HEAD")  # HEAD may be detached or have no commit
+    options = ("--topo-order", "--reverse", "--format=%H", "--", TRAINING, METRICS)
+    return (ask_git(root, "log", *tips, *options) or "").split()
+
+
+def find_current_revision(root: Path) -> str:
+    """Return the commit that has the results of the working tree, or `WORKSPACE` if none has."""
+    results = ("--", TRAINING, HISTORY, METRICS)
+    changes = ask_git(root, "status", "--porcelain", "--untracked-files=all", *results)
+    if changes != "":  # None outside git
+        return WORKSPACE
+    return ask_git(root, "log", "-1", "--format=%H", "--", TRAINING, METRICS) or WORKSPACE
+
+
+def read_result(root: Path, revision: str, name: str) -> Result | None:
     """Return the results of an experiment at a git revision, or None if a file is missing."""
     training = read_revision(root, revision, TRAINING)
     history = read_revision(root, revision, HISTORY)
@@ -125,14 +137,28 @@ def _read_result(root: Path, revision: str, name: str) -> Result | None:
         for key, value in stages[stage].get("params", {}).get("params.yaml", {}).items():
             with suppress(KeyError):
                 params = apply_overrides(params, {key: value})
-    key = parse_json(training, TRAINING)["content_key"]
-    return Training(key, params, exp_name=name), table, scores
+    facts = parse_json(training, TRAINING)
+    recipes = None
+    with suppress(InputError):
+        text = read_revision(root, revision, str(RECIPES)) or ""
+        recipes = validate_params(Recipes, parse_values(text, RECIPES), str(RECIPES))
+    tags = {
+        DATASET_TAG: facts.get(DATASET_TAG) or name_dataset(params),
+        PHOTOS_TAG: facts.get(PHOTOS_TAG, ""),
+        RECIPE_TAG: name_recipe(params, recipes),
+    }
+    seconds = None
+    if revision:
+        seconds = int(run_git(root, "show", "--no-patch", "--format=%ct", revision))
+        tags |= {COMMIT_TAG: revision, DIRTY_TAG: "false"}
+    tags = {tag: value for tag, value in tags.items() if value}
+    found = Training(facts["content_key"], params, tags, exp_name=name, commit_time=seconds)
+    return found, table, scores
 
 
 def _rebuild_run(store: Store, root: Path, revision: str, result: Result) -> str:
     training, history, scores = result
-    tags = {COMMIT_TAG: revision, DIRTY_TAG: "false"} if revision else {}
-    run_id = find_or_rebuild_run(store, replace(training, tags=tags), history)
+    run_id = find_or_rebuild_run(store, training, history)
     if not scores:
         return run_id
     with TemporaryDirectory() as folder:
@@ -143,7 +169,5 @@ def _rebuild_run(store: Store, root: Path, revision: str, result: Result) -> str
             with suppress(DvcException, DataIndexError, OSError):
                 files, prefix = open_revision(root, revision)
                 files.get(f"{prefix}{EVALUATION}", str(reports), recursive=True)
-        if reports.exists():
-            log_folder(store, run_id, reports)
-    log_scores(store, run_id, scores)
+        log_evaluation(store, run_id, scores, reports)
     return run_id

@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, fingerprint
@@ -33,7 +32,8 @@ from phototag.registry.comparison import (
     coverage,
     judge,
 )
-from phototag.registry.decision import MODEL_NAME, make_decision
+from phototag.registry.decision import make_decision
+from phototag.registry.lookup import get_version, list_versions, weights_digest
 from phototag.registry.photos import read_ids, take_unseen
 from phototag.registry.versions import (
     apply_decision,
@@ -43,7 +43,6 @@ from phototag.registry.versions import (
     find_champion,
     has_files,
     read_decisions,
-    weights_digest,
 )
 from phototag.tracking.store import Store
 
@@ -73,34 +72,34 @@ def challenge_champion(
     compare = partial(compare_models, challenger=files, resamples=resamples, seed=seed)
     with store.lock:
         while True:
-            decision, comparison = _decide(store.client, version, datasets, compare)
+            decision, comparison = _decide(store, version, datasets, compare)
             # The lock is local. If another machine changed the champion, decide again.
-            if decision["previous_champion"] == find_champion(store.client):
-                return apply_decision(store.client, decision), comparison
+            if decision["previous_champion"] == find_champion(store):
+                return apply_decision(store, decision), comparison
 
 
 def _decide(
-    client: MlflowClient,
+    store: Store,
     version: str,
     datasets: Mapping[str, Dataset],
     compare: Callable[..., Comparison],
 ) -> Result:
-    number = find_champion(client)
-    decide = partial(make_decision, "challenge", int(version), number)
+    number = find_champion(store)
+    decide = partial(make_decision, store.name, "challenge", int(version), number)
     if number is None:
         return decide(True, "there was no champion"), None
     name = f"champion version {number}"
-    own, champion = (client.get_model_version(MODEL_NAME, str(n)) for n in (version, number))
+    own, champion = (get_version(store, n) for n in (version, number))
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), None
-    if not has_files(str(number)):
+    if not has_files(store, str(number)):
         return decide(True, f"the files of {name} were deleted"), None
     changes, split = describe_label_changes(own, champion), evaluated_split(datasets)
     advice = f"run `phototag promote {version}{' --new-labels' if changes else ''}`"
     photos, excluded = datasets[split], ""
     with TemporaryDirectory() as folder:
         try:
-            rival, listed = fetch_files(str(number), folder)
+            rival, listed = fetch_files(store, str(number), folder)
             if split == "test":
                 photos = take_unseen(datasets, read_ids(listed))
             if difference := len(datasets[split]) - len(photos):
@@ -109,7 +108,7 @@ def _decide(
                     f"{name} was trained or selected on them or on photos of their groups"
                 )
             compared = fingerprint(photos)
-            challenge = count_challenges(client, own, champion, compared)
+            challenge = count_challenges(store, own, champion, compared)
             comparison = compare(photos, champion=rival, challenge=challenge)
         except InputError as error:
             cause = f"{error}{excluded if len(photos) < MIN_PHOTOS else ''}"
@@ -131,9 +130,7 @@ def _decide(
     return decide(wins, reason) | details, comparison
 
 
-def count_challenges(
-    client: MlflowClient, own: ModelVersion, champion: ModelVersion, photos: str
-) -> int:
+def count_challenges(store: Store, own: ModelVersion, champion: ModelVersion, photos: str) -> int:
     """Return the number of a challenge among the champion's challenges, starting from 1.
 
     Versions with the same weights and thresholds count as one model. Therefore, a model that
@@ -141,12 +138,12 @@ def count_challenges(
     again, the challenges of its earlier versions still count.
 
     Args:
-        client: Client of the registry.
+        store: Store with the registry.
         own: Version of the challenger.
         champion: Version of the champion.
         photos: Fingerprint of the photos on which the models are compared.
     """
-    versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    versions = list_versions(store)
     champions = {int(v.version) for v in versions if weights_digest(v) == weights_digest(champion)}
     numbers: dict[tuple[str, str], int] = {}
     for version in versions:

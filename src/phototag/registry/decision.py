@@ -1,5 +1,6 @@
 """Decision of the stage `register`, and the page with the decision and the models' scores."""
 
+import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,24 +8,26 @@ from typing import Any
 
 import pandas as pd
 
-from phototag.base.files import write_json, write_table
+from phototag.base.files import project_root, write_json, write_table
 from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.pages.html import write_page
+from phototag.tracking.naming import project_name
 
-MODEL_NAME = "phototag"
+UNDO = "git restore params.yaml dvc.lock reports && dvc checkout"
 COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 
 
 def make_decision(
-    kind: str, version: int | None, previous: int | None, wins: bool, reason: str
+    name: str, kind: str, version: int | None, previous: int | None, wins: bool, reason: str
 ) -> dict[str, Any]:
     """Return a decision about the champion, with the current time in UTC.
 
-    `kind` is `challenge`, `promote`, `rollback` or `experiment`. `version` becomes the champion if
-    `wins` is true, and is None if no version was registered. `previous` is the former champion.
+    `name` is the name of the model. `kind` is `challenge`, `promote`, `rollback` or `experiment`.
+    `version` becomes the champion if `wins` is true, and is None if no version was registered.
+    `previous` is the former champion.
     """
     return {
-        "name": MODEL_NAME,
+        "name": name,
         "version": version,
         "champion": wins,
         "previous_champion": previous,
@@ -46,12 +49,25 @@ def describe_decision(decision: Mapping[str, Any]) -> str:
 
 
 def skip_registration(folder: Path, experiment: str) -> None:
-    """Write the decision that a DVC experiment is not registered, and an empty comparison."""
+    """Write the decision that a DVC experiment is not registered, and an empty comparison.
+
+    Print how to keep and how to discard the experiment. No printed command changes
+    data/corrections.csv, which may have answers that are not committed.
+    """
     reason = (
         f"the experiment {experiment} is not registered: run `dvc exp apply {experiment}` and "
         "`dvc repro --force --single-item register`, or set registry.experiments to true"
     )
-    write_decision(folder, make_decision("experiment", None, None, False, reason))
+    # In a copy of the project, DVC runs queued experiments and those with the option --temp.
+    is_copy = Path.cwd().resolve() != project_root().resolve()
+    name = shlex.quote(experiment)
+    print(
+        f"The experiment {experiment} is not registered.\n"
+        f"To keep it:     {f'dvc exp apply {name} && ' if is_copy else ''}git commit -am {name}\n"
+        "                dvc repro --force --single-item register   # register the model\n"
+        f"To discard it:  {f'dvc exp remove {name}' if is_copy else UNDO}"
+    )
+    write_decision(folder, make_decision(project_name(), "experiment", None, None, False, reason))
 
 
 def write_decision(

@@ -17,9 +17,16 @@ from phototag.evaluation.galleries import describe_truth, encode_photo
 from phototag.evaluation.result import HEADLINE
 from phototag.metrics.selection import VAL_PREFIX
 from phototag.registry.comparison import Comparison, Predictions
-from phototag.registry.decision import MODEL_NAME, write_decision
-from phototag.registry.versions import ABSENT, describe_label_changes, list_labels, name_labels
+from phototag.registry.decision import write_decision
+from phototag.registry.lookup import get_version
+from phototag.registry.versions import (
+    ABSENT,
+    describe_label_changes,
+    list_labels,
+    name_labels,
+)
 from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
+from phototag.tracking.store import Store
 
 MAX_LABELS = 10  # largest number of labels that gained, and of labels that lost
 MIN_POSITIVES = 5  # F1 of labels with fewer positives is not compared
@@ -29,21 +36,21 @@ SCORES = (*HEADLINE, *(f"{VAL_PREFIX}{name}" for name in HEADLINE))
 
 
 def write_report(
-    folder: Path, client: MlflowClient, decision: Mapping[str, Any], comparison: Comparison | None
+    folder: Path, store: Store, decision: Mapping[str, Any], comparison: Comparison | None
 ) -> None:
     """Write decision.json, comparison.csv, labels.csv and report.html.
 
     Args:
         folder: Folder to which the files are written.
-        client: Client of the registry.
+        store: Store with the registry.
         decision: Decision that `challenge_champion` returned.
         comparison: Comparison that `challenge_champion` returned.
     """
     numbers = dict.fromkeys([decision["previous_champion"], decision["version"]])
-    versions = [client.get_model_version(MODEL_NAME, str(n)) for n in numbers if n is not None]
+    versions = [get_version(store, n) for n in numbers if n is not None]
     page: dict[str, Any] = {"own_scores": tabulate_scores(versions)}
     if len(versions) == 2:
-        page["changes"] = list_changes(client, *versions)
+        page["changes"] = list_changes(store.client, *versions)
         page["label_changes"] = describe_label_changes(versions[1], versions[0])
     if comparison is None:
         write_decision(folder, decision, **page)

@@ -16,7 +16,6 @@ import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
@@ -24,12 +23,18 @@ from phototag.dataset.dataset import Dataset, fingerprint
 from phototag.network.weights import Metadata, describe_origin
 from phototag.pages.escaping import escape_markdown
 from phototag.registry.comparison import ModelFiles
-from phototag.registry.decision import MODEL_NAME, make_decision
+from phototag.registry.decision import make_decision
+from phototag.registry.lookup import (
+    KEY_TAG,
+    WEIGHTS_TAG,
+    get_version,
+    list_versions,
+)
 from phototag.registry.photos import write_ids
 from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
-WEIGHTS_TAG, DIGEST_TAG, THRESHOLDS_TAG = "weights_digest", "model_digest", "thresholds"
+DIGEST_TAG, THRESHOLDS_TAG = "model_digest", "thresholds"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
 PHOTOS_FILE = "artifacts/photos.txt"  # versions of earlier releases do not have this file
@@ -54,22 +59,22 @@ def register_model(
     """
     client, digest = store.client, tags[DIGEST_TAG]
     with store.lock:
-        query = f"name = '{MODEL_NAME}' and tags.{DIGEST_TAG} = '{digest}'"
+        query = f"name = '{store.name}' and tags.{DIGEST_TAG} = '{digest}'"
         found = [str(each.version) for each in client.search_model_versions(query)]
-        version = next(filter(has_files, found), "")
+        version = next((number for number in found if has_files(store, number)), "")
         if not version:
             with mlflow.start_run(run_id=run_id), TemporaryDirectory() as folder:
                 listed = Path(folder, Path(PHOTOS_FILE).name)
                 write_ids(listed, photos)
-                info = log_model(*files, MODEL_NAME, {"photos": listed})
+                info = log_model(*files, store.name, {"photos": listed})
             version = str(info.registered_model_version)
-            client.update_model_version(MODEL_NAME, version, description)
+            client.update_model_version(store.name, version, description)
             values = {**tags, WEIGHTS_TAG: content_key(None, files)}
             # The digest is set last: if the loop is interrupted, the next call registers again.
             del values[DIGEST_TAG]
             for name, value in {**values, DIGEST_TAG: digest}.items():
-                client.set_model_version_tag(MODEL_NAME, version, name, value)
-        client.set_registered_model_alias(MODEL_NAME, "challenger", version)
+                client.set_model_version_tag(store.name, version, name, value)
+        client.set_registered_model_alias(store.name, "challenger", version)
     return version
 
 
@@ -86,7 +91,7 @@ def describe_model(
     return {
         "labels": ", ".join(metadata.labels),
         THRESHOLDS_TAG: json.dumps(thresholds),
-        "content_key": metadata.content_key,
+        KEY_TAG: metadata.content_key,
         DIGEST_TAG: model_digest,
         "data_fingerprint": data_fingerprint,
         f"{split}_fingerprint": fingerprint(datasets[split]),
@@ -123,15 +128,10 @@ def write_description(scores: pd.DataFrame, metadata: Metadata, split: str = "te
     )
 
 
-def weights_digest(version: ModelVersion) -> str:
-    """Return the digest of a version's weights and thresholds (default: the version number)."""
-    return str(version.tags.get(WEIGHTS_TAG) or version.version)
-
-
-def has_files(version: str) -> bool:
+def has_files(store: Store, version: str) -> bool:
     """Return whether a version and its model files exist. MLflow keeps versions without files."""
     try:
-        found = mlflow.artifacts.list_artifacts(f"models:/{MODEL_NAME}/{version}/artifacts")
+        found = mlflow.artifacts.list_artifacts(f"models:/{store.name}/{version}/artifacts")
     except MlflowException as error:
         if error.error_code in ABSENT:
             return False
@@ -139,9 +139,9 @@ def has_files(version: str) -> bool:
     return {file.path for file in found} >= {MODEL_FILE, THRESHOLDS_FILE}
 
 
-def fetch_files(version: str, folder: str) -> tuple[ModelFiles, Path]:
+def fetch_files(store: Store, version: str, folder: str) -> tuple[ModelFiles, Path]:
     """Download a version into a folder, and return its model files and its list of photos."""
-    found = mlflow.artifacts.download_artifacts(f"models:/{MODEL_NAME}/{version}", dst_path=folder)
+    found = mlflow.artifacts.download_artifacts(f"models:/{store.name}/{version}", dst_path=folder)
     return (Path(found, MODEL_FILE), Path(found, THRESHOLDS_FILE)), Path(found, PHOTOS_FILE)
 
 
@@ -169,19 +169,19 @@ def name_labels(labels: Sequence[str], number: int = MAX_NAMES) -> str:
     return ", ".join(labels[:number]) + more
 
 
-def apply_decision(client: MlflowClient, decision: dict[str, Any]) -> dict[str, Any]:
+def apply_decision(store: Store, decision: dict[str, Any]) -> dict[str, Any]:
     """Store a decision in a tag of its version, and return it. Update the alias if necessary."""
     version = str(decision["version"])
     tag = f"{DECISION_TAG}{decision['time']}"
-    client.set_model_version_tag(MODEL_NAME, version, tag, json.dumps(decision))
+    store.client.set_model_version_tag(store.name, version, tag, json.dumps(decision))
     if decision["champion"]:
-        client.set_registered_model_alias(MODEL_NAME, "champion", version)
+        store.client.set_registered_model_alias(store.name, "champion", version)
     return decision
 
 
-def find_champion(client: MlflowClient) -> int | None:
+def find_champion(store: Store) -> int | None:
     """Return the number of the champion's version, or None if there is no champion."""
-    for model in client.search_registered_models(f"name = '{MODEL_NAME}'"):
+    for model in store.client.search_registered_models(f"name = '{store.name}'"):
         if "champion" in model.aliases:
             return int(model.aliases["champion"])
     return None
@@ -189,18 +189,18 @@ def find_champion(client: MlflowClient) -> int | None:
 
 def read_history(store: Store) -> list[dict[str, Any]]:
     """Return all decisions about the champion, oldest first, with their `time` in UTC."""
-    versions = store.client.search_model_versions(f"name = '{MODEL_NAME}'")
+    versions = list_versions(store)
     decisions = [decision for version in versions for decision in read_decisions(version)]
     return sorted(decisions, key=lambda decision: str(decision["time"]))
 
 
 def describe_registry(store: Store) -> list[str]:
     """Return one line on deleted versions, if there are any, and one line on the champion."""
-    versions = store.client.search_model_versions(f"name = '{MODEL_NAME}'")
+    versions = list_versions(store)
     existing = {int(version.version) for version in versions}
     deleted = sorted(set(range(1, max(existing, default=0))) - existing)
     lines = [f"deleted in MLflow: version {', '.join(map(str, deleted))}"] if deleted else []
-    champion = find_champion(store.client)
+    champion = find_champion(store)
     missing = "there is no champion: run `phototag promote VERSION`"
     return [*lines, f"the champion is version {champion}" if champion else missing]
 
@@ -223,23 +223,23 @@ def promote(
         InputError: The version does not exist, its files were deleted, or its labels differ from
             those of the champion and `new_labels` is false.
     """
-    client = store.client
     with store.lock:
-        if not has_files(version):
+        if not has_files(store, version):
             raise InputError(
-                f"version {version} of the model {MODEL_NAME} does not exist, or its files were "
+                f"version {version} of the model {store.name} does not exist, or its files were "
                 "deleted: run `phototag history` to list the versions, and pass another one to "
                 "`phototag promote`"
             )
-        previous = find_champion(client)
+        previous = find_champion(store)
         if previous and not new_labels:
-            own, old = (client.get_model_version(MODEL_NAME, str(n)) for n in (version, previous))
+            own, old = (get_version(store, n) for n in (version, previous))
             if changes := describe_label_changes(own, old):
                 raise InputError(
                     f"version {version} predicts other labels than the champion, version "
                     f"{previous} ({changes}): add --new-labels to serve it nevertheless"
                 )
-        return apply_decision(client, make_decision(kind, int(version), previous, True, reason))
+        decision = make_decision(store.name, kind, int(version), previous, True, reason)
+        return apply_decision(store, decision)
 
 
 def roll_back(store: Store, reason: str) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
             was deleted from the registry.
     """
     with store.lock:
-        champion = find_champion(store.client)
+        champion = find_champion(store)
         if champion is None:
             raise InputError("there is no champion to roll back from: run `dvc repro` to get one")
         for decision in reversed(read_history(store)):

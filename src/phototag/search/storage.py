@@ -40,7 +40,7 @@ KILLS = "kills"  # number of times that the process of the trial was killed
 DATA = "data"  # prefix before a seed, in a study; the value is the hash of photos and labels
 START = "start"  # attribute of a study: values of the searched keys before the first trial
 # Params that do not affect a study's objective. The study's `seeds` replace the param `seed`.
-UNRELATED = ("seed", "embed", "evaluate", "registry")
+UNRELATED = ("recipe", "seed", "embed", "evaluate", "registry")
 PRUNERS = {
     "none": optuna.pruners.NopPruner,
     "median": optuna.pruners.MedianPruner,

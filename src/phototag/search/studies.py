@@ -18,8 +18,9 @@ from phototag.base.params import (
     read_values,
     validate_params,
 )
-from phototag.experiments import recipes
 from phototag.schema.params import validate_all
+from phototag.tracking.recipes import FILE as RECIPES
+from phototag.tracking.recipes import read_recipes, recipe_params
 
 FILE = Path("search.yaml")
 DIGITS = 4  # for readability, suggested floats are rounded to this many significant digits
@@ -100,8 +101,9 @@ def read_study(root: Path, name: str) -> tuple[Study, dict[str, Any]]:
     base = read_values(root / "params.yaml")
     settings = flatten(study.settings)
     if study.recipe:
-        all_recipes = recipes.read_recipes(root / recipes.FILE)
-        settings = recipes.recipe_params(all_recipes, study.recipe) | settings
+        all_recipes = read_recipes(root / RECIPES)
+        settings = recipe_params(all_recipes, study.recipe) | settings
+        base["recipe"] = study.recipe
     try:
         base = apply_overrides(base, settings)
     except KeyError as error:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
-from phototag.experiments import recipes
+from phototag.experiments.recipes import update_params
 from phototag.search import storage
 from phototag.search.optimism import Predictions, estimate_optimism
 from phototag.search.report import write_report
@@ -114,7 +114,7 @@ def apply_winner(root: Path, name: str) -> str:
     settings = storage.find_best(study).user_attrs[storage.SETTINGS]
     values = flatten(apply_overrides(plan.base, settings))
     del values["seed"]
-    return recipes.update_params(root / "params.yaml", values)
+    return update_params(root / "params.yaml", values)
 
 
 def describe_status(root: Path, name: str) -> str:

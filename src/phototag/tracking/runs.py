@@ -5,32 +5,42 @@ Three tags link a run to its training and to DVC:
 - `phototag.content_key` is a hash of the params, data and code of the training. Later stages use
   this hash to find the run. Therefore, the stage `train` does not need to pass on the run's id.
 - `phototag.dvc_experiment` is the name of the DVC experiment, which is also the name of the run.
-  Outside experiments, the tag is empty and the run is named `repro-KEY`, where KEY is the start of
-  the content key.
+  Outside experiments, the tag is empty, and the run is named after its recipe, photos and time.
 - `phototag.revision` is the git commit that contains the results. `phototag sync` sets this tag.
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
+from phototag.base.files import content_key
 from phototag.base.keys import flatten
-from phototag.metrics.selection import VAL_PREFIX, best_record, step_number
+from phototag.metrics.selection import best_record, step_number
+from phototag.tracking.description import (
+    MANIFEST,
+    NOTE_TAG,
+    describe_inputs,
+    describe_run,
+    stamp,
+    title,
+)
 from phototag.tracking.provenance import (
+    COMMIT_TAG,
     experiment_name,
     has_died,
     is_of_this_machine,
     name_process,
     read_git_state,
 )
-from phototag.tracking.store import FAILURES, Store, describe_failure
+from phototag.tracking.store import Store
 
 KEY_TAG = "phototag.content_key"
 EXP_TAG = "phototag.dvc_experiment"
@@ -38,8 +48,8 @@ REVISION_TAG = "phototag.revision"
 PROCESS_TAG = "phototag.process"
 ERROR_TAG = "phototag.error"
 REBUILT_TAG = "phototag.rebuilt"
+DESCRIBED_TAG = "phototag.described"  # hash of the description that phototag wrote last
 DATA_TAG = "data_fingerprint"
-MANIFEST = "data/manifest.csv"
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,12 @@ class Training:
     Attributes:
         key: Content key of the training, used to find its run.
         params: Nested params of the training. The run logs them with dotted keys.
-        tags: Additional tags of the run. They override the tags for the process and the git commit.
+        tags: Additional tags of the run. They override the tags that `create_run` sets.
         splits: Fingerprint and counts of each split, as returned by `describe_splits`.
         exp_name: Name of the DVC experiment, or an empty string if there is none (default: name of
             the current experiment).
+        commit_time: Time of the git commit in `tags`, in seconds since 1970, if the run is rebuilt
+            from this commit. It is then the start time and the end time of the run.
     """
 
     key: str
@@ -60,17 +72,38 @@ class Training:
     tags: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exp_name: str = field(default_factory=experiment_name)
+    commit_time: int | None = None
+
+    @cached_property
+    def all_tags(self) -> dict[str, str]:
+        """All tags of the run, except those of the process."""
+        own = {KEY_TAG: self.key, EXP_TAG: self.exp_name}
+        return own | describe_inputs(self.params, self.splits) | dict(self.tags)
 
     @property
     def run_name(self) -> str:
-        """Name of the run: name of the DVC experiment, or `repro-` and part of the content key."""
-        return self.exp_name or f"repro-{self.key[:8]}"
+        """Name of the DVC experiment, or `pretrained, 450 photos, 30 Nov 14:05` without one."""
+        if self.exp_name:
+            return self.exp_name
+        # The time is local, as in the table of runs.
+        end = stamp(datetime.now().astimezone())
+        if self.commit_time is not None:
+            end = f"commit {self.tags[COMMIT_TAG][:7]}"
+        return f"{title(self.all_tags)}, {end}"
 
     @property
     def flat_params(self) -> dict[str, str]:
-        """Params with dotted keys and string values, as MLflow stores them."""
+        """Params with dotted keys and string values, as MLflow stores them.
+
+        The recipe is omitted: the tag `recipe` also states whether its values were changed.
+        """
         flat = flatten(self.params, lists=True)
-        return {name: str(value) for name, value in flat.items()}
+        return {name: str(value) for name, value in flat.items() if name != "recipe"}
+
+    @property
+    def commit_ms(self) -> int | None:
+        """Time of the commit in milliseconds, as MLflow stores it."""
+        return None if self.commit_time is None else self.commit_time * 1000
 
 
 def create_run(store: Store, training: Training) -> str:
@@ -83,8 +116,9 @@ def create_run(store: Store, training: Training) -> str:
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
         store.experiment_id,
+        start_time=training.commit_ms,
         run_name=training.run_name,
-        tags={KEY_TAG: training.key, EXP_TAG: training.exp_name, **origin, **training.tags},
+        tags={**origin, **training.all_tags},
     )
     params = [Param(name, value) for name, value in training.flat_params.items()]
     store.client.log_batch(run.info.run_id, params=params)
@@ -180,22 +214,34 @@ def log_best(store: Store, run_id: str, history: Sequence[Mapping[Any, Any]]) ->
     best = best_record(history)
     names = ("epoch", "step", "l2", "val_loss", "f1_micro", "f1_macro", "mAP")
     log_metrics(store, run_id, {f"best_{name}": best[name] for name in names if name in best})
+    update_description(store, run_id)
 
 
-def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log the scores in metrics.json. MLflow shows the scores that were logged last."""
-    log_metrics(store, run_id, {name_score(name): value for name, value in scores.items()})
+def update_description(store: Store, run_id: str) -> None:
+    """Describe the training and its latest metrics, unless a user edited the description."""
+    run = store.client.get_run(run_id)
+    text, hashed = describe_run(run), run.data.tags.get(DESCRIBED_TAG)
+    shown = run.data.tags.get(NOTE_TAG, "")
+    if text and (not shown or content_key(shown, []) == hashed):
+        tags = [RunTag(NOTE_TAG, text), RunTag(DESCRIBED_TAG, content_key(text, []))]
+        store.client.log_batch(run_id, tags=tags)
 
 
-def name_score(name: str) -> str:
-    """Return the MLflow name of a score in metrics.json, such as `test_loss` for `loss`."""
-    return name if name.startswith(VAL_PREFIX) else f"test_{name}"
+def log_metrics(
+    store: Store,
+    run_id: str,
+    values: Mapping[str, float],
+    step: int = 0,
+    model_id: str | None = None,
+    dataset: Dataset | None = None,
+) -> None:
+    """Log all metrics of one step in a single request.
 
-
-def log_metrics(store: Store, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-    """Log all metrics of one step in a single request."""
+    `model_id` and `dataset` are the MLflow model and the dataset that the metrics belong to.
+    """
     now = time.time_ns() // 1_000_000
-    metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+    link = (model_id, dataset.name, dataset.digest) if dataset else (model_id, None, None)
+    metrics = [Metric(name, float(value), now, step, *link) for name, value in values.items()]
     store.client.log_batch(run_id, metrics=metrics)
 
 
@@ -219,29 +265,5 @@ def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame)
     records = history.to_dict("records")
     log_epochs(store, run_id, records)
     log_best(store, run_id, records)
-    store.client.set_terminated(run_id, "FINISHED")
+    store.client.set_terminated(run_id, "FINISHED", None if run else training.commit_ms)
     return run_id
-
-
-def record_evaluation(
-    store: Store,
-    training: Training,
-    history: pd.DataFrame,
-    scores: Mapping[str, float],
-    reports: Path,
-) -> None:
-    """Log the scores and reports of an evaluation, or print a warning if the store fails.
-
-    If the training has no MLflow run, the run is created from the training history.
-    """
-    try:
-        run_id = find_or_rebuild_run(store, training, history)
-        log_folder(store, run_id, reports)
-        # Scores are logged last, because `phototag sync` regards a run with scores as complete.
-        log_scores(store, run_id, scores)
-    except FAILURES as error:
-        print(
-            f"warning: {describe_failure(error, store.uri)}; the results are in {reports}: run "
-            "`phototag sync` later to log them to MLflow",
-            file=sys.stderr,
-        )

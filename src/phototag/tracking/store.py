@@ -22,13 +22,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from phototag.base.errors import InputError
 from phototag.base.files import check_folder, project_root
+from phototag.tracking.description import DATASET_TAG, NOTE_TAG, PHOTOS_TAG, RECIPE_TAG
+from phototag.tracking.naming import project_name
 
 DEFAULT = "sqlite:///mlflow.db"  # the path is relative to the project's root
-EXPERIMENT = "phototag"
 ARTIFACTS = "mlartifacts"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 WAIT = 20  # seconds to wait for a locked database, same value as in MLflow
-NOTE_TAG = "mlflow.note.content"
 VIEW = "phototag"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 # Without this setting, MLflow's table of runs shows neither params nor metrics.
@@ -37,6 +37,9 @@ COLUMNS = (
     "metrics.`best_val_loss`",
     "metrics.`test_f1_micro`",
     "metrics.`test_f1_macro`",
+    f"tags.`{DATASET_TAG}`",
+    f"tags.`{PHOTOS_TAG}`",
+    f"tags.`{RECIPE_TAG}`",
     "params.`model.name`",
     "params.`optimizer`",
     "params.`lr`",
@@ -49,6 +52,7 @@ DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DV
 - `test_*`: metrics on test at the thresholds that were chosen on val.
 - `final_val_*`: the same metrics on val, if there is no test split. They are usually too high,
   because the model was selected on val.
+- `dataset`, `photos`, `recipe`: what the model was trained on, and how.
 - Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
 - `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key
   have trained the same model.
@@ -78,26 +82,27 @@ class Store:
 
     Args:
         uri: Address of the store, such as `sqlite:////folder/mlflow.db` or `http://host:5000`.
+        name: Name of the MLflow experiment and of the registered model.
         lock: Lock to hold during changes that only one process may make at a time.
         registry: Address of the model registry (default: `uri`).
     """
 
-    def __init__(self, uri: str, lock: FileLock, registry: str = "") -> None:
-        self.uri, self.lock, self.registry = uri, lock, registry
+    def __init__(self, uri: str, name: str, lock: FileLock, registry: str = "") -> None:
+        self.uri, self.name, self.lock, self.registry = uri, name, lock, registry
 
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow client of the store. The first access opens the store."""
         try:
             with self.lock:
-                return _open(self.uri, self.registry)
+                return _open(self.uri, self.name, self.registry)
         except Exception as error:  # drivers, migrations and JSON parsers raise other exceptions
             raise StoreError(describe_failure(error, self.uri)) from error
 
     @cached_property
     def experiment_id(self) -> str:
-        """Id of the MLflow experiment `phototag`."""
-        return str(self.client.get_experiment_by_name(EXPERIMENT).experiment_id)
+        """Id of the project's MLflow experiment."""
+        return str(self.client.get_experiment_by_name(self.name).experiment_id)
 
     def __enter__(self) -> "Store":
         _ = self.client
@@ -111,7 +116,7 @@ class Store:
 def connect() -> Store:
     """Return the project's store. A missing database is created when the store is first used."""
     lock = FileLock(project_root() / ".dvc" / "tmp" / "mlflow.lock")
-    return Store(store_uri(), lock, store_uri("MLFLOW_REGISTRY_URI", ""))
+    return Store(store_uri(), project_name(), lock, store_uri("MLFLOW_REGISTRY_URI", ""))
 
 
 def store_uri(variable: str = "MLFLOW_TRACKING_URI", default: str = DEFAULT) -> str:
@@ -139,7 +144,7 @@ def resolve_sqlite(uri: str, root: Path) -> str:
     return f"sqlite+pysqlite:///{quote(file)}{query}"
 
 
-def _open(uri: str, registry: str) -> MlflowClient:
+def _open(uri: str, name: str, registry: str) -> MlflowClient:
     """Open the store. Create its database and MLflow experiment if they are missing.
 
     The caller must hold the lock, because MLflow fails if two processes create the tables of the
@@ -152,19 +157,19 @@ def _open(uri: str, registry: str) -> MlflowClient:
     mlflow.set_registry_uri(registry)
     client = MlflowClient()
     # This call also creates the tables of a database, or fails if MLflow cannot use them.
-    is_new = client.get_experiment_by_name(EXPERIMENT) is None
+    is_new = client.get_experiment_by_name(name) is None
     if registry:
         client.search_registered_models(max_results=1)
     location = _locate_artifacts(uri) if uri in databases else None
     if uri.startswith("sqlite") and location:
-        _move_artifacts(uri, location)
+        _move_artifacts(uri, name, location)
     if is_new:
-        client.create_experiment(EXPERIMENT, location)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+        client.create_experiment(name, location)
+    experiment = client.get_experiment_by_name(name)
     tags = {NOTE_TAG: DESCRIPTION, VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
-    for name, value in tags.items():
-        if name not in experiment.tags:  # a user may have changed the value of an existing tag
-            client.set_experiment_tag(experiment.experiment_id, name, value)
+    for tag, value in tags.items():
+        if tag not in experiment.tags:  # a user may have changed the value of an existing tag
+            client.set_experiment_tag(experiment.experiment_id, tag, value)
     return client
 
 
@@ -191,15 +196,15 @@ def _database_file(uri: str) -> Path:
     return Path(make_url(uri).database or "").absolute()
 
 
-def _move_artifacts(uri: str, location: str) -> None:
+def _move_artifacts(uri: str, name: str, location: str) -> None:
     """Update the absolute locations of artifacts if the folder of the store was moved or copied."""
-    # The project has several MLflow experiments if a user renamed one and `_open` created another.
+    # The project has several MLflow experiments if its name changed or a user renamed one.
     query = (
         "SELECT DISTINCT artifact_location FROM experiments WHERE name = :name OR experiment_id IN "
         "(SELECT experiment_id FROM experiment_tags WHERE key = :key)"
     )
     with create_engine(uri, poolclass=NullPool).begin() as connection:
-        names = {"name": EXPERIMENT, "key": VIEW_TAG}
+        names = {"name": name, "key": VIEW_TAG}
         for former in connection.execute(text(query), names).scalars().all():
             if former == location or not former.endswith(f"/{ARTIFACTS}"):
                 continue

@@ -102,9 +102,10 @@ def training_run(store: Store, training: Training, resumed: bool = False) -> Ite
     close_dead_runs(store)
     run = find_run_to_resume(store, training, resumed)
     run_id = run.info.run_id if run else create_run(store, training)
+    keeps_name = run is None or run.data.tags.get(EXP_TAG, "") == training.exp_name
     mlflow.start_run(
         run_id=run_id,
-        run_name=training.run_name,
+        run_name=None if keeps_name else training.run_name,
         tags={EXP_TAG: training.exp_name, PROCESS_TAG: name_process()},
         log_system_metrics=True,
     )

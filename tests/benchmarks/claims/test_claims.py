@@ -10,8 +10,8 @@ from benchmarks.claims.claims import (
 )
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides, flatten
-from phototag.experiments.recipes import FILE, read_recipes
 from phototag.schema.params import Params
+from phototag.tracking.recipes import FILE, read_recipes
 from tests.benchmarks.claims.files import write_experiments
 from tests.projects import ROOT
 
