@@ -20,7 +20,7 @@ from phototag.cli import typer_app
 from phototag.cli.training import import_
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import list_files, read_file
-from phototag.importers import additions
+from phototag.importers import additions, formats
 from phototag.schema.params import read_all_params
 from phototag.verification.imports import read_dataset
 from tests.conftest import SHIPPED_PARAMS
@@ -384,7 +384,7 @@ def test_two_imports_at_once_are_both_added(
         paint(tmp_path / folder / "cat/1.png", 100 + value)
         paint(tmp_path / folder / "dog/1.png", 200 + value)
     waits, threads = Event(), list[Thread]()
-    read_source = additions.read_source
+    read_source = formats.read_source
 
     def read(*arguments: Any) -> Any:
         if not threads:

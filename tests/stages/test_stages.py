@@ -190,11 +190,12 @@ def test_added_photos_are_decoded_alone_and_others_stay_in_their_splits(
     assert list(splits.index[COUNT:]) == [
         f"002-b/{name}" if name in before.index else name for name in sorted(new)
     ]
-    assert splits.loc["cat/small.jpg", "group"] == splits.loc["dog/3.jpg", "group"]
+    assert splits["group"]["cat/small.jpg"] == splits["group"]["dog/3.jpg"]
     manifest = read_kept(tmp_path / "data/manifest.csv").set_index("file")
     assert manifest["import"].value_counts().to_dict() == {"001-a": COUNT, "002-b": len(new)}
-    assert manifest.loc["dog/6.jpg", ["cat", "dog", "owl"]].tolist() == [0, 1, 1]
-    assert manifest.loc["cat/small.jpg", ["cat", "dog", "owl"]].tolist() == [1, UNKNOWN, 0]
+    targets = {name: list(row) for name, *row in manifest[["cat", "dog", "owl"]].itertuples()}
+    assert targets["dog/6.jpg"] == [0, 1, 1]
+    assert targets["cat/small.jpg"] == [1, UNKNOWN, 0]
     assert set(manifest["owl"][:COUNT].drop("dog/6.jpg")) == {UNKNOWN}
     # Without the second import, the dataset is as it was before.
     (tmp_path / "raw/002-b.zip").unlink()

@@ -31,10 +31,9 @@ def write_import(
                 archive.writestr(f"images/im{number}.jpg", content)
         for label, targets in labels.items():
             for folder, value in (("annotations", 1), ("unknown", UNKNOWN)):
-                rows = [row for row, target in targets.items() if target == value]
-                if rows or folder == "annotations":
-                    lines = "".join(f"{row + 1}\n" for row in rows)
-                    archive.writestr(f"{folder}/{label}.txt", lines)
+                lines = [f"{row + 1}\n" for row, target in targets.items() if target == value]
+                if lines or folder == "annotations":
+                    archive.writestr(f"{folder}/{label}.txt", "".join(lines))
         rows = [
             f"im{number}.jpg,{name},{digest(content)}\n"
             for number, (name, content, _) in enumerate(photos, start=1)
@@ -134,13 +133,13 @@ def test_last_import_that_knows_a_target_decides(tmp_path: Path, seed: int) -> N
                 if targets[label][row] != UNKNOWN:
                     found[label] = targets[label][row]
     dataset = read_dataset(tmp_path)
-    labels = dataset.read_labels()
-    assert labels.problems == []
+    read = dataset.read_labels()
+    assert read.problems == []
     digests = dataset.list_sha256([digest(entry.cells["source"]) for entry in dataset.stored])
-    targets = dataset.merge_targets(labels.targets, digests)
-    assert sorted(targets) == ["cat", "dog", "fox"]
+    merged = dataset.merge_targets(read.targets, digests)
+    assert sorted(merged) == ["cat", "dog", "fox"]
     for row, name in enumerate(dataset.name_photos()):
-        found = {label: int(column[row]) for label, column in targets.items()}
+        found = {label: int(column[row]) for label, column in merged.items()}
         known = {label: value for label, value in found.items() if value != UNKNOWN}
         assert known == expected.pop(name)
     assert expected == {}

@@ -65,11 +65,11 @@ def split_groups(
     assigned = np.searchsorted(bounds, draws, side="right")
     edges = np.concatenate([[0.0], bounds, [1.0]])
     for current in range(part.max(initial=-1) + 1):
-        found = home <= current
-        counts = _count(targets[part <= current], members[part <= current], len(names))
-        before = assigned[found]
-        _balance(before, counts[found], draws[found], edges, home[found] == current)
-        assigned[found] = before
+        rows, known = part <= current, home <= current
+        counts = _count(targets[rows], members[rows], len(names))[known]
+        sides = assigned[known]
+        _balance(sides, counts, draws[known], edges, home[known] == current)
+        assigned[known] = sides
 
     judged = is_known(targets).any(axis=1)
     sizes = np.bincount(assigned[members][judged], minlength=len(fractions))

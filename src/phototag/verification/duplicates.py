@@ -104,7 +104,7 @@ def group_duplicates(
     size = np.bincount(components, minlength=1)
 
     def find_components(rows: np.ndarray) -> np.ndarray:
-        found = components[rows]
+        found = np.array(components[rows])
         # The other rows of a component may be what connects those of `rows`.
         inside = np.bincount(found, minlength=len(size))[found]
         cut = (inside > 1) & (inside < size[found])

@@ -221,11 +221,15 @@ def read_dataset(source: Path) -> RawDataset:
         return RawDataset(source, [_read_import(source, "", find_layout(source))])
     imports = []
     for name in zips:
-        layout = find_layout(source / name)
-        lists = [[f"{name}/{file}" for file in files] for files in layout[:3]]
-        listing = layout.sources and f"{name}/{layout.sources}"
-        system_files = [f"{name}/{file}" for file in layout.system_files]
-        imports.append(_read_import(source, Path(name).stem, Layout(*lists, listing, system_files)))
+        found = find_layout(source / name)
+        layout = Layout(
+            images=[f"{name}/{file}" for file in found.images],
+            annotations=[f"{name}/{file}" for file in found.annotations],
+            unknown=[f"{name}/{file}" for file in found.unknown],
+            sources=found.sources and f"{name}/{found.sources}",
+            system_files=[f"{name}/{file}" for file in found.system_files],
+        )
+        imports.append(_read_import(source, Path(name).stem, layout))
     return RawDataset(source, imports)
 
 
