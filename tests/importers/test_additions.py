@@ -272,12 +272,20 @@ def test_second_import_without_add_names_both_options(tmp_path: Path) -> None:
     assert read_all_params(Path("params.yaml")).data.raw == "data/raw"
 
 
-def test_photos_that_were_not_pulled_are_not_replaced(project: Path) -> None:
+def test_photos_that_were_not_pulled_are_not_replaced(project: Path, tmp_path: Path) -> None:
     run("../a")
-    write(project / "data/raw.dvc", "outs: []")
+    pointer = "outs:\n- md5: 7b0a.dir\n  size: 9\n  nfiles: {}\n  path: raw\n"
+    write(project / "data/raw.dvc", pointer.format(1))
+    paint(tmp_path / "b/cat/8.png", 8)
+    run("../b", "--add")
+    # git has the list of a colleague's import, but `dvc pull` has not run.
+    write(project / "data/raw.dvc", pointer.format(3))
+    paint(tmp_path / "b/cat/9.png", 9)
+    with pytest.raises(InputError, match="data/raw: DVC tracks 3 files, but 2 are here: run `dvc "):
+        run("../b", "--add")
     shutil.rmtree("data/raw")
     for options in ([], ["--add"]):
-        with pytest.raises(InputError, match="data/raw is missing, but DVC tracks it: run `dvc pu"):
+        with pytest.raises(InputError, match="data/raw: DVC tracks 3 files, but 0 are here: run `"):
             run("../a", *options)
     (project / "data/raw.dvc").unlink()
     run("../a")

@@ -13,7 +13,7 @@ import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
-from phototag.base.params import read_params
+from phototag.base.params import parse_values, read_params
 from phototag.decoding.sources import list_files, read_named_file
 from phototag.decoding.system_files import split_system_files
 from phototag.importers.formats import read_source
@@ -70,10 +70,8 @@ def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
     raw = root / read_params(VerificationParams, root / "params.yaml").data.raw
     is_sample = raw == root / SYNTHETIC
     shown = os.path.relpath(raw)
-    pointer = raw.with_name(f"{raw.name}.dvc")
     place = to or (raw if add else root / DEFAULT)
-    if place == raw and not raw.exists() and pointer.exists():
-        raise InputError(f"{shown} is missing, but DVC tracks it: run `dvc pull` or `dvc checkout`")
+    _check_complete(to or raw)
     if add:
         if to is None and is_sample:
             raise InputError(
@@ -90,6 +88,22 @@ def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
     elif place.suffix.lower() != ".zip":
         _check_new_folder(place, raw)
     return place
+
+
+def _check_complete(place: Path) -> None:
+    """Check that a folder or zip has all files that DVC tracks, so that none is removed."""
+    pointer = place.with_name(f"{place.name}.dvc")
+    if not pointer.exists():
+        return
+    outs = parse_values(pointer.read_text(encoding="utf-8"), pointer).get("outs") or [{}]
+    tracked = outs[0].get("nfiles", 1)
+    found = len(list_files(place)) if place.is_dir() else int(place.exists())
+    if found < tracked:
+        shown = os.path.relpath(place)
+        raise InputError(
+            f"{shown}: DVC tracks {tracked} files, but {found} are here: run `dvc pull` to get the "
+            f"others, or `dvc add {shlex.quote(shown)}` if you removed them on purpose"
+        )
 
 
 def _check_new_folder(folder: Path, raw: Path) -> None:
