@@ -202,3 +202,9 @@ def test_answers_to_photos_of_unknown_content_are_reported(project: Path) -> Non
         "file,sha256,label,answer,old,who,when,ranking\np.jpg,a,cat,yes,no,ann,2025-01-01,errors\n"
     )
     assert run().endswith("not counted before `dvc repro`: 1\n")
+
+
+def test_missing_photos_are_explained(project: Path) -> None:
+    shutil.rmtree(project / "data/raw")
+    with pytest.raises(InputError, match=r"data\.raw: data/raw is missing: run `dvc pull`"):
+        run()

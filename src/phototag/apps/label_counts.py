@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from phototag.base.errors import InputError
 from phototag.base.params import read_params
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
@@ -59,11 +60,16 @@ def read_state(
         wanted: Labels in `data.labels` (default: those in params.yaml).
 
     Raises:
-        InputError: A file is invalid, or an edit names a label that does not exist.
+        InputError: A file is invalid or missing, or an edit names a label that does not exist.
     """
     data = read_params(VerificationParams, root / "params.yaml").data
     edits = read_edits(root / EDITS) if edits is None else edits
     wanted = data.labels if wanted is None else wanted
+    if not (root / data.raw).exists():
+        raise InputError(
+            f"data.raw: {data.raw} is missing: run `dvc pull`, or `dvc repro sample` for the "
+            "synthetic dataset"
+        )
     dataset = read_dataset(root / data.raw)
     edited = EditedLabels(edits, dataset.list_labels(), wanted, EDITS).check()
     all_labels = replace(edited, wanted=())

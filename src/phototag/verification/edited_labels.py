@@ -39,7 +39,8 @@ class EditedLabels:
 
         The keys are all labels before, between and after renames, and labels that are only implied.
         """
-        edited = {*self.edits.rename, *self.edits.rename.values(), *self.edits.parents}
+        rename, parents = self.edits.rename, self.edits.parents
+        edited = dict.fromkeys([*rename, *rename.values(), *sorted(parents)])
         found: dict[str, set[str]] = {label: set() for label in edited}
         for label in self.given:
             for name in self.edits.list_names(label):
@@ -81,10 +82,10 @@ class EditedLabels:
             InputError: An edit or `data.labels` names a label that does not exist, the name of a
                 new label is invalid, or all labels are dropped.
         """
-        edits, parents = self.edits, self.edits.parents
+        edits, parents = self.edits, sorted(self.edits.parents)
         for key, labels in (
             ("rename", edits.rename),
-            ("imply", edits.imply.keys() - parents),
+            ("imply", [label for label in edits.imply if label not in parents]),
             ("drop", edits.drop),
             ("absent", edits.absent),
         ):
