@@ -1,5 +1,6 @@
 """Links that DVC made into its cache are read; links to other places are rejected."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,13 +45,17 @@ def test_files_that_dvc_tracks_are_read(
     for name in names:
         (project / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         (project / "raw" / name).write_text(name)
+    with zipfile.ZipFile(project / "raw/001-a.zip", "w") as archive:
+        archive.writestr("images/im1.jpg", "001-a.zip/images/im1.jpg")
+    names.append("001-a.zip/images/im1.jpg")
     with Repo(".") as repo, repo.config.edit("local") as config:
         config["cache"]["type"] = kind
         if shared_cache:
             config["cache"]["dir"] = str(tmp_path / "shared, by all")
     with Repo(".") as repo:
         repo.add("raw")
-    assert (project / "raw/images/im1.jpg").is_symlink() == (kind == "symlink")
+    for name in ("images/im1.jpg", "001-a.zip"):
+        assert (project / "raw" / name).is_symlink() == (kind == "symlink")
     for source in (Path("raw"), project / "raw"):
         assert [read_file(source, name).decode() for name in names] == names
 
