@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from phototag.apps import predictions
+from phototag.apps import photo_hashes, predictions
 from phototag.serving.tagger import tag_photos
 from tests.apps.test_predictions import COLORS, options, run
 from tests.forks import fork
@@ -175,6 +176,41 @@ def test_unreadable_photo_is_tried_again_and_has_one_row(
     assert sorted(read_labels(output)[2:]) == [errors[0], ("photos/moved.png", "green")]
 
 
+def test_only_changed_files_are_read(
+    add: Add, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    hash_file = photo_hashes._hash_file
+
+    def watch(name: str) -> str | None:
+        read.append(name)
+        return hash_file(name)
+
+    monkeypatch.setattr(photo_hashes, "_hash_file", watch)
+    future = time.time() + 1000
+    os.utime("photos/red.png", (1, 1))
+    os.utime("photos/blue.png", (future, future))
+    names = ["photos/blue.png", "photos/red.png"]
+    add()
+    assert sorted(read) == names
+    read.clear()
+    add()
+    assert read == names[:1]  # a file that was changed less than two seconds ago is read again
+    os.utime("photos/blue.png", (1, 1))
+    add()
+    read.clear()
+    add()
+    assert read == []
+    paint("photos/red.png", "green")
+    os.utime("photos/red.png", (2, 2))
+    assert add()[1].endswith("photos added: 1, moved: 0, unreadable: 0\n")
+    assert read == names[1:]
+    Path(f".{output.name}.hashes").write_text("no JSON")
+    read.clear()
+    assert add() == (0, "", "")
+    assert sorted(read) == names
+
+
 def test_nothing_to_do_is_quiet_and_a_missing_folder_is_an_error(add: Add, output: Path) -> None:
     Path("empty").mkdir()
     assert add("empty") == (0, "", "")
@@ -252,6 +288,7 @@ def test_output_that_cannot_be_extended_is_refused_and_kept(
         (["--new", "-o", "out.txt"], "--new can add photos to csv and jsonl, not to table"),
         (["--new", "-o", "a.csv", "-f", "labelstudio"], "not to labelstudio"),
         (["--new", "-o", "a.csv", "--resume"], "omit --resume"),
+        (["--new", "-o", "photos", "-f", "csv"], "photos is not a file"),
     ],
 )
 def test_options_that_contradict_each_other(

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from phototag.apps.formats import Row, show_name
-from phototag.apps.photo_files import hash_photo
+from phototag.apps.photo_hashes import hash_photo
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_path
 from phototag.serving.limits import EXAMPLE, MAX_BYTES, MAX_REQUEST_BYTES, MAX_ROWS, TOO_LARGE

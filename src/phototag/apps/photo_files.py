@@ -1,7 +1,6 @@
-"""Photo files that a command is called with: their paths, and the hashes of their contents."""
+"""Paths of the photos that a command is called with."""
 
 import codecs
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -54,8 +53,3 @@ def read_paths(stream: BinaryIO) -> Iterator[str]:
     data = stream.read().removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     yield from (os.fsdecode(line) for line in lines if line.strip())
-
-
-def hash_photo(photo: bytes | InputError) -> str | None:
-    """Return the SHA-256 hash of the content of a file, or None if it could not be read."""
-    return hashlib.sha256(photo).hexdigest() if isinstance(photo, bytes) else None

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from phototag.apps.formats import COLUMNS, Row, print_rows, show_name, write_rows
-from phototag.apps.photo_files import hash_photo
+from phototag.apps.photo_hashes import hash_photo
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order

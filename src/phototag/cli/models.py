@@ -111,11 +111,15 @@ def predict(
     report = partial(typer.echo, err=True)
     # Importing PyTorch takes seconds, so it is imported after the options are checked.
     if output and new:
-        from phototag.apps.new_photos import GrowingOutput, predict_new
+        from phototag.apps.growing_output import GrowingOutput
+        from phototag.apps.new_photos import NewPhotosJob
 
+        if output.exists() and not output.is_file():
+            raise InputError(f"{output} is not a file: pass another output file")
         # A link is not replaced by a file.
         growing = GrowingOutput(Path(os.path.realpath(output)), format_)
-        predict_new(growing, sources, sys.stdin.buffer, files, typer.echo, report, backend)
+        job = NewPhotosJob(growing, files, typer.echo, report, backend)
+        job.add(sources, sys.stdin.buffer)
         return
     from phototag.apps.photo_files import find_photos
     from phototag.apps.predictions import PredictionJob
@@ -125,15 +129,15 @@ def predict(
     if tagger.origin:
         report(tagger.origin)
     names = find_photos(sources, sys.stdin.buffer, report)
-    job = PredictionJob(tagger, names, format_, report, backend)
+    prediction = PredictionJob(tagger, names, format_, report, backend)
     if format_ == "xmp":
         from phototag.apps.sidecars import SidecarWriter
 
         writer = SidecarWriter(report, naming)
-        any_readable = writer.write(names, job.predict_rows())
+        any_readable = writer.write(names, prediction.predict_rows())
         _finish_sidecars(writer)
     else:
-        any_readable = job.write(output, resume) if output else job.print()
+        any_readable = prediction.write(output, resume) if output else prediction.print()
     if not any_readable:
         raise InputError("none of these files could be read as a photo: pass image files")
 
