@@ -12,7 +12,7 @@ class DataParams(ParamGroup):
 
     Attributes:
         raw: Path of a folder of imports, or of a folder or zip with photos and label files.
-        labels: Labels to learn; leave empty to learn the labels of all label files.
+        labels: Labels to learn, after the edits of labels; leave empty to learn all labels.
     """
 
     raw: Annotated[str, Field(min_length=1)]
