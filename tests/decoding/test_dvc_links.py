@@ -10,6 +10,7 @@ from dvc.repo import Repo
 from phototag.base.errors import InputError
 from phototag.decoding import sources
 from phototag.decoding.sources import read_file
+from tests.projects import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +74,16 @@ def test_without_a_dvc_project_all_links_out_of_the_folder_are_rejected(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="link to a file outside the folder"):
         read_file(link(tmp_path, tmp_path / "project/.dvc/cache/x"), "images/im1.jpg")
+
+
+def test_dvc_stores_a_file_without_copying_it(project: Path) -> None:
+    """Otherwise, the hard links in `.phototag` would refer to a second copy of large files."""
+    config = (ROOT / ".dvc/config").read_text()
+    Path(".dvc/config").write_text(config.replace("[core]", "[core]\n    no_scm = True"))
+    Path("images.npy").write_bytes(b"pixels")
+    Path("link.npy").hardlink_to("images.npy")
+    with Repo(".") as repo:
+        repo.add("images.npy")
+    (cached,) = Path(".dvc/cache/files/md5").glob("*/*")
+    assert Path("link.npy").samefile(cached)
+    assert Path("link.npy").samefile("images.npy")

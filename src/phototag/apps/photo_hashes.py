@@ -16,7 +16,7 @@ from phototag.base.files import write_text
 from phototag.base.parallel import run_in_order
 from phototag.decoding.sources import read_path
 
-SETTLED = 2  # seconds after a change of a file until its hash is cached
+MIN_AGE = 2  # seconds after a change of a file until its hash is cached
 
 
 def hash_photo(photo: bytes | InputError) -> str | None:
@@ -55,7 +55,7 @@ def hash_photos(names: Sequence[str], cache: Path) -> dict[str, str | None]:
     new = {
         locate(name): [*stamps[name], hashes[name]]
         for name in rest
-        if hashes[name] and name in stamps and now - stamps[name][1] / 1e9 > SETTLED
+        if hashes[name] and name in stamps and now - stamps[name][1] / 1e9 > MIN_AGE
     }
     if new:
         write_text(cache, json.dumps(cached | new))
