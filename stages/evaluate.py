@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.files import write_json, write_table
+from phototag.base.git import describe_commit
 from phototag.base.params import read_params, read_values
 from phototag.base.timings import Timings
 from phototag.dataset.dataset import describe_splits, read_datasets
@@ -77,11 +78,17 @@ def main() -> None:
 
     galleries = build_galleries(network, device, result)
     timings.end("galleries")
+    training = Training(metadata.content_key, read_values(), splits=describe_splits(datasets))
+    facts = {
+        "Photos": ", ".join(f"{len(photos)} {name}" for name, photos in datasets.items()),
+        "Seed": params.seed,
+        "Commit": describe_commit(Path()),
+    }
     figures = draw_figures(result, history, REPORTS / "figures")
-    write_report(REPORTS / "report.html", result, figures, galleries, describe_origin(metadata))
+    origin = describe_origin(metadata)
+    write_report(REPORTS / "report.html", result, figures, galleries, origin, facts)
     timings.end("figures")
 
-    training = Training(metadata.content_key, read_values(), splits=describe_splits(datasets))
     record_evaluation(connect(), training, history, scores, REPORTS)
     timings.end("MLflow")
     print(f"evaluated in {timings}")

@@ -31,6 +31,7 @@ HISTORY = pd.DataFrame(
     }
 )
 PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
+FACTS = {"Seed": 0, "Commit": "0123abcd, 2026-01-02 03:04 UTC"}
 FIGURES = ("loss", "pr_curve", "reliability", "score_distributions")
 Figures = tuple[Path, dict[str, str]]  # folder, and the figures as data URIs
 
@@ -73,7 +74,7 @@ def test_report_is_one_page_with_all_pictures(
 ) -> None:
     folder, drawn = figures
     page = tmp_path / "report.html"
-    write_report(page, result, drawn, galleries, "Trained on 9 photos.")
+    write_report(page, result, drawn, galleries, "Trained on 9 photos.", FACTS)
 
     text = page.read_text()
     assert not re.search(r"""(src|href)=["']?(https?:|[\w./])""", text.replace("data:image", "#"))
@@ -95,12 +96,12 @@ def test_page_reports_missing_heat_maps(
 ) -> None:
     message = "this network has no spatial feature maps"
     page, figures = tmp_path / "report.html", dict.fromkeys(FIGURES, "")
-    write_report(page, result, figures, galleries, "")
+    write_report(page, result, figures, galleries, "", FACTS)
     assert message not in page.read_text()
     assert "heat map of" in page.read_text()
     monkeypatch.setattr("phototag.evaluation.galleries.locate_labels", lambda *given: None)
     galleries = make_galleries(result)
-    write_report(page, result, figures, galleries, "")
+    write_report(page, result, figures, galleries, "", FACTS)
     assert message in page.read_text()
     assert "heat map of" not in page.read_text()
     pictures = sum(len(group) for kinds in galleries.values() for group in kinds.values())
@@ -113,7 +114,7 @@ def test_page_explains_that_scores_on_val_are_too_high(result: Evaluation, tmp_p
         logits = {name: result.logits[name] for name in ("val", split)}
         manifest = pd.DataFrame({"width": [16] * 40, "height": [16] * 40})
         found = evaluate(result.datasets, logits, manifest, PARAMS, seed=0)
-        write_report(page, found, figures, {}, "")
+        write_report(page, found, figures, {}, "", FACTS)
         assert f"Scores on {split}</h2>" in page.read_text()
         assert ("Scores on val are usually too high" in page.read_text()) == (split == "val")
 
@@ -128,7 +129,7 @@ def test_page_fits_a_phone_and_a_desktop(
     browser: Browser,
     width: int,
 ) -> None:
-    write_report(tmp_path / "report.html", result, figures[1], galleries, "")
+    write_report(tmp_path / "report.html", result, figures[1], galleries, "", FACTS)
     page = browser.new_page(viewport={"width": width, "height": 800})
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
@@ -201,7 +202,7 @@ def make_page(
     manifest = pd.DataFrame({"width": [16] * total, "height": [16] * total})
     result = evaluate(datasets, logits, manifest, PARAMS.model_copy(update=params), seed=0)
     figures = draw_figures(result, HISTORY, folder / "figures")
-    write_report(folder / "report.html", result, figures, make_galleries(result), "")
+    write_report(folder / "report.html", result, figures, make_galleries(result), "", FACTS)
     return result, (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -299,7 +300,7 @@ def test_page_states_the_number_of_known_entries(
             assert len(kinds[kind]) == min(
                 (predicted & (test.targets[:, column] == value)).sum(), 6
             )
-    write_report(tmp_path / "report.html", found, dict.fromkeys(FIGURES, ""), galleries, "")
+    write_report(tmp_path / "report.html", found, dict.fromkeys(FIGURES, ""), galleries, "", FACTS)
     text = (tmp_path / "report.html").read_text()
     assert f"On 8 test photos ({known.sum()} of 24 entries are known), the model has recall" in text
     assert "Scores are computed over the known entries only" in text

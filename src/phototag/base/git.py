@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from phototag.base.errors import InputError
@@ -36,3 +37,20 @@ def ask_git(folder: Path, *arguments: str, strip: bool = True) -> str | None:
         return run_git(folder, *arguments, strip=strip)
     except InputError:
         return None
+
+
+def describe_commit(folder: Path) -> str:
+    """Return the last commit that changed code, params or data, or "" outside a repository.
+
+    Results (reports and dvc.lock) are ignored: committing the results of a run does not change the
+    description, so that a repeated run writes the same bytes. For this reason, the description
+    contains the date of the commit and not the current date.
+    """
+    inputs = ("--", ".", ":(exclude)reports", ":(exclude)dvc.lock")
+    commit = ask_git(folder, "rev-list", "-1", "--timestamp", "HEAD", *inputs)
+    if not commit:
+        return ""
+    time, name = commit.split()
+    changes = ask_git(folder, "status", "--porcelain", "--untracked-files=no", *inputs)
+    modified = ", with uncommitted changes" if changes else ""
+    return f"{name[:8]} of {datetime.fromtimestamp(int(time), UTC):%Y-%m-%d %H:%M} UTC{modified}"

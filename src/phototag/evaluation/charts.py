@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from phototag.evaluation.calibration import tabulate_reliability
-from phototag.evaluation.tables import sort_labels
+from phototag.evaluation.tables import MIN_POSITIVES, sort_labels
 from phototag.metrics.selection import best_record, step_number
 from phototag.pages.figures import (
     BLUE,
@@ -84,8 +84,9 @@ def draw_score_distributions(
 ) -> Figure:
     """Draw one panel per label, with histograms of the probabilities predicted for this label.
 
-    Photos with and without the label have separate histograms. The figure shows the `MAX_PANELS`
-    most frequent labels. Unknown entries are ignored.
+    Photos with and without the label have separate histograms; labels with fewer positives than
+    `MIN_POSITIVES` have none. The figure shows the `MAX_PANELS` most frequent labels. Unknown
+    entries are ignored.
 
     Args:
         labels: Names of the labels.
@@ -107,11 +108,16 @@ def draw_score_distributions(
     for axes in grid[len(shown) :]:
         axes.remove()
     for axes, label in zip(grid, shown, strict=False):
-        _draw_histograms(axes, targets[:, label], probabilities[:, label])
+        if support[label] >= MIN_POSITIVES:
+            _draw_histograms(axes, targets[:, label], probabilities[:, label])
+        else:
+            axes.text(0.5, 0.5, "too few to judge", ha="center", color=GREY)
         axes.axvline(thresholds[label], color=GREEN, label="threshold")
         axes.set_title(f"{shorten_name(labels[label])} ({support[label]})", fontsize=10)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    handles, names = grid[0].get_legend_handles_labels()
+    # A panel of a rare label has no entries for histograms: use the panel with the most entries.
+    legends = (axes.get_legend_handles_labels() for axes in grid)
+    handles, names = max(legends, key=lambda legend: len(legend[1]))
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 

@@ -12,7 +12,7 @@ from phototag.dataset.targets import is_known, label_rates
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Galleries
 from phototag.evaluation.result import Evaluation
-from phototag.evaluation.tables import sort_labels
+from phototag.evaluation.tables import MIN_POSITIVES, sort_labels
 from phototag.metrics.losses import baseline_loss, sigmoid
 from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
@@ -62,6 +62,7 @@ def write_report(
     figures: Mapping[str, str],
     galleries: Galleries,
     origin: str,
+    facts: Mapping[str, object],
 ) -> None:
     """Write the report as an HTML file that includes all its images.
 
@@ -72,6 +73,7 @@ def write_report(
         galleries: Example photos returned by `build_galleries`.
         origin: Sentence returned by `describe_origin`; it describes the photos that the model
             was trained on.
+        facts: Names and values that the page lists below the summary, such as the seed.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
     evaluated = result.datasets[result.split]
@@ -88,7 +90,10 @@ def write_report(
         "report.html.j2",
         title="Evaluation",
         headline=list(filter(None, [*summarize(photos, scores, per_label, slices), origin])),
+        facts=facts,
         split=result.split,
+        evaluated=photos,
+        min_positives=MIN_POSITIVES,
         partly=partly,
         predictors=list(dict.fromkeys(scores["predictor"])),
         metrics=list(dict.fromkeys(scores["metric"])),
@@ -145,14 +150,16 @@ def _compare_loss(skill: Any) -> str:
 
 def _compare_labels(per_label: pd.DataFrame) -> str:
     """Name the labels with the highest F1 (at most three) and as many with the lowest F1."""
-    present = per_label[per_label["support"] > 0].sort_values("f1", kind="stable")
-    if len(present) < 2:
-        return "Fewer than two labels have positives, so that labels cannot be compared."
-    pairs = zip(present["label"], present["f1"], strict=True)
+    enough = per_label[per_label["support"] >= MIN_POSITIVES].sort_values("f1", kind="stable")
+    if len(enough) < 2:
+        return f"Fewer than two labels have {MIN_POSITIVES} positives: too few to compare labels."
+    pairs = zip(enough["label"], enough["f1"], strict=True)
     names = [f"{label} ({f1:.2f})" for label, f1 in pairs]
     number = min(3, len(names) // 2)
     best, worst = ", ".join(names[: -number - 1 : -1]), ", ".join(names[:number])
-    return f"F1 is highest for {best} and lowest for {worst}."
+    few = len(per_label) - len(enough)
+    note = f" Labels with too few positives to judge: {few} of {len(per_label)}." if few else ""
+    return f"F1 is highest for {best} and lowest for {worst}.{note}"
 
 
 def _compare_slices(slices: pd.DataFrame) -> str:

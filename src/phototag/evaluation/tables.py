@@ -17,6 +17,7 @@ from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
 
+MIN_POSITIVES = 5  # reports do not judge the scores of labels with fewer positives
 MAX_LABELS = 40  # largest number of labels in the co-occurrence table
 CURVE_POINTS = 201  # largest number of rows in pr_curve.csv; small, because git tracks it
 

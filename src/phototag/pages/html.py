@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from phototag.base.files import write_text
 
 
 def write_page(path: Path, package: str, template: str, **values: Any) -> None:
-    """Render a template that extends this package's `base.html.j2`, and write the page."""
+    """Render a template that extends this package's `base.html.j2`, and write the page.
+
+    The page starts with a list of contents: the headings `<h2 id="...">` of the template.
+    """
     write_text(path, render_html(package, template, **values))
 
 
@@ -27,13 +31,20 @@ def render_html(package: str, template: str, **values: Any) -> str:
 
 @cache
 def _environment(package: str) -> Environment:
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["headings"] = find_headings
+    return environment
+
+
+def find_headings(html: str) -> list[tuple[str, str]]:
+    """Return the id and the HTML text of each `<h2 id="...">` element."""
+    return re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', html)
 
 
 def jpeg_uri(image: Image.Image) -> str:
