@@ -19,7 +19,7 @@ from phototag.search.winner import Comparison
 
 NUM_ROWS = 20  # maximum number of trials in the table on the page
 NUM_PARAMS = 6  # the figures show at most this many hyperparameters, the most important ones
-MIN_TRIALS = 4  # hyperparameter importances require this many different objective values
+MIN_TRIALS = 10  # importances and slices require this many different objective values
 # Optuna formats the tick labels of logarithmic axes as math text. Long labels can be cut off.
 STYLE = {"text.parse_math": True, "savefig.bbox": "tight"}
 COLUMNS = ("number", "state", "value", "duration", "params", "user_attrs")
@@ -55,6 +55,8 @@ def write_report(
         rows=rows,
         trials=complete[:NUM_ROWS],
         figures=draw_figures(study, f"{plan.study.objective} on val", folder / "figures"),
+        num_complete=len(complete),
+        min_trials=MIN_TRIALS,
     )
     metrics = {"best_score": study.best_value, "trials": float(len(trials))}
     if optimism is not None:
