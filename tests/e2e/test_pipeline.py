@@ -13,8 +13,10 @@ import pytest
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from playwright.sync_api import Browser
 
 from phototag.base.files import file_digest
+from tests.pages.layout import check_layout
 from tests.projects import Project
 
 pytestmark = pytest.mark.slow
@@ -146,6 +148,14 @@ def test_forced_repro_writes_the_same_bytes(folder: Path, warm: bool) -> None:
     Project(folder, warm)("dvc", "repro", "--force")
     after = digests()
     assert {path for path in before if before[path] != after[path]} <= {"reports/register"}
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("stage", ["resize", "evaluate", "register"])
+def test_pages_fit_a_phone_and_a_desktop(
+    folder: Path, browser: Browser, stage: str, width: int
+) -> None:
+    check_layout(browser, folder / "reports" / stage / "report.html", width)
 
 
 @pytest.mark.soak

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from playwright.sync_api import Browser, expect
 
 from phototag.search.storage import list_trials
+from tests.pages.layout import check_layout
 from tests.projects import Project
 from tests.search.files import write_search
 
@@ -169,9 +170,10 @@ def test_apply_writes_the_winner_into_params_and_keeps_the_study(tuned: Tuned) -
 
 def test_the_page_shows_the_winner_and_the_figures(browser: Browser, tuned: Tuned) -> None:
     folder = tuned.project.folder / "reports/tune/small"
+    for width in (390, 1100):
+        contents = check_layout(browser, folder / "report.html", width)
+        assert "Figures" in contents
     page = browser.new_page(viewport={"width": 1100, "height": 800})
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text))
     page.goto((folder / "report.html").as_uri())
     expect(page.locator("h1")).to_have_text("Study small")
     best = tuned.study().best_trial
@@ -185,8 +187,6 @@ def test_the_page_shows_the_winner_and_the_figures(browser: Browser, tuned: Tune
     assert len(widths) == 1, "too few trials for importances"
     assert min(widths) > 300
     expect(page.locator("body")).to_contain_text(f"There are {TRIALS} complete trials")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert errors == []
     if screenshots := os.environ.get("PHOTOTAG_SCREENSHOTS"):
         page.screenshot(path=Path(screenshots, "tune.png"), full_page=True)
     page.close()

@@ -20,3 +20,18 @@ def test_panels_show_the_most_frequent_labels() -> None:
     expected = [f"l{label} ({support[label]})" for label in shown]
     assert titles == expected
     assert "the 24 most frequent of 40" in figure.get_suptitle()
+
+
+def test_panels_of_labels_with_few_positives_are_empty() -> None:
+    targets = np.zeros((20, 2), np.uint8)
+    targets[:4, 0] = targets[:5, 1] = 1
+    figure = charts.draw_score_distributions(
+        ["few", "enough"], targets, np.full(targets.shape, 0.3), np.full(2, 0.5)
+    )
+    few, enough = figure.axes
+    assert [text.get_text() for text in few.texts] == ["too few to judge"]
+    assert not few.patches
+    assert not enough.texts
+    assert enough.patches
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["without the label", "with the label", "threshold"]

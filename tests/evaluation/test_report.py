@@ -20,6 +20,7 @@ from phototag.evaluation.result import Evaluation, evaluate, headline
 from phototag.metrics.losses import sigmoid
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
+from tests.pages.layout import check_layout
 
 HISTORY = pd.DataFrame(
     {
@@ -31,7 +32,7 @@ HISTORY = pd.DataFrame(
     }
 )
 PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
-FACTS = {"Seed": 0, "Commit": "0123abcd, 2026-01-02 03:04 UTC"}
+FACTS = {"Seed": 0, "Commit": "0123abcd of 2026-01-02 03:04 UTC"}
 FIGURES = ("loss", "pr_curve", "reliability", "score_distributions")
 Figures = tuple[Path, dict[str, str]]  # folder, and the figures as data URIs
 
@@ -88,6 +89,7 @@ def test_report_is_one_page_with_all_pictures(
     pictures = sum(2 * len(group) for kinds in galleries.values() for group in kinds.values())
     assert text.count("data:image/jpeg") == pictures > 0
     assert "<p>Trained on 9 photos.</p>" in text
+    assert "<dt>Commit</dt><dd>0123abcd of 2026-01-02 03:04 UTC</dd>" in text
     assert f"{headline(result.tables['scores'])['f1_macro']:.2f}" in text
 
 
@@ -121,28 +123,13 @@ def test_page_explains_that_scores_on_val_are_too_high(result: Evaluation, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_page_fits_a_phone_and_a_desktop(
-    result: Evaluation,
-    figures: Figures,
-    galleries: Galleries,
-    tmp_path: Path,
-    browser: Browser,
-    width: int,
+def test_page_with_many_long_names_fits_a_phone_and_a_desktop(
+    many: Path, browser: Browser, width: int
 ) -> None:
-    write_report(tmp_path / "report.html", result, figures[1], galleries, "", FACTS)
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
-    page.goto((tmp_path / "report.html").as_uri())
-    assert page.locator(".headline p").count() == 3
-    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
-    page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
-    loaded = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
-    page.wait_for_function(loaded)
-    # Wide tables scroll; the page does not scroll sideways.
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert set(asked) <= {"file", "data"}
-    page.close()
+    contents = check_layout(browser, many, width)
+    assert contents.index("Example photos") < contents.index("All metrics")
+    assert contents[0] == "Scores on test"
+    assert contents[-1] == "Terms"
 
 
 def test_equal_results_give_equal_figures(
@@ -182,7 +169,11 @@ def test_heat_map_is_bright_where_it_is_hot() -> None:
 
 
 def make_page(
-    folder: Path, targets: dict[str, np.ndarray], labels: list[str], **params: bool
+    folder: Path,
+    targets: dict[str, np.ndarray],
+    labels: list[str],
+    figures: dict[str, str] | None = None,
+    **params: bool,
 ) -> tuple[Evaluation, str]:
     """Evaluate equal photos with these targets, and return the result and the page."""
     rng = np.random.default_rng(0)
@@ -201,9 +192,19 @@ def make_page(
     }
     manifest = pd.DataFrame({"width": [16] * total, "height": [16] * total})
     result = evaluate(datasets, logits, manifest, PARAMS.model_copy(update=params), seed=0)
-    figures = draw_figures(result, HISTORY, folder / "figures")
+    figures = figures or draw_figures(result, HISTORY, folder / "figures")
     write_report(folder / "report.html", result, figures, make_galleries(result), "", FACTS)
     return result, (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def many(figures: Figures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with 80 labels; names are long, with and without spaces."""
+    folder = tmp_path_factory.mktemp("many")
+    names = [f"{'a long name ' * 4}{number}" for number in range(40)]
+    names += ["x" * 80 + str(number) for number in range(40)]
+    make_page(folder, draw_targets(80, train=30, val=20, test=20), names, figures[1])
+    return folder / "report.html"
 
 
 def draw_targets(num_labels: int, **sizes: int) -> dict[str, np.ndarray]:
@@ -255,6 +256,20 @@ def test_page_shows_frequent_labels_and_tables_all(
     assert "<td>l3</td>" not in page
     assert len(result.tables["per_label"]) == 8
     assert len(result.tables["predictions"]) == 40 * 8
+
+
+def test_labels_with_few_positives_are_not_judged(tmp_path: Path) -> None:
+    targets = draw_targets(3, train=30, val=20, test=20)
+    targets["test"] = np.zeros((20, 3), bool)
+    for label, positives in enumerate((4, 5, 6)):
+        targets["test"][:positives, label] = True
+    result, page = make_page(tmp_path, targets, ["few", "enough", "more"])
+    rows = re.findall(r"<tr><td>(few|enough|more)</td>(.*?)</tr>", page)
+    assert [name for name, cells in rows if "too few to judge" in cells] == ["few"]
+    assert [name for name, cells in rows if cells.count("<td>") == 10] == ["enough", "more"]
+    assert "few (" not in page
+    assert "Labels with too few positives to judge: 1 of 3." in page
+    assert result.tables["per_label"]["f1"].notna().all()
 
 
 @pytest.mark.parametrize("calibrate", [False, True])

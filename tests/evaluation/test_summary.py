@@ -18,7 +18,9 @@ def make_scores(f1: float, skill: tuple[float, float, float]) -> pd.DataFrame:
 
 
 def make_labels(**f1: float) -> pd.DataFrame:
-    return pd.DataFrame([(*item, 9) for item in f1.items()], columns=["label", "f1", "support"])
+    """Return labels with 9 positives, and with 4 if the name is `rare`."""
+    rows = [(name, value, 4 if name == "rare" else 9) for name, value in f1.items()]
+    return pd.DataFrame(rows, columns=["label", "f1", "support"])
 
 
 def make_slices(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
@@ -27,7 +29,7 @@ def make_slices(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
 
 
 def test_summary_describes_the_tables() -> None:
-    labels = make_labels(red=0.9, blue=0.5, green=0.2)
+    labels = make_labels(red=0.9, blue=0.5, green=0.2, rare=1.0)
     slices = make_slices(
         ("brightness", "dark", 0.3, 0.2, 0.4),
         ("brightness", "bright", 0.6, 0.5, 0.7),
@@ -41,7 +43,10 @@ def test_summary_describes_the_tables() -> None:
         "frequent label for every photo would give micro F1 0.31 and macro F1 0.03. The "
         "loss, 0.100, is 40% below the baseline (label frequencies)."
     )
-    assert second == "F1 is highest for red (0.90) and lowest for green (0.20)."
+    assert second == (
+        "F1 is highest for red (0.90) and lowest for green (0.20). Labels with too few positives "
+        "to judge: 1 of 4."
+    )
     assert third == (
         "By brightness, micro F1 is significantly lower for dark photos (0.30) than for bright "
         "photos (0.60)."
@@ -50,10 +55,10 @@ def test_summary_describes_the_tables() -> None:
 
 def test_summary_reports_a_model_that_learnt_nothing() -> None:
     scores = make_scores(0.1, (0.01, -0.02, 0.03))
-    labels = make_labels(red=0.0)
+    labels = make_labels(red=0.0, rare=0.5)
     first, second, third = summarize("8 test photos", scores, labels, make_slices())
     assert "does not differ significantly from the baseline" in first
-    assert second.startswith("Fewer than two labels have positives")
+    assert second.startswith("Fewer than two labels have 5 positives")
     assert third.startswith("Scores do not differ significantly")
     worse = make_scores(0.1, (-0.2, -0.3, -0.1))
     assert "20% ABOVE the baseline" in summarize("8", worse, labels, make_slices())[0]
