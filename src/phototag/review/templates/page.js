@@ -32,6 +32,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (!open) return; // a later run of the script has drawn another page
     root.replaceChildren(next);
     root.dataset.page = data.page;
+    root.scrollIntoView();
     setReady(false);
     for (const button of root.querySelectorAll(KEYS)) {
       button.onclick = () => send(button.dataset.action);
