@@ -98,7 +98,8 @@ def test_chosen_label_limits_the_pages(project: Path, evidence: Evidence) -> Non
     # The last answer is about green; the one before that is found without the filter.
     view.session.answer({view.session.queue[labels.index("blue")]: "yes"})
     press(view, "undo")
-    assert (view.label, view.current) == ("", labels.index("blue"))
+    assert not view.label
+    assert view.current == labels.index("blue")
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -129,12 +130,11 @@ def test_page_states_the_dataset_label_and_score_beside_the_threshold(
 
 def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> None:
     results = Results(project, "errors")
-    assert results.refresh() == ""
-    evidence, queue = results.current
+    evidence, queue = results.evidence, results.queue
     for name in INPUTS:
         shutil.move(project / name, tmp_path / "moved")
         assert results.refresh() == INCOMPLETE
-        assert results.current[0] is evidence
+        assert results.evidence is evidence
         render_view(open_view(project, evidence), "")  # the photos are still readable
         shutil.move(tmp_path / "moved", project / name)
         assert results.refresh() == ""
@@ -145,10 +145,10 @@ def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> 
     assert results.refresh() == INCOMPLETE
     thresholds.write_text(written)
     assert results.refresh() == ""
-    assert results.current[0] is not evidence
-    assert results.current[1] == queue
+    assert results.evidence is not evidence
+    assert results.queue == queue
     with pytest.raises(InputError, match="is missing"):
-        Results(tmp_path, "errors").refresh()
+        Results(tmp_path, "errors")
 
 
 def test_page_shows_why_an_answer_cannot_be_stored(
@@ -177,8 +177,7 @@ def test_results_stay_between_two_stages(project: Path) -> None:
         for name in ("data/manifest.csv", "data/splits.csv")
     }
     results = Results(project, "errors")
-    results.refresh()
-    evidence = results.current[0]
+    evidence = results.evidence
     for written, used, note in [
         (hashes, hashes | {"data/manifest.csv": "before"}, INCOMPLETE),  # `split` follows
         (dict.fromkeys(hashes, "before"), dict.fromkeys(hashes, "before"), INCOMPLETE),
@@ -191,4 +190,4 @@ def test_results_stay_between_two_stages(project: Path) -> None:
         }
         (project / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
         assert results.refresh() == note
-        assert (results.current[0] is evidence) == bool(note)
+        assert (results.evidence is evidence) == bool(note)

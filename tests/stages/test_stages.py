@@ -20,6 +20,7 @@ from phototag.importers.importer import import_photos
 from phototag.importers.source import ImportOptions
 from phototag.review.session import append_answer
 from phototag.verification.corrections import COLUMNS, Answer
+from phototag.verification.decode_cache import save_decode_cache
 from stages import normalize_stats, resize, split
 from tests.conftest import SHIPPED_PARAMS
 from tests.decoding.corpus import encode, picture
@@ -307,11 +308,10 @@ def test_answers_reach_manifest_and_report(tmp_path: Path, monkeypatch: pytest.M
         row = (file, sha256, "cat", answer, "?", "ann", "2025-01-01", "errors")
         append_answer(path, Answer(*row))
     late = Answer("im99.jpg", "?", "cat", "yes", "no", "ann", "2025-01-01", "errors")
-    save = resize.save_decode_cache
 
     def answer_meanwhile(*arguments: Any) -> None:
         append_answer(path, late)
-        save(*arguments)
+        save_decode_cache(*arguments)
 
     monkeypatch.setattr(resize, "save_decode_cache", answer_meanwhile)
     resize.main()

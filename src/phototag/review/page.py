@@ -37,7 +37,8 @@ def main() -> None:
         notes = [state["view"].handle(event)] if event and "view" in state else []
         results = _load(Path(root), ranking)
         notes.append(results.refresh())
-        session = ReviewSession(Path(root, CORRECTIONS), *results.current, ranking, who)
+        path, evidence, queue = Path(root, CORRECTIONS), results.evidence, results.queue
+        session = ReviewSession(path, evidence, queue, ranking, who)
         if "view" not in state:
             state["view"] = View(GRID if "--grid" in options else 1, session)
         state["view"].update(session)
@@ -48,9 +49,7 @@ def main() -> None:
 
 @st.cache_resource(show_spinner="Reading photos, model and features ...")  # type: ignore[untyped-decorator]
 def _load(root: Path, ranking: str) -> Results:
-    results = Results(root, ranking)
-    results.refresh()
-    return results
+    return Results(root, ranking)
 
 
 def _draw(view: View, note: str) -> None:

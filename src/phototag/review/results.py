@@ -1,10 +1,8 @@
 """Results of the last finished `dvc repro`, shared by all browser tabs of a review page."""
 
 import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from phototag.apps.results import LOCK, list_hashes, read_lock
 from phototag.base.errors import InputError
@@ -17,23 +15,19 @@ INCOMPLETE = (
 )
 
 
-@dataclass
 class Results:
     """The evidence of a project and the questions of a ranking.
 
     Attributes:
         root: Root folder of the project.
         ranking: Name of the ranking.
-        current: Evidence and questions; None until `refresh` is called.
-        times: Modification times of the files when they were read.
-        lock: Lock that a tab holds while it reads the files.
+        evidence: Evidence that was read last.
+        queue: Questions of the ranking.
     """
 
-    root: Path
-    ranking: str
-    current: tuple[Evidence, list[Question]] | None = None
-    times: tuple[int, ...] = ()
-    lock: Any = field(default_factory=Lock)
+    def __init__(self, root: Path, ranking: str) -> None:
+        self.root, self.ranking, self._lock = root, ranking, Lock()
+        self._read(self._list_times())
 
     def refresh(self) -> str:
         """Read the files again if they have changed, and return a note for the reviewer.
@@ -41,21 +35,27 @@ class Results:
         While `dvc repro` runs, files are missing or belong to different runs. The results that were
         read before are then kept.
         """
-        paths = [self.root / name for name in (*INPUTS, LOCK)]
-        with self.lock:
-            times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
-            if times == self.times:
-                return ""
-            try:
-                if self.current and not _is_finished(self.root):
+        with self._lock:
+            times = self._list_times()
+            if times != self._times:
+                try:
+                    if not _is_finished(self.root):
+                        return INCOMPLETE
+                    self._read(times)
+                except (InputError, OSError, ValueError, RuntimeError):
                     return INCOMPLETE
-                evidence = read_evidence(self.root)
-            except (InputError, OSError, ValueError, RuntimeError):
-                if self.current is None:
-                    raise
-                return INCOMPLETE
-            self.current, self.times = (evidence, RANKINGS[self.ranking](evidence)), times
             return ""
+
+    def _read(self, times: list[int]) -> None:
+        evidence = read_evidence(self.root)
+        self.queue: list[Question] = RANKINGS[self.ranking](evidence)
+        self.evidence: Evidence = evidence
+        self._times = times
+
+    def _list_times(self) -> list[int]:
+        """Return the modification time of each file; 0 if it is missing."""
+        paths = [self.root / name for name in (*INPUTS, LOCK)]
+        return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
 
 
 def _is_finished(root: Path) -> bool:
