@@ -68,24 +68,33 @@ def name_groups(
     Args:
         ids: Hash of each row's content in hexadecimal digits, [num_rows].
         imports: Import of each row, [num_rows], in the order of the imports; None if there is one.
-        find_components: Function that receives the rows of the first imports, int64, and returns
-            the component of each, in which rows are linked directly or through other rows of these.
+        find_components: Function that receives rows, int64, and returns the number of the component
+            of each. A component contains rows that are linked directly or through other given rows.
 
     Returns:
         Name of each row's group, [num_rows]: the first 16 digits of the smallest id among the rows
         of the group's first import. The name does not depend on the names or the order of files.
     """
-    numbers = number_imports(imports or [""] * len(ids))
+    numbers = np.array(number_imports(imports or [""] * len(ids)), np.int64)
     names = [""] * len(ids)
-    for current in range(max(numbers, default=-1) + 1):
-        rows = np.flatnonzero(np.asarray(numbers) <= current)
-        components = find_components(rows).tolist()
+
+    def name_rows(rows: np.ndarray, components: np.ndarray) -> None:
         first: dict[int, tuple[int, str]] = {}
-        for row, component in zip(rows.tolist(), components, strict=True):
+        for row, component in zip(rows.tolist(), components.tolist(), strict=True):
             name = (numbers[row], names[row] or ids[row][:16])
             first[component] = min(first.get(component, name), name)
-        for row, component in zip(rows.tolist(), components, strict=True):
+        for row, component in zip(rows.tolist(), components.tolist(), strict=True):
             names[row] = names[row] or first[component][1]
+
+    components = find_components(np.arange(len(ids)))
+    start = np.full(len(ids), len(ids))  # import in which each component starts
+    np.minimum.at(start, components, numbers)
+    shared = np.isin(components, components[numbers > start[components]])
+    name_rows(np.flatnonzero(~shared), components[~shared])
+    # Only components of photos of several imports depend on the order of the imports.
+    for current in np.unique(numbers[shared]):
+        rows = np.flatnonzero(shared & (numbers <= current))
+        name_rows(rows, find_components(rows))
     return names
 
 

@@ -7,7 +7,7 @@ that only have a similar layout, such as two skies with a bird in the middle.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 
 import numpy as np
@@ -100,18 +100,7 @@ def group_duplicates(
         the start of the smallest SHA-256 among the photos of the group's first import, so it
         depends only on the photos' contents.
     """
-    components = _find_components(sha256, hashes, images, distance, np.arange(len(sha256)))
-    size = np.bincount(components, minlength=1)
-
-    def find_components(rows: np.ndarray) -> np.ndarray:
-        found = np.array(components[rows])
-        # The other rows of a component may be what connects those of `rows`.
-        inside = np.bincount(found, minlength=len(size))[found]
-        cut = (inside > 1) & (inside < size[found])
-        parts = _find_components(sha256, hashes, images, distance, rows[cut])
-        found[cut] = len(size) + parts
-        return found
-
+    find_components = partial(_find_components, sha256, hashes, images, distance)
     names = name_groups(sha256, imports, find_components)
     count = Counter(names)
     return [name if count[name] > 1 else "" for name in names]
