@@ -64,12 +64,12 @@ def split_groups(
     bounds = np.cumsum(fractions)[:-1]
     assigned = np.searchsorted(bounds, draws, side="right")
     edges = np.concatenate([[0.0], bounds, [1.0]])
-    for current in range(part.max(initial=-1) + 1):
-        rows, known = part <= current, home <= current
-        counts = _count(targets[rows], members[rows], len(names))[known]
-        sides = assigned[known]
-        _balance(sides, counts, draws[known], edges, home[known] == current)
-        assigned[known] = sides
+    for current in np.unique(home):
+        rows, new = part <= current, home == current
+        counts = _count(targets[rows], members[rows], len(names))
+        have = np.zeros((len(fractions), counts.shape[1]))
+        np.add.at(have, assigned[home <= current], counts[home <= current])
+        assigned[new] = _balance(assigned[new], counts[new], draws[new], edges, have)
 
     judged = is_known(targets).any(axis=1)
     sizes = np.bincount(assigned[members][judged], minlength=len(fractions))
@@ -156,16 +156,19 @@ def _balance(
     counts: np.ndarray,
     draws: np.ndarray,
     edges: np.ndarray,
-    movable: np.ndarray,
-) -> None:
-    """Move `movable` groups between splits, changing `assigned`, until no move lowers the cost."""
+    have: np.ndarray,
+) -> np.ndarray:
+    """Move groups between splits until no move lowers the cost; return the new splits.
+
+    `have` are the counts of each split, which include those of groups that cannot be moved.
+    """
     # Moving any group with the same counts changes the cost by the same amount, so the search
     # covers the distinct counts (hundreds) instead of all groups. Among the groups with the best
     # counts, the group whose number in `draws` is nearest to the target split is moved.
     kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
     num_splits = len(edges) - 1
-    quota = np.diff(edges)[:, None] * counts.sum(axis=0)
+    quota = np.diff(edges)[:, None] * have.sum(axis=0)
     # The quota is 0 for a label without positives and for a split with fraction 0. The small
     # divisor gives each photo in such a split a high cost.
     weight = 1 / np.maximum(quota, 1e-3) ** 2
@@ -174,10 +177,8 @@ def _balance(
     rare = (quota[np.diff(edges) > 0] < 0.99).any(axis=0) & (quota > 0).any(axis=0)
     rare[:2] = False  # numbers of photos and of unlabelled photos
     weight[:, rare] = np.minimum(weight[:, rare], 1) / max(rare.sum(), 1)
-    have = np.zeros_like(quota)
-    np.add.at(have, assigned, counts)
     population = np.zeros((num_splits, len(kinds)), np.int64)
-    np.add.at(population, (assigned[movable], kind_of[movable]), 1)
+    np.add.at(population, (assigned, kind_of), 1)
     same = np.eye(num_splits, dtype=bool)[:, :, None]
 
     # Let gap = have - quota. Adding a group with counts k changes the cost by
@@ -193,14 +194,14 @@ def _balance(
         if change[source, target, kind] > (-1e-6 if fixing_sizes else -1e-9):
             sizes_differ = np.abs(gap[:, 0]) > np.maximum(2, MAX_SIZE_ERROR * quota[:, 0])
             if fixing_sizes or not (rare.any() or sizes_differ.any()):
-                return
+                return assigned
             # Weigh the sizes more than the labels, because balancing the labels changed the sizes.
             fixing_sizes = True
             weight *= 0.01
             weight[:, 0] = np.maximum(weight[:, 0], 1)
             square = weight @ (kinds**2).T
             continue
-        candidates = np.flatnonzero(movable & (assigned == source) & (kind_of == kind))
+        candidates = np.flatnonzero((assigned == source) & (kind_of == kind))
         distance = np.maximum(
             edges[target] - draws[candidates], draws[candidates] - edges[target + 1]
         )
