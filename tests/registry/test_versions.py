@@ -229,7 +229,7 @@ def test_version_has_tags_description_photos_and_signature(
     store.client.delete_run(run_id)
     gc.main(["--backend-store-uri", store.uri, "--older-than", "0d"], standalone_mode=False)
     (tmp_path / "fetched").mkdir()
-    fetched, photos = versions.fetch_files(number, str(tmp_path / "fetched"))
+    fetched, photos = versions.fetch_files(store, number, str(tmp_path / "fetched"))
     assert fetched[0].read_bytes() == files[0].read_bytes()
     expected = sorted(datasets["train"].sha256 + datasets["val"].sha256)
     assert photos.read_text().split() == [digest[:16] for digest in expected]
