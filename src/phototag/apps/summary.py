@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from phototag.apps.results import (
@@ -15,6 +16,7 @@ from phototag.apps.results import (
 )
 from phototag.base.files import read_json, read_source
 from phototag.base.git import ask_git
+from phototag.base.keys import flatten
 from phototag.base.params import read_values
 from phototag.metrics.selection import VAL_PREFIX
 from phototag.registry.decision import describe_decision
@@ -62,15 +64,17 @@ def _read_intervals(table: Path, scores: Mapping[str, float]) -> dict[str, str]:
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", newline="") as file:
-        rows = {(row["predictor"], row["metric"]): row for row in csv.DictReader(file)}
+        rows = {(row.get("predictor"), row.get("metric")): row for row in csv.DictReader(file)}
     found = {}
     for name, value in scores.items():
         metric = name.removeprefix(VAL_PREFIX)
         predictor = "model at 0.5" if metric.endswith(AT_HALF) else "model"
         metric = metric.removesuffix(AT_HALF)
         row = rows.get((predictor, RENAMED.get(metric, metric)))
-        if row and row["low"] and row["value"] and float(row["value"]) == value:
-            found[name] = f"  ({float(row['low']):.4f} to {float(row['high']):.4f})"
+        with suppress(KeyError, TypeError, ValueError):  # a damaged or empty table
+            if row and float(row["value"]) == value:
+                low, high = float(row["low"]), float(row["high"])
+                found[name] = f"  ({low:.4f} to {high:.4f})"
     return found
 
 
@@ -88,18 +92,19 @@ def _describe_photos(
 
 def _suggest(root: Path) -> Iterator[tuple[str, str]]:
     """Yield commands that fit the photos and the recipe, each with a description."""
-    params = read_values(root / "params.yaml")
+    params = flatten(read_values(root / "params.yaml"))
     if _is_comparable(root):
         yield "dvc metrics diff", "compare with the last commit"
-    if params["optimizer"] != "lbfgs":
-        lr = f"{float(params['lr']) / 2:g}"
-        yield f"dvc exp run -S lr={lr}", "train with half the learning rate"
-    elif "+" not in params["model"]["name"]:
+    if params.get("optimizer") != "lbfgs":
+        with suppress(KeyError, TypeError, ValueError):  # the next `dvc repro` reports the value
+            lr = f"{float(params['lr']) / 2:g}"
+            yield f"dvc exp run -S lr={lr}", "train with half the learning rate"
+    elif "+" not in str(params.get("model.name")):
         # Training tries many L2 strengths by itself, and a linear probe has no learning rate.
         yield "phototag recipe pretrained-best", "use two backbones and larger photos"
     else:
         yield "phototag recipe finetuned", "train the backbone too; needs a GPU"
-    if params["data"]["raw"] == SYNTHETIC:
+    if params.get("data.raw") == SYNTHETIC:
         yield "phototag import SOURCE", "import photos of your own"
     else:
         yield "phototag review", "check labels that may be wrong"

@@ -106,7 +106,7 @@ class FeatureStore:
 def hash_photos(images: np.ndarray) -> list[bytes]:
     """Return the SHA-256 hash of the pixels of each photo."""
     photos = tqdm(images, desc="hash", unit="image", disable=None)
-    return [hashlib.sha256(np.ascontiguousarray(photo)).digest() for photo in photos]
+    return [hashlib.sha256(photo.tobytes()).digest() for photo in photos]
 
 
 def write_features(path: Path, photos: Sequence[bytes], width: int, features: Features) -> None:

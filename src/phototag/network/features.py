@@ -42,9 +42,9 @@ def embed_photos(
     process is killed, the next call resumes after the last complete batch. The bytes of the file
     do not depend on what was in the store, because the features of a photo do not depend on the
     other photos in its batch: each batch has `BATCH` photos, the last one after padding. This was
-    measured for the backbones of the recipes in ONNX Runtime and in PyTorch, with 1 and 2 threads:
-    the largest difference was 0. In batches of other sizes, PyTorch's features differ by up to 6e-6
-    (the largest feature is 4.9), and those of ONNX Runtime do not differ.
+    measured for the backbones of the recipes on CPUs, in ONNX Runtime and in PyTorch, with 1 and 2
+    threads: the largest difference was 0. In batches of other sizes, PyTorch's features differ by
+    up to 6e-6 (the largest feature is 4.9), and those of ONNX Runtime do not differ.
 
     `images` is the file with the packed array, uint8 [num_images, size, size, 3]. `folder` is that
     of the store. `backend` and `n_jobs` are those of `run_in_order`. Each worker loads the
@@ -96,7 +96,7 @@ def embed_photos(
 
 def _embed_batch(pairs: Pairs, images: Path, key: str, rows: Sequence[int]) -> np.ndarray:
     network, photos = _load(pairs, images, key)
-    padded = [*rows, *rows[-1:] * (BATCH - len(rows))]
+    padded = [*rows, *[rows[-1]] * (BATCH - len(rows))]
     return _compute(network, photos[padded], pick_device())[: len(rows)]
 
 
