@@ -21,10 +21,11 @@ SPLIT = re.compile(
 
 # Names of folders that are probably not labels, without digits, spaces and punctuation.
 DOUBTFUL = re.compile(
-    r"""(un|not)(sorted|labell?ed|tagged|categori[sz]ed|classified|known|sure)
-    | misc(ellaneous)? | others? | various | rest | all | new((photo|image|file)s)? | incoming
-    | inbox | import(s|ed)? | pending | archive | backup | te?mp | todo | to(sort|label|tag)
+    r"""((un|not)(sorted|labell?ed|tagged|categori[sz]ed|classified|known|sure)
+    | misc(ellaneous)? | others? | various | rest | all | new | incoming | inbox | import(s|ed)?
+    | pending | archive | backup | te?mp | todo | to(be)?(sort|label|tag)(l?ed)?
     | none | nothing | no(label|tag)s? | negatives?
+    ) ((photo|image|picture|pic|file)s?)?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
