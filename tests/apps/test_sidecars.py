@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ FLAT, PATHS, TAGS, OWN = "dc:subject", "lr:hierarchicalSubject", "digiKam:TagsLi
 
 def read_list(data: bytes, name: str) -> list[str]:
     """Return the items of a list, as another XML library reads them; there is at most one list."""
-    root = ElementTree.fromstring(data)
+    root = ElementTree.fromstring(data.removesuffix(b"\0\0"))
     lists = root.findall(f".//{name}", SPACES)
     assert len(lists) <= 1
     return [item.text or "" for each in lists for item in each.findall("*/rdf:li", SPACES)]
@@ -46,6 +47,12 @@ def test_sidecar_of_a_program_keeps_all_it_has(name: str) -> None:
         new = [f"{start}red", f"{start}AT&T"] if old or each == FLAT else []
         assert read_list(after, each) == old + new
     assert set_keywords(after, ["red", "Cat", "AT&T"]) == after
+    nodes = ElementTree.fromstring(after.removesuffix(b"\0\0")).findall(
+        ".//rdf:Description", SPACES
+    )
+    assert len({node.get(f"{{{SPACES['rdf']}}}about") for node in nodes}) == 1
+    text = parse_packet(after).text
+    assert text.count(b"\r\n") == (text.count(b"\n") if b"\r\n" in before else 0)
     # The text is the old one with insertions.
     rest = iter(parse_packet(after).text)
     assert all(byte in rest for byte in parse_packet(before).text)
@@ -60,12 +67,43 @@ def test_predicted_keywords_are_not_read_as_labels(name: str) -> None:
     assert found.human == {"Zoo", "animals", "cat"}
 
 
+def test_keywords_elsewhere_are_the_users_unless_phototag_wrote_them() -> None:
+    made = set_keywords(b"", ["red", "blue"])
+    other = Keywords(flat={"\u00e9t\u00e9", "Red", "red"})
+    assert set_keywords(made, ["red", "blue"], other) == set_keywords(made, ["blue"])
+    assert read_list(set_keywords(b"", ["e\u0301te\u0301", "blue"], other), OWN) == ["blue"]
+    assert other == Keywords(flat={"\u00e9t\u00e9", "Red", "red"})
+
+
+def test_text_in_an_encoding_that_cannot_be_kept_is_refused() -> None:
+    start = "<?xml version='1.0' encoding='utf-7'?>"
+    with pytest.raises(InputError, match="not utf-7 text throughout"):
+        set_keywords(f"{start}<rdf:RDF {RDF}>+AGE-</rdf:RDF>".encode(), ["red"])
+
+
+def test_characters_that_the_encoding_lacks_become_references() -> None:
+    made = set_keywords(PROGRAMS["latin-1"], ["r\u00f8d", "\u732b"])
+    assert b"r\xf8d" in made
+    assert read_list(made, OWN) == ["r\u00f8d", "\u732b"]
+
+
+def test_values_that_a_program_adds_to_the_own_node_are_kept() -> None:
+    made = set_keywords(b"", ["red"])
+    rated = made.replace(b'rdf:about=""', b'rdf:about="" xmlns:n="urn:n/" n:note="a > b, c/"')
+    left = set_keywords(rated, [])
+    assert b'n:note="a > b, c/"' in left
+    assert b"red" not in left
+
+
 def test_new_sidecar_has_marked_keywords_and_ends_as_nothing() -> None:
     made = set_keywords(b"", ["red", "a|b"])
     assert read_list(made, FLAT) == read_list(made, OWN) == ["red", "a|b"]
     assert read_list(made, PATHS) == ["phototag|red"]
     assert made.startswith(NEW.partition(b"\n </rdf:RDF>")[0])
     assert set_keywords(made, ["a|b", "red"]) == made
+    found = Keywords()
+    found.add(parse_packet(made))
+    assert found.human == set()
     assert set_keywords(b"", []) == set_keywords(made, []) == b""
 
 
@@ -75,7 +113,7 @@ def test_new_sidecar_has_marked_keywords_and_ends_as_nothing() -> None:
         "<rdf:RDF {rdf}/>",
         "<rdf:RDF {rdf}></rdf:RDF>",
         "<rdf:RDF {rdf}><rdf:Description rdf:about=''/></rdf:RDF>",
-        "<rdf:RDF {rdf}><rdf:Description {dc}><dc:subject><rdf:Bag /></dc:subject>"
+        "<rdf:RDF {rdf}><rdf:Description {dc}><dc:subject><rdf:Bag xml:lang='>' /></dc:subject>"
         "</rdf:Description></rdf:RDF>",
         "<rdf:RDF {rdf}><rdf:Description {dc}><dc:subject><rdf:Bag>\n</rdf:Bag></dc:subject>"
         "</rdf:Description></rdf:RDF>",
@@ -90,7 +128,7 @@ def test_empty_lists_are_restored(inside: str) -> None:
 
 def rewrite(data: bytes) -> bytes:
     """Return a sidecar as a program writes it that knows all lists: one node, other spaces."""
-    root = ElementTree.fromstring(data)
+    root = ElementTree.fromstring(data.removesuffix(b"\0\0"))
     (rdf,) = root.iter(f"{{{SPACES['rdf']}}}RDF")
     first, *others = list(rdf)
     for node in others:
@@ -223,6 +261,7 @@ def test_names_follow_the_existing_sidecars(
     photos: Path, predict: Callable[..., tuple[int, str, str]]
 ) -> None:
     (photos / "b.xmp").write_bytes(DARKTABLE.encode())
+    (photos / "a.aae").write_bytes(b"edits")
     assert predict()[0] == 0
     assert list_sidecars(photos) == ["a.xmp", "b.xmp", "old/c.jpg.xmp"]
     # The option replaces the sidecars that phototag created, but never those of others.
@@ -247,7 +286,8 @@ def test_sidecar_that_may_be_of_a_raw_file_is_not_changed(
     assert "0 created" in predict(source=photos / "a.jpg")[1]  # it has the user's keyword `Blue`
     assert snapshot(photos) == before
     (photos / "a.XMP").write_bytes(DARKTABLE.encode())
-    assert "1 created" in predict(source=photos / "a.jpg")[1]
+    out = predict(source=photos / "a.jpg")[1]
+    assert out == "sidecars: 1 created, 0 changed, 0 deleted, 0 unchanged, 0 refused\n"
     assert (photos / "a.XMP").read_bytes() == DARKTABLE.encode()
 
 
@@ -262,6 +302,9 @@ def test_sidecar_of_another_photo_is_not_changed(
     assert read_list((photos / "c.jpg.xmp").read_bytes(), OWN) == ["blue"]
     before = snapshot(photos)
     assert predict()[0] == 0
+    assert snapshot(photos) == before
+    named = predict("--sidecars", "a.xmp", source=photos / "c.jpg.jpg")
+    assert "c.jpg.xmp may describe another file" in named[2]
     assert snapshot(photos) == before
 
 
@@ -345,10 +388,38 @@ def test_sidecar_saved_meanwhile_is_read_again(
     assert {file.name for file in photos.iterdir()} == {"a.jpg", path.name, "b.png", "d.jpg", "old"}
 
 
+def test_sidecar_removed_meanwhile_is_created_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photos / "a.jpg.xmp"
+    path.write_bytes(DARKTABLE.encode())
+    original = shutil.copymode
+
+    def remove(*files: Path) -> None:
+        path.unlink(missing_ok=True)
+        original(*files)
+
+    monkeypatch.setattr(shutil, "copymode", remove)
+    writer = SidecarWriter(print)
+    writer.write([str(photos / "a.jpg")], ROWS)
+    assert writer.counts == {"created": 1}
+    assert path.read_bytes() == set_keywords(b"", ["red"])
+
+
+def test_labels_are_not_moved_to_a_sidecar_that_is_refused(photos: Path) -> None:
+    made = set_keywords(b"", ["red"])
+    (photos / "a.xmp").write_bytes(made)
+    (photos / "a.jpg.xmp").write_bytes(b"")
+    writer = SidecarWriter(str)
+    writer.write([str(photos / "a.jpg")], ROWS)
+    assert writer.counts == {"refused": 1}
+    assert (photos / "a.xmp").read_bytes() == made
+
+
 def test_read_only_folder_is_reported(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(path: Path, _: bytes) -> None:
+    def fail(path: Path, *_: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", fail)
@@ -359,6 +430,9 @@ def test_read_only_folder_is_reported(
     assert first.startswith(f"{photos}/a.jpg.xmp could not be written (Permission denied)")
     assert second.endswith(".jpg.xmp: File name too long; nothing was changed")
     assert writer.counts == {"refused": 2}
+    monkeypatch.setattr(Path, "iterdir", fail)
+    SidecarWriter(print).write([str(photos / "a.jpg")], ROWS)
+    assert capsys.readouterr().out == f"{photos}/a.jpg: Permission denied; nothing was changed\n"
 
 
 def test_permissions_are_kept(photos: Path) -> None:
@@ -403,8 +477,13 @@ def test_undo_finds_sidecars_whose_photos_are_gone(
     photos: Path, predict: Callable[..., tuple[int, str, str]]
 ) -> None:
     predict()
+    assert "1 deleted" in predict("--undo", source=photos / "a.jpg.xmp")[1]
+    predict()
     (photos / "a.jpg").unlink()
     (photos / "old/c.jpg").rename(photos / "old/d.jpg")
+    (photos / ".versions").mkdir()
+    for name in (".versions/a.jpg.xmp", ".a.jpg.99999999.tmp.xmp"):
+        (photos / name).write_bytes((photos / "a.jpg.xmp").read_bytes())
     assert "2 deleted" in predict("--undo")[1]
-    assert list_sidecars(photos) == []
+    assert list_sidecars(photos) == [".versions/a.jpg.xmp"]
     assert "gone.jpg: no such file or folder" in predict("--undo", source=photos / "gone.jpg")[2]

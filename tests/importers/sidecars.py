@@ -94,7 +94,7 @@ LIGHTROOM = f"""<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Adobe XMP Core 7.0-
     xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/"
     {DC}
     {LR}
-   crs:WhiteBalance="As Shot &gt; 5000"
+   crs:WhiteBalance="As Shot > 5000"
    crs:HasSettings="True">
    <dc:rights><rdf:Alt><rdf:li xml:lang="x-default">Tom &amp; Jo</rdf:li></rdf:Alt></dc:rights>
    <dc:subject>
@@ -172,6 +172,7 @@ PROGRAMS = {
     "apple": APPLE.encode(),
     "apple with a byte order mark": APPLE.encode("utf-8-sig"),
     "exiftool": EXIFTOOL.encode(),
+    "lightroom in UTF-16 without a mark": LIGHTROOM.encode("utf-16-le") + b"\0\0",
     "exiftool in UTF-16": EXIFTOOL.replace("\ufeff", "").encode("utf-16-be"),
     "unusual": UNUSUAL.encode(),
     "latin-1": UNUSUAL.replace("'1.0'", "'1.0' encoding='ISO-8859-1'").encode("latin-1"),

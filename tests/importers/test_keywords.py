@@ -46,6 +46,22 @@ def test_broken_sidecar_is_reported_and_labels_are_unknown(
     assert found.unknown == {"a.png": "cat"}
 
 
+def test_messages_about_many_broken_sidecars_are_limited(folder: Path, tmp_path: Path) -> None:
+    for number in range(13):
+        paint(folder / f"{number}.png", 100 + number)
+        write(folder / f"{number}.xmp", "")
+    write(folder / "a.xmp", list_keywords("cat"))
+    notes = run_import(folder, tmp_path / "raw", missing="absent").summary.notes
+    assert notes[9].startswith("6.xmp: empty")
+    assert notes[10] == "files with keywords that could not be read, besides these: 3"
+
+
+def test_keywords_under_the_parent_phototag_are_not_labels() -> None:
+    """Programs may copy predicted keywords into photos without the list of written keywords."""
+    found = Keywords(flat={"phototag", "cat", "dog"}, paths={("phototag", "cat"), ("my", "dog")})
+    assert found.human == {"my", "dog"}
+
+
 def test_huge_sidecar_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xmp, "MAX_BYTES", len(APPLE.encode()) - 1)
     with pytest.raises(InputError, match="larger than"):
@@ -132,7 +148,7 @@ def write_exif(text: str) -> bytes:
         ("a.png", embed(Path("a.png"), pnginfo=png_info(list_keywords("Katze", "rød")))),
         ("iptc.jpg", write_iptc(b"Katze", "rød".encode())),
         ("latin-1.jpg", write_iptc(b"Katze", b"r\xf8d")),
-        ("windows.jpg", write_exif("Katze; rød;")),
+        ("windows.jpg", write_exif("Katze; rød")),
     ],
 )  # fmt: skip
 def test_keywords_in_photos_are_read(tmp_path: Path, name: str, data: bytes) -> None:
@@ -205,6 +221,7 @@ def test_photos_without_keywords_are_not_imported(folder: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="no photo has a label"):
         run_import(folder, tmp_path / "raw", format="keywords", missing="absent")
     write(folder / "list.csv", "name;label\n1.png;cat\n")
+    write(folder / "a.xmp", list_keywords("cat"))
     with pytest.raises(InputError, match="no column 'file'"):
         run_import(folder, tmp_path / "raw")
 

@@ -128,7 +128,7 @@ class SidecarWriter:
         """Replace the labels in a sidecar; return whether this succeeded."""
         try:
             for _ in range(3):  # another program, such as a photo editor, may save it meanwhile
-                old = read_path(path) if os.path.lexists(path) else None
+                old = _read(path)
                 if old == b"":
                     raise InputError("empty, expected XMP")
                 new = set_keywords(old or b"", labels, other)
@@ -179,6 +179,16 @@ def find_sidecars(sources: Iterable[str], stdin: BinaryIO) -> list[Path]:
     return list(found)
 
 
+def _read(path: Path) -> bytes | None:
+    """Return the content of a sidecar, or None if there is no file."""
+    try:
+        return read_path(path)
+    except InputError:
+        if os.path.lexists(path):
+            raise
+        return None
+
+
 def _replace(path: Path, old: bytes | None, new: bytes) -> bool:
     """Replace the content of a sidecar, unless it is not `old` any more; return whether it was.
 
@@ -190,24 +200,24 @@ def _replace(path: Path, old: bytes | None, new: bytes) -> bool:
     Raises:
         InputError: The sidecar is a link or write-protected.
     """
-
-    def is_same() -> bool:
-        return (path.read_bytes() if os.path.lexists(path) else None) == old
-
     if path.is_symlink():
         raise InputError("a link, which is not replaced")
-    if old is not None and not path.stat().st_mode & 0o222:
-        raise InputError("write-protected")
-    if not new:
-        with report_failed_write(path):
-            if same := is_same():
-                path.unlink()
-        return same
-    with suppress(ChangedError), replace_file(path, clean=False) as temporary:
-        temporary.write_bytes(new)
-        if old is not None:
-            shutil.copymode(path, temporary)
-        if not is_same():
-            raise ChangedError
+    with suppress(ChangedError, FileNotFoundError), report_failed_write(path):
+        if old is not None and not path.stat().st_mode & 0o222:
+            raise InputError("write-protected")
+        if not new:
+            _check_unchanged(path, old)
+            path.unlink()
+            return True
+        with replace_file(path, clean=False) as temporary:
+            temporary.write_bytes(new)
+            if old is not None:
+                shutil.copymode(path, temporary)
+            _check_unchanged(path, old)
         return True
     return False
+
+
+def _check_unchanged(path: Path, old: bytes | None) -> None:
+    if _read(path) != old:
+        raise ChangedError
