@@ -21,6 +21,7 @@ from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import keep_freed_memory
 from phototag.network.weights import describe_origin, load_model
 from phototag.pages.escaping import escape_spreadsheet_cells
+from phototag.tracking.description import DATASET_TAG, PHOTOS_TAG, RECIPE_TAG
 from phototag.tracking.evaluations import record_evaluation
 from phototag.tracking.runs import Training
 from phototag.tracking.store import connect
@@ -79,8 +80,11 @@ def main() -> None:
     galleries = build_galleries(network, device, result)
     timings.end("galleries")
     training = Training(metadata.content_key, read_values(), splits=describe_splits(datasets))
+    tags = training.all_tags
     facts = {
-        "Photos": ", ".join(f"{len(photos)} {name}" for name, photos in datasets.items()),
+        "Dataset": tags[DATASET_TAG],
+        "Photos": tags[PHOTOS_TAG],
+        "Recipe": tags[RECIPE_TAG] if params.recipe else "",
         "Seed": params.seed,
         "Commit": describe_commit(Path()),
     }

@@ -16,7 +16,12 @@ class EvaluateParams(ParamGroup):
 
 
 class EvaluationParams(ParamGroup):
-    """Params that the `evaluate` stage reads."""
+    """Params that the `evaluate` stage reads.
 
+    Attributes:
+        recipe: Recipe that was applied last, or None. The report shows it.
+    """
+
+    recipe: str | None = None
     seed: NonNegativeInt
     evaluate: EvaluateParams

@@ -30,13 +30,7 @@ class Params(
     EvaluationParams,
     RegistrationParams,
 ):
-    """Content of params.yaml: the params of all stages.
-
-    Attributes:
-        recipe: Recipe that was applied last, or None. It names MLflow runs; no stage depends on it.
-    """
-
-    recipe: str | None = None
+    """Content of params.yaml: the params of all stages."""
 
 
 def read_all_params(path: Path = FILE) -> Params:
