@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from phototag.base.errors import InputError
 from phototag.base.params import read_values
 from phototag.cli import typer_app
+from phototag.verification.imports import read_dataset
 from phototag.verification.label_edits import LabelEdits, read_edits
 from tests.conftest import SHIPPED_PARAMS
 from tests.verification.test_imports import digest, write_import
@@ -201,7 +202,16 @@ def test_answers_to_photos_of_unknown_content_are_reported(project: Path) -> Non
     (project / "data/corrections.csv").write_text(
         "file,sha256,label,answer,old,who,when,ranking\np.jpg,a,cat,yes,no,ann,2025-01-01,errors\n"
     )
+    assert "cat      0   2        0\n" in run()
     assert run().endswith("not counted before `dvc repro`: 1\n")
+    # The manifest contains the hashes and the decisions.
+    names = read_dataset(project / "data/raw").name_photos()
+    rows = zip(names, ["kept", "rejected"], ["a", ""], strict=True)
+    with (project / "data/manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "decision", "sha256"), *rows])
+    assert run() == (
+        "label  yes  no  unknown\ncat      1   0        0\n\ndata/labels.yaml contains no edits\n"
+    )
 
 
 def test_missing_photos_are_explained(project: Path) -> None:
