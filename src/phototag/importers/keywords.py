@@ -194,20 +194,18 @@ def read(source: Source) -> SourceDataset:
     least = source.options.min_photos or 1
     known = source.options.known_labels or frozenset()
     rare = {label for label, count in counts.items() if count < least} - known
+    few = {label for label, count in counts.items() if count < MIN_PHOTOS} - known - rare
     photos = [replace(photo, labels=photo.labels - rare) for photo in photos]
-    few = sum(count < MIN_PHOTOS for count in counts.values()) - len(rare)
     notes = [f"{text}; other labels are unknown" for text in problems[:MAX_NOTES]]
     if left := len(problems) - len(notes):
         notes.append(f"files with keywords that could not be read, besides these: {left}")
     if others := source.split_names[1]:
         notes.append(f"skipped files that are not photos: {len(others)}, such as {others[0]!r}")
-    meaning = "without any label" if missing == "absent" else "with unknown labels"
     for text, number, examples in (
-        (f"photos without keywords, imported {meaning}", untagged, {}),
         ("photos with keywords that phototag predicted, which were ignored", machine, {}),
         ("keywords that cannot be labels, skipped", len(skipped), skipped),
         (f"keywords of fewer than {least} photos, skipped", len(rare), {}),
-        (f"keywords of fewer than {MIN_PHOTOS} photos (skip them with --min-photos)", few, {}),
+        (f"keywords of fewer than {MIN_PHOTOS} photos (skip them with --min-photos)", len(few), {}),
         ("keywords that contain a comma, read as one label", len(commas), commas),
     ):
         example = next((f", such as {key!r} of {name}" for key, name in examples.items()), "")
