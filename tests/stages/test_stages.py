@@ -342,10 +342,9 @@ def test_edits_of_labels_reach_manifest_and_report_and_can_be_undone(
     written = {path: path.read_bytes() for folder in folders for path in folder.rglob("*.*")}
     plain = read_kept(manifest)
     row = int(np.flatnonzero(plain["cat"] == 0)[0])
-    answer = ("cat", "yes", "no", "ann", "2025-01-01", "errors")
-    append_answer(
-        tmp_path / "data/corrections.csv", Answer(*plain.loc[row, ["file", "sha256"]], *answer)
-    )
+    file, sha256 = plain["file"][row], plain["sha256"][row]
+    answer = Answer(file, sha256, "cat", "yes", "no", "ann", "2025-01-01", "errors")
+    append_answer(tmp_path / "data/corrections.csv", answer)
 
     edits.write_text("rename: {cat: puss}\nimply: {puss: [animal], dog: [animal]}\ndrop: [bird]\n")
     resize.main()
@@ -388,11 +387,11 @@ def test_edits_that_are_written_while_photos_are_decoded_are_not_lost(
 ) -> None:
     """DVC records the hash of labels.yaml after the stage, and would not run it again."""
     write_raw(tmp_path / "raw", list(range(1, COUNT + 1)))
-    edits, save = tmp_path / "data/labels.yaml", resize.save_decode_cache
+    edits = tmp_path / "data/labels.yaml"
 
     def edit_labels(*arguments: Any) -> None:
         edits.write_text("drop: [cat]")
-        save(*arguments)
+        save_decode_cache(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(resize, "save_decode_cache", edit_labels)
