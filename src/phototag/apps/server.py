@@ -14,7 +14,6 @@ OPTIONS = {
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
-    "logger.hideWelcomeMessage": "true",
     "logger.level": "warning",
 }
 
@@ -36,4 +35,6 @@ def serve_page(page: Path, port: int, *arguments: str) -> None:
     print(f"Open http://127.0.0.1:{port}\nPress Ctrl-C to stop the server.", flush=True)
     options = [f"--{option}={value}" for option, value in OPTIONS.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(page), f"--server.port={port}"]
+    # Old versions of Streamlit ignore this variable, but refuse an unknown option.
+    os.environ["STREAMLIT_LOGGER_HIDE_WELCOME_MESSAGE"] = "true"
     os.execv(sys.executable, [*command, *options, "--", *arguments])
