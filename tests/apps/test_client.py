@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from typer.testing import CliRunner
@@ -142,7 +143,6 @@ def test_server_that_hangs_or_is_down(server: Server) -> None:
 
 def test_server_that_starts_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = [1, 1]
-    urlopen = client.urlopen
 
     def refuse(*arguments: Any, **options: Any) -> Any:
         if refused:

@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from PIL import Image
 
 from phototag.apps import photo_hashes, predictions
-from phototag.serving.tagger import tag_photos
+from phototag.base.errors import InputError
+from phototag.serving.tagger import Tagger, Tags, tag_photos
 from tests.apps.test_predictions import COLORS, options, run
 from tests.forks import fork
 from tests.models import make_model
@@ -63,7 +65,7 @@ def paint(path: str, color: str = "", side: int = 20) -> Path:
     return file
 
 
-def read_rows(output: Path) -> list[dict[str, str]]:
+def read_rows(output: Path) -> list[dict[str, Any]]:
     with output.open(newline="", encoding="utf-8") as file:
         if output.suffix == ".csv":
             return list(csv.DictReader(file))
@@ -86,11 +88,12 @@ def test_only_new_photos_are_predicted(
     add: Add, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(
-        predictions,
-        "tag_photos",
-        lambda tagger, data: seen.append(len(data)) or tag_photos(tagger, data),
-    )
+
+    def watch(tagger: Tagger, data: list[bytes | InputError]) -> list[Tags]:
+        seen.append(len(data))
+        return tag_photos(tagger, data)
+
+    monkeypatch.setattr(predictions, "tag_photos", watch)
     assert add() == (0, f"{output}: photos added: 2, moved: 0, unreadable: 0\n", "")
     before = output.read_bytes()
     shutil.copy("photos/red.png", "photos/red copy.png")
@@ -310,27 +313,26 @@ def test_killed_run_loses_and_doubles_nothing(
     whole = output.read_bytes()
     output.unlink()
     seen: list[int] = []
+    killed: list[bool] = []
 
-    def kill(*arguments: object) -> object:
+    def watch(tagger: Tagger, data: list[bytes | InputError]) -> list[Tags]:
         seen.append(1)
-        if len(seen) == 3:
+        if len(seen) == 3 and not killed:
             raise KeyboardInterrupt
-        return tag_photos(*arguments)  # type: ignore[arg-type]
+        return tag_photos(tagger, data)
 
+    monkeypatch.setattr(predictions, "tag_photos", watch)
     with monkeypatch.context() as patch:
-        if step == "predict":
-            patch.setattr(predictions, "tag_photos", kill)
-        else:
+        if step == "replaced":
+            killed.append(True)
             patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         add()
+    killed.append(True)
     assert output.exists() == (step == "replaced")
     (left,) = output.parent.glob(f"{output.name}.*.partial")
     if step == "predict":
         left.write_bytes(left.read_bytes() + b'{"incomplete')
     seen.clear()
-    monkeypatch.setattr(
-        predictions, "tag_photos", lambda tagger, data: seen.append(1) or tag_photos(tagger, data)
-    )
     assert add()[0] == 0
     # The unreadable photo is tried again.
     assert len(seen) == (3 if step == "predict" else 1)
@@ -344,7 +346,7 @@ def _predict_new(folder: Path, arguments: list[str]) -> None:
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    predictions.BATCH = 1
+    pytest.MonkeyPatch().setattr(predictions, "BATCH", 1)
     sys.argv = ["phototag", "predict", *arguments]
     app()
 

@@ -96,9 +96,10 @@ class Client:
         except ConnectionRefusedError:
             raise InputError(f"{self.address}: the server has stopped: start it again") from None
         for photo in batch:
-            failed = {"labels": [], "scores": {}, "error": str(photo)}
-            row = next(answers) if isinstance(photo, bytes) else failed
-            error = show_name(row["error"]) if row["error"] else None
+            row: Row = {"labels": [], "scores": {}, "error": str(photo)}
+            if isinstance(photo, bytes):
+                row = next(answers)
+            error = show_name(str(row["error"])) if row["error"] else None
             yield row | {"error": error, "sha256": hash_photo(photo), "model_key": None}
 
     def _post(self, photos: Sequence[bytes]) -> list[Row]:

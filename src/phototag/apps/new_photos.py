@@ -172,7 +172,7 @@ def _find_moved(index: Iterable[Entry], hashes: Mapping[str, str | None]) -> dic
     """
     taken = {locate(entry.file) for entry in index}
     free: dict[str | None, list[str]] = {}
-    for name, sha256 in reversed(hashes.items()):
+    for name, sha256 in reversed([*hashes.items()]):
         if locate(show_bytes(name)) not in taken:
             free.setdefault(sha256, []).append(show_bytes(name))
     return {
