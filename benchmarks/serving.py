@@ -1,6 +1,6 @@
 """Measure the latency of a model served by MLflow, and of the same model in this process.
 
-Run `mlflow models serve -m models:/phototag@champion --env-manager local -p 5001` in one terminal,
+Run `mlflow models serve -m models:/NAME@champion --env-manager local -p 5001` in one terminal,
 and `python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. 1, 8
 and then 64 clients send 1 000 requests with one photo each; they share the CPU cores with the
 server. In this process, 1 and then 8 threads call the model with one photo at a time. To compare
@@ -74,8 +74,9 @@ def main() -> None:
         for f in find_photos([folder], sys.stdin.buffer)
     }
     images = [encoded[file] for file in itertools.islice(files, REQUESTS)]
-    _ = connect().client  # sets the tracking URI of MLflow
-    model = mlflow.pyfunc.load_model("models:/phototag@champion")
+    store = connect()
+    _ = store.client  # sets the tracking URI of MLflow
+    model = mlflow.pyfunc.load_model(f"models:/{store.name}@champion")
 
     def call(image: str) -> None:
         model.predict(pd.DataFrame({"image": [image]}))

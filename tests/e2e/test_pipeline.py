@@ -38,7 +38,7 @@ def changed_stages(project: Project) -> set[str]:
 
 def runs(folder: Path) -> dict[str, Run]:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("phototag")
+    experiment = client.get_experiment_by_name(folder.name)
     assert experiment
     found = client.search_runs([experiment.experiment_id])
     return {run.info.run_name: run for run in found}
@@ -48,7 +48,7 @@ def test_repro_ends_with_a_registered_champion(project: Project, folder: Path) -
     decision = json.loads((folder / "reports/register/decision.json").read_text())
     assert decision["champion"]
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    version = client.get_model_version_by_alias("phototag", "champion")
+    version = client.get_model_version_by_alias(folder.name, "champion")
     scores = json.loads((folder / "reports/evaluate/metrics.json").read_text())
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"

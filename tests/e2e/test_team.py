@@ -91,7 +91,7 @@ def test_runs_of_four_queue_workers_are_complete(
 
     assert not (project.folder / "mlflow.db").exists()
     client = MlflowClient(server, registry_uri=server)
-    experiment = client.get_experiment_by_name("phototag")
+    experiment = client.get_experiment_by_name("project")
     assert experiment
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert set(names) < set(runs)
@@ -101,9 +101,9 @@ def test_runs_of_four_queue_workers_are_complete(
         assert {"val_loss", "best_val_loss", "test_f1_micro"} <= set(run.data.metrics)
         paths = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "evaluate")}
         assert {"evaluate/report.html", "evaluate/figures"} <= paths
-    versions = client.search_model_versions("name = 'phototag'")
+    versions = client.search_model_versions("name = 'project'")
     assert {version.run_id for version in versions} == {run.info.run_id for run in runs.values()}
-    assert client.get_model_version_by_alias("phototag", "champion")
+    assert client.get_model_version_by_alias("project", "champion")
     assert list((tmp_path / "kept").rglob("report.html"))
 
 

@@ -382,7 +382,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         files = make_model(folder / "model")
         version = versions.register_model(store, run_id, files, ["0" * 16], tags, "")
         versions.promote(store, version, "")
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/phototag@champion"]
+    address = f"models:/{store.name}@champion"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

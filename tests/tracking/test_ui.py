@@ -23,7 +23,7 @@ class Served:
         self.base, self.view = base, view
         client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         self.runs = {run.info.run_name: run for run in client.search_runs(["1"])}
-        versions = client.search_model_versions("name = 'phototag'")
+        versions = client.search_model_versions(f"name = '{folder.name}'")
         self.newest = max(int(version.version) for version in versions)
 
 

@@ -63,8 +63,8 @@ def skip_registration(folder: Path, experiment: str) -> None:
     name = shlex.quote(experiment)
     print(
         f"The experiment {experiment} is not registered.\n"
-        f"To keep it:     {f'dvc exp apply {name} && ' if is_copy else ''}git commit -am {name}\n"
-        "                dvc repro --force --single-item register   # register the model\n"
+        f"To keep it:     {f'dvc exp apply {name} && ' if is_copy else ''}"
+        f"dvc repro --force --single-item register && git commit -am {name}\n"
         f"To discard it:  {f'dvc exp remove {name}' if is_copy else UNDO}"
     )
     write_decision(folder, make_decision(project_name(), "experiment", None, None, False, reason))

@@ -41,9 +41,7 @@ COLUMNS = (
     f"tags.`{PHOTOS_TAG}`",
     f"tags.`{RECIPE_TAG}`",
     "params.`model.name`",
-    "params.`optimizer`",
     "params.`lr`",
-    "params.`weight_decay`",
 )
 DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
 
