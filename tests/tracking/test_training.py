@@ -1,11 +1,14 @@
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from phototag.evaluation.result import HEADLINE, headline
 from phototag.tracking import runs
+from phototag.tracking.description import name_dataset
 from phototag.tracking.evaluations import log_scores, record_evaluation
 from phototag.tracking.runs import (
     Training,
@@ -27,6 +32,7 @@ from phototag.tracking.runs import (
 )
 from phototag.tracking.store import Store, connect
 from phototag.tracking.training import record_training, training_run
+from tests.conftest import SHIPPED_PARAMS
 from tests.forks import fork
 from tests.servers import WITHOUT_JOBS, Gate, free_port, run_server
 
@@ -346,3 +352,87 @@ def test_signal_does_not_interrupt_a_call_of_the_store(
     assert len(completed) == 1
     (run,) = store.client.search_runs([store.experiment_id])
     assert (run.info.status, run.data.metrics["val_loss"]) == ("KILLED", 0.5)
+
+
+SPLITS = {
+    name: {"fingerprint": name, "photos": count, "labels": {}}
+    for name, count in (("train", 360), ("val", 45), ("test", 45))
+}
+NOTE = "mlflow.note.content"
+
+
+def test_run_states_what_was_trained_on_what_with_which_result(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SHIPPED_PARAMS.parent / "recipes.yaml", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/manifest.csv").write_text(
+        "file,import,sea\na.jpg,002-new,1\nb.jpg,001-holiday,0\nc.jpg,002-new,1\n"
+    )
+    params = yaml.safe_load(SHIPPED_PARAMS.read_text()) | {"lr": 0.5}
+    training = Training("key", params, splits=SPLITS)
+    record_training(store, training, HISTORY.to_dict("records"))
+    run = find_run(store, training)
+    assert run
+    tags = {name: run.data.tags[name] for name in ("dataset", "photos", "recipe")}
+    photos = "360 train, 45 val, 45 test"
+    assert tags == {"dataset": "holiday, new", "photos": photos, "recipe": "report, changed"}
+    # The time is the local time at which the run was created, in any time zone.
+    moment = datetime.fromtimestamp(run.info.start_time / 1000)
+    end = r"\d{1,2} [A-Z][a-z]{2} \d\d:\d\d"
+    assert re.fullmatch(f"report, changed, 450 photos, {end}", run.info.run_name)
+    shown = run.info.run_name.rpartition(", ")[2]
+    shown_time = datetime.strptime(f"{moment.year} {shown}", "%Y %d %b %H:%M")
+    assert abs(shown_time - moment) < timedelta(minutes=2)
+    for text in ("`conv`", "`holiday, new`", f"`{photos}`", "`report, changed`", "val_loss 0.2"):
+        assert text in run.data.tags[NOTE]
+    assert "test" not in run.data.tags[NOTE].replace(photos, "")
+
+    log_scores(store, run.info.run_id, {"f1_micro": 0.75})
+    note = store.client.get_run(run.info.run_id).data.tags[NOTE]
+    assert "- Scores on test: `f1_micro 0.75`" in note
+    # A description that a user edited is not replaced.
+    store.client.set_tag(run.info.run_id, NOTE, "the good one")
+    log_scores(store, run.info.run_id, {"f1_micro": 0.8})
+    assert store.client.get_run(run.info.run_id).data.tags[NOTE] == "the good one"
+
+
+@pytest.mark.parametrize(
+    ("raw", "manifest", "dataset"),
+    [
+        ("data/sample", "file,sea\n", "synthetic images"),
+        ("data/raw.zip", "file,import,sea\na,,1\n", "data/raw.zip"),
+        ("data/raw", None, "data/raw"),
+        ("data/raw", "import\n" + "".join(f"00{i}-n{i}\n" for i in range(1, 9)), "n1, n2, n3, n4"),
+        ("data/raw", "import\n001-`*<b>\n", "`*<b>"),
+    ],
+)
+def test_dataset_is_named_after_its_imports(
+    tmp_path: Path, raw: str, manifest: str | None, dataset: str
+) -> None:
+    path = tmp_path / "manifest.csv"
+    if manifest is not None:
+        path.write_text(manifest)
+    found = name_dataset({"data": {"raw": raw}}, path)
+    assert found == (f"{dataset}, 4 more" if "n1" in dataset else dataset)
+
+
+def test_resumed_training_keeps_the_name_of_its_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit), training_run(store, Training("key")) as run_id:
+        raise SystemExit
+    store.client.update_run(run_id, name="my name")
+    with training_run(store, Training("key"), resumed=True) as again:
+        assert again == run_id
+    assert store.client.get_run(run_id).info.run_name == "my name"
+
+
+def test_rebuilt_run_of_a_commit_has_its_time_and_name(store: Store) -> None:
+    tags = {"mlflow.source.git.commit": "abcdef0123", "recipe": "pretrained"}
+    training = Training("key", tags=tags, commit_time=1_500_000_000)
+    run_id = find_or_rebuild_run(store, training, HISTORY)
+    info = store.client.get_run(run_id).info
+    assert info.run_name == "pretrained, commit abcdef0"
+    assert info.start_time == info.end_time == 1_500_000_000_000
