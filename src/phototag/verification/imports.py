@@ -32,7 +32,7 @@ from phototag.verification.listing import read_sources
 from phototag.verification.problems import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A photo that an import lists.
 
@@ -154,6 +154,8 @@ class RawDataset:
             lists the photo lists the label.
         """
         entries = self.entries
+        if len(self.imports) == 1 and len(self.stored) == len(entries):
+            return dict(targets)
         rows: dict[str, list[int]] = {}
         for row, entry in enumerate(entries):
             if entry.stored:
