@@ -85,7 +85,7 @@ def main() -> None:
     problems += dataset.list_removed(sha256)
     report = Path("reports/resize")
     write_verification_report(
-        report, manifest, problems, images, dataset.system_files, result.counts
+        report, manifest, problems, images, dataset.system_files, result.counts, edited.renamed
     )
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 

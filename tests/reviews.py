@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from phototag.base.files import write_json
 from phototag.dataset.manifest import label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN
 from phototag.verification.corrections import COLUMNS
@@ -45,6 +46,7 @@ def make_review(folder: Path, packed: Path) -> Path:
     np.save(model.with_name("out_of_fold.npy"), np.zeros((0, 0), np.float32))
     (folder / "reports/evaluate").mkdir(parents=True)
     thresholds.rename(folder / "reports/evaluate" / thresholds.name)
+    write_json(folder / "reports/resize/summary.json", {"renamed_labels": {}})
     return folder
 
 

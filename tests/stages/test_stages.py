@@ -359,6 +359,7 @@ def test_edits_of_labels_reach_manifest_and_report_and_can_be_undone(
     summary = json.loads((tmp_path / "reports/resize/summary.json").read_text())
     assert summary["label_edits"]["rename cat: puss"] == (plain["cat"] == 1).sum()
     assert summary["label_edits"]["drop bird"] == (plain["bird"] == 1).sum()
+    assert summary["renamed_labels"] == {"cat": "puss"}
     page = (tmp_path / "reports/resize/report.html").read_text()
     assert "<th>edit of labels</th><th>photos changed</th>" in page
     assert f"<tr><td>imply puss: animal</td><td>{(cat == 1).sum()}</td></tr>" in page

@@ -268,6 +268,12 @@ def test_edit_of_labels_that_do_not_exist_is_refused(
         EditedLabels(make_edits(**keys), ["cat", "dog", "puppy"], wanted).check()
 
 
+def test_merged_labels_are_not_listed_as_renamed() -> None:
+    rename = {"a": "b", "b": "c", "x": "z", "y": "z", "puppy": "dog", "u": "v", "v": "w", "s": "w"}
+    given = ["a", "x", "y", "puppy", "dog", "u", "s"]
+    assert EditedLabels(make_edits(rename=rename), given).check().renamed == {"a": "c", "b": "c"}
+
+
 def test_case_of_a_label_may_be_changed() -> None:
     edits = make_edits(rename={"cat": "Cat"})
     assert EditedLabels(edits, ["cat", "dog"]).check().labels == ["Cat", "dog"]

@@ -1,7 +1,6 @@
 """Data that the review page shows for each photo: labels, scores and similar photos."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +17,12 @@ from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.model import find_head
 from phototag.network.weights import load_model
-from phototag.verification.label_edits import LabelEdits, read_edits
 
 IMAGES, MANIFEST, SPLITS = "data/images.npy", "data/manifest.csv", "data/splits.csv"
-EDITS = "data/labels.yaml"
 FEATURES, OUT_OF_FOLD = "data/features.npy", "models/out_of_fold.npy"
 MODEL, THRESHOLDS = "models/model.safetensors", "reports/evaluate/thresholds.json"
-INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS)
+SUMMARY = "reports/resize/summary.json"
+INPUTS = (IMAGES, MANIFEST, SPLITS, FEATURES, OUT_OF_FOLD, MODEL, THRESHOLDS, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -96,24 +94,8 @@ def read_evidence(root: Path) -> Evidence:
         normalize(features),
         np.array([*point["thresholds"].values()]),
         network,
-        _list_renamed(read_edits(root / EDITS), photos.labels),
+        read_json(root / SUMMARY).get("renamed_labels", {}),
     )
-
-
-def _list_renamed(edits: LabelEdits, labels: Collection[str]) -> dict[str, str]:
-    """Return old name -> label. An answer about a label that was merged is not one about the sum.
-
-    Args:
-        edits: Edits in data/labels.yaml.
-        labels: Labels of the dataset.
-    """
-    names = {old: edits.list_names(old) for old in edits.rename}
-    times = Counter(edits.rename.values())
-    return {
-        old: later[-1]
-        for old, (_, *later) in names.items()
-        if later[-1] in labels and all(times[name] == 1 for name in later)
-    }
 
 
 def _predict(module: nn.Module, photos: Dataset) -> tuple[np.ndarray, np.ndarray]:

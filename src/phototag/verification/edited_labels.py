@@ -61,6 +61,16 @@ class EditedLabels:
         gone = {*self.edits.rename, *self.edits.drop}
         return sorted(self.sources.keys() - gone, key=lambda label: f"{label}.txt")
 
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """Old name -> final label, for names with the same meaning: not for merged labels."""
+        finals = {old: self.edits.list_names(old)[-1] for old in self.edits.rename}
+        return {
+            old: label
+            for old, label in finals.items()
+            if label in self.labels and self.sources[old] == self.sources[label]
+        }
+
     @property
     def learned(self) -> list[str]:
         """The labels to learn: those in `data.labels`, or all labels after the edits."""

@@ -111,10 +111,10 @@ def _divide_answers(
         final = edited.edits.list_names(answer.label)[-1]
         if final in edited.edits.drop:
             dropped[answer] = line
-        elif edited.sources.get(answer.label) == edited.sources.get(final):
-            late[line] = replace(answer, label=final)
-        else:
+        elif answer.label in edited.edits.rename.keys() - edited.renamed:
             early.setdefault(answer.label, {})[line] = answer
+        else:
+            late[line] = replace(answer, label=final)
     reason = f"the label is dropped in {edited.path}"
     problems = [
         report_answer(answer, path, dropped[answer], reason)

@@ -37,16 +37,18 @@ def write_verification_report(
     images: np.ndarray,
     system_files: Sequence[str] = (),
     edits: Mapping[str, int] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Write summary.json, problems.csv, duplicates.csv and report.html to a folder.
 
     `images` are the photos that are not rejected, uint8 [num_images, size, size, 3];
     `system_files` are the files that were ignored. `edits` maps each edit of labels to the number
-    of photos whose labels it changed.
+    of photos whose labels it changed. `renamed` maps the old names of labels to the new names.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates)
-    summary |= {"label_edits": dict(edits or {}), "system_files": len(system_files)}
+    summary |= {"label_edits": dict(edits or {}), "renamed_labels": dict(renamed or {})}
+    summary |= {"system_files": len(system_files)}
     write_json(folder / "summary.json", summary)
     # PyArrow, which pandas uses for text, refuses names that are not UTF-8.
     columns = list(Problem.__dataclass_fields__)
