@@ -15,6 +15,7 @@ from phototag.dataset.manifest import SPLITS
 from phototag.dataset.targets import is_known
 from phototag.evaluation.galleries import describe_truth, encode_photo
 from phototag.evaluation.result import HEADLINE
+from phototag.evaluation.tables import MIN_POSITIVES
 from phototag.metrics.selection import VAL_PREFIX
 from phototag.registry.comparison import Comparison, Predictions
 from phototag.registry.decision import write_decision
@@ -29,7 +30,6 @@ from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
 from phototag.tracking.store import Store
 
 MAX_LABELS = 10  # largest number of labels that gained, and of labels that lost
-MIN_POSITIVES = 5  # F1 of labels with fewer positives is not compared
 MAX_NAMES = 30  # largest number of labels that are named as too rare
 MAX_PHOTOS = 10  # largest number of photos on which the models disagree
 SCORES = (*HEADLINE, *(f"{VAL_PREFIX}{name}" for name in HEADLINE))
