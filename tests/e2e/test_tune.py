@@ -186,7 +186,7 @@ def test_the_page_shows_the_winner_and_the_figures(browser: Browser, tuned: Tune
     widths = page.eval_on_selector_all("img", "images => images.map(each => each.naturalWidth)")
     assert len(widths) == 1, "too few trials for importances"
     assert min(widths) > 300
-    expect(page.locator("body")).to_contain_text(f"There are {TRIALS} complete trials")
+    expect(page.locator("body")).to_contain_text(f"(complete trials: {TRIALS})")
     if screenshots := os.environ.get("PHOTOTAG_SCREENSHOTS"):
         page.screenshot(path=Path(screenshots, "tune.png"), full_page=True)
     page.close()
