@@ -107,7 +107,8 @@ def summarize(
     plan: Plan, best: FrozenTrial, num_trials: int, comparison: Comparison
 ) -> tuple[str, str]:
     """Return the two headlines of the page, on the best trial and on the comparison."""
-    objective, seeds = plan.study.objective, plan.study.seeds
+    objective, seeds = plan.study.objective, ", ".join(map(str, plan.study.seeds))
+    averaged = f"mean over the seeds {seeds}" if len(plan.study.seeds) > 1 else f"seed {seeds}"
     f1 = comparison.table.set_index("metric").loc[["f1_micro"]].iloc[0].to_dict()
     verdict = "The difference may be due to chance."  # also shown if there are too few photos
     if f1["low"] > 0 or f1["high"] < 0:
@@ -116,7 +117,7 @@ def summarize(
         verdict = "This is not evidence, because the winner was chosen on val (split.test is 0)."
     return (
         f"Trial {best.number} is the best of {num_trials} trials. Its {objective} on val is "
-        f"{best.value:.4f} (mean over the seeds {', '.join(map(str, seeds))}).",
+        f"{best.value:.4f} ({averaged}).",
         f"On {comparison.split}, the winner has a micro F1 of {f1['winner']:.4f}, and the start "
         f"settings have {f1['start']:.4f}: a difference of {f1['difference']:+.4f} (95% interval "
         f"{f1['low']:+.4f} to {f1['high']:+.4f}). {verdict}",
