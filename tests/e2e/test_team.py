@@ -213,10 +213,12 @@ def test_answers_of_two_reviewers_are_merged_by_git(tmp_path: Path, results: Pro
         one.commit(who)
     project("git", "pull", "-q", "--no-rebase", "--no-edit", str(mate.folder), "main")
     assert {answer.who for answer in read_answers(project.folder / path).values()} == {"ann", "bob"}
+    assert "people" in project("phototag", "label")
+    project("phototag", "label", "rename", "people", "folk")
     ran = project("dvc", "repro", "resize")
     assert "Running stage 'resize'" in ran
     after = read_kept(project.folder / "data/manifest.csv")
-    assert after["people"].tolist() == [*(1 - before["people"][:2]), *before["people"][2:]]
-    assert after["reason"].str.startswith("corrected: people").sum() == 2
+    assert after["folk"].tolist() == [*(1 - before["people"][:2]), *before["people"][2:]]
+    assert after["reason"].str.startswith("corrected: folk").sum() == 2
     assert file_digest(project.folder / "data/images.npy") == images
     assert "embed" not in json.loads(project("dvc", "status", "--json"))  # no features are computed
