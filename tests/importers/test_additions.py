@@ -105,6 +105,12 @@ def test_renamed_label_is_known_by_both_names(project: Path, tmp_path: Path) -> 
         paint(tmp_path / label / f"cat/{value + 10}.png", value + 10)
         # A folder `new` would be questioned if it were not the name of a label.
         assert "note:" not in run(f"../{label}", "--add")
+    # The photo that is a dog has the label already; the cats are compared as before.
+    shutil.copytree(tmp_path / "a/dog", tmp_path / "b/hound")
+    shutil.copytree(tmp_path / "a/cat", tmp_path / "b/cat")
+    assert "Nothing was added" in run("../b", "--add")
+    paint(tmp_path / "b/hound/1.png", 0)
+    assert "\nknown photos whose labels are updated: 1\n" in run("../b", "--add")
 
 
 def test_adding_the_same_photos_again_writes_nothing(project: Path) -> None:

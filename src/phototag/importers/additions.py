@@ -14,11 +14,14 @@ import numpy as np
 from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
 from phototag.base.params import parse_values, read_params
+from phototag.decoding.photos import Photo
 from phototag.decoding.sources import list_files, read_named_file
 from phototag.decoding.system_files import split_system_files
 from phototag.importers.formats import read_source
 from phototag.importers.importer import import_photos, write_zip
 from phototag.importers.source import ImportOptions, SourceDataset
+from phototag.verification.edited_labels import EditedLabels
+from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import import_number, list_zips, read_dataset
 from phototag.verification.label_edits import LabelEdits, read_edits
 from phototag.verification.labels import normalize
@@ -189,7 +192,8 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     """
     folder = path.parent
     before = read_dataset(folder)
-    labels = before.read_labels()
+    edited = EditedLabels(edits, before.list_labels())
+    labels = before.read_labels((), edited.fill)
     stored = [
         entry.cells.get("sha256") or hashlib.sha256(read_named_file(folder, entry.name)).hexdigest()
         for entry in before.stored
@@ -207,7 +211,9 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     with suppress(_NothingNewError), replace_file(path) as temporary:
         digests = write_zip(temporary, source, dataset, known)
         new = sum(digest not in known for digest in digests)
-        updated = _count_updated(dataset, digests, stored, targets)
+        photos = [Photo("kept", "", sha256=digest) for digest in stored]
+        present = apply_edits(edited, targets, photos, {}, "").targets
+        updated = _count_updated(dataset, digests, stored, present, edits)
         if not new and not updated:
             raise _NothingNewError
     is_new = path if path.exists() else None
@@ -220,6 +226,7 @@ def _count_updated(
     digests: Sequence[str],
     stored: Sequence[str],
     targets: Mapping[str, np.ndarray],
+    edits: LabelEdits,
 ) -> int:
     """Return the number of stored photos with a target that the dataset changes.
 
@@ -227,8 +234,12 @@ def _count_updated(
         dataset: Photos and labels of the source.
         digests: SHA-256 of each of these photos, [num_photos].
         stored: SHA-256 of each stored photo, [num_stored].
-        targets: Label -> target of each stored photo, int8 [num_stored].
+        targets: Label after the edits -> target of each stored photo, int8 [num_stored].
+        edits: Edits of labels.
     """
+    olds: dict[str, set[str]] = {}
+    for label in dataset.labels:
+        olds.setdefault(edits.list_names(label)[-1], set()).add(label)
     rows: dict[str, list[int]] = {}
     for row, digest in enumerate(stored):
         rows.setdefault(digest, []).append(row)
@@ -236,9 +247,10 @@ def _count_updated(
         row
         for photo, digest in zip(dataset.photos, digests, strict=True)
         for row in rows.get(digest, ())
-        for label in dataset.labels
-        if label not in (photo.unknown or ())
-        and (label not in targets or targets[label][row] != (label in photo.labels))
+        for label, names in olds.items()
+        if label not in edits.drop
+        and (photo.labels & names or not names.intersection(photo.unknown or ()))
+        and (label not in targets or targets[label][row] != bool(photo.labels & names))
     }
     return len(updated)
 
