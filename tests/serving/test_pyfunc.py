@@ -422,9 +422,8 @@ def test_server_returns_labels_scores_and_errors(served: tuple[str, Path]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format_", ["table", "csv", "jsonl"])
 def test_client_prints_what_predict_prints(
-    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More photos, and more bytes, than the server accepts in one request."""
     address, folder = served
@@ -439,23 +438,13 @@ def test_client_prints_what_predict_prints(
     options = ["--model", str(files[0]), "--thresholds", str(files[1])]
     names = sorted(map(str, Path().iterdir()))
     expected, shown = (
-        CliRunner().invoke(typer_app, [*command, *names, "-f", format_])
+        CliRunner().invoke(typer_app, [*command, *names, "-f", "csv"])
         for command in (["predict", *options], ["ask", address])
     )
     assert shown.exit_code == 0, shown.output
     assert shown.stderr == expected.stderr
-    found = shown.stdout.splitlines()
-    if format_ == "table":
-        assert found == expected.stdout.splitlines()
-        return
-    key = model_key(files)  # the client does not know the files of the model
-    if format_ == "csv":
-        assert found == expected.stdout.replace(key, "").splitlines()
-        return
-    for one, two in zip(map(json.loads, found), expected.stdout.splitlines(), strict=True):
-        other = json.loads(two)
-        assert one.pop("scores") == pytest.approx(other.pop("scores"), abs=1e-5)
-        assert one | {"model_key": key} == other
+    # The client does not know the files of the model.
+    assert shown.stdout == expected.stdout.replace(model_key(files), "")
 
 
 @pytest.mark.slow
