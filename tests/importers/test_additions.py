@@ -99,7 +99,9 @@ def test_first_import_makes_a_folder_and_others_are_added(project: Path, tmp_pat
 
 def test_renamed_label_is_known_by_both_names(project: Path, tmp_path: Path) -> None:
     run("../a")
-    (project / "data/labels.yaml").write_text("rename: {dog: hound, hound: new}\n")
+    (project / "data/labels.yaml").write_text(
+        "rename: {dog: hound, hound: new, later: x}\nimply: {later2: [y]}\ndrop: [later3]\n"
+    )
     for value, label in enumerate(("dog", "new"), start=9):
         paint(tmp_path / label / f"{label}/{value}.png", value)
         paint(tmp_path / label / f"cat/{value + 10}.png", value + 10)

@@ -57,7 +57,7 @@ class EditedLabels:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The labels after all edits, sorted like their label files would be."""
+        """The labels after all edits, sorted by the names that their label files would have."""
         gone = {*self.edits.rename, *self.edits.drop}
         return sorted(self.sources.keys() - gone, key=lambda label: f"{label}.txt")
 
@@ -86,7 +86,7 @@ class EditedLabels:
         return sorted(set().union(*(self.sources[label] for label in wanted | implying)))
 
     def check(self) -> "EditedLabels":
-        """Return the object itself if all edits concern existing labels.
+        """Check the edits against the labels of the dataset, and return this object.
 
         Raises:
             InputError: An edit or `data.labels` names a label that does not exist, the name of a

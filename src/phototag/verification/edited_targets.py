@@ -51,7 +51,7 @@ def apply_edits(
     against the implication.
 
     Args:
-        edited: Edits, checked with `EditedLabels.check`.
+        edited: Edits. Those about labels that do not exist have no effect.
         targets: Label of a label file -> 1, 0, `UNKNOWN` or `UNLISTED` for each photo, int8
             [num_photos].
         photos: Decisions about the photos, [num_photos].
@@ -87,12 +87,13 @@ def apply_edits(
             if child in final and parent in final:
                 implied = (final[child] == 1) & (before[parent] != 1) & (final[parent] == 1)
                 changed[f"imply {child}: {parent}"] = implied
-    changed |= {f"drop {label}": given[label] == 1 for label in edits.drop}
+    changed |= {f"drop {label}": given[label] == 1 for label in edits.drop if label in given}
     for label in edits.absent:
         if label in final:
             changed[f"absent {label}"] = (given[label] == UNLISTED) & (final[label] == 0)
     counts = {edit: int((rows & kept).sum()) for edit, rows in changed.items()}
-    learned = {label: column for label, column in final.items() if label in edited.learned}
+    wanted = {*edited.learned}
+    learned = {label: column for label, column in final.items() if label in wanted}
     return LabelledPhotos(learned, list(photos), problems, counts)
 
 
