@@ -52,7 +52,7 @@ def test_messages_about_many_broken_sidecars_are_limited(folder: Path, tmp_path:
         write(folder / f"{number}.xmp", "")
     write(folder / "a.xmp", list_keywords("cat"))
     notes = run_import(folder, tmp_path / "raw", missing="absent").summary.notes
-    assert notes[9].startswith("6.xmp: empty")
+    assert notes[9].startswith("6.xmp: not XML")
     assert notes[10] == "files with keywords that could not be read, besides these: 3"
 
 

@@ -5,7 +5,6 @@ separate property, so that only keywords written by phototag are ever changed or
 bytes of a sidecar stay as they are.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from xml.sax.saxutils import escape, quoteattr
@@ -36,41 +35,42 @@ _TAGS = {
     HIERARCHICAL: "lr:hierarchicalSubject",
     WRITTEN: "phototag:keywords",
 }
-_NAMESPACES = {"dc": DC, "lr": LIGHTROOM, "phototag": WRITTEN.split(" ")[0], "rdf": RDF}
+_NAMESPACES = {"rdf": RDF, "dc": DC, "lr": LIGHTROOM, "phototag": WRITTEN.split(" ")[0]}
 
 
-def set_keywords(data: bytes, labels: Sequence[str], other: Keywords | None = None) -> bytes:
+def set_keywords(
+    data: bytes | None, labels: Sequence[str], other: Keywords | None = None
+) -> bytes | None:
     """Return the content of a sidecar with the given predicted labels, and no others.
 
     A label is not written if the user has entered this keyword, or has removed it since phototag
     wrote it. If nothing needs to be changed, `data` is returned.
 
     Args:
-        data: Content of the sidecar; b"" for a new one.
+        data: Content of the sidecar; None for a new one.
         labels: Predicted labels; [] to remove all keywords that phototag wrote.
         other: Keywords in the photo and in its other sidecar.
 
     Returns:
-        New content, or b"" if phototag created the sidecar and nothing else is in it.
+        New content, or None if phototag created the sidecar and nothing else is in it.
 
     Raises:
         InputError: The sidecar cannot be read or extended. The message does not name the file.
     """
-    old = parse_packet(data or NEW)
-    if old.data != (data or NEW):
-        raise InputError(f"not {old.encoding} text throughout")
-    keywords, written = _read(old), _list_written(old)
-    all_keywords = deepcopy(other or Keywords())
-    all_keywords.add(old)
-    entered = {name.casefold() for name in all_keywords.human}
-    removed = keywords.written.difference(*written.values())
+    old = parse_packet(NEW if data is None else data)
+    keywords = deepcopy(other or Keywords())
+    keywords.add(old)
+    entered = {name.casefold() for name in keywords.human}
+    written = _list_written(old)
+    shown = {label for name, labels in written.items() if name != WRITTEN for label in labels}
+    removed = written.get(WRITTEN, set()) - shown
     known = [label for label in map(normalize, labels) if label.casefold() not in entered]
     new = _remove(old)
     if known:
         new = _add(new, known, [label for label in known if label not in removed])
-    if (_read(new).written, _list_written(new)) == (keywords.written, written):
+    if _list_written(new) == written:
         return data
-    return b"" if new.text == NEW else new.data
+    return None if new.text == NEW else new.text
 
 
 def _read(packet: Packet) -> Keywords:
@@ -79,61 +79,43 @@ def _read(packet: Packet) -> Keywords:
     return keywords
 
 
-def _find_written(packet: Packet, name: str) -> Iterator[tuple[Element, str]]:
-    """Yield the list items of a property that phototag wrote, and their labels."""
+def _find_written(packet: Packet) -> Iterator[tuple[str, Element, str]]:
+    """Yield the property, the element and the label of each list item that phototag wrote."""
     keywords = _read(packet)
-    own = keywords.written - (keywords.human if name == FLAT else set())
-    for found in packet.find(name):
-        for item in found.container.children if found.container else ():
-            *parents, label = split_path(item.text, PATHS.get(name, "\n")) or [""]
-            if label in own and parents == ([PARENT] if name in PATHS else []):
-                yield item, label
+    for name in (FLAT, *PATHS, WRITTEN):
+        own = keywords.written - (keywords.human if name == FLAT else set())
+        for found in packet.find(name):
+            for item in found.container.children if found.container else ():
+                *parents, label = split_path(item.text, PATHS.get(name, "\n")) or [""]
+                if label in own and parents == ([PARENT] if name in PATHS else []):
+                    yield name, item, label
 
 
 def _list_written(packet: Packet) -> dict[str, set[str]]:
-    """Return the labels that phototag wrote into each list of keywords."""
-    found = {name: {label for _, label in _find_written(packet, name)} for name in (FLAT, *PATHS)}
-    return {name: labels for name, labels in found.items() if labels}
+    """Return the labels that phototag wrote into each list."""
+    labels: dict[str, set[str]] = {}
+    for name, _, label in _find_written(packet):
+        labels.setdefault(name, set()).add(label)
+    return labels
 
 
 def _remove(packet: Packet) -> Packet:
-    """Remove all that phototag wrote."""
+    """Remove all that phototag wrote, with the properties and nodes that are empty without it."""
     edits: list[Edit] = []
-    names = (FLAT, *PATHS, WRITTEN)
-    removed = {id(item) for name in names for item, _ in _find_written(packet, name)}
+    removed = {id(item) for _, item, _ in _find_written(packet)}
     for node in packet.rdf.children:
-        is_own = any(child.name == WRITTEN for child in node.children)
-        parts: list[Edit] = []
-        left = [child for child in node.children if child.name not in names]
+        cuts: list[Element] = []
         for child in node.children:
             items = child.container.children if child.container else []
             gone = [item for item in items if id(item) in removed]
-            if child.name == WRITTEN or (gone and is_own and len(gone) == len(items)):
-                parts.append(_cut(packet, child))
-                continue
-            left += [child] if child.name in names else []
-            parts += [_cut(packet, item) for item in gone]
-            if gone and len(gone) == len(items) and child.container:
-                parts += _collapse(packet, child.container)
-        if is_own and not left and set(node.attributes) <= {"about", f"{RDF} about"}:
-            parts = [_cut(packet, node)]
-            if len(packet.rdf.children) == 1:
-                parts += _collapse(packet, packet.rdf)
-        edits += parts
+            is_empty = child.name == WRITTEN or (gone and len(gone) == len(items))
+            cuts += [child] if is_empty else gone
+        if cuts and cuts == node.children and set(node.attributes) <= {"about", f"{RDF} about"}:
+            cuts = [node]
+        for element in cuts:
+            before = packet.text[: element.start].rstrip()
+            edits.append((len(before), element.end, ""))
     return packet.edit(edits)
-
-
-def _cut(packet: Packet, element: Element) -> Edit:
-    """Return the edit that removes an element and the white space before it."""
-    before = packet.text[: element.start]
-    return len(before.rstrip()), element.end, b""
-
-
-def _collapse(packet: Packet, element: Element) -> list[Edit]:
-    """Return the edits that close an empty element as before `_insert`: `<rdf:Bag/>`."""
-    if not packet.text[: element.end].endswith(b" >"):
-        return []
-    return [(element.inner - 1, element.inner, b"/>"), (element.close, element.end, b"")]
 
 
 def _insert(packet: Packet, element: Element, parts: Sequence[str], space: str = "") -> Edit:
@@ -141,22 +123,15 @@ def _insert(packet: Packet, element: Element, parts: Sequence[str], space: str =
 
     If there is no element, `space` is written before each part.
     """
+    end, start_tag = element.inner, packet.text[element.start : element.inner]
     if element.children:
         last = element.children[-1]
         before = packet.text[: last.start]
-        space = before[len(before.rstrip()) :].decode()
-        return last.end, last.end, "".join(space + part for part in parts).encode()
-    content = "".join(space + part for part in parts).encode()
-    if element.close < element.end:
-        return element.inner, element.inner, content
-    # `_collapse` recognises the space in the end tag.
-    end = f"</{_read_tag(packet, element)} >".encode()
-    return element.inner - 2, element.inner, b">" + content + end
-
-
-def _read_tag(packet: Packet, element: Element) -> str:
-    """Return the name of an element as it is written, with its prefix."""
-    return re.split(rb"[\s/>]", packet.text[element.start + 1 : element.inner])[0].decode()
+        end, space = last.end, before[len(before.rstrip()) :].decode()
+    content = "".join(space + part for part in parts)
+    if start_tag.endswith(b"/>"):
+        return end - 2, end, f">{content}</{element.tag}>"
+    return end, end, content
 
 
 def _add(packet: Packet, known: Sequence[str], shown: Sequence[str]) -> Packet:
@@ -166,39 +141,36 @@ def _add(packet: Packet, known: Sequence[str], shown: Sequence[str]) -> Packet:
     digiKam ignore keywords without parents if there is a list of keywords with parents.
     """
     edits: list[Edit] = []
-    created = {WRITTEN: list(known)}
+    created = {WRITTEN: known}
     has_keywords = bool(_read(packet).human)
     for name in (FLAT, *PATHS):
         separator = PATHS.get(name, "")
         start = f"{PARENT}{separator}" if separator else ""
         texts = [start + label for label in shown if not separator or separator not in label]
-        lists = [found.container for found in packet.find(name) if found.container]
+        container = next((found.container for found in packet.find(name)), None)
         if not texts:
             continue
-        if lists:
-            tag = re.sub(r"[^:]+$", "li", _read_tag(packet, lists[0]))  # with the same prefix
+        if container:
+            tag = container.tag.replace(container.name.split(" ")[1], "li")  # with the same prefix
             items = [f"<{tag}>{escape(text)}</{tag}>" for text in texts]
-            edits.append(_insert(packet, lists[0], items))
+            edits.append(_insert(packet, container, items))
         elif name == FLAT and packet.list_values(FLAT):
             raise InputError("dc:subject is not a list of keywords (rdf:Bag)")
         elif name == FLAT or (name == HIERARCHICAL and not has_keywords):
             created[name] = texts
-    newline = "\r\n" if b"\r\n" in packet.text else "\n"
-    lines = _describe(packet, created)
-    edits.append(_insert(packet, packet.rdf, [f"{newline}  ".join(lines)], f"{newline}  "))
+    edits.append(_insert(packet, packet.rdf, [_describe(packet, created)], "\n  "))
     return packet.edit(edits)
 
 
-def _describe(packet: Packet, lists: dict[str, list[str]]) -> list[str]:
-    """Return the lines of an rdf:Description with lists of keywords."""
+def _describe(packet: Packet, lists: dict[str, Sequence[str]]) -> str:
+    """Return an rdf:Description with lists of keywords."""
     nodes = packet.rdf.children
     about = nodes[0].attributes.get(f"{RDF} about", "") if nodes else ""
-    prefixes = {_TAGS[name].split(":")[0] for name in lists} | {"rdf"}
-    spaces = [f"xmlns:{prefix}={quoteattr(_NAMESPACES[prefix])}" for prefix in sorted(prefixes)]
-    lines = [f"<rdf:Description rdf:about={quoteattr(about)}", *(f"  {one}" for one in spaces)]
+    lines = [f"<rdf:Description rdf:about={quoteattr(about)}"]
+    lines += [f"  xmlns:{prefix}={quoteattr(space)}" for prefix, space in _NAMESPACES.items()]
     lines[-1] += ">"
     for name, texts in lists.items():
         items = [f"   <rdf:li>{escape(text)}</rdf:li>" for text in texts]
         tag = _TAGS[name]
         lines += [f" <{tag}>", "  <rdf:Bag>", *items, "  </rdf:Bag>", f" </{tag}>"]
-    return [*lines, "</rdf:Description>"]
+    return "\n  ".join([*lines, "</rdf:Description>"])

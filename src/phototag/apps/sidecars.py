@@ -14,17 +14,13 @@ from phototag.apps.formats import Row, show_name
 from phototag.apps.photo_files import read_paths
 from phototag.apps.sidecar_text import set_keywords
 from phototag.base.errors import InputError
-from phototag.base.files import remove_unfinished, replace_file, report_failed_write
+from phototag.base.files import remove_unfinished, replace_file
 from phototag.decoding.sources import list_files, read_path
 from phototag.decoding.system_files import is_system_file
 from phototag.importers.keywords import WRITTEN, Keywords, list_sidecars, read_embedded
 from phototag.importers.xmp import parse_packet
 
 Naming = Literal["a.jpg.xmp", "a.xmp"]  # habits of naming the sidecar of a.jpg
-
-
-class ChangedError(Exception):
-    """The sidecar has been changed since it was read."""
 
 
 class Folder:
@@ -53,18 +49,17 @@ class Folder:
         other files, such as a.cr2, are named a too, because it may describe one of these.
         """
         stem = Path(photo).stem
-        found = list_sidecars(photo, self.names)
         is_shared = self.stems[stem] > 1 or (stem != photo and stem in self.names)
-        full, short = f"{photo}.xmp", f"{stem}.xmp"
         if is_shared and naming == "a.xmp":
-            raise InputError(f"{short} may describe another file named {stem}: use a.jpg.xmp")
-        usable = [name for name in found if name.startswith(f"{photo}.") or not is_shared]
-        if naming or not usable:
-            is_short = (naming or self.naming) == "a.xmp" and not is_shared
-            wanted = short if is_short else full
-            usable = [name for name in usable if name.lower() == wanted.lower()] or [wanted]
-        others = [self.path / name for name in found if name != usable[0]]
-        return self.path / usable[0], others
+            raise InputError(f"{stem}.xmp may describe another file named {stem}: use a.jpg.xmp")
+        is_short = (naming or self.naming) == "a.xmp" and not is_shared
+        wanted = f"{stem}.xmp" if is_short else f"{photo}.xmp"
+        found = list_sidecars(photo, self.names)
+        usable = [name for name in found if not is_shared or name.startswith(f"{photo}.")]
+        if naming:
+            usable = [name for name in usable if name.lower() == wanted.lower()]
+        chosen = usable[0] if usable else wanted
+        return self.path / chosen, [self.path / name for name in found if name != chosen]
 
 
 class SidecarWriter:
@@ -127,19 +122,14 @@ class SidecarWriter:
     def _update(self, path: Path, labels: Sequence[str], other: Keywords | None = None) -> bool:
         """Replace the labels in a sidecar; return whether this succeeded."""
         try:
-            for _ in range(3):  # another program, such as a photo editor, may save it meanwhile
-                old = _read(path)
-                if old == b"":
-                    raise InputError("empty, expected XMP")
-                new = set_keywords(old or b"", labels, other)
-                if new == (old or b"") or _replace(path, old, new):
-                    break
-            else:
-                raise InputError("another program changes it again and again")
+            old = _read(path)
+            new = set_keywords(old, labels, other)
+            if new != old:
+                _replace(path, old, new)
         except (InputError, OSError) as error:
             self._refuse(path, error)
             return False
-        if new != (old or b""):
+        if new != old:
             self.counts["created" if old is None else "changed" if new else "deleted"] += 1
         elif new:
             self.counts["unchanged"] += 1
@@ -189,35 +179,27 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _replace(path: Path, old: bytes | None, new: bytes) -> bool:
-    """Replace the content of a sidecar, unless it is not `old` any more; return whether it was.
-
-    Args:
-        path: Path of the sidecar.
-        old: Expected content, or None if there should be no file.
-        new: New content, or b"" to delete the file.
+def _replace(path: Path, old: bytes | None, new: bytes | None) -> None:
+    """Replace the content of a sidecar; None means that there is no file.
 
     Raises:
-        InputError: The sidecar is a link or write-protected.
+        InputError: The sidecar is a link, write-protected, or not `old` any more.
     """
     if path.is_symlink():
         raise InputError("a link, which is not replaced")
-    with suppress(ChangedError, FileNotFoundError), report_failed_write(path):
-        if old is not None and not path.stat().st_mode & 0o222:
-            raise InputError("write-protected")
-        if not new:
-            _check_unchanged(path, old)
-            path.unlink()
-            return True
-        with replace_file(path, clean=False) as temporary:
-            temporary.write_bytes(new)
-            if old is not None:
-                shutil.copymode(path, temporary)
-            _check_unchanged(path, old)
-        return True
-    return False
+    if old is not None and not path.stat().st_mode & 0o222:
+        raise InputError("write-protected")
+    if new is None:
+        _check_unchanged(path, old)
+        path.unlink()
+        return
+    with replace_file(path, clean=False) as temporary:
+        temporary.write_bytes(new)
+        if old is not None:
+            shutil.copymode(path, temporary)
+        _check_unchanged(path, old)
 
 
 def _check_unchanged(path: Path, old: bytes | None) -> None:
     if _read(path) != old:
-        raise ChangedError
+        raise InputError("another program has just changed it: run the command again")
