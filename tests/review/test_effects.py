@@ -167,8 +167,9 @@ def test_unknown_revision_is_refused(project: Path) -> None:
 
 
 def test_scores_are_compared_on_shared_photos_and_photos_are_counted(project: Path) -> None:
-    """Photos are renamed and added, and a label exists only before or after."""
-    old = evaluate(project, ["blue", "green"])
+    """Photos are renamed and added, and labels are renamed, added and removed."""
+    old = evaluate(project, ["blue", "grass"])
+    write_json(project / "reports/resize/summary.json", {"renamed_labels": {"grass": "green"}})
     subprocess.run(["git", "-C", str(project), "add", "-A"], check=True)
     subprocess.run(["git", "-C", str(project), "commit", "-qm", "predictions"], check=True)
     manifest = pd.read_csv(project / "data/manifest.csv", keep_default_na=False)
@@ -186,6 +187,7 @@ def test_scores_are_compared_on_shared_photos_and_photos_are_counted(project: Pa
     splits.to_csv(project / "data/splits.csv", index=False)
     new = evaluate(project, ["green", "red"], seed=1)
     train(project)
+    old["label"] = old["label"].replace("grass", "green")
     shared = old.merge(new, on=["sha256", "label"], suffixes=("_old", "_new"))
     before, after = (
         f1_score(shared["target_new"], shared[f"predicted_{x}"]) for x in ("old", "new")

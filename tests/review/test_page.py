@@ -193,6 +193,9 @@ def test_grid_is_answered_by_clicks_and_one_key(
         assert [row[2] for row in read_rows(project)] == ["unsure", "yes", "no"]
         press(page, "z", "0 of ")
         expect(heading).to_have_text(label)
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        expect(tiles.nth(1)).to_be_focused()
     page.close()
     assert [row[5] for row in read_rows(project)] == ["next"] * 3 + ["undo"] * 3
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from phototag.apps.results import (
     read_scores,
 )
 from phototag.base.errors import InputError
+from phototag.base.files import read_json
 from phototag.base.git import ask_git, run_git
 from phototag.base.params import read_values
 from phototag.dataset.manifest import SPLITS as SPLIT_NAMES
@@ -36,7 +37,7 @@ from phototag.registry.predictions import (
 )
 from phototag.verification.corrections import ANSWERS, drop_undone, parse_answers
 
-MANIFEST = "data/manifest.csv"
+MANIFEST, SUMMARY = "data/manifest.csv", "reports/resize/summary.json"
 SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 COMPARED = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP_macro": "mAP"}
 Read = Callable[[str], bytes | None]
@@ -88,6 +89,8 @@ def describe_effect(root: Path, revision: str, read: Read) -> str:
     except InputError as error:
         lines.append(f"Scores: {_compare_metrics(before, after)} (no intervals: {error}).")
     else:
+        renamed = read_json(root / SUMMARY).get("renamed_labels", {})
+        past = replace(past, predictions=past.predictions.replace({"label": renamed}))
         values = read_values(root / "params.yaml")
         lines.append(_compare_photos(past, present))
         lines.append(

@@ -5,6 +5,9 @@ const KEYS = "button[data-key]";
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector("section");
+  if (root.page === data.page) return root.stop; // Streamlit draws the same page again
+  root.stop?.(); // Streamlit calls this function only when it removes the element
+  root.page = data.page;
   const next = document.createElement("div");
   next.innerHTML = data.html;
   let open = true;
@@ -57,10 +60,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
     root.querySelector(`button[data-key="${CSS.escape(letter.toLowerCase())}"]`)?.click();
   };
   document.addEventListener("keydown", onKey);
-  return () => {
+  root.stop = () => {
     open = false;
     document.removeEventListener("keydown", onKey);
   };
+  return root.stop;
 }
 
 function mark(root, tile) {
