@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from phototag.dataset.manifest import read_kept
 from phototag.review.session import append_answer
 from phototag.search.storage import list_trials
 from phototag.verification.corrections import Answer, read_answers
-from tests.projects import Project
+from tests.projects import ROOT, Project
 from tests.search.files import write_search
 from tests.servers import WITHOUT_JOBS, free_port, run_server
 
@@ -198,6 +200,65 @@ def test_results_are_pulled_from_a_remote(
     # After pulling everything, no stage runs.
     mate("dvc", "pull")
     assert "Running stage" not in mate("dvc", "repro")
+
+
+def test_colleague_serves_the_model_as_the_docs_say(tmp_path: Path, results: Project) -> None:
+    """The commands in docs/team.md are run as printed, with local paths and no `make setup`."""
+    text = (ROOT / "docs/team.md").read_text().partition("## A DVC remote")[2]
+    own, upload, theirs = (
+        [line.partition("  #")[0].strip() for line in block.splitlines()]
+        for block in re.findall(r"(?s)```bash\n(.*?)```", text)
+    )
+    origin = tmp_path / "origin.git"
+    project = results.clone(tmp_path / "project", cache=True)
+    project("git", "init", "-q", "--bare", "-b", "main", str(origin))
+    project("git", "remote", "set-url", "origin", str(origin))
+    assert "ssh://" in own.pop(1)
+    for command in [*own, *upload]:
+        project(*shlex.split(command.replace("/mnt/share/phototag", str(tmp_path / "share"))))
+    assert not project("git", "status", "--porcelain")
+
+    clone, *commands = theirs
+    assert clone.startswith("git clone <the repository> phototag && cd phototag && make setup")
+    project("git", "clone", "-q", str(origin), str(tmp_path / "phototag"))
+    mate = Project(tmp_path / "phototag")
+    missing = mate("phototag", "sync")
+    assert missing.endswith("is not registered: data/images.npy is missing: run `dvc pull`\n")
+    serve = commands.pop()
+    assert commands.pop() == "export MLFLOW_TRACKING_URI=sqlite:///$PWD/mlflow.db"
+    printed = {command: mate(*shlex.split(command)) for command in commands}
+    assert "Running stage" not in printed["dvc repro"]
+    assert (
+        "Registered: phototag version 1, champion (there was no champion)"
+        in (printed["phototag sync"])
+    )
+    assert "the champion is version 1" in printed["phototag history"]
+    assert mate("phototag", "sync") == "MLflow runs created: 0\n"
+    assert not mate("git", "status", "--porcelain")
+    assert json.loads(mate("dvc", "status", "--json")) == {}
+
+    # The served address has the weights of the commit, and its run has the time of the commit.
+    uri = f"sqlite:///{mate.folder}/mlflow.db"
+    client = MlflowClient(uri, registry_uri=uri)
+    address = shlex.split(serve)[4]
+    assert address == "models:/phototag@champion"
+    version = client.get_model_version_by_alias("phototag", "champion")
+    weights = list((mate.folder / "mlartifacts").rglob("artifacts/model.safetensors"))
+    assert [file_digest(path) for path in weights] == [
+        file_digest(project.folder / "models/model.safetensors")
+    ]
+    run = client.get_run(version.run_id)
+    assert run.info.run_name.endswith(f"commit {run.data.tags['phototag.revision'][:7]}")
+    seconds = mate("git", "show", "-s", "--format=%ct", run.data.tags["phototag.revision"])
+    assert run.info.start_time == run.info.end_time == 1000 * int(seconds)
+    model = client.get_logged_model(version.source.rpartition("/")[2])
+    linked = {metric.key for metric in model.metrics if metric.dataset_name == "test"}
+    assert "test_f1_micro" in linked
+
+    # A changed model does not belong to dvc.lock, and is not registered.
+    (mate.folder / "reports/evaluate/thresholds.json").unlink()
+    (mate.folder / "reports/evaluate/thresholds.json").write_text("{}")
+    assert "thresholds.json differs from dvc.lock: run `dvc repro`" in mate("phototag", "sync")
 
 
 def test_answers_of_two_reviewers_are_merged_by_git(tmp_path: Path, results: Project) -> None:

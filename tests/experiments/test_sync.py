@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +16,9 @@ from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.experiments.dvc_tools import WORKSPACE, read_data_hash, read_revision
 from phototag.experiments.sync import sync_runs
-from phototag.tracking.runs import Training, create_run
+from phototag.tracking.runs import Training, create_run, find_run
 from phototag.tracking.store import Store, connect
+from phototag.tracking.training import record_training
 
 HISTORY = "epoch,val_loss,lr\n1,0.3,0.001\n2,0.2,0.001\n"
 
@@ -122,6 +124,51 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     assert sync_runs(store, repository.root) == ([], [], [])
     assert store.client.get_run(other).info.status == "RUNNING"
     assert len(store.client.search_runs([store.experiment_id])) == 5
+
+
+@pytest.mark.parametrize("repository", ["."], indirect=True)
+def test_commit_gets_a_run_with_its_time_if_its_model_is_present(repository: Repository) -> None:
+    repository.write("old")
+    repository.commit()
+    repository.write("key")
+    (repository.root / "reports/train/training.json").write_text(
+        json.dumps({"content_key": "key", "dataset": "holiday", "photos": "8 train, 1 val"})
+    )
+    (repository.root / "recipes.yaml").write_text("base: {lr: 1}\nrecipes: {}\n")
+    commit = repository.commit()
+    store = connect()
+    # The clone has results of other people, but not their model.
+    assert sync_runs(store, repository.root, history=False) == ([], [], [])
+    (repository.root / ".git/info/exclude").write_text("models\n")
+    (repository.root / "models").mkdir()
+    (repository.root / "models/model.safetensors").touch()
+    expected = ([commit[:7]], [commit[:7]], [])
+    assert sync_runs(store, repository.root, history=False) == expected
+    (run,) = runs(store).values()
+    seconds = int(repository.git("show", "-s", "--format=%ct"))
+    assert run.info.start_time == run.info.end_time == 1000 * seconds
+    assert run.info.run_name == f"9 photos, commit {commit[:7]}"
+    assert run.data.tags["dataset"] == "holiday"
+    assert run.data.tags["phototag.rebuilt"] == "true"
+    assert "`loss 0.25`" in run.data.tags["mlflow.note.content"]
+    assert sync_runs(store, repository.root, history=False) == ([], [], [])
+
+
+@pytest.mark.parametrize("repository", ["."], indirect=True)
+def test_scores_are_added_to_a_repeated_training(repository: Repository) -> None:
+    """DVC does not repeat an evaluation whose inputs are the same."""
+    repository.write("key")
+    store = connect()
+    sync_runs(store, repository.root)
+    time.sleep(0.002)  # MLflow compares start times in milliseconds
+    training = Training("key", {"lr": 0.001})
+    record_training(store, training, [{"epoch": 1, "val_loss": 0.2}])
+    newest = find_run(store, training)
+    assert newest
+    assert "test_loss" not in newest.data.metrics
+    assert sync_runs(store, repository.root) == (["the workspace"], [], [])
+    assert store.client.get_run(newest.info.run_id).data.metrics["test_loss"] == 0.25
+    assert sync_runs(store, repository.root) == ([], [], [])
 
 
 def test_sync_ignores_scores_of_another_model(repository: Repository) -> None:

@@ -24,7 +24,9 @@ class Served:
         client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         self.runs = {run.info.run_name: run for run in client.search_runs(["1"])}
         versions = client.search_model_versions(f"name = '{folder.name}'")
+        self.name = folder.name
         self.newest = max(int(version.version) for version in versions)
+        self.model_id = versions[0].source.rpartition("/")[2]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,8 @@ def test_table_of_runs_shows_lr_loss_and_f1(served: Served, page: Page) -> None:
     for column in ("best_val_loss", "test_f1_micro", "test_f1_macro", "lr"):
         expect(page.get_by_text(column, exact=True).first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("1e-05", exact=True).first).to_be_visible()
+    for value in ("synthetic images", "48 train, 6 val, 6 test", "report, changed"):
+        expect(page.get_by_text(value, exact=True).first).to_be_visible(timeout=PATIENCE)
 
 
 def test_run_page_shows_curves(served: Served, page: Page) -> None:
@@ -79,7 +83,13 @@ def test_comparison_page_shows_both_experiments(served: Served, page: Page) -> N
 
 
 def test_model_page_shows_aliases(served: Served, page: Page) -> None:
-    page.goto(f"{served.base}/#/models/phototag")
+    page.goto(f"{served.base}/#/models/{served.name}")
     for alias in ("champion", "challenger"):
         expect(page.get_by_text(alias).first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(f"Version {served.newest}", exact=True)).to_be_visible()
+
+
+def test_page_of_a_model_shows_its_scores_and_the_dataset(served: Served, page: Page) -> None:
+    page.goto(f"{served.base}/#/experiments/1/models/{served.model_id}")
+    expect(page.get_by_text("test_f1_micro", exact=True).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("test (#", exact=False).first).to_be_visible(timeout=PATIENCE)

@@ -107,11 +107,7 @@ class Training:
 
 
 def create_run(store: Store, training: Training) -> str:
-    """Create a run with the status RUNNING, log the params and the splits, and return its id.
-
-    Each split is a dataset of the run. MLflow identifies a dataset by name and digest, and keeps
-    the profile that was logged first.
-    """
+    """Create a run with the status RUNNING, log the params and the splits, and return its id."""
     # A queued experiment runs in a copy of the project, which may be at another commit.
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
@@ -122,13 +118,21 @@ def create_run(store: Store, training: Training) -> str:
     )
     params = [Param(name, value) for name, value in training.flat_params.items()]
     store.client.log_batch(run.info.run_id, params=params)
+    _log_splits(store, run.info.run_id, training)
+    return str(run.info.run_id)
+
+
+def _log_splits(store: Store, run_id: str, training: Training) -> None:
+    """Log each split as a dataset of the run.
+
+    MLflow identifies a dataset by name and digest, and keeps the profile that was logged first.
+    """
     source = json.dumps({"uri": MANIFEST})
     for split, counts in training.splits.items():
         profile = json.dumps(counts)
         dataset = Dataset(split, counts["fingerprint"], "local", source, profile=profile)
         tag = InputTag("mlflow.data.context", split)
-        store.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag])])
-    return str(run.info.run_id)
+        store.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
 
 
 def find_runs(store: Store, key: str, exp_name: str | None = None) -> list[Run]:
@@ -258,6 +262,8 @@ def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame)
     the params `evaluate.*` changed after the training. `history` has one row per epoch.
     """
     run = find_run(store, training)
+    if run and not run.inputs.dataset_inputs:  # `phototag sync` created it without the photos
+        _log_splits(store, run.info.run_id, training)
     if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
         return str(run.info.run_id)
     tags = {REBUILT_TAG: "true", **training.tags}
