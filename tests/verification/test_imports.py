@@ -174,14 +174,22 @@ def test_photo_of_a_removed_import_is_reported(tmp_path: Path) -> None:
 
 def test_labels_of_all_imports_can_be_chosen(tmp_path: Path) -> None:
     write_import(tmp_path / "1.zip", [("a.jpg", "a", True)], {"cat": {0: 1}})
-    write_import(tmp_path / "2.zip", [("b.jpg", "b", True)], {"dog": {0: 1}, "fox": {0: 1}})
-    labels = read_dataset(tmp_path).read_labels(["dog", "cat"])
+    write_import(
+        tmp_path / "2.zip", [("b.jpg", "b", True)], {"e\u0301te\u0301": {0: 1}, "fox": {0: 1}}
+    )
+    labels = read_dataset(tmp_path).read_labels(["e\u0301te\u0301", "cat"])
     assert {label: column.tolist() for label, column in labels.targets.items()} == {
         "cat": [1, UNKNOWN],
-        "dog": [UNKNOWN, 1],
+        "\u00e9t\u00e9": [UNKNOWN, 1],
     }
     assert [problem.place for problem in labels.problems] == ["2.zip/annotations/fox.txt"]
     with pytest.raises(
-        InputError, match=r"no annotations/dgo\.txt: .*cat, dog, fox \(did you mean"
+        InputError, match=r"no annotations/cats\.txt: .*cat, fox, été \(did you mean cat\?"
     ):
-        read_dataset(tmp_path).read_labels(["dgo"])
+        read_dataset(tmp_path).read_labels(["cat", "cats"])
+
+
+def test_dataset_without_label_files_is_refused(tmp_path: Path) -> None:
+    write_import(tmp_path / "1.zip", [("a.jpg", "a", True)], {})
+    with pytest.raises(InputError, match="has no label files"):
+        read_dataset(tmp_path).read_labels()

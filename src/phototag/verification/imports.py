@@ -6,7 +6,8 @@ import. A photo that an earlier import stores has no file in the zip, but its la
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from phototag.base.errors import InputError, escape_control
+from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.sources import list_files
 from phototag.decoding.system_files import split_system_files
 from phototag.verification.labels import (
     UNLISTED,
-    Fill,
-    LabelFiles,
     Labels,
-    fill_unknown,
     find_invalid_names,
     image_number,
     list_labels,
-    read_all_labels,
+    normalize,
+    read_labels,
+    suggest,
 )
 from phototag.verification.layout import Layout, find_layout, has_layout
 from phototag.verification.listing import read_sources
@@ -54,12 +55,10 @@ class Import:
     """A zip of a folder of imports, or a whole dataset that is not a folder of imports.
 
     Attributes:
-        name: Name of the zip without its suffix, or "" if the dataset is not a folder of imports.
         layout: Files of the import, as paths that are relative to `data.raw`.
         entries: Photos of the import in the order of their numbers.
     """
 
-    name: str
     layout: Layout
     entries: list[Entry]
 
@@ -99,23 +98,50 @@ class RawDataset:
         return found
 
     def list_labels(self) -> list[str]:
-        """Return the labels of the label files of all imports, each once."""
-        imports = [each.layout.annotations for each in self.imports]
-        return [*dict.fromkeys(name for each in imports for name in list_labels(self.source, each))]
+        """Return the labels of the label files of all imports, sorted."""
+        files = [each.layout.annotations for each in self.imports]
+        return sorted({label for part in files for label in list_labels(self.source, part)})
 
     def read_labels(
         self,
         expected: Sequence[str] = (),
-        fill: Fill = fill_unknown,
+        fill: Callable[[str, Mapping[str, np.ndarray]], np.ndarray | int] = lambda *_: UNKNOWN,
     ) -> Labels:
-        """Read the label files of all imports; see `read_all_labels`."""
-        parts = [
-            LabelFiles(
-                each.layout.annotations, [entry.name for entry in each.entries], each.layout.unknown
-            )
-            for each in self.imports
-        ]
-        return read_all_labels(self.source, parts, expected, fill)
+        """Read the label files of all imports; see `labels.read_labels`.
+
+        Args:
+            expected: Labels to read; omit to read all label files.
+            fill: Function that receives a label without a label file in an import, and the targets
+                of this import; it returns the targets of the label for the photos of this import.
+
+        Raises:
+            InputError: There are no label files, or none for an expected label.
+        """
+        existing = self.list_labels()
+        wanted = list(map(normalize, expected))
+        for label in wanted:
+            if label not in existing:
+                choices = textwrap.shorten(", ".join(existing), 1000) or "(none)"
+                raise InputError(
+                    f"data.labels: {self.source} has no annotations/{label}.txt: add it, or choose "
+                    f"from the labels {choices}{suggest(label, existing)}"
+                )
+        if not existing:
+            raise InputError(f"{self.source} has no label files: add annotations/CLASS.txt")
+        columns: dict[str, list[np.ndarray]] = {label: [] for label in wanted or existing}
+        problems, num_lines = [], 0
+        for each in self.imports:
+            names = [entry.name for entry in each.entries]
+            files, unknown = each.layout.annotations, each.layout.unknown
+            part = read_labels(self.source, files, names, wanted, unknown)
+            for label, column in columns.items():
+                is_listed = label in part.targets
+                found = part.targets[label] if is_listed else fill(label, part.targets)
+                column.append(np.broadcast_to(found, len(names)))
+            problems += part.problems
+            num_lines += part.num_lines
+        targets = {label: np.concatenate(parts, dtype=np.int8) for label, parts in columns.items()}
+        return Labels(targets, problems, num_lines)
 
     def list_sha256(self, stored: Sequence[str]) -> list[str]:
         """Return the SHA-256 of each entry, given that of each stored photo."""
@@ -221,18 +247,13 @@ def read_dataset(source: Path) -> RawDataset:
     zips = list_zips(source)
     if not zips:
         return RawDataset(source, [_read_import(source, "", find_layout(source))])
-    imports = []
-    for name in zips:
-        found = find_layout(source / name)
-        layout = Layout(
-            images=[f"{name}/{file}" for file in found.images],
-            annotations=[f"{name}/{file}" for file in found.annotations],
-            unknown=[f"{name}/{file}" for file in found.unknown],
-            sources=found.sources and f"{name}/{found.sources}",
-            system_files=[f"{name}/{file}" for file in found.system_files],
-        )
-        imports.append(_read_import(source, Path(name).stem, layout))
-    return RawDataset(source, imports)
+    return RawDataset(
+        source,
+        [
+            _read_import(source, Path(name).stem, find_layout(source / name, f"{name}/"))
+            for name in zips
+        ],
+    )
 
 
 def _read_import(source: Path, name: str, layout: Layout) -> Import:
@@ -246,4 +267,4 @@ def _read_import(source: Path, name: str, layout: Layout) -> Import:
         if number is not None and number not in stored and cells.get("sha256")
     ]
     entries.sort(key=lambda entry: (image_number(entry.name) or 0, entry.name))
-    return Import(name, layout, entries)
+    return Import(layout, entries)

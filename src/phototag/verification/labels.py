@@ -6,13 +6,11 @@
 
 import difflib
 import re
-import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,12 +29,10 @@ MAX_LABEL_BYTES = 200  # a file name, with .txt and a temporary suffix, may have
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 UNLISTED = -2  # target of a label on the photos of an import that does not list this label
 
-Fill = Callable[[str, Mapping[str, np.ndarray]], np.ndarray | int]
-
 
 @dataclass(frozen=True)
 class Labels:
-    """The content of all label files of a dataset.
+    """The content of the label files of a dataset or import.
 
     Attributes:
         targets: Label -> 1, 0 or `UNKNOWN` for each photo, int8 [num_photos]. Labels are sorted by
@@ -48,20 +44,6 @@ class Labels:
     targets: dict[str, np.ndarray]
     problems: list[Problem]
     num_lines: int
-
-
-class LabelFiles(NamedTuple):
-    """The label files of an import, and the photos to which they refer.
-
-    Attributes:
-        annotations: Paths of the files in the folder `annotations`.
-        names: Paths of the photos; photos without a number in the name carry no label.
-        unknown: Paths of the files in the folder `unknown`.
-    """
-
-    annotations: Sequence[str]
-    names: Sequence[str]
-    unknown: Sequence[str] = ()
 
 
 def image_number(name: str) -> int | None:
@@ -102,11 +84,6 @@ def check_label(label: str, location: object) -> str:
     return label
 
 
-def fill_unknown(label: str, targets: Mapping[str, np.ndarray]) -> int:
-    """Return the target of a label for an import without this label: unknown."""
-    return UNKNOWN
-
-
 def find_invalid_names(names: Sequence[str]) -> dict[str, str]:
     """Return file -> reason for the files whose names are invalid.
 
@@ -143,96 +120,43 @@ def parse_label_file(data: bytes, name: str) -> tuple[dict[int, int], list[Probl
     return lines, problems
 
 
+def list_labels(source: Path, files: Sequence[str]) -> list[str]:
+    """Return the labels of the files in a folder `annotations`; see `read_labels`."""
+    return list(_find_label_files(source, files, "annotations", ())[0])
+
+
 def read_labels(
     source: Path,
     files: Sequence[str],
     names: Sequence[str],
-    expected: Sequence[str] = (),
+    expected: Collection[str] = (),
     unknown: Sequence[str] = (),
 ) -> Labels:
-    """Read the label files of one dataset and return the targets of all photos.
+    """Read label files and return the targets of the photos to which they refer.
 
     Args:
         source: Folder or zip of the dataset.
-        files: Paths of the files in the source's folder `annotations`.
+        files: Paths of the files in the folder `annotations`.
         names: Paths of the photos; photos without a number in the name carry no label.
-        expected: Labels to read; omit to read all label files.
-        unknown: Paths of the files in the source's folder `unknown`.
+        expected: Labels to read, in composed Unicode; omit to read all label files.
+        unknown: Paths of the files in the folder `unknown`.
 
     Raises:
-        InputError: A label file is missing or unreadable, two files are label files of the same
-            label, or a photo is listed in both the `annotations` and the `unknown` file of a label.
+        InputError: A label file is unreadable, two files are label files of the same label, or a
+            photo is listed in both the `annotations` and the `unknown` file of a label.
     """
-    return read_all_labels(source, [LabelFiles(files, names, unknown)], expected)
-
-
-def read_all_labels(
-    source: Path,
-    parts: Sequence[LabelFiles],
-    expected: Sequence[str] = (),
-    fill: Fill = fill_unknown,
-) -> Labels:
-    """Read the label files of each import, and return the targets of the photos of all imports.
-
-    Args:
-        source: Folder or zip of the dataset, to which the paths of the files are relative.
-        parts: Label files and photos of each import.
-        expected: Labels to read; omit to read all label files.
-        fill: Function that receives a label without a label file in an import, and the targets of
-            this import; it returns the targets of the label for the photos of this import.
-
-    Raises:
-        InputError: See `read_labels`.
-    """
-    wanted = {normalize(label) for label in expected}
-    found = [_read_part(source, part, wanted) for part in parts]
-    labels = dict.fromkeys(label for part in found for label in part.targets)
-    if missing := [label for label in expected if normalize(label) not in labels]:
-        listed = [list_labels(source, part.annotations) for part in parts]
-        existing = sorted({label for labels in listed for label in labels})
-        names = textwrap.shorten(", ".join(existing), 1000) or "(none)"
-        raise InputError(
-            f"data.labels: {source} has no annotations/{missing[0]}.txt: add it, or choose from "
-            f"the labels {names}{suggest(missing[0], existing)}"
-        )
-    if not labels:
-        raise InputError(f"{source} has no label files: add annotations/CLASS.txt")
-    targets = {
-        label: np.concatenate(
-            [
-                (
-                    part.targets[label]
-                    if label in part.targets
-                    else np.full(len(each.names), fill(label, part.targets), np.int8)
-                )
-                for each, part in zip(parts, found, strict=True)
-            ]
-        )
-        for label in (labels if len(parts) == 1 else sorted(labels))
-    }
-    problems = [problem for part in found for problem in part.problems]
-    return Labels(targets, problems, sum(part.num_lines for part in found))
-
-
-def list_labels(source: Path, files: Sequence[str]) -> list[str]:
-    """Return the labels of the files in a folder `annotations`; see `read_labels`."""
-    return list(_find_label_files(source, files, "annotations", set())[0])
-
-
-def _read_part(source: Path, part: LabelFiles, wanted: set[str]) -> Labels:
-    """Read the label files of one import."""
-    paths, problems = _find_label_files(source, part.annotations, "annotations", wanted)
-    unknown_paths, more = _find_label_files(source, part.unknown, "unknown", wanted)
+    paths, problems = _find_label_files(source, files, "annotations", expected)
+    unknown_paths, more = _find_label_files(source, unknown, "unknown", expected)
     problems += more
     if alone := sorted(unknown_paths.keys() - paths.keys()):
         raise InputError(
             f"{source / unknown_paths[alone[0]]} requires annotations/{alone[0]}.txt: add it "
             "(empty if no photo carries the label)"
         )
-    rows = {image_number(name): row for row, name in enumerate(part.names)}
+    rows = {image_number(name): row for row, name in enumerate(names)}
     targets, num_lines = {}, 0
     for label, path in paths.items():
-        column = targets[label] = np.zeros(len(part.names), np.int8)
+        column = targets[label] = np.zeros(len(names), np.int8)
         carried: dict[int, int] = {}
         for file, value in ((path, 1), (unknown_paths.get(label), UNKNOWN)):
             if file is None:
@@ -256,7 +180,7 @@ def _read_part(source: Path, part: LabelFiles, wanted: set[str]) -> Labels:
 
 
 def _find_label_files(
-    source: Path, files: Sequence[str], folder: str, wanted: set[str]
+    source: Path, files: Sequence[str], folder: str, wanted: Collection[str]
 ) -> tuple[dict[str, str], list[Problem]]:
     """Return label -> label file for the files of a folder, and a problem for each other file."""
     problems: list[Problem] = []

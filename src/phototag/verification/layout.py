@@ -28,11 +28,11 @@ class Layout(NamedTuple):
     system_files: list[str]
 
 
-def find_layout(source: Path) -> Layout:
+def find_layout(source: Path, start: str = "") -> Layout:
     """Find the photos, label files and system files in a folder or zip.
 
     A zip written by `phototag import` contains sources.csv. It may lack the folders if the import
-    has no new photos or no labels.
+    has no new photos or no labels. `start` is put in front of the returned paths.
 
     Raises:
         InputError: The source does not have exactly one folder `images` with a folder
@@ -56,18 +56,17 @@ def find_layout(source: Path) -> Layout:
             "a folder annotations/: expected exactly one (`phototag import` converts other "
             "layouts)"
         )
-    table = str(roots[0] / "sources.csv")
 
-    def list_folder(folder: str) -> list[str]:
-        start = f"{roots[0] / folder}/"
-        return [name for name in names if name.casefold().startswith(start)]
+    def find(path: str) -> list[str]:
+        own = str(roots[0] / path)
+        return [f"{start}{name}" for name in names if f"{name.casefold()}/".startswith(f"{own}/")]
 
     return Layout(
-        images=list_folder("images"),
-        annotations=list_folder("annotations"),
-        unknown=list_folder("unknown"),
-        sources=next((name for name in names if name.casefold() == table), None),
-        system_files=system_files,
+        images=find("images"),
+        annotations=find("annotations"),
+        unknown=find("unknown"),
+        sources=next(iter(find("sources.csv")), None),
+        system_files=[f"{start}{name}" for name in system_files],
     )
 
 
