@@ -142,6 +142,7 @@ def test_single_folder_is_refused(tmp_path: Path) -> None:
         run_import(tmp_path / "in", tmp_path / "raw.zip")
     write(tmp_path / "in/dogs/1.jxl", "not decoded")
     with pytest.raises(
-        InputError, match=r"format \(files that are not photos: 1, such as 'dogs/1.jxl'\);"
+        InputError,
+        match=r"unknown format; skipped files that are not photos: 1, such as 'dogs/1.jxl'",
     ):
         run_import(tmp_path / "in", tmp_path / "raw.zip")

@@ -18,7 +18,6 @@ SPLIT = re.compile(
     r"(?<![a-z])(train(ing)?|val(id(ation)?)?|dev|test(ing)?)(?![a-z])", re.IGNORECASE
 )
 
-
 # Names of folders that are probably not labels, without digits, spaces and punctuation.
 DOUBTFUL = re.compile(
     r"""((un|not)(sorted|labell?ed|tagged|categori[sz]ed|classified|known|sure)
@@ -85,9 +84,7 @@ def read(source: Source) -> SourceDataset:
         known = any(path and all(meanings[part] != "unknown" for part in path) for path in paths)
         unknown = frozenset[str]() if known else None
         photos.append(SourcePhoto(names[0], source.path, carried, unknown))
-    notes = []
-    if others:
-        notes.append(f"skipped files that are not photos: {len(others)}, such as {others[0]!r}")
+    notes = source.describe_others()
     used = {folder for name in photo_names for folder in PurePosixPath(name).parents}
     if empty := sorted({str(PurePosixPath(name).parent) for name in others} - set(map(str, used))):
         notes.append(f"folders without a photo, which did not become labels: {', '.join(empty)}")
@@ -136,13 +133,11 @@ def _find_meanings(source: Source, found: Sequence[str]) -> dict[str, str]:
         if folder not in _list_known(source)
     ]
     if doubtful:
-        many = len(doubtful) > 1
-        name = "NAME" if many else shlex.quote(doubtful[0])
-        subject = f"folders {', '.join(doubtful)}" if many else f"folder {doubtful[0]}"
+        name = shlex.quote(doubtful[0])
         raise InputError(
-            f"{source.path}: {subject} may not be {'labels' if many else 'a label'}: pass "
-            f"--folder {name}=unknown (the labels of its photos are unknown), --folder {name}=none "
-            f"(its photos have none of the labels) or --folder {name}=label (it is a label)"
+            f"{source.path}: folders that may not be labels: {', '.join(doubtful)}: pass for each "
+            f"of them --folder {name}=unknown (the labels of its photos are unknown), --folder "
+            f"{name}=none (its photos have none of the labels) or --folder {name}=label"
         )
     return {folder: given.get(folder, "label") for folder in found}
 

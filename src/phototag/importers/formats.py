@@ -19,6 +19,7 @@ from phototag.importers.source import ImportOptions, Source, SourceDataset, Sour
 from phototag.importers.table_files import TABLE_SUFFIXES
 
 LIST_SUFFIXES = (*TABLE_SUFFIXES, ".json")
+NUM_TRIED = 20  # number of photos in label folders that are searched for keywords
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,12 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
         if path.is_dir():
             sources += [Source(path / name, options) for name in names if _may_be_list(name)]
     readings, errors = list[Reading](), list[InputError]()
-    own_formats = {name: each for name, each in FORMATS.items() if name != "keywords"}
     for source in sources:
         try:
             readings += [
-                (name, source) for name, each in own_formats.items() if each.recognize(source)
+                (name, source)
+                for name, each in FORMATS.items()
+                if name != "keywords" and each.recognize(source)
             ]
         except InputError as error:
             errors.append(error)
@@ -96,12 +98,9 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     if has_photos and not any(options.format in (None, name) for name, _ in readings):
         readings.append(("folders", sources[0]))  # a dataset may be extended by unlabelled photos
     if not readings:
-        _, others = sources[0].split_names
-        found = (
-            f" (files that are not photos: {len(others)}, such as {others[0]!r})" if others else ""
-        )
+        found = "; ".join(["unknown format", *sources[0].describe_others()])
         raise InputError(
-            f"{path}: unknown format{found}; expected images/imN.jpg with annotations/CLASS.txt, "
+            f"{path}: {found}; expected images/imN.jpg with annotations/CLASS.txt, "
             "two or more folders named after labels, a CSV with a column 'file', a JSON file of "
             "COCO or Label Studio (not JSON-MIN), or photos with keywords; unpack a zip that "
             "contains a CSV or JSON first"
@@ -119,7 +118,7 @@ def read_source(path: Path, options: ImportOptions) -> SourceDataset:
     if name == "keywords":  # sidecars are read
         system_files = [file for file in system_files if not file.lower().endswith(".xmp")]
     notes = [*describe_system_files(system_files), *dataset.notes]
-    if name == "folders" and keywords.have_keywords(sources[0]):
+    if name == "folders" and keywords.recognize(sources[0], NUM_TRIED):
         notes.append("the photos have keywords: to read these as labels, pass --as keywords")
     if path.is_dir() and chosen[0].names is None:
         listed = {os.path.normpath(photo.path) for photo in dataset.photos}

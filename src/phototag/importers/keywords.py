@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,7 +38,6 @@ _HIDDEN = ("darktable", "_Digikam_Internal_Tags_")  # names above the tags of a 
 _XP_KEYWORDS, _IPTC_KEYWORDS = 0x9C9E, (2, 25)
 MAX_NOTES = 10
 MIN_PHOTOS = 5  # a label of fewer photos can hardly be learned or judged
-NUM_TRIED = 20  # number of photos in which `have_keywords` searches
 
 
 @dataclass
@@ -137,23 +136,21 @@ def _decode_iptc(records: dict[tuple[int, int], Any]) -> Iterator[str]:
             yield data.decode("latin-1")
 
 
-def recognize(source: Source) -> bool:
-    """Return whether a folder or zip has a photo with keywords; with --as, whether it has photos.
+def recognize(source: Source, number: int | None = None) -> bool:
+    """Return whether any photo in a folder or zip has keywords; with --as, whether it has photos.
 
     The photos of other formats may have keywords too, so `read_source` calls this function only if
     the source has no other format.
+
+    Args:
+        source: Source of an import.
+        number: Number of photos that are searched for keywords; None for all.
     """
-    if source.options.format == "keywords":
-        return source.names is not None and bool(source.split_names[0])
-    return have_keywords(source, None)
-
-
-def have_keywords(source: Source, number: int | None = NUM_TRIED) -> bool:
-    """Return whether any of the first photos in a folder or zip has a keyword; None tries all."""
-    if source.names is None:
-        return False
-    reader, photos = _Reader(source), source.split_names[0][:number]
-    return any(reader.read(name).human for name in tqdm(photos, "recognise", disable=None))
+    if source.names is None or source.options.format == "keywords":
+        return bool(source.split_names[0])
+    photos = tqdm(source.split_names[0][:number], "recognise", disable=None)
+    files = set(list_files(source.path))
+    return any(_read_photo(source, name, files).human for name in photos)
 
 
 def read(source: Source) -> SourceDataset:
@@ -172,64 +169,56 @@ def read(source: Source) -> SourceDataset:
             "nobody entered it: pass --missing absent (it does not apply), --missing unknown, or "
             "--missing absent-if-tagged (unknown only for photos without any keyword)"
         )
-    reader = _Reader(source)
-    skipped, commas = dict[str, str](), dict[str, str]()
-    photos, problems, machine, untagged = list[SourcePhoto](), list[str](), 0, 0
-    for name in tqdm(source.split_names[0], "read", disable=None):
-        keywords, labels = reader.read(name), set()
-        for keyword in sorted(keywords.human):
-            try:
-                labels.add(check_label(keyword, source.path / name))
-            except InputError:
-                skipped.setdefault(keyword, name)
-            if "," in keyword:
-                commas.setdefault(keyword, name)
-        machine += bool(keywords.machine - keywords.human - {PARENT})
-        untagged += not keywords.human
-        problems += keywords.problems
+    files = set(list_files(source.path))
+    names = tqdm(source.split_names[0], "read", disable=None)
+    found = {name: _read_photo(source, name, files) for name in names}
+    counts = Counter(keyword for keywords in found.values() for keyword in keywords.human)
+    least = source.options.min_photos or 1
+    new = counts.keys() - (source.options.known_labels or set())
+    invalid = sorted(keyword for keyword in counts if not _is_label(keyword))
+    rare = {keyword for keyword in new.difference(invalid) if counts[keyword] < least}
+    few = {keyword for keyword in new.difference(invalid, rare) if counts[keyword] < MIN_PHOTOS}
+    photos = []
+    for name, keywords in found.items():
+        labels = keywords.human.difference(invalid, rare)
         is_known = missing == "absent" or (missing == "absent-if-tagged" and keywords.human)
         unknown = frozenset[str]() if is_known and not keywords.problems else None
         photos.append(SourcePhoto(name, source.path, frozenset(labels), unknown))
-    counts = Counter(label for photo in photos for label in photo.labels)
-    least = source.options.min_photos or 1
-    known = source.options.known_labels or frozenset()
-    rare = {label for label, count in counts.items() if count < least} - known
-    few = {label for label, count in counts.items() if count < MIN_PHOTOS} - known - rare
-    photos = [replace(photo, labels=photo.labels - rare) for photo in photos]
+    problems = [text for keywords in found.values() for text in keywords.problems]
     notes = [f"{text}; other labels are unknown" for text in problems[:MAX_NOTES]]
-    if left := len(problems) - len(notes):
-        notes.append(f"files with keywords that could not be read, besides these: {left}")
-    if others := source.split_names[1]:
-        notes.append(f"skipped files that are not photos: {len(others)}, such as {others[0]!r}")
-    for text, number, examples in (
-        ("photos with keywords that phototag predicted, which were ignored", machine, {}),
-        ("keywords that cannot be labels, skipped", len(skipped), skipped),
-        (f"keywords of fewer than {least} photos, skipped", len(rare), {}),
-        (f"keywords of fewer than {MIN_PHOTOS} photos (skip them with --min-photos)", len(few), {}),
-        ("keywords that contain a comma, read as one label", len(commas), commas),
+    notes += source.describe_others()
+    if invalid:
+        example = f"{len(invalid)}, such as {invalid[0]!r}"
+        notes.append(f"keywords that cannot be labels, skipped: {example}")
+    machine = sum(bool(keywords.machine - keywords.human - {PARENT}) for keywords in found.values())
+    for text, number in (
+        ("files with keywords that could not be read, besides these", len(problems[MAX_NOTES:])),
+        ("photos with keywords that phototag predicted, which were ignored", machine),
+        (f"keywords of fewer than {least} photos, skipped", len(rare)),
+        (f"keywords of fewer than {MIN_PHOTOS} photos (skip them with --min-photos)", len(few)),
     ):
-        example = next((f", such as {key!r} of {name}" for key, name in examples.items()), "")
-        notes += [f"{text}: {number}{example}"] if number else []
-    description = f"keywords: {len(photos)} photos, {len(photos) - untagged} of them with keywords"
-    return SourceDataset(description, photos, sorted(known), notes)
+        notes += [f"{text}: {number}"] if number else []
+    tagged = sum(bool(keywords.human) for keywords in found.values())
+    description = f"keywords: {len(photos)} photos, {tagged} of them with keywords"
+    return SourceDataset(description, photos, sorted(source.options.known_labels or ()), notes)
 
 
-class _Reader:
-    """Reads the keywords of the photos in a folder or zip."""
+def _is_label(keyword: str) -> bool:
+    try:
+        return bool(check_label(keyword, ""))
+    except InputError:
+        return False
 
-    def __init__(self, source: Source) -> None:
-        self.path = source.path
-        self.names = set(list_files(source.path))
 
-    def read(self, name: str) -> Keywords:
-        """Return the keywords of a photo; a file that cannot be read has none."""
-        keywords = Keywords()
-        with suppress(InputError):  # the import reports photos that cannot be read
-            keywords = read_embedded(read_file(self.path, name))
-            keywords.problems = [f"XMP in {name}: {text}" for text in keywords.problems]
-        for sidecar in list_sidecars(name, self.names):
-            try:
-                keywords.add(parse_packet(read_file(self.path, sidecar)))
-            except InputError as error:
-                keywords.problems.append(f"{sidecar}: {error}")
-        return keywords
+def _read_photo(source: Source, name: str, files: Collection[str]) -> Keywords:
+    """Return the keywords of a photo and its sidecars; a photo that cannot be read has none."""
+    keywords = Keywords()
+    with suppress(InputError):  # the import reports photos that cannot be read
+        keywords = read_embedded(read_file(source.path, name))
+        keywords.problems = [f"XMP in {name}: {text}" for text in keywords.problems]
+    for sidecar in list_sidecars(name, files):
+        try:
+            keywords.add(parse_packet(read_file(source.path, sidecar)))
+        except InputError as error:
+            keywords.problems.append(f"{sidecar}: {error}")
+    return keywords

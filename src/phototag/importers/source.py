@@ -17,8 +17,6 @@ from phototag.importers.table_files import TABLE_SUFFIXES, parse_table
 from phototag.verification.listing import Listing, decode_text
 
 Structure = TypeVar("Structure")
-
-
 Id = StrictInt | StrictStr
 
 
@@ -65,6 +63,13 @@ class Source:
     def split_names(self) -> tuple[list[str], list[str]]:
         """The photos and the other files in the folder or zip, see `split_photos`."""
         return split_photos(self.path, self.names or ())
+
+    def describe_others(self) -> list[str]:
+        """Return a list with one note about the files that are not photos, or an empty list."""
+        _, others = self.split_names
+        if not others:
+            return []
+        return [f"skipped files that are not photos: {len(others)}, such as {others[0]!r}"]
 
     @cached_property
     def data(self) -> bytes:
