@@ -88,8 +88,8 @@ def import_(
         typer.echo(f"note: {note}")
     if add:
         typer.echo(
-            f"{imported.new} new, {imported.known} already known, {len(dataset.unlabelled)} "
-            f"without labels; the dataset now has {imported.total}"
+            f"{imported.new} new, {len(dataset.photos) - imported.new} already known, "
+            f"{len(dataset.unlabelled)} without labels; the dataset now has {imported.total}"
         )
         if imported.updated:
             typer.echo(f"known photos whose labels are updated: {imported.updated}")

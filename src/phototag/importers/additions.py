@@ -4,16 +4,16 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+import pandas as pd
 
 from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
 from phototag.base.params import parse_values, read_params
+from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.decoding.sources import list_files, read_named_file
 from phototag.decoding.system_files import split_system_files
@@ -40,7 +40,6 @@ class Imported:
         place: Folder of imports or single zip that contains the photos.
         path: Path of the new zip; None if the source has neither new photos nor other labels.
         new: Number of photos that the dataset did not have.
-        known: Number of photos that the dataset had.
         updated: Number of known photos whose labels the source changes.
         total: Number of photos that the dataset has after the import.
     """
@@ -49,13 +48,8 @@ class Imported:
     place: Path
     path: Path | None
     new: int
-    known: int
     updated: int
     total: int
-
-
-class _NothingNewError(Exception):
-    """Signal that a zip would add neither photos nor labels, so that it is not kept."""
 
 
 def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
@@ -82,7 +76,7 @@ def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
                 "`phototag import SOURCE` without --add"
             )
         if not list_zips(place):
-            raise InputError(_explain_conversion(root, place))
+            raise InputError(_explain_conversion(place))
     elif to is None and not is_sample and raw.exists():
         raise InputError(
             f"data.raw is already {shown}: to add SOURCE to these photos, pass --add; to start "
@@ -128,7 +122,7 @@ def _check_new_folder(folder: Path, raw: Path) -> None:
         )
 
 
-def _explain_conversion(root: Path, place: Path) -> str:
+def _explain_conversion(place: Path) -> str:
     """Return why photos cannot be added to a dataset, and the commands that convert it."""
     shown = os.path.relpath(place)
     if not place.exists():
@@ -139,19 +133,10 @@ def _explain_conversion(root: Path, place: Path) -> str:
     if folder.exists():
         folder = place.with_name(f"{place.stem}-imports")
     new = shlex.quote(os.path.relpath(folder))
-    add = f"phototag import SOURCE --add --to {new}"
-    if place.is_dir() or not place.resolve().is_relative_to(root.resolve()):
-        return (
-            f"{shown} is not a folder of imports: run `phototag import {shlex.quote(shown)} --to "
-            f"{new}`, which writes all its photos to a zip in a new folder, and then `{add}`"
-        )
-    file = shlex.quote(shown)
-    moved = shlex.quote(os.path.relpath(folder / f"001-{place.stem}.zip"))
-    commands = [f"mkdir {new}", f"mv {file} {moved}", add]
-    if place.with_name(f"{place.name}.dvc").exists():
-        commands.insert(0, f"dvc remove {file}.dvc")
     return (
-        f"{shown} is a single zip: to move it to a folder of imports, run `{' && '.join(commands)}`"
+        f"{shown} is not a folder of imports: run `phototag import {shlex.quote(shown)} --to {new}`"
+        f", which writes all its photos to a zip in a new folder, and then `phototag import SOURCE "
+        f"--add --to {new}`"
     )
 
 
@@ -182,7 +167,7 @@ def import_source(
     if add:
         return _add_photos(source, path, options, read_edits(root / EDITS))
     dataset = import_photos(source, path, options)
-    return Imported(dataset, place, path, len(dataset.photos), 0, 0, len(dataset.photos))
+    return Imported(dataset, place, path, len(dataset.photos), 0, len(dataset.photos))
 
 
 def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEdits) -> Imported:
@@ -190,69 +175,53 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
 
     Photos that the folder already has are listed in the new zip with their labels, but not stored.
     """
-    folder = path.parent
-    before = read_dataset(folder)
-    edited = EditedLabels(edits, before.list_labels())
-    labels = before.read_labels((), edited.fill)
-    stored = [
-        entry.cells.get("sha256") or hashlib.sha256(read_named_file(folder, entry.name)).hexdigest()
-        for entry in before.stored
-    ]
-    targets = before.merge_targets(labels.targets, before.list_sha256(stored))
+    before = _read_targets(path.parent, edits)
     # The source may use the old or the new name of a label that data/labels.yaml renames.
-    names = {label: edits.list_names(label)[-1] for label in targets}
+    names = {label: edits.list_names(label)[-1] for label in before.labels}
     dataset = read_source(
         source, replace(options, known_labels=frozenset([*names, *names.values()]))
     )
     added = {edits.list_names(label)[-1] for label in dataset.labels}
     decided = {*edits.drop, *edits.absent}  # labels that are not unknown in any import
     dataset.notes.extend(_compare_labels(added - decided, {*names.values()} - decided))
-    known, new, updated = set(stored), 0, 0
-    with suppress(_NothingNewError), replace_file(path) as temporary:
-        digests = write_zip(temporary, source, dataset, known)
-        new = sum(digest not in known for digest in digests)
-        photos = [Photo("kept", "", sha256=digest) for digest in stored]
-        present = apply_edits(edited, targets, photos, {}, "").targets
-        updated = _count_updated(dataset, digests, stored, present, edits)
-        if not new and not updated:
-            raise _NothingNewError
-    is_new = path if path.exists() else None
-    already = len(dataset.photos) - new
-    return Imported(dataset, folder, is_new, new, already, updated, len(stored) + new)
+    with replace_file(path) as temporary:
+        write_zip(temporary, source, dataset, {*before.sha256})
+    after = _read_targets(path.parent, edits)
+    new = len(after.sha256) - len(before.sha256)
+    old = before.targets.reindex(columns=after.targets.columns, fill_value=UNKNOWN)
+    updated = int((after.targets.loc[old.index] != old).any(axis=1).sum())
+    is_needed = bool(new or updated)
+    if not is_needed:
+        path.unlink()
+    kept = path if is_needed else None
+    return Imported(dataset, path.parent, kept, new, updated, len(after.sha256))
 
 
-def _count_updated(
-    dataset: SourceDataset,
-    digests: Sequence[str],
-    stored: Sequence[str],
-    targets: Mapping[str, np.ndarray],
-    edits: LabelEdits,
-) -> int:
-    """Return the number of stored photos with a target that the dataset changes.
+class _Stored(NamedTuple):
+    """The stored photos of a folder of imports, and the labels in its label files.
 
-    Args:
-        dataset: Photos and labels of the source.
-        digests: SHA-256 of each of these photos, [num_photos].
-        stored: SHA-256 of each stored photo, [num_stored].
-        targets: Label after the edits -> target of each stored photo, int8 [num_stored].
-        edits: Edits of labels.
+    `targets` has one row per photo and one column per label after the edits of labels.
     """
-    olds: dict[str, set[str]] = {}
-    for label in dataset.labels:
-        olds.setdefault(edits.list_names(label)[-1], set()).add(label)
-    rows: dict[str, list[int]] = {}
-    for row, digest in enumerate(stored):
-        rows.setdefault(digest, []).append(row)
-    updated = {
-        row
-        for photo, digest in zip(dataset.photos, digests, strict=True)
-        for row in rows.get(digest, ())
-        for label, names in olds.items()
-        if label not in edits.drop
-        and (photo.labels & names or not names.intersection(photo.unknown or ()))
-        and (label not in targets or targets[label][row] != bool(photo.labels & names))
-    }
-    return len(updated)
+
+    labels: list[str]
+    sha256: list[str]
+    targets: pd.DataFrame
+
+
+def _read_targets(folder: Path, edits: LabelEdits) -> _Stored:
+    """Read a folder of imports as the stage `resize` does."""
+    dataset = read_dataset(folder)
+    edited = EditedLabels(edits, dataset.list_labels())
+    names = [entry.name for entry in dataset.stored]
+    sha256 = [
+        entry.cells.get("sha256") or hashlib.sha256(read_named_file(folder, entry.name)).hexdigest()
+        for entry in dataset.stored
+    ]
+    labels = dataset.read_labels((), edited.fill)
+    targets = dataset.merge_targets(labels.targets, dataset.list_sha256(sha256))
+    photos = [Photo("kept", "") for _ in names]
+    final = apply_edits(edited, targets, photos, {}, "").targets
+    return _Stored([*labels.targets], sha256, pd.DataFrame(final, names))
 
 
 def _compare_labels(added: set[str], known: set[str]) -> list[str]:
