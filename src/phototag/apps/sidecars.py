@@ -17,48 +17,33 @@ from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
 from phototag.decoding.sources import list_files, read_path
 from phototag.decoding.system_files import is_system_file
-from phototag.importers.keywords import WRITTEN, Keywords, list_sidecars, read_embedded
+from phototag.importers.keywords import Keywords, list_sidecars, read_embedded
 from phototag.importers.xmp import parse_packet
 
 Naming = Literal["a.jpg.xmp", "a.xmp"]  # habits of naming the sidecar of a.jpg
 
 
 class Folder:
-    """The names of the files in a folder, and the habit of naming its sidecars.
-
-    Attributes:
-        names: Names of all files and subfolders.
-        naming: The more frequent habit of the existing sidecars, `a.jpg.xmp` if there are none.
-    """
+    """The names of the files in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        remove_unfinished(path.glob(".*.tmp.xmp"))
         self.names = {file.name for file in path.iterdir()}
-        remove_unfinished(path / name for name in self.names if name.lower().endswith(".tmp.xmp"))
-        own = [name for name in self.names if not is_system_file(name)]
-        self.stems = Counter(Path(name).stem for name in own)
-        bases = [Path(name).stem for name in self.names if name.lower().endswith(".xmp")]
-        full = sum(base in self.names for base in bases)
-        short = sum(base not in self.names and base in self.stems for base in bases)
-        self.naming: Naming = "a.xmp" if short > full else "a.jpg.xmp"
+        self.stems = Counter(Path(name).stem for name in self.names if not is_system_file(name))
 
-    def choose(self, photo: str, naming: Naming | None) -> tuple[Path, list[Path]]:
+    def choose(self, photo: str, naming: Naming) -> tuple[Path, list[Path]]:
         """Return the sidecar to write for a photo, and its other existing sidecars.
 
-        The sidecar is the existing one, unless `naming` is given. A sidecar a.xmp is not written if
-        other files, such as a.cr2, are named a too, because it may describe one of these.
+        If the photo has no sidecar, a new one is named by `naming`. A sidecar a.xmp is not written
+        if other files, such as a.cr2, are named a too, because it may describe one of these.
         """
         stem = Path(photo).stem
-        is_shared = self.stems[stem] > 1 or (stem != photo and stem in self.names)
-        if is_shared and naming == "a.xmp":
-            raise InputError(f"{stem}.xmp may describe another file named {stem}: use a.jpg.xmp")
-        is_short = (naming or self.naming) == "a.xmp" and not is_shared
-        wanted = f"{stem}.xmp" if is_short else f"{photo}.xmp"
+        is_shared = self.stems[stem] + (stem in self.names) > 1
+        new = f"{stem}.xmp" if naming == "a.xmp" and not is_shared else f"{photo}.xmp"
         found = list_sidecars(photo, self.names)
         usable = [name for name in found if not is_shared or name.startswith(f"{photo}.")]
-        if naming:
-            usable = [name for name in usable if name.lower() == wanted.lower()]
-        chosen = usable[0] if usable else wanted
+        chosen = usable[0] if usable else new
         return self.path / chosen, [self.path / name for name in found if name != chosen]
 
 
@@ -66,11 +51,12 @@ class SidecarWriter:
     """Writes predicted labels into the sidecars of photos, and counts what was done.
 
     Attributes:
+        report: Function that prints a message about a refused sidecar.
+        naming: Name of new sidecars, see `Folder.choose`.
         counts: Number of sidecars that were created, changed, deleted, unchanged and refused.
     """
 
-    def __init__(self, report: Callable[[str], object], naming: Naming | None = None) -> None:
-        """Report refused sidecars with `report`; see `Folder.choose` for `naming`."""
+    def __init__(self, report: Callable[[str], object], naming: Naming = "a.jpg.xmp") -> None:
         self.report, self.naming = report, naming
         self.counts = Counter[str]()
         self.folders: dict[Path, Folder] = {}
@@ -83,14 +69,30 @@ class SidecarWriter:
             rows: Predictions, see `phototag.apps.formats`.
         """
         any_readable = False
-        for name, row in zip(names, rows, strict=True):
-            if not row["error"]:
-                any_readable = True
-                self._write_photo(Path(name), row["labels"])
+        for photo, row in zip(map(Path, names), rows, strict=True):
+            if row["error"]:
+                continue
+            any_readable = True
+            sidecar, others = self._open(photo.parent).choose(photo.name, self.naming)
+            keywords = read_embedded(photo)
+            for other in others:
+                with suppress(InputError):  # it is not changed
+                    keywords.add(parse_packet(read_path(other)))
+            self._update(sidecar, row["labels"], keywords)
         return any_readable
 
-    def remove(self, sidecars: Iterable[Path]) -> None:
-        """Remove the labels that phototag wrote from each sidecar."""
+    def remove(self, sources: Iterable[str], stdin: BinaryIO) -> None:
+        """Remove the labels that phototag wrote.
+
+        Args:
+            sources: Paths of photos, sidecars and folders (searched recursively), or `-` to read
+                paths from stdin.
+            stdin: Stream with a list of paths.
+        """
+        sidecars: dict[Path, None] = {}
+        for source in sources:
+            for name in read_paths(stdin) if source == "-" else [source]:
+                sidecars |= dict.fromkeys(self._find(Path(name)))
         for sidecar in tqdm(sidecars, "undo", disable=None):
             self._update(sidecar, [])
 
@@ -99,84 +101,45 @@ class SidecarWriter:
         kinds = ("created", "changed", "deleted", "unchanged", "refused")
         return "sidecars: " + ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds)
 
-    def _write_photo(self, photo: Path, labels: Sequence[str]) -> None:
-        try:
-            folder = self.folders.get(photo.parent) or Folder(photo.parent)
-            self.folders[photo.parent] = folder
-            sidecar, others = folder.choose(photo.name, self.naming)
-        except (InputError, OSError) as error:
-            self._refuse(photo, error)
-            return
-        if not labels and sidecar.name not in folder.names and not others:
-            return
-        keywords, moved = read_embedded(photo), []
-        for other in others:
-            with suppress(InputError):  # it is not changed
-                packet = parse_packet(read_path(other))
-                keywords.add(packet)
-                moved += [other] if packet.list_values(WRITTEN) else []
-        if self._update(sidecar, labels, keywords):
-            for other in moved:
-                self._update(other, [])
+    def _open(self, path: Path) -> Folder:
+        if path not in self.folders:
+            self.folders[path] = Folder(path)
+        return self.folders[path]
 
-    def _update(self, path: Path, labels: Sequence[str], other: Keywords | None = None) -> bool:
-        """Replace the labels in a sidecar; return whether this succeeded."""
+    def _find(self, path: Path) -> list[Path]:
+        """Return the sidecars in a folder, the sidecars of a photo, or the sidecar itself."""
+        if path.is_dir():
+            remove_unfinished(path.rglob(".*.tmp.xmp"))
+            names = [name for name in list_files(path) if "/." not in f"/{name}"]
+            return [path / name for name in names if name.lower().endswith(".xmp")]
+        near = self._open(path.parent).names if path.parent.is_dir() else set[str]()
+        names = [path.name] if path.suffix.lower() == ".xmp" else list_sidecars(path.name, near)
+        if near.isdisjoint([path.name, *names]):
+            raise InputError(f"{show_name(str(path))}: no such file or folder")
+        return [path.with_name(name) for name in names]
+
+    def _update(self, path: Path, labels: Sequence[str], other: Keywords | None = None) -> None:
+        """Replace the labels in a sidecar."""
         try:
             old = _read(path)
             new = set_keywords(old, labels, other)
             if new != old:
                 _replace(path, old, new)
         except (InputError, OSError) as error:
-            self._refuse(path, error)
-            return False
+            self.counts["refused"] += 1
+            name, text = show_name(str(path)), getattr(error, "strerror", None) or str(error)
+            start = "" if text.startswith(name) else f"{name}: "
+            self.report(f"{start}{text}; nothing was changed")
+            return
         if new != old:
             self.counts["created" if old is None else "changed" if new else "deleted"] += 1
         elif new:
             self.counts["unchanged"] += 1
-        return True
-
-    def _refuse(self, path: Path, error: InputError | OSError) -> None:
-        self.counts["refused"] += 1
-        name, text = show_name(str(path)), getattr(error, "strerror", None) or str(error)
-        start = "" if text.startswith(name) else f"{name}: "
-        self.report(f"{start}{text}; nothing was changed")
-
-
-def find_sidecars(sources: Iterable[str], stdin: BinaryIO) -> list[Path]:
-    """Return the sidecars in folders, and those of single photos.
-
-    Args:
-        sources: Paths of photos, sidecars and folders (searched recursively), or `-` to read paths
-            from stdin.
-        stdin: Stream with a list of paths.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        for name in read_paths(stdin) if source == "-" else [source]:
-            path = Path(name)
-            if path.is_dir():
-                names = [each for each in list_files(path) if each.lower().endswith(".xmp")]
-                remove_unfinished(path / each for each in names)
-                found |= {path / each: None for each in names if "/." not in f"/{each}"}
-            elif path.suffix.lower() == ".xmp":
-                found[path] = None
-            else:
-                near = {file.name for file in path.parent.glob("*")}
-                names = list_sidecars(path.name, near)
-                if not names and path.name not in near:
-                    raise InputError(f"{show_name(name)}: no such file or folder")
-                found |= {path.with_name(each): None for each in names}
-    return list(found)
 
 
 def _read(path: Path) -> bytes | None:
     """Return the content of a sidecar, or None if there is no file."""
-    try:
-        return read_path(path)
-    except InputError:
-        if os.path.lexists(path):
-            raise
-        return None
+    return read_path(path) if os.path.lexists(path) else None
 
 
 def _replace(path: Path, old: bytes | None, new: bytes | None) -> None:

@@ -67,8 +67,7 @@ def predict(
         Naming | None,
         typer.Option(
             "--sidecars",
-            help="Name of a sidecar of a.jpg for -f xmp (default: as existing sidecars, else "
-            "a.jpg.xmp).",
+            help="Name of a new sidecar of a.jpg for -f xmp (default: a.jpg.xmp).",
         ),
     ] = None,
     undo: Annotated[
@@ -99,10 +98,10 @@ def predict(
     if format_ == "xmp" and output:
         raise InputError("-f xmp writes sidecars next to the photos: omit --output")
     if undo:
-        from phototag.apps.sidecars import SidecarWriter, find_sidecars
+        from phototag.apps.sidecars import SidecarWriter
 
         writer = SidecarWriter(partial(typer.echo, err=True))
-        writer.remove(find_sidecars(sources, sys.stdin.buffer))
+        writer.remove(sources, sys.stdin.buffer)
         _finish_sidecars(writer)
         return
     if output and not new:
@@ -133,7 +132,7 @@ def predict(
     if format_ == "xmp":
         from phototag.apps.sidecars import SidecarWriter
 
-        writer = SidecarWriter(report, naming)
+        writer = SidecarWriter(report, naming or "a.jpg.xmp")
         any_readable = writer.write(names, prediction.predict_rows())
         _finish_sidecars(writer)
     else:

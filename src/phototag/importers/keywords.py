@@ -34,7 +34,7 @@ PATHS = {
 }
 PARENT = "phototag"  # the keyword above those that `phototag predict -f xmp` wrote
 WRITTEN = "urn:phototag:1.0/ keywords"  # property with the names of these keywords
-_HIDDEN = ("darktable", "_Digikam_Internal_Tags_")  # names above the tags of a program itself
+_HIDDEN = (PARENT, "darktable", "_Digikam_Internal_Tags_")  # parents of tags of programs
 _XP_KEYWORDS, _IPTC_KEYWORDS = 0x9C9E, (2, 25)
 MAX_NOTES = 10
 MIN_PHOTOS = 5  # a label of fewer photos can hardly be learned or judged
@@ -61,8 +61,7 @@ class Keywords:
         self.written.update(map(normalize, packet.list_values(WRITTEN)))
         self.add_flat(packet.list_values(FLAT))
         for name, separator in PATHS.items():
-            for text in packet.list_values(name):
-                self.paths.add(tuple(split_path(text, separator)))
+            self.paths |= {tuple(split_path(text, separator)) for text in packet.list_values(name)}
 
     def add_flat(self, texts: Iterable[str]) -> None:
         """Add keywords of a list that has no parents, except that some programs write `a|b`."""
@@ -81,9 +80,8 @@ class Keywords:
     @property
     def human(self) -> set[str]:
         """The names of the keywords that the user entered, with the names of their parents."""
-        hidden = ((), (PARENT,), *((name,) for name in _HIDDEN))
-        named = {name for path in self.paths if path[:1] not in hidden for name in path}
-        return named | (self.flat - self.machine)
+        own = [path for path in self.paths if path and path[0] not in _HIDDEN]
+        return {name for path in own for name in path} | (self.flat - self.machine)
 
 
 def split_path(text: str, separator: str) -> list[str]:
@@ -119,7 +117,7 @@ def read_embedded(photo: Path | bytes) -> Keywords:
         except InputError as error:
             keywords.problems.append(str(error))
         with suppress(Exception):
-            keywords.add_flat(list(_decode_iptc(IptcImagePlugin.getiptcinfo(image) or {})))
+            keywords.add_flat(_decode_iptc(IptcImagePlugin.getiptcinfo(image) or {}))
         value = image.getexif().get(_XP_KEYWORDS, b"")
         if isinstance(value, bytes):
             text = value.decode("utf-16-le", "ignore").partition("\0")[0]
