@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -202,6 +203,44 @@ def test_experiments_run_their_snapshot_and_keep_their_artifacts(
         row = shown[shown["Experiment"] == name].iloc[0]
         assert row["loss"] == pytest.approx(run.data.metrics["test_loss"])
     assert float(runs(folder)["slow-lr"].data.params["lr"]) == 1e-5
+
+
+def test_table_of_experiments_has_the_changed_param_and_the_scores(
+    project: Project, experiments: dict[str, str]
+) -> None:
+    """The command in the README; the experiments also change the two params dropped here."""
+    options = ("--only-changed", "--drop", ".*/|evaluate|epochs")
+    lines = project("dvc", "exp", "show", *options).splitlines()
+    assert {"val_loss", "loss", "lr"} <= set(lines[1].split())
+    assert "content_key" not in lines[1]
+    assert max(map(len, lines)) <= 120
+
+
+def test_output_of_an_experiment_states_how_to_discard_it(
+    results: Project, experiments: dict[str, str], tmp_path: Path
+) -> None:
+    assert "To discard it:  dvc exp remove slow-lr" in experiments["slow-lr"]
+    project = results.clone(tmp_path / "clone", cache=True)
+    answers = project.folder / "data/corrections.csv"
+    params = (project.folder / "params.yaml").read_text()
+    printed = project("dvc", "exp", "run", "-n", "mine", "-S", "weight_decay=0.5")
+    answers.write_text(answers.read_text() + "an answer that is not committed\n")
+    (command,) = re.findall("(?m)^To discard it:  (.*)$", printed)
+    for part in command.split(" && "):
+        project(*part.split())
+    assert answers.read_text().endswith("an answer that is not committed\n")
+    assert project("git", "status", "--porcelain").split() == ["M", "data/corrections.csv"]
+    assert (project.folder / "params.yaml").read_text() == params
+    answers.write_text(answers.read_text().replace("an answer that is not committed\n", ""))
+    assert changed_stages(project) == set()
+
+    # The other command keeps the experiment: it is registered and committed.
+    (command,) = re.findall("(?m)^To keep it:     (.*)$", printed)
+    project("dvc", "exp", "apply", "mine")
+    for part in command.split(" && "):
+        project(*part.split())
+    assert not project("git", "status", "--porcelain")
+    assert "version 1, champion" in project("phototag", "summary")
 
 
 def test_sync_adds_the_run_of_a_cached_experiment(project: Project, folder: Path) -> None:

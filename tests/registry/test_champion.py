@@ -26,6 +26,7 @@ from phototag.dataset.dataset import Dataset, join_datasets, take_photos
 from phototag.dataset.targets import UNKNOWN
 from phototag.network.weights import Metadata
 from phototag.registry import challenges, comparison, versions
+from phototag.registry.decision import make_decision
 from phototag.registry.photos import list_ids
 from phototag.registry.report import write_report
 from phototag.tracking.runs import Training, create_run
@@ -143,6 +144,25 @@ def test_each_model_counts_once_per_champion_and_photos(registry: Registry) -> N
     assert registry.champion() == 1
 
 
+def test_projects_on_one_store_have_their_own_champions(registry: Registry) -> None:
+    registry.challenge("first", 1)
+    other = Store(registry.store.uri, "other", registry.store.lock)
+    assert other.experiment_id != registry.store.experiment_id
+    assert versions.find_champion(other) is None
+    assert versions.read_history(other) == []
+    with pytest.raises(InputError, match="no champion to roll back"):
+        versions.roll_back(other, "")
+    client = other.client
+    client.create_registered_model("other")
+    for _ in range(2):
+        client.create_model_version("other", "source")
+    versions.apply_decision(other, make_decision("other", "promote", 2, None, True, "mine"))
+    assert (versions.find_champion(other), registry.champion()) == (2, 1)
+    assert versions.describe_registry(registry.store)[-1].endswith("models:/phototag@champion")
+    assert [decision["name"] for decision in versions.read_history(other)] == ["other"]
+    client.delete_registered_model("other")
+
+
 def test_challenges_of_a_new_champion_start_at_one(registry: Registry) -> None:
     registry.challenge("first", 1)
     registry.challenge("a", 0)
@@ -214,7 +234,7 @@ def test_history_reports_what_was_deleted_in_mlflow(registry: Registry) -> None:
     assert show_history()[-2] == "deleted in MLflow: version 2"
     assert show_history()[-1].startswith("there is no champion: run")
     client.set_registered_model_alias("phototag", "champion", "1")
-    assert show_history()[-1] == "the champion is version 1"
+    assert show_history()[-1].startswith("the champion is version 1, ")
     versions.promote(registry.store, "1", "first\nsecond")
     assert show_history()[-3].endswith(r"version   1  promote    champion  first\nsecond")
     for version in ("3", "1"):

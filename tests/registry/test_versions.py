@@ -188,7 +188,7 @@ def test_history_promote_and_rollback_commands(register: Registered) -> None:
     )
     assert "version 2 is the champion (previous champion: 1)" in run("promote", "2")
     lines = run("history").splitlines()
-    assert lines.pop() == "the champion is version 2"
+    assert lines.pop().startswith("the champion is version 2, served as models:/")
     assert [line.split()[3] for line in lines] == ["1", "2", "1", "2"]
     assert "there was no champion" in lines[0]
     assert "beats" in lines[1]

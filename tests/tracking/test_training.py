@@ -21,7 +21,7 @@ import yaml
 from phototag.evaluation.result import HEADLINE, headline
 from phototag.tracking import runs
 from phototag.tracking.description import name_dataset
-from phototag.tracking.evaluations import log_scores, record_evaluation
+from phototag.tracking.evaluations import log_missing_scores, log_scores, record_evaluation
 from phototag.tracking.runs import (
     Training,
     create_run,
@@ -208,6 +208,29 @@ def test_scores_are_logged_to_a_run_with_the_params_of_the_evaluation(
     # A param that no score depends on does not need another run.
     params = {"lr": 0.1, "evaluate": {"prior_strength": 10}, "registry": {"experiments": True}}
     assert find_or_rebuild_run(store, Training("key", params), HISTORY) == run_ids[0]
+
+
+def test_scores_of_a_restored_evaluation_are_logged_once(store: Store, tmp_path: Path) -> None:
+    """DVC restored the evaluation, so only `register` can log its scores."""
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate/report.html").write_text("page")
+    run_id = find_or_rebuild_run(store, Training("key", splits=SPLITS), HISTORY)
+    for value in (0.5, 0.7):
+        log_missing_scores(store, run_id, {"loss": value}, tmp_path / "evaluate")
+        run = store.client.get_run(run_id)
+        assert run.data.metrics["test_loss"] == 0.5
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/evaluate/report.html") == "page"
+    # Scores of a part of the metrics are completed.
+    log_missing_scores(store, run_id, {"loss": 0.7, "mAP": 1}, tmp_path / "evaluate")
+    assert store.client.get_run(run_id).data.metrics["test_mAP"] == 1
+
+
+def test_datasets_are_added_to_a_run_that_was_created_without_them(store: Store) -> None:
+    run_id = find_or_rebuild_run(store, Training("key"), HISTORY)
+    for _ in range(2):
+        assert find_or_rebuild_run(store, Training("key", splits=SPLITS), HISTORY) == run_id
+    logged = store.client.get_run(run_id).inputs.dataset_inputs
+    assert sorted(each.dataset.name for each in logged) == ["test", "train", "val"]
 
 
 def test_scores_on_val_are_not_logged_as_scores_on_test(store: Store) -> None:

@@ -8,13 +8,19 @@ from phototag.base.files import content_key
 from phototag.tracking.store import Store
 
 KEY_TAG, WEIGHTS_TAG = "content_key", "weights_digest"
+DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 
 
 def has_version(store: Store, key: str, files: tuple[Path, Path] | None = None) -> bool:
-    """Return whether a version has a content key and, if given, these weights and thresholds."""
+    """Return whether a version has a content key and, if given, these weights and thresholds.
+
+    Versions without a decision are ignored, because their registration was interrupted.
+    """
     digest = content_key(None, files) if files else ""
     return any(
-        version.tags.get(KEY_TAG) == key and digest in ("", version.tags.get(WEIGHTS_TAG))
+        version.tags.get(KEY_TAG) == key
+        and digest in ("", version.tags.get(WEIGHTS_TAG))
+        and any(name.startswith(DECISION_TAG) for name in version.tags)
         for version in list_versions(store)
     )
 

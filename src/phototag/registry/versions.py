@@ -25,6 +25,7 @@ from phototag.pages.escaping import escape_markdown
 from phototag.registry.comparison import ModelFiles
 from phototag.registry.decision import make_decision
 from phototag.registry.lookup import (
+    DECISION_TAG,
     KEY_TAG,
     WEIGHTS_TAG,
     get_version,
@@ -35,7 +36,6 @@ from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
 DIGEST_TAG, THRESHOLDS_TAG = "model_digest", "thresholds"
-DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
 PHOTOS_FILE = "artifacts/photos.txt"  # versions of earlier releases do not have this file
 MAX_NAMES = 5  # largest number of labels that a sentence names
@@ -202,7 +202,8 @@ def describe_registry(store: Store) -> list[str]:
     lines = [f"deleted in MLflow: version {', '.join(map(str, deleted))}"] if deleted else []
     champion = find_champion(store)
     missing = "there is no champion: run `phototag promote VERSION`"
-    return [*lines, f"the champion is version {champion}" if champion else missing]
+    shown = f"the champion is version {champion}, served as models:/{store.name}@champion"
+    return [*lines, shown if champion else missing]
 
 
 def read_decisions(version: ModelVersion) -> list[dict[str, Any]]:
