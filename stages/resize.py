@@ -58,7 +58,7 @@ def main() -> None:
     save_decode_cache(cache, key, names, photos, IMAGES)
     images = np.load(IMAGES, mmap_mode="r")
 
-    sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
+    sha256 = [photo.sha256 for photo in photos]
     targets = dataset.merge_targets(labels.targets, sha256)
     check_unchanged(edits, EDITS)
     # DVC records the file as it is after this stage, so answers stored meanwhile must be applied.

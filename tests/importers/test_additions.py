@@ -55,7 +55,7 @@ def read_targets(folder: Path) -> dict[str, dict[str, int]]:
     """Return photo -> label -> target, as the pipeline reads them."""
     dataset = read_dataset(folder)
     labels = dataset.read_labels()
-    digests = [entry.cells["sha256"] for entry in dataset.entries]
+    digests = [entry.cells["sha256"] for entry in dataset.stored]
     targets = dataset.merge_targets(labels.targets, digests)
     rows = zip(*targets.values(), strict=True)
     return {

@@ -203,9 +203,9 @@ def test_labels_are_merged_import_by_import_and_later_imports_overrule(tmp_path:
     dataset = read_dataset(tmp_path)
     edits = make_edits(rename={"puppy": "dog"}, absent=["cat"])
     edited = EditedLabels(edits, dataset.list_labels()).check()
-    sha256 = [entry.cells["sha256"] for entry in dataset.entries]
+    sha256 = [entry.cells["sha256"] for entry in dataset.stored]
     targets = dataset.merge_targets(dataset.read_labels((), edited.fill).targets, sha256)
-    photos = [Photo("kept", "", sha256=entry.cells["sha256"]) for entry in dataset.stored]
+    photos = [Photo("kept", "", sha256=digest) for digest in sha256]
     result = apply_edits(edited, targets, photos, {}, "corrections.csv")
     assert dataset.name_photos() == [
         *("p1.jpg", "p2.jpg", "p3.jpg", "p4.jpg", "p5.jpg", "q6.jpg", "q7.jpg", "r.jpg")

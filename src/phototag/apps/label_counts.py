@@ -76,8 +76,7 @@ def read_state(
     answers = read_answers(root / CORRECTIONS)
     photos = _list_photos(root, dataset)
     labels = dataset.read_labels((), edited.fill)
-    sha256 = dataset.list_sha256([photo.sha256 for photo in photos])
-    targets = dataset.merge_targets(labels.targets, sha256)
+    targets = dataset.merge_targets(labels.targets, [photo.sha256 for photo in photos])
     result = apply_edits(all_labels, targets, photos, answers, CORRECTIONS)
     kept = [photo.decision != "rejected" for photo in photos]
     counts = {

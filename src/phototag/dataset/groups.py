@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -75,7 +76,7 @@ def name_groups(
         Name of each row's group, [num_rows]: the first 16 digits of the smallest id among the rows
         of the group's first import. The name does not depend on the names or the order of files.
     """
-    numbers = np.array(number_imports(imports or [""] * len(ids)), np.int64)
+    numbers = pd.factorize(np.asarray(imports or [""] * len(ids), object))[0]
     names = [""] * len(ids)
 
     def name_rows(rows: np.ndarray, components: np.ndarray) -> None:
@@ -96,9 +97,3 @@ def name_groups(
         rows = np.flatnonzero(shared & (numbers <= current))
         name_rows(rows, find_components(rows))
     return names
-
-
-def number_imports(imports: Sequence[str]) -> list[int]:
-    """Return the number of each row's import, counted from 0 in the order of first appearance."""
-    number = {name: index for index, name in enumerate(dict.fromkeys(imports))}
-    return [number[name] for name in imports]

@@ -218,7 +218,7 @@ def _read_targets(folder: Path, edits: LabelEdits) -> _Stored:
         for entry in dataset.stored
     ]
     labels = dataset.read_labels((), edited.fill)
-    targets = dataset.merge_targets(labels.targets, dataset.list_sha256(sha256))
+    targets = dataset.merge_targets(labels.targets, sha256)
     photos = [Photo("kept", "") for _ in names]
     final = apply_edits(edited, targets, photos, {}, "").targets
     return _Stored([*labels.targets], sha256, pd.DataFrame(final, names))

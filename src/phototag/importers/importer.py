@@ -23,12 +23,7 @@ from phototag.importers.source import ImportOptions, SourceDataset, SourcePhoto
 def import_photos(
     source: Path, destination: Path, options: ImportOptions | None = None
 ) -> SourceDataset:
-    """Write the photos of a source to a new zip; see `write_zip`.
-
-    Args:
-        source: Path of a folder, zip, CSV or JSON file.
-        destination: Path of the new zip.
-        options: Options of the import (default: detect format, folder and separator).
+    """Write the photos of a folder, zip, CSV or JSON file to a new zip; see `write_zip`.
 
     Raises:
         InputError: The destination exists, or the source is invalid. The message contains the file
@@ -44,20 +39,12 @@ def import_photos(
 
 def write_zip(
     path: Path, source: Path, dataset: SourceDataset, known: Collection[str] = ()
-) -> list[str]:
+) -> None:
     """Write photos to `images/imN.EXT`, labels to `annotations/CLASS.txt` and `sources.csv`.
 
     `unknown/CLASS.txt` lists the photos for which the label CLASS is unknown. `sources.csv` lists
-    the path in the source, the group, the id and the SHA-256 of each photo.
-
-    Args:
-        path: Path of the zip.
-        source: Path of the source.
-        dataset: Photos and labels of the source.
-        known: SHA-256 of the photos whose files are not written.
-
-    Returns:
-        SHA-256 of each photo, [num_photos].
+    the path in the source, the group, the id and the SHA-256 of each photo. The files of photos
+    whose SHA-256 is in `known` are not written.
     """
     photos = dataset.photos
     listed: dict[tuple[str, str], list[int]] = {
@@ -85,7 +72,6 @@ def write_zip(
         for (folder, label), lines in sorted(listed.items()):
             write(f"{folder}/{label}.txt", "".join(f"{line}\n" for line in lines).encode())
         write("sources.csv", _list_sources(source, files, photos, digests).encode())
-    return digests
 
 
 def _list_sources(

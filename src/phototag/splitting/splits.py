@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.errors import InputError
-from phototag.dataset.groups import number_imports
 from phototag.dataset.manifest import SPLITS
 from phototag.dataset.targets import all_known, is_known, label_rates
 
@@ -55,7 +54,7 @@ def split_groups(
         InputError: A split with a positive share would get no photos with known targets.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
-    part = np.array(number_imports(imports or [""] * len(groups)), np.int64)
+    part = pd.factorize(np.asarray(imports or [""] * len(groups), object))[0]
     home = np.full(len(names), len(part))  # number of each group's first import
     np.minimum.at(home, members, part)
 
@@ -128,17 +127,10 @@ def warn_rare(rates: pd.DataFrame) -> list[str]:
 
 
 def _count(targets: np.ndarray, members: np.ndarray, num_groups: int) -> np.ndarray:
-    """Count what `split_groups` balances.
+    """Return the counts that `split_groups` balances, float64 [num_groups, num_columns].
 
-    Args:
-        targets: 1, 0 or `UNKNOWN`, int8 [num_images, num_labels].
-        members: Group of each photo, int64 [num_images].
-        num_groups: Number of groups.
-
-    Returns:
-        Numbers of photos, of unlabelled photos, of positives of each label, and of known targets of
-        each label with unknown targets, float64 [num_groups, num_columns]. A label without known
-        targets has no column.
+    The columns are the numbers of photos, of unlabelled photos, of positives of each label, and of
+    known targets of each label with unknown targets. Labels without known targets are left out.
     """
     known = is_known(targets)
     targets, known = targets[:, known.any(axis=0)], known[:, known.any(axis=0)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,14 +51,8 @@ class Entry:
     stored: bool = True
 
 
-@dataclass(frozen=True)
-class Import:
-    """A zip of a folder of imports, or a whole dataset that is not a folder of imports.
-
-    Attributes:
-        layout: Files of the import, as paths that are relative to `data.raw`.
-        entries: Photos of the import in the order of their numbers.
-    """
+class Import(NamedTuple):
+    """The files of an import, and its photos in the order of their numbers."""
 
     layout: Layout
     entries: list[Entry]
@@ -92,10 +87,8 @@ class RawDataset:
 
     def find_invalid_names(self) -> dict[str, str]:
         """Return file -> reason for the photos whose names are invalid."""
-        found: dict[str, str] = {}
-        for each in self.imports:
-            found |= find_invalid_names(each.layout.images)
-        return found
+        found = [find_invalid_names(each.layout.images) for each in self.imports]
+        return {file: reason for part in found for file, reason in part.items()}
 
     def list_labels(self) -> list[str]:
         """Return the labels of the label files of all imports, sorted."""
@@ -143,11 +136,6 @@ class RawDataset:
         targets = {label: np.concatenate(parts, dtype=np.int8) for label, parts in columns.items()}
         return Labels(targets, problems, num_lines)
 
-    def list_sha256(self, stored: Sequence[str]) -> list[str]:
-        """Return the SHA-256 of each entry, given that of each stored photo."""
-        digests = iter(stored)
-        return [next(digests) if one.stored else one.cells["sha256"] for one in self.entries]
-
     def name_photos(self) -> list[str]:
         """Return the name of each stored photo in the manifest: its path in the source.
 
@@ -164,7 +152,7 @@ class RawDataset:
         return list(names)
 
     def merge_targets(
-        self, targets: Mapping[str, np.ndarray], sha256: Sequence[str]
+        self, targets: Mapping[str, np.ndarray], stored: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Return the targets of the stored photos; later imports overrule earlier ones.
 
@@ -173,7 +161,7 @@ class RawDataset:
 
         Args:
             targets: Label -> 1, 0, `UNKNOWN` or `UNLISTED` for each entry, int8 [num_entries].
-            sha256: SHA-256 of each entry, [num_entries]; "" for an unreadable file.
+            stored: SHA-256 of each stored photo, [num_stored]; "" for an unreadable file.
 
         Returns:
             Label -> target of each stored photo, int8 [num_stored]; `UNLISTED` if no import that
@@ -182,14 +170,16 @@ class RawDataset:
         entries = self.entries
         if len(self.imports) == 1 and len(self.stored) == len(entries):
             return dict(targets)
+        digests = dict(zip([one.name for one in self.stored], stored, strict=True))
+        keys = [digests.get(one.name, one.cells.get("sha256")) or one.name for one in entries]
         rows: dict[str, list[int]] = {}
         for row, entry in enumerate(entries):
             if entry.stored:
-                rows.setdefault(sha256[row] or entry.name, []).append(row)
+                rows.setdefault(keys[row], []).append(row)
         table = np.stack(list(targets.values()), axis=1)
         merged = np.full_like(table, UNLISTED)
         for row, entry in enumerate(entries):
-            for photo in rows.get(sha256[row] or entry.name, ()):
+            for photo in rows.get(keys[row], ()):
                 if photo == row or entries[photo].origin != entry.origin:
                     # UNLISTED < UNKNOWN < 0: an undecided target replaces only a lesser one.
                     undecided = np.maximum(merged[photo], table[row])
@@ -197,13 +187,13 @@ class RawDataset:
         merged = merged[[entry.stored for entry in entries]]
         return dict(zip(targets, np.ascontiguousarray(merged.T), strict=True))
 
-    def list_removed(self, sha256: Sequence[str]) -> list[Problem]:
+    def list_removed(self, stored: Sequence[str]) -> list[Problem]:
         """Return a problem for each photo that an import lists and that no import stores."""
-        known = {digest for digest, one in zip(sha256, self.entries, strict=True) if one.stored}
+        known = {*stored}
         return [
             Problem(one.name, 0, "photo is in no import", one.cells.get("source", ""), "noted")
-            for digest, one in zip(sha256, self.entries, strict=True)
-            if digest not in known
+            for one in self.entries
+            if not one.stored and one.cells["sha256"] not in known
         ]
 
 
@@ -224,18 +214,13 @@ def list_zips(source: Path) -> list[str]:
             f"{source / others[0]} is not an import, and {source} may contain only imports: move "
             "the file to another folder, and add photos with `phototag import FOLDER --add`"
         )
-    return sorted(zips, key=_order)
+    return sorted(zips, key=lambda name: (import_number(name) < 0, import_number(name), name))
 
 
 def import_number(name: str) -> int:
     """Return the number at the start of an import's name, or -1 if there is none."""
     match = re.match(r"\d{1,9}", name, re.ASCII)
     return int(match[0]) if match else -1
-
-
-def _order(name: str) -> tuple[bool, int, str]:
-    number = import_number(name)
-    return number < 0, number, name
 
 
 def read_dataset(source: Path) -> RawDataset:
