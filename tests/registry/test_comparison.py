@@ -12,9 +12,9 @@ from sklearn.metrics import f1_score
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import UNKNOWN
 from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
+from phototag.metrics.differences import bound_difference
 from phototag.registry.comparison import (
     ALPHA,
-    bound_difference,
     compare_models,
     coverage,
     judge,

@@ -10,10 +10,10 @@ import pandas as pd
 from phototag.dataset.targets import UNKNOWN
 from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
 from phototag.metrics.classification import classification_scores
+from phototag.metrics.differences import list_differences
 from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
 from phototag.pages.escaping import escape_spreadsheet_cell
-from phototag.registry.comparison import list_differences
 
 PREDICTIONS, SPLITS = "reports/evaluate/predictions.csv", "data/splits.csv"
 METRICS = ("f1_micro", "f1_macro", "mAP_macro", "loss")
