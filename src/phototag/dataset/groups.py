@@ -77,15 +77,13 @@ def name_groups(
         of the group's first import. The name does not depend on the names or the order of files.
     """
     numbers = pd.factorize(np.asarray(imports or [""] * len(ids), object))[0]
-    names = [""] * len(ids)
+    names = np.array([""] * len(ids), object)
 
     def name_rows(rows: np.ndarray, components: np.ndarray) -> None:
-        first: dict[int, tuple[int, str]] = {}
-        for row, component in zip(rows.tolist(), components.tolist(), strict=True):
-            name = (numbers[row], names[row] or ids[row][:16])
-            first[component] = min(first.get(component, name), name)
-        for row, component in zip(rows.tolist(), components.tolist(), strict=True):
-            names[row] = names[row] or first[component][1]
+        own = [names[row] or ids[row][:16] for row in rows]
+        table = pd.DataFrame({"import": numbers[rows], "name": own, "component": components})
+        first = table.sort_values(["import", "name"]).groupby("component")["name"].first()
+        names[rows] = np.where(names[rows] == "", first[components], names[rows])
 
     components = find_components(np.arange(len(ids)))
     start = np.full(len(ids), len(ids))  # import in which each component starts
@@ -96,4 +94,4 @@ def name_groups(
     for current in np.unique(numbers[shared]):
         rows = np.flatnonzero(shared & (numbers <= current))
         name_rows(rows, find_components(rows))
-    return names
+    return list(names)

@@ -6,7 +6,6 @@ import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -175,9 +174,9 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
 
     Photos that the folder already has are listed in the new zip with their labels, but not stored.
     """
-    before = _read_targets(path.parent, edits)
+    labels, known, before = _read_targets(path.parent, edits)
     # The source may use the old or the new name of a label that data/labels.yaml renames.
-    names = {label: edits.list_names(label)[-1] for label in before.labels}
+    names = {label: edits.list_names(label)[-1] for label in labels}
     dataset = read_source(
         source, replace(options, known_labels=frozenset([*names, *names.values()]))
     )
@@ -185,31 +184,20 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     decided = {*edits.drop, *edits.absent}  # labels that are not unknown in any import
     dataset.notes.extend(_compare_labels(added - decided, {*names.values()} - decided))
     with replace_file(path) as temporary:
-        write_zip(temporary, source, dataset, {*before.sha256})
-    after = _read_targets(path.parent, edits)
-    new = len(after.sha256) - len(before.sha256)
-    old = before.targets.reindex(columns=after.targets.columns, fill_value=UNKNOWN)
-    updated = int((after.targets.loc[old.index] != old).any(axis=1).sum())
+        write_zip(temporary, source, dataset, {*known})
+    _, stored, after = _read_targets(path.parent, edits)
+    new = len(stored) - len(known)
+    before = before.reindex(columns=after.columns, fill_value=UNKNOWN)
+    updated = int((after.loc[before.index] != before).any(axis=1).sum())
     is_needed = bool(new or updated)
     if not is_needed:
         path.unlink()
     kept = path if is_needed else None
-    return Imported(dataset, path.parent, kept, new, updated, len(after.sha256))
+    return Imported(dataset, path.parent, kept, new, updated, len(stored))
 
 
-class _Stored(NamedTuple):
-    """The stored photos of a folder of imports, and the labels in its label files.
-
-    `targets` has one row per photo and one column per label after the edits of labels.
-    """
-
-    labels: list[str]
-    sha256: list[str]
-    targets: pd.DataFrame
-
-
-def _read_targets(folder: Path, edits: LabelEdits) -> _Stored:
-    """Read a folder of imports as the stage `resize` does."""
+def _read_targets(folder: Path, edits: LabelEdits) -> tuple[list[str], list[str], pd.DataFrame]:
+    """Return the labels in label files, the SHA-256 of stored photos, and their final targets."""
     dataset = read_dataset(folder)
     edited = EditedLabels(edits, dataset.list_labels())
     names = [entry.name for entry in dataset.stored]
@@ -219,9 +207,8 @@ def _read_targets(folder: Path, edits: LabelEdits) -> _Stored:
     ]
     labels = dataset.read_labels((), edited.fill)
     targets = dataset.merge_targets(labels.targets, sha256)
-    photos = [Photo("kept", "") for _ in names]
-    final = apply_edits(edited, targets, photos, {}, "").targets
-    return _Stored([*labels.targets], sha256, pd.DataFrame(final, names))
+    final = apply_edits(edited, targets, [Photo("kept", "")] * len(names), {}, "").targets
+    return [*labels.targets], sha256, pd.DataFrame(final, names)
 
 
 def _compare_labels(added: set[str], known: set[str]) -> list[str]:

@@ -7,7 +7,7 @@ that only have a similar layout, such as two skies with a bird in the middle.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -100,25 +100,7 @@ def group_duplicates(
         the start of the smallest SHA-256 among the photos of the group's first import, so it
         depends only on the photos' contents.
     """
-    find_components = partial(_find_components, sha256, hashes, images, distance)
-    names = name_groups(sha256, imports, find_components)
-    count = Counter(names)
-    return [name if count[name] > 1 else "" for name in names]
-
-
-def _find_components(
-    sha256: Sequence[str],
-    hashes: Sequence[str],
-    images: np.ndarray,
-    distance: int,
-    chosen: np.ndarray,
-) -> np.ndarray:
-    """Return the component of duplicates of each chosen photo; see `group_duplicates`."""
-    rows = np.array([row for row in chosen.tolist() if hashes[row]], np.int64)
-    values = np.array([int(hashes[row], 16) for row in rows], np.uint64)
-    unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    # If photos have the same hash, only the first is compared with photos that have other hashes.
-    first = rows[first]
+    # The cache of maps is shared by the imports.
     read_maps = lru_cache(MAX_MAPS)(lambda row: _map_luminance(images[row]))
 
     def agree(pairs: np.ndarray) -> np.ndarray:
@@ -128,13 +110,22 @@ def _find_components(
             agreed[index] = luma >= MIN_CORRELATION and edges >= MIN_EDGE_CORRELATION
         return agreed
 
-    equal = np.column_stack([first[inverse], rows])
-    equal = equal[equal[:, 0] != equal[:, 1]]
-    groups = group_hashes(unique, distance, lambda pairs: agree(first[pairs]))
-    near = first[link_equal(groups)]
-    same = chosen[link_equal([sha256[row] for row in chosen])]
-    pairs = np.concatenate([near, equal[agree(equal)], same])
-    return connect_rows(len(chosen), np.searchsorted(chosen, pairs))
+    def find_components(chosen: np.ndarray) -> np.ndarray:
+        rows = np.array([row for row in chosen.tolist() if hashes[row]], np.int64)
+        values = np.array([int(hashes[row], 16) for row in rows], np.uint64)
+        unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+        # If photos have the same hash, only the first is compared with photos of other hashes.
+        first = rows[first]
+        equal = np.column_stack([first[inverse], rows])
+        equal = equal[equal[:, 0] != equal[:, 1]]
+        near = group_hashes(unique, distance, lambda pairs: agree(first[pairs]))
+        same = chosen[link_equal([sha256[row] for row in chosen])]
+        pairs = np.concatenate([first[link_equal(near)], equal[agree(equal)], same])
+        return connect_rows(len(chosen), np.searchsorted(chosen, pairs))
+
+    names = name_groups(sha256, imports, find_components)
+    count = Counter(names)
+    return [name if count[name] > 1 else "" for name in names]
 
 
 def _map_luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ from phototag.verification.labels import (
     read_labels,
     suggest,
 )
-from phototag.verification.layout import Layout, find_layout, has_layout
+from phototag.verification.layout import Layout, find_layout, find_roots
 from phototag.verification.listing import read_sources
 from phototag.verification.problems import Problem
 
@@ -207,7 +207,7 @@ def list_zips(source: Path) -> list[str]:
         return []
     names, _ = split_system_files(list_files(source))
     zips = [name for name in names if re.fullmatch(r"[^/]+\.zip", name, re.IGNORECASE)]
-    if not zips or has_layout(names):
+    if not zips or find_roots(names):
         return []
     if others := sorted(set(names) - set(zips)):
         raise InputError(

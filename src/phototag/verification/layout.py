@@ -47,7 +47,7 @@ def find_layout(source: Path, start: str = "") -> Layout:
                 f"{source / name} is a link to a folder, which is not followed: replace the link "
                 "with the folder"
             )
-    roots = _find_roots(names)
+    roots = find_roots(names)
     if not roots and "sources.csv" in map(str.casefold, names):
         roots = [PurePosixPath()]
     if len(roots) != 1:
@@ -70,12 +70,7 @@ def find_layout(source: Path, start: str = "") -> Layout:
     )
 
 
-def has_layout(names: Sequence[str]) -> bool:
-    """Return whether some of the given paths are in a folder `images` next to `annotations`."""
-    return bool(_find_roots(names))
-
-
-def _find_roots(names: Sequence[str]) -> list[PurePosixPath]:
+def find_roots(names: Sequence[str]) -> list[PurePosixPath]:
     """Return the folders, such as `train/`, that contain folders `images` and `annotations`."""
     paths = {PurePosixPath(name.casefold()).parent for name in names}
     folders = {folder for path in paths for folder in (path, *path.parents)}
