@@ -119,6 +119,26 @@ def test_new_augmentation_key_reruns_train_only(project: Project, folder: Path) 
         params.write_text(before[1])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "stages"),
+    [
+        ("recipe: report", "recipe: pretrained", set()),
+        ("  name: null", "  name: holiday", {"register"}),
+    ],
+)
+def test_names_rerun_no_training(
+    project: Project, folder: Path, old: str, new: str, stages: set[str]
+) -> None:
+    params = folder / "params.yaml"
+    before = params.read_text()
+    assert before.count(old) == 1
+    params.write_text(before.replace(old, new))
+    try:
+        assert changed_stages(project) == stages
+    finally:
+        params.write_text(before)
+
+
 def test_another_photo_size_repacks_the_photos(results: Project, tmp_path: Path) -> None:
     project = results.clone(tmp_path / "clone", cache=True)
     params, images = project.folder / "params.yaml", project.folder / "data/images.npy"

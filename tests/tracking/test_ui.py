@@ -50,7 +50,8 @@ def page(browser: Browser) -> Iterator[Page]:
     opened.close()
 
 
-def test_table_of_runs_shows_lr_loss_and_f1(served: Served, page: Page) -> None:
+def test_table_of_runs_shows_lr_loss_f1_and_the_inputs(served: Served, page: Page) -> None:
+    page.set_viewport_size({"width": 2200, "height": 800})  # columns beyond it have no elements
     page.goto(served.view)
     for name in served.runs:
         # Repeated trainings have the same name.

@@ -40,7 +40,6 @@ COLUMNS = (
     f"tags.`{DATASET_TAG}`",
     f"tags.`{PHOTOS_TAG}`",
     f"tags.`{RECIPE_TAG}`",
-    "params.`model.name`",
     "params.`lr`",
 )
 DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
