@@ -432,7 +432,8 @@ def test_killed_run_leaves_the_old_sidecar(photos: Path, name: str) -> None:
 def test_options_of_sidecars_are_checked(
     photos: Path, predict: Callable[..., tuple[int, str, str]]
 ) -> None:
-    assert "omit --output" in predict("-o", str(photos / "out"))[2]
+    for more in (("-o", str(photos / "out")), ("--new",), ("--resume",)):
+        assert "omit --output, --new and --resume" in predict(*more)[2]
     for more in ("--undo", "--sidecars=a.xmp"):
         assert "add -f xmp" in run(str(photos), more)[2]
     assert snapshot(photos).keys() == {"a.jpg", "b.png", "d.jpg", "old/c.jpg"}

@@ -151,7 +151,7 @@ def write_exif(text: str) -> bytes:
         ("a.tiff", embed(Path("a.tiff"), tiffinfo={700: list_keywords("Katze", "rød").encode()})),
         ("a.png", embed(Path("a.png"), pnginfo=png_info(list_keywords("Katze", "rød")))),
         ("iptc.jpg", write_iptc(b"Katze", "rød".encode())),
-        ("latin-1.jpg", write_iptc(b"Katze", b"r\xf8d")),
+        ("latin-1.jpg", write_iptc(b"Katze", b"", b"r\xf8d")),
         ("windows.jpg", write_exif("Katze; rød")),
     ],
 )  # fmt: skip

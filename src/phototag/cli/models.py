@@ -83,6 +83,11 @@ def predict(
     """
     if format_ is None:
         format_ = SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
+    if format_ == "xmp" and (output or new or resume):
+        raise InputError(
+            "-f xmp writes sidecars next to the photos, and can be repeated: omit --output, --new "
+            "and --resume"
+        )
     if not output and (new or resume):
         option = "--new" if new else "--resume"
         raise InputError(f"{option} requires an output file: add --output FILE")
@@ -95,8 +100,6 @@ def predict(
         )
     if format_ != "xmp" and (naming or undo):
         raise InputError("--sidecars and --undo apply to sidecars only: add -f xmp")
-    if format_ == "xmp" and output:
-        raise InputError("-f xmp writes sidecars next to the photos: omit --output")
     if undo:
         from phototag.apps.sidecars import SidecarWriter
 

@@ -127,7 +127,7 @@ def read_embedded(photo: Path | bytes) -> Keywords:
 
 def _decode_iptc(records: dict[tuple[int, int], Any]) -> Iterator[str]:
     found = records.get(_IPTC_KEYWORDS, [])
-    for data in found if isinstance(found, list) else [found]:
+    for data in filter(None, found if isinstance(found, list) else [found]):
         try:
             yield data.decode()
         except UnicodeDecodeError:
