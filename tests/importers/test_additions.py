@@ -123,6 +123,26 @@ def test_adding_the_same_photos_again_writes_nothing(project: Path) -> None:
     assert list_imports() == ["001-a.zip"]
 
 
+def test_labels_can_be_added_when_only_unlabelled_photos_are_left(tmp_path: Path) -> None:
+    run("../a")
+    paint(tmp_path / "b/4.png", 50)
+    run("../b", "--add")
+    Path("data/raw/001-a.zip").unlink()
+    assert "the dataset now has 4\n" in run("../a", "--add")
+    targets = read_targets(Path("data/raw"))
+    assert targets["4.png"] == {"cat": UNKNOWN, "dog": UNKNOWN}
+    assert targets["cat/1.png"] == {"cat": 1, "dog": 0}
+
+
+def test_known_photos_keep_labels_that_the_source_does_not_have(tmp_path: Path) -> None:
+    run("../a")
+    write(tmp_path / "t.csv", "file,label\na/cat/1.png,fox\n")
+    shown = run("../t.csv", "--add")
+    assert "labels that the dataset did not have, unknown for its other photos: fox\n" in shown
+    assert "the source does not have" not in shown
+    assert read_targets(Path("data/raw"))["cat/1.png"] == {"cat": 1, "dog": 0, "fox": 1}
+
+
 @pytest.mark.parametrize("source", ["new", "new/1.png", "table.csv"])
 def test_photos_without_labels_can_only_be_added(tmp_path: Path, source: str) -> None:
     paint(tmp_path / "new/1.png", 50)
@@ -168,12 +188,14 @@ def test_notes_name_only_labels_that_become_unknown(tmp_path: Path) -> None:
     paint(tmp_path / "a/blurry/0.png", 49)
     paint(tmp_path / "a/owl/0.png", 48)
     run("../a")
-    edits = "rename: {dog: hound}\ndrop: [blurry]\nabsent: [owl]\n"
+    edits = "rename: {dog: hound}\ndrop: [blurry]\nabsent: [owl, fox]\n"
     write(Path("data/labels.yaml"), edits)
     paint(tmp_path / "b/hound/4.png", 50)
+    paint(tmp_path / "b/fox/5.png", 51)
     shown = run("../b", "--add")
     assert "unknown for its other photos" not in shown
     assert "the source does not have, unknown for its new photos: cat\n" in shown
+    assert "labels are updated" not in shown
 
 
 def test_labels_of_a_table_without_photos_are_known_if_the_dataset_has_them(

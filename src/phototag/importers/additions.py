@@ -177,23 +177,26 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     labels, known, before = _read_targets(path.parent, edits)
     # The source may use the old or the new name of a label that data/labels.yaml renames.
     names = {label: edits.list_names(label)[-1] for label in labels}
-    dataset = read_source(
-        source, replace(options, known_labels=frozenset([*names, *names.values()]))
-    )
+    given = {*names.values()}
+    dataset = read_source(source, replace(options, known_labels=frozenset({*names, *given})))
     added = {edits.list_names(label)[-1] for label in dataset.labels}
     decided = {*edits.drop, *edits.absent}  # labels that are not unknown in any import
-    dataset.notes.extend(_compare_labels(added - decided, {*names.values()} - decided))
     with replace_file(path) as temporary:
         write_zip(temporary, source, dataset, {*known})
     _, stored, after = _read_targets(path.parent, edits)
     new = len(stored) - len(known)
-    before = before.reindex(columns=after.columns, fill_value=UNKNOWN)
+    what = "the dataset did not have, unknown for its other photos"
+    dataset.notes.extend(_note_labels(what, added - given - decided))
+    if new:
+        what = "the source does not have, unknown for its new photos"
+        dataset.notes.extend(_note_labels(what, given - added - decided))
+    before = before.reindex(columns=after.columns)
+    before = before.fillna(dict.fromkeys(edits.absent, 0)).fillna(UNKNOWN)
     updated = int((after.loc[before.index] != before).any(axis=1).sum())
     is_needed = bool(new or updated)
     if not is_needed:
         path.unlink()
-    kept = path if is_needed else None
-    return Imported(dataset, path.parent, kept, new, updated, len(stored))
+    return Imported(dataset, path.parent, path if is_needed else None, new, updated, len(stored))
 
 
 def _read_targets(folder: Path, edits: LabelEdits) -> tuple[list[str], list[str], pd.DataFrame]:
@@ -205,20 +208,16 @@ def _read_targets(folder: Path, edits: LabelEdits) -> tuple[list[str], list[str]
         entry.cells.get("sha256") or hashlib.sha256(read_named_file(folder, entry.name)).hexdigest()
         for entry in dataset.stored
     ]
+    if not edited.given:  # the imports with labels were removed
+        return [], sha256, pd.DataFrame(index=names)
     labels = dataset.read_labels((), edited.fill)
     targets = dataset.merge_targets(labels.targets, sha256)
     final = apply_edits(edited, targets, [Photo("kept", "")] * len(names), {}, "").targets
     return [*labels.targets], sha256, pd.DataFrame(final, names)
 
 
-def _compare_labels(added: set[str], known: set[str]) -> list[str]:
-    """Return notes about the labels that only the source or only the dataset has."""
-    notes = []
-    for what, labels in (
-        ("labels that the dataset did not have, unknown for its other photos", added - known),
-        ("labels that the source does not have, unknown for its new photos", known - added),
-    ):
-        if names := sorted(labels):
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            notes.append(f"{what}: {', '.join(names[:SHOWN])}{more}")
-    return notes
+def _note_labels(what: str, labels: set[str]) -> list[str]:
+    """Return a note about labels, or an empty list."""
+    shown = sorted(labels)[:SHOWN]
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return [f"labels that {what}: {', '.join(shown)}{more}"] if labels else []

@@ -120,7 +120,10 @@ class RawDataset:
                     f"from the labels {choices}{suggest(label, existing)}"
                 )
         if not existing:
-            raise InputError(f"{self.source} has no label files: add annotations/CLASS.txt")
+            raise InputError(
+                f"{self.source} has no label files: add annotations/CLASS.txt, or import photos "
+                "with labels"
+            )
         columns: dict[str, list[np.ndarray]] = {label: [] for label in wanted or existing}
         problems, num_lines = [], 0
         for each in self.imports:
