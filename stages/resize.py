@@ -9,13 +9,13 @@ from tqdm import tqdm
 from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.dataset.manifest import check_labels, keep
-from phototag.verification.corrections import read_answers
+from phototag.verification.corrections import CORRECTIONS, read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
 from phototag.verification.edited_labels import EditedLabels
 from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import read_dataset
-from phototag.verification.label_edits import check_unchanged, read_edits
+from phototag.verification.label_edits import EDITS, check_unchanged, read_edits
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
@@ -24,7 +24,6 @@ from phototag.verification.report import list_rejected, write_verification_repor
 
 from . import run
 
-CORRECTIONS, EDITS = Path("data/corrections.csv"), Path("data/labels.yaml")
 IMAGES = Path("data/images.npy")
 
 
@@ -37,7 +36,7 @@ def main() -> None:
     source, resize = Path(params.data.raw), params.resize
     dataset = read_dataset(source)
     names = [entry.name for entry in dataset.stored]
-    edited = EditedLabels(edits, dataset.list_labels(), params.data.labels, str(EDITS)).check()
+    edited = EditedLabels(edits, dataset.list_labels(), params.data.labels).check()
     labels = dataset.read_labels(edited.needed, edited.fill)
     check_labels(edited.learned)
     read_answers(CORRECTIONS)  # an invalid file is refused before photos are decoded
@@ -60,10 +59,10 @@ def main() -> None:
 
     sha256 = [photo.sha256 for photo in photos]
     targets = dataset.merge_targets(labels.targets, sha256)
-    check_unchanged(edits, EDITS)
+    check_unchanged(edits)
     # DVC records the file as it is after this stage, so answers stored meanwhile must be applied.
     answers = read_answers(CORRECTIONS)
-    result = apply_edits(edited, targets, photos, answers, str(CORRECTIONS))
+    result = apply_edits(edited, targets, photos, answers)
     manifest = build_manifest(
         dataset.name_photos(),
         result.photos,

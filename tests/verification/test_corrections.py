@@ -11,11 +11,14 @@ from phototag.decoding.photos import Photo
 from phototag.verification.corrections import (
     COLUMNS,
     Answer,
-    apply_answers,
     drop_undone,
     latest_answers,
     read_answers,
 )
+from phototag.verification.edited_labels import EditedLabels
+from phototag.verification.edited_targets import apply_edits
+from phototag.verification.label_edits import LabelEdits
+from phototag.verification.problems import Problem
 
 PHOTOS = [
     Photo("kept", "", sha256="a"),
@@ -38,6 +41,15 @@ def write(path: Path, *answers: Answer) -> Path:
 
 def columns(**values: list[int]) -> dict[str, np.ndarray]:
     return {label: np.array(column, np.int8) for label, column in values.items()}
+
+
+def apply_answers(
+    targets: dict[str, np.ndarray], answers: dict[int, Answer]
+) -> tuple[list[Photo], list[Problem]]:
+    """Apply answers in place, without edits of labels."""
+    result = apply_edits(EditedLabels(LabelEdits(), list(targets)), targets, PHOTOS, answers)
+    targets |= result.targets
+    return result.photos, result.problems
 
 
 def numbered(*answers: Answer) -> dict[int, Answer]:
@@ -105,12 +117,12 @@ def test_last_answers_are_applied_to_all_files_with_the_same_content() -> None:
         make("unsure", sha256="b"),
         make("no", label="dog"),
     )
-    photos, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
+    photos, problems = apply_answers(targets, answers)
     assert problems == []
     assert targets["cat"].tolist() == [1, UNKNOWN, 0, 1]
     assert targets["dog"].tolist() == [0, 1, 0, 0]
     # An answer that equals the label files is not a change.
-    corrected = "grayscale; corrected: dog yes, cat unsure"
+    corrected = "grayscale; corrected: cat unsure, dog yes"
     reasons = [photo.reason for photo in photos]
     assert reasons == ["corrected: cat yes", corrected, "truncated", ""]
 
@@ -120,7 +132,7 @@ def test_undone_answer_does_not_override_the_label_file(cat: int) -> None:
     targets = columns(cat=[cat] * 4)
     # The value in the row that undoes an answer is the label at that time.
     answers = numbered(make(), make("no", sha256="b"), make("no", ranking="undo"))
-    photos, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
+    photos, problems = apply_answers(targets, answers)
     assert targets["cat"].tolist() == [cat, 0, cat, cat]
     assert [photo.reason for photo in photos][::3] == ["", ""]
     assert problems == []
@@ -133,12 +145,12 @@ def test_undone_answer_does_not_override_the_label_file(cat: int) -> None:
 def test_answer_without_a_photo_or_label_is_noted_and_changes_nothing() -> None:
     targets = columns(cat=[0, 1, 0, 0])
     answers = numbered(make(label="owl"), make(sha256="old"), make(sha256="c", file="im3.jpg"))
-    photos, problems = apply_answers(targets, PHOTOS, answers, "c.csv")
+    photos, problems = apply_answers(targets, answers)
     assert (photos, targets["cat"].tolist()) == (PHOTOS, [0, 1, 0, 0])
     assert [(problem.place, problem.text, problem.action) for problem in problems] == [
-        (f"c.csv:{line}", f"answer not applied: {what}", "noted")
+        (f"data/corrections.csv:{line}", f"answer not applied: {what}", "noted")
         for line, what in (
-            (2, "images/im1.jpg, owl yes: the label is not in data.labels"),
+            (2, "images/im1.jpg, owl yes: the label is not learned"),
             (3, "images/im1.jpg, cat yes: no photo has this content"),
             (4, "im3.jpg, cat yes: no photo has this content"),
         )

@@ -38,7 +38,7 @@ def edit(
     edited = EditedLabels(edits, list(columns), wanted).check()
     targets = {label: np.array(column, np.int8) for label, column in columns.items()}
     numbered = dict(enumerate(answers, start=2))
-    return apply_edits(edited, targets, PHOTOS, numbered, "corrections.csv")
+    return apply_edits(edited, targets, PHOTOS, numbered)
 
 
 def as_lists(result: LabelledPhotos) -> dict[str, list[int]]:
@@ -138,17 +138,17 @@ def test_answers_about_dropped_labels_are_noted() -> None:
     result = edit(edits, columns, *answers)
     assert as_lists(result) == {"dog": [1, 0, 1, 0]}
     assert [(problem.place, problem.text, problem.action) for problem in result.problems] == [
-        (f"corrections.csv:{line}", f"answer not applied: a.jpg, {what}", "noted")
+        (f"data/corrections.csv:{line}", f"answer not applied: a.jpg, {what}", "noted")
         for line, what in (
-            (2, "cat no: the label is dropped in data/labels.yaml"),
-            (4, "dim yes: the label is dropped in data/labels.yaml"),
-            (6, "owl yes: the label is not in data.labels"),
+            (2, "cat no: the label is not learned"),
+            (4, "dark yes: the label is not learned"),
+            (6, "owl yes: the label is not learned"),
         )
     ]
     assert result.counts == {"rename dim: dark": 2, "drop dark": 2, "drop cat": 1}
 
 
-def test_answer_wins_against_an_implication_and_is_listed() -> None:
+def test_answer_wins_against_an_implication() -> None:
     edits = make_edits(imply={"poodle": ["dog"], "dog": ["animal"]})
     columns = {"poodle": [1, 1, 0, 0], "dog": [0, 0, 1, 0], "animal": [0, 0, 0, 0]}
     plain = edit(edits, columns)
@@ -162,17 +162,18 @@ def test_answer_wins_against_an_implication_and_is_listed() -> None:
     answers += [make_answer("poodle", "no", "b")]  # corrected children imply nothing
     result = edit(edits, columns, *answers)
     assert as_lists(result) == {
-        "animal": [1, 0, UNKNOWN, 0],
+        "animal": [0, 0, UNKNOWN, 0],
         "dog": [0, 0, 1, 0],
         "poodle": [1, 0, 0, 0],
     }
-    assert [(problem.place, problem.text) for problem in result.problems] == [
-        (
-            "corrections.csv:2",
-            "answer contradicts an implied label: a.jpg, dog no: poodle implies dog in "
-            "data/labels.yaml; the answer was applied",
-        )
-    ]
+    assert result.problems == []
+
+
+def test_dropped_label_still_implies_others() -> None:
+    edits = make_edits(imply={"poodle": ["dog"]}, drop=["poodle"])
+    result = edit(edits, {"poodle": [1, 0, 0, 0], "dog": [0, 1, 0, 0]}, wanted=("dog",))
+    assert as_lists(result) == {"dog": [1, 1, 0, 0]}
+    assert result.counts == {"imply poodle: dog": 1, "drop poodle": 1}
 
 
 def test_label_that_is_only_implied_is_unknown_elsewhere_unless_it_is_absent() -> None:
@@ -206,7 +207,7 @@ def test_labels_are_merged_import_by_import_and_later_imports_overrule(tmp_path:
     sha256 = [entry.cells["sha256"] for entry in dataset.stored]
     targets = dataset.merge_targets(dataset.read_labels((), edited.fill).targets, sha256)
     photos = [Photo("kept", "", sha256=digest) for digest in sha256]
-    result = apply_edits(edited, targets, photos, {}, "corrections.csv")
+    result = apply_edits(edited, targets, photos, {})
     assert dataset.name_photos() == [
         *("p1.jpg", "p2.jpg", "p3.jpg", "p4.jpg", "p5.jpg", "q6.jpg", "q7.jpg", "r.jpg")
     ]
@@ -224,8 +225,9 @@ def test_rejected_photos_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.counts == {"rename cat: puss": 1}
 
 
-def test_wanted_labels_are_final_names_and_need_the_files_of_their_sources() -> None:
+def test_wanted_labels_may_have_old_names_and_need_the_files_of_their_sources() -> None:
     edits = make_edits(rename={"puppy": "dog"}, imply={"dog": ["animal"], "cat": ["animal"]})
+    assert EditedLabels(edits, ["puppy", "owl"], ("puppy", "dog")).learned == ["dog"]
     edited = EditedLabels(edits, ["cat", "dog", "owl", "puppy"], ("animal",)).check()
     assert edited.needed == ["cat", "dog", "puppy"]
     read = {"cat": [1, 0, 0, 0], "dog": [0, 0, 0, 0], "puppy": [0, 1, 0, 0]}
@@ -256,8 +258,7 @@ def test_wanted_labels_are_final_names_and_need_the_files_of_their_sources() -> 
         ({"rename": {"cat": "Dog"}}, (), "rename: 'Dog' and the label 'dog' differ only in case"),
         ({"imply": {"cat": ["DOG"]}}, (), "imply: 'DOG' and the label 'dog' differ only in case"),
         ({"drop": ["cat", "dog", "puppy"]}, (), "drop: all labels are dropped"),
-        ({"rename": {"cat": "puss"}}, ("cat",), "data.labels: 'cat' is renamed to 'puss' in"),
-        ({"drop": ["cat"]}, ("dog", "cat"), "data.labels: 'cat' is dropped in"),
+        ({"rename": {"cat": "puss"}, "drop": ["puss"]}, ("cat",), "drop: all labels are dropped"),
         ({"drop": ["cat"]}, ("dgo",), r"no label 'dgo' \(did you mean dog\?\)"),
     ],
 )

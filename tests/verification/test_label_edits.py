@@ -32,19 +32,19 @@ PLACE = "data/labels.yaml"
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_names_are_read_as_text(text: str, expected: dict[str, object], encoding: str) -> None:
-    assert parse_edits(text.encode(encoding), PLACE) == LabelEdits.model_validate(expected)
+    assert parse_edits(text.encode(encoding)) == LabelEdits.model_validate(expected)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rename:\n\tpuppy: dog\n", r":2: not valid YAML \(.*\\t.*\): indent with spaces"),
+        ("rename:\n\tpuppy: dog\n", r":2: not valid YAML \(.*\\t.*\): correct this line"),
         ("rename: {a: b\n", r":2: not valid YAML"),
         ("drop: [a]\n---\ndrop: [b]\n", r":2: not valid YAML \(.*another document"),
         ("rename: *x\n", r":1: not valid YAML \(.*alias 'x'"),
-        ("drop: [a]\ndrop: [b]\n", r":2: the key 'drop' is listed twice"),
-        ("rename:\n  a: b\n  a: c\n", r":3: the key 'a' is listed twice"),
-        ("rename: {e\u0301: b, \u00e9: c}", r": rename: the key '\u00e9' is listed twice"),
+        ("drop: [a]\ndrop: [b]\n", ':2: .* duplicate key "drop"'),
+        ("rename:\n  a: b\n  a: c\n", ':3: .* duplicate key "a"'),
+        ("rename: {e\u0301: b, \u00e9: c}", ':1: .* duplicate key "\u00e9"'),
         ("<<<<<<< HEAD\ndrop: [a]\n=======\n>>>>>>> x\n", " holds merge conflict markers"),
         ("- a\n", r": expected a mapping with the keys rename, imply, drop, absent, not \['a'\]"),
         ("drop", ": expected a mapping"),
@@ -57,26 +57,21 @@ def test_names_are_read_as_text(text: str, expected: dict[str, object], encoding
         ("rename: {a: b, b: c, c: a}", ": rename: a -> b -> c -> a is a circle"),
         ("rename: {a: a}", ": rename: a -> a is a circle"),
         ("imply: {a: [x, b], b: [c], c: [a]}", ": imply: a -> b -> c -> a is a circle"),
-        ("rename: {a: b, b: c}\nimply: {a: [x]}", "imply: 'a' is renamed to 'c' under `rename`"),
-        ("rename: {a: b}\nimply: {x: [a]}", ": imply: 'a' is renamed to 'b' under `rename`"),
-        ("rename: {a: b}\ndrop: [a]", ": drop: 'a' is renamed to 'b' under `rename`"),
-        ("rename: {a: b}\nabsent: [a]", ": absent: 'a' is renamed to 'b' under `rename`"),
-        ("imply: {a: [b]}\ndrop: [b]", ": imply: 'b' is dropped under `drop`"),
-        ("absent: [a]\ndrop: [a]", ": absent: 'a' is dropped under `drop`"),
+        ("rename: {a: c}\nimply: {a: [b], b: [c]}", ": imply: c -> b -> c is a circle"),
         ('drop: ["\x01"]', ": not valid YAML"),
     ],
 )
 def test_broken_file_is_refused_with_its_key(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        parse_edits(text.encode(), PLACE)
+        parse_edits(text.encode())
     assert str(caught.value).startswith(PLACE)
     assert "\n" not in str(caught.value)
 
 
 def test_other_encoding_is_refused() -> None:
     with pytest.raises(InputError, match=r"labels\.yaml:2: not UTF-8 \(byte 0xe9\)"):
-        parse_edits(b"# first\nrename: {\xe9: b}", PLACE)
-    assert parse_edits(codecs.BOM_UTF8, PLACE) == LabelEdits()
+        parse_edits(b"# first\nrename: {\xe9: b}")
+    assert parse_edits(codecs.BOM_UTF8) == LabelEdits()
 
 
 def test_missing_and_shipped_file_have_no_edits(tmp_path: Path) -> None:
@@ -84,7 +79,7 @@ def test_missing_and_shipped_file_have_no_edits(tmp_path: Path) -> None:
     # The examples in the comments are valid if the comment signs are removed.
     lines = SHIPPED.read_text().partition("#\n")[2].splitlines()
     example = "\n".join(line.removeprefix("# ") for line in lines)
-    assert parse_edits(example.encode(), PLACE) == LabelEdits(
+    assert parse_edits(example.encode()) == LabelEdits(
         rename={"puppy": "dog"},
         imply={"dog": ("animal",)},
         drop=("blurry",),
@@ -92,12 +87,12 @@ def test_missing_and_shipped_file_have_no_edits(tmp_path: Path) -> None:
     )
 
 
-def test_ancestors_are_transitive() -> None:
-    edits = LabelEdits(imply={"poodle": ("dog",), "dog": ("pet", "animal"), "pet": ("animal",)})
-    assert edits.ancestors == {
-        "poodle": {"dog", "pet", "animal"},
-        "dog": {"pet", "animal"},
-        "pet": {"animal"},
-        "animal": set(),
-    }
+def test_other_edits_may_contain_old_names() -> None:
+    text = "rename: {a: b, b: c, x: y}\nimply: {a: [x, c], b: [z]}\ndrop: [x]\nabsent: [b, q]\n"
+    assert parse_edits(text.encode()) == LabelEdits(
+        rename={"a": "b", "b": "c", "x": "y"},
+        imply={"c": ("y", "z")},  # the merged label c does not imply itself
+        drop=("y",),
+        absent=("c", "q"),
+    )
     assert make_yaml().load("a: no")["a"] == "no"

@@ -1,6 +1,6 @@
 """Commands that list and edit labels: `phototag label` and its subcommands."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -19,7 +19,7 @@ def label(context: typer.Context) -> None:
     it (unknown), and prints the edits. The subcommands write edits to data/labels.yaml. To undo an
     edit, remove its line from this file.
     """
-    from phototag.apps.label_counts import describe_labels
+    from phototag.apps.labels import describe_labels
 
     if context.invoked_subcommand is None:
         typer.echo(describe_labels(project_root()))
@@ -33,10 +33,7 @@ def rename(
 
     Answers of reviewers about the old name count for the new one.
     """
-    from phototag.apps.label_file import rename_label
-
-    root = project_root()
-    _report(root, *rename_label(root, old, new))
+    _edit("rename", [old], new)
 
 
 @label_app.command()
@@ -48,19 +45,13 @@ def merge(
 
     A photo has the merged label if it has any of the labels.
     """
-    from phototag.apps.label_file import merge_labels
-
-    root = project_root()
-    _report(root, *merge_labels(root, old, new))
+    _edit("rename", old, new, merge=True)
 
 
 @label_app.command()
 def drop(label: Label) -> None:
     """Drop a label, so that it is not learned."""
-    from phototag.apps.label_file import drop_label
-
-    root = project_root()
-    _report(root, *drop_label(root, label))
+    _edit("drop", [label])
 
 
 @label_app.command()
@@ -68,10 +59,7 @@ def imply(
     child: Label, parent: Annotated[str, typer.Argument(help="New name or existing label.")]
 ) -> None:
     """State that each photo with the label CHILD has the label PARENT too."""
-    from phototag.apps.label_file import imply_label
-
-    root = project_root()
-    _report(root, *imply_label(root, child, parent))
+    _edit("imply", [child], parent)
 
 
 @label_app.command()
@@ -80,21 +68,10 @@ def absent(label: Label) -> None:
 
     Otherwise, the label is unknown on these photos.
     """
-    from phototag.apps.label_file import mark_absent
-
-    root = project_root()
-    _report(root, *mark_absent(root, label))
+    _edit("absent", [label])
 
 
-def _report(root: Path, changes: str, wanted: list[str]) -> None:
-    """Print the changes, and write the new labels to `data.labels` if it lists labels."""
-    from phototag.experiments.recipes import update_params
+def _edit(key: str, labels: Sequence[str], other: str = "", merge: bool = False) -> None:
+    from phototag.apps.labels import edit_labels
 
-    if not changes:
-        typer.echo("Nothing to change: data/labels.yaml already contains this edit.")
-        return
-    typer.echo(changes)
-    if wanted and (change := update_params(root / "params.yaml", {"data.labels": wanted})):
-        typer.echo(f"\nparams.yaml:\n{change.rstrip()}")
-    typer.echo("\nTo undo the edit, revert these lines.")
-    typer.echo("Next: dvc repro")
+    typer.echo(edit_labels(project_root(), key, labels, other, merge))

@@ -22,11 +22,11 @@ from phototag.importers.source import ImportOptions, SourceDataset
 from phototag.verification.edited_labels import EditedLabels
 from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import import_number, list_zips, read_dataset
-from phototag.verification.label_edits import LabelEdits, read_edits
+from phototag.verification.label_edits import EDITS, LabelEdits, read_edits
 from phototag.verification.labels import normalize
 from phototag.verification.params import VerificationParams
 
-DEFAULT, SYNTHETIC, EDITS = Path("data/raw"), Path("data/sample"), Path("data/labels.yaml")
+DEFAULT, SYNTHETIC = Path("data/raw"), Path("data/sample")
 SHOWN = 10  # maximum number of labels in a note
 
 
@@ -176,10 +176,10 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     """
     labels, known, before = _read_targets(path.parent, edits)
     # The source may use the old or the new name of a label that data/labels.yaml renames.
-    names = {label: edits.list_names(label)[-1] for label in labels}
+    names = {label: edits.final(label) for label in labels}
     given = {*names.values()}
     dataset = read_source(source, replace(options, known_labels=frozenset({*names, *given})))
-    added = {edits.list_names(label)[-1] for label in dataset.labels}
+    added = {edits.final(label) for label in dataset.labels}
     decided = {*edits.drop, *edits.absent}  # labels that are not unknown in any import
     with replace_file(path) as temporary:
         write_zip(temporary, source, dataset, {*known})
@@ -212,7 +212,7 @@ def _read_targets(folder: Path, edits: LabelEdits) -> tuple[list[str], list[str]
         return [], sha256, pd.DataFrame(index=names)
     labels = dataset.read_labels((), edited.fill)
     targets = dataset.merge_targets(labels.targets, sha256)
-    final = apply_edits(edited, targets, [Photo("kept", "")] * len(names), {}, "").targets
+    final = apply_edits(edited, targets, [Photo("kept", "")] * len(names), {}).targets
     return [*labels.targets], sha256, pd.DataFrame(final, names)
 
 

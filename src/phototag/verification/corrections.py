@@ -4,12 +4,10 @@ The file has one row per answer, and rows are only appended. Photos are identifi
 so an answer also applies to renamed photos and to copies. The label files are not changed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
@@ -19,6 +17,7 @@ from phototag.verification.problems import Problem
 
 ANSWERS = {"yes": 1, "no": 0, "unsure": UNKNOWN}
 WORDS = {target: answer for answer, target in ANSWERS.items()}
+CORRECTIONS = Path("data/corrections.csv")
 UNDO = "undo"  # value of `ranking` in a row that undoes an answer
 
 
@@ -119,56 +118,44 @@ def latest_answers(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
     return {answer.entry: answer for answer in drop_undone(answers)}
 
 
-def report_answer(
-    answer: Answer, path: str, line: int, reason: str, kind: str = "answer not applied"
-) -> Problem:
-    """Return a problem about an answer in the corrections file `path`, with the reason."""
-    detail = f"{answer.file}, {answer.label} {answer.answer}: {reason}"
-    return Problem(path, line, kind, detail, "noted")
-
-
-def apply_answers(
-    targets: Mapping[str, np.ndarray],
-    photos: Sequence[Photo],
-    answers: Mapping[int, Answer],
-    path: str,
-) -> tuple[list[Photo], list[Problem]]:
-    """Set the targets, in place, to the last answer about each photo and label.
-
-    An answer applies to all files that have the same content.
+def locate_answers(
+    answers: Mapping[int, Answer], photos: Sequence[Photo], labels: Collection[str]
+) -> tuple[dict[str, dict[int, int]], list[Problem]]:
+    """Find the photos to which the last answers apply: all files that have the same content.
 
     Args:
-        targets: Label -> 1, 0 or `UNKNOWN` for each file, int8 [num_files].
-        photos: Decisions about the files, [num_files].
         answers: Line number -> answer, as returned by `read_answers`.
-        path: Path of the corrections file, which is included in the returned problems.
+        photos: Decisions about the files, [num_files].
+        labels: Labels that are learned, or that determine labels that are learned.
 
     Returns:
-        The photos, with a remark such as `corrected: cat yes, dog no` if their targets changed; and
-        a problem for each answer that could not be applied.
+        Label -> row of the file -> target; and a problem for each answer that cannot be applied.
     """
     rows: dict[str, list[int]] = {}
     for row, photo in enumerate(photos):
         if photo.decision != "rejected":
             rows.setdefault(photo.sha256, []).append(row)
-    corrections: dict[int, list[str]] = {}
+    located: dict[str, dict[int, int]] = {}
     problems = []
     lines = {answer: line for line, answer in answers.items()}
     for answer in latest_answers(answers.values()).values():
-        text, target = f"{answer.label} {answer.answer}", ANSWERS[answer.answer]
-        if answer.label not in targets or answer.sha256 not in rows:
-            known = answer.label in targets
-            reason = "no photo has this content" if known else "the label is not in data.labels"
-            problems.append(report_answer(answer, path, lines[answer], reason))
-            continue
-        column = targets[answer.label]
-        for row in rows[answer.sha256]:
-            if column[row] != target:
-                column[row] = target
-                # Semicolons separate remarks, so they are replaced inside a remark.
-                corrections.setdefault(row, []).append(text.replace(";", ","))
+        found = rows.get(answer.sha256, []) if answer.label in labels else []
+        located.setdefault(answer.label, {}).update(dict.fromkeys(found, ANSWERS[answer.answer]))
+        if not found:
+            known = answer.label in labels
+            reason = "no photo has this content" if known else "the label is not learned"
+            detail = f"{answer.file}, {answer.label} {answer.answer}: {reason}"
+            line = lines[answer]
+            problems.append(Problem(str(CORRECTIONS), line, "answer not applied", detail, "noted"))
+    return located, problems
+
+
+def note_corrections(photos: Sequence[Photo], changes: Mapping[int, list[str]]) -> list[Photo]:
+    """Add remarks such as `corrected: cat yes, dog no` to photos, given row -> changed targets."""
     corrected = list(photos)
-    for row, texts in corrections.items():
-        remarks = [photos[row].reason, f"corrected: {', '.join(texts)}"]
-        corrected[row] = replace(photos[row], reason="; ".join(filter(None, remarks)))
-    return corrected, problems
+    for row, texts in changes.items():
+        # Semicolons separate remarks, so they are replaced inside a remark.
+        remark = f"corrected: {', '.join(texts)}".replace(";", ",")
+        reason = "; ".join(filter(None, [photos[row].reason, remark]))
+        corrected[row] = replace(photos[row], reason=reason)
+    return corrected

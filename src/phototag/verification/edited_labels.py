@@ -4,16 +4,17 @@ A label that several imports list is merged import by import: if an import lists
 labels, its photos lack the others.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
+from textwrap import shorten
 
 import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
-from phototag.verification.label_edits import LabelEdits
+from phototag.verification.label_edits import EDITS, LabelEdits
 from phototag.verification.labels import UNLISTED, check_label, normalize, suggest
 
 
@@ -24,14 +25,12 @@ class EditedLabels:
     Attributes:
         edits: Edits, read from data/labels.yaml.
         given: Labels of the label files of all imports.
-        wanted: Labels in `data.labels`; () for all labels.
-        path: Path of data/labels.yaml, for messages.
+        wanted: Labels in `data.labels`, by their old or final names; () for all labels.
     """
 
     edits: LabelEdits
     given: Collection[str]
     wanted: Sequence[str] = ()
-    path: str = "data/labels.yaml"
 
     @cached_property
     def sources(self) -> dict[str, set[str]]:
@@ -39,8 +38,8 @@ class EditedLabels:
 
         The keys are all labels before, between and after renames, and labels that are only implied.
         """
-        rename, parents = self.edits.rename, self.edits.parents
-        edited = dict.fromkeys([*rename, *rename.values(), *sorted(parents)])
+        rename, imply = self.edits.rename, self.edits.imply
+        edited = dict.fromkeys([*rename, *rename.values(), *imply, *sorted(self.edits.parents)])
         found: dict[str, set[str]] = {label: set() for label in edited}
         for label in self.given:
             for name in self.edits.list_names(label):
@@ -48,12 +47,15 @@ class EditedLabels:
         return found
 
     @cached_property
-    def merged(self) -> dict[str, list[str]]:
-        """Label -> labels that are renamed to it; a label comes after these labels."""
-        olds: dict[str, list[str]] = {label: [] for label in self.sources}
+    def inputs(self) -> dict[str, list[str]]:
+        """Label -> labels that are renamed to it or imply it; a label comes after these labels."""
+        inputs: dict[str, list[str]] = {label: [] for label in self.sources}
         for old, new in self.edits.rename.items():
-            olds[new].append(old)
-        return {label: olds[label] for label in TopologicalSorter(olds).static_order()}
+            inputs[new].append(old)
+        for child, parents in self.edits.imply.items():
+            for parent in parents:
+                inputs[parent].append(child)
+        return {label: inputs[label] for label in TopologicalSorter(inputs).static_order()}
 
     @cached_property
     def labels(self) -> list[str]:
@@ -64,26 +66,29 @@ class EditedLabels:
     @cached_property
     def renamed(self) -> dict[str, str]:
         """Old name -> final label, for names with the same meaning: not for merged labels."""
-        finals = {old: self.edits.list_names(old)[-1] for old in self.edits.rename}
-        return {
-            old: label
-            for old, label in finals.items()
-            if label in self.labels and self.sources[old] == self.sources[label]
-        }
-
-    @property
-    def learned(self) -> list[str]:
-        """The labels to learn: those in `data.labels`, or all labels after the edits."""
-        return [normalize(label) for label in self.wanted] or self.labels
+        finals = {old: self.edits.final(old) for old in self.edits.rename}
+        return {old: new for old, new in finals.items() if self.sources[old] == self.sources[new]}
 
     @cached_property
+    def learned(self) -> list[str]:
+        """The labels to learn: those in `data.labels`, or all labels, without dropped labels."""
+        wanted = dict.fromkeys(self.edits.final(normalize(label)) for label in self.wanted)
+        return [label for label in wanted or self.labels if label not in self.edits.drop]
+
+    @property
     def needed(self) -> list[str]:
-        """The labels whose label files determine the targets of the labels in `wanted`."""
-        if not self.edits.model_fields_set:
-            return list(self.wanted)
-        wanted = {normalize(label) for label in self.wanted}
-        implying = {label for label, found in self.edits.ancestors.items() if found & wanted}
-        return sorted(set().union(*(self.sources[label] for label in wanted | implying)))
+        """The labels whose label files determine the labels in `data.labels`; [] for all."""
+        return sorted(self.trace(self.learned) & {*self.given}) if self.wanted else []
+
+    def trace(self, labels: Iterable[str]) -> set[str]:
+        """Return labels and all labels that are renamed to them or imply them."""
+        found, queue = set(), [*labels]
+        while queue:
+            label = queue.pop()
+            if label not in found:
+                found.add(label)
+                queue += self.inputs.get(label, [])
+        return found
 
     def check(self) -> "EditedLabels":
         """Check the edits against the labels of the dataset, and return this object.
@@ -92,56 +97,36 @@ class EditedLabels:
             InputError: An edit or `data.labels` names a label that does not exist, the name of a
                 new label is invalid, or all labels are dropped.
         """
-        edits, parents = self.edits, sorted(self.edits.parents)
-        for key, labels in (
-            ("rename", edits.rename),
-            ("imply", [label for label in edits.imply if label not in parents]),
-            ("drop", edits.drop),
-            ("absent", edits.absent),
-        ):
-            for label in labels:
+        edits = self.edits
+        for key in ("rename", "imply", "drop", "absent"):
+            for label in getattr(edits, key):
                 # A label that was only implied may have been renamed.
-                if not self.sources.get(label) and edits.list_names(label)[-1] not in parents:
-                    question = suggest(label, [*self.given, *parents])
+                if not self.sources.get(label) and edits.final(label) not in edits.parents:
                     raise InputError(
-                        f"{self.path}: {key}: no label file has the name {label!r}{question}: "
-                        "correct the name, or remove the line if the label is no longer in the "
-                        "dataset"
+                        f"{EDITS}: {key}: no label file has the name {label!r}"
+                        f"{suggest(label, [*self.given, *sorted(edits.parents)])}: correct the "
+                        "name, or remove the line if the label is no longer in the dataset"
                     )
-        for key, names in (("rename", edits.rename.values()), ("imply", parents)):
+        for key, names in (("rename", edits.rename.values()), ("imply", sorted(edits.parents))):
             for label in names:
                 if label not in self.given:
-                    self._check_new(label, f"{self.path}: {key}")
-        if self.given and not self.labels:
-            raise InputError(f"{self.path}: drop: all labels are dropped: keep at least one")
-        if edits.model_fields_set:
-            self._check_wanted()
+                    self._check_new(label, f"{EDITS}: {key}")
+        for label in map(normalize, self.wanted):
+            if self.given and label not in self.sources:
+                raise InputError(
+                    f"data.labels: the dataset has no label {label!r}{suggest(label, self.labels)}:"
+                    f" correct the name, or choose from {shorten(', '.join(self.labels), 1000)}"
+                )
+        if self.given and not self.learned:
+            raise InputError(f"{EDITS}: drop: all labels are dropped: keep at least one")
         return self
 
     def _check_new(self, label: str, place: str) -> None:
-        if check_label(label, place) != label:
-            raise InputError(f"{place}: {label!r} starts or ends with a space: remove it")
+        check_label(label, place)
         for other in self.labels if label in self.labels else []:
             if other != label and other.casefold() == label.casefold():
                 raise InputError(
                     f"{place}: {label!r} and the label {other!r} differ only in case: use one name"
-                )
-
-    def _check_wanted(self) -> None:
-        for label in map(normalize, self.wanted):
-            if label in self.edits.drop:
-                raise InputError(
-                    f"data.labels: {label!r} is dropped in {self.path}: remove it from one of them"
-                )
-            if label in self.edits.rename:
-                new = self.edits.list_names(label)[-1]
-                raise InputError(
-                    f"data.labels: {label!r} is renamed to {new!r} in {self.path}: write {new!r}"
-                )
-            if label not in self.labels:
-                raise InputError(
-                    f"data.labels: the dataset has no label {label!r}"
-                    f"{suggest(label, self.labels)}: correct the name"
                 )
 
     def fill(self, label: str, targets: Mapping[str, np.ndarray]) -> np.ndarray | int:
@@ -154,7 +139,7 @@ class EditedLabels:
             label: Label of a label file of another import.
             targets: Label -> 1, 0 or `UNKNOWN` for each photo of the import, int8 [num_photos].
         """
-        others = self.sources[self.edits.list_names(label)[-1]].intersection(targets)
+        others = self.sources[self.edits.final(label)].intersection(targets)
         if not others:
             return UNLISTED
         return np.asarray(np.minimum(merge_columns([targets[other] for other in others]), 0))

@@ -4,16 +4,14 @@ The label files and the corrections file are not changed: `resize` applies the e
 reads them. If a line is removed from data/labels.yaml, its edit is undone.
 """
 
-import re
-from collections.abc import Collection, Mapping
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.resolver import VersionedResolver
 
@@ -22,7 +20,9 @@ from phototag.base.params import ParamGroup, validate_params
 from phototag.verification.labels import normalize
 from phototag.verification.listing import decode_text
 
-Names = Annotated[tuple[str, ...], Field(strict=False)]
+EDITS = Path("data/labels.yaml")
+Name = Annotated[str, StringConstraints(strip_whitespace=True)]
+Names = Annotated[tuple[Name, ...], Field(strict=False)]
 
 
 class LabelEdits(ParamGroup):
@@ -35,8 +35,8 @@ class LabelEdits(ParamGroup):
         absent: Labels that are absent, not unknown, on photos of imports that do not list them.
     """
 
-    rename: dict[str, str] = Field(default_factory=dict)
-    imply: dict[str, Names] = Field(default_factory=dict)
+    rename: dict[Name, Name] = Field(default_factory=dict)
+    imply: dict[Name, Names] = Field(default_factory=dict)
     drop: Names = ()
     absent: Names = ()
 
@@ -47,14 +47,9 @@ class LabelEdits(ParamGroup):
             names.append(self.rename[names[-1]])
         return names
 
-    @cached_property
-    def ancestors(self) -> dict[str, set[str]]:
-        """Label -> all labels that it implies, directly or through other labels."""
-        found: dict[str, set[str]] = {}
-        for label in TopologicalSorter(self.imply).static_order():
-            parents = self.imply.get(label, ())
-            found[label] = {*parents}.union(*(found[parent] for parent in parents))
-        return found
+    def final(self, label: str) -> str:
+        """Return the name of a label after all renames."""
+        return self.list_names(label)[-1]
 
     @cached_property
     def parents(self) -> set[str]:
@@ -86,10 +81,10 @@ def read_edits(path: Path) -> LabelEdits:
     Raises:
         InputError: See `parse_edits`.
     """
-    return parse_edits(path.read_bytes(), str(path)) if path.exists() else LabelEdits()
+    return parse_edits(path.read_bytes()) if path.exists() else LabelEdits()
 
 
-def check_unchanged(edits: LabelEdits, path: Path) -> None:
+def check_unchanged(edits: LabelEdits) -> None:
     """Check that data/labels.yaml still has the edits that were read at the start of the stage.
 
     DVC records the file as it is after the stage, so that it would not apply later changes.
@@ -97,91 +92,61 @@ def check_unchanged(edits: LabelEdits, path: Path) -> None:
     Raises:
         InputError: The edits have changed.
     """
-    if read_edits(path) != edits:
-        raise InputError(f"{path} was changed while the stage ran: run `dvc repro` again")
+    if read_edits(EDITS) != edits:
+        raise InputError(f"{EDITS} was changed while the stage ran: run `dvc repro` again")
 
 
-def parse_edits(data: bytes, path: str) -> LabelEdits:
-    """Parse the content of data/labels.yaml. Error messages start with `path`.
+def parse_edits(data: bytes) -> LabelEdits:
+    """Parse the content of data/labels.yaml.
+
+    `imply`, `drop` and `absent` may contain old names; the result contains the final names.
 
     Raises:
         InputError: The file is not a YAML mapping in UTF-8, a key is unknown or listed twice, a
-            value has another type, or edits contradict each other or form a circle.
+            value has another type, or renames or implications form a circle.
     """
-    values = load_values(data, path)
-    groups = {} if values is None else _normalize_names(values, path)
-    if not isinstance(groups, dict):
-        keys = ", ".join(LabelEdits.model_fields)
-        raise InputError(f"{path}: expected a mapping with the keys {keys}, not {values!r:.40}")
+    values = load_values(data) or {}
     # `drop:` without a value is what remains if all its lines are removed.
-    given = {key: value for key, value in groups.items() if value != ""}
-    edits = validate_params(LabelEdits, given, path)
-    _check_circles({old: [new] for old, new in edits.rename.items()}, f"{path}: rename")
-    _check_circles(edits.imply, f"{path}: imply")
-    _check_conflicts(edits, path)
-    return edits
+    given = {key: value for key, value in values.items() if value != ""}
+    edits = validate_params(LabelEdits, given, str(EDITS))
+    _check_circles({old: (new,) for old, new in edits.rename.items()}, "rename")
+    imply: dict[str, tuple[str, ...]] = {}
+    for child, parents in edits.imply.items():
+        label = edits.final(child)
+        # A label that is merged with one that it implies no longer implies it.
+        found = {*imply.get(label, ()), *map(edits.final, parents)} - {label}
+        imply |= {label: tuple(sorted(found))} if found else {}
+    _check_circles(imply, "imply")
+    drop, absent = tuple(map(edits.final, edits.drop)), tuple(map(edits.final, edits.absent))
+    return LabelEdits(rename=edits.rename, imply=imply, drop=drop, absent=absent)
 
 
-def load_values(data: bytes, path: str) -> Any:
-    """Parse the content of data/labels.yaml with `make_yaml`, without validating it.
+def load_values(data: bytes) -> CommentedMap | None:
+    """Parse the content of data/labels.yaml without validating its names; None if it is empty.
 
     Raises:
-        InputError: The content is not valid YAML in UTF-8, or a key is listed twice.
+        InputError: The content is not a YAML mapping in UTF-8, or a key is listed twice.
     """
     try:
-        return make_yaml().load(decode_text(data, path))
-    except DuplicateKeyError as error:
-        key = re.search('key "(.*?)" with', error.problem or "")
-        name = f"the key {key[1]!r}" if key else "a key"
-        raise InputError(f"{_locate(error, path)}: {name} is listed twice: join them") from None
+        values = make_yaml().load(normalize(decode_text(data, str(EDITS))))
     except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{EDITS}:{mark.line + 1}" if mark else EDITS
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        fix = "indent with spaces" if "\\t" in problem else "correct this line"
-        raise InputError(f"{_locate(error, path)}: not valid YAML ({problem}): {fix}") from None
+        raise InputError(f"{place}: not valid YAML ({problem}): correct this line") from None
+    if values is not None and not isinstance(values, CommentedMap):
+        keys = ", ".join(LabelEdits.model_fields)
+        raise InputError(f"{EDITS}: expected a mapping with the keys {keys}, not {values!r:.40}")
+    return values
 
 
-def _locate(error: YAMLError, path: str) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f"{path}:{mark.line + 1}" if mark else path
-
-
-def _normalize_names(value: Any, place: str) -> Any:
-    """Return nested values as plain Python objects, with the names in NFC and stripped."""
-    if isinstance(value, Mapping):
-        names: dict[Any, Any] = {}
-        for key, item in value.items():
-            name = _normalize_names(key, place)
-            if name in names:
-                raise InputError(f"{place}: the key {name!r} is listed twice: join them")
-            names[name] = _normalize_names(item, f"{place}: {name}")
-        return names
-    if isinstance(value, list):
-        return [_normalize_names(item, place) for item in value]
-    return normalize(value).strip() if isinstance(value, str) else value
-
-
-def _check_circles(graph: Mapping[str, Collection[str]], place: str) -> None:
+def _check_circles(graph: dict[str, tuple[str, ...]], key: str) -> None:
     """Check that no chain of `graph`, which maps a label to the next labels, forms a circle."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         # Each label of this list is one of the next labels of the label after it.
         circle = " -> ".join(reversed(error.args[1]))
-        raise InputError(f"{place}: {circle} is a circle: remove one of these lines") from None
-
-
-def _check_conflicts(edits: LabelEdits, path: str) -> None:
-    """Check that no edit concerns a label that another edit renames or drops."""
-    implied = [*edits.imply, *edits.parents]
-    for key, labels in (("imply", implied), ("drop", edits.drop), ("absent", edits.absent)):
-        for label in labels:
-            if label in edits.rename:
-                new = edits.list_names(label)[-1]
-                raise InputError(
-                    f"{path}: {key}: {label!r} is renamed to {new!r} under `rename`: write the new "
-                    "name, or remove one of the lines"
-                )
-            if key != "drop" and label in edits.drop:
-                raise InputError(
-                    f"{path}: {key}: {label!r} is dropped under `drop`: remove one of the lines"
-                )
+        raise InputError(
+            f"{EDITS}: {key}: {circle} is a circle: remove one of these lines"
+        ) from None
