@@ -9,13 +9,13 @@ from tqdm import tqdm
 from phototag.base.files import project_root
 from phototag.base.params import read_params
 from phototag.dataset.manifest import check_labels, keep
-from phototag.verification.corrections import CORRECTIONS, read_answers
+from phototag.verification.corrections import read_answers
 from phototag.verification.decode_cache import decoding_key, load_decode_cache, save_decode_cache
 from phototag.verification.duplicates import group_duplicates
 from phototag.verification.edited_labels import EditedLabels
 from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import read_dataset
-from phototag.verification.label_edits import EDITS, check_unchanged, read_edits
+from phototag.verification.label_edits import check_unchanged, read_edits
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import prepare_photos, write_images
 from phototag.verification.params import VerificationParams
@@ -24,6 +24,7 @@ from phototag.verification.report import list_rejected, write_verification_repor
 
 from . import run
 
+CORRECTIONS, EDITS = Path("data/corrections.csv"), Path("data/labels.yaml")
 IMAGES = Path("data/images.npy")
 
 
