@@ -233,6 +233,19 @@ def test_folder_that_is_probably_no_label_is_questioned(tmp_path: Path, name: st
     }
 
 
+def test_photos_in_a_folder_without_labels_lack_all_labels_of_the_dataset(tmp_path: Path) -> None:
+    run("../a")
+    for value, name in enumerate(("b/none/7.png", "c/none/8.png", "c/cat/9.png", "c/10.png")):
+        paint(tmp_path / name, 50 + value)
+    for source in ("../b", "../c"):
+        shown = run(source, "--add", "--folder", "none=none")
+        assert "photos without a label, read as having none of the labels: 1\n" in shown
+    targets = read_targets(Path("data/raw"))
+    assert targets["none/7.png"] == targets["none/8.png"] == {"cat": 0, "dog": 0}
+    assert targets["cat/9.png"] == {"cat": 1, "dog": UNKNOWN}
+    assert targets["10.png"] == {"cat": UNKNOWN, "dog": UNKNOWN}
+
+
 def test_several_folders_are_questioned_at_once_and_nested_ones_are_combined(
     tmp_path: Path,
 ) -> None:

@@ -61,6 +61,8 @@ def read(source: Source) -> SourceDataset:
     The labels of a photo are the names of all label folders on its path. Files with identical bytes
     are imported as one photo, which has the labels of all these files. If a photo is outside the
     label folders, or in a folder that the user declares unknown, all its other labels are unknown.
+    If labels are only in the dataset to which the photos are added, they are unknown too, except
+    for photos in a folder that the user declares to have none of the labels.
 
     Raises:
         InputError: A folder is probably not a label, or cannot be one, and the user has not
@@ -77,12 +79,14 @@ def read(source: Source) -> SourceDataset:
     for name in tqdm(folders, "compare", disable=None):
         digest = hashlib.sha256(read_named_file(source.path, name)).hexdigest()
         same_bytes.setdefault(digest, []).append(name)
+    other_labels = (source.options.known_labels or frozenset()).difference(labels.values())
     photos = []
     for names in same_bytes.values():
         paths = [folders[name] for name in names]
         carried = frozenset(labels[folder] for path in paths for folder in path if folder in labels)
         known = any(path and all(meanings[part] != "unknown" for part in path) for path in paths)
-        unknown = frozenset[str]() if known else None
+        is_none = any(meanings[part] == "none" for path in paths for part in path)
+        unknown = (frozenset() if is_none else other_labels) if known else None
         photos.append(SourcePhoto(names[0], source.path, carried, unknown))
     notes = source.describe_others()
     used = {folder for name in photo_names for folder in PurePosixPath(name).parents}
@@ -97,7 +101,8 @@ def read(source: Source) -> SourceDataset:
     description = f"one folder per label: {len(folders)} photos in {len(found)} folders"
     if not found:
         description = f"photos without labels: {len(folders)}"
-    return SourceDataset(description, photos, [], notes)
+    defined = sorted(other_labels) if "none" in meanings.values() else []
+    return SourceDataset(description, photos, defined, notes)
 
 
 def _find_folders(source: Source) -> dict[str, list[str]]:
