@@ -280,6 +280,7 @@ def test_several_folders_are_questioned_at_once_and_nested_ones_are_combined(
         (["--add", "--to", "gone"], "gone is missing: omit --add"),
         (["--add", "--to", "empty"], "empty contains no imports: omit --add"),
         (["--to", "params.yaml"], r"params\.yaml is neither a folder nor a \.zip"),
+        (["--to", "."], r"\. contains other files, such as .*: pass a new folder"),
         (["--to", "full"], "full contains other files, such as notes.txt: pass a new folder"),
     ],
 )
@@ -323,6 +324,7 @@ def test_photos_that_were_not_pulled_are_not_replaced(project: Path, tmp_path: P
     write(project / "data/raw.dvc", pointer.format(1))
     paint(tmp_path / "b/cat/8.png", 8)
     run("../b", "--add")
+    write(project / "data/raw/.DS_Store", "")
     # git has the list of a colleague's import, but `dvc pull` has not run.
     write(project / "data/raw.dvc", pointer.format(3))
     paint(tmp_path / "b/cat/9.png", 9)

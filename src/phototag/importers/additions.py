@@ -88,12 +88,14 @@ def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
 
 def _check_complete(place: Path) -> None:
     """Check that a folder or zip has all files that DVC tracks, so that none is removed."""
-    pointer = place.with_name(f"{place.name}.dvc")
+    pointer = Path(f"{place.absolute()}.dvc")
     if not pointer.exists():
         return
     outs = parse_values(pointer.read_text(encoding="utf-8"), pointer).get("outs") or [{}]
     tracked = outs[0].get("nfiles", 1)
-    found = len(list_files(place)) if place.is_dir() else int(place.exists())
+    # .dvcignore lists the system files, so DVC does not track them.
+    files = list_files(place) if place.is_dir() else [place.name]
+    found = len(split_system_files(files)[0]) if place.exists() else 0
     if found < tracked:
         shown = os.path.relpath(place)
         raise InputError(
