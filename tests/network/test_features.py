@@ -1,4 +1,3 @@
-import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from phototag.base.errors import InputError
 from phototag.base.files import MAX_AGE
 from phototag.base.parallel import Backend
 from phototag.network import features, runtime
-from phototag.network.feature_store import RECENT, FeatureStore
 from phototag.network.features import (
     embed_photos,
     features_key,
@@ -93,7 +91,6 @@ def test_features_of_all_photos_are_written_in_order(
     found = np.load(path)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expect(backbones.eval()), atol=1e-5)
-    assert not list((tmp_path / "store").glob("*.part"))
     np.save(tmp_path / "same.npy", found)
     assert path.read_bytes() == (tmp_path / "same.npy").read_bytes()
 
@@ -133,19 +130,11 @@ def test_killed_embedding_resumes_to_the_same_bytes(
     tmp_path: Path,
     frozen: Frozen,
     computed: list[int],
-    monkeypatch: pytest.MonkeyPatch,
     records: float,
 ) -> None:
     whole, path, store = tmp_path / "whole.npy", tmp_path / "features.npy", tmp_path / "store"
-
-    def kill(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "save", kill)
-        with pytest.raises(KeyboardInterrupt):
-            embed_photos(*frozen, whole, store)
-    (part,) = store.glob("*.part")
+    embed_photos(*frozen, whole, store)
+    (part,) = store.glob("*.features")
     size = part.stat().st_size // len(PHOTOS)
     part.write_bytes(part.read_bytes()[: int(size * records)])  # a kill after any byte leaves this
     computed.clear()
@@ -158,90 +147,12 @@ def test_killed_embedding_resumes_to_the_same_bytes(
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_store_takes_no_disk_space(tmp_path: Path, frozen: Frozen) -> None:
-    path, store = tmp_path / "features.npy", tmp_path / "store"
-    for photos in (PHOTOS, PHOTOS[:70]):
-        np.save(frozen[1], photos)
-        embed_photos(*frozen, path, store)
-        (array,) = store.glob("*.npy")
-        assert array.samefile(path)
-
-
-def test_features_are_copied_if_the_disk_has_no_hard_links(
-    tmp_path: Path, frozen: Frozen, computed: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    path, store = tmp_path / "features.npy", tmp_path / "store"
-    embed_photos(*frozen, path, store)
-    before = path.read_bytes()
-    path.unlink()
-    assert embed_photos(*frozen, path, store) == len(PHOTOS)
-    assert (len(computed), path.read_bytes()) == (len(PHOTOS), before)
-
-
-@pytest.mark.parametrize(
-    "damage", ["index", "no index", "array", "no array", "other array", "changed"]
-)
-def test_damaged_store_is_not_used(
-    tmp_path: Path, frozen: Frozen, computed: list[int], damage: str
-) -> None:
-    path, store = tmp_path / "features.npy", tmp_path / "store"
-    embed_photos(*frozen, path, store)
-    before = path.read_bytes()
-    (index,), (array,) = store.glob("*.json"), store.glob("*.npy")
-    if damage == "index":
-        index.write_text('{"array": 1}')
-    elif damage == "array":
-        array.write_bytes(b"no array")
-    elif damage == "other array":
-        time = array.stat().st_mtime_ns
-        np.save(array, np.zeros((3, 12), np.float32))
-        os.utime(array, ns=(time, time))
-    elif damage == "changed":
-        time = array.stat().st_mtime_ns
-        np.load(path, mmap_mode="r+")[3] = 7  # the store links to this file
-        os.utime(array, ns=(time, time + 1))
-    else:
-        (index if damage == "no index" else array).unlink()
-    computed.clear()
-    assert embed_photos(*frozen, path, store) == 0
-    assert (len(computed), path.read_bytes()) == (len(PHOTOS), before)
-
-
-def test_features_of_recent_sizes_and_backbones_are_kept(
-    tmp_path: Path, frozen: Frozen, computed: list[int]
-) -> None:
-    path, store, images = tmp_path / "features.npy", tmp_path / "store", frozen[1]
-
-    def count_computed(name: str) -> int:
-        computed.clear()
-        embed_photos(((name, "weights"),), images, path, store)
-        for index in store.glob("*.json"):  # as if a second had passed
-            time = index.stat().st_mtime_ns - 10**9
-            os.utime(index, ns=(time, time))
-        return len(computed)
-
-    names = [f"network {number}" for number in range(RECENT)]
-    assert [count_computed(name) for name in names] == [75] * RECENT
-    assert [count_computed(name) for name in names] == [0] * RECENT
-    assert len(list(store.glob("*.npy"))) == RECENT
-    np.save(images, PHOTOS[:, ::2, ::2])
-    assert count_computed(names[0]) == 75
-    np.save(images, PHOTOS)
-    assert count_computed(names[1]) == 0
-    assert count_computed(names[0]) == 75  # this size was the least recently used one
-    assert len(list(store.glob("*.npy"))) == len(list(store.glob("*.json"))) == RECENT
-
-
 def test_full_disk_is_reported_and_embedding_resumes(
     tmp_path: Path, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "MAX_FILE", 40 * (32 + 48))
     path, store = tmp_path / "features.npy", tmp_path / "store"
-    with full_disk(), pytest.raises(InputError, match=r"\.part could not be written"):
+    with full_disk(), pytest.raises(InputError, match=r"\.features could not be written"):
         embed_photos(*frozen, path, store)
     assert not path.exists()
     assert embed_photos(*frozen, path, store) == 40
@@ -259,13 +170,20 @@ def test_features_that_are_not_finite_are_refused(
     assert not path.exists()
 
 
-def test_stale_unfinished_features_are_removed(tmp_path: Path, frozen: Frozen) -> None:
-    old, new = tmp_path / "a.part", tmp_path / "b.part"
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (0, old.stat().st_mtime - MAX_AGE - 60))
-    embed_photos(*frozen, tmp_path / "features.npy", tmp_path)
-    assert [path.name for path in tmp_path.glob("*.part")] == ["b.part"]
+def test_features_that_are_not_used_for_two_weeks_are_removed(
+    tmp_path: Path, frozen: Frozen, computed: list[int]
+) -> None:
+    path, store, images = tmp_path / "features.npy", tmp_path / "store", frozen[1]
+    for name in ("old", "used"):
+        embed_photos(((name, "weights"),), images, path, store)
+    files = [*store.glob("*.features")]
+    for file in files:
+        os.utime(file, (0, file.stat().st_mtime - MAX_AGE - 60))
+    computed.clear()
+    embed_photos((("used", "weights"),), images, path, store)
+    assert computed == []
+    (kept,) = store.glob("*.features")
+    assert kept in files
 
 
 def test_features_of_other_photos_or_weights_are_refused(

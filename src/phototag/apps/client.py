@@ -1,21 +1,18 @@
 """Client of a served model (`mlflow models serve`): `phototag ask`."""
 
-import json
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from http.client import HTTPException
+from math import ceil
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
+import requests
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.util import Retry
 
 from phototag.apps.formats import Row, show_name
-from phototag.apps.photo_hashes import hash_photo
+from phototag.apps.photo_files import hash_photo
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_path
 from phototag.serving.limits import EXAMPLE, MAX_BYTES, MAX_REQUEST_BYTES, MAX_ROWS, TOO_LARGE
@@ -48,19 +45,16 @@ class Client:
         Raises:
             InputError: The URL is invalid, or no phototag model answers in time.
         """
-        self.address, self.timeout = _complete_url(url), timeout
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                (example,) = self._post([])
-                break
-            except ConnectionRefusedError:
-                if time.monotonic() >= deadline:
-                    raise InputError(
-                        f"{self.address}: no server is running: start one with {SERVE}, or wait "
-                        "for its start with --wait"
-                    ) from None
-                time.sleep(PAUSE)
+        self.address = url.rstrip("/").removesuffix("/invocations") + "/invocations"
+        self.timeout = timeout
+        self.session = requests.Session()
+        attempts = ceil(wait / PAUSE)
+        retries = Retry(
+            None, connect=attempts, read=0, other=0, backoff_factor=PAUSE, backoff_max=PAUSE
+        )
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, HTTPAdapter(max_retries=retries))
+        (example,) = self._post([])
         self.labels = list(example["scores"])
 
     def predict(
@@ -75,32 +69,20 @@ class Client:
         Raises:
             InputError: The server does not answer, or it refuses a request.
         """
-        batch: list[bytes | InputError] = []
         with tqdm(total=len(names), unit="photo", disable=None) as bar:
-            for number, photo in enumerate(map(_read, names), start=1):
-                batch.append(photo)
-                num_bytes = sum(len(each) for each in batch if isinstance(each, bytes))
-                if len(batch) < ROWS and num_bytes < NUM_BYTES and number < len(names):
-                    continue
-                done = number - len(batch)
-                for name, row in zip(names[done:number], self._ask(batch), strict=True):
+            for batch in _read_batches(names):
+                photos = [photo for _, photo in batch if isinstance(photo, bytes)]
+                answers = iter(self._post(photos))
+                for name, photo in batch:
+                    if isinstance(photo, bytes):
+                        row = next(answers) | {"sha256": hash_photo(photo)}
+                    else:
+                        row = {"labels": [], "scores": {}, "error": str(photo), "sha256": None}
                     if row["error"]:
+                        row["error"] = show_name(str(row["error"]))
                         report(f"{show_name(name)}: {row['error']}")
                     bar.update()
-                    yield row
-                batch = []
-
-    def _ask(self, batch: Sequence[bytes | InputError]) -> Iterator[Row]:
-        try:
-            answers = iter(self._post([photo for photo in batch if isinstance(photo, bytes)]))
-        except ConnectionRefusedError:
-            raise InputError(f"{self.address}: the server has stopped: start it again") from None
-        for photo in batch:
-            row: Row = {"labels": [], "scores": {}, "error": str(photo)}
-            if isinstance(photo, bytes):
-                row = next(answers)
-            error = show_name(str(row["error"])) if row["error"] else None
-            yield row | {"error": error, "sha256": hash_photo(photo), "model_key": None}
+                    yield row | {"model_key": None}
 
     def _post(self, photos: Sequence[bytes]) -> list[Row]:
         """Return the predictions for photos and, at the end, for a tiny example.
@@ -108,60 +90,60 @@ class Client:
         The server refuses a request in which it can read no photo. It can read the example.
         """
         rows = [*([b64encode(photo).decode()] for photo in photos), [EXAMPLE]]
-        body = json.dumps({"dataframe_split": {"columns": ["image"], "data": rows}}).encode()
-        request = Request(self.address, body, {"Content-Type": "application/json"})
+        body = {"dataframe_split": {"columns": ["image"], "data": rows}}
         try:
-            with urlopen(request, timeout=self.timeout) as response:
-                text = response.read()
-        except HTTPError as error:
-            raise InputError(f"{self.address}: {_describe_status(error)}") from None
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, ConnectionRefusedError):
-                raise reason from None
-            if isinstance(reason, TimeoutError):
-                raise InputError(
-                    f"{self.address}: no answer in {self.timeout:g} seconds: pass a longer time "
-                    "with --timeout"
-                ) from None
-            name = type(reason).__name__
-            raise InputError(f"{self.address}: no answer ({str(reason) or name})") from None
-        return self._check(text, len(rows))
-
-    def _check(self, text: bytes, count: int) -> list[Row]:
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            rows = json.loads(text)["predictions"]
-            found = [{key: row[key] for key in ("labels", "scores", "error")} for row in rows]
-            readable = [row for row in found if not row["error"]]
-            is_scored = all(row["scores"].keys() >= set(row["labels"]) for row in readable)
-            if len(found) == count and is_scored and not found[-1]["error"]:
+            response = self.session.post(self.address, json=body, timeout=self.timeout)
+        except requests.Timeout:
+            raise InputError(
+                f"{self.address}: no answer in {self.timeout:g} seconds: pass a longer time with "
+                "--timeout"
+            ) from None
+        except ValueError:  # raised by requests for an invalid URL
+            raise InputError(
+                f"{self.address} is not a URL: pass one such as http://127.0.0.1:5001"
+            ) from None
+        except requests.RequestException as error:
+            reason = getattr(error.args[0], "reason", error)
+            raise InputError(
+                f"{self.address}: no server answers ({reason}): start one with {SERVE}, or wait "
+                "for its start with --wait"
+            ) from None
+        if not response.ok:
+            raise InputError(f"{self.address}: {_describe_status(response)}")
+        with suppress(ValueError, LookupError, TypeError):
+            answers = response.json()["predictions"]
+            found = [{key: row[key] for key in ("labels", "scores", "error")} for row in answers]
+            if len(found) == len(rows) and found[-1]["scores"]:
                 return found
         raise InputError(
             f"{self.address}: this server does not serve a phototag model: start one with {SERVE}"
         )
 
 
-def _complete_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        is_valid = is_valid and url.isascii() and url.isprintable() and " " not in url
-    except ValueError:  # for example, the port is not a number
-        is_valid = False
-    if not is_valid:
-        raise InputError(f"{show_name(url)} is not a URL: pass one such as http://127.0.0.1:5001")
-    return url.rstrip("/").removesuffix("/invocations") + "/invocations"
-
-
-def _describe_status(error: HTTPError) -> str:
+def _describe_status(response: requests.Response) -> str:
     """Return a sentence about a response that is not successful."""
-    if error.code in (404, 405):
-        return f"status {error.code}: pass the URL of a server that was started with {SERVE}"
-    reason: Any = ""
-    with suppress(OSError, HTTPException, ValueError, KeyError, TypeError):
-        reason = json.loads(error.read())["message"]
-    text = " ".join(str(reason or error.reason or "no reason given").split())[:MAX_MESSAGE]
-    return f"the server answers with status {error.code}: {text}"
+    status = response.status_code
+    if status in (404, 405):
+        return f"status {status}: pass the URL of a server that was started with {SERVE}"
+    reason = response.reason
+    with suppress(ValueError, LookupError, TypeError):
+        reason = response.json()["message"]
+    return f"the server answers with status {status}: {' '.join(str(reason).split())[:MAX_MESSAGE]}"
+
+
+def _read_batches(names: Sequence[str]) -> Iterator[list[tuple[str, bytes | InputError]]]:
+    """Yield the paths and contents of the photos of each request."""
+    batch: list[tuple[str, bytes | InputError]] = []
+    num_bytes = 0
+    for name in names:
+        photo = _read(name)
+        batch.append((name, photo))
+        num_bytes += len(photo) if isinstance(photo, bytes) else 0
+        if len(batch) == ROWS or num_bytes >= NUM_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
 
 
 def _read(name: str) -> bytes | InputError:

@@ -1,30 +1,30 @@
 """Addition of the predictions for new photos to an output file: `phototag predict --new`.
 
-A photo is new if no row of the output has the SHA-256 hash of its content, so a photo that was
-moved or renamed is not new. The rows of new photos are first appended to a temporary file next to
-the output, from which the next run continues if this run is killed. At the end, the output is
-replaced by a complete new file.
+A photo is new if no row of the output has the SHA-256 hash of its content. The rows of new photos
+are first appended to a temporary file next to the output, from which the next run continues if this
+run is killed. At the end, the output is replaced by a complete new file.
 """
 
+import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
-from phototag.apps.formats import FORMATS, join_cells, show_bytes, show_name
-from phototag.apps.growing_output import Entry, GrowingOutput, read_entry
-from phototag.apps.photo_files import find_photos
-from phototag.apps.photo_hashes import hash_photos, locate
+from phototag.apps.formats import COLUMNS, FORMATS, Row, join_cells, show_bytes, show_name
+from phototag.apps.photo_files import find_photos, hash_photo
 from phototag.apps.predictions import PredictionJob, cut_last_line, model_key
 from phototag.base.errors import InputError
-from phototag.base.files import report_failed_write
-from phototag.base.parallel import Backend
-from phototag.serving.tagger import load_tagger
+from phototag.base.files import replace_file, report_failed_write
+from phototag.base.parallel import Backend, run_in_order
+from phototag.serving.tagger import load_tagger, read_photo
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ class NewPhotosJob:
     """A model, and an output to which the predictions for new photos are added.
 
     Attributes:
-        output: Output to which rows are added.
+        output: CSV or JSON Lines file. It need not exist.
+        format: `csv` or `jsonl`.
         files: Model file and thresholds file.
         report: Function that prints what was done.
         warn: Function that prints a message about a photo that cannot be read.
         backend: Backend passed to `run_in_order`.
     """
 
-    output: GrowingOutput
+    output: Path
+    format: str
     files: tuple[Path, Path]
     report: Callable[[str], object]
     warn: Callable[[str], object]
@@ -48,135 +50,142 @@ class NewPhotosJob:
     def add(self, sources: Sequence[str], stdin: BinaryIO) -> None:
         """Predict the labels of the photos that have no row in the output, and add their rows.
 
-        Photos that could not be read are tried again in each call, and their row is replaced. If
-        nothing changes, nothing is printed and the output is not written. If another process adds
-        rows to the same output, only a message is printed.
+        If nothing changes, nothing is printed and the output is not written. If another process
+        adds rows to the same output, only a message is printed.
 
         Args:
             sources: Photos, folders and `-`, see `find_photos`. Folders may be empty.
             stdin: Stream with a list of paths.
 
         Raises:
-            InputError: A source does not exist, or `output` cannot be extended (see `read_rows`).
+            InputError: A source does not exist, or the output was written by another program or
+                with another model.
         """
-        path = self.output.path
-        with report_failed_write(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.with_name(f".{path.name}.lock"))
+        with report_failed_write(self.output), ExitStack() as stack:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.output.with_name(f".{self.output.name}.lock"))
             try:
-                lock.acquire(timeout=0)
+                stack.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 self.report(
-                    f"{path}: another process is adding photos to this file: nothing was done"
+                    f"{self.output}: another process is adding photos to this file: nothing was "
+                    "done"
                 )
                 return
-            try:
-                self._add(sources, stdin)
-            finally:
-                lock.release()
+            self._add(sources, stdin)
 
     def _add(self, sources: Sequence[str], stdin: BinaryIO) -> None:
-        path, key = self.output.path, model_key(self.files)
-        index = [read_entry(row) for row in self.output.read_rows(key)]
-        known = {entry.sha256 for entry in index if entry.sha256 and not entry.error}
-        names = self._find_existing(sources, stdin)
-        hashes = hash_photos(names, path.with_name(f".{path.name}.hashes"))
-        unfinished = path.with_name(f"{path.name}.{key}.partial")
+        key, tagger = model_key(self.files), load_tagger(*self.files)
+        known = {row["sha256"]: row["file"] for row in self._read_rows(tagger.labels, key)}
+        hashes = self._hash_photos(sources, stdin)
+        moved = {
+            sha256: show_bytes(name)
+            for sha256, name in hashes.items()
+            if sha256 in known and show_bytes(name) != known[sha256]
+            if not os.path.lexists(known[sha256])
+        }
+        unfinished = self.output.with_name(f"{self.output.name}.{key}.partial")
         with unfinished.open("ab+") as file:
             cut_last_line(file)
-            done = known | {entry.sha256 for entry in _read_entries(file) if not entry.error}
-            new: dict[str, str] = {}  # hash, or path of an unreadable file -> first path
-            for name, sha256 in hashes.items():
-                if sha256 not in done:
-                    new.setdefault(sha256 or locate(name), name)
-            labels: list[str] = []
-            if new or file.tell():
-                labels = self._predict([*new.values()], index, file)
-            entries = _read_entries(file)
-            places = [locate(entry.file) for entry in entries]
-            last = {place: number for number, place in enumerate(places)}
-            # The photos of a run that was killed after it had replaced the output are in the
-            # output. A photo that a killed run could not read was tried again.
-            keep = [
-                last[place] == number if entry.error else entry.sha256 not in known
-                for number, (entry, place) in enumerate(zip(entries, places, strict=True))
-            ]
-            added = set(compress(entries, keep)) - set(index)
-            moved = _find_moved(index, hashes)
+            done = {row["sha256"] for row in _read_unfinished(file, known)}
+            new = [name for sha256, name in hashes.items() if sha256 not in {*known, *done}]
+            job = PredictionJob(tagger, new, self.format, self.warn, self.backend)
+            for name, row in zip(new, job.predict_rows(), strict=True):
+                file.write(json.dumps({"file": show_bytes(name)} | row).encode() + b"\n")
+                file.flush()
+            added = [(row["file"], row["error"]) for row in _read_unfinished(file, known)]
             if added or moved:
-                tried = {*places, *(entry.sha256 for entry in entries if entry.sha256)}
-                file.seek(0)
-                self.output.replace(
-                    labels,
-                    lambda entry: (
-                        bool(entry.error)
-                        and not tried.isdisjoint((locate(entry.file), entry.sha256))
-                    ),
-                    moved,
-                    [entry.file for entry in compress(entries, keep)],
-                    compress(map(json.loads, file), keep),
-                )
-                readable = sum(not entry.error for entry in added)
-                counts = f"{readable}, moved: {len(moved)}, unreadable: {len(added) - readable}"
-                self.report(f"{path}: photos added: {counts}")
+                unreadable = sum(bool(error) for _, error in added)
+                counts = f"{len(added) - unreadable}, moved: {len(moved)}, unreadable: {unreadable}"
+                names = [name for name, _ in added]
+                texts = FORMATS[self.format](names, tagger.labels, _read_unfinished(file, known))
+                rows = self._read_rows(tagger.labels, key)
+                self._replace(rows, moved, set(names), texts)
+                self.report(f"{self.output}: photos added: {counts}")
         unfinished.unlink()
 
-    def _find_existing(self, sources: Sequence[str], stdin: BinaryIO) -> list[str]:
-        """Return the paths of the photos; raise an error if one of `sources` does not exist."""
+    def _hash_photos(self, sources: Sequence[str], stdin: BinaryIO) -> dict[str, str]:
+        """Return hash -> path of the first photo with this content."""
         for source in sources:
             if source != "-" and not os.path.lexists(source):
                 raise InputError(f"{show_name(source)} does not exist: pass other files or folders")
-        names = []
-        for name in find_photos(sources, stdin, lambda _: None, allow_empty=True):
-            if os.path.lexists(name):
-                names.append(name)
+        names = find_photos(sources, stdin, lambda _: None, allow_empty=True)
+        results = run_in_order(_hash_file, names, "threading")
+        bar = tqdm(results, "hash", len(names), unit="photo", disable=None)
+        hashes: dict[str, str] = {}
+        for name, result in zip(names, bar, strict=True):
+            if isinstance(result, InputError):
+                self.warn(f"{show_name(name)}: {result}")
             else:
-                self.warn(f"{show_name(name)} does not exist")
-        return names
+                hashes.setdefault(result, name)
+        return hashes
 
-    def _predict(self, names: Sequence[str], index: Iterable[Entry], file: BinaryIO) -> list[str]:
-        """Append the rows of photos to an open file; return the labels of the model.
-
-        Messages about photos that have the same error in `index` are not printed again.
-        """
-        tagger = load_tagger(*self.files)
-        header = self.output.read_header()
-        if header and join_cells(header) != next(iter(FORMATS["csv"]([], tagger.labels, []))):
+    def _read_rows(self, labels: Sequence[str], key: str) -> Iterator[Row]:
+        """Yield the rows of the output; raise an error if this model would not write them."""
+        if not self.output.exists():
+            return
+        is_csv = self.format == "csv"
+        try:
+            with self.output.open(encoding="utf-8", newline="") as file:
+                rows: Iterator[Row] = map(json.loads, file)
+                if is_csv:
+                    rows = reader = csv.DictReader(file, strict=True)
+                    header = next(iter(FORMATS["csv"]([], labels, [])))
+                    if reader.fieldnames and join_cells(reader.fieldnames) != header:
+                        raise ValueError
+                for row in rows:
+                    # A row of a CSV with too many or too few cells has the key or the value None.
+                    is_complete = not is_csv or None not in {*row, *row.values()}
+                    if not is_complete or not row.keys() >= set(COLUMNS) or row["model_key"] != key:
+                        raise ValueError
+                    yield row
+        except (csv.Error, AttributeError, ValueError):
             raise InputError(
-                f"{self.output.path} has other columns than `phototag predict` writes: pass a new "
-                "output file"
-            )
-        reported = {f"{show_name(entry.file)}: {entry.error}" for entry in index}
+                f"{self.output} was not written by this version of `phototag predict` with this "
+                "model: pass a new output file, or remove this one to predict the labels of all "
+                "photos again"
+            ) from None
 
-        def warn(message: str) -> None:
-            if message not in reported:
-                self.warn(message)
+    def _replace(
+        self,
+        rows: Iterator[Row],
+        moved: dict[str, str],
+        names: Container[str],
+        texts: Iterator[str],
+    ) -> None:
+        """Replace the output: change the paths of moved photos, and append the texts of new rows.
 
-        job = PredictionJob(tagger, names, self.output.format, warn, self.backend)
-        for name, row in zip(names, job.predict_rows(), strict=True):
-            file.write(json.dumps({"file": name} | row).encode() + b"\n")
-            file.flush()
-        return tagger.labels
+        Rows of unreadable photos are dropped if `names` contains their path.
+        """
+        with (
+            replace_file(self.output) as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n") as document,
+        ):
+            if self.output.exists():
+                shutil.copymode(self.output, temporary)
+            if self.format == "csv":
+                document.write(next(texts))
+            for row in rows:
+                if row["error"] and row["file"] in names:
+                    continue
+                if row["sha256"] in moved and not os.path.lexists(row["file"]):
+                    row["file"] = moved.pop(row["sha256"])
+                line = json.dumps(row, ensure_ascii=False) + "\n"
+                document.write(join_cells(row.values()) if self.format == "csv" else line)
+            document.writelines(texts)
 
 
-def _read_entries(file: BinaryIO) -> list[Entry]:
-    """Return the photos in the temporary file; the position is then at its end."""
-    file.seek(0)
-    return [read_entry(json.loads(line)) for line in file]
+def _read_unfinished(file: BinaryIO, known: Container[str]) -> Iterator[Row]:
+    """Yield the rows in the temporary file whose photo is not in the output.
 
-
-def _find_moved(index: Iterable[Entry], hashes: Mapping[str, str | None]) -> dict[Entry, str]:
-    """Return the new paths of photos whose file no longer exists.
-
-    A photo is found by its content, in a file that has no row.
+    If a run is killed after it has replaced the output, the output has these rows.
     """
-    taken = {locate(entry.file) for entry in index}
-    free: dict[str | None, list[str]] = {}
-    for name, sha256 in reversed([*hashes.items()]):
-        if locate(show_bytes(name)) not in taken:
-            free.setdefault(sha256, []).append(show_bytes(name))
-    return {
-        entry: free[entry.sha256].pop()
-        for entry in index
-        if not entry.error and free.get(entry.sha256) and not os.path.lexists(entry.file)
-    }
+    file.seek(0)
+    for row in map(json.loads, file):
+        if row["sha256"] and row["sha256"] not in known:
+            yield row
+
+
+def _hash_file(name: str) -> str | InputError:
+    photo = read_photo(name)
+    return photo if isinstance(photo, InputError) else hash_photo(photo)

@@ -1,6 +1,7 @@
 """Paths of the photos that a command is called with."""
 
 import codecs
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -53,3 +54,8 @@ def read_paths(stream: BinaryIO) -> Iterator[str]:
     data = stream.read().removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     yield from (os.fsdecode(line) for line in lines if line.strip())
+
+
+def hash_photo(photo: bytes) -> str:
+    """Return the SHA-256 hash of the content of a file."""
+    return hashlib.sha256(photo).hexdigest()

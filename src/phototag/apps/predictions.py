@@ -11,7 +11,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from phototag.apps.formats import COLUMNS, Row, print_rows, show_name, write_rows
-from phototag.apps.photo_hashes import hash_photo
+from phototag.apps.photo_files import hash_photo
 from phototag.base.errors import InputError
 from phototag.base.files import content_key, replace_file
 from phototag.base.parallel import Backend, run_in_order
@@ -61,7 +61,7 @@ def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Row]:
             "labels": tags.labels,
             "scores": tags.scores,
             "error": show_name(tags.error) if tags.error else None,
-            "sha256": hash_photo(photo),
+            "sha256": hash_photo(photo) if isinstance(photo, bytes) else None,
         }
         for photo, tags in zip(photos, tag_photos(tagger, photos), strict=True)
     ]

@@ -113,14 +113,13 @@ def predict(
     report = partial(typer.echo, err=True)
     # Importing PyTorch takes seconds, so it is imported after the options are checked.
     if output and new:
-        from phototag.apps.growing_output import GrowingOutput
         from phototag.apps.new_photos import NewPhotosJob
 
         if output.exists() and not output.is_file():
             raise InputError(f"{output} is not a file: pass another output file")
         # A link is not replaced by a file.
-        growing = GrowingOutput(Path(os.path.realpath(output)), format_)
-        job = NewPhotosJob(growing, files, typer.echo, report, backend)
+        output = Path(os.path.realpath(output))
+        job = NewPhotosJob(output, format_, files, typer.echo, report, backend)
         job.add(sources, sys.stdin.buffer)
         return
     from phototag.apps.photo_files import find_photos

@@ -12,7 +12,7 @@ from torch.backends.cpu import get_cpu_capability
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.files import content_key, report_failed_write
+from phototag.base.files import content_key, remove_stale, report_failed_write
 from phototag.base.parallel import Backend, run_in_order
 from phototag.base.processes import hold_lock
 from phototag.network.backbones import required_packages, sketch_backbone
@@ -61,37 +61,37 @@ def embed_photos(
     size = packed.shape[1]
     width = sum(sketch_backbone(*pair, size).width for pair in pairs)
     key = features_key(pairs, size)
-    store = FeatureStore(folder, key, width)
     photos = hash_photos(packed)
     folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / f"{key}.features"
     # Experiments with the same backbones append to the same file, so only one may run at a time.
     with (
-        report_failed_write(store.part),
+        report_failed_write(stored),
         hold_lock(folder / "lock", "computes features for this project"),
-        store.part.open("ab+") as file,
+        stored.open("ab+") as file,
     ):
-        stored = {**store.load(), **store.load_part(file)}
-        done = sum(photo in stored for photo in photos)
-        new = {photo: row for row, photo in enumerate(photos) if photo not in stored}
+        stored.touch()
+        remove_stale(folder.glob("*.features"))
+        store = FeatureStore(file, width)
+        known = store.load()
+        new = {photo: row for row, photo in enumerate(photos) if photo not in known}
         rows = sorted(new.values())
         batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
         # The weights, the code and the photos can change between calls in the same process.
         work = partial(_embed_batch, pairs, images, f"{key} {images.stat().st_mtime_ns}")
+        computed = run_in_order(work, batches, backend, n_jobs)
         bar = tqdm(total=len(rows), desc="embed", unit="image", disable=None)
-        for batch, features in zip(
-            batches, run_in_order(work, batches, backend, n_jobs), strict=True
-        ):
+        for batch, features in zip(batches, computed, strict=True):
             if not np.isfinite(features).all():
                 raise InputError(
                     f"model.weights: the features of {dict(pairs)} contain NaN or infinite values: "
                     "choose other weights"
                 )
-            store.append(file, [photos[row] for row in batch], features)
+            store.append([photos[row] for row in batch], features)
             bar.update(len(features))
         bar.close()
-        write_features(path, photos, width, {**stored, **store.load_part(file)})
-        store.save(path, photos)
-    return done
+        write_features(path, photos, width, store.load())
+    return sum(photo in known for photo in photos)
 
 
 def _embed_batch(pairs: Pairs, images: Path, key: str, rows: Sequence[int]) -> np.ndarray:
