@@ -11,23 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phototag.apps.results import (
-    CORRECTIONS,
-    LOCK,
-    METRICS,
-    Stages,
-    list_hashes,
-    parse_lock,
-    parse_scores,
-    read_lock,
-    read_scores,
-)
+from phototag.apps.results import CORRECTIONS, LOCK, Stages, list_hashes, parse_lock, read_lock
 from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.base.git import ask_git, run_git
 from phototag.base.params import read_values
 from phototag.dataset.manifest import SPLITS as SPLIT_NAMES
-from phototag.metrics.selection import VAL_PREFIX
 from phototag.pages.escaping import escape_spreadsheet_cell
 from phototag.registry.predictions import (
     PREDICTIONS,
@@ -36,9 +25,9 @@ from phototag.registry.predictions import (
     parse_predictions,
 )
 from phototag.verification.corrections import ANSWERS, drop_undone, parse_answers
+from phototag.verification.label_edits import EDITS
 
 MANIFEST, SUMMARY = "data/manifest.csv", "reports/resize/summary.json"
-SCORES = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP": "mAP"}
 COMPARED = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP_macro": "mAP"}
 Read = Callable[[str], bytes | None]
 
@@ -53,28 +42,24 @@ def describe_effect(root: Path, revision: str, read: Read) -> str:
             nor DVC's cache has it.
 
     Raises:
-        InputError: The revision does not contain the results of an evaluation, or `dvc repro` has
-            not run since the last answer.
+        InputError: The results of an evaluation are missing, or photos, labels or answers have
+            changed since the last `dvc repro`.
     """
     run_git(root, "rev-parse", "--git-dir")  # raises an error outside git
-    scores, old_lock, old_rows = (
+    old_lock, old_rows = (
         ask_git(root, "show", "--end-of-options", f"{revision}:./{name}")
-        for name in (METRICS, LOCK, CORRECTIONS)
+        for name in (LOCK, CORRECTIONS)
     )
-    if not scores or not old_lock:
-        raise InputError(f"{revision} is not a commit with {METRICS} and {LOCK}: pass another one")
-    before, after = parse_scores(scores, f"{revision}:{METRICS}"), read_scores(root)
-    old = parse_answers((old_rows or "").encode(), f"{revision}:{CORRECTIONS}").values()
-    path = root / CORRECTIONS
-    rows = path.read_bytes() if path.is_file() else b""
-    new = parse_answers(rows, str(path)).values()
+    if not old_lock:
+        raise InputError(f"{revision} is not a commit with {LOCK}: pass another one")
     old_stages, stages = parse_lock(old_lock, f"{revision}:{LOCK}"), read_lock(root)
-    written, used = list_hashes(stages["resize"], "outs"), list_hashes(stages["evaluate"], "deps")
-    trained_with = list_hashes(stages["resize"], "deps").get(CORRECTIONS)
-    latest = hashlib.md5(rows).hexdigest()
-    if trained_with != latest or written.get(MANIFEST) != used.get(MANIFEST):
-        raise InputError("the model was not trained with the latest labels: run `dvc repro`")
-
+    values, rows = read_values(root / "params.yaml"), _read_local(root, CORRECTIONS) or b""
+    old = parse_answers((old_rows or "").encode(), f"{revision}:{CORRECTIONS}").values()
+    new = parse_answers(rows, str(root / CORRECTIONS)).values()
+    if not _is_current(root, stages, values["data"]["raw"]):
+        raise InputError(
+            "the model was not trained with the latest photos, labels and answers: run `dvc repro`"
+        )
     given = {answer.entry: answer.old for answer in reversed(new)}
     labels, old_labels = (
         given | {answer.entry: answer.answer for answer in drop_undone(answers)}
@@ -83,19 +68,14 @@ def describe_effect(root: Path, revision: str, read: Read) -> str:
     changed = Counter(labels[entry] for entry in given if labels[entry] != old_labels[entry])
     counts = ", ".join(f"{changed[answer]} to {answer}" for answer in ANSWERS)
     lines = [f"Labels changed since {revision}: {changed.total()} ({counts})."]
-    try:
-        past = _read_evaluated(read, revision)
-        present = _read_evaluated(partial(_read_local, root), "the working tree")
-    except InputError as error:
-        lines.append(f"Scores: {_compare_metrics(before, after)} (no intervals: {error}).")
-    else:
-        renamed = read_json(root / SUMMARY).get("renamed_labels", {})
-        past = replace(past, predictions=past.predictions.replace({"label": renamed}))
-        values = read_values(root / "params.yaml")
-        lines.append(_compare_photos(past, present))
-        lines.append(
-            _compare_scores(past, present, values["evaluate"]["resamples"], values["seed"])
-        )
+    past = _read_evaluated(
+        read, f"of {revision} is neither in git nor in DVC's cache: pass another revision"
+    )
+    present = _read_evaluated(partial(_read_local, root), "is missing: run `dvc repro`")
+    renamed = read_json(root / SUMMARY).get("renamed_labels", {})
+    past = replace(past, predictions=past.predictions.replace({"label": renamed}))
+    lines.append(_compare_photos(past, present))
+    lines.append(_compare_scores(past, present, values["evaluate"]["resamples"], values["seed"]))
     inputs = _list_inputs(stages) ^ _list_inputs(old_stages)
     others = sorted({name for name, _ in inputs} - {CORRECTIONS})
     if others:
@@ -103,6 +83,21 @@ def describe_effect(root: Path, revision: str, read: Read) -> str:
             f"These inputs changed too and may explain the difference: {', '.join(others)}."
         )
     return "\n".join(lines)
+
+
+def _is_current(root: Path, stages: Stages, photos: str) -> bool:
+    """Return whether `dvc repro` has finished since photos, labels and answers have changed."""
+    deps = list_hashes(stages["resize"], "deps")
+    for name in (CORRECTIONS, str(EDITS)):
+        if deps.get(name) != hashlib.md5(_read_local(root, name) or b"").hexdigest():
+            return False
+    tracked = root / f"{Path(photos)}.dvc"  # missing if `dvc add` did not add the photos
+    if tracked.is_file():
+        added = list_hashes(read_values(tracked), "outs").values()
+        if deps.get(str(Path(photos))) not in added:
+            return False
+    written, used = list_hashes(stages["resize"], "outs"), list_hashes(stages["evaluate"], "deps")
+    return written.get(MANIFEST) == used.get(MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -119,17 +114,17 @@ class Evaluated:
     predictions: pd.DataFrame
 
 
-def _read_evaluated(read: Read, origin: str) -> Evaluated:
-    """Read the photos and predictions of an evaluation; raise an InputError if a file is missing.
+def _read_evaluated(read: Read, missing: str) -> Evaluated:
+    """Read the photos and predictions of an evaluation.
 
     Args:
         read: Function that returns the content of a file, or None if the file is missing.
-        origin: Revision of the files, for the error message.
+        missing: End of the error message if a file is missing.
     """
     contents = {name: read(name) for name in (MANIFEST, SPLITS, PREDICTIONS)}
     for name, content in contents.items():
         if content is None:
-            raise InputError(f"{name} of {origin} is neither in git nor in DVC's cache")
+            raise InputError(f"{name} {missing}")
     manifest, splits = (
         pd.read_csv(io.BytesIO(contents[name] or b""), keep_default_na=False, dtype=str)
         for name in (MANIFEST, SPLITS)
@@ -164,10 +159,10 @@ def _compare_scores(past: Evaluated, present: Evaluated, resamples: int, seed: i
     differences = []
     for metric, name in COMPARED.items():
         row = rows[metric]
-        interval = f"95% interval {row['low']:+.3f} to {row['high']:+.3f}"
+        interval = f"95% interval {row['low']:+z.3f} to {row['high']:+z.3f}"
         if np.isnan(row["low"]):
             interval = "too few groups of photos for an interval"
-        difference = f"{row['difference']:+.3f}, {interval}"
+        difference = f"{row['difference']:+z.3f}, {interval}"
         differences.append(f"{name} {row['old']:.3f} -> {row['new']:.3f} ({difference})")
     split = present.predictions["split"].iloc[0]
     photos, labels = table.attrs["photos"], table.attrs["labels"]
@@ -175,16 +170,6 @@ def _compare_scores(past: Evaluated, present: Evaluated, resamples: int, seed: i
         f"Scores on the {photos} {split} photos and {labels} labels that both evaluations share, "
         f"with the present labels of the photos: {', '.join(differences)}."
     )
-
-
-def _compare_metrics(before: dict[str, float], after: dict[str, float]) -> str:
-    names = {f"{prefix}{key}": name for prefix in ("", VAL_PREFIX) for key, name in SCORES.items()}
-    differences = ", ".join(
-        f"{name} {before[key]:.3f} -> {after[key]:.3f} ({after[key] - before[key]:+.3f})"
-        for key, name in names.items()
-        if key in before and key in after
-    )
-    return differences or "on another split than before, so not comparable"
 
 
 def _list_inputs(stages: Stages) -> set[tuple[str, str]]:
