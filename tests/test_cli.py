@@ -111,37 +111,6 @@ def test_summary_shows_scores_report_and_next_commands(
     )
 
 
-def test_summary_shows_intervals_and_the_number_of_photos(project: Path) -> None:
-    scores = {"f1_micro": 0.5, "mAP": 0.25, "f1_micro_at_0.5": 0.125, "f1_samples": 0.75}
-    rows = [
-        "predictor,metric,value,low,high",
-        "model,f1_micro,0.5,0.4,0.6",
-        "model,mAP_macro,0.25,0.1,0.3",
-        "model at 0.5,f1_micro,0.125,0.1,0.2",
-        "model,f1_samples,0.7,0.6,0.8",  # of another evaluation
-    ]
-    (project / "reports/evaluate").mkdir(parents=True)
-    (project / "reports/evaluate/metrics.json").write_text(json.dumps(scores))
-    (project / "reports/evaluate/scores.csv").write_text("\n".join(rows))
-    (project / "data").mkdir()
-    splits = ["train", "train", "val", "test", "test", "test"]
-    table = "".join(f"{number}.jpg,{split},\n" for number, split in enumerate(splits))
-    (project / "data/splits.csv").write_text(f"image,split,group\n{table}")
-    lines = CliRunner().invoke(typer_app, ["summary"]).output.splitlines()
-    assert lines[:6] == [
-        "  f1_micro         0.5000  (0.4000 to 0.6000)",
-        "  mAP              0.2500  (0.1000 to 0.3000)",
-        "  f1_micro_at_0.5  0.1250  (0.1000 to 0.2000)",
-        "  f1_samples       0.7500",
-        "",
-        "Scores on 3 test photos, with 95% confidence intervals",
-    ]
-    (project / "reports/evaluate/metrics.json").write_text('{"final_val_f1_micro": 0.5}')
-    shown = CliRunner().invoke(typer_app, ["summary"]).output
-    assert "final_val_f1_micro  0.5000  (0.4000 to 0.6000)\n" in shown
-    assert "Scores on 1 val photos" in shown
-
-
 @pytest.mark.parametrize(
     ("params", "expected"),
     [

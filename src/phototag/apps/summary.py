@@ -1,8 +1,6 @@
 """Summary of the last evaluation, printed by `phototag summary`."""
 
-import csv
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,16 +16,11 @@ from phototag.base.files import read_json, read_source
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
 from phototag.base.params import read_values
-from phototag.metrics.selection import VAL_PREFIX
 from phototag.registry.decision import describe_decision
 
 SYNTHETIC = "data/sample"  # value of `data.raw` for the synthetic dataset
-SPLITS = "data/splits.csv"
 # Files that determine the photos and labels on which a model is evaluated.
-DATASET = ("data/manifest.csv", SPLITS)
-# Metrics of metrics.json whose name in scores.csv differs.
-RENAMED = {"mAP": "mAP_macro"}
-AT_HALF = "_at_0.5"  # suffix of metrics of the predictor `model at 0.5`
+DATASET = ("data/manifest.csv", "data/splits.csv")
 
 
 def summarize(root: Path) -> str:
@@ -38,14 +31,12 @@ def summarize(root: Path) -> str:
     """
     scores = read_scores(root)
     report = (root / METRICS).with_name("report.html")
-    intervals = _read_intervals(report.with_name("scores.csv"), scores)
     width = max(map(len, scores), default=0)
     lines = []
     for name, value in scores.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value
-        lines.append(f"  {name:<{width}}  {shown}{intervals.get(name, '')}")
-    lines += ["", *_describe_photos(root, scores, intervals)]
-    lines += _describe_registration(root / "reports/register/decision.json")
+        lines.append(f"  {name:<{width}}  {shown}")
+    lines += ["", *_describe_registration(root / "reports/register/decision.json")]
     if not report.is_file():
         missing = "The report is not in this clone: run `dvc pull` if the project has a DVC remote"
         return "\n".join([*lines, f"{missing}, or `dvc repro`."])
@@ -53,41 +44,6 @@ def summarize(root: Path) -> str:
     width = max(len(command) for command, _ in commands)
     lines += [f"Report:     {report}", "", "Next:"]
     return "\n".join([*lines, *(f"  {command:<{width}}  # {what}" for command, what in commands)])
-
-
-def _read_intervals(table: Path, scores: Mapping[str, float]) -> dict[str, str]:
-    """Return metric -> 95% confidence interval as text, from scores.csv.
-
-    An interval is omitted if scores.csv has another value than metrics.json. The two files then
-    belong to different evaluations, for example after `git checkout` without `dvc checkout`.
-    """
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = {(row.get("predictor"), row.get("metric")): row for row in csv.DictReader(file)}
-    found = {}
-    for name, value in scores.items():
-        metric = name.removeprefix(VAL_PREFIX)
-        predictor = "model at 0.5" if metric.endswith(AT_HALF) else "model"
-        metric = metric.removesuffix(AT_HALF)
-        row = rows.get((predictor, RENAMED.get(metric, metric)))
-        with suppress(KeyError, TypeError, ValueError):  # a damaged or empty table
-            if row and float(row["value"]) == value:
-                low, high = float(row["low"]), float(row["high"])
-                found[name] = f"  ({low:.4f} to {high:.4f})"
-    return found
-
-
-def _describe_photos(
-    root: Path, scores: Mapping[str, float], intervals: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield a sentence about the photos on which the scores were computed."""
-    if not intervals or not (root / SPLITS).is_file():
-        return
-    split = "val" if all(name.startswith(VAL_PREFIX) for name in scores) else "test"
-    with (root / SPLITS).open(encoding="utf-8", newline="") as file:
-        counts = Counter(row["split"] for row in csv.DictReader(file))
-    yield f"Scores on {counts[split]} {split} photos, with 95% confidence intervals"
 
 
 def _suggest(root: Path) -> Iterator[tuple[str, str]]:
