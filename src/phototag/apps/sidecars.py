@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -20,8 +20,6 @@ from phototag.decoding.system_files import is_system_file
 from phototag.importers.keywords import Keywords, list_sidecars, read_embedded
 from phototag.importers.xmp import parse_packet
 
-Naming = Literal["a.jpg.xmp", "a.xmp"]  # habits of naming the sidecar of a.jpg
-
 
 class Folder:
     """The names of the files in a folder."""
@@ -32,11 +30,12 @@ class Folder:
         self.names = {file.name for file in path.iterdir()}
         self.stems = Counter(Path(name).stem for name in self.names if not is_system_file(name))
 
-    def choose(self, photo: str, naming: Naming) -> tuple[Path, list[Path]]:
+    def choose(self, photo: str, naming: str) -> tuple[Path, list[Path]]:
         """Return the sidecar to write for a photo, and its other existing sidecars.
 
-        If the photo has no sidecar, a new one is named by `naming`. A sidecar a.xmp is not written
-        if other files, such as a.cr2, are named a too, because it may describe one of these.
+        If the photo has no sidecar, a new one is named like a.jpg.xmp or, if `naming` is "a.xmp",
+        like a.xmp. A sidecar a.xmp is not written if other files, such as a.cr2, are named a too,
+        because it may describe one of these.
         """
         stem = Path(photo).stem
         is_shared = self.stems[stem] + (stem in self.names) > 1
@@ -56,7 +55,7 @@ class SidecarWriter:
         counts: Number of sidecars that were created, changed, deleted, unchanged and refused.
     """
 
-    def __init__(self, report: Callable[[str], object], naming: Naming = "a.jpg.xmp") -> None:
+    def __init__(self, report: Callable[[str], object], naming: str = "a.jpg.xmp") -> None:
         self.report, self.naming = report, naming
         self.counts = Counter[str]()
         self.folders: dict[Path, Folder] = {}

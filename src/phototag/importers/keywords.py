@@ -171,17 +171,18 @@ def read(source: Source) -> SourceDataset:
     names = tqdm(source.split_names[0], "read", disable=None)
     found = {name: _read_photo(source, name, files) for name in names}
     counts = Counter(keyword for keywords in found.values() for keyword in keywords.human)
-    least = source.options.min_photos or 1
-    new = counts.keys() - (source.options.known_labels or set())
     invalid = sorted(keyword for keyword in counts if not _is_label(keyword))
+    least = source.options.min_photos or MIN_PHOTOS
+    new = counts.keys() - (source.options.known_labels or set())
     rare = {keyword for keyword in new.difference(invalid) if counts[keyword] < least}
-    few = {keyword for keyword in new.difference(invalid, rare) if counts[keyword] < MIN_PHOTOS}
+    skipped = {*invalid, *rare} if source.options.min_photos else {*invalid}
+    advice = ", skipped" if source.options.min_photos else " (skip them with --min-photos)"
     photos = []
     for name, keywords in found.items():
-        labels = keywords.human.difference(invalid, rare)
-        is_known = missing == "absent" or (missing == "absent-if-tagged" and keywords.human)
+        labels = keywords.human
+        is_known = missing == "absent" or (missing == "absent-if-tagged" and labels)
         unknown = frozenset[str]() if is_known and not keywords.problems else None
-        photos.append(SourcePhoto(name, source.path, frozenset(labels), unknown))
+        photos.append(SourcePhoto(name, source.path, frozenset(labels - skipped), unknown))
     problems = [text for keywords in found.values() for text in keywords.problems]
     notes = [f"{text}; other labels are unknown" for text in problems[:MAX_NOTES]]
     notes += source.describe_others()
@@ -192,8 +193,7 @@ def read(source: Source) -> SourceDataset:
     for text, number in (
         ("files with keywords that could not be read, besides these", len(problems[MAX_NOTES:])),
         ("photos with keywords that phototag predicted, which were ignored", machine),
-        (f"keywords of fewer than {least} photos, skipped", len(rare)),
-        (f"keywords of fewer than {MIN_PHOTOS} photos (skip them with --min-photos)", len(few)),
+        (f"keywords of fewer than {least} photos{advice}", len(rare)),
     ):
         notes += [f"{text}: {number}"] if number else []
     tagged = sum(bool(keywords.human) for keywords in found.values())
