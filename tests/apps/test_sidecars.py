@@ -359,29 +359,29 @@ def test_sidecar_that_cannot_be_changed_is_reported_and_the_others_are_written(
 
 
 @pytest.mark.parametrize("saved", [DIGIKAM.encode(), None])
-def test_sidecar_saved_or_removed_meanwhile_is_not_replaced(
-    photos: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    saved: bytes | None,
+@pytest.mark.parametrize("before", [True, False])
+def test_sidecar_saved_or_removed_meanwhile_is_read_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, saved: bytes | None, before: bool
 ) -> None:
     path, original = photos / "a.jpg.xmp", shutil.copymode
     path.write_bytes(DARKTABLE.encode())
 
     def save(*files: Path) -> None:
-        original(*files)
+        monkeypatch.setattr(shutil, "copymode", original)
+        if not before:
+            original(*files)
         path.unlink()
         if saved:
             path.write_bytes(saved)
+        if before:
+            original(*files)
 
     monkeypatch.setattr(shutil, "copymode", save)
     writer = SidecarWriter(print)
     writer.write([str(photos / "a.jpg")], ROWS)
-    assert writer.counts == {"refused": 1}
-    assert "another program has just changed it: run the command again" in capsys.readouterr().out
-    names = {file.name for file in photos.iterdir()} - {"a.jpg", "b.png", "d.jpg", "old"}
-    assert names == ({path.name} if saved else set())
-    assert not saved or path.read_bytes() == saved
+    assert writer.counts == {"changed" if saved else "created": 1}
+    assert path.read_bytes() == set_keywords(saved, ["red"])
+    assert {file.name for file in photos.iterdir()} == {"a.jpg", path.name, "b.png", "d.jpg", "old"}
 
 
 def test_read_only_folder_is_reported(

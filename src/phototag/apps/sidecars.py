@@ -21,6 +21,10 @@ from phototag.importers.keywords import Keywords, list_sidecars, read_embedded
 from phototag.importers.xmp import parse_packet
 
 
+class ChangedError(Exception):
+    """The sidecar has been changed since it was read."""
+
+
 class Folder:
     """The names of the files in a folder."""
 
@@ -118,12 +122,15 @@ class SidecarWriter:
         return [path.with_name(name) for name in names]
 
     def _update(self, path: Path, labels: Sequence[str], other: Keywords | None = None) -> None:
-        """Replace the labels in a sidecar."""
+        """Replace the labels in a sidecar; read it again if another program has just saved it."""
         try:
             old = _read(path)
             new = set_keywords(old, labels, other)
             if new != old:
                 _replace(path, old, new)
+        except (ChangedError, FileNotFoundError):
+            self._update(path, labels, other)
+            return
         except (InputError, OSError) as error:
             self.counts["refused"] += 1
             name, text = show_name(str(path)), getattr(error, "strerror", None) or str(error)
@@ -145,7 +152,8 @@ def _replace(path: Path, old: bytes | None, new: bytes | None) -> None:
     """Replace the content of a sidecar; None means that there is no file.
 
     Raises:
-        InputError: The sidecar is a link, write-protected, or not `old` any more.
+        InputError: The sidecar is a link or write-protected.
+        ChangedError: The content is not `old` any more.
     """
     if path.is_symlink():
         raise InputError("a link, which is not replaced")
@@ -164,4 +172,4 @@ def _replace(path: Path, old: bytes | None, new: bytes | None) -> None:
 
 def _check_unchanged(path: Path, old: bytes | None) -> None:
     if _read(path) != old:
-        raise InputError("another program has just changed it: run the command again")
+        raise ChangedError
