@@ -473,3 +473,37 @@ def test_champion_without_a_list_of_photos_stays(registry: Registry) -> None:
     assert "champion version 1 cannot be compared: it was registered before" in decision["reason"]
     assert "`phototag promote 2`" in decision["reason"]
     assert (decision["champion"], registry.comparison, registry.champion()) == (False, None, 1)
+
+
+def test_champion_that_is_registered_again_keeps_its_comparison(registry: Registry) -> None:
+    first = registry.challenge("first", 1)
+    assert registry.challenge("first", 1)["reason"] == first["reason"]
+    won = registry.challenge("better", 3)
+    again = registry.challenge("better", 3)
+    assert again["reason"] == f"{won['reason']}; version 2 already was the champion"
+    same = ("version", "champion", "previous_champion", "photos", "challenge")
+    assert [again[key] for key in same] == [won[key] for key in same]
+    assert registry.comparison is not None
+    registry.datasets["test"] = take_photos(registry.datasets["test"], np.arange(3))
+    decision = registry.challenge("better", 3)
+    assert (decision["champion"], registry.champion()) == (True, 2)
+    assert decision["reason"].endswith("the number of photos to compare on is 3, below 5")
+    assert versions.roll_back(registry.store, "")["version"] == 1
+    # After a rollback, the champion is the first version, which replaced none.
+    assert registry.challenge("first", 1)["reason"] == first["reason"]
+    registry.store.client.delete_model_version("phototag", "1")
+    versions.promote(registry.store, "2", "")
+    assert (
+        registry.challenge("better", 3)["reason"] == "the files of champion version 1 were deleted"
+    )
+
+
+def test_differences_that_round_to_zero_have_no_minus_sign(registry: Registry) -> None:
+    registry.challenge("first", 1)
+    decision = registry.challenge("better", 3)
+    scores = registry.comparison.scores
+    for table in (scores, registry.comparison.labels):
+        table[["difference", "low"]] = -1e-6
+    text = registry.page(decision) + comparison.judge(scores)[1]
+    assert text.count("+0.0000") > len(scores)
+    assert "-0.0" not in text

@@ -41,6 +41,7 @@ from phototag.registry.versions import (
     evaluated_split,
     fetch_files,
     find_champion,
+    find_replaced,
     has_files,
     read_decisions,
 )
@@ -61,8 +62,9 @@ def challenge_champion(
 
     The version wins without a comparison if there is no champion, if the files of the champion were
     deleted, or if the champion has the same weights and thresholds. If the models cannot be
-    compared, or if there is no test split (they are then compared on val), the champion stays. The
-    other arguments are those of `compare_models`.
+    compared, or if there is no test split (they are then compared on val), the champion stays. If
+    the version already is the champion, it is compared with the champion that it replaced, and
+    wins. The other arguments are those of `compare_models`.
 
     Returns:
         Decision in the format of `make_decision`, and the comparison, or None if the models were
@@ -72,28 +74,31 @@ def challenge_champion(
     compare = partial(compare_models, challenger=files, resamples=resamples, seed=seed)
     with store.lock:
         while True:
-            decision, comparison = _decide(store, version, datasets, compare)
+            champion = find_champion(store)
+            decision, comparison = _decide(store, version, champion, datasets, compare)
             # The lock is local. If another machine changed the champion, decide again.
-            if decision["previous_champion"] == find_champion(store):
+            if champion == find_champion(store):
                 return apply_decision(store, decision), comparison
 
 
 def _decide(
     store: Store,
     version: str,
+    number: int | None,
     datasets: Mapping[str, Dataset],
     compare: Callable[..., Comparison],
 ) -> Result:
-    number = find_champion(store)
+    again = number == int(version)  # the stage `register` was repeated
+    number = find_replaced(store, version) if again else number
     decide = partial(make_decision, store.name, "challenge", int(version), number)
     if number is None:
         return decide(True, "there was no champion"), None
     name = f"champion version {number}"
+    if not has_files(store, str(number)):
+        return decide(True, f"the files of {name} were deleted"), None
     own, champion = (get_version(store, n) for n in (version, number))
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), None
-    if not has_files(store, str(number)):
-        return decide(True, f"the files of {name} were deleted"), None
     changes, split = describe_label_changes(own, champion), evaluated_split(datasets)
     advice = f"run `phototag promote {version}{' --new-labels' if changes else ''}`"
     photos, excluded = datasets[split], ""
@@ -112,14 +117,16 @@ def _decide(
             comparison = compare(photos, champion=rival, challenge=challenge)
         except InputError as error:
             cause = f"{error}{excluded if len(photos) < MIN_PHOTOS else ''}"
-            text = f"{name} cannot be compared: {cause}; to replace it, {advice}"
-            return decide(False, text), None
+            end = "" if again else f"; to replace it, {advice}"
+            return decide(again, f"{name} cannot be compared: {cause}{end}"), None
     wins, reason = judge(comparison.scores, challenge)
     reason += excluded
     if changes:
         common = len(comparison.photos.labels)
         reason += f"; the labels differ ({changes}), so that {common} labels were compared"
-    if split == "val":
+    if again:
+        wins, reason = True, f"{reason}; version {version} already was the champion"
+    elif split == "val":
         wins = False
         reason = (
             f"{name} stays: both models were selected on val, so a comparison on val is no "

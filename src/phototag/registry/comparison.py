@@ -194,7 +194,7 @@ def judge(scores: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
         reason = f"{photos} are in too few groups for an interval"
     else:
         reason = (
-            f"the difference on {photos} is {row['difference']:+.4f}, with a "
-            f"{coverage(challenge)} interval from {row['low']:+.4f} to {row['high']:+.4f}"
+            f"the difference on {photos} is {row['difference']:+z.4f}, with a "
+            f"{coverage(challenge)} interval from {row['low']:+z.4f} to {row['high']:+z.4f}"
         )
     return wins, f"{f1}: {reason} (challenge {challenge} of this champion)"

@@ -187,6 +187,16 @@ def find_champion(store: Store) -> int | None:
     return None
 
 
+def find_replaced(store: Store, version: str) -> int | None:
+    """Return the champion that a version replaced last, or None. Rollbacks are ignored."""
+    for decision in reversed(read_history(store)):
+        previous = decision["previous_champion"]
+        appointed = decision["champion"] and decision["version"] == int(version)
+        if appointed and decision["kind"] != "rollback" and previous not in (None, int(version)):
+            return int(previous)
+    return None
+
+
 def read_history(store: Store) -> list[dict[str, Any]]:
     """Return all decisions about the champion, oldest first, with their `time` in UTC."""
     versions = list_versions(store)
@@ -256,11 +266,9 @@ def roll_back(store: Store, reason: str) -> dict[str, Any]:
         champion = find_champion(store)
         if champion is None:
             raise InputError("there is no champion to roll back from: run `dvc repro` to get one")
-        for decision in reversed(read_history(store)):
-            version, previous = decision["version"], decision["previous_champion"]
-            appointed = decision["champion"] and version == champion
-            if appointed and decision["kind"] != "rollback" and previous not in (None, version):
-                return promote(store, str(previous), reason, True, "rollback")
+        previous = find_replaced(store, str(champion))
+        if previous is not None:
+            return promote(store, str(previous), reason, True, "rollback")
         raise InputError(
             f"version {champion} is the first champion, so there is no previous one: run "
             "`phototag promote` to choose another version"
