@@ -117,7 +117,13 @@ def test_other_edits_and_data_labels_may_keep_old_names(project: Path) -> None:
     assert "run `phototag label absent young`" in output
     assert "young (not in data.labels)" in run()
     run("merge", "puppy", "cat", "dog")
-    run("rename", "animal", "beast")
+    assert run("rename", "animal", "beast") == (
+        "data/labels.yaml: rename animal: beast\n"
+        "animal: 5 yes, 0 no, 1 unknown -> no label\n"
+        "beast: no label -> 5 yes, 0 no, 1 unknown\n"
+        "beast is unknown on 1 photos: if these photos lack it, run `phototag label absent beast`\n"
+        "To undo an edit, remove its line. Next: dvc repro\n"
+    )
     assert "labels: [cat, dog, puppy]" in params.read_text()
     assert read(project) == make(
         rename={"puppy": "dog", "cat": "dog", "animal": "beast"},

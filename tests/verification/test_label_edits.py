@@ -15,6 +15,7 @@ PLACE = "data/labels.yaml"
     [
         ("", {}),
         ("# only a comment\n", {}),
+        ("---\n# only a comment\n", {}),
         ("rename:\ndrop: []\n", {"drop": ()}),
         ("rename: {puppy: dog}", {"rename": {"puppy": "dog"}}),
         # YAML 1.1 reads these names as booleans, numbers, dates and null.

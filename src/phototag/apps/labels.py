@@ -142,6 +142,7 @@ def edit_labels(
                     f"the label {name!r} exists: to merge labels, run `phototag label merge` with "
                     "the same arguments"
                 )
+        names = [label for label in names if label != name]  # the label with which others merge
         for label in names:
             _add_edit(groups, key, label, name)
         stream = io.StringIO()
@@ -151,7 +152,9 @@ def edit_labels(
         if after.edited.edits == before.edited.edits:
             return f"Nothing to change: {EDITS} already contains this edit."
         write_text(path, changed)
-    return _describe_changes(before, after)
+    edits = [f"{EDITS}: {key} {label}{name and f': {name}'}" for label in names]
+    undo = "To undo an edit, remove its line. Next: dvc repro"
+    return "\n".join([*edits, *_compare_counts(before, after), undo])
 
 
 def _find_label(state: LabelState, label: str) -> str:
@@ -167,8 +170,6 @@ def _find_label(state: LabelState, label: str) -> str:
 
 def _add_edit(groups: CommentedMap, key: str, label: str, other: str) -> None:
     """Add an edit to the content of data/labels.yaml."""
-    if label == other and key == "rename":  # the label with which others are merged
-        return
     if groups.get(key) in (None, ""):
         groups[key] = CommentedMap() if key in ("rename", "imply") else _make_list()
     if key == "rename":
@@ -186,11 +187,9 @@ def _make_list() -> CommentedSeq:
     return names
 
 
-def _describe_changes(before: LabelState, after: LabelState) -> str:
-    """Return the new edits, and the labels whose numbers of photos differ between two states."""
-    edits = [edit for edit in after.changed if edit not in before.changed]
-    lines = [f"{EDITS}: {edit}" for edit in edits]
-    unlisted = []
+def _compare_counts(before: LabelState, after: LabelState) -> list[str]:
+    """Return a line for each label whose numbers of photos differ, and hints about new labels."""
+    lines, hints = [], []
     for label in sorted(before.counts.keys() | after.counts.keys()):
         old, new = before.counts.get(label, {}), after.counts.get(label, {})
         if old != new:
@@ -199,10 +198,8 @@ def _describe_changes(before: LabelState, after: LabelState) -> str:
             ]
             lines.append(f"{label}: {texts[0] or 'no label'} -> {texts[1] or 'no label'}")
         if new and not old and not new["no"] and new["unknown"]:
-            unlisted.append(
+            hints.append(
                 f"{label} is unknown on {new['unknown']} photos: if these photos lack it, run "
                 f"`phototag label absent {shlex.quote(label)}`"
             )
-    if len(lines) == len(edits):
-        lines.append("No photo gets other labels.")
-    return "\n".join([*lines, *unlisted, "To undo an edit, remove its line. Next: dvc repro"])
+    return [*(lines or ["No photo gets other labels."]), *hints]

@@ -118,7 +118,9 @@ class EditedLabels:
                     f" correct the name, or choose from {shorten(', '.join(self.labels), 1000)}"
                 )
         if self.given and not self.learned:
-            raise InputError(f"{EDITS}: drop: all labels are dropped: keep at least one")
+            raise InputError(
+                f"{EDITS}: drop: all labels are dropped, or all in data.labels: keep at least one"
+            )
         return self
 
     def _check_new(self, label: str, place: str) -> None:

@@ -105,7 +105,7 @@ def parse_edits(data: bytes) -> LabelEdits:
         InputError: The file is not a YAML mapping in UTF-8, a key is unknown or listed twice, a
             value has another type, or renames or implications form a circle.
     """
-    values = load_values(data) or {}
+    values: dict[str, Any] = load_values(data) or {}
     # `drop:` without a value is what remains if all its lines are removed.
     given = {key: value for key, value in values.items() if value != ""}
     edits = validate_params(LabelEdits, given, str(EDITS))
@@ -134,7 +134,9 @@ def load_values(data: bytes) -> CommentedMap | None:
         place = f"{EDITS}:{mark.line + 1}" if mark else EDITS
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InputError(f"{place}: not valid YAML ({problem}): correct this line") from None
-    if values is not None and not isinstance(values, CommentedMap):
+    if values in (None, ""):
+        return None
+    if not isinstance(values, CommentedMap):
         keys = ", ".join(LabelEdits.model_fields)
         raise InputError(f"{EDITS}: expected a mapping with the keys {keys}, not {values!r:.40}")
     return values
