@@ -398,6 +398,8 @@ def test_read_only_folder_is_reported(
     assert first.startswith(f"{photos}/a.jpg.xmp could not be written (Permission denied)")
     assert second.endswith(".jpg.xmp: File name too long; nothing was changed")
     assert writer.counts == {"refused": 2}
+    with pytest.raises(InputError, match="gone: No such file or directory"):
+        writer.write([str(photos / "gone/a.jpg")], ROWS)
 
 
 def test_permissions_are_kept(photos: Path) -> None:
@@ -434,8 +436,8 @@ def test_options_of_sidecars_are_checked(
 ) -> None:
     for more in (("-o", str(photos / "out")), ("--new",), ("--resume",)):
         assert "omit --output, --new and --resume" in predict(*more)[2]
-    for more in ("--undo", "--sidecars=a.xmp"):
-        assert "add -f xmp" in run(str(photos), more)[2]
+    for option in ("--undo", "--sidecars=a.xmp"):
+        assert "add -f xmp" in run(str(photos), option)[2]
     assert snapshot(photos).keys() == {"a.jpg", "b.png", "d.jpg", "old/c.jpg"}
 
 

@@ -105,8 +105,11 @@ class SidecarWriter:
         return "sidecars: " + ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds)
 
     def _open(self, path: Path) -> Folder:
-        if path not in self.folders:
-            self.folders[path] = Folder(path)
+        try:
+            if path not in self.folders:
+                self.folders[path] = Folder(path)
+        except OSError as error:
+            raise InputError(f"{show_name(str(path))}: {error.strerror}") from None
         return self.folders[path]
 
     def _find(self, path: Path) -> list[Path]:
@@ -115,7 +118,7 @@ class SidecarWriter:
             remove_unfinished(path.rglob(".*.tmp.xmp"))
             names = [name for name in list_files(path) if "/." not in f"/{name}"]
             return [path / name for name in names if name.lower().endswith(".xmp")]
-        near = self._open(path.parent).names if path.parent.is_dir() else set[str]()
+        near = self._open(path.parent).names
         names = [path.name] if path.suffix.lower() == ".xmp" else list_sidecars(path.name, near)
         if near.isdisjoint([path.name, *names]):
             raise InputError(f"{show_name(str(path))}: no such file or folder")
