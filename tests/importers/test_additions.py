@@ -277,8 +277,8 @@ def test_several_folders_are_questioned_at_once_and_nested_ones_are_combined(
         (["--folder", "cat=maybe"], "--folder cat=maybe: write NAME=unknown"),
         (["--folder", "owl=none"], "no folder in ../a has this name: choose from cat, dog"),
         (["--add"], r"data\.raw is the synthetic dataset.*import SOURCE` without --add"),
-        (["--add", "--to", "gone"], "gone is missing: omit --add"),
-        (["--add", "--to", "empty"], "empty contains no imports: omit --add"),
+        (["--add", "--to", "gone"], "gone has no imports: omit --add"),
+        (["--add", "--to", "empty"], "empty has no imports: omit --add"),
         (["--to", "params.yaml"], r"params\.yaml is neither a folder nor a \.zip"),
         (["--to", "."], r"\. contains other files, such as .*: pass a new folder"),
         (["--to", "full"], "full contains other files, such as notes.txt: pass a new folder"),
@@ -305,7 +305,7 @@ def test_second_import_without_add_names_both_options(tmp_path: Path) -> None:
     message = "data.raw is already data/raw: to add SOURCE .* pass --add; .* another .* with --to"
     with pytest.raises(InputError, match=message):
         run("../a")
-    with pytest.raises(InputError, match=r"data/raw already contains imports: .* pass --add; to"):
+    with pytest.raises(InputError, match=r"data/raw already contains imports: .*--add --to data/r"):
         run("../a", "--to", "data/raw")
     run("../a", "--to", "others")
     with pytest.raises(InputError, match=r"data/raw already contains imports: .*--add --to data/r"):

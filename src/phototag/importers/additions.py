@@ -82,7 +82,7 @@ def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
             "another dataset, pass its folder or zip with --to"
         )
     elif place.suffix.lower() != ".zip":
-        _check_new_folder(place, raw)
+        _check_new_folder(place)
     return place
 
 
@@ -104,7 +104,7 @@ def _check_complete(place: Path) -> None:
         )
 
 
-def _check_new_folder(folder: Path, raw: Path) -> None:
+def _check_new_folder(folder: Path) -> None:
     """Check that a folder for the first import does not exist or is empty."""
     shown = os.path.relpath(folder)
     if not folder.exists():
@@ -112,10 +112,9 @@ def _check_new_folder(folder: Path, raw: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"--to {shown} is neither a folder nor a .zip: pass another path")
     if list_zips(folder):
-        to = "" if folder.resolve() == raw.resolve() else f" --to {shlex.quote(shown)}"
         raise InputError(
-            f"{shown} already contains imports: to add SOURCE to them, pass --add{to}; to start "
-            "another dataset, pass another folder with --to"
+            f"{shown} already contains imports: to add SOURCE to them, pass --add --to "
+            f"{shlex.quote(shown)}; to start another dataset, pass another folder with --to"
         )
     if names := split_system_files(list_files(folder))[0]:
         raise InputError(
@@ -126,10 +125,10 @@ def _check_new_folder(folder: Path, raw: Path) -> None:
 def _explain_conversion(place: Path) -> str:
     """Return why photos cannot be added to a dataset, and the commands that convert it."""
     shown = os.path.relpath(place)
-    if not place.exists():
-        return f"{shown} is missing: omit --add to start a dataset, or pass another path with --to"
-    if place.is_dir() and not split_system_files(list_files(place))[0]:
-        return f"{shown} contains no imports: omit --add to start a dataset in this folder"
+    if not place.exists() or (place.is_dir() and not split_system_files(list_files(place))[0]):
+        return (
+            f"{shown} has no imports: omit --add to start a dataset, or pass another path to --to"
+        )
     folder = place.with_suffix("")
     if folder.exists():
         folder = place.with_name(f"{place.stem}-imports")
