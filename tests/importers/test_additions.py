@@ -281,6 +281,7 @@ def test_several_folders_are_questioned_at_once_and_nested_ones_are_combined(
         (["--add", "--to", "empty"], "empty has no imports: omit --add"),
         (["--to", "params.yaml"], r"params\.yaml is neither a folder nor a \.zip"),
         (["--to", "."], r"\. contains other files, such as .*: pass a new folder"),
+        (["--add", "--to", "."], r"\. is not a folder of imports: .* --to \.\./project-imports`"),
         (["--to", "full"], "full contains other files, such as notes.txt: pass a new folder"),
     ],
 )

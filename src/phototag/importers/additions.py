@@ -129,9 +129,9 @@ def _explain_conversion(place: Path) -> str:
         return (
             f"{shown} has no imports: omit --add to start a dataset, or pass another path to --to"
         )
-    folder = place.with_suffix("")
+    folder = place.absolute().with_suffix("")
     if folder.exists():
-        folder = place.with_name(f"{place.stem}-imports")
+        folder = folder.with_name(f"{folder.name}-imports")
     new = shlex.quote(os.path.relpath(folder))
     return (
         f"{shown} is not a folder of imports: run `phototag import {shlex.quote(shown)} --to {new}`"
