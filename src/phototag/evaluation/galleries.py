@@ -50,11 +50,6 @@ Galleries = dict[str, dict[str, list[Example]]]
 def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) -> Galleries:
     """Select example photos for the most frequent labels, and compute their heat maps.
 
-    Args:
-        model: Network on `device`.
-        device: Device that computes the heat maps.
-        result: Evaluation of the network.
-
     Returns:
         For each label, a dictionary from the kind of example (such as false positives) to at most
         `MAX_EXAMPLES` examples. The labels are sorted by descending frequency.

@@ -116,11 +116,7 @@ def summarize(
 ) -> list[str]:
     """Summarize the scores, the labels with the highest and lowest F1, and the worst slice.
 
-    Args:
-        photos: Description of the evaluated photos, such as "400 test photos".
-        scores: Table returned by `tabulate_scores`.
-        per_label: Table returned by `tabulate_labels`.
-        slices: Table returned by `tabulate_slices`.
+    `photos` describes the evaluated photos, such as "400 test photos".
     """
     rows: dict[Any, Any] = {(row.predictor, row.metric): row for row in scores.itertuples()}
     value = {key: row.value for key, row in rows.items()}

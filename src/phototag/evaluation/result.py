@@ -112,13 +112,8 @@ def evaluate(
 def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
     """Return the content of thresholds.json. Predictions require this file and the weights.
 
-    Args:
-        result: Evaluation of the model.
-        content_key: Content key of the training.
-
-    Returns:
-        Dictionary with `content_key`, `temperature` (the divisor of the logits) and `thresholds`
-        (the threshold of each label, 0..1).
+    The content is the key of the training, the temperature (the divisor of the logits) and the
+    threshold of each label, 0..1.
     """
     labels = result.datasets[result.split].labels
     return {
@@ -132,10 +127,6 @@ def headline(scores: pd.DataFrame, split: str = "test") -> dict[str, float]:
     """Return the content of metrics.json, with 8 significant digits as in the tables.
 
     To display fewer digits, round these numbers directly: rounding twice can give a wrong digit.
-
-    Args:
-        scores: Table returned by `tabulate_scores`.
-        split: Name of the evaluated split, test or val.
 
     Returns:
         Metrics named in `HEADLINE` and, if some entries are unknown, `known`: the number of known

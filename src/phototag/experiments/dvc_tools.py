@@ -25,14 +25,9 @@ def run_dvc(
     variables: Mapping[str, str] | None = None,
     show_output: bool = False,
 ) -> None:
-    """Run a DVC command in a project.
+    """Run a DVC command, such as `"repro", "train"`, with additional environment variables.
 
-    Args:
-        folder: Root of the project.
-        arguments: Command and its arguments, such as `"repro", "train"`, without the word `dvc`.
-        variables: Additional environment variables of the command.
-        show_output: Whether to print DVC's output. By default, the output is captured, so that
-            the error message can quote it.
+    By default, the output of DVC is captured, so that the error message can quote it.
 
     Raises:
         InputError: The command failed. The message contains the first error that DVC printed.
@@ -84,10 +79,7 @@ def read_data_hash(root: Path, revision: str) -> str:
 def read_revision(root: Path, revision: str, path: str) -> str | None:
     """Return the text of a file that git tracks, or None if it is not in the revision.
 
-    Args:
-        root: Root of the project.
-        revision: Git revision, or `WORKSPACE` to read the file from the working tree.
-        path: Path of the file relative to `root`.
+    `path` is relative to `root`. The revision `WORKSPACE` is the working tree.
     """
     if revision == WORKSPACE:
         file = root / path
@@ -107,11 +99,7 @@ def open_revision(root: Path, revision: str) -> tuple[DVCFileSystem, str]:
 
 
 def read_tracked(root: Path, revision: str, path: str) -> bytes | None:
-    """Return the content of a file that git or DVC tracks at a git revision.
-
-    Returns:
-        The content, or None if neither git nor DVC's cache or remote has it.
-    """
+    """Return the content of a file at a git revision, or None if neither git nor DVC has it."""
     with suppress(DvcException, DataIndexError, OSError):
         files, project = open_revision(root, revision)
         with files.open(f"{project}{path}") as file:

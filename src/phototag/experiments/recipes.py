@@ -20,10 +20,7 @@ def update_params(path: Path, values: Mapping[str, Any]) -> str:
     """Set values in params.yaml. Other keys, the order of keys and comments are preserved.
 
     If a list is replaced, however, the comments inside and directly after this list are removed.
-
-    Args:
-        path: Path of params.yaml.
-        values: Mapping from dotted keys to new values.
+    `values` maps dotted keys to new values.
 
     Returns:
         Unified diff of the file (no context lines), or an empty string if nothing changed.

@@ -47,11 +47,6 @@ def register_current(store: Store, root: Path, report: Callable[[str], None]) ->
     or if the stage `register` did not run or did not register the model, such as in a DVC
     experiment.
 
-    Args:
-        store: MLflow store with the registry.
-        root: Root of the project.
-        report: Function that prints a message.
-
     Raises:
         InputError: dvc.lock or a file of the model is damaged.
     """

@@ -30,19 +30,13 @@ from phototag.tracking.evaluations import find_complete_run, log_evaluation
 from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
 from phototag.tracking.recipes import FILE as RECIPES
 from phototag.tracking.recipes import Recipes, name_recipe
-from phototag.tracking.runs import (
-    REVISION_TAG,
-    Training,
-    find_or_rebuild_run,
-)
+from phototag.tracking.runs import REVISION_TAG, Training, find_or_rebuild_run
 from phototag.tracking.store import Store
 
 HISTORY = "reports/train/history.csv"
 TRAINING = "reports/train/training.json"
 EVALUATION = "reports/evaluate"
 MODEL = "models/model.safetensors"
-
-
 Result = tuple[Training, pd.DataFrame, dict[str, float]]  # training, its history and its scores
 
 
@@ -51,18 +45,10 @@ def sync_runs(
 ) -> tuple[list[str], list[str], list[str]]:
     """Create the missing MLflow runs of DVC experiments, commits and the working tree.
 
-    The function looks up each run by the content key of its training. It rebuilds a missing run
-    from files that git and DVC track: params, history, scores, and any reports in DVC's cache. The
-    run gets the time of the commit, the name of the experiment or of the commit, and a tag with the
-    git revision of the results (the oldest revision, if several commits have the same results). A
-    second call has no effect.
-
-    Args:
-        store: MLflow store in which the runs are created.
-        root: Root of the project. Outside git, only the results of the working tree are read.
-        history: Whether to create missing runs of all commits. Otherwise, only the commit whose
-            results are in the working tree gets a run, if its model is there too. Existing runs are
-            tagged in any case.
+    A run is looked up by the content key of its training, and rebuilt from files that git and DVC
+    track: params, history, scores, and any reports in DVC's cache. The run gets the time of the
+    commit, and a tag with the oldest revision that has the results. If `history` is false, the only
+    commit that gets a run is the one whose results and model are in the working tree.
 
     Returns:
         Three lists: the created runs, the runs that were tagged with a revision, and the results
@@ -147,12 +133,12 @@ def read_result(root: Path, revision: str, name: str) -> Result | None:
         PHOTOS_TAG: facts.get(PHOTOS_TAG, ""),
         RECIPE_TAG: name_recipe(params, recipes),
     }
-    seconds = None
+    milliseconds = None
     if revision:
-        seconds = int(run_git(root, "show", "--no-patch", "--format=%ct", revision))
+        milliseconds = 1000 * int(run_git(root, "show", "--no-patch", "--format=%ct", revision))
         tags |= {COMMIT_TAG: revision, DIRTY_TAG: "false"}
     tags = {tag: value for tag, value in tags.items() if value}
-    found = Training(facts["content_key"], params, tags, exp_name=name, commit_time=seconds)
+    found = Training(facts["content_key"], params, tags, exp_name=name, commit_time=milliseconds)
     return found, table, scores
 
 

@@ -47,14 +47,8 @@ def make_workspace(root: Path, number: int) -> Path:
     """Create a workspace with the files that git tracks, including their uncommitted changes.
 
     The workspace is a git clone that uses the project's DVC cache. An existing workspace of this
-    process with the same number is replaced.
-
-    Args:
-        root: Root of the project.
-        number: Number of the workspace. Each process numbers its own workspaces.
-
-    Returns:
-        Path of the folder in the workspace that corresponds to `root`.
+    process with the same number is replaced. The function returns the folder that corresponds to
+    `root`.
 
     Raises:
         InputError: The project has no git commit or has merge conflicts, or DVC's cache does not
@@ -133,10 +127,6 @@ def save_experiment(place: Path, name: str) -> None:
 
     The experiment is a git commit whose parent is the current commit of the workspace. A git
     reference in DVC's format points to it. An existing experiment of the same name is replaced.
-
-    Args:
-        place: Path returned by `make_workspace`.
-        name: Name of the experiment.
     """
     commit = run_git(place, "rev-parse", "HEAD")
     run_git(place, "add", "--all", ".")
@@ -150,12 +140,8 @@ def run_experiments(root: Path, experiments: Mapping[str, Mapping[str, Any]]) ->
     """Run all stages up to `evaluate` for each experiment, one experiment after another.
 
     The models are not registered. An experiment is skipped if it exists and was made with the same
-    photos and labels. A training that was killed resumes from its last checkpoint.
-
-    Args:
-        root: Root of the project.
-        experiments: Mapping from the name of each experiment to the params that it changes (mapping
-            from dotted keys of params.yaml to values).
+    photos and labels. A training that was killed resumes from its last checkpoint. `experiments`
+    maps the name of each experiment to the values that it changes, by dotted keys of params.yaml.
 
     Raises:
         InputError: An experiment failed. The other experiments have been run.

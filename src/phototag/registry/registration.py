@@ -29,15 +29,8 @@ from phototag.tracking.store import Store
 class Results:
     """Files that describe a trained and evaluated model.
 
-    Attributes:
-        images: Packed photos.
-        manifest: Manifest of the photos.
-        splits: Splits of the photos.
-        history: Table with one row per epoch.
-        model: Weights and metadata.
-        thresholds: Thresholds of the labels.
-        metrics: Scores. All files in the same folder are logged to the MLflow run.
-        scores: Table of the scores with their confidence intervals.
+    All files in the folder of `metrics` are logged to the MLflow run. `scores` is the table of the
+    scores with their confidence intervals.
     """
 
     images: Path

@@ -125,11 +125,6 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
     This function does not check whether the suggested values are valid params. A trial whose values
     are invalid is skipped.
 
-    Args:
-        name: Name of the study, shown in error messages.
-        study: Study to check.
-        base: Nested params that all trials start from.
-
     Raises:
         InputError: The params are invalid, a key cannot be searched, or Optuna does not accept a
             distribution.
@@ -164,12 +159,7 @@ def suggest_settings(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, A
     - `{count: [1, 3], each: ...}`: list of 1 to 3 items. `each` is the distribution of an item. If
       items are mappings, `each` is a mapping from their fields to distributions.
 
-    Args:
-        trial: Optuna trial, which records the suggested values.
-        space: Mapping from dotted keys of params.yaml to distributions.
-
-    Returns:
-        Mapping from dotted keys of params.yaml to suggested values.
+    `space` and the result have dotted keys of params.yaml.
     """
     return {key: _suggest(trial, key, distribution) for key, distribution in space.items()}
 

@@ -41,10 +41,8 @@ MAX_SKIPPED = 100  # after this many skipped trials in a row, the search space i
 def run_trials(plan: Plan, train: Train) -> None:
     """Run trials in the current folder (a workspace) until the study's budget is used up.
 
-    Args:
-        plan: Study and the params that its trials start from.
-        train: Function that runs the stage `train`. It takes the params, a function that wraps the
-            iterator of epochs, and tags for the MLflow run.
+    The function `train` runs the stage `train`. It takes the params, a function that wraps the
+    iterator of epochs, and tags for the MLflow run.
 
     Raises:
         InputError: `MAX_FAILURES` trials in a row have failed.

@@ -26,12 +26,7 @@ from phototag.tracking.studies import close_parent, open_parent, read_arrays
 def tune(root: Path, name: str, jobs: int) -> None:
     """Run trials until the budget of a study is used up, evaluate the winner, and write a report.
 
-    A study that was stopped or killed earlier is resumed.
-
-    Args:
-        root: Root of the project.
-        name: Name of the study in search.yaml.
-        jobs: Number of trials to run in parallel.
+    A study that was stopped or killed earlier is resumed. `jobs` trials run in parallel.
 
     Raises:
         InputError: search.yaml is invalid, MLflow or the database cannot be reached, ten trials in

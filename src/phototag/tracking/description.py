@@ -1,9 +1,9 @@
 """Description of an MLflow run: its dataset, photos, recipe and result, as tags and as text."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow.entities import Run
 
 from phototag.base.errors import InputError
+from phototag.base.keys import flatten
 from phototag.metrics.selection import VAL_PREFIX
 from phototag.tracking.recipes import FILE, Recipes, name_recipe, read_recipes
 
@@ -18,19 +19,23 @@ NOTE_TAG = "mlflow.note.content"
 DATASET_TAG, PHOTOS_TAG, RECIPE_TAG = "dataset", "photos", "recipe"
 MANIFEST = "data/manifest.csv"
 SYNTHETIC = "data/sample"
-MAX_NAMES = 5  # largest number of imports that are named
+MAX_LENGTH = 100  # longer lists of imports are cut off
 
 
 def describe_inputs(
     params: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
-    """Return tags with the dataset, number of photos and recipe of a training in this folder."""
+    """Return tags with the dataset, number of photos and recipe of a training in this folder.
+
+    The tag of the photos has the form `360 train, 45 val, 45 test`.
+    """
     recipes: Recipes | None = None
     with suppress(InputError):
         recipes = read_recipes(FILE)
+    counts = {name: split["photos"] for name, split in splits.items()}
     tags = {
         DATASET_TAG: name_dataset(params, Path(MANIFEST)),
-        PHOTOS_TAG: count_photos({name: split["photos"] for name, split in splits.items()}),
+        PHOTOS_TAG: ", ".join(f"{n} {split}" for split, n in counts.items() if n),
         RECIPE_TAG: name_recipe(params, recipes),
     }
     return {name: value for name, value in tags.items() if value}
@@ -38,24 +43,17 @@ def describe_inputs(
 
 def name_dataset(params: Mapping[str, Any], manifest: Path | None = None) -> str:
     """Return the names of the imports in a manifest, or `data.raw` if there are no imports."""
-    data = params.get("data")
-    raw = str(data["raw"]) if isinstance(data, Mapping) and "raw" in data else ""
-    if not raw or manifest is None or not manifest.is_file():
-        return "synthetic images" if raw == SYNTHETIC else raw
-    table = pd.read_csv(
-        manifest, usecols=lambda name: name == "import", dtype=str, keep_default_na=False
-    )
-    imports = sorted({name for column in table for name in table[column] if name})
+    raw = str(flatten(params).get("data.raw", ""))
+    imports: set[str] = set()
+    if raw and manifest is not None and manifest.is_file():
+        table = pd.read_csv(
+            manifest, usecols=lambda name: name == "import", dtype=str, keep_default_na=False
+        )
+        imports = set(table.get("import", [])) - {""}
     # `phototag import` numbers the imports: 001-holiday, 002-new.
-    names = [re.sub(r"^\d+-", "", name) for name in imports]
-    if len(names) > MAX_NAMES:
-        names[MAX_NAMES - 1 :] = [f"{len(names) - MAX_NAMES + 1} more"]
-    return ", ".join(names) or ("synthetic images" if raw == SYNTHETIC else raw)
-
-
-def count_photos(counts: Mapping[str, int]) -> str:
-    """Return the number of photos in each split, such as `360 train, 45 val, 45 test`."""
-    return ", ".join(f"{count} {split}" for split, count in counts.items() if count)
+    names = ", ".join(re.sub(r"^\d+-", "", name) for name in sorted(imports))
+    names = textwrap.shorten(names, MAX_LENGTH, placeholder=" ...")
+    return names or ("synthetic images" if raw == SYNTHETIC else raw)
 
 
 def title(tags: Mapping[str, str]) -> str:
@@ -63,11 +61,6 @@ def title(tags: Mapping[str, str]) -> str:
     counts = re.findall(r"\d+", tags.get(PHOTOS_TAG, ""))
     photos = f"{sum(map(int, counts))} photos" if counts else ""
     return ", ".join(filter(None, [tags.get(RECIPE_TAG, ""), photos])) or "training"
-
-
-def stamp(moment: datetime) -> str:
-    """Return a local time as the end of a run's name, such as `30 Nov 14:05`."""
-    return f"{moment.day} {moment:%b %H:%M}"
 
 
 def describe_run(run: Run) -> str:

@@ -57,7 +57,8 @@ def log_evaluation(store: Store, run_id: str, scores: Mapping[str, float], repor
     if reports.exists():
         log_folder(store, run_id, reports)
     # Scores are logged last, because `phototag sync` regards a run with scores as complete.
-    log_scores(store, run_id, scores)
+    log_metrics(store, run_id, {name_score(name): value for name, value in scores.items()})
+    update_description(store, run_id)
 
 
 def find_complete_run(
@@ -77,12 +78,6 @@ def find_complete_run(
     if newest and not metrics <= newest.data.metrics.keys():
         return None
     return next((run for run in runs if metrics <= run.data.metrics.keys()), None)
-
-
-def log_scores(store: Store, run_id: str, scores: Mapping[str, float]) -> None:
-    """Log the scores in metrics.json. MLflow shows the scores that were logged last."""
-    log_metrics(store, run_id, {name_score(name): value for name, value in scores.items()})
-    update_description(store, run_id)
 
 
 def link_scores(

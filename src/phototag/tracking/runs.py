@@ -29,7 +29,6 @@ from phototag.tracking.description import (
     NOTE_TAG,
     describe_inputs,
     describe_run,
-    stamp,
     title,
 )
 from phototag.tracking.provenance import (
@@ -63,8 +62,8 @@ class Training:
         splits: Fingerprint and counts of each split, as returned by `describe_splits`.
         exp_name: Name of the DVC experiment, or an empty string if there is none (default: name of
             the current experiment).
-        commit_time: Time of the git commit in `tags`, in seconds since 1970, if the run is rebuilt
-            from this commit. It is then the start time and the end time of the run.
+        commit_time: Time of the git commit in `tags`, in milliseconds since 1970, if the run is
+            rebuilt from this commit. It is then the start time and the end time of the run.
     """
 
     key: str
@@ -85,8 +84,8 @@ class Training:
         """Name of the DVC experiment, or `pretrained, 450 photos, 30 Nov 14:05` without one."""
         if self.exp_name:
             return self.exp_name
-        # The time is local, as in the table of runs.
-        end = stamp(datetime.now().astimezone())
+        now = datetime.now().astimezone()  # local time, as in the table of runs
+        end = f"{now.day} {now:%b %H:%M}"
         if self.commit_time is not None:
             end = f"commit {self.tags[COMMIT_TAG][:7]}"
         return f"{title(self.all_tags)}, {end}"
@@ -100,11 +99,6 @@ class Training:
         flat = flatten(self.params, lists=True)
         return {name: str(value) for name, value in flat.items() if name != "recipe"}
 
-    @property
-    def commit_ms(self) -> int | None:
-        """Time of the commit in milliseconds, as MLflow stores it."""
-        return None if self.commit_time is None else self.commit_time * 1000
-
 
 def create_run(store: Store, training: Training) -> str:
     """Create a run with the status RUNNING, log the params and the splits, and return its id."""
@@ -112,7 +106,7 @@ def create_run(store: Store, training: Training) -> str:
     origin = {PROCESS_TAG: name_process(), **read_git_state(Path.cwd())}
     run = store.client.create_run(
         store.experiment_id,
-        start_time=training.commit_ms,
+        start_time=training.commit_time,
         run_name=training.run_name,
         tags={**origin, **training.all_tags},
     )
@@ -271,5 +265,5 @@ def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame)
     records = history.to_dict("records")
     log_epochs(store, run_id, records)
     log_best(store, run_id, records)
-    store.client.set_terminated(run_id, "FINISHED", None if run else training.commit_ms)
+    store.client.set_terminated(run_id, "FINISHED", None if run else training.commit_time)
     return run_id
