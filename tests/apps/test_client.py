@@ -116,6 +116,13 @@ def test_only_unreadable_photos(server: Server) -> None:
         (503, b"[]", "status 503: Service Unavailable"),
         (200, b"<html>", "this server does not serve a phototag model"),
         (200, b'{"predictions": [0.5]}', "this server does not serve a phototag model"),
+        (200, b"[" * 10**5, "this server does not serve a phototag model"),
+        (
+            200,
+            b'{"predictions": [{"labels": ["a"], "scores": {"b": 1}, "error": null}]}',
+            "this server does not serve a phototag model",
+        ),
+        (500, b'{"message": null}', "status 500: Internal Server Error"),
         (200, b'{"predictions": []}', "this server does not serve a phototag model"),
         (0, b"", "no server answers ("),
     ],
@@ -146,7 +153,7 @@ def test_server_that_starts_is_waited_for(server: Server, monkeypatch: pytest.Mo
     def start(*_: object) -> None:
         started.append(Server(port))
 
-    monkeypatch.setattr(client.Retry, "sleep", start)
+    monkeypatch.setattr("urllib3.util.Retry.sleep", start)
     out, problem = ask(f"http://127.0.0.1:{port}", "a.jpg", "--wait", "60")
     started[0].server.shutdown()
     started[0].server.server_close()

@@ -150,6 +150,32 @@ def test_moved_photo_is_not_predicted_again(add: Add, output: Path) -> None:
         assert old | {"file": ""} == new | {"file": ""}
 
 
+def test_deleted_copy_does_not_double_a_path(
+    add: Add, model: tuple[Path, Path], output: Path
+) -> None:
+    """Without `--new`, each copy has a row."""
+    shutil.copy("photos/red.png", "photos/red copy.png")
+    shutil.copy("photos/red.png", "photos/red 2.png")
+    run("photos", "-o", str(output), *options(model))
+    before = output.read_bytes()
+    for name in ("red 2", "red copy"):
+        Path(f"photos/{name}.png").unlink()
+        assert add() == (0, "", "")
+    assert output.read_bytes() == before
+
+
+def test_photos_that_swap_their_names_swap_their_paths(add: Add, output: Path) -> None:
+    Path("photos/none.png").write_text("no photo")
+    add()
+    for old, new in (("blue", "other"), ("red", "blue"), ("none", "red"), ("other", "none")):
+        Path(f"photos/{old}.png").rename(f"photos/{new}.png")
+    assert add()[1].endswith("photos added: 0, moved: 3, unreadable: 0\n")
+    assert sorted(read_labels(output)) == [
+        ("photos/blue.png", "red"), ("photos/none.png", "blue"), ("photos/red.png", "not an image"),
+    ]  # fmt: skip
+    assert add() == (0, "", "")
+
+
 def test_changed_photo_gets_a_second_row(add: Add, output: Path) -> None:
     add()
     paint("photos/red.png", "blue", side=22)

@@ -103,8 +103,8 @@ class Stage:
             rounds += 1
             for out in self.outs:  # as DVC does
                 out.unlink()
-            for index in self.project.glob(".phototag/features/*.json"):
-                index.unlink()  # otherwise, no features would be computed
+            for features in self.project.glob(".phototag/features/*.features"):
+                features.unlink()  # otherwise, no features would be computed
             ended = False
             while not ended:
                 code = self.run(f"round-{rounds}", killed if killed < kills else None)
@@ -116,7 +116,6 @@ class Stage:
             assert all(out.exists() for out in self.outs)
             if code == 0:
                 yield f"round-{rounds}"
-        assert not self.find_states()
 
 
 def make_train(project: Path) -> Stage:
@@ -130,7 +129,7 @@ def make_embed(project: Path) -> Stage:
     photos = np.resize(photos, (ROWS, *photos.shape[1:]))
     photos[:, 0, 0, :2] = np.indices((256, 256)).reshape(2, -1).T[:ROWS]  # all are different
     np.save(project / "data/images.npy", photos)
-    return Stage("embed", project, ("data/features.npy",), ".phototag/features/*.part")
+    return Stage("embed", project, ("data/features.npy",), ".phototag/features/*.features")
 
 
 def write_params(project: Path, recipe: str, changes: dict[str, Any]) -> None:
@@ -187,9 +186,11 @@ def test_killed_training_with_backbone_resumes_to_the_same_bytes(
     recipe, changes = RECIPES[case]
     write_params(project, recipe, changes)
     shutil.copy(features, project / "data")
-    for experiment in make_train(project).kill_and_resume(10):
+    stage = make_train(project)
+    for experiment in stage.kill_and_resume(10):
         epochs = list(range(1, changes["epochs"] + 1))
         assert logged(project, experiment) == [("FINISHED", epochs)]
+    assert not stage.find_states()
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.soak)])

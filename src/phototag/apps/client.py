@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import requests
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
@@ -24,6 +26,17 @@ NUM_BYTES = MAX_REQUEST_BYTES // 4
 PAUSE = 0.5  # seconds between attempts to reach a server
 MAX_MESSAGE = 500  # characters of a message of the server
 SERVE = "`mlflow models serve` (see docs/reference/served-api.md)"
+
+
+class Prediction(BaseModel):
+    """The prediction for a photo in the response of a server."""
+
+    labels: list[str]
+    scores: dict[str, float]
+    error: str | None
+
+
+ANSWER = TypeAdapter(dict[str, list[Prediction]])
 
 
 class Client:
@@ -79,7 +92,7 @@ class Client:
                     else:
                         row = {"labels": [], "scores": {}, "error": str(photo), "sha256": None}
                     if row["error"]:
-                        row["error"] = show_name(str(row["error"]))
+                        row["error"] = show_name(row["error"])
                         report(f"{show_name(name)}: {row['error']}")
                     bar.update()
                     yield row | {"model_key": None}
@@ -90,7 +103,7 @@ class Client:
         The server refuses a request in which it can read no photo. It can read the example.
         """
         rows = [*([b64encode(photo).decode()] for photo in photos), [EXAMPLE]]
-        body = {"dataframe_split": {"columns": ["image"], "data": rows}}
+        body: dict[str, Any] = {"dataframe_split": {"columns": ["image"], "data": rows}}
         try:
             response = self.session.post(self.address, json=body, timeout=self.timeout)
         except requests.Timeout:
@@ -110,11 +123,11 @@ class Client:
             ) from None
         if not response.ok:
             raise InputError(f"{self.address}: {_describe_status(response)}")
-        with suppress(ValueError, LookupError, TypeError):
-            answers = response.json()["predictions"]
-            found = [{key: row[key] for key in ("labels", "scores", "error")} for row in answers]
-            if len(found) == len(rows) and found[-1]["scores"]:
-                return found
+        with suppress(ValidationError):
+            found = ANSWER.validate_json(response.content).get("predictions", [])
+            is_scored = all(set(row.labels) <= row.scores.keys() for row in found)
+            if len(found) == len(rows) and found[-1].scores and is_scored:
+                return [row.model_dump() for row in found]
         raise InputError(
             f"{self.address}: this server does not serve a phototag model: start one with {SERVE}"
         )
@@ -127,7 +140,7 @@ def _describe_status(response: requests.Response) -> str:
         return f"status {status}: pass the URL of a server that was started with {SERVE}"
     reason = response.reason
     with suppress(ValueError, LookupError, TypeError):
-        reason = response.json()["message"]
+        reason = response.json()["message"] or reason
     return f"the server answers with status {status}: {' '.join(str(reason).split())[:MAX_MESSAGE]}"
 
 

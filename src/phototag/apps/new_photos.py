@@ -9,7 +9,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,19 +76,18 @@ class NewPhotosJob:
 
     def _add(self, sources: Sequence[str], stdin: BinaryIO) -> None:
         key, tagger = model_key(self.files), load_tagger(*self.files)
-        known = {row["sha256"]: row["file"] for row in self._read_rows(tagger.labels, key)}
+        rows = {(row["file"], row["sha256"]) for row in self._read_rows(tagger.labels, key)}
+        known = {sha256 for _, sha256 in rows}
         hashes = self._hash_photos(sources, stdin)
-        moved = {
-            sha256: show_bytes(name)
-            for sha256, name in hashes.items()
-            if sha256 in known and show_bytes(name) != known[sha256]
-            if not os.path.lexists(known[sha256])
-        }
+        photos: dict[str, str] = {}  # hash -> first path
+        for name, sha256 in hashes.items():
+            photos.setdefault(sha256, name)
+        moved = _find_moved(rows, photos, {show_bytes(name): hashes[name] for name in hashes})
         unfinished = self.output.with_name(f"{self.output.name}.{key}.partial")
         with unfinished.open("ab+") as file:
             cut_last_line(file)
             done = {row["sha256"] for row in _read_unfinished(file, known)}
-            new = [name for sha256, name in hashes.items() if sha256 not in {*known, *done}]
+            new = [name for sha256, name in photos.items() if sha256 not in known | done]
             job = PredictionJob(tagger, new, self.format, self.warn, self.backend)
             for name, row in zip(new, job.predict_rows(), strict=True):
                 file.write(json.dumps({"file": show_bytes(name)} | row).encode() + b"\n")
@@ -99,13 +98,12 @@ class NewPhotosJob:
                 counts = f"{len(added) - unreadable}, moved: {len(moved)}, unreadable: {unreadable}"
                 names = [name for name, _ in added]
                 texts = FORMATS[self.format](names, tagger.labels, _read_unfinished(file, known))
-                rows = self._read_rows(tagger.labels, key)
-                self._replace(rows, moved, set(names), texts)
+                self._replace(self._read_rows(tagger.labels, key), moved, set(names), texts)
                 self.report(f"{self.output}: photos added: {counts}")
         unfinished.unlink()
 
     def _hash_photos(self, sources: Sequence[str], stdin: BinaryIO) -> dict[str, str]:
-        """Return hash -> path of the first photo with this content."""
+        """Return path -> hash of each photo that can be read."""
         for source in sources:
             if source != "-" and not os.path.lexists(source):
                 raise InputError(f"{show_name(source)} does not exist: pass other files or folders")
@@ -117,7 +115,7 @@ class NewPhotosJob:
             if isinstance(result, InputError):
                 self.warn(f"{show_name(name)}: {result}")
             else:
-                hashes.setdefault(result, name)
+                hashes[name] = result
         return hashes
 
     def _read_rows(self, labels: Sequence[str], key: str) -> Iterator[Row]:
@@ -149,7 +147,7 @@ class NewPhotosJob:
     def _replace(
         self,
         rows: Iterator[Row],
-        moved: dict[str, str],
+        moved: Mapping[tuple[str, str], str],
         names: Container[str],
         texts: Iterator[str],
     ) -> None:
@@ -166,13 +164,28 @@ class NewPhotosJob:
             if self.format == "csv":
                 document.write(next(texts))
             for row in rows:
+                row["file"] = moved.get((row["file"], row["sha256"]), row["file"])
                 if row["error"] and row["file"] in names:
                     continue
-                if row["sha256"] in moved and not os.path.lexists(row["file"]):
-                    row["file"] = moved.pop(row["sha256"])
                 line = json.dumps(row, ensure_ascii=False) + "\n"
                 document.write(join_cells(row.values()) if self.format == "csv" else line)
             document.writelines(texts)
+
+
+def _find_moved(
+    rows: Set[tuple[str, str]], photos: Mapping[str, str], hashes: Mapping[str, str]
+) -> dict[tuple[str, str], str]:
+    """Return the new paths of photos whose path in the output is missing or has another photo.
+
+    `rows` are the paths and hashes in the output, `photos` maps hashes to paths, and `hashes` maps
+    paths to hashes.
+    """
+    return {
+        (file, sha256): show_bytes(photos[sha256])
+        for file, sha256 in rows
+        if sha256 in photos and (show_bytes(photos[sha256]), sha256) not in rows
+        if (hashes[file] != sha256 if file in hashes else not os.path.lexists(file))
+    }
 
 
 def _read_unfinished(file: BinaryIO, known: Container[str]) -> Iterator[Row]:
