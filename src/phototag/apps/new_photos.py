@@ -86,8 +86,8 @@ class NewPhotosJob:
         unfinished = self.output.with_name(f"{self.output.name}.{key}.partial")
         with unfinished.open("ab+") as file:
             cut_last_line(file)
-            done = {row["sha256"] for row in _read_unfinished(file, known)}
-            new = [name for sha256, name in photos.items() if sha256 not in known | done]
+            done = known | {row["sha256"] for row in _read_unfinished(file, known)}
+            new = [name for sha256, name in photos.items() if sha256 not in done]
             job = PredictionJob(tagger, new, self.format, self.warn, self.backend)
             for name, row in zip(new, job.predict_rows(), strict=True):
                 file.write(json.dumps({"file": show_bytes(name)} | row).encode() + b"\n")
