@@ -25,24 +25,24 @@ def register(params: RegistrationParams) -> None:
     """Register the model as challenger, and compare it with the champion on the test photos."""
     # Import PyTorch and MLflow only if the model is registered, because this takes seconds.
     from phototag.network.weights import read_metadata
-    from phototag.registry.registration import Results, register_results
+    from phototag.registry.registration import register_results
     from phototag.tracking.runs import Training
     from phototag.tracking.store import connect
 
-    results = Results(
-        images=Path("data/images.npy"),
-        manifest=Path("data/manifest.csv"),
-        splits=Path("data/splits.csv"),
-        history=Path("reports/train/history.csv"),
-        model=Path("models/model.safetensors"),
-        thresholds=Path("reports/evaluate/thresholds.json"),
-        metrics=Path("reports/evaluate/metrics.json"),
-        scores=Path("reports/evaluate/scores.csv"),
-    )
-    training = Training(read_metadata(results.model).content_key, read_values())
+    files = {
+        "images": Path("data/images.npy"),
+        "manifest": Path("data/manifest.csv"),
+        "splits": Path("data/splits.csv"),
+        "history": Path("reports/train/history.csv"),
+        "model": Path("models/model.safetensors"),
+        "thresholds": Path("reports/evaluate/thresholds.json"),
+        "metrics": Path("reports/evaluate/metrics.json"),
+        "scores": Path("reports/evaluate/scores.csv"),
+    }
+    training = Training(read_metadata(files["model"]).content_key, read_values())
     with connect() as store:
         decision = register_results(
-            store, results, training, params.evaluate.resamples, params.seed, REPORTS
+            store, files, training, params.evaluate.resamples, params.seed, REPORTS
         )
     print(describe_decision(decision))
 

@@ -77,7 +77,7 @@ def register_current(store: Store, root: Path, report: Callable[[str], None]) ->
         first = changed[0] if changed else HISTORY
         return f"The model is not registered: {first} differs from {LOCK}: run `dvc repro`"
     # Importing PyTorch takes seconds, so it is imported only if the model is registered.
-    from phototag.registry.registration import Results, register_results
+    from phototag.registry.registration import register_results
 
     report("Registering the model, because the MLflow registry has no version of it ...")
     params = read_params(RegistrationParams, root / "params.yaml")
@@ -85,7 +85,7 @@ def register_current(store: Store, root: Path, report: Callable[[str], None]) ->
     with TemporaryDirectory() as folder:
         decision = register_results(
             store,
-            Results(**files),
+            files,
             training,
             params.evaluate.resamples,
             params.seed,

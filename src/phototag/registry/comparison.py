@@ -22,12 +22,12 @@ from phototag.metrics.bootstrap import (
     confidence_interval,
     effective_groups,
 )
-from phototag.metrics.classification import classification_scores, label_scores
+from phototag.metrics.classification import label_scores
 from phototag.metrics.differences import list_differences
-from phototag.metrics.losses import sigmoid, weighted_cross_entropy
-from phototag.metrics.ranking import ranking_scores
+from phototag.metrics.losses import sigmoid
 from phototag.network.inference import pick_device, predict_logits
 from phototag.registry.decision import COLUMNS
+from phototag.registry.predictions import compute_scores
 from phototag.serving.tagger import Tagger, load_tagger
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
@@ -110,7 +110,10 @@ def compare_models(
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
     groups = effective_groups(photos.groups or photos.files)
     new, old = (_predict(tagger, photos) for tagger in taggers)
-    new_scores, old_scores = (_score(photos.targets, each, weights) for each in (new, old))
+    new_scores, old_scores = (
+        compute_scores(photos.targets, each.predicted, each.probabilities, each.logits, weights)
+        for each in (new, old)
+    )
     rows = list_differences(new_scores, old_scores, METRICS, groups, level(challenge))
     scores = pd.DataFrame(rows, columns=COLUMNS).assign(photos=len(photos))
     if not photos.complete:
@@ -155,17 +158,6 @@ def _predict(tagger: Tagger, photos: Dataset) -> Predictions:
     logits = predict_logits(tagger.network.to(device), replace(photos, targets=targets), device)
     columns = [tagger.labels.index(label) for label in photos.labels]
     return Predictions(logits[:, columns] / tagger.temperature, tagger.thresholds[columns])
-
-
-def _score(
-    targets: np.ndarray, predictions: Predictions, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
-    return (
-        classification_scores(targets, predictions.predicted, weights)
-        | ranking_scores(targets, predictions.probabilities, weights)
-        | {"loss": weighted_cross_entropy(targets, predictions.logits, weights)}
-    )
 
 
 def level(challenge: int) -> float:

@@ -84,7 +84,7 @@ def write_decision(
         decision: Decision returned by `make_decision`.
         scores: Scores of a `Comparison`, written to comparison.csv (default: an empty table).
         labels: Labels of a `Comparison`, written to labels.csv (default: an empty table).
-        page: Other values of the template report.html.j2 (default: values that show nothing).
+        page: Other values of the template report.html.j2 (default: nothing is shown).
     """
     scores = pd.DataFrame(columns=COLUMNS) if scores is None else scores
     labels = pd.DataFrame(columns=["label", *COLUMNS[1:]]) if labels is None else labels
@@ -103,13 +103,5 @@ def write_decision(
         headline=[headline],
         decision=decision,
         comparison=scores.to_dict("records"),
-        **{
-            "own_scores": [],
-            "changes": [],
-            "label_changes": "",
-            "label_rows": [],
-            "few": "",
-            "photos": [],
-        }
-        | page,
+        **page,
     )

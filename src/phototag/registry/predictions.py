@@ -1,8 +1,6 @@
 """Comparison of two models by the predictions that `evaluate` wrote for each of them."""
 
 import io
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,15 +79,25 @@ def compare_predictions(
     return table
 
 
-def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> Mapping[str, Any]:
-    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
+def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> dict[str, np.ndarray]:
     targets, probabilities, predicted = (
         table[column].to_numpy().reshape(-1, num_labels)
         for column in ("target", "probability", "predicted")
     )
     clipped = np.clip(probabilities.astype(float), EPSILON, 1 - EPSILON)
+    return compute_scores(targets, predicted, clipped, np.log(clipped / (1 - clipped)), weights)
+
+
+def compute_scores(
+    targets: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    logits: np.ndarray,
+    weights: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Return each metric on all photos and then on each resample, float64 [1 + resamples]."""
     return (
         classification_scores(targets, predicted, weights)
-        | ranking_scores(targets, clipped, weights)
-        | {"loss": weighted_cross_entropy(targets, np.log(clipped / (1 - clipped)), weights)}
+        | ranking_scores(targets, probabilities, weights)
+        | {"loss": weighted_cross_entropy(targets, logits, weights)}
     )

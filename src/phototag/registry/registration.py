@@ -1,6 +1,7 @@
 """Registration of a trained and evaluated model, and its comparison with the champion."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,13 @@ from phototag.tracking.runs import Training, find_or_rebuild_run, log_folder
 from phototag.tracking.store import Store
 
 
-@dataclass(frozen=True)
-class Results:
-    """Files that describe a trained and evaluated model.
-
-    All files in the folder of `metrics` are logged to the MLflow run. `scores` is the table of the
-    scores with their confidence intervals.
-    """
-
-    images: Path
-    manifest: Path
-    splits: Path
-    history: Path
-    model: Path
-    thresholds: Path
-    metrics: Path
-    scores: Path
-
-
 def register_results(
-    store: Store, results: Results, training: Training, resamples: int, seed: int, reports: Path
+    store: Store,
+    paths: Mapping[str, Path],
+    training: Training,
+    resamples: int,
+    seed: int,
+    reports: Path,
 ) -> dict[str, Any]:
     """Register a model as challenger, compare it with the champion, and return the decision.
 
@@ -53,36 +41,38 @@ def register_results(
 
     Args:
         store: Store with the registry.
-        results: Files of the model.
+        paths: Files of the model: `images` (packed photos), `manifest`, `splits`, `history` (table
+            with one row per epoch), `model`, `thresholds`, `metrics` and `scores` (table with
+            intervals). All files in the folder of `metrics` are logged to the MLflow run.
         training: Training of the model, without its splits.
         resamples: Number of bootstrap resamples of the comparison.
         seed: Seed of the resamples.
         reports: Folder to which the page with the decision is written.
     """
-    files = results.model, results.thresholds
-    scores = read_json(results.metrics)
-    metadata = read_metadata(results.model)
-    datasets = read_datasets(results.images, results.manifest, results.splits)
+    files = paths["model"], paths["thresholds"]
+    scores = read_json(paths["metrics"])
+    metadata = read_metadata(paths["model"])
+    datasets = read_datasets(paths["images"], paths["manifest"], paths["splits"])
     split = evaluated_split(datasets)
     tags = describe_model(
         metadata,
         scores,
-        read_json(results.thresholds)["thresholds"],
+        read_json(paths["thresholds"])["thresholds"],
         digest_model(*files),
-        file_digest(results.manifest)[:16],
+        file_digest(paths["manifest"])[:16],
         datasets,
     )
     training = replace(training, splits=describe_splits(datasets))
-    run_id = find_or_rebuild_run(store, training, pd.read_csv(results.history))
+    run_id = find_or_rebuild_run(store, training, pd.read_csv(paths["history"]))
     ended = store.client.get_run(run_id).info.end_time
-    log_missing_scores(store, run_id, scores, results.metrics.parent)
+    log_missing_scores(store, run_id, scores, paths["metrics"].parent)
     version = register_model(
         store,
         run_id,
         files,
         list_ids(datasets),
         tags,
-        write_description(pd.read_csv(results.scores), metadata, split),
+        write_description(pd.read_csv(paths["scores"]), metadata, split),
     )
     # Registering reopens the run, which must not change its duration.
     store.client.set_terminated(run_id, "FINISHED", ended)

@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,9 @@ from phototag.verification.label_edits import EDITS
 MANIFEST, SUMMARY = "data/manifest.csv", "reports/resize/summary.json"
 COMPARED = {"f1_micro": "micro F1", "f1_macro": "macro F1", "mAP_macro": "mAP"}
 Read = Callable[[str], bytes | None]
+# SHA-256 of a photo -> its split, and the table returned by `parse_predictions`. Its column `image`
+# contains the SHA-256 of the photo, because photos can be renamed.
+Evaluation = tuple[dict[str, str], pd.DataFrame]
 
 
 def describe_effect(root: Path, revision: str, read: Read) -> str:
@@ -68,14 +70,17 @@ def describe_effect(root: Path, revision: str, read: Read) -> str:
     changed = Counter(labels[entry] for entry in given if labels[entry] != old_labels[entry])
     counts = ", ".join(f"{changed[answer]} to {answer}" for answer in ANSWERS)
     lines = [f"Labels changed since {revision}: {changed.total()} ({counts})."]
-    past = _read_evaluated(
+    past, old_predictions = _read_evaluated(
         read, f"of {revision} is neither in git nor in DVC's cache: pass another revision"
     )
-    present = _read_evaluated(partial(_read_local, root), "is missing: run `dvc repro`")
+    present, predictions = _read_evaluated(
+        partial(_read_local, root), "is missing: run `dvc repro`"
+    )
     renamed = read_json(root / SUMMARY).get("renamed_labels", {})
-    past = replace(past, predictions=past.predictions.replace({"label": renamed}))
+    old_predictions = old_predictions.replace({"label": renamed})
     lines.append(_compare_photos(past, present))
-    lines.append(_compare_scores(past, present, values["evaluate"]["resamples"], values["seed"]))
+    resamples, seed = values["evaluate"]["resamples"], values["seed"]
+    lines.append(_compare_scores(old_predictions, predictions, resamples, seed))
     inputs = _list_inputs(stages) ^ _list_inputs(old_stages)
     others = sorted({name for name, _ in inputs} - {CORRECTIONS})
     if others:
@@ -100,21 +105,7 @@ def _is_current(root: Path, stages: Stages, photos: str) -> bool:
     return written.get(MANIFEST) == used.get(MANIFEST)
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """Photos of a dataset and their predictions.
-
-    Attributes:
-        splits: SHA-256 of a photo -> its split.
-        predictions: Table returned by `parse_predictions`; `image` is the SHA-256 of the photo,
-            because photos can be renamed.
-    """
-
-    splits: dict[str, str]
-    predictions: pd.DataFrame
-
-
-def _read_evaluated(read: Read, missing: str) -> Evaluated:
+def _read_evaluated(read: Read, missing: str) -> Evaluation:
     """Read the photos and predictions of an evaluation.
 
     Args:
@@ -133,15 +124,14 @@ def _read_evaluated(read: Read, missing: str) -> Evaluated:
     escaped = {escape_spreadsheet_cell(file): sha256 for file, sha256 in hashes.items()}
     rows = parse_predictions(contents[PREDICTIONS] or b"", contents[SPLITS] or b"")
     rows = rows.assign(image=rows["image"].map(escaped)).drop_duplicates(["image", "label"])
-    return Evaluated(dict(zip(splits["image"].map(hashes), splits["split"], strict=True)), rows)
+    return dict(zip(splits["image"].map(hashes), splits["split"], strict=True)), rows
 
 
 def _read_local(root: Path, name: str) -> bytes | None:
     return (root / name).read_bytes() if (root / name).is_file() else None
 
 
-def _compare_photos(past: Evaluated, present: Evaluated) -> str:
-    old, new = past.splits, present.splits
+def _compare_photos(old: dict[str, str], new: dict[str, str]) -> str:
     moved = sum(new[sha256] != split for sha256, split in old.items() if sha256 in new)
     counts = [Counter(splits.values()) for splits in (old, new)]
     sizes = ", ".join(f"{name} {counts[0][name]} -> {counts[1][name]}" for name in SPLIT_NAMES)
@@ -151,8 +141,8 @@ def _compare_photos(past: Evaluated, present: Evaluated) -> str:
     )
 
 
-def _compare_scores(past: Evaluated, present: Evaluated, resamples: int, seed: int) -> str:
-    table = compare_predictions(present.predictions, past.predictions, resamples, seed)
+def _compare_scores(old: pd.DataFrame, new: pd.DataFrame, resamples: int, seed: int) -> str:
+    table = compare_predictions(new, old, resamples, seed)
     if table.empty:
         return "Scores: the evaluations share no labelled photo, so they are not comparable."
     rows = table.set_index("metric").T.to_dict()
@@ -164,7 +154,7 @@ def _compare_scores(past: Evaluated, present: Evaluated, resamples: int, seed: i
             interval = "too few groups of photos for an interval"
         difference = f"{row['difference']:+z.3f}, {interval}"
         differences.append(f"{name} {row['old']:.3f} -> {row['new']:.3f} ({difference})")
-    split = present.predictions["split"].iloc[0]
+    split = new["split"].iloc[0]
     photos, labels = table.attrs["photos"], table.attrs["labels"]
     return (
         f"Scores on the {photos} {split} photos and {labels} labels that both evaluations share, "
