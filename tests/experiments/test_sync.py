@@ -127,6 +127,21 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
 
 
 @pytest.mark.parametrize("repository", ["."], indirect=True)
+def test_scores_that_metrics_json_no_longer_has_are_added_once(repository: Repository) -> None:
+    for scores in ({"loss": 0.25, "f1_samples": 0.5, "f1_micro_at_0.5": 0.75}, {"loss": 0.25}):
+        repository.write("one")
+        (repository.root / "reports/evaluate/metrics.json").write_text(json.dumps(scores))
+        commit = repository.commit()
+    store = connect()
+    assert sync_runs(store, repository.root, history=False)[0] == []  # without a model
+    added, _, unreadable = sync_runs(store, repository.root)
+    assert (len(added), unreadable) == (1, [])
+    assert added != [commit[:7]]
+    assert runs(store)["one"].data.metrics["test_f1_micro_at_0.5"] == 0.75
+    assert sync_runs(store, repository.root) == ([], [], [])
+
+
+@pytest.mark.parametrize("repository", ["."], indirect=True)
 def test_commit_gets_a_run_with_its_time_if_its_model_is_present(repository: Repository) -> None:
     repository.write("old")
     repository.commit()

@@ -21,6 +21,7 @@ FOLDERS = {
     "写真": "写真",
     ".hidden": "hidden",
     "...": "phototag",
+    "x" * 300: "x" * 200,  # too long for a registered model
     "Default": "Default-photos",  # the name of an experiment of MLflow
 }
 
@@ -32,16 +33,18 @@ def test_name_of_a_folder_is_made_valid(folder: str, name: str) -> None:
     assert RegistryParams(name=name, experiments=False).name == name
 
 
-@pytest.mark.parametrize("name", ["a b", "a/b", "a:b", "", "-a", "default", "a@champion", "a'b"])
+@pytest.mark.parametrize(
+    "name", ["a b", "a/b", "a:b", "", "-a", "default", "a@champion", "x" * 257]
+)
 def test_invalid_name_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("params.yaml").write_text(f'registry: {{name: "{name}"}}\n')
-    with pytest.raises(InputError, match=r"^params\.yaml: registry\.name: use letters, digits"):
+    with pytest.raises(InputError, match=r"^params\.yaml: registry\.name: use at most 200 letters"):
         project_name()
-    with pytest.raises(ValueError, match="use letters, digits"):
+    with pytest.raises(ValueError, match="use at most 200 letters, digits"):
         RegistryParams(name=name, experiments=False)
 
 

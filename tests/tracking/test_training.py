@@ -430,13 +430,14 @@ MANY = ", ".join(f"{n}nnnnnnnnn" for n in (0, 1, 10, 100, 101, 102, 103)) + ", .
         ("data/sample", "file,sea\n", "synthetic images"),
         ("data/raw.zip", "file,import,sea\na,,1\n", "data/raw.zip"),
         ("data/raw", None, "data/raw"),
+        (None, None, ""),
         ("data/raw", "import\n002-new\n001-old\n001-old\n", "old, new"),
         ("data/raw", "import\n" + "".join(f"{i}-{i}{'n' * 9}\n" for i in range(999)), MANY),
         ("data/raw", "import\n001-`*<b>\n", "`*<b>"),
     ],
 )
 def test_dataset_is_named_after_its_imports(
-    tmp_path: Path, raw: str, manifest: str | None, dataset: str
+    tmp_path: Path, raw: str | None, manifest: str | None, dataset: str
 ) -> None:
     path = tmp_path / "manifest.csv"
     if manifest is not None:

@@ -43,7 +43,7 @@ def describe_inputs(
 
 def name_dataset(params: Mapping[str, Any], manifest: Path | None = None) -> str:
     """Return the names of the imports in a manifest, or `data.raw` if there are no imports."""
-    raw = str(flatten(params).get("data.raw", ""))
+    raw = str(flatten(params).get("data.raw") or "")
     imports: set[str] = set()
     if raw and manifest is not None and manifest.is_file():
         table = pd.read_csv(

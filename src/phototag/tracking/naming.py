@@ -9,6 +9,7 @@ from phototag.base.files import project_root
 from phototag.base.params import FILE, read_values
 
 DEFAULT = "phototag"  # name of a project whose folder has no letter or digit in its name
+MAX_LENGTH = 200  # MLflow accepts at most 256 characters
 RESERVED = "default"  # experiment that MLflow creates in every store
 
 
@@ -20,16 +21,16 @@ def check_name(name: str | None) -> str | None:
     """
     if name is not None and name != clean_name(name):
         raise ValueError(
-            f"use letters, digits, `.`, `_` and `-`, starting with a letter or digit, for example "
-            f"{clean_name(name)}"
+            f"use at most {MAX_LENGTH} letters, digits, `.`, `_` and `-`, starting with a letter "
+            f"or digit, for example {clean_name(name)}"
         )
     return name
 
 
 def clean_name(name: str) -> str:
     """Return the valid name that is most similar to the name of a folder."""
-    cleaned = re.sub(r"[^\w.-]+", "-", normalize("NFC", name)).lstrip("._-").rstrip("-")
-    cleaned = cleaned or DEFAULT
+    cleaned = re.sub(r"[^\w.-]+", "-", normalize("NFC", name)).lstrip("._-")
+    cleaned = cleaned[:MAX_LENGTH].rstrip("-") or DEFAULT
     return f"{cleaned}-photos" if cleaned.lower() == RESERVED else cleaned
 
 
