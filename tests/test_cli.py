@@ -97,7 +97,7 @@ def test_summary_shows_scores_report_and_next_commands(
     report.write_text("")
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert shown.exit_code == 0
-    assert "  f1_micro  0.7123\n  known     72\n" in shown.output
+    assert "  f1_micro  0.7123\n\nScores on 72 known entries (pairs of a photo and" in shown.output
     assert "version 3, challenger (micro F1 too low)" in shown.output
     assert f"Report:     {report}\n" in shown.output
     assert "`phototag history` shows the current champion" in shown.output

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -128,6 +129,21 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("text", "foreign", "later"):
         with pytest.raises(InputError, match=f"{name} does not fit this version"):
             read_metadata(tmp_path / name)
+
+
+def test_file_that_is_removed_while_it_is_read_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc repro` removes the model before it trains the next one."""
+    path, _ = make_model(tmp_path)
+
+    def build_slowly(*args: Any) -> nn.Sequential:
+        path.unlink()
+        return build_model(*args)
+
+    monkeypatch.setattr("phototag.network.weights.build_model", build_slowly)
+    with pytest.raises(InputError, match=r"missing: run `dvc repro`$"):
+        load_model(path)
 
 
 def test_origin_describes_the_training_photos(tmp_path: Path) -> None:

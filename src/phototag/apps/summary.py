@@ -30,12 +30,15 @@ def summarize(root: Path) -> str:
         InputError: The evaluate stage has not been run, or one of its files is damaged.
     """
     scores = read_scores(root)
+    known = scores.pop("known", None)
     report = (root / METRICS).with_name("report.html")
     width = max(map(len, scores), default=0)
     lines = []
     for name, value in scores.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value
         lines.append(f"  {name:<{width}}  {shown}")
+    if known is not None:
+        lines += ["", f"Scores on {known} known entries (pairs of a photo and a label)"]
     lines += ["", *_describe_registration(root / "reports/register/decision.json")]
     if not report.is_file():
         missing = "The report is not in this clone: run `dvc pull` if the project has a DVC remote"

@@ -91,9 +91,13 @@ def read_metadata(path: Path) -> Metadata:
         with safe_open(path, framework="pt") as file:
             return Metadata(**json.loads(file.metadata()["phototag"]))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: run `dvc repro`") from None
+        raise _explain_missing(path) from None
     except Exception as error:
         raise _explain_other_version(path, error) from None
+
+
+def _explain_missing(path: Path) -> InputError:
+    return InputError(f"{path} is missing: run `dvc repro`")
 
 
 def _explain_other_version(path: Path, error: Exception) -> InputError:
@@ -116,6 +120,8 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
         labels, size = metadata.labels, metadata.size
         model = build_model(metadata.spec, len(labels), size, metadata.mean, metadata.std)
         model.load_state_dict(load_file(path))
+    except FileNotFoundError:  # DVC removed the file after its metadata was read
+        raise _explain_missing(path) from None
     except (ValidationError, RuntimeError) as error:
         raise _explain_other_version(path, error) from None
     model.eval()
