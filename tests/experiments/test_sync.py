@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 from mlflow.entities import Run
 from typer.testing import CliRunner
 
@@ -124,6 +125,20 @@ def test_sync_creates_runs_of_commits_and_working_tree(repository: Repository) -
     assert sync_runs(store, repository.root) == ([], [], [])
     assert store.client.get_run(other).info.status == "RUNNING"
     assert len(store.client.search_runs([store.experiment_id])) == 5
+
+
+@pytest.mark.parametrize("repository", ["."], indirect=True)
+def test_two_commands_do_not_add_the_same_runs(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync_while_locked(*_: object) -> tuple[list[str], list[str], list[str]]:
+        with pytest.raises(Timeout):
+            FileLock(repository.root / ".phototag/locks/sync").acquire(timeout=0)
+        return [], [], []
+
+    monkeypatch.setattr("phototag.experiments.sync.sync_runs", sync_while_locked)
+    result = CliRunner().invoke(typer_app, ["sync"])
+    assert result.stdout.startswith("MLflow runs created: 0\n"), result.output
 
 
 @pytest.mark.parametrize("repository", ["."], indirect=True)

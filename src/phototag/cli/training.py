@@ -179,12 +179,13 @@ def sync(
     the MLflow store. Registers the model in the working tree if the registry has no version of it,
     for example after `git clone` and `dvc pull`.
     """
+    from phototag.base.processes import hold_lock
     from phototag.experiments.registering import register_current
     from phototag.experiments.sync import sync_runs
     from phototag.tracking.store import StoreError, connect
 
     root = project_root()
-    with connect() as store:
+    with hold_lock(root / ".phototag/locks/sync", "adds runs to MLflow"), connect() as store:
         added, tagged, unreadable = sync_runs(store, root, history)
         try:
             registered = register_current(store, root, typer.echo)
