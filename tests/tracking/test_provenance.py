@@ -53,11 +53,12 @@ def run_git(folder: Path, *arguments: str) -> str:
 def test_git_state_has_the_commit_and_changes_of_the_project(tmp_path: Path) -> None:
     assert read_git_state(tmp_path) == {}
     (tmp_path / "project").mkdir()
-    for path in ("project/file", "other"):
+    for path in ("project/file", "project/dvc.lock", "other"):
         (tmp_path / path).touch()
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         run_git(tmp_path, *arguments)
-    (tmp_path / "other").write_text("changed")
+    for path in ("project/dvc.lock", "other"):
+        (tmp_path / path).write_text("changed")
     assert read_git_state(tmp_path / "project") == {
         "mlflow.source.git.commit": run_git(tmp_path, "rev-parse", "HEAD"),
         "phototag.git_dirty": "false",

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from phototag.base.errors import InputError
 
+# Pathspecs of the files in a folder, without the results that `dvc repro` writes.
+INPUTS = ("--", ".", ":(exclude)reports", ":(exclude)dvc.lock")
+
 
 def run_git(folder: Path, *arguments: str, strip: bool = True) -> str:
     """Run a git command in a folder and return its output, stripped of white space by default.
@@ -46,11 +49,10 @@ def describe_commit(folder: Path) -> str:
     description, so that a repeated run writes the same bytes. For this reason, the description
     contains the date of the commit and not the current date.
     """
-    inputs = ("--", ".", ":(exclude)reports", ":(exclude)dvc.lock")
-    commit = ask_git(folder, "rev-list", "-1", "--timestamp", "HEAD", *inputs)
+    commit = ask_git(folder, "rev-list", "-1", "--timestamp", "HEAD", *INPUTS)
     if not commit:
         return ""
     time, name = commit.split()
-    changes = ask_git(folder, "status", "--porcelain", "--untracked-files=no", *inputs)
+    changes = ask_git(folder, "status", "--porcelain", "--untracked-files=no", *INPUTS)
     modified = ", with uncommitted changes" if changes else ""
     return f"{name[:8]} of {datetime.fromtimestamp(int(time), UTC):%Y-%m-%d %H:%M} UTC{modified}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from phototag.base.git import ask_git
+from phototag.base.git import INPUTS, ask_git
 
 COMMIT_TAG = "mlflow.source.git.commit"
 DIRTY_TAG = "phototag.git_dirty"
@@ -45,11 +45,14 @@ def has_died(process: str) -> bool:
 
 
 def read_git_state(folder: Path) -> dict[str, str]:
-    """Return tags for the git commit and uncommitted changes, or {} outside a repository."""
+    """Return tags for the git commit and uncommitted changes, or {} outside a repository.
+
+    Results (reports and dvc.lock) are ignored, because `dvc repro` changes them before it trains.
+    """
     commit = ask_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}
-    changes = ask_git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    changes = ask_git(folder, "status", "--porcelain", "--untracked-files=no", *INPUTS)
     return {COMMIT_TAG: commit, DIRTY_TAG: str(bool(changes)).lower()}
 
 
