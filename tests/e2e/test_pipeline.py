@@ -122,7 +122,7 @@ def test_new_augmentation_key_reruns_train_only(project: Project, folder: Path) 
 @pytest.mark.parametrize(
     ("old", "new", "stages"),
     [
-        ("recipe: report", "recipe: pretrained", set()),
+        ("recipe: report", "recipe: pretrained", {"evaluate"}),  # the report shows it
         ("  name: null", "  name: holiday", {"register"}),
     ],
 )
