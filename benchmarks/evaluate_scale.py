@@ -70,7 +70,7 @@ def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
     history = pd.DataFrame(1.0, [0, 1], ["train_loss", "val_loss", "f1_micro", "f1_macro"])
     figures = draw_figures(result, history.assign(epoch=[1, 2]), folder / "figures")
     timings.end("figures")
-    write_report(folder / "report.html", result, figures, galleries, origin="")
+    write_report(folder / "report.html", result, figures, galleries, origin="", facts={})
     timings.end("page")
 
 

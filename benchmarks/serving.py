@@ -21,7 +21,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from phototag.apps.predictions import find_photos
+from phototag.apps.photo_files import find_photos
 from phototag.tracking.store import connect
 
 REQUESTS, CLIENTS, TURNS = 1000, (1, 8, 64), 3

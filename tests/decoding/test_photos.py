@@ -339,7 +339,7 @@ def test_16_bit_tiff_keeps_the_upper_8_of_its_bits_or_is_refused(
         mode, (16, 16), (255 - upper if photometric == 0 else upper).tobytes()
     )
     assert photo.pixels is not None
-    assert np.array_equal(photo.pixels, expected.convert("RGB"))
+    assert np.array_equal(photo.pixels, np.asarray(expected.convert("RGB")))
     assert photo.reason.startswith("16-bit" if bits == 16 else f"16-bit: only {bits} bits are used")
 
 

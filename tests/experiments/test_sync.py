@@ -172,7 +172,7 @@ def test_commit_gets_a_run_with_its_time_if_its_model_is_present(repository: Rep
     (repository.root / ".git/info/exclude").write_text("models\n")
     (repository.root / "models").mkdir()
     (repository.root / "models/model.safetensors").touch()
-    expected = ([commit[:7]], [commit[:7]], [])
+    expected: tuple[list[str], list[str], list[str]] = ([commit[:7]], [commit[:7]], [])
     assert sync_runs(store, repository.root, history=False) == expected
     (run,) = runs(store).values()
     seconds = int(repository.git("show", "-s", "--format=%ct"))

@@ -65,7 +65,7 @@ def test_version_is_served_by_onnx_runtime_with_the_same_scores(
 ) -> None:
     files = make(tmp_path / "model")
     with store.lock, mlflow.start_run(run_id=create_run(store, Training("key"))):
-        info = pyfunc.log_model(*files, "phototag")
+        info = pyfunc.log_model(*files, "phototag", {})
     served = mlflow.pyfunc.load_model(info.model_uri)
     batcher = served.unwrap_python_model().tagger.network
     assert isinstance(batcher.network, runtime.Session)

@@ -395,7 +395,7 @@ def test_run_states_what_was_trained_on_what_with_which_result(
     )
     params = yaml.safe_load(SHIPPED_PARAMS.read_text()) | {"lr": 0.5}
     training = Training("key", params, splits=SPLITS)
-    record_training(store, training, HISTORY.to_dict("records"))
+    record_training(store, training, json.loads(HISTORY.to_json(orient="records")))
     run = find_run(store, training)
     assert run
     tags = {name: run.data.tags[name] for name in ("dataset", "photos", "recipe")}
