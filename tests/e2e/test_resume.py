@@ -147,7 +147,8 @@ def shorten(project: Path, epochs: int) -> None:
 def logged(project: Path, experiment: str = "") -> list[tuple[str, list[int]]]:
     """Return the status and the logged epochs of each run of an experiment."""
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
-    runs = client.search_runs(["1"], f"tags.`phototag.dvc_experiment` = '{experiment}'")
+    ids = [each.experiment_id for each in client.search_experiments()]
+    runs = client.search_runs(ids, f"tags.`phototag.dvc_experiment` = '{experiment}'")
     return [
         (run.info.status, [m.step for m in client.get_metric_history(run.info.run_id, "val_loss")])
         for run in runs
