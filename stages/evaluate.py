@@ -62,13 +62,15 @@ def main() -> None:
     timings.end("inference")
 
     out_of_fold = np.load("models/out_of_fold.npy")
+    if len(out_of_fold):  # a linear probe is fitted on val too
+        logits["val"] = out_of_fold[0, len(datasets["train"]) :]
     result = evaluate(
         datasets,
         logits,
         read_kept(MANIFEST),
         params.evaluate,
         params.seed,
-        out_of_fold if len(out_of_fold) else None,
+        out_of_fold[0] if len(out_of_fold) else None,
     )
     scores = headline(result.tables["scores"], result.split)
     write_json(REPORTS / "metrics.json", scores)

@@ -129,7 +129,7 @@ def train_network(
         write_history(training, history)
     else:
         history = list(records)
-    write_out_of_fold(learner, train, params, history)
+    write_out_of_fold(learner, dataset.join_datasets([train, val]), params, history)
     return Trained(learner, val, key, checkpoint)
 
 
@@ -147,12 +147,12 @@ def write_history(training: Training, history: list[dict[str, Any]]) -> None:
 
 
 def write_out_of_fold(
-    head: nn.Module, train: dataset.Dataset, params: TrainingParams, history: list[dict[str, Any]]
+    head: nn.Module, photos: dataset.Dataset, params: TrainingParams, history: list[dict[str, Any]]
 ) -> None:
     """Write out-of-fold logits if a linear probe was trained; otherwise, write an empty array."""
-    logits = np.zeros((0, 0), np.float32)
+    logits = np.zeros((0, 0, 0), np.float32)
     if params.optimizer == "lbfgs":
-        logits = predict_out_of_fold(head, train, params, best_record(history)["l2"])
+        logits = predict_out_of_fold(head, photos, params, best_record(history)["l2"])[None]
     if distributed.rank() == 0:
         with replace_file(Path("models/out_of_fold.npy")) as temporary:
             np.save(temporary, logits)

@@ -43,7 +43,7 @@ def make_review(folder: Path, packed: Path) -> Path:
     (folder / "data/corrections.csv").write_text(",".join(COLUMNS) + "\n")
     np.save(folder / "data/features.npy", np.zeros((0, 0), np.float32))
     model, thresholds = make_model(folder / "models")
-    np.save(model.with_name("out_of_fold.npy"), np.zeros((0, 0), np.float32))
+    np.save(model.with_name("out_of_fold.npy"), np.zeros((0, 0, 0), np.float32))
     (folder / "reports/evaluate").mkdir(parents=True)
     thresholds.rename(folder / "reports/evaluate" / thresholds.name)
     write_json(folder / "reports/resize/summary.json", {"renamed_labels": {}})

@@ -10,6 +10,7 @@ from phototag.base.files import write_table
 from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import tables
+from phototag.evaluation.calibration import fit_temperature
 from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.result import evaluate, headline, operating_point
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, fit_thresholds
@@ -228,26 +229,26 @@ def test_groups_are_resampled_whole(
         np.testing.assert_allclose(ours[columns], theirs[columns], atol=1e-12, err_msg=name)
 
 
-def test_thresholds_use_out_of_fold_logits_of_train(
+def test_thresholds_and_temperature_use_out_of_fold_logits(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     train, val = datasets["train"], datasets["val"]
-    logit = np.random.default_rng(2).normal(2.0 * train.targets - 1, 1.5)
+    targets = np.concatenate([train.targets, val.targets])
+    logit = np.random.default_rng(2).normal(2.0 * targets - 1, 1.5)
     plain = evaluate(datasets, logits, manifest, PARAMS, 0)
     params = PARAMS.model_copy(update={"calibrate": True})
     both = evaluate(datasets, logits, manifest, params, 0, logit)
-    targets = np.concatenate([train.targets, val.targets])
-    joined = np.concatenate([logit, logits["val"]]) / both.temperature
     expected = fit_thresholds(
         targets,
-        sigmoid(joined),
+        sigmoid(logit / both.temperature),
         PARAMS.prior_strength,
         bootstrap_weights(len(targets), RESAMPLES, 0),
     )
     assert both.thresholds.values.tolist() == expected.values.tolist()
-    assert plain.temperature == both.temperature, "fitted on val alone"
+    assert plain.temperature == fit_temperature(val.targets, logits["val"])
+    assert both.temperature == fit_temperature(targets, logit)
     assert plain.thresholds.chosen_on == "val"
-    assert both.thresholds.chosen_on == "val and, with out-of-fold predictions, on train"
+    assert both.thresholds.chosen_on == "train and val, with out-of-fold predictions"
     assert list(both.logits) == ["val", "test"]
 
 

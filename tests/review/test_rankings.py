@@ -9,7 +9,7 @@ from phototag.base.errors import InputError
 from phototag.dataset.dataset import read_datasets
 from phototag.dataset.targets import UNKNOWN
 from phototag.network.inference import predict_logits
-from phototag.review.evidence import Evidence, read_evidence
+from phototag.review.evidence import IMAGES, MANIFEST, SPLITS, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, measure_uncertainty, order_photos
 from tests.models import LABELS
 from tests.reviews import COPIES, DOUBTFUL, WRONG
@@ -42,11 +42,12 @@ def test_errors_are_wrong_labels_of_unseen_photos(evidence: Evidence, project: P
     expected = {(row, label) for row, label in WRONG if evidence.unseen[row]}
     assert expected <= set(asked)
     assert all(evidence.unseen[row] for row, _ in asked)
-    # With out-of-fold logits, photos of train are unseen too.
-    train = np.flatnonzero(~evidence.unseen)
+    # With out-of-fold logits of train and val, photos of train are unseen too.
+    parts = read_datasets(*(project / name for name in (IMAGES, MANIFEST, SPLITS)))
+    train = np.concatenate([parts["train"].rows, parts["val"].rows])
     sure = np.random.default_rng(0).uniform(1, 5, (len(train), 3))
     logits = np.where(evidence.probabilities[train] > 0.5, sure, -sure).astype(np.float32)
-    np.save(project / "models/out_of_fold.npy", logits)
+    np.save(project / "models/out_of_fold.npy", logits[None])
     with_train = read_evidence(project)
     assert with_train.probabilities[train] == pytest.approx(1 / (1 + np.exp(-logits)))
     found = {entry for entry in ask(with_train, "errors") if entry[0] in train}

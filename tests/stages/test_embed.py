@@ -89,7 +89,7 @@ def test_model_trained_on_cached_features_takes_photos(
         torch.from_numpy(logits), torch.from_numpy(val.targets).float()
     )
     assert float(loss) == pytest.approx(metadata.val_loss, rel=1e-4)
-    assert np.load("models/out_of_fold.npy").shape == (0, 0)  # no linear probe
+    assert np.load("models/out_of_fold.npy").shape == (0, 0, 0)  # no linear probe
     backbone = torch.load(frozen / "w.pth")
     unchanged = network[1].state_dict()
     assert all(torch.equal(value, backbone[key]) for key, value in unchanged.items())
@@ -100,7 +100,7 @@ def test_model_trained_on_cached_features_takes_photos(
     capsys.readouterr()
     train.main()
     assert "lr, momentum, batch_size, schedule and warmup are ignored" in capsys.readouterr().out
-    assert np.load("models/out_of_fold.npy").shape == (24, 3)
+    assert np.load("models/out_of_fold.npy").shape == (1, 32, 3)
     probe, metadata = load_model(frozen / "models/model.safetensors")
     values |= {"lr": 0.5, "momentum": 0.1, "batch_size": 3, "schedule": "one-cycle", "warmup": 0.4}
     (frozen / "params.yaml").write_text(yaml.safe_dump(values))

@@ -42,7 +42,8 @@ class Evaluation:
         logits: Dictionary from split name (val, and test if it exists) to logits, float
             [num_photos, num_labels]. The logits are divided by `applied_temperature`.
         split: Name of the evaluated split: test, or val if there is no test split.
-        temperature: Temperature that minimizes the loss on val.
+        temperature: Temperature that minimizes the loss on the photos on which the thresholds were
+            chosen.
         applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, otherwise 1.
         thresholds: Decision thresholds of the labels.
         tables: Tables by file name; the functions `tabulate_...` document the columns.
@@ -74,17 +75,17 @@ def evaluate(
         manifest: Manifest with one row per photo of the packed array, in the same order.
         params: Params in the group `evaluate`.
         seed: Seed of the bootstrap resamples.
-        out_of_fold: Out-of-fold logits of train, which the `train` stage writes for linear probes.
-            Omit if there are none.
+        out_of_fold: Out-of-fold logits of train and val, float [num_photos, num_labels], which the
+            `train` stage writes for linear probes. Omit if there are none.
     """
-    temperature = fit_temperature(datasets["val"].targets, logits["val"])
+    photos, unseen, chosen_on = datasets["val"], logits["val"], "val"
+    if out_of_fold is not None:
+        photos, unseen = join_datasets([datasets["train"], photos]), out_of_fold
+        chosen_on = "train and val, with out-of-fold predictions"
+    temperature = fit_temperature(photos.targets, unseen)
     applied = temperature if params.calibrate else 1.0
     logits = {split: values / applied for split, values in logits.items()}
-    if out_of_fold is not None:
-        out_of_fold = out_of_fold / applied
-    thresholds = choose_thresholds(
-        datasets, logits["val"], out_of_fold, params.prior_strength, seed
-    )
+    thresholds = choose_thresholds(photos, unseen / applied, chosen_on, params.prior_strength, seed)
 
     split = "test" if "test" in logits else "val"
     evaluated, own = datasets[split], logits[split]

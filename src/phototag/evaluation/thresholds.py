@@ -1,11 +1,10 @@
 """Choice of one decision threshold per label."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from phototag.dataset.dataset import Dataset, join_datasets
+from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import is_known
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_from_counts
@@ -36,31 +35,23 @@ class Thresholds:
 
 
 def choose_thresholds(
-    datasets: Mapping[str, Dataset],
-    val_logits: np.ndarray,
-    out_of_fold: np.ndarray | None,
-    prior_strength: float,
-    seed: int,
+    photos: Dataset, logits: np.ndarray, chosen_on: str, prior_strength: float, seed: int
 ) -> Thresholds:
-    """Choose the thresholds on val, or on train and val if there are out-of-fold logits.
+    """Choose the thresholds on photos on which the model was not fitted.
 
-    For a linear probe (`optimizer: lbfgs`), the `train` stage also writes out-of-fold logits: each
-    photo of train gets the logits of a head that was fitted without this photo. Train and val
-    together contain several times as many positives as val alone, which makes the threshold of a
-    rare label more reliable.
+    These are the photos of val, and those of train if there are out-of-fold logits. For a linear
+    probe (`optimizer: lbfgs`), the `train` stage writes out-of-fold logits: each photo of train and
+    val gets the logits of a probe that was fitted without this photo. Train and val together
+    contain several times as many positives as val alone, which makes the threshold of a rare label
+    more reliable.
 
     Args:
-        datasets: Dictionary from split name to dataset.
-        val_logits: Logits of val, float [num_val_photos, num_labels].
-        out_of_fold: Out-of-fold logits of train, float [num_train_photos, num_labels], or None.
+        photos: Photos with their targets and groups.
+        logits: Logits of the photos, float [num_photos, num_labels].
+        chosen_on: Description of the photos, such as "val".
         prior_strength: Number of pseudo-positives, see `fit_thresholds`.
         seed: Seed of the bootstrap resamples.
     """
-    photos, logits, chosen_on = datasets["val"], val_logits, "val"
-    if out_of_fold is not None:
-        photos = join_datasets([datasets["train"], photos])
-        logits = np.concatenate([out_of_fold, logits])
-        chosen_on = "val and, with out-of-fold predictions, on train"
     weights = bootstrap_weights(len(photos), RESAMPLES, seed, photos.groups)
     found = fit_thresholds(photos.targets, sigmoid(logits), prior_strength, weights)
     return replace(found, chosen_on=chosen_on)

@@ -69,6 +69,7 @@ def read_evidence(root: Path) -> Evidence:
     network, metadata = load_model(root / MODEL)
     point = read_json(root / THRESHOLDS)
     train, joined = parts["train"], join_datasets(list(parts.values()))
+    labelled = np.concatenate([train.rows, parts["val"].rows])
     photos = take_photos(joined, np.argsort(joined.rows))
     if point.get("content_key", metadata.content_key) != metadata.content_key:
         raise InputError(f"{THRESHOLDS} is of another model than {MODEL}: run `dvc repro`")
@@ -82,8 +83,8 @@ def read_evidence(root: Path) -> Evidence:
         module, inputs = network[2:], replace(photos, images=cached)
     logits, features = _predict(module, inputs)
     out_of_fold, unseen = np.load(root / OUT_OF_FOLD), np.ones(len(photos), bool)
-    if len(out_of_fold) == len(train):
-        logits[train.rows] = out_of_fold
+    if len(out_of_fold):
+        logits[labelled] = out_of_fold[0]
     else:
         unseen[train.rows] = False
     return Evidence(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from phototag.dataset.dataset import Dataset, move_to_device, read_batch, take_photos
+from phototag.dataset.folds import assign_folds
 from phototag.dataset.targets import is_known, label_rates
 from phototag.metrics.selection import best_record
 from phototag.network import distributed
@@ -27,7 +28,6 @@ from phototag.training.records import Record, score_val
 STEPS_PER_DECADE = 4  # number of steps in which the L2 strength decreases by a factor of 10
 ITERATIONS = 100  # largest number of L-BFGS iterations per L2 strength
 CHUNK = 4096  # number of photos per matrix product
-FOLDS = 5
 # If num_photos * num_weights is at most this value, only half of the threads are used. The threads
 # wait for each other after each matrix product. For small products, these waits dominate: when one
 # thread shared its core with another program, a fit took ten times as long.
@@ -113,12 +113,11 @@ def predict_out_of_fold(
     is the L2 strength of the best step.
 
     Returns:
-        Logits, float32 [num_photos, num_labels], or float32 [0, 0] if all photos are in one group.
+        Logits, float32 [num_photos, num_labels].
     """
-    names, of_photo = np.unique(np.asarray(train.groups or train.files), return_inverse=True)
-    folds = np.random.default_rng([params.seed, 5]).permutation(len(names))[of_photo] % FOLDS
-    logits = np.zeros(train.targets.shape if len(names) > 1 else (0, 0), np.float32)
-    for fold in range(min(FOLDS, len(names)) if len(logits) else 0):
+    folds = assign_folds(train, params.seed)
+    logits = np.zeros(train.targets.shape, np.float32)
+    for fold in np.unique(folds):
         fitted, left_out = copy.deepcopy(head), np.flatnonzero(folds == fold)
         seen = take_photos(train, np.flatnonzero(folds != fold))
         linear = find_head(fitted)
