@@ -9,7 +9,7 @@ import pandas as pd
 
 from phototag.dataset.dataset import Dataset, join_datasets
 from phototag.evaluation.calibration import fit_temperature
-from phototag.evaluation.params import EvaluateParams
+from phototag.evaluation.params import F1, EvaluateParams
 from phototag.evaluation.slices import slice_photos, tabulate_slices
 from phototag.evaluation.tables import (
     tabulate_cooccurrence,
@@ -85,7 +85,7 @@ def evaluate(
     temperature = fit_temperature(photos.targets, unseen)
     applied = temperature if params.calibrate else 1.0
     logits = {split: values / applied for split, values in logits.items()}
-    thresholds = choose_thresholds(photos, unseen / applied, chosen_on, params.prior_strength, seed)
+    thresholds = choose_thresholds(photos, unseen / applied, chosen_on, params, seed)
 
     split = "test" if "test" in logits else "val"
     evaluated, own = datasets[split], logits[split]
@@ -114,12 +114,14 @@ def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
     """Return the content of thresholds.json. Predictions require this file and the weights.
 
     The content is the key of the training, the temperature (the divisor of the logits) and the
-    threshold of each label, 0..1.
+    target and threshold of each label. The threshold of a label that abstains is `ABSTAIN`.
     """
     labels = result.datasets[result.split].labels
+    targets = [str(target) for target in result.thresholds.targets or [F1] * len(labels)]
     return {
         "content_key": content_key,
         "temperature": result.applied_temperature,
+        "targets": dict(zip(labels, targets, strict=True)),
         "thresholds": dict(zip(labels, result.thresholds.values.tolist(), strict=True)),
     }
 

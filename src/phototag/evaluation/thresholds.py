@@ -1,11 +1,14 @@
 """Choice of one decision threshold per label."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import is_known
+from phototag.evaluation.params import F1, EvaluateParams, Target
+from phototag.evaluation.targets import fit_target
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_from_counts
 from phototag.metrics.losses import sigmoid
@@ -22,20 +25,26 @@ class Thresholds:
     """Decision thresholds of all labels, with their 95% intervals.
 
     Attributes:
-        values: Thresholds, 0..1, float64 [num_labels].
-        low: 2.5th bootstrap percentile of each threshold, float64 [num_labels].
-        high: 97.5th bootstrap percentile of each threshold, float64 [num_labels].
+        values: Thresholds, 0..1, float64 [num_labels]; `ABSTAIN` for a label that abstains.
+        low: 2.5th bootstrap percentile of each threshold, float64 [num_labels]; NaN if the target
+            of the label is not F1.
+        high: 97.5th bootstrap percentile of each threshold, in the same format.
         chosen_on: Description of the photos on which the thresholds were chosen, such as "val".
+        targets: Target of each label; empty if the target of all labels is F1.
+        best_f1: Thresholds with the highest F1, float64 [num_labels], or None if these are all
+            `values`.
     """
 
     values: np.ndarray
     low: np.ndarray
     high: np.ndarray
     chosen_on: str = "val"
+    targets: Sequence[Target] = ()
+    best_f1: np.ndarray | None = None
 
 
 def choose_thresholds(
-    photos: Dataset, logits: np.ndarray, chosen_on: str, prior_strength: float, seed: int
+    photos: Dataset, logits: np.ndarray, chosen_on: str, params: EvaluateParams, seed: int
 ) -> Thresholds:
     """Choose the thresholds on photos on which the model was not fitted.
 
@@ -49,12 +58,26 @@ def choose_thresholds(
         photos: Photos with their targets and groups.
         logits: Logits of the photos, float [num_photos, num_labels].
         chosen_on: Description of the photos, such as "val".
-        prior_strength: Number of pseudo-positives, see `fit_thresholds`.
+        params: Params in the group `evaluate`: target of each label, and prior strength.
         seed: Seed of the bootstrap resamples.
+
+    Raises:
+        InputError: A target is set for a label that the photos do not have.
     """
+    targets, probabilities = params.list_targets(photos.labels), sigmoid(logits)
     weights = bootstrap_weights(len(photos), RESAMPLES, seed, photos.groups)
-    found = fit_thresholds(photos.targets, sigmoid(logits), prior_strength, weights)
-    return replace(found, chosen_on=chosen_on)
+    best = fit_thresholds(photos.targets, probabilities, params.prior_strength, weights)
+    best = replace(best, chosen_on=chosen_on)
+    if all(target == F1 for target in targets):
+        return best
+    values, low, high = best.values.copy(), best.low.copy(), best.high.copy()
+    for label, target in enumerate(targets):
+        if target != F1:
+            values[label] = fit_target(
+                photos.targets[:, label], probabilities[:, label], photos.groups, target
+            )
+            low[label] = high[label] = np.nan
+    return Thresholds(values, low, high, chosen_on, targets, best.values)
 
 
 def fit_thresholds(
