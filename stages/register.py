@@ -31,6 +31,7 @@ def register(params: RegistrationParams) -> None:
 
     files = {
         "images": Path("data/images.npy"),
+        "features": Path("data/features.npy"),
         "manifest": Path("data/manifest.csv"),
         "splits": Path("data/splits.csv"),
         "history": Path("reports/train/history.csv"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 from scipy.stats import t as student
 from sklearn.metrics import f1_score
@@ -13,6 +14,8 @@ from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.targets import UNKNOWN
 from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
 from phototag.metrics.differences import bound_difference
+from phototag.network.features import PROBES
+from phototag.network.weights import load_model
 from phototag.registry.comparison import (
     ALPHA,
     compare_models,
@@ -20,7 +23,7 @@ from phototag.registry.comparison import (
     judge,
     level,
 )
-from tests.models import make_model
+from tests.models import make_backbone, make_model
 
 REPETITIONS, CHALLENGERS, PHOTOS, LABELS = 30, 200, 100, 5
 
@@ -131,3 +134,22 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
     assert f"on the same {photos} photos with {known.sum()} known entries is " in reason
     assert "(challenge 1 of this champion)" in reason
     assert "known" not in compare_models(judged, *files, resamples=2, seed=0).scores
+
+
+def test_cached_features_of_a_model_are_used(datasets: dict[str, Dataset], tmp_path: Path) -> None:
+    images = np.repeat(np.repeat(datasets["test"].images, 2, axis=1), 2, axis=2)
+    photos = replace(datasets["test"], images=images)
+    size = images.shape[1]
+    same, other = make_backbone(tmp_path / "a", size), make_model(tmp_path / "b", size=size)
+    network, _ = load_model(same[0])
+    with torch.inference_mode():
+        features = network[:2](torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.save(tmp_path / "features.npy", features)
+    expected = compare_models(photos, same, other, resamples=10, seed=0)
+    # Only the photos with which the features are checked keep their pixels.
+    checked = np.linspace(0, len(images) - 1, PROBES).astype(int)
+    blank = np.zeros_like(images)
+    blank[checked] = images[checked]
+    photos, cached = replace(photos, images=blank), tmp_path / "features.npy"
+    found = compare_models(photos, same, same, resamples=10, seed=0, features=cached)
+    np.testing.assert_allclose(found.challenger.logits, expected.challenger.logits, atol=1e-4)

@@ -30,6 +30,7 @@ from phototag.tracking.store import Store
 DECISION = Path("reports/register")
 FILES = {
     "images": "data/images.npy",
+    "features": "data/features.npy",
     "manifest": "data/manifest.csv",
     "splits": "data/splits.csv",
     "history": HISTORY,

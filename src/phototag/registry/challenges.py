@@ -17,6 +17,7 @@ champion count, also those on earlier test photos.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -57,6 +58,7 @@ def challenge_champion(
     datasets: Mapping[str, Dataset],
     resamples: int,
     seed: int,
+    features: Path | None = None,
 ) -> Result:
     """Compare a version with the champion on test photos, and promote the version if it wins.
 
@@ -71,7 +73,9 @@ def challenge_champion(
         not compared. If they were, the decision also has the keys `split`, `photos` (fingerprint of
         the photos), `challenge` (number of the challenge) and `coverage` (of the intervals).
     """
-    compare = partial(compare_models, challenger=files, resamples=resamples, seed=seed)
+    compare = partial(
+        compare_models, challenger=files, resamples=resamples, seed=seed, features=features
+    )
     with store.lock:
         while True:
             champion = find_champion(store)

@@ -7,12 +7,14 @@ without being better is therefore at most `ALPHA`, for any number of challengers
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, take_photos
@@ -25,10 +27,13 @@ from phototag.metrics.bootstrap import (
 from phototag.metrics.classification import label_scores
 from phototag.metrics.differences import list_differences
 from phototag.metrics.losses import sigmoid
+from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
+from phototag.network.runtime import accelerate
+from phototag.network.weights import Metadata, read_metadata
 from phototag.registry.decision import COLUMNS
 from phototag.registry.predictions import compute_scores
-from phototag.serving.tagger import Tagger, load_tagger
+from phototag.serving.tagger import Tagger, example_images, load_tagger
 
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDING_METRIC = "f1_micro"
@@ -91,25 +96,27 @@ def compare_models(
     resamples: int,
     seed: int,
     challenge: int = 1,
+    features: Path | None = None,
 ) -> Comparison:
     """Score two models on the same photos and labels, each model at its own thresholds.
 
     The interval of each difference comes from a paired bootstrap: every resample draws the same
     groups of photos for both models, so the difficulty of the photos cancels out. Labels that only
     one model has, and photos without any known label, are ignored. `challenge` is the number of
-    this challenge of the champion, starting from 1.
+    this challenge of the champion, starting from 1. `features` is the file with cached features of
+    the photos. They are used for each model that has the same frozen backbones.
 
     Raises:
         InputError: A model cannot be read or was trained on photos of another size, no label is
             common to both models, or too few photos have a known label.
     """
-    taggers = [load_tagger(*files) for files in (challenger, champion)]
-    photos = _take_labels(photos, [tagger.labels for tagger in taggers])
+    models = [(load_tagger(*files), read_metadata(files[0])) for files in (challenger, champion)]
+    photos = _take_labels(photos, [metadata.labels for _, metadata in models])
     if len(photos) < MIN_PHOTOS:
         raise InputError(f"the number of photos to compare on is {len(photos)}, below {MIN_PHOTOS}")
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
     groups = effective_groups(photos.groups or photos.files)
-    new, old = (_predict(tagger, photos) for tagger in taggers)
+    new, old = (_predict(*model, photos, features) for model in models)
     new_scores, old_scores = (
         compute_scores(photos.targets, each.predicted, each.probabilities, each.logits, weights)
         for each in (new, old)
@@ -145,7 +152,9 @@ def _take_labels(photos: Dataset, known: Sequence[Sequence[str]]) -> Dataset:
     return take_photos(photos, np.flatnonzero(is_known(photos.targets).any(axis=1)))
 
 
-def _predict(tagger: Tagger, photos: Dataset) -> Predictions:
+def _predict(
+    tagger: Tagger, metadata: Metadata, photos: Dataset, features: Path | None
+) -> Predictions:
     """Return the predictions for the labels of `photos`."""
     if tagger.size != photos.images.shape[1]:
         raise InputError(
@@ -154,8 +163,15 @@ def _predict(tagger: Tagger, photos: Dataset) -> Predictions:
         )
     # `predict_logits` takes the number of the network's outputs from the targets.
     targets = np.zeros((len(photos), len(tagger.labels)), np.int8)
-    device = pick_device()
-    logits = predict_logits(tagger.network.to(device), replace(photos, targets=targets), device)
+    inputs, network = replace(photos, targets=targets), tagger.network.to(pick_device())
+    cached = None
+    if features and metadata.spec.frozen and isinstance(network, nn.Sequential):
+        with suppress(InputError):  # the features are those of other backbones
+            cached = read_features(features, network[:2], photos.images)
+            network, inputs = network[2:], replace(inputs, images=cached)
+    if metadata.spec.backbones and cached is None:
+        network = accelerate(network, example_images(tagger).to(pick_device()))
+    logits = predict_logits(network, inputs, pick_device())
     columns = [tagger.labels.index(label) for label in photos.labels]
     return Predictions(logits[:, columns] / tagger.temperature, tagger.thresholds[columns])
 

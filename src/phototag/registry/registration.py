@@ -41,9 +41,10 @@ def register_results(
 
     Args:
         store: Store with the registry.
-        paths: Files of the model: `images` (packed photos), `manifest`, `splits`, `history` (table
-            with one row per epoch), `model`, `thresholds`, `metrics` and `scores` (table with
-            intervals). All files in the folder of `metrics` are logged to the MLflow run.
+        paths: Files of the model: `images` (packed photos), `features` (cached), `manifest`,
+            `splits`, `history` (table with one row per epoch), `model`, `thresholds`, `metrics` and
+            `scores` (table with intervals). All files in the folder of `metrics` are logged to the
+            MLflow run.
         training: Training of the model, without its splits.
         resamples: Number of bootstrap resamples of the comparison.
         seed: Seed of the resamples.
@@ -77,7 +78,9 @@ def register_results(
     # Registering reopens the run, which must not change its duration.
     store.client.set_terminated(run_id, "FINISHED", ended)
     link_scores(store, run_id, get_version(store, version).source, scores, split)
-    decision, comparison = challenge_champion(store, version, files, datasets, resamples, seed)
+    decision, comparison = challenge_champion(
+        store, version, files, datasets, resamples, seed, paths["features"]
+    )
     write_report(reports, store, decision, comparison)
     log_folder(store, run_id, reports)
     return decision
