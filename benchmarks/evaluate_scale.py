@@ -60,7 +60,7 @@ def write_all(result: Evaluation, folder: Path, timings: Timings) -> None:
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 8, "kernel": 3, "pool": 2}], "linear": []}
     )
-    num_labels = len(result.datasets["val"].labels)
+    num_labels = len(result.chosen_on.labels)
     network = build_model(spec, num_labels, SIDE, [0.5] * 3, [0.2] * 3)
     for name, table in result.tables.items():
         write_table(folder / f"{name}.csv", escape_spreadsheet_cells(table))

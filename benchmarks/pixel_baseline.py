@@ -20,7 +20,7 @@ from phototag.dataset.manifest import read_kept
 from phototag.evaluation.result import evaluate, headline
 from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import sigmoid
-from phototag.metrics.selection import VAL_PREFIX
+from phototag.metrics.selection import SCORE_PREFIXES, find_evaluated
 from phototag.schema.params import read_all_params
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # values of C; the best one is chosen on val
@@ -68,12 +68,13 @@ def main() -> None:
         logits = {"val": val_logits, judged: test_logits}
         result = evaluate(datasets, logits, manifest, params.evaluate, params.seed)
         on_val = f1_score(
-            val.targets, sigmoid(val_logits) >= result.thresholds.values, average="micro"
+            val.targets, sigmoid(val_logits) >= result.point.thresholds.values, average="micro"
         )
         if on_val > best_val:
             best_val, best = on_val, headline(result.tables["scores"]) | {"C": strength}
     scores = read_json(Path("reports/evaluate/metrics.json"))
-    network = {name.removeprefix(VAL_PREFIX): value for name, value in scores.items()}
+    prefix = SCORE_PREFIXES[find_evaluated(scores)]
+    network = {name.removeprefix(prefix): value for name, value in scores.items()}
     print(f"{'':12} {'micro F1':>9} {'macro F1':>9} {'mAP':>7} {'loss':>7}")
     for name, scores in (("pixels", best), ("network", network)):
         figures = f"{scores['f1_micro']:9.3f} {scores['f1_macro']:9.3f} {scores['mAP']:7.3f}"

@@ -41,7 +41,7 @@ TABLES = (
 
 
 def main() -> None:
-    """Evaluate the model on val and test, write the report and record the scores in MLflow."""
+    """Evaluate the model, write the report and record the scores in MLflow."""
     timings = Timings()
     params = read_params(EvaluationParams)
     timings.end("imports")
@@ -51,7 +51,9 @@ def main() -> None:
     device = pick_device()
     network.to(device)
     keep_freed_memory()
-    held_out = {split: datasets[split] for split in ("val", "test") if len(datasets[split])}
+    out_of_fold = np.load("models/out_of_fold.npy")  # empty if the model is no linear probe
+    splits = ("test",) if len(out_of_fold) else ("val", "test")
+    held_out = {split: datasets[split] for split in splits if len(datasets[split])}
     predictor = network
     if metadata.spec.frozen:
         # Only the head is run, on cached features: this is faster and results in the same logits.
@@ -61,18 +63,15 @@ def main() -> None:
     logits = {split: predict_logits(predictor, own, device) for split, own in held_out.items()}
     timings.end("inference")
 
-    out_of_fold = np.load("models/out_of_fold.npy")
-    if len(out_of_fold):  # a linear probe is fitted on val too
-        logits["val"] = out_of_fold[0, len(datasets["train"]) :]
     result = evaluate(
         datasets,
         logits,
         read_kept(MANIFEST),
         params.evaluate,
         params.seed,
-        out_of_fold[0] if len(out_of_fold) else None,
+        out_of_fold if len(out_of_fold) else None,
     )
-    scores = headline(result.tables["scores"], result.split)
+    scores = headline(result.tables["scores"], result.evaluated_on)
     write_json(REPORTS / "metrics.json", scores)
     write_json(REPORTS / "thresholds.json", operating_point(result, metadata.content_key))
     for name in TABLES:

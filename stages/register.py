@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def register(params: RegistrationParams) -> None:
-    """Register the model as challenger, and compare it with the champion on the test photos."""
+    """Register the model as challenger, and compare it with the champion."""
     # Import PyTorch and MLflow only if the model is registered, because this takes seconds.
     from phototag.network.weights import read_metadata
     from phototag.registry.registration import register_results
@@ -39,6 +39,7 @@ def register(params: RegistrationParams) -> None:
         "thresholds": Path("reports/evaluate/thresholds.json"),
         "metrics": Path("reports/evaluate/metrics.json"),
         "scores": Path("reports/evaluate/scores.csv"),
+        "predictions": Path("reports/evaluate/predictions.csv"),
     }
     training = Training(read_metadata(files["model"]).content_key, read_values())
     with connect() as store:

@@ -60,7 +60,7 @@ def make_galleries(result: Evaluation) -> Galleries:
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 3, "pool": 2}], "linear": []}
     )
-    num_labels = len(result.datasets["val"].labels)
+    num_labels = len(result.chosen_on.labels)
     network = build_model(spec, num_labels, 16, [0.5] * 3, [0.2] * 3)
     return build_galleries(network, torch.device("cpu"), result)
 
@@ -110,15 +110,41 @@ def test_page_reports_missing_heat_maps(
     assert page.read_text().count("data:image/jpeg") == pictures > 0
 
 
-def test_page_explains_that_scores_on_val_are_too_high(result: Evaluation, tmp_path: Path) -> None:
-    page, figures = tmp_path / "report.html", dict.fromkeys(FIGURES, "")
-    for split in ("test", "val"):
-        logits = {name: result.logits[name] for name in ("val", split)}
-        manifest = pd.DataFrame({"width": [16] * 40, "height": [16] * 40})
-        found = evaluate(result.datasets, logits, manifest, PARAMS, seed=0)
-        write_report(page, found, figures, {}, "", FACTS)
-        assert f"Scores on {split}</h2>" in page.read_text()
-        assert ("Scores on val are usually too high" in page.read_text()) == (split == "val")
+@pytest.mark.parametrize(
+    ("splits", "is_probe", "title", "photos"),
+    [
+        (["val", "test"], False, "on test", "8 test photos"),
+        (["test"], True, "on test", "8 test photos"),
+        (["val"], False, "on val", "8 val photos"),
+        ([], True, "by cross-validation", "32 photos (by cross-validation)"),
+    ],
+)
+def test_page_states_what_the_model_was_evaluated_on(
+    datasets: dict[str, Dataset],
+    tmp_path: Path,
+    splits: list[str],
+    is_probe: bool,
+    title: str,
+    photos: str,
+) -> None:
+    page, rng = tmp_path / "report.html", np.random.default_rng(0)
+    logits = {split: rng.normal(2.0 * datasets[split].targets - 1, 1.5) for split in splits}
+    manifest = pd.DataFrame({"width": [16] * 40, "height": [16] * 40})
+    out_of_fold = rng.normal(size=(6, 32, 3)) if is_probe else None
+    found = evaluate(datasets, logits, manifest, PARAMS, 0, out_of_fold)
+    history = HISTORY.rename(columns={"epoch": "step"}) if is_probe else HISTORY
+    figures = draw_figures(found, history, tmp_path / "figures")
+    write_report(page, found, figures, make_galleries(found), "", FACTS)
+    text = page.read_text()
+    assert f"Scores {title}</h2>" in text
+    assert f"Labels {title}</h2>" in text
+    assert f"On {photos}, the model has recall" in text
+    assert ("Scores on val are usually too high" in text) == (title == "on val")
+    assert ("nested cross-validation" in text) == (title == "by cross-validation")
+    assert ("chosen on train and val, out of fold" in text) == is_probe
+    assert ("chosen on val" in text) != is_probe
+    missing = set(re.findall(r'href="#([\w-]+)"', text)) - set(re.findall(r'id="([\w-]+)"', text))
+    assert not missing
 
 
 @pytest.mark.slow
@@ -139,12 +165,11 @@ def test_equal_results_give_equal_figures(
 
 
 def test_galleries_show_the_most_extreme_photos(result: Evaluation, galleries: Galleries) -> None:
-    test = result.datasets["test"]
-    probabilities = sigmoid(result.logits["test"])
+    test, probabilities = result.evaluated.photos, result.evaluated.probabilities
     for name, kinds in galleries.items():
         label = test.labels.index(name)
         truth = test.targets[:, label] > 0
-        predicted = probabilities[:, label] >= result.thresholds.values[label]
+        predicted = probabilities[:, label] >= result.point.thresholds.values[label]
         for kind, chosen, highest in (
             ("true positives with the highest probability", truth & predicted, True),
             ("false positives with the highest probability", ~truth & predicted, True),
@@ -286,10 +311,11 @@ def test_calibration_curves_apply_the_temperature_once(
     monkeypatch.setattr(charts, "draw_reliability", note)
     targets = draw_targets(3, train=20, val=20, test=20)
     result, page = make_page(tmp_path, targets, list("abc"), calibrate=calibrate)
-    raw = result.logits["test"] * (result.temperature if calibrate else 1)
-    assert result.temperature != 1
+    temperature = result.point.temperature
+    raw = result.evaluated.logits * (temperature if calibrate else 1)
+    assert temperature != 1
     np.testing.assert_allclose(drawn["without temperature scaling"], sigmoid(raw))
-    scaled = sigmoid(raw / result.temperature)
+    scaled = sigmoid(raw / temperature)
     np.testing.assert_allclose(drawn["with temperature scaling"], scaled)
     assert ("The logits are divided by the temperature" in page) == calibrate
 
@@ -303,7 +329,7 @@ def test_page_states_the_number_of_known_entries(
     found = evaluate(partly, logits, manifest, PARAMS, seed=0)
     galleries = make_galleries(found)
     test = partly["test"]
-    probabilities = sigmoid(found.logits["test"])
+    probabilities = found.evaluated.probabilities
     known = test.targets != UNKNOWN
     for label, kinds in galleries.items():
         column = test.labels.index(label)
@@ -311,7 +337,7 @@ def test_page_states_the_number_of_known_entries(
             ("true positives with the highest probability", 1),
             ("false positives with the highest probability", 0),
         ):
-            predicted = probabilities[:, column] >= found.thresholds.values[column]
+            predicted = probabilities[:, column] >= found.point.thresholds.values[column]
             assert len(kinds[kind]) == min(
                 (predicted & (test.targets[:, column] == value)).sum(), 6
             )

@@ -7,12 +7,13 @@ import pytest
 from sklearn import metrics as sk
 
 from phototag.base.files import write_table
-from phototag.dataset.dataset import Dataset
+from phototag.dataset.dataset import Dataset, join_datasets
+from phototag.dataset.folds import FOLDS, assign_folds
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import tables
 from phototag.evaluation.calibration import fit_temperature
 from phototag.evaluation.params import EvaluateParams
-from phototag.evaluation.result import evaluate, headline, operating_point
+from phototag.evaluation.result import Evaluation, evaluate, headline, operating_point
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import binary_cross_entropy, sigmoid
@@ -22,6 +23,7 @@ TARGETS = (RNG.random((60, 4)) < (0.3, 0.5, 0.1, 0.0)).astype(np.uint8)
 TRAIN = (RNG.random((90, 4)) < (0.3, 0.6, 0.1, 0.1)).astype(np.uint8)
 LOGITS = RNG.normal(size=(60, 4)) + TARGETS
 CUTS = np.array([0.4, 0.6, 0.3, 0.5])
+PREDICTED = sigmoid(LOGITS) >= CUTS
 THRESHOLDS = Thresholds(CUTS, CUTS - 0.1, CUTS + 0.1)
 WEIGHTS = bootstrap_weights(60, 100, seed=0)
 PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
@@ -42,7 +44,7 @@ def manifest() -> pd.DataFrame:
 
 
 def test_headline_equals_scikit_learn() -> None:
-    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
+    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, PREDICTED, WEIGHTS)
     probabilities = sigmoid(LOGITS)
     tuned, half = probabilities >= CUTS, probabilities >= 0.5
     expected = {
@@ -67,7 +69,7 @@ def test_headline_equals_scikit_learn() -> None:
 
 
 def test_baselines_use_the_targets_of_train_only() -> None:
-    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, CUTS, WEIGHTS)
+    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, PREDICTED, WEIGHTS)
     rows = table.set_index(["predictor", "metric"])
     frequencies = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
     loss = binary_cross_entropy(TARGETS, np.log(frequencies / (1 - frequencies)))
@@ -86,7 +88,7 @@ def test_baselines_use_the_targets_of_train_only() -> None:
 
 
 def test_label_table_equals_scikit_learn() -> None:
-    table = tables.tabulate_labels(list("abcd"), TARGETS, LOGITS, THRESHOLDS, WEIGHTS)
+    table = tables.tabulate_labels(list("abcd"), TARGETS, LOGITS, PREDICTED, THRESHOLDS, WEIGHTS)
     probabilities = sigmoid(LOGITS)
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         TARGETS, probabilities >= CUTS, zero_division=0
@@ -111,8 +113,8 @@ def test_thresholds_are_chosen_on_val_and_scores_computed_on_test(
     result = evaluate(datasets, logits, manifest, PARAMS, seed=0)
     other_test = logits | {"test": -logits["test"]}
     again = evaluate(datasets, other_test, manifest, PARAMS, seed=0)
-    assert result.thresholds.values.tolist() == again.thresholds.values.tolist()
-    assert result.split == "test"
+    assert result.point.thresholds.values.tolist() == again.point.thresholds.values.tolist()
+    assert result.evaluated_on == "test"
     assert headline(result.tables["scores"]) != headline(again.tables["scores"])
     point = operating_point(result, "key")
     assert point["content_key"] == "key"
@@ -125,7 +127,7 @@ def test_val_is_evaluated_without_a_test_split(
 ) -> None:
     only = {"val": logits["val"]}
     result = evaluate(datasets, only, manifest, PARAMS, seed=0)
-    assert result.split == "val"
+    assert result.evaluated_on == "val"
     assert set(result.tables["predictions"]["split"]) == {"val"}
 
 
@@ -135,12 +137,13 @@ def test_calibrate_divides_the_logits(
     plain = evaluate(datasets, logits, manifest, PARAMS, seed=0)
     params = PARAMS.model_copy(update={"calibrate": True})
     result = evaluate(datasets, logits, manifest, params, seed=0)
-    temperature = plain.temperature
-    assert result.temperature == temperature != 1
+    temperature = plain.point.temperature
+    assert result.point.temperature == temperature != 1
     assert operating_point(result, "key")["temperature"] == temperature
-    np.testing.assert_allclose(result.logits["test"], logits["test"] / temperature)
+    np.testing.assert_allclose(result.evaluated.logits, logits["test"] / temperature)
     losses = [
-        binary_cross_entropy(datasets["val"].targets, r.logits["val"]) for r in (plain, result)
+        binary_cross_entropy(datasets["val"].targets, r.held_out.logits[:8])
+        for r in (plain, result)
     ]
     assert losses[1] < losses[0]
 
@@ -156,22 +159,33 @@ def test_predictions_have_one_row_per_photo_and_label(
     assert (row["split"], row["image"], row["label"]) == ("test", test.files[5], "green")
     assert row["target"] == test.targets[5, 1]
     assert row["probability"] == pytest.approx(1 / (1 + np.exp(-logits["test"][5, 1])))
-    assert row["predicted"] == (row["probability"] >= result.thresholds.values[1])
+    assert row["predicted"] == (row["probability"] >= result.point.thresholds.values[1])
 
 
-def test_label_errors_of_both_splits_are_listed(
+def test_label_errors_of_all_held_out_photos_are_listed(
     datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
 ) -> None:
     # The model contradicts one label in each split with confidence.
     confident = {split: 8.0 * datasets[split].targets - 4 for split in ("val", "test")}
     for split, place in (("val", (2, 0)), ("test", (3, 1))):
         confident[split][place] *= -1.5
-    table = evaluate(datasets, confident, manifest, PARAMS, seed=0).tables["label_errors"]
-    found = set(zip(table["split"], table["image"], table["label"], strict=True))
-    assert found == {
+    expected = {
         ("val", datasets["val"].files[2], "blue"),
         ("test", datasets["test"].files[3], "green"),
     }
+    assert find_errors(evaluate(datasets, confident, manifest, PARAMS, seed=0)) == expected
+    # A linear probe has out-of-fold logits of train, too.
+    train = 8.0 * datasets["train"].targets - 4
+    train[5, 2] *= -1.5
+    out_of_fold = np.concatenate([train, confident.pop("val")])[None]
+    found = evaluate(datasets, confident, manifest, PARAMS, 0, out_of_fold)
+    assert find_errors(found) == expected | {("train", datasets["train"].files[5], "red")}
+
+
+def find_errors(result: Evaluation) -> set[tuple[str, str, str]]:
+    """Return split, file and label of the likely label errors."""
+    table = result.tables["label_errors"]
+    return set(zip(table["split"], table["image"], table["label"], strict=True))
 
 
 def test_recall_of_the_curve_increases_to_one() -> None:
@@ -219,8 +233,8 @@ def test_groups_are_resampled_whole(
     params = PARAMS.model_copy(update={"prior_strength": 0.0})
     single = evaluate(datasets, logits, manifest, params, seed=0)
     found = evaluate(twice, doubled, manifest, params, seed=0)
-    np.testing.assert_allclose(found.thresholds.values, single.thresholds.values)
-    np.testing.assert_allclose(found.thresholds.low, single.thresholds.low)
+    np.testing.assert_allclose(found.point.thresholds.values, single.point.thresholds.values)
+    np.testing.assert_allclose(found.point.thresholds.low, single.point.thresholds.low)
     for name, columns in (
         ("scores", ["value", "low", "high"]),
         ("per_label", ["f1", "f1_low", "f1_high"]),
@@ -237,19 +251,66 @@ def test_thresholds_and_temperature_use_out_of_fold_logits(
     logit = np.random.default_rng(2).normal(2.0 * targets - 1, 1.5)
     plain = evaluate(datasets, logits, manifest, PARAMS, 0)
     params = PARAMS.model_copy(update={"calibrate": True})
-    both = evaluate(datasets, logits, manifest, params, 0, logit)
+    both = evaluate(datasets, logits, manifest, params, 0, logit[None])
     expected = fit_thresholds(
         targets,
-        sigmoid(logit / both.temperature),
+        sigmoid(logit / both.point.temperature),
         PARAMS.prior_strength,
         bootstrap_weights(len(targets), RESAMPLES, 0),
     )
-    assert both.thresholds.values.tolist() == expected.values.tolist()
-    assert plain.temperature == fit_temperature(val.targets, logits["val"])
-    assert both.temperature == fit_temperature(targets, logit)
-    assert plain.thresholds.chosen_on == "val"
-    assert both.thresholds.chosen_on == "train and val, with out-of-fold predictions"
-    assert list(both.logits) == ["val", "test"]
+    assert both.point.thresholds.values.tolist() == expected.values.tolist()
+    assert plain.point.temperature == fit_temperature(val.targets, logits["val"])
+    assert both.point.temperature == fit_temperature(targets, logit)
+    assert tuple(r.point.thresholds.chosen_on for r in (plain, both)) == (
+        "val",
+        "train and val, out of fold",
+    )
+    for result, splits in ((plain, ["val", "test"]), (both, ["train", "val", "test"])):
+        assert result.tables["predictions"]["split"].unique().tolist() == splits
+    # The baseline uses the photos on which the weights were fitted.
+    loss = both.tables["scores"].set_index(["predictor", "metric"])["value"]
+    rates = np.broadcast_to(targets.mean(axis=0), datasets["test"].targets.shape)
+    assert loss["label frequencies", "loss"] == pytest.approx(
+        binary_cross_entropy(datasets["test"].targets, np.log(rates / (1 - rates)))
+    )
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_cross_validation_judges_each_photo_without_its_fold(
+    datasets: dict[str, Dataset], manifest: pd.DataFrame, calibrate: bool
+) -> None:
+    photos = join_datasets([datasets["train"], datasets["val"]])
+    albums = [f"album {photo % 16}" for photo in range(32)]
+    for split, groups in (("train", albums[:24]), ("val", albums[24:])):
+        datasets[split] = replace(datasets[split], groups=groups)
+    photos = replace(photos, groups=albums)
+    rng = np.random.default_rng(3)
+    out_of_fold = 3 * rng.normal(2.0 * photos.targets - 1, 2, (1 + FOLDS, 32, 3))
+    params = PARAMS.model_copy(update={"calibrate": calibrate})
+    result = evaluate(datasets, {}, manifest, params, 7, out_of_fold)
+    folds = assign_folds(photos, 7)
+    logits, predicted = np.zeros((32, 3)), np.zeros((32, 3), bool)
+    for fold in range(1, FOLDS + 1):
+        own, others = folds == fold, folds != fold
+        temperature = fit_temperature(photos.targets[others], out_of_fold[fold, others])
+        scaled = out_of_fold[fold] / (temperature if calibrate else 1)
+        weights = bootstrap_weights(
+            others.sum(), RESAMPLES, 7, [albums[photo] for photo in np.flatnonzero(others)]
+        )
+        found = fit_thresholds(photos.targets[others], sigmoid(scaled[others]), 2.0, weights)
+        logits[own], predicted[own] = scaled[own], (sigmoid(scaled) >= found.values)[own]
+    np.testing.assert_array_equal(result.evaluated.logits, logits)
+    np.testing.assert_array_equal(result.evaluated.predicted, predicted)
+    assert result.evaluated.photos.files == photos.files
+    assert result.evaluated_on == "cross-validation"
+    scores = headline(result.tables["scores"], result.evaluated_on)
+    expected = sk.f1_score(photos.targets, predicted, average="macro")
+    assert scores["cross_validation_f1_macro"] == pytest.approx(expected, rel=1e-7)
+    assert result.tables["per_label"]["support"].tolist() == photos.targets.sum(axis=0).tolist()
+    assert len(result.tables["predictions"]) == 32 * 3
+    # The thresholds of the final model are chosen on the first row, with all photos.
+    plain = evaluate(datasets, {}, manifest, params, 7, out_of_fold[:1].repeat(6, axis=0))
+    assert result.point.thresholds.values.tolist() == plain.point.thresholds.values.tolist()
 
 
 def test_tables_state_the_number_of_known_entries(
@@ -260,8 +321,8 @@ def test_tables_state_the_number_of_known_entries(
 ) -> None:
     result = evaluate(partly, logits, manifest, PARAMS, seed=0)
     targets = partly["test"].targets
-    known, probabilities = targets != UNKNOWN, sigmoid(result.logits["test"])
-    predicted = probabilities >= result.thresholds.values
+    known, probabilities = targets != UNKNOWN, sigmoid(result.evaluated.logits)
+    predicted = probabilities >= result.point.thresholds.values
     assert (result.tables["scores"]["known"] == known.sum()).all()
     assert headline(result.tables["scores"])["known"] == known.sum()
     assert headline(result.tables["scores"])["f1_micro"] == pytest.approx(

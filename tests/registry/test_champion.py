@@ -26,6 +26,8 @@ from phototag.dataset.dataset import Dataset, join_datasets, take_photos
 from phototag.dataset.targets import UNKNOWN
 from phototag.network.weights import Metadata
 from phototag.registry import challenges, comparison, versions
+from phototag.registry.comparison import Contestant
+from phototag.registry.cross_validated import CrossValidated, load_predictions
 from phototag.registry.decision import make_decision
 from phototag.registry.photos import list_ids
 from phototag.registry.report import write_report
@@ -39,7 +41,7 @@ class Registry:
 
     def __init__(self, store: Store, folder: Path, datasets: dict[str, Dataset]) -> None:
         self.store, self.folder, self.datasets = store, folder, datasets
-        self.files: dict[str, tuple[tuple[Path, Path], Path]] = {}  # model files, list of photos
+        self.files: dict[str, tuple[Contestant, Path]] = {}  # model, list of photos
         self.lost: set[str] = set()  # versions whose files were deleted
         self.run_id = ""
         self.comparison: Any = None  # of the last challenge
@@ -50,6 +52,7 @@ class Registry:
         known: int,
         code: str = "",
         labels: Sequence[str] = LABELS,
+        predictions: CrossValidated | None = None,
         **scores: float,
     ) -> str:
         """Register a model whose thresholds depend on its name, so that digests differ."""
@@ -62,8 +65,10 @@ class Registry:
         tags |= {f"{split}_photos": str(len(own)) for split, own in self.datasets.items()}
         tags |= {score: str(value) for score, value in scores.items()}
         ids = list_ids(self.datasets)
-        version = versions.register_model(self.store, self.run_id, files, ids, tags, "")
-        self.files[version] = files, folder / "photos.txt"
+        model = Contestant(files, predictions)
+        version = versions.register_model(self.store, self.run_id, model, ids, tags, "")
+        stored = load_predictions(folder / "cross_validation.npz")
+        self.files[version] = Contestant(files, stored), folder / "photos.txt"
         return version
 
     def challenge(self, name: str, known: int, **more: Any) -> Any:
@@ -105,7 +110,8 @@ def registry(
     def log_model(
         model: Path, thresholds: Path, name: str, extra: dict[str, Path]
     ) -> SimpleNamespace:
-        shutil.copy(extra["photos"], model.parent)
+        for file in extra.values():
+            shutil.copy(file, model.parent)
         version = client.create_model_version(name, str(model.parent), made.run_id or None)
         return SimpleNamespace(registered_model_version=version.version)
 
@@ -259,7 +265,7 @@ def test_failing_store_is_not_a_missing_champion(
 
 def test_champion_with_a_damaged_file_stays(registry: Registry) -> None:
     registry.challenge("first", 1)
-    registry.files["1"][0][0].write_bytes(b"cut")
+    registry.files["1"][0].files[0].write_bytes(b"cut")
     decision = registry.challenge("better", 3)
     assert not decision["champion"]
     assert "champion version 1 cannot be compared: " in decision["reason"]
@@ -451,6 +457,55 @@ def test_photos_on_which_the_champion_was_trained_are_excluded(
     files = registry.files["2"][0], registry.files["1"][0]
     with_seen = comparison.compare_models(registry.datasets["test"], *files, resamples=100, seed=0)
     assert not comparison.judge(with_seen.scores)[0]
+
+
+@pytest.mark.parametrize(
+    ("champion_has", "challenger_has", "size"),
+    [("test", "predictions", 8), ("predictions", "test", 8), ("predictions", "predictions", 40)],
+)
+def test_photos_with_cross_validated_predictions_are_compared(
+    registry: Registry, champion_has: str, challenger_has: str, size: int
+) -> None:
+    """Both models know all labels, and their cross-validated predictions are worse than they are.
+
+    A model without a test split has predictions for 40 photos.
+    """
+    everything = join_datasets([registry.datasets[split] for split in ("test", "val", "train")])
+    parts = [take_photos(everything, np.arange(*ends)) for ends in ((0, 26), (26, 32), (32, 40))]
+    splits = dict(zip(("train", "val", "test"), parts, strict=True))
+    whole = splits | {
+        "val": join_datasets(parts[1:]),
+        "test": take_photos(everything, np.arange(0)),
+    }
+    # The champion's predictions miss one label, and those of the challenger half of the photos.
+    missing = {"champion": (slice(None), 0), "better": (slice(0, None, 2), slice(None))}
+    expected = {}
+    for name, has in (("champion", champion_has), ("better", challenger_has)):
+        registry.datasets = splits if has == "test" else whole
+        predicted, predictions = everything.targets > 0, None
+        if has == "predictions":
+            predicted[missing[name]] = False
+            ids = [digest[:16] for digest in everything.sha256]
+            # Labels and photos are found by name.
+            logits = 8.0 * predicted - 4
+            predictions = CrossValidated(
+                ids[::-1], LABELS[::-1], logits[::-1, ::-1], predicted[::-1, ::-1]
+            )
+        decision = registry.challenge(name, 3, predictions=predictions)
+        expected[name] = predicted[40 - size :]
+    assert registry.comparison.photos.files == everything.files[40 - size :]
+    targets = everything.targets[40 - size :]
+    row = registry.comparison.scores.set_index("metric").loc["f1_micro"]
+    for name, column in (("champion", "champion"), ("better", "challenger")):
+        assert row[column] == pytest.approx(f1_score(targets, expected[name], average="micro"))
+    evaluated_on = "test" if challenger_has == "test" else "cross-validation"
+    assert decision["split"] == evaluated_on
+    assert decision["champion"] == (row["low"] > 0)
+    assert ("32 of 40 photos (by cross-validation) were excluded" in decision["reason"]) == (
+        champion_has == "test"
+    )
+    page = registry.page(decision)
+    assert ("come from models that were not trained on it" in page) == (evaluated_on != "test")
 
 
 @pytest.mark.parametrize("left", [0, 4])

@@ -18,6 +18,7 @@ from phototag.network.features import PROBES
 from phototag.network.weights import load_model
 from phototag.registry.comparison import (
     ALPHA,
+    Contestant,
     compare_models,
     coverage,
     judge,
@@ -118,7 +119,7 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
     known[:5] = False
     partly = replace(judged, targets=np.where(known, judged.targets, UNKNOWN))
     rest = take_photos(partly, np.arange(5, 24))
-    files = make_model(tmp_path / "new", 3), make_model(tmp_path / "old", 1)
+    files = [Contestant(make_model(tmp_path / name, n)) for name, n in (("new", 3), ("old", 1))]
     found = compare_models(partly, *files, resamples=50, seed=0)
     assert found.scores.equals(compare_models(rest, *files, resamples=50, seed=0).scores)
     assert (found.scores["known"] == known.sum()).all()
@@ -140,8 +141,9 @@ def test_cached_features_of_a_model_are_used(datasets: dict[str, Dataset], tmp_p
     images = np.repeat(np.repeat(datasets["test"].images, 2, axis=1), 2, axis=2)
     photos = replace(datasets["test"], images=images)
     size = images.shape[1]
-    same, other = make_backbone(tmp_path / "a", size), make_model(tmp_path / "b", size=size)
-    network, _ = load_model(same[0])
+    same = Contestant(make_backbone(tmp_path / "a", size))
+    other = Contestant(make_model(tmp_path / "b", size=size))
+    network, _ = load_model(same.files[0])
     with torch.inference_mode():
         features = network[:2](torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.save(tmp_path / "features.npy", features)

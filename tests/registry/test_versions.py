@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
-from phototag.dataset.dataset import Dataset, fingerprint, take_photos
+from phototag.dataset.dataset import Dataset, fingerprint, join_datasets, take_photos
 from phototag.network.weights import read_metadata
 from phototag.registry import versions
 from phototag.registry.challenges import challenge_champion
-from phototag.registry.comparison import judge
+from phototag.registry.comparison import Contestant, judge
 from phototag.registry.photos import list_ids
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store
@@ -53,8 +53,9 @@ class Registered:
             link_as_dvc(made[1], self.folder / "cache"),
         )
         ids, tags = list_ids(self.datasets), {"model_digest": f"{known}-{size}"}
-        version = versions.register_model(self.store, self.run_id, files, ids, tags, "")
-        return challenge_champion(self.store, version, files, self.datasets, resamples=200, seed=0)[
+        model = Contestant(files)
+        version = versions.register_model(self.store, self.run_id, model, ids, tags, "")
+        return challenge_champion(self.store, version, model, self.datasets, resamples=200, seed=0)[
             0
         ]
 
@@ -210,12 +211,18 @@ def test_version_has_tags_description_photos_and_signature(
     )
     text = versions.write_description(table, metadata, "val")
     run_id = create_run(store, Training("key"))
-    number = versions.register_model(store, run_id, files, list_ids(datasets), tags, text)
+    model = Contestant(files)
+    number = versions.register_model(store, run_id, model, list_ids(datasets), tags, text)
     version = store.client.get_model_version(store.name, number)
     assert version.tags["labels"] == "blue, green, red"
     assert version.tags["final_val_f1_micro"] == "0.5"
     assert version.tags["val_fingerprint"] == fingerprint(datasets["val"])
     assert "test_fingerprint" not in version.tags
+    nested = versions.describe_model(
+        metadata, {"cross_validation_loss": 1}, {}, "digest", "data", datasets
+    )
+    both = join_datasets([datasets["train"], datasets["val"]])
+    assert nested["cross_validation_fingerprint"] == fingerprint(both)
     counts = [version.tags[f"{split}_photos"] for split in ("train", "val", "test")]
     assert counts == ["24", "8", "0"]
     assert "| metric on val |" in version.description
@@ -230,6 +237,6 @@ def test_version_has_tags_description_photos_and_signature(
     gc.main(["--backend-store-uri", store.uri, "--older-than", "0d"], standalone_mode=False)
     (tmp_path / "fetched").mkdir()
     fetched, photos = versions.fetch_files(store, number, str(tmp_path / "fetched"))
-    assert fetched[0].read_bytes() == files[0].read_bytes()
+    assert fetched.files[0].read_bytes() == files[0].read_bytes()
     expected = sorted(datasets["train"].sha256 + datasets["val"].sha256)
     assert photos.read_text().split() == [digest[:16] for digest in expected]

@@ -110,7 +110,8 @@ def test_unknown_targets_and_photos_of_one_model_are_left_out() -> None:
         ("test", 0.05, "On test, the winner has a micro F1 of 0.9000, .* The winner is better."),
         ("test", np.nan, "On test, .* The difference may be due to chance."),
         ("test", -0.5, "On test, .* The winner is worse."),
-        ("val", 0.05, "On val, .* This is not evidence, because the winner was chosen on val"),
+        ("val", 0.05, "On val, .* This is not evidence, because the winner was chosen on these"),
+        ("cross-validation", 0.05, "By cross-validation, .* This is not evidence"),
     ],
 )
 def test_the_headline_states_what_the_comparison_shows(

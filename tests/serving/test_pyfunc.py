@@ -31,6 +31,7 @@ from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.decoding import photos
 from phototag.registry import versions
+from phototag.registry.comparison import Contestant
 from phototag.serving import pool, pyfunc
 from phototag.serving.limits import MAX_BYTES, MAX_PIXELS, MAX_ROWS
 from phototag.serving.pyfunc import MAX_MESSAGE, NO_FILE, ROOT, SIGNATURE
@@ -372,8 +373,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         store = connect()
         run_id = create_run(store, Training("key"))
         tags = {"model_digest": "d", "test_fingerprint": "f"}
-        files = make_model(folder / "model")
-        version = versions.register_model(store, run_id, files, ["0" * 16], tags, "")
+        model = Contestant(make_model(folder / "model"))
+        version = versions.register_model(store, run_id, model, ["0" * 16], tags, "")
         versions.promote(store, version, "")
     address = f"models:/{store.name}@champion"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address]

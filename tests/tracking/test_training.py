@@ -233,12 +233,13 @@ def test_datasets_are_added_to_a_run_that_was_created_without_them(store: Store)
     assert sorted(each.dataset.name for each in logged) == ["test", "train", "val"]
 
 
-def test_scores_on_val_are_not_logged_as_scores_on_test(store: Store) -> None:
+def test_scores_are_named_after_the_evaluated_photos(store: Store) -> None:
     table = pd.DataFrame(HEADLINE.values(), columns=["predictor", "metric"]).assign(value=0.5)
     expected = {
         "test": {f"test_{name}" for name in HEADLINE},
         # These names differ from those of the metrics of each epoch, such as val_loss.
         "val": {f"final_val_{name}" for name in HEADLINE},
+        "cross-validation": {f"cross_validation_{name}" for name in HEADLINE},
     }
     for split, names in expected.items():
         run_id = create_run(store, Training("key"))

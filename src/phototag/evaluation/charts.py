@@ -23,17 +23,18 @@ from phototag.pages.figures import (
 MAX_PANELS = 24  # largest number of panels in the figure that has one panel per label
 
 
-def draw_loss(history: pd.DataFrame, baseline: float) -> Figure:
+def draw_loss(history: pd.DataFrame, chosen_on: str, baseline: float) -> Figure:
     """Draw the train and val loss by epoch or linear probe step, and mark the best epoch or step.
 
     Args:
         history: Content of history.csv, one row per epoch or step.
-        baseline: Val loss of the constant baseline, in nats.
+        chosen_on: Description of the photos on which the column `val_loss` was computed.
+        baseline: Loss of the constant baseline on these photos, in nats.
     """
     x = "epoch" if "epoch" in history else "step"
     figure, axes = new_figure("Loss", x, "mean binary cross entropy (nats)")
     axes.plot(history[x], history["train_loss"], color=BLUE, label="train")
-    axes.plot(history[x], history["val_loss"], color=ORANGE, label="val")
+    axes.plot(history[x], history["val_loss"], color=ORANGE, label=chosen_on)
     best = step_number(best_record(history.to_dict("records")))
     axes.axvline(best, color=GREEN, linestyle="--", linewidth=1, label=f"best {x}: {best}")
     axes.axhline(baseline, color=GREY, linestyle=":", label="baseline (label frequencies)")

@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from phototag.dataset.dataset import Dataset, join_datasets, read_batch
+from phototag.dataset.dataset import Dataset, read_batch
 from phototag.dataset.targets import UNKNOWN, is_known
 from phototag.evaluation.gradcam import locate_labels
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
-from phototag.metrics.losses import sigmoid
 from phototag.pages.figures import colormaps
 from phototag.pages.html import jpeg_uri
 
@@ -54,11 +53,9 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
         For each label, a dictionary from the kind of example (such as false positives) to at most
         `MAX_EXAMPLES` examples. The labels are sorted by descending frequency.
     """
-    held_out = join_datasets([result.datasets[name] for name in result.logits])
-    probabilities = sigmoid(np.concatenate([*result.logits.values()]))
+    held_out, probabilities = result.held_out.photos, result.held_out.probabilities
     # The evaluated photos come last. Any other photos are used only as likely label errors.
-    evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.datasets[result.split])
-    predicted = probabilities >= result.thresholds.values
+    evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.evaluated.photos)
     suspects = result.tables["label_errors"]
     galleries = {}
     for label in sort_labels(held_out.targets)[:MAX_LABELS].tolist():
@@ -66,7 +63,7 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
         kinds = _pick_examples(
             np.where(evaluated, held_out.targets[:, label], UNKNOWN),
             probabilities[:, label],
-            predicted[:, label],
+            result.held_out.predicted[:, label],
         )
         own = suspects["photo"][suspects["label"] == name]
         kinds["likely label errors"] = own.tolist()[:MAX_EXAMPLES]

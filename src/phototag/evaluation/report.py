@@ -11,9 +11,11 @@ import pandas as pd
 from phototag.dataset.targets import is_known, label_rates
 from phototag.evaluation import charts
 from phototag.evaluation.galleries import Galleries
+from phototag.evaluation.held_out import OUT_OF_FOLD
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import MIN_POSITIVES, sort_labels
 from phototag.metrics.losses import baseline_loss, sigmoid
+from phototag.metrics.selection import describe_evaluated, name_photos
 from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
 
@@ -31,24 +33,25 @@ def draw_figures(result: Evaluation, history: pd.DataFrame, folder: Path) -> dic
     Returns:
         Dictionary from the name of each figure to its data URI.
     """
-    train, val, evaluated = (result.datasets[name] for name in ("train", "val", result.split))
-    targets, logits = evaluated.targets, result.logits[result.split]
-    unscaled = logits * result.applied_temperature
+    evaluated, fitted_on, chosen_on = result.evaluated, result.fitted_on, result.chosen_on
+    targets, baseline = evaluated.photos.targets, label_rates(fitted_on.targets)
     calibrations = {
-        "without temperature scaling": sigmoid(unscaled),
-        "with temperature scaling": sigmoid(unscaled / result.temperature),
+        "without temperature scaling": sigmoid(evaluated.raw),
+        "with temperature scaling": sigmoid(evaluated.scaled),
     }
     with figure_style():
         figures = {
             "loss": charts.draw_loss(
-                history, baseline_loss(label_rates(train.targets), val.targets)
+                history,
+                result.point.thresholds.chosen_on,
+                baseline_loss(baseline, chosen_on.targets),
             ),
             "pr_curve": charts.draw_pr_curve(
                 result.tables["pr_curve"], (targets[is_known(targets)] > 0).mean()
             ),
             "reliability": charts.draw_reliability(targets, calibrations),
             "score_distributions": charts.draw_score_distributions(
-                evaluated.labels, targets, sigmoid(logits), result.thresholds.values
+                chosen_on.labels, targets, evaluated.probabilities, result.point.thresholds.values
             ),
         }
         return {
@@ -76,8 +79,8 @@ def write_report(
         facts: Names and values that the page lists below the summary, such as the seed.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
-    evaluated = result.datasets[result.split]
-    photos, partly = f"{len(evaluated)} {result.split} photos", ""
+    evaluated = result.evaluated.photos
+    photos, partly = name_photos(len(evaluated), result.evaluated_on), ""
     if not evaluated.complete:
         known = np.count_nonzero(is_known(evaluated.targets))
         partly = f"{known} of {evaluated.targets.size} entries"
@@ -91,8 +94,9 @@ def write_report(
         title="Evaluation",
         headline=list(filter(None, [*summarize(photos, scores, per_label, slices), origin])),
         facts=facts,
-        split=result.split,
-        evaluated=photos,
+        evaluated_on=result.evaluated_on,
+        where=describe_evaluated(result.evaluated_on),
+        photos=photos,
         min_positives=MIN_POSITIVES,
         partly=partly,
         predictors=list(dict.fromkeys(scores["predictor"])),
@@ -101,9 +105,10 @@ def write_report(
         labels=per_label.iloc[frequent].to_dict("records"),
         num_labels=len(per_label),
         slices=slices.to_dict("records"),
-        temperature=result.temperature,
-        chosen_on=result.thresholds.chosen_on,
-        calibrated=result.applied_temperature != 1,
+        temperature=result.point.temperature,
+        chosen_on=result.point.thresholds.chosen_on,
+        is_probe=result.point.thresholds.chosen_on == OUT_OF_FOLD,
+        calibrated=result.point.divisor != 1,
         num_label_errors=len(result.tables["label_errors"]),
         figures=figures,
         galleries=galleries,

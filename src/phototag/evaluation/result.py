@@ -1,4 +1,4 @@
-"""Evaluation of a model, with thresholds chosen on val and metrics computed on test."""
+"""Evaluation of a model: choice of its thresholds, and metrics on photos that it has not seen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from phototag.dataset.dataset import Dataset, join_datasets
-from phototag.evaluation.calibration import fit_temperature
+from phototag.evaluation.held_out import (
+    OUT_OF_FOLD,
+    OperatingPoint,
+    Predictions,
+    choose_point,
+    cross_validate,
+    join_predictions,
+)
 from phototag.evaluation.params import F1, EvaluateParams
 from phototag.evaluation.slices import slice_photos, tabulate_slices
 from phototag.evaluation.tables import (
@@ -19,10 +26,8 @@ from phototag.evaluation.tables import (
     tabulate_predictions,
     tabulate_scores,
 )
-from phototag.evaluation.thresholds import Thresholds, choose_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
-from phototag.metrics.losses import sigmoid
-from phototag.metrics.selection import VAL_PREFIX
+from phototag.metrics.selection import CROSS_VALIDATION, SCORE_PREFIXES
 
 # Names in metrics.json, each with `predictor` and `metric` of its row in the table `scores`.
 HEADLINE = {
@@ -38,23 +43,22 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        datasets: Dictionary from split name to dataset.
-        logits: Dictionary from split name (val, and test if it exists) to logits, float
-            [num_photos, num_labels]. The logits are divided by `applied_temperature`.
-        split: Name of the evaluated split: test, or val if there is no test split.
-        temperature: Temperature that minimizes the loss on the photos on which the thresholds were
-            chosen.
-        applied_temperature: Same as `temperature` if `evaluate.calibrate` is true, otherwise 1.
-        thresholds: Decision thresholds of the labels.
+        evaluated_on: Origin of the scores: `test`, `val`, or `cross-validation` of train and val.
+        evaluated: Predictions for the photos on which the scores are computed.
+        held_out: Predictions for all photos that the model was not trained on. Those in `evaluated`
+            are the last.
+        fitted_on: Photos on which the weights were fitted.
+        chosen_on: Photos on which the best epoch or L2 strength and `point` were chosen.
+        point: Temperature and thresholds of the model.
         tables: Tables by file name; the functions `tabulate_...` document the columns.
     """
 
-    datasets: Mapping[str, Dataset]
-    logits: Mapping[str, np.ndarray]
-    split: str
-    temperature: float
-    applied_temperature: float
-    thresholds: Thresholds
+    evaluated_on: str
+    evaluated: Predictions
+    held_out: Predictions
+    fitted_on: Dataset
+    chosen_on: Dataset
+    point: OperatingPoint
     tables: Mapping[str, pd.DataFrame]
 
 
@@ -70,44 +74,47 @@ def evaluate(
 
     Args:
         datasets: Dictionary from split name to dataset.
-        logits: Dictionary from split name (val, and test if it exists) to logits, float
-            [num_photos, num_labels].
+        logits: Dictionary from split name to logits, float [num_photos, num_labels]: of test if
+            there is a test split, and of val if there are no out-of-fold logits.
         manifest: Manifest with one row per photo of the packed array, in the same order.
         params: Params in the group `evaluate`.
-        seed: Seed of the bootstrap resamples.
-        out_of_fold: Out-of-fold logits of train and val, float [num_photos, num_labels], which the
-            `train` stage writes for linear probes. Omit if there are none.
+        seed: Seed of the folds and of the bootstrap resamples.
+        out_of_fold: Logits of train and val, float [num_rows, num_photos, num_labels], which the
+            `train` stage writes for linear probes. The first row is used to choose the thresholds,
+            and the others for `cross_validate`. Omit if there are none.
     """
-    photos, unseen, chosen_on = datasets["val"], logits["val"], "val"
-    if out_of_fold is not None:
-        photos, unseen = join_datasets([datasets["train"], photos]), out_of_fold
-        chosen_on = "train and val, with out-of-fold predictions"
-    temperature = fit_temperature(photos.targets, unseen)
-    applied = temperature if params.calibrate else 1.0
-    logits = {split: values / applied for split, values in logits.items()}
-    thresholds = choose_thresholds(photos, unseen / applied, chosen_on, params, seed)
+    if out_of_fold is None:
+        splits, known, described = ["val"], logits["val"], "val"
+        fitted_on, chosen_on = datasets["train"], datasets["val"]
+    else:
+        splits, known, described = ["train", "val"], out_of_fold[0], OUT_OF_FOLD
+        fitted_on = chosen_on = join_datasets([datasets[split] for split in splits])
+    point = choose_point(chosen_on, known, described, params, seed)
+    evaluated_on, evaluated = "val", point.predict(chosen_on, known)
+    held_out = evaluated
+    if "test" in logits:
+        evaluated_on, evaluated = "test", point.predict(datasets["test"], logits["test"])
+        held_out = join_predictions([held_out, evaluated])
+        splits.append("test")
+    elif out_of_fold is not None:
+        evaluated_on = CROSS_VALIDATION
+        held_out = evaluated = cross_validate(chosen_on, out_of_fold, params, seed)
 
-    split = "test" if "test" in logits else "val"
-    evaluated, own = datasets[split], logits[split]
-    targets, labels = evaluated.targets, evaluated.labels
-    predicted = sigmoid(own) >= thresholds.values
-    weights = bootstrap_weights(len(evaluated), params.resamples, seed, evaluated.groups)
-    slices = slice_photos(evaluated, manifest.iloc[evaluated.rows])
-    held_out = join_datasets([datasets[name] for name in logits])
-    splits = np.repeat(list(logits), [len(values) for values in logits.values()])
-    probabilities = sigmoid(np.concatenate(list(logits.values())))
+    photos, own, predicted = evaluated.photos, evaluated.logits, evaluated.predicted
+    targets, labels = photos.targets, photos.labels
+    weights = bootstrap_weights(len(photos), params.resamples, seed, photos.groups)
+    slices = slice_photos(photos, manifest.iloc[photos.rows])
+    names = np.repeat(splits, [len(datasets[split]) for split in splits])
     tables = {
-        "scores": tabulate_scores(
-            datasets["train"].targets, targets, own, thresholds.values, weights
-        ),
-        "per_label": tabulate_labels(labels, targets, own, thresholds, weights),
+        "scores": tabulate_scores(fitted_on.targets, targets, own, predicted, weights),
+        "per_label": tabulate_labels(labels, targets, own, predicted, point.thresholds, weights),
         "slices": tabulate_slices(slices, targets, own, predicted, weights),
-        "predictions": tabulate_predictions(held_out, splits, probabilities, thresholds.values),
-        "label_errors": tabulate_label_errors(held_out, splits, probabilities),
+        "predictions": tabulate_predictions(held_out, names),
+        "label_errors": tabulate_label_errors(held_out, names),
         "pr_curve": tabulate_curve(targets, own),
         "cooccurrence": tabulate_cooccurrence(labels, targets, predicted),
     }
-    return Evaluation(datasets, logits, split, temperature, applied, thresholds, tables)
+    return Evaluation(evaluated_on, evaluated, held_out, fitted_on, chosen_on, point, tables)
 
 
 def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
@@ -116,29 +123,29 @@ def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:
     The content is the key of the training, the temperature (the divisor of the logits) and the
     target and threshold of each label. The threshold of a label that abstains is `ABSTAIN`.
     """
-    labels = result.datasets[result.split].labels
-    targets = [str(target) for target in result.thresholds.targets or [F1] * len(labels)]
+    labels, thresholds = result.chosen_on.labels, result.point.thresholds
+    targets = [str(target) for target in thresholds.targets or [F1] * len(labels)]
     return {
         "content_key": content_key,
-        "temperature": result.applied_temperature,
+        "temperature": result.point.divisor,
         "targets": dict(zip(labels, targets, strict=True)),
-        "thresholds": dict(zip(labels, result.thresholds.values.tolist(), strict=True)),
+        "thresholds": dict(zip(labels, thresholds.values.tolist(), strict=True)),
     }
 
 
-def headline(scores: pd.DataFrame, split: str = "test") -> dict[str, float]:
+def headline(scores: pd.DataFrame, evaluated_on: str = "test") -> dict[str, float]:
     """Return the content of metrics.json, with 8 significant digits as in the tables.
 
     To display fewer digits, round these numbers directly: rounding twice can give a wrong digit.
 
     Returns:
         Metrics named in `HEADLINE` and, if some entries are unknown, `known`: the number of known
-        entries. Names of metrics on val start with `final_val_`, so that these metrics are not
-        mistaken for metrics on test or for metrics of a training epoch.
+        entries. The names start with the prefix in `SCORE_PREFIXES`, so that metrics on val or by
+        cross-validation are not mistaken for metrics on test or of a training epoch.
     """
     values = scores.set_index(["predictor", "metric"])["value"]
     # JSON cannot represent NaN: if no label has positives, mAP is undefined and becomes 0.
     found = {name: float(f"{np.nan_to_num(values[row]):.8g}") for name, row in HEADLINE.items()}
     if "known" in scores:
         found["known"] = int(scores["known"].iloc[0])
-    return found if split == "test" else {f"{VAL_PREFIX}{name}": found[name] for name in found}
+    return {f"{SCORE_PREFIXES[evaluated_on]}{name}": value for name, value in found.items()}

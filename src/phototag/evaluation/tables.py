@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from phototag.dataset.dataset import Dataset
 from phototag.dataset.targets import all_known, is_known, label_rates
 from phototag.evaluation.calibration import calibration_error
+from phototag.evaluation.held_out import Predictions
 from phototag.evaluation.label_errors import find_label_errors
 from phototag.evaluation.thresholds import Thresholds
 from phototag.metrics.bootstrap import confidence_interval
@@ -31,38 +31,37 @@ def tabulate_scores(
     train_targets: np.ndarray,
     targets: np.ndarray,
     logits: np.ndarray,
-    thresholds: np.ndarray,
+    predicted: np.ndarray,
     weights: np.ndarray,
 ) -> pd.DataFrame:
     """Compute all metrics of the model and of two baselines that ignore the photos.
 
     Args:
-        train_targets: Targets of train (1, 0 or `UNKNOWN`), [num_train_photos, num_labels];
-            used to compute the baselines.
-        targets: Targets of the evaluated split, [num_photos, num_labels].
-        logits: Logits of the evaluated split, float, of the same shape.
-        thresholds: Thresholds (0..1), [num_labels].
+        train_targets: Targets of the photos on which the weights were fitted (1, 0 or `UNKNOWN`),
+            [num_train_photos, num_labels]; used to compute the baselines.
+        targets: Targets of the evaluated photos, [num_photos, num_labels].
+        logits: Logits of the evaluated photos, float, of the same shape.
+        predicted: Predictions (0 or 1) for the evaluated photos, of the same shape.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
         Table with the columns `predictor`, `metric`, `value`, `low` and `high` (95% confidence
         interval), and `known` (number of known entries; omitted if all are known). There are
         four predictors: `model`; `model at 0.5`, which uses the threshold 0.5 for every label;
-        `label frequencies`, whose probability of a label is the frequency of the label on train;
-        and `most frequent label`, which predicts the most frequent label of train for every photo
-        (without probabilities). The metric `loss_skill` is 1 - loss / (loss of `label
+        `label frequencies`, whose probability of a label is its frequency in `train_targets`; and
+        `most frequent label`, which predicts the most frequent label of `train_targets` for every
+        photo (without probabilities). The metric `loss_skill` is 1 - loss / (loss of `label
         frequencies`).
     """
-    probabilities = sigmoid(logits)
     frequencies = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
     most_frequent = np.zeros(targets.shape, bool)
     most_frequent[:, sort_labels(train_targets)[0]] = True
     model = _score_probabilities(targets, logits, weights)
     baseline = _score_probabilities(targets, frequencies, weights)
-    tuned = classification_scores(targets, probabilities >= thresholds, weights)
+    tuned = classification_scores(targets, predicted, weights)
     found = {
         "model": {"loss_skill": 1 - model["loss"] / baseline["loss"]} | model | tuned,
-        "model at 0.5": model | classification_scores(targets, probabilities >= 0.5, weights),
+        "model at 0.5": model | classification_scores(targets, logits >= 0, weights),
         "label frequencies": baseline | classification_scores(targets, frequencies >= 0, weights),
         "most frequent label": classification_scores(targets, most_frequent, weights),
     }
@@ -87,16 +86,18 @@ def tabulate_labels(
     labels: Sequence[str],
     targets: np.ndarray,
     logits: np.ndarray,
+    predicted: np.ndarray,
     thresholds: Thresholds,
     weights: np.ndarray,
 ) -> pd.DataFrame:
-    """Compute the scores of each label at its threshold.
+    """Compute the scores of each label.
 
     Args:
         labels: Names of the labels.
         targets: Targets (1, 0 or `UNKNOWN`), [num_photos, num_labels].
         logits: Logits, float, of the same shape.
-        thresholds: Decision thresholds with their intervals.
+        predicted: Predictions (0 or 1), of the same shape.
+        thresholds: Decision thresholds of the model with their intervals.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
 
     Returns:
@@ -109,7 +110,6 @@ def tabulate_labels(
     """
     probabilities = sigmoid(logits)
     original = weights[:1]
-    predicted = probabilities >= thresholds.values
     f1, precision, recall = label_scores(targets, predicted, weights)
     f1_low, f1_high = confidence_interval(f1)
     average_precision, auroc = average_precision_and_auroc(targets, probabilities, original)
@@ -140,21 +140,18 @@ def tabulate_labels(
     return table.drop(columns="known") if all_known(targets) else table
 
 
-def tabulate_predictions(
-    photos: Dataset, splits: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray
-) -> pd.DataFrame:
+def tabulate_predictions(held_out: Predictions, splits: np.ndarray) -> pd.DataFrame:
     """List the prediction for each held-out photo and each label.
 
     Args:
-        photos: Dataset that contains the photos of val and test.
+        held_out: Predictions for photos that the model was not trained on.
         splits: Name of each photo's split, [num_photos].
-        probabilities: Probabilities (0..1), [num_photos, num_labels].
-        thresholds: Thresholds (0..1), [num_labels].
 
     Returns:
         Table with one row per photo and label. Columns: `image`, `split`, `label`, `target` (0, 1,
         or NaN if unknown), `probability` (0..1) and `predicted` (0 or 1).
     """
+    photos = held_out.photos
     targets = photos.targets
     if not photos.complete:
         targets = np.where(is_known(targets), targets, np.float32(np.nan))
@@ -167,27 +164,26 @@ def tabulate_predictions(
             "split": pd.Categorical(splits)[photo],
             "label": pd.Categorical(photos.labels)[label],
             "target": targets.ravel(),
-            "probability": probabilities.ravel(),
-            "predicted": (probabilities >= thresholds).astype(np.uint8).ravel(),
+            "probability": held_out.probabilities.ravel(),
+            "predicted": held_out.predicted.astype(np.uint8).ravel(),
         }
     )
 
 
-def tabulate_label_errors(
-    photos: Dataset, splits: np.ndarray, probabilities: np.ndarray
-) -> pd.DataFrame:
+def tabulate_label_errors(held_out: Predictions, splits: np.ndarray) -> pd.DataFrame:
     """List the likely label errors among the held-out photos.
 
     Args:
-        photos: Dataset that contains the photos of val and test.
+        held_out: Predictions for photos that the model was not trained on.
         splits: Name of each photo's split, [num_photos].
-        probabilities: Probabilities (0..1), [num_photos, num_labels].
 
     Returns:
         Table sorted by descending `margin`, with the columns `image`, `split`, `label`, `given` (0
-        or 1), `probability`, `margin` (see `find_label_errors`) and `photo` (position in `photos`).
+        or 1), `probability`, `margin` (see `find_label_errors`) and `photo` (position in
+        `held_out`).
     """
-    table = find_label_errors(photos.targets, probabilities)
+    photos = held_out.photos
+    table = find_label_errors(photos.targets, held_out.probabilities)
     names = {
         "image": np.array(photos.files)[table["photo"]],
         "split": splits[table["photo"]],

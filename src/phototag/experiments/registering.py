@@ -38,6 +38,7 @@ FILES = {
     "thresholds": f"{EVALUATION}/thresholds.json",
     "metrics": METRICS,
     "scores": f"{EVALUATION}/scores.csv",
+    "predictions": f"{EVALUATION}/predictions.csv",
 }
 
 

@@ -4,12 +4,15 @@ A record is one row of reports/train/history.csv. It describes an epoch of train
 linear probe. Its column `best_epoch` or `best_step` contains the best epoch or step so far.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 Record = Mapping[Any, Any]
 SelectionMetric = Literal["val_loss", "mAP"]
-VAL_PREFIX = "final_val_"  # prefix of the best epoch's scores on val at the chosen thresholds
+CROSS_VALIDATION = "cross-validation"
+# Prefixes of the scores in metrics.json, by the photos on which a model is evaluated: test, val, or
+# train and val (cross-validation). The prefixed names differ from those of the metrics of an epoch.
+SCORE_PREFIXES = {"test": "", "val": "final_val_", CROSS_VALIDATION: "cross_validation_"}
 
 
 def step_number(record: Record) -> int:
@@ -41,6 +44,26 @@ def best_record(history: Sequence[Record]) -> Record:
     if number is None:
         return find_best(history, "val_loss")
     return next(record for record in history if step_number(record) == number)
+
+
+def find_evaluated(names: Collection[str]) -> str:
+    """Return what a model was evaluated on, given the names of its scores in metrics.json."""
+    for evaluated_on, prefix in SCORE_PREFIXES.items():
+        if prefix and any(name.startswith(prefix) for name in names):
+            return evaluated_on
+    return "test"
+
+
+def describe_evaluated(evaluated_on: str) -> str:
+    """Return `on test`, `on val` or `by cross-validation`, to describe scores in a text."""
+    return f"{'by' if evaluated_on == CROSS_VALIDATION else 'on'} {evaluated_on}"
+
+
+def name_photos(number: int, evaluated_on: str) -> str:
+    """Return a description of the evaluated photos, such as `240 test photos`."""
+    if evaluated_on == CROSS_VALIDATION:
+        return f"{number} photos (by {evaluated_on})"
+    return f"{number} {evaluated_on} photos"
 
 
 def steps_since_best(history: Sequence[Record]) -> int:

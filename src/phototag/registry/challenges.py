@@ -1,12 +1,14 @@
 """Decision about a new version, the challenger: does it replace the champion?
 
-Both models are scored on the current test photos, with the current labels. The champion is scored
-again each time, because photos and labels may have changed since it was registered. The comparison
-is fair for these reasons:
+Both models are scored on the photos on which the challenger was evaluated, with the current labels:
+on test or, if the challenger was evaluated by cross-validation, on train and val. The champion is
+scored again each time, because photos and labels may have changed since it was registered. The
+comparison is fair for these reasons:
 
-- The challenger was trained on train and selected on val, and neither has photos of test.
-- The champion may have been trained or selected on photos that are in test now. These photos, and
-  all photos of their groups, are excluded (see `photos`).
+- The challenger was trained and selected on train and val, and neither has photos of test. In a
+  cross-validation, each photo is predicted by a model that was neither trained nor selected on it.
+- The champion may have been trained or selected on these photos. It then needs predictions by
+  cross-validation. Other such photos, and all photos of their groups, are excluded (see `photos`).
 - The exclusion depends on photos and groups only. Predictions and scores have no influence on it.
 - Only the labels of both models are compared, and a corrected label counts for both models. If a
   user corrected only labels that one of the models contradicted, this model has an advantage.
@@ -25,10 +27,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, fingerprint
+from phototag.metrics.selection import CROSS_VALIDATION, name_photos
 from phototag.registry.comparison import (
     MIN_PHOTOS,
     Comparison,
-    ModelFiles,
+    Contestant,
     compare_models,
     coverage,
     judge,
@@ -39,12 +42,12 @@ from phototag.registry.photos import read_ids, take_unseen
 from phototag.registry.versions import (
     apply_decision,
     describe_label_changes,
-    evaluated_split,
     fetch_files,
     find_champion,
     find_replaced,
     has_files,
     read_decisions,
+    take_evaluated,
 )
 from phototag.tracking.store import Store
 
@@ -54,19 +57,19 @@ Result = tuple[dict[str, Any], Comparison | None]
 def challenge_champion(
     store: Store,
     version: str,
-    files: ModelFiles,
+    challenger: Contestant,
     datasets: Mapping[str, Dataset],
     resamples: int,
     seed: int,
     features: Path | None = None,
 ) -> Result:
-    """Compare a version with the champion on test photos, and promote the version if it wins.
+    """Compare a version with the champion on the same photos; if it wins, promote it.
 
     The version wins without a comparison if there is no champion, if the files of the champion were
     deleted, or if the champion has the same weights and thresholds. If the models cannot be
-    compared, or if there is no test split (they are then compared on val), the champion stays. If
-    the version already is the champion, it is compared with the champion that it replaced, and
-    wins. The other arguments are those of `compare_models`.
+    compared, or if they are compared on val (there is no test split and no cross-validation), the
+    champion stays. If the version already is the champion, it is compared with the champion that it
+    replaced, and wins. The other arguments are those of `compare_models`.
 
     Returns:
         Decision in the format of `make_decision`, and the comparison, or None if the models were
@@ -74,12 +77,17 @@ def challenge_champion(
         the photos), `challenge` (number of the challenge) and `coverage` (of the intervals).
     """
     compare = partial(
-        compare_models, challenger=files, resamples=resamples, seed=seed, features=features
+        compare_models, challenger=challenger, resamples=resamples, seed=seed, features=features
     )
+    evaluated_on = "test" if len(datasets["test"]) else "val"
+    if challenger.cross_validated is not None:
+        evaluated_on = CROSS_VALIDATION
     with store.lock:
         while True:
             champion = find_champion(store)
-            decision, comparison = _decide(store, version, champion, datasets, compare)
+            decision, comparison = _decide(
+                store, version, champion, datasets, evaluated_on, compare
+            )
             # The lock is local. If another machine changed the champion, decide again.
             if champion == find_champion(store):
                 return apply_decision(store, decision), comparison
@@ -90,6 +98,7 @@ def _decide(
     version: str,
     number: int | None,
     datasets: Mapping[str, Dataset],
+    evaluated_on: str,
     compare: Callable[..., Comparison],
 ) -> Result:
     again = number == int(version)  # the stage `register` was repeated
@@ -103,18 +112,20 @@ def _decide(
     own, champion = (get_version(store, n) for n in (version, number))
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), None
-    changes, split = describe_label_changes(own, champion), evaluated_split(datasets)
+    changes = describe_label_changes(own, champion)
     advice = f"run `phototag promote {version}{' --new-labels' if changes else ''}`"
-    photos, excluded = datasets[split], ""
+    evaluated, excluded = take_evaluated(datasets, evaluated_on), ""
+    photos = evaluated
     with TemporaryDirectory() as folder:
         try:
             rival, listed = fetch_files(store, str(number), folder)
-            if split == "test":
-                photos = take_unseen(datasets, read_ids(listed))
-            if difference := len(datasets[split]) - len(photos):
+            if evaluated_on != "val":
+                kept = rival.cross_validated.ids if rival.cross_validated else ()
+                photos = take_unseen(evaluated, datasets, read_ids(listed), kept)
+            if difference := len(evaluated) - len(photos):
                 excluded = (
-                    f"; {difference} of {len(datasets[split])} test photos were excluded, because "
-                    f"{name} was trained or selected on them or on photos of their groups"
+                    f"; {difference} of {name_photos(len(evaluated), evaluated_on)} were excluded, "
+                    f"because {name} was trained or selected on them or on photos of their groups"
                 )
             compared = fingerprint(photos)
             challenge = count_challenges(store, own, champion, compared)
@@ -130,13 +141,13 @@ def _decide(
         reason += f"; the labels differ ({changes}), so that {common} labels were compared"
     if again:
         wins, reason = True, f"{reason}; version {version} already was the champion"
-    elif split == "val":
+    elif evaluated_on == "val":
         wins = False
         reason = (
             f"{name} stays: both models were selected on val, so a comparison on val is no "
             f"evidence; set split.test above 0, or {advice}"
         )
-    details = {"split": split, "photos": compared, "challenge": challenge}
+    details = {"split": evaluated_on, "photos": compared, "challenge": challenge}
     details["coverage"] = coverage(challenge)
     return decide(wins, reason) | details, comparison
 

@@ -31,6 +31,7 @@ from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import accelerate
 from phototag.network.weights import Metadata, read_metadata
+from phototag.registry.cross_validated import CrossValidated
 from phototag.registry.decision import COLUMNS
 from phototag.registry.predictions import compute_scores
 from phototag.serving.tagger import Tagger, example_images, load_tagger
@@ -43,26 +44,35 @@ ModelFiles = tuple[Path, Path]  # model file (safetensors), thresholds file
 
 
 @dataclass(frozen=True)
+class Contestant:
+    """A model that is compared with another one.
+
+    Attributes:
+        files: Model file and thresholds file.
+        cross_validated: Predictions for photos that the model was trained on, by models that were
+            not trained on them. None if there are none.
+    """
+
+    files: ModelFiles
+    cross_validated: CrossValidated | None = None
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Predictions of one model for the compared photos and labels.
 
     Attributes:
         logits: Logits divided by the model's temperature, float [num_photos, num_labels].
-        thresholds: Threshold of each label, 0..1 [num_labels].
+        predicted: Whether each label is predicted, bool [num_photos, num_labels].
     """
 
     logits: np.ndarray
-    thresholds: np.ndarray
+    predicted: np.ndarray
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Predicted probabilities, 0..1 [num_photos, num_labels]."""
         return sigmoid(self.logits)
-
-    @cached_property
-    def predicted(self) -> np.ndarray:
-        """Whether each label is predicted, bool [num_photos, num_labels]."""
-        return self.probabilities >= self.thresholds
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,8 @@ class Comparison:
 
 def compare_models(
     photos: Dataset,
-    challenger: ModelFiles,
-    champion: ModelFiles,
+    challenger: Contestant,
+    champion: Contestant,
     resamples: int,
     seed: int,
     challenge: int = 1,
@@ -110,13 +120,17 @@ def compare_models(
         InputError: A model cannot be read or was trained on photos of another size, no label is
             common to both models, or too few photos have a known label.
     """
-    models = [(load_tagger(*files), read_metadata(files[0])) for files in (challenger, champion)]
-    photos = _take_labels(photos, [metadata.labels for _, metadata in models])
+    models = challenger, champion
+    taggers = [load_tagger(*model.files) for model in models]
+    photos = _take_labels(photos, [tagger.labels for tagger in taggers])
     if len(photos) < MIN_PHOTOS:
         raise InputError(f"the number of photos to compare on is {len(photos)}, below {MIN_PHOTOS}")
     weights = bootstrap_weights(len(photos), resamples, seed, photos.groups)
     groups = effective_groups(photos.groups or photos.files)
-    new, old = (_predict(*model, photos, features) for model in models)
+    new, old = (
+        _predict(tagger, model, photos, features)
+        for tagger, model in zip(taggers, models, strict=True)
+    )
     new_scores, old_scores = (
         compute_scores(photos.targets, each.predicted, each.probabilities, each.logits, weights)
         for each in (new, old)
@@ -153,9 +167,29 @@ def _take_labels(photos: Dataset, known: Sequence[Sequence[str]]) -> Dataset:
 
 
 def _predict(
-    tagger: Tagger, metadata: Metadata, photos: Dataset, features: Path | None
+    tagger: Tagger, model: Contestant, photos: Dataset, features: Path | None
 ) -> Predictions:
-    """Return the predictions for the labels of `photos`."""
+    """Return the predictions for the labels of `photos`: the cross-validated ones, if there are."""
+    found = Predictions(np.zeros(photos.targets.shape), np.zeros(photos.targets.shape, bool))
+    rows, stored = np.full(len(photos), -1), model.cross_validated
+    if stored is not None:
+        rows = stored.find_rows(photos)
+        own, columns = rows >= 0, [stored.labels.index(label) for label in photos.labels]
+        found.logits[own] = stored.logits[rows[own]][:, columns]
+        found.predicted[own] = stored.predicted[rows[own]][:, columns]
+    if len(others := np.flatnonzero(rows < 0)):
+        metadata = read_metadata(model.files[0])
+        logits = _compute_logits(tagger, metadata, take_photos(photos, others), features)
+        columns = [tagger.labels.index(label) for label in photos.labels]
+        found.logits[others] = logits[:, columns] / tagger.temperature
+        found.predicted[others] = sigmoid(found.logits[others]) >= tagger.thresholds[columns]
+    return found
+
+
+def _compute_logits(
+    tagger: Tagger, metadata: Metadata, photos: Dataset, features: Path | None
+) -> np.ndarray:
+    """Return the network's logits of the photos, float [num_photos, num_labels of the tagger]."""
     if tagger.size != photos.images.shape[1]:
         raise InputError(
             f"it was trained on photos of {tagger.size} pixels a side, but the photos to compare "
@@ -171,9 +205,7 @@ def _predict(
             network, inputs = network[2:], replace(inputs, images=cached)
     if metadata.spec.backbones and cached is None:
         network = accelerate(network, example_images(tagger).to(pick_device()))
-    logits = predict_logits(network, inputs, pick_device())
-    columns = [tagger.labels.index(label) for label in photos.labels]
-    return Predictions(logits[:, columns] / tagger.temperature, tagger.thresholds[columns])
+    return predict_logits(network, inputs, pick_device())
 
 
 def level(challenge: int) -> float:

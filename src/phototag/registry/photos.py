@@ -6,7 +6,7 @@ of 16 hexadecimal digits: the start of a photo's SHA-256 hash, or the name of th
 a photo without duplicates and album, both are the same id.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +43,34 @@ def read_ids(path: Path) -> set[str]:
         ) from None
 
 
-def take_unseen(datasets: Mapping[str, Dataset], ids: Set[str]) -> Dataset:
-    """Return the test photos without those in `ids` and without all photos of their groups.
+def take_unseen(
+    photos: Dataset,
+    datasets: Mapping[str, Dataset],
+    ids: Set[str],
+    cross_validated: Collection[str] = (),
+) -> Dataset:
+    """Return the photos without those in `ids` and without all photos of their groups.
 
     Groups are those of `datasets` and, for photos that were removed since, the groups in `ids`.
+    Photos in `cross_validated` are kept, because their predictions come from models that were not
+    trained on them.
     """
-    seen = set(ids)
+    seen, kept = set(ids), set(cross_validated)
     for name, group in zip(*_names(join_datasets(list(datasets.values()))), strict=True):
         if name in ids:
             seen.add(group)
-    test = datasets["test"]
-    unseen = [seen.isdisjoint(names) for names in zip(*_names(test), strict=True)]
-    return take_photos(test, np.flatnonzero(unseen))
+    unseen = [
+        names[0] in kept or seen.isdisjoint(names) for names in zip(*_names(photos), strict=True)
+    ]
+    return take_photos(photos, np.flatnonzero(unseen))
+
+
+def list_photo_ids(photos: Dataset) -> list[str]:
+    """Return the id of each photo."""
+    return [digest[:DIGITS] for digest in photos.sha256]
 
 
 def _names(photos: Dataset) -> tuple[list[str], list[str]]:
     """Return the id of each photo, and the name of its group."""
-    ids = [digest[:DIGITS] for digest in photos.sha256]
+    ids = list_photo_ids(photos)
     return ids, list(photos.groups) or ids

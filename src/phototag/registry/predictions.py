@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from phototag.dataset.targets import UNKNOWN
 from phototag.metrics.bootstrap import bootstrap_weights, effective_groups
@@ -11,6 +12,7 @@ from phototag.metrics.classification import classification_scores
 from phototag.metrics.differences import list_differences
 from phototag.metrics.losses import weighted_cross_entropy
 from phototag.metrics.ranking import ranking_scores
+from phototag.metrics.selection import CROSS_VALIDATION
 from phototag.pages.escaping import escape_spreadsheet_cell
 
 PREDICTIONS, SPLITS = "reports/evaluate/predictions.csv", "data/splits.csv"
@@ -21,7 +23,10 @@ TAIL = 0.025  # probability on each side of a 95% interval
 
 
 def parse_predictions(predictions: bytes, splits: bytes) -> pd.DataFrame:
-    """Return the predictions on test (or val, if there is no test split), with each photo's group.
+    """Return the predictions for the evaluated photos, with each photo's group.
+
+    The value of the column `split` is what the model was evaluated on: `test` or, if there is no
+    test split, `val` or `cross-validation`.
 
     Args:
         predictions: Content of predictions.csv.
@@ -32,11 +37,14 @@ def parse_predictions(predictions: bytes, splits: bytes) -> pd.DataFrame:
         pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=names)
         for content in (predictions, splits)
     )
-    split = "test" if (assignment["split"] == "test").any() else "val"
     if "group" not in assignment:
         assignment["group"] = assignment["image"]
     assignment["image"] = assignment["image"].map(escape_spreadsheet_cell)
-    rows = rows[rows["split"] == split].merge(assignment[["image", "group"]], on="image")
+    found = set(rows["split"])
+    evaluated_on = CROSS_VALIDATION if "train" in found else "val"
+    if "test" in found:
+        evaluated_on, rows = "test", rows[rows["split"] == "test"]
+    rows = rows.assign(split=evaluated_on).merge(assignment[["image", "group"]], on="image")
     # Unknown targets are empty cells in predictions.csv.
     return rows.assign(target=pd.to_numeric(rows["target"]).fillna(UNKNOWN).astype(int))
 
@@ -84,8 +92,13 @@ def _score(table: pd.DataFrame, num_labels: int, weights: np.ndarray) -> dict[st
         table[column].to_numpy().reshape(-1, num_labels)
         for column in ("target", "probability", "predicted")
     )
-    clipped = np.clip(probabilities.astype(float), EPSILON, 1 - EPSILON)
-    return compute_scores(targets, predicted, clipped, np.log(clipped / (1 - clipped)), weights)
+    logits = restore_logits(probabilities.astype(float))
+    return compute_scores(targets, predicted, probabilities, logits, weights)
+
+
+def restore_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Return the logits of rounded probabilities."""
+    return np.asarray(logit(np.clip(probabilities, EPSILON, 1 - EPSILON)))
 
 
 def compute_scores(

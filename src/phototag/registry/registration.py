@@ -9,15 +9,18 @@ import pandas as pd
 
 from phototag.base.files import file_digest, read_json
 from phototag.dataset.dataset import describe_splits, read_datasets
+from phototag.metrics.selection import CROSS_VALIDATION, find_evaluated
 from phototag.network.weights import read_metadata
 from phototag.registry.challenges import challenge_champion
+from phototag.registry.comparison import Contestant
+from phototag.registry.cross_validated import read_evaluation
 from phototag.registry.lookup import get_version
 from phototag.registry.photos import list_ids
 from phototag.registry.report import write_report
 from phototag.registry.versions import (
     describe_model,
-    evaluated_split,
     register_model,
+    take_evaluated,
     write_description,
 )
 from phototag.serving.pyfunc import digest_model
@@ -42,9 +45,9 @@ def register_results(
     Args:
         store: Store with the registry.
         paths: Files of the model: `images` (packed photos), `features` (cached), `manifest`,
-            `splits`, `history` (table with one row per epoch), `model`, `thresholds`, `metrics` and
-            `scores` (table with intervals). All files in the folder of `metrics` are logged to the
-            MLflow run.
+            `splits`, `history` (table with one row per epoch), `model`, `thresholds`, `metrics`,
+            `scores` (table with intervals) and `predictions` (table with one row per photo and
+            label). All files in the folder of `metrics` are logged to the MLflow run.
         training: Training of the model, without its splits.
         resamples: Number of bootstrap resamples of the comparison.
         seed: Seed of the resamples.
@@ -54,7 +57,11 @@ def register_results(
     scores = read_json(paths["metrics"])
     metadata = read_metadata(paths["model"])
     datasets = read_datasets(paths["images"], paths["manifest"], paths["splits"])
-    split = evaluated_split(datasets)
+    evaluated_on = find_evaluated(scores)
+    photos = take_evaluated(datasets, evaluated_on)
+    nested = evaluated_on == CROSS_VALIDATION
+    predictions = read_evaluation(paths["predictions"], photos) if nested else None
+    model = Contestant(files, predictions)
     tags = describe_model(
         metadata,
         scores,
@@ -70,16 +77,16 @@ def register_results(
     version = register_model(
         store,
         run_id,
-        files,
+        model,
         list_ids(datasets),
         tags,
-        write_description(pd.read_csv(paths["scores"]), metadata, split),
+        write_description(pd.read_csv(paths["scores"]), metadata, evaluated_on),
     )
     # Registering reopens the run, which must not change its duration.
     store.client.set_terminated(run_id, "FINISHED", ended)
-    link_scores(store, run_id, get_version(store, version).source, scores, split)
+    link_scores(store, run_id, get_version(store, version).source, scores, evaluated_on)
     decision, comparison = challenge_champion(
-        store, version, files, datasets, resamples, seed, paths["features"]
+        store, version, model, datasets, resamples, seed, paths["features"]
     )
     write_report(reports, store, decision, comparison)
     log_folder(store, run_id, reports)

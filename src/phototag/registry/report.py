@@ -16,7 +16,7 @@ from phototag.dataset.targets import is_known
 from phototag.evaluation.galleries import describe_truth, encode_photo
 from phototag.evaluation.result import HEADLINE
 from phototag.evaluation.tables import MIN_POSITIVES
-from phototag.metrics.selection import VAL_PREFIX
+from phototag.metrics.selection import SCORE_PREFIXES
 from phototag.registry.comparison import Comparison, Predictions
 from phototag.registry.decision import write_decision
 from phototag.registry.lookup import get_version
@@ -32,7 +32,7 @@ from phototag.tracking.store import Store
 MAX_LABELS = 10  # largest number of labels that gained, and of labels that lost
 MAX_NAMES = 30  # largest number of labels that are named as too rare
 MAX_PHOTOS = 10  # largest number of photos on which the models disagree
-SCORES = (*HEADLINE, *(f"{VAL_PREFIX}{name}" for name in HEADLINE))
+SCORES = [f"{prefix}{name}" for prefix in SCORE_PREFIXES.values() for name in HEADLINE]
 
 
 def write_report(

@@ -19,10 +19,12 @@ from mlflow.exceptions import MlflowException
 
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
-from phototag.dataset.dataset import Dataset, fingerprint
+from phototag.dataset.dataset import Dataset, fingerprint, join_datasets
+from phototag.metrics.selection import CROSS_VALIDATION, describe_evaluated, find_evaluated
 from phototag.network.weights import Metadata, describe_origin
 from phototag.pages.escaping import escape_markdown
-from phototag.registry.comparison import ModelFiles
+from phototag.registry.comparison import Contestant
+from phototag.registry.cross_validated import load_predictions
 from phototag.registry.decision import make_decision
 from phototag.registry.lookup import (
     DECISION_TAG,
@@ -36,8 +38,10 @@ from phototag.serving.pyfunc import log_model
 from phototag.tracking.store import Store
 
 DIGEST_TAG, THRESHOLDS_TAG = "model_digest", "thresholds"
-MODEL_FILE, THRESHOLDS_FILE = "artifacts/model.safetensors", "artifacts/thresholds.json"
-PHOTOS_FILE = "artifacts/photos.txt"  # versions of earlier releases do not have this file
+MODEL_FILE, THRESHOLDS_FILE = "model.safetensors", "thresholds.json"
+# Versions of earlier releases do not have these files. Only versions that were evaluated by
+# cross-validation have the second file.
+PHOTOS_FILE, CROSS_VALIDATION_FILE = "photos.txt", "cross_validation.npz"
 MAX_NAMES = 5  # largest number of labels that a sentence names
 # MLflow's error codes for a missing model or version.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -46,7 +50,7 @@ ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 def register_model(
     store: Store,
     run_id: str,
-    files: ModelFiles,
+    model: Contestant,
     photos: Iterable[str],
     tags: Mapping[str, str],
     description: str,
@@ -64,12 +68,15 @@ def register_model(
         version = next((number for number in found if has_files(store, number)), "")
         if not version:
             with mlflow.start_run(run_id=run_id), TemporaryDirectory() as folder:
-                listed = Path(folder, Path(PHOTOS_FILE).name)
-                write_ids(listed, photos)
-                info = log_model(*files, store.name, {"photos": listed})
+                extra = {"photos": Path(folder, PHOTOS_FILE)}
+                write_ids(extra["photos"], photos)
+                if model.cross_validated is not None:
+                    extra["cross_validation"] = Path(folder, CROSS_VALIDATION_FILE)
+                    model.cross_validated.save(extra["cross_validation"])
+                info = log_model(*model.files, store.name, extra)
             version = str(info.registered_model_version)
             client.update_model_version(store.name, version, description)
-            values = {**tags, WEIGHTS_TAG: content_key(None, files)}
+            values = {**tags, WEIGHTS_TAG: content_key(None, model.files)}
             # The digest is set last: if the loop is interrupted, the next call registers again.
             del values[DIGEST_TAG]
             for name, value in {**values, DIGEST_TAG: digest}.items():
@@ -87,26 +94,30 @@ def describe_model(
     datasets: Mapping[str, Dataset],
 ) -> dict[str, str]:
     """Return the tags of a version, with the fingerprint of the photos of `scores`."""
-    split = evaluated_split(datasets)
+    evaluated_on = find_evaluated(scores)
     return {
         "labels": ", ".join(metadata.labels),
         THRESHOLDS_TAG: json.dumps(thresholds),
         KEY_TAG: metadata.content_key,
         DIGEST_TAG: model_digest,
         "data_fingerprint": data_fingerprint,
-        f"{split}_fingerprint": fingerprint(datasets[split]),
+        f"{evaluated_on.replace('-', '_')}_fingerprint": fingerprint(
+            take_evaluated(datasets, evaluated_on)
+        ),
         **{f"{name}_photos": str(len(photos)) for name, photos in datasets.items()},
         **{name: f"{value:.8g}" for name, value in scores.items()},
     }
 
 
-def evaluated_split(datasets: Mapping[str, Dataset]) -> str:
-    """Return the name of the split on which models are evaluated: test, or val without test."""
-    return "test" if len(datasets["test"]) else "val"
+def take_evaluated(datasets: Mapping[str, Dataset], evaluated_on: str) -> Dataset:
+    """Return the photos on which a model is evaluated: test, val, or train and val together."""
+    if evaluated_on == CROSS_VALIDATION:
+        return join_datasets([datasets["train"], datasets["val"]])
+    return datasets[evaluated_on]
 
 
-def write_description(scores: pd.DataFrame, metadata: Metadata, split: str = "test") -> str:
-    """Return a description of a version in Markdown, with a table of the scores on a split."""
+def write_description(scores: pd.DataFrame, metadata: Metadata, evaluated_on: str = "test") -> str:
+    """Return a description of a version in Markdown, with a table of its scores."""
     table = scores[scores["predictor"] == "model"].dropna(subset="value")
     rows = [
         f"| {row.metric} | {row.value:.4f} | {row.low:.4f} to {row.high:.4f} |"
@@ -116,12 +127,12 @@ def write_description(scores: pd.DataFrame, metadata: Metadata, split: str = "te
         [
             f"Predicts {len(metadata.labels)} labels, which the tag `labels` lists. Input: photos "
             "as base64 strings, data URLs or bytes; each photo is resized to "
-            f"{metadata.size} x {metadata.size} pixels. Weights: checkpoint of epoch "
-            f"{metadata.epoch} with a val loss of {metadata.val_loss:.4f}.",
+            f"{metadata.size} x {metadata.size} pixels. Weights: best row {metadata.epoch} of the "
+            f"training history, with a val_loss of {metadata.val_loss:.4f}.",
             "",
             escape_markdown(describe_origin(metadata)),
             "",
-            f"| metric on {split} | value | 95% interval |",
+            f"| metric {describe_evaluated(evaluated_on)} | value | 95% interval |",
             "|---|---|---|",
             *rows,
         ]
@@ -136,13 +147,16 @@ def has_files(store: Store, version: str) -> bool:
         if error.error_code in ABSENT:
             return False
         raise
-    return {file.path for file in found} >= {MODEL_FILE, THRESHOLDS_FILE}
+    return {Path(file.path).name for file in found} >= {MODEL_FILE, THRESHOLDS_FILE}
 
 
-def fetch_files(store: Store, version: str, folder: str) -> tuple[ModelFiles, Path]:
-    """Download a version into a folder, and return its model files and its list of photos."""
-    found = mlflow.artifacts.download_artifacts(f"models:/{store.name}/{version}", dst_path=folder)
-    return (Path(found, MODEL_FILE), Path(found, THRESHOLDS_FILE)), Path(found, PHOTOS_FILE)
+def fetch_files(store: Store, version: str, folder: str) -> tuple[Contestant, Path]:
+    """Download a version into a folder, and return its model and the path of its photo list."""
+    uri = f"models:/{store.name}/{version}/artifacts"
+    found = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+    predictions = load_predictions(found / CROSS_VALIDATION_FILE)
+    files = found / MODEL_FILE, found / THRESHOLDS_FILE
+    return Contestant(files, predictions), found / PHOTOS_FILE
 
 
 def list_labels(version: ModelVersion) -> list[str]:

@@ -16,6 +16,7 @@ from phototag.base.files import read_json
 from phototag.base.git import ask_git, run_git
 from phototag.base.params import read_values
 from phototag.dataset.manifest import SPLITS as SPLIT_NAMES
+from phototag.metrics.selection import name_photos
 from phototag.pages.escaping import escape_spreadsheet_cell
 from phototag.registry.predictions import (
     PREDICTIONS,
@@ -155,9 +156,9 @@ def _compare_scores(old: pd.DataFrame, new: pd.DataFrame, resamples: int, seed: 
         difference = f"{row['difference']:+z.3f}, {interval}"
         differences.append(f"{name} {row['old']:.3f} -> {row['new']:.3f} ({difference})")
     split = new["split"].iloc[0]
-    photos, labels = table.attrs["photos"], table.attrs["labels"]
+    photos = name_photos(table.attrs["photos"], split)
     return (
-        f"Scores on the {photos} {split} photos and {labels} labels that both evaluations share, "
+        f"Scores on the {photos} and {table.attrs['labels']} labels that both evaluations share, "
         f"with the present labels of the photos: {', '.join(differences)}."
     )
 

@@ -9,6 +9,7 @@ from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from phototag.base.files import write_table
+from phototag.metrics.selection import describe_evaluated
 from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.pages.figures import figure_style, save_figure
 from phototag.pages.html import write_page
@@ -52,6 +53,7 @@ def write_report(
         plan=plan,
         optimism=describe_optimism(plan.study, optimism),
         comparison=comparison,
+        where=describe_evaluated(comparison.split),
         rows=rows,
         trials=complete[:NUM_ROWS],
         figures=draw_figures(study, f"{plan.study.objective} on val", folder / "figures"),
@@ -63,7 +65,7 @@ def write_report(
         metrics["optimism"] = optimism
     for row in rows:
         if row["seed"] == plan.study.seeds[0]:
-            key = f"{comparison.split}_{row['metric']}"
+            key = f"{comparison.split.replace('-', '_')}_{row['metric']}"
             metrics |= {key: row["winner"], f"{key}_difference": row["difference"]}
     return metrics
 
@@ -113,12 +115,15 @@ def summarize(
     verdict = "The difference may be due to chance."  # also shown if there are too few photos
     if f1["low"] > 0 or f1["high"] < 0:
         verdict = f"The winner is {'better' if f1['low'] > 0 else 'worse'}."
-    if comparison.split == "val":
-        verdict = "This is not evidence, because the winner was chosen on val (split.test is 0)."
+    if comparison.split != "test":
+        verdict = (
+            "This is not evidence, because the winner was chosen on these photos (split.test is 0)."
+        )
+    where = describe_evaluated(comparison.split)
     return (
         f"Trial {best.number} is the best of {num_trials} trials. Its {objective} on val is "
         f"{best.value:.4f} ({averaged}).",
-        f"On {comparison.split}, the winner has a micro F1 of {f1['winner']:.4f}, and the start "
-        f"settings have {f1['start']:.4f}: a difference of {f1['difference']:+.4f} (95% interval "
-        f"{f1['low']:+.4f} to {f1['high']:+.4f}). {verdict}",
+        f"{where[0].upper()}{where[1:]}, the winner has a micro F1 of {f1['winner']:.4f}, and the "
+        f"start settings have {f1['start']:.4f}: a difference of {f1['difference']:+.4f} (95% "
+        f"interval {f1['low']:+.4f} to {f1['high']:+.4f}). {verdict}",
     )

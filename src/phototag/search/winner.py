@@ -1,7 +1,8 @@
 """Comparison of a study's winner (the best trial) with the settings that the trials started from.
 
 Both are evaluated on test. If there is no test split (`split.test` is 0), they are evaluated on
-val. Such a comparison favours the winner, because the winner was chosen on val.
+val or, if they are linear probes, by cross-validation. Such a comparison favours the winner,
+because the winner was chosen on the same photos.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Comparison:
     Attributes:
         table: Table with the columns seed, metric, winner, start, difference, low and high. `low`
             and `high` are the bounds of the 95% interval of the difference.
-        split: Split that contains the photos: `test`, or `val` if there is no test split.
+        split: Origin of the scores: `test`, `val` or `cross-validation`.
         num_winners: Number of winners of this study that have been evaluated so far.
         experiments: Names of the DVC experiments of the winner, followed by those of the start
             settings.

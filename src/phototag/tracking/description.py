@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from phototag.base.errors import InputError
 from phototag.base.keys import flatten
-from phototag.metrics.selection import VAL_PREFIX
+from phototag.metrics.selection import CROSS_VALIDATION, SCORE_PREFIXES
 from phototag.tracking.recipes import FILE, Recipes, name_recipe, read_recipes
 
 NOTE_TAG = "mlflow.note.content"
@@ -73,7 +73,10 @@ def describe_run(run: Run) -> str:
         "Photos": tags.get(PHOTOS_TAG, ""),
         "Best epoch": _join_scores(metrics, "best_"),
         "Scores on test": _join_scores(metrics, "test_"),
-        "Scores on val, on which the model was selected": _join_scores(metrics, VAL_PREFIX),
+        "Scores on val, on which the model was selected": _join_scores(
+            metrics, SCORE_PREFIXES["val"]
+        ),
+        "Scores by cross-validation": _join_scores(metrics, SCORE_PREFIXES[CROSS_VALIDATION]),
     }
     return "\n".join(f"- {name}: {_quote(value)}" for name, value in facts.items() if value)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from mlflow.entities import Run
 
-from phototag.metrics.selection import VAL_PREFIX
+from phototag.metrics.selection import find_evaluated
 from phototag.tracking.runs import (
     Training,
     find_or_rebuild_run,
@@ -99,4 +99,4 @@ def link_scores(
 
 def name_score(name: str) -> str:
     """Return the MLflow name of a score in metrics.json, such as `test_loss` for `loss`."""
-    return name if name.startswith(VAL_PREFIX) else f"test_{name}"
+    return f"test_{name}" if find_evaluated([name]) == "test" else name

@@ -44,11 +44,14 @@ COLUMNS = (
 )
 DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
 
-- `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch.
-- `best_*`: metrics of the best epoch, whose weights are saved.
-- `test_*`: metrics on test at the thresholds that were chosen on val.
+- `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch. For
+  a linear probe: metrics on train and val, out of fold, one value per L2 strength.
+- `best_*`: metrics of the best epoch or L2 strength, whose weights are saved.
+- `test_*`: metrics on test at the chosen thresholds.
 - `final_val_*`: the same metrics on val, if there is no test split. They are usually too high,
   because the model was selected on val.
+- `cross_validation_*`: the same metrics of a linear probe by nested cross-validation of train and
+  val, if there is no test split.
 - `dataset`, `photos`, `recipe`: what the model was trained on, and how.
 - Artifacts: `evaluate/report.html` (start here), figures, tables and the registered model.
 - `phototag.content_key`: hash of the params, data and code of the training. Runs with the same key
