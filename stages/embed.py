@@ -6,7 +6,12 @@ import numpy as np
 
 from phototag.base.files import project_root, replace_file
 from phototag.base.params import read_params
-from phototag.network.params import NetworkParams, pair_backbones, uses_cached_features
+from phototag.network.params import (
+    FeatureSpec,
+    NetworkParams,
+    pair_backbones,
+    uses_cached_features,
+)
 
 from . import run
 
@@ -27,10 +32,15 @@ def main() -> None:
     # Importing PyTorch takes seconds, so it is imported only if features are computed.
     from phototag.network.features import embed_photos
 
-    pairs = pair_backbones(name, weights)
+    spec = FeatureSpec(
+        pair_backbones(name, weights),
+        params.resize.size,
+        params.model.global_pool,
+        params.model.power,
+    )
     store = project_root() / ".phototag" / "features"
     images = IMAGES.absolute()  # workers may use a different working directory
-    done = embed_photos(pairs, images, FEATURES, store, params.embed.backend)
+    done = embed_photos(spec, images, FEATURES, store, params.embed.backend)
     if done:
         print(f"photos whose features were already computed: {done}")
 

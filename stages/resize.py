@@ -17,7 +17,7 @@ from phototag.verification.edited_targets import apply_edits
 from phototag.verification.imports import read_dataset
 from phototag.verification.label_edits import check_unchanged, read_edits
 from phototag.verification.ledger import build_manifest, write_manifest
-from phototag.verification.packing import prepare_photos, write_images
+from phototag.verification.packing import find_packed_side, prepare_photos, write_images
 from phototag.verification.params import VerificationParams
 from phototag.verification.problems import check_problems
 from phototag.verification.report import list_rejected, write_verification_report
@@ -42,19 +42,21 @@ def main() -> None:
     check_labels(edited.learned)
     read_answers(CORRECTIONS)  # an invalid file is refused before photos are decoded
 
+    invalid = dataset.find_invalid_names()
+    side = find_packed_side(source, names, resize.size, invalid, resize.max_pixels)
     cache = project_root() / ".phototag" / "resize"
-    key = decoding_key(resize.size, resize.min_side, resize.max_pixels)
+    key = decoding_key(side, resize.min_side, resize.max_pixels)
     prepared = prepare_photos(
         source,
         names,
-        resize.size,
-        dataset.find_invalid_names(),
+        side,
+        invalid,
         resize.min_side,
         resize.max_pixels,
         resize.backend,
         cached=load_decode_cache(cache, key),
     )
-    photos = write_images(IMAGES, tqdm(prepared, "resize", len(names), disable=None), resize.size)
+    photos = write_images(IMAGES, tqdm(prepared, "resize", len(names), disable=None), side)
     save_decode_cache(cache, key, names, photos, IMAGES)
     images = np.load(IMAGES, mmap_mode="r")
 
@@ -85,7 +87,14 @@ def main() -> None:
     problems += dataset.list_removed(sha256)
     report = Path("reports/resize")
     write_verification_report(
-        report, manifest, problems, images, dataset.system_files, result.counts, edited.renamed
+        report,
+        manifest,
+        problems,
+        images,
+        resize.size,
+        dataset.system_files,
+        result.counts,
+        edited.renamed,
     )
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
 

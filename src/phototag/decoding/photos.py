@@ -123,6 +123,18 @@ def _decide(photo: Photo, data: bytes, size: int, min_side: int, max_pixels: int
     )
 
 
+def read_shorter_side(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Return the shorter side of an image in pixels according to its header.
+
+    Return 0 if the header cannot be read, or if the image has more than `max_pixels` pixels.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return 0 if count_pixels(image) > max_pixels else min(image.size)
+    except Exception:  # `prepare_photo` reports the file
+        return 0
+
+
 def count_pixels(image: Image.Image) -> int:
     """Return the number of pixels that decoding allocates (for a tiled TIFF, at least one tile)."""
     tags = getattr(image, "tag_v2", {})

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from phototag.base.errors import InputError
-from phototag.network.params import Pairs
+from phototag.network.params import GlobalPool, Pairs
+from phototag.network.pooling import PooledBackbone, cut_at_pooling
 
 TIMM = "timm/"  # prefix of `model.name` that selects a network from timm
 
@@ -23,8 +24,9 @@ class Backbone:
     """A network without its output layer, and the properties of its pretrained weights.
 
     Attributes:
-        network: Module that maps normalised photos, float [batch, 3, size, size], to features,
-            float [batch, width]. Its weights are random.
+        network: Network of the library, to which weights files belong. Its weights are random.
+        features: Module that maps normalised photos, float [batch, 3, size, size], to features,
+            float [batch, width]: `network`, or a `PooledBackbone` that contains it.
         width: Number of features.
         mean: Channel means that the pretrained weights require for normalisation, 0..1, [3].
         std: Channel standard deviations that the weights require for normalisation, 0..1, [3].
@@ -32,27 +34,37 @@ class Backbone:
     """
 
     network: nn.Module
+    features: nn.Module
     width: int
     mean: list[float]
     std: list[float]
     size: int
 
 
-def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
+def build_backbone(
+    name: str,
+    weights: str | None,
+    size: int,
+    global_pool: GlobalPool = "none",
+    power: float = 1.0,
+) -> Backbone:
     """Build a network from torchvision or timm without its output layer, for photos of one size.
 
     Auxiliary heads are also removed. A network with a fixed input size is built for `size`. The
     pretrained weights are not loaded: `weights` selects the normalisation that they require.
+    `global_pool` and `power` are those of the group `model`.
 
     Raises:
-        InputError: There is no such network, or it does not support photos of this size.
+        InputError: There is no such network, it does not support photos of this size, or it has no
+            feature maps or tokens to pool.
     """
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hide the deprecation warnings of the libraries
         try:
             network, mean, std, trained_size = build(name, weights, size)
-            width = _count_features(network, size)
+            example = next(network.parameters()).new_zeros(2, 3, size, size)
+            width = _count_features(network, example)
         except (InputError, NotImplementedError):
             raise
         except Exception as error:  # networks raise errors of many types for unsupported sizes
@@ -61,21 +73,38 @@ def build_backbone(name: str, weights: str | None, size: int) -> Backbone:
                 f"model.name: {name} does not support photos of {size} x {size} pixels ({reason}): "
                 f"choose another network, or set resize.size to {native_size(name)}"
             ) from None
-    return Backbone(network, width, mean, std, trained_size)
+    features = network
+    if (global_pool, power) != ("none", 1):
+        if global_pool != "none" and not name.startswith(TIMM):
+            network = cut_at_pooling(network, example)
+        features = PooledBackbone(network, global_pool, power)
+        try:
+            width = _count_features(features, example)
+        except InputError as error:
+            raise InputError(
+                f"model.global_pool: {name} cannot be pooled ({error}): set model.global_pool to "
+                "none, or choose another network"
+            ) from None
+    return Backbone(network, features, width, mean, std, trained_size)
 
 
-def sketch_backbone(name: str, weights: str | None, size: int) -> Backbone:
+def sketch_backbone(
+    name: str,
+    weights: str | None,
+    size: int,
+    global_pool: GlobalPool = "none",
+    power: float = 1.0,
+) -> Backbone:
     """Build a backbone like `build_backbone`, but without allocating memory for its weights."""
     try:
         with torch.device("meta"):
-            return build_backbone(name, weights, size)
+            return build_backbone(name, weights, size, global_pool, power)
     except NotImplementedError:  # RegNets read tensor values, which the meta device lacks
-        return build_backbone(name, weights, size)
+        return build_backbone(name, weights, size, global_pool, power)
 
 
 @torch.no_grad()
-def _count_features(network: nn.Module, size: int) -> int:
-    example = next(network.parameters()).new_zeros(2, 3, size, size)
+def _count_features(network: nn.Module, example: torch.Tensor) -> int:
     features = network.eval()(example)
     network.train()
     if features.ndim != 2:

@@ -19,7 +19,7 @@ from phototag.network.backbones import required_packages, sketch_backbone
 from phototag.network.feature_store import FeatureStore, hash_photos, write_features
 from phototag.network.inference import pick_device
 from phototag.network.model import Standardize, build_backbones
-from phototag.network.params import Pairs
+from phototag.network.params import FeatureSpec
 from phototag.network.pretrained import list_weights_files
 from phototag.network.runtime import PACKAGES, accelerate, has_onnx_runtime, keep_freed_memory
 
@@ -29,7 +29,7 @@ PROBES = 4  # number of photos whose cached features are checked by recomputing 
 
 
 def embed_photos(
-    pairs: Pairs,
+    spec: FeatureSpec,
     images: Path,
     path: Path,
     folder: Path,
@@ -58,9 +58,8 @@ def embed_photos(
             are not finite, or the disk is full.
     """
     packed = np.load(images, mmap_mode="r")
-    size = packed.shape[1]
-    width = sum(sketch_backbone(*pair, size).width for pair in pairs)
-    key = features_key(pairs, size)
+    width = sum(sketch_backbone(*pair, *spec[1:]).width for pair in spec.pairs)
+    key = features_key(spec, packed.shape[1])
     photos = hash_photos(packed)
     folder.mkdir(parents=True, exist_ok=True)
     stored = folder / f"{key}.features"
@@ -78,14 +77,14 @@ def embed_photos(
         rows = sorted(new.values())
         batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
         # The weights, the code and the photos can change between calls in the same process.
-        work = partial(_embed_batch, pairs, images, f"{key} {images.stat().st_mtime_ns}")
+        work = partial(_embed_batch, spec, images, f"{key} {images.stat().st_mtime_ns}")
         computed = run_in_order(work, batches, backend, n_jobs)
         bar = tqdm(total=len(rows), desc="embed", unit="image", disable=None)
         for batch, features in zip(batches, computed, strict=True):
             if not np.isfinite(features).all():
                 raise InputError(
-                    f"model.weights: the features of {dict(pairs)} contain NaN or infinite values: "
-                    "choose other weights"
+                    f"model.weights: the features of {dict(spec.pairs)} contain NaN or infinite "
+                    "values: choose other weights"
                 )
             store.append([photos[row] for row in batch], features)
             bar.update(len(features))
@@ -94,21 +93,21 @@ def embed_photos(
     return sum(photo in known for photo in photos)
 
 
-def _embed_batch(pairs: Pairs, images: Path, key: str, rows: Sequence[int]) -> np.ndarray:
-    network, photos = _load(pairs, images, key)
+def _embed_batch(spec: FeatureSpec, images: Path, key: str, rows: Sequence[int]) -> np.ndarray:
+    network, photos = _load(spec, images, key)
     padded = [*rows, *[rows[-1]] * (BATCH - len(rows))]
     return _compute(network, photos[padded], pick_device())[: len(rows)]
 
 
 @lru_cache(maxsize=1)
-def _load(pairs: Pairs, images: Path, _key: str) -> tuple[nn.Module, np.ndarray]:
+def _load(spec: FeatureSpec, images: Path, _key: str) -> tuple[nn.Module, np.ndarray]:
     """Return the backbones and the photos; the cache makes each worker load them only once.
 
     `_key` is part of the cache key: a cluster's workers outlive the stage, and files can change.
     """
     keep_freed_memory()
     photos, device = np.load(images, mmap_mode="r"), pick_device()
-    backbones = build_backbones(pairs, photos.shape[1]).eval().to(device)
+    backbones = build_backbones(spec, photos.shape[1]).eval().to(device)
     return accelerate(backbones, _to_tensor(photos[:2], device)), photos
 
 
@@ -122,19 +121,20 @@ def _compute(backbones: nn.Module, images: np.ndarray, device: torch.device) -> 
     return features.float().cpu().numpy()
 
 
-def features_key(pairs: Pairs, size: int) -> str:
+def features_key(spec: FeatureSpec, size: int) -> str:
     """Return a hash of all that the features of a photo depend on, except for the photo.
 
-    This is a hash of the backbones, weights, size of the photos, code, libraries and processor.
+    This is a hash of the feature settings, weights, size of the packed photos, code, libraries and
+    processor.
     """
-    libraries = ["torch", *required_packages(pairs), *(PACKAGES if has_onnx_runtime() else ())]
+    libraries = ["torch", *required_packages(spec.pairs), *(PACKAGES if has_onnx_runtime() else ())]
     versions = [version(library) for library in libraries]
     device = pick_device()
     is_cuda = device.type == "cuda"
     processor = torch.cuda.get_device_name(device) if is_cuda else get_cpu_capability()
-    settings = [*pairs, size, *versions, torch.get_num_threads(), processor]
+    settings = [*spec, size, *versions, torch.get_num_threads(), processor]
     code = sorted(Path(__file__).parent.glob("*.py"))
-    return content_key(settings, [*list_weights_files(pairs), *code])
+    return content_key(settings, [*list_weights_files(spec.pairs), *code])
 
 
 def read_features(path: Path, backbones: nn.Module, images: np.ndarray) -> np.ndarray:

@@ -2,12 +2,17 @@
 
 from functools import partial
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from phototag.network.backbones import build_backbone
-from phototag.network.params import ModelParams, Pairs, feature_map_side
+from phototag.network.params import FeatureSpec, ModelParams, Pairs, feature_map_side
+from phototag.network.pooling import MapPool, PooledBackbone, PowerTransform
 from phototag.network.pretrained import read_pretrained
+
+INTERPOLATION = Image.Resampling.BICUBIC  # used to enlarge photos
 
 
 class Standardize(nn.Module):
@@ -41,6 +46,29 @@ class Normalize(Standardize):
         self.std = torch.tensor(safe).view(1, 3, 1, 1) * 255
 
 
+class Enlarge(nn.Module):
+    """Enlarge photos as Pillow does, but without rounding the pixels to integers.
+
+    Each new row is a weighted sum of the old rows, and so is each new column of the old columns.
+    The same matrix, [network_size, size], contains the weights of both.
+    """
+
+    weights: Tensor
+
+    def __init__(self, size: int, network_size: int) -> None:
+        super().__init__()
+        identity = Image.fromarray(np.eye(size, dtype=np.float32))
+        weights = identity.resize((size, network_size), INTERPOLATION)
+        self.register_buffer("weights", torch.from_numpy(np.array(weights)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map photos, [batch, 3, size, size], to float32 [batch, 3, network_size, network_size]."""
+        # Autocast would round the pixels to bfloat16, which has only 8 significant bits.
+        with torch.autocast(images.device.type, enabled=False):
+            pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
+            return (self.weights @ pixels @ self.weights.T).clamp(0, 255)
+
+
 class SideBySide(nn.Module):
     """Several backbones that process the same photos; their features are concatenated."""
 
@@ -71,7 +99,12 @@ class Residual(nn.Module):
 
 
 def build_model(
-    spec: ModelParams, num_labels: int, size: int, mean: list[float], std: list[float]
+    spec: ModelParams,
+    num_labels: int,
+    size: int,
+    mean: list[float],
+    std: list[float],
+    network_size: int = 0,
 ) -> nn.Sequential:
     """Build a network: normalisation, then conv blocks or backbones, then linear layers.
 
@@ -84,7 +117,9 @@ def build_model(
     `spec.linear` adds hidden layers to the head.
 
     `mean` and `std` are the channel means and standard deviations of the photos, 0..1, [3].
-    Pretrained backbones ignore them and use the values that their weights require.
+    Pretrained backbones ignore them and use the values that their weights require. `size` is the
+    side of the photos that the network receives. `network_size` is the side to which its first
+    layer enlarges them (default: not enlarged).
 
     Returns:
         Module that maps photos, uint8 [batch, 3, size, size], to logits, float [batch, num_labels].
@@ -94,28 +129,38 @@ def build_model(
         InputError: The feature map is smaller than the kernel or pool of a block (the message names
             the block), a backbone does not exist, or it does not support photos of this size.
     """
+    network_size = network_size or size
     if spec.backbones:
-        layers, width = _join_backbones(spec.backbones, size, mean, std)
+        layers, width = _join_backbones(spec.features(network_size), mean, std)
         if spec.pretrained:
             layers.append(Standardize(width))
         hidden = spec if spec.frozen else spec.model_copy(update={"linear": (), "dropout": 0.0})
         layers += _build_linear(hidden, width, num_labels)
     else:
-        layers = [Normalize(mean, std), *_build_layers(spec, num_labels, size)]
-    return _put_channels_last(nn.Sequential(*layers))
+        layers = [Normalize(mean, std), *_build_layers(spec, num_labels, network_size)]
+    return _put_channels_last(nn.Sequential(*_enlarge_first(layers, size, network_size)))
 
 
-def build_backbones(pairs: Pairs, size: int) -> nn.Sequential:
+def build_backbones(spec: FeatureSpec, size: int) -> nn.Sequential:
     """Build the frozen part of a network, `build_model(...)[:2]`, with pretrained weights.
+
+    `size` is the side of the photos that the network receives, in pixels.
 
     Raises:
         InputError: There is no such network, it does not support photos of this size, or its
             weights are missing or belong to another network.
     """
-    layers, _ = _join_backbones(pairs, size, [0.5] * 3, [0.5] * 3)
-    model = nn.Sequential(*layers)
-    load_weights(model, pairs)
+    layers, _ = _join_backbones(spec, [0.5] * 3, [0.5] * 3)
+    model = nn.Sequential(*_enlarge_first(layers, size, spec.size))
+    load_weights(model, spec.pairs)
     return _put_channels_last(model)
+
+
+def _enlarge_first(layers: list[nn.Module], size: int, network_size: int) -> list[nn.Module]:
+    """Make the first module, which normalises pixels or does nothing, enlarge photos before."""
+    if size == network_size:
+        return layers
+    return [nn.Sequential(Enlarge(size, network_size), layers[0]), *layers[1:]]
 
 
 def _put_channels_last(model: nn.Sequential) -> nn.Sequential:
@@ -147,14 +192,14 @@ def _take_at_stride(_: nn.Module, inputs: tuple[Tensor], rows: int, columns: int
 
 
 def _join_backbones(
-    pairs: Pairs, size: int, mean: list[float], std: list[float]
+    spec: FeatureSpec, mean: list[float], std: list[float]
 ) -> tuple[list[nn.Module], int]:
     """Return a list of two modules (normalisation, backbones), and the number of features."""
     parts, width = [], 0
-    for name, weights in pairs:
-        backbone = build_backbone(name, weights, size)
+    for name, weights in spec.pairs:
+        backbone = build_backbone(name, weights, *spec[1:])
         used = (backbone.mean, backbone.std) if weights else (mean, std)
-        parts.append(nn.Sequential(Normalize(*used), backbone.network))
+        parts.append(nn.Sequential(Normalize(*used), backbone.features))
         width += backbone.width
     if len(parts) == 1:
         return list(parts[0]), width
@@ -177,11 +222,12 @@ def _build_layers(spec: ModelParams, num_labels: int, size: int) -> list[nn.Modu
         layers += [Residual(block.out, spec.batch_norm) for _ in range(block.residual)]
         channels = block.out
     if spec.global_pool != "none":
-        layers.append(
-            nn.AdaptiveAvgPool2d(1) if spec.global_pool == "mean" else nn.AdaptiveMaxPool2d(1)
-        )
-        side = 1
-    return [*layers, nn.Flatten(), *_build_linear(spec, channels * side * side, num_labels)]
+        layers.append(MapPool(spec.global_pool))
+        channels, side = channels * (1 + (spec.global_pool == "mean-max")), 1
+    layers.append(nn.Flatten())
+    if spec.power != 1:
+        layers.append(PowerTransform(spec.power))
+    return [*layers, *_build_linear(spec, channels * side * side, num_labels)]
 
 
 def _build_linear(spec: ModelParams, width: int, num_labels: int) -> list[nn.Module]:
@@ -206,10 +252,11 @@ def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
 
 
 def list_backbones(model: nn.Sequential) -> list[nn.Module]:
-    """Return the backbones of a network without their normalisation layers."""
+    """Return the backbones of a network without normalisation and pooling by phototag."""
     joined = model[1]
     parts = joined.parts if isinstance(joined, SideBySide) else [model]
-    return [part.get_submodule("1") for part in parts]
+    found = [part.get_submodule("1") for part in parts]
+    return [part.network if isinstance(part, PooledBackbone) else part for part in found]
 
 
 def find_head(model: nn.Module) -> nn.Linear:

@@ -1,12 +1,13 @@
 """Params of the network and of the cached features."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from phototag.base.errors import InputError
 from phototag.base.parallel import Backend
 from phototag.base.params import Float, NonNegativeInt, ParamGroup, PositiveInt
+from phototag.dataset.params import SizeParams
 
 
 class ConvParams(ParamGroup):
@@ -33,6 +34,23 @@ def _read_weights(value: Any) -> Any:
 
 Weights = str | tuple[str, ...] | None  # `model.weights`; a tuple has one entry per backbone
 Pairs = tuple[tuple[str, str | None], ...]  # name and weights of each backbone
+GlobalPool = Literal["none", "mean", "max", "mean-max"]
+
+
+class FeatureSpec(NamedTuple):
+    """All settings that the features of a photo depend on.
+
+    Attributes:
+        pairs: Name and weights of each backbone.
+        size: Side of the photos that the backbones process, in pixels (`resize.size`).
+        global_pool: Pooling of the feature maps or tokens of each backbone (`model.global_pool`).
+        power: Exponent of the power transform of the pooled features (`model.power`).
+    """
+
+    pairs: Pairs
+    size: int
+    global_pool: GlobalPool = "none"
+    power: float = 1.0
 
 
 def pair_backbones(name: str, weights: Weights) -> Pairs:
@@ -49,8 +67,8 @@ class ModelParams(ParamGroup):
 
     The network `conv` consists of the conv blocks in `conv`, hidden linear layers with the widths
     in `linear`, and an output layer. Any other `name` names a backbone, or several backbones joined
-    by `+`, and the head is a linear layer. In this case, only `weights` and `freeze` also apply. If
-    the backbones are frozen, `linear` and `dropout` apply too.
+    by `+`, and the head is a linear layer. In this case, only `weights`, `freeze`, `global_pool`
+    and `power` also apply. If the backbones are frozen, `linear` and `dropout` apply too.
     """
 
     name: Annotated[str, Field(min_length=1)] = "conv"
@@ -59,7 +77,8 @@ class ModelParams(ParamGroup):
     init: Literal["he", "pytorch"]
     batch_norm: bool = False
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    global_pool: Literal["none", "mean", "max"] = "none"
+    global_pool: GlobalPool = "none"
+    power: Annotated[Float, Field(gt=0, le=1)] = 1.0
     # YAML has no tuples, and pydantic's strict mode would refuse a list for a tuple.
     conv: Annotated[tuple[ConvParams, ...], Field(min_length=1, strict=False)]
     linear: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
@@ -68,6 +87,10 @@ class ModelParams(ParamGroup):
     def backbones(self) -> Pairs:
         """Name and weights of each backbone; an empty tuple for the network `conv`."""
         return pair_backbones(self.name, self.weights)
+
+    def features(self, size: int) -> FeatureSpec:
+        """Return the settings of the backbones' features, for photos of `size` pixels per side."""
+        return FeatureSpec(self.backbones, size, self.global_pool, self.power)
 
     @property
     def pretrained(self) -> bool:
@@ -122,6 +145,7 @@ class EmbedParams(ParamGroup):
 class NetworkParams(ParamGroup):
     """Params that the `embed` stage reads."""
 
+    resize: SizeParams
     embed: EmbedParams = EmbedParams()
     model: ModelParams
     finetune: FinetuneParams = FinetuneParams()

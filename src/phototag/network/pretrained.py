@@ -1,5 +1,6 @@
 """Pretrained weights: functions that find the file, read it, and match it to a backbone."""
 
+import math
 import os
 import re
 import sys
@@ -127,14 +128,18 @@ def _strip_prefix(found: State, own: Collection[str]) -> State:
 
 
 def _download(name: str, weights: str) -> State:
+    bare = name.removeprefix(TIMM)
     if name.startswith(TIMM):
         known = ["DEFAULT"]  # timm selects other weights by the network name: resnet50.a1_in1k
-        create = partial(import_timm().create_model, name.removeprefix(TIMM), pretrained=True)
+        create = partial(import_timm().create_model, bare, pretrained=True)
+        command = f"import timm; model = timm.create_model('{bare}', pretrained=True)"
     else:
         from torchvision import models
 
         known = list(models.get_model_weights(name).__members__)
         create = partial(models.get_model, name, weights=weights, progress=False)
+        command = f"from torchvision import models; model = models.get_model('{bare}', "
+        command += f"weights='{weights}')"
     if weights not in known:
         raise InputError(
             f"model.weights: {weights!r} is not a file, not an installed package, and not the name "
@@ -145,9 +150,11 @@ def _download(name: str, weights: str) -> State:
             found: State = create().state_dict()
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
+        command = f"import torch; {command}; torch.save(model.state_dict(), '{bare}.pt')"
         raise InputError(
-            f"model.weights: the weights of {name} could not be downloaded ({reason}): without an "
-            "internet connection, choose a file or an installed package that contains them"
+            f"model.weights: the weights of {name} could not be downloaded ({reason}): on a "
+            f'computer with internet access, run `python -c "{command}"`, copy {bare}.pt into this '
+            f"folder, and replace {weights} in model.weights by {bare}.pt"
         ) from None
     return found
 
@@ -167,12 +174,15 @@ def _rename(name: str, network: nn.Module, found: State) -> State:
         return OrderedDict(zip(own, body, strict=False))
     # The functions of timm and torchvision resize position embeddings to the photo size. timm's
     # function also converts files of older timm versions.
-    library = sys.modules[type(network).__module__]
     try:
         if name.startswith(TIMM):
+            library = sys.modules[type(network).__module__]
             return OrderedDict(library.checkpoint_filter_fn(dict(found), network))
-        sizes = network.image_size, network.patch_size
-        return OrderedDict(library.interpolate_embeddings(*sizes, found))
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        patch, num_tokens = own["conv_proj.weight"].shape[2], own["encoder.pos_embedding"].shape[1]
+        image_size = patch * math.isqrt(num_tokens - 1)  # one token is the class token
+        return OrderedDict(interpolate_embeddings(image_size, patch, found))
     except Exception:  # there is no such function, or the file belongs to another network
         return found
 

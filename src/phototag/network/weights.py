@@ -24,7 +24,7 @@ class Metadata:
 
     Attributes:
         labels: Names of the labels, in the order of the network's outputs, [num_labels].
-        size: Side length of the photos in pixels.
+        size: Side length of the photos that the network receives, in pixels.
         mean: Channel means of the train split, 0..1, [3].
         std: Channel standard deviations of the train split, 0..1, [3].
         model: The group `model` in params.yaml.
@@ -34,6 +34,8 @@ class Metadata:
         num_photos: Number of training photos; 0 in files written before this field existed.
         source: Source of the training photos: `SYNTHETIC`, or the value of `data.raw` in
             params.yaml.
+        network_size: Side length to which the network enlarges the photos, in pixels (the value of
+            `resize.size`); 0 in files written before this field existed, which means `size`.
     """
 
     labels: list[str]
@@ -46,6 +48,7 @@ class Metadata:
     val_loss: float
     num_photos: int = 0
     source: str = ""
+    network_size: int = 0
 
     @property
     def is_synthetic(self) -> bool:
@@ -55,7 +58,9 @@ class Metadata:
     @property
     def spec(self) -> ModelParams:
         """The group `model`, validated."""
-        return ModelParams.model_validate(self.model)
+        # Before the key `power` existed, backbones ignored `global_pool`.
+        old = "power" not in self.model and self.model.get("name", "conv") != "conv"
+        return ModelParams.model_validate(self.model | ({"global_pool": "none"} if old else {}))
 
 
 def describe_origin(metadata: Metadata) -> str:
@@ -117,8 +122,9 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
     """
     metadata = read_metadata(path)
     try:
-        labels, size = metadata.labels, metadata.size
-        model = build_model(metadata.spec, len(labels), size, metadata.mean, metadata.std)
+        sides = metadata.size, metadata.network_size
+        mean, std, num_labels = metadata.mean, metadata.std, len(metadata.labels)
+        model = build_model(metadata.spec, num_labels, sides[0], mean, std, sides[1])
         model.load_state_dict(load_file(path))
     except FileNotFoundError:  # DVC removed the file after its metadata was read
         raise _explain_missing(path) from None

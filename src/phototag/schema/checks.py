@@ -28,8 +28,8 @@ def check_backbones() -> None:
     Weights that torchvision or timm provides are downloaded and cached here, before training.
 
     Raises:
-        InputError: A backbone is unknown or does not accept photos of `resize.size`, or its
-            weights are missing or belong to another network.
+        InputError: A backbone is unknown, does not accept photos of `resize.size`, or has no
+            feature maps to pool; or its weights are missing or belong to another network.
     """
     params = check_params()
     if not params.model.backbones:
@@ -38,15 +38,15 @@ def check_backbones() -> None:
     from phototag.network.backbones import sketch_backbone
     from phototag.network.pretrained import read_pretrained
 
-    size = params.resize.size
-    for name, weights in params.model.backbones:
-        backbone = sketch_backbone(name, weights, size)
+    spec = params.model.features(params.resize.size)
+    for name, weights in spec.pairs:
+        backbone = sketch_backbone(name, weights, *spec[1:])
         if weights is None:
             continue
         read_pretrained(name, backbone.network, weights)
-        if backbone.size != size:
+        if backbone.size != spec.size:
             print(
                 f"note: the weights of {name} were trained on photos of {backbone.size} pixels "
-                f"per side; resize.size is {size}",
+                f"per side; resize.size is {spec.size}",
                 file=sys.stderr,
             )

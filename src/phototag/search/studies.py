@@ -28,7 +28,11 @@ Space = dict[str, dict[str, Any]]
 Objective = Literal["val_loss", "mAP", "f1_macro"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
 # Params that cannot be searched: they do not affect the model, or the study itself sets them.
-NOT_SEARCHABLE = {"seed", "precision", "train.compile", "train.devices", "train.num_nodes"}
+# Trials share the packed photos and the cached features, which depend on `resize.size`.
+NOT_SEARCHABLE = {
+    *("seed", "precision", "resize.size"),
+    *("train.compile", "train.devices", "train.num_nodes"),
+}
 
 
 class Study(ParamGroup):

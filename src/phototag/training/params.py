@@ -13,7 +13,7 @@ from phototag.base.params import (
     PositiveInt,
     Share,
 )
-from phototag.dataset.params import DataParams
+from phototag.dataset.params import DataParams, SizeParams
 from phototag.metrics.selection import SelectionMetric
 from phototag.network.params import FinetuneParams, ModelParams
 
@@ -63,6 +63,7 @@ class TrainingParams(ParamGroup):
     pos_weight: bool
     precision: Literal["auto", "fp32", "bf16"]
     data: DataParams
+    resize: SizeParams
     augment: AugmentParams
     model: ModelParams
     finetune: FinetuneParams = FinetuneParams()
@@ -133,7 +134,9 @@ class TrainingParams(ParamGroup):
 
     def train_settings(self) -> dict[str, Any]:
         """Return the params that determine the trained weights, as plain values."""
-        settings = self.model_dump(include=set(TrainingParams.model_fields), exclude={"data": True})
+        unused = {"data": True, "resize": True}
+        settings = self.model_dump(include=set(TrainingParams.model_fields), exclude=unused)
+        settings["resize.size"] = self.resize.size
         # The weights depend on their product, the number of processes. `training_key` adds it.
         del settings["train"]["devices"], settings["train"]["num_nodes"]
         return settings

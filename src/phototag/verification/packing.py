@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,39 @@ import numpy as np
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
 from phototag.base.parallel import Backend, run_in_order
-from phototag.decoding.photos import MAX_PIXELS, Photo, prepare_photo
+from phototag.decoding.photos import MAX_PIXELS, Photo, prepare_photo, read_shorter_side
 from phototag.decoding.sources import read_file
 
 CHUNK = 32  # photos per task; with this many, the cost of sending a task is negligible
+
+
+def find_packed_side(
+    source: Path,
+    names: Sequence[str],
+    size: int,
+    invalid: Mapping[str, str],
+    max_pixels: int = MAX_PIXELS,
+) -> int:
+    """Return the side of the packed photos: `size`, or the largest shorter side if it is smaller.
+
+    The headers of photos are read until a photo is large enough. If all are smaller, the network
+    enlarges them from the packed side to `size`, so that the packed array stays small.
+
+    Args:
+        source: Folder or zip of the dataset.
+        names: Paths of the photos in the source.
+        size: Side of the photos that the network processes, in pixels.
+        invalid: File -> reason, for the files that are rejected because of their names.
+        max_pixels: Maximum number of pixels of a photo; larger photos are ignored.
+    """
+    largest = 0
+    for name in names:
+        if name not in invalid:
+            with suppress(InputError):  # `prepare_photos` reports the file
+                largest = max(largest, read_shorter_side(read_file(source, name), max_pixels))
+        if largest >= size:
+            return size
+    return largest or size
 
 
 def prepare_photos(

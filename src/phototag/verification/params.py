@@ -6,14 +6,15 @@ from pydantic import Field
 
 from phototag.base.parallel import Backend
 from phototag.base.params import ParamGroup, PositiveInt, Share
-from phototag.dataset.params import DataParams
+from phototag.dataset.params import DataParams, SizeParams
 
 
-class ResizeParams(ParamGroup):
+class ResizeParams(SizeParams, extra="forbid"):
     """The group `resize`: size of the packed photos, limits on photos, and near duplicates.
 
     Attributes:
-        size: Side of the packed photos in pixels.
+        size: Side of the photos that the network processes, in pixels. If all photos are smaller,
+            they are packed at their own size, and the network enlarges them.
         min_side: Minimum length of a photo's shorter side in pixels; smaller photos are rejected.
         max_pixels: Maximum number of pixels of a photo; larger photos are rejected.
         on_problem: reject (continue up to `max_rejected`) | fail (stop if anything is rejected).
@@ -22,7 +23,6 @@ class ResizeParams(ParamGroup):
         backend: joblib backend that runs the decoding of photos.
     """
 
-    size: PositiveInt
     min_side: PositiveInt
     # Pillow refuses to open photos with more pixels than this maximum.
     max_pixels: Annotated[int, Field(gt=0, le=178_956_970)]

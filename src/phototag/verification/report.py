@@ -35,20 +35,22 @@ def write_verification_report(
     manifest: pd.DataFrame,
     problems: Sequence[Problem],
     images: np.ndarray,
+    size: int,
     system_files: Sequence[str] = (),
     edits: Mapping[str, int] | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Write summary.json, problems.csv, duplicates.csv and report.html to a folder.
 
-    `images` are the photos that are not rejected, uint8 [num_images, size, size, 3];
-    `system_files` are the files that were ignored. `edits` maps each edit of labels to the number
-    of photos whose labels it changed. `renamed` maps the old names of labels to the new names.
+    `images` are the photos that are not rejected, uint8 [num_images, side, side, 3]. `size` is the
+    side of the photos that the network processes, in pixels. `system_files` are the files that were
+    ignored. `edits` maps each edit of labels to the number of photos whose labels it changed.
+    `renamed` maps the old names of labels to the new names.
     """
     duplicates = tabulate_duplicates(manifest)
     summary = summarize(manifest, problems, duplicates)
     summary |= {"label_edits": dict(edits or {}), "renamed_labels": dict(renamed or {})}
-    summary |= {"system_files": len(system_files)}
+    summary |= {"system_files": len(system_files), "packed_side": images.shape[1]}
     write_json(folder / "summary.json", summary)
     # PyArrow, which pandas uses for text, refuses names that are not UTF-8.
     columns = list(Problem.__dataclass_fields__)
@@ -79,7 +81,7 @@ def write_verification_report(
         "phototag.verification",
         "report.html.j2",
         title="Dataset verification",
-        headline=[*_headline(summary), *describe_system_files(system_files)],
+        headline=[*_headline(summary, size), *describe_system_files(system_files)],
         tables={name: counts for name, counts in tables.items() if counts},
         problems=[problem for problem in problems if _concerns_labels(problem)],
         remarks=_group_remarks(manifest),
@@ -143,7 +145,7 @@ def tabulate_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns, dtype=str)
 
 
-def _headline(summary: dict[str, Any]) -> list[str]:
+def _headline(summary: dict[str, Any], size: int) -> list[str]:
     decisions, shorter = summary["decisions"], summary["shorter_side"]
     counts = ", ".join(f"{decisions.get(name, 0)} {name}" for name in reversed(DECISIONS))
     sentences = [
@@ -154,6 +156,12 @@ def _headline(summary: dict[str, Any]) -> list[str]:
         f"Problems in label files: {sum(summary['label_problems'].values())}. Photos without "
         f"labels: {summary['unlabelled']}.",
     ]
+    side = summary["packed_side"]
+    if side < size:
+        sentences.append(
+            f"The shorter side of each photo is less than {size} pixels (resize.size). The photos "
+            f"are packed as {side} x {side} pixels, and the network enlarges them."
+        )
     if summary["unknown"]:
         num_photos = summary["files"] - decisions.get("rejected", 0)
         sentences.append(
