@@ -20,6 +20,7 @@ from phototag.network.weights import read_metadata
 from phototag.registry import versions
 from phototag.registry.challenges import challenge_champion
 from phototag.registry.comparison import Contestant, judge
+from phototag.registry.cross_validated import CrossValidated
 from phototag.registry.photos import list_ids
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import Store
@@ -211,7 +212,8 @@ def test_version_has_tags_description_photos_and_signature(
     )
     text = versions.write_description(table, metadata, "val")
     run_id = create_run(store, Training("key"))
-    model = Contestant(files)
+    stored = CrossValidated(["a"], ["red"], np.ones((1, 1), np.float32), np.ones((1, 1), bool))
+    model = Contestant(files, stored)
     number = versions.register_model(store, run_id, model, list_ids(datasets), tags, text)
     version = store.client.get_model_version(store.name, number)
     assert version.tags["labels"] == "blue, green, red"
@@ -238,5 +240,6 @@ def test_version_has_tags_description_photos_and_signature(
     (tmp_path / "fetched").mkdir()
     fetched, photos = versions.fetch_files(store, number, str(tmp_path / "fetched"))
     assert fetched.files[0].read_bytes() == files[0].read_bytes()
+    assert fetched.cross_validated == stored
     expected = sorted(datasets["train"].sha256 + datasets["val"].sha256)
     assert photos.read_text().split() == [digest[:16] for digest in expected]

@@ -63,9 +63,12 @@ def test_page_and_summary_show_the_time_of_the_decision(
     (tmp_path / "reports/evaluate").mkdir()
     (tmp_path / "reports/evaluate/metrics.json").write_text('{"f1_micro": 0.6}')
     output = summarize(tmp_path)
+    assert "cross-validation" not in output
     assert "version 4, champion (it was <best>) on 2026-01-02 03:04 UTC" in output
     assert "`phototag history`" in output
     assert f"Comparison: {report}\n" in output
+    (tmp_path / "reports/evaluate/metrics.json").write_text('{"cross_validation_loss": 0.6}')
+    assert "Scores by cross-validation: " in summarize(tmp_path)
 
 
 def test_skipped_registration_imports_neither_pytorch_nor_mlflow(tmp_path: Path) -> None:

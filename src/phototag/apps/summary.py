@@ -16,6 +16,7 @@ from phototag.base.files import read_json, read_source
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
 from phototag.base.params import read_values
+from phototag.metrics.selection import CROSS_VALIDATION, find_evaluated
 from phototag.registry.decision import describe_decision
 
 SYNTHETIC = "data/sample"  # value of `data.raw` for the synthetic dataset
@@ -39,6 +40,9 @@ def summarize(root: Path) -> str:
         lines.append(f"  {name:<{width}}  {shown}")
     if known is not None:
         lines += ["", f"Scores on {known} known entries (pairs of a photo and a label)"]
+    if find_evaluated(scores) == CROSS_VALIDATION:
+        lines += ["", "Scores by cross-validation: each photo was predicted by a model that was not"]
+        lines += ["trained on it. There is no test split."]
     lines += ["", *_describe_registration(root / "reports/register/decision.json")]
     if not report.is_file():
         missing = "The report is not in this clone: run `dvc pull` if the project has a DVC remote"

@@ -25,7 +25,7 @@ from phototag.registry.versions import (
 )
 from phototag.serving.pyfunc import digest_model
 from phototag.tracking.evaluations import link_scores, log_missing_scores
-from phototag.tracking.runs import Training, find_or_rebuild_run, log_folder
+from phototag.tracking.runs import Training, find_or_rebuild_run, log_folder, log_splits
 from phototag.tracking.store import Store
 
 
@@ -84,6 +84,8 @@ def register_results(
     )
     # Registering reopens the run, which must not change its duration.
     store.client.set_terminated(run_id, "FINISHED", ended)
+    if nested:
+        log_splits(store, run_id, describe_splits({evaluated_on: photos}))
     link_scores(store, run_id, get_version(store, version).source, scores, evaluated_on)
     decision, comparison = challenge_champion(
         store, version, model, datasets, resamples, seed, paths["features"]

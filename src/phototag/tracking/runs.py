@@ -112,17 +112,17 @@ def create_run(store: Store, training: Training) -> str:
     )
     params = [Param(name, value) for name, value in training.flat_params.items()]
     store.client.log_batch(run.info.run_id, params=params)
-    _log_splits(store, run.info.run_id, training)
+    log_splits(store, run.info.run_id, training.splits)
     return str(run.info.run_id)
 
 
-def _log_splits(store: Store, run_id: str, training: Training) -> None:
-    """Log each split as a dataset of the run.
+def log_splits(store: Store, run_id: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log each split, as described by `describe_splits`, as a dataset of the run.
 
     MLflow identifies a dataset by name and digest, and keeps the profile that was logged first.
     """
     source = json.dumps({"uri": MANIFEST})
-    for split, counts in training.splits.items():
+    for split, counts in splits.items():
         profile = json.dumps(counts)
         dataset = Dataset(split, counts["fingerprint"], "local", source, profile=profile)
         tag = InputTag("mlflow.data.context", split)
@@ -257,7 +257,7 @@ def find_or_rebuild_run(store: Store, training: Training, history: pd.DataFrame)
     """
     run = find_run(store, training)
     if run and not run.inputs.dataset_inputs:  # `phototag sync` created it without the photos
-        _log_splits(store, run.info.run_id, training)
+        log_splits(store, run.info.run_id, training.splits)
     if run and run.info.status == "FINISHED" and "best_val_loss" in run.data.metrics:
         return str(run.info.run_id)
     tags = {REBUILT_TAG: "true", **training.tags}
