@@ -41,8 +41,8 @@ def summarize(root: Path) -> str:
     if known is not None:
         lines += ["", f"Scores on {known} known entries (pairs of a photo and a label)"]
     if find_evaluated(scores) == CROSS_VALIDATION:
-        lines += ["", "Scores by cross-validation: each photo was predicted by a model that was not"]
-        lines += ["trained on it. There is no test split."]
+        lines += ["", "Scores by cross-validation: each photo was predicted by a model that was"]
+        lines += ["not trained on it. There is no test split."]
     lines += ["", *_describe_registration(root / "reports/register/decision.json")]
     if not report.is_file():
         missing = "The report is not in this clone: run `dvc pull` if the project has a DVC remote"
