@@ -40,6 +40,7 @@ def register(params: RegistrationParams) -> None:
         "metrics": Path("reports/evaluate/metrics.json"),
         "scores": Path("reports/evaluate/scores.csv"),
         "predictions": Path("reports/evaluate/predictions.csv"),
+        "summary": Path("reports/resize/summary.json"),
     }
     training = Training(read_metadata(files["model"]).content_key, read_values())
     with connect() as store:

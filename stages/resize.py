@@ -19,7 +19,7 @@ from phototag.verification.label_edits import check_unchanged, read_edits
 from phototag.verification.ledger import build_manifest, write_manifest
 from phototag.verification.packing import find_packed_side, prepare_photos, write_images
 from phototag.verification.params import VerificationParams
-from phototag.verification.problems import check_problems
+from phototag.verification.problems import check_problems, describe_rejected
 from phototag.verification.report import list_rejected, write_verification_report
 
 from . import run
@@ -97,6 +97,8 @@ def main() -> None:
         edited.renamed,
     )
     check_problems(problems, len(names), labels.num_lines, resize.on_problem, resize.max_rejected)
+    for line in describe_rejected(problems, len(names)):
+        print(line)
 
 
 if __name__ == "__main__":

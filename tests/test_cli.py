@@ -190,12 +190,17 @@ def test_error_is_one_line_without_traceback(
         app()
     assert "Traceback" not in capsys.readouterr().err
 
-    def refuse() -> None:
-        raise PermissionError(13, "Permission denied", "out.csv")
+    for error, reason in (
+        (PermissionError(13, "Permission denied", "out.csv"), "permission denied"),
+        (IsADirectoryError(21, "Is a directory", "out.csv"), "is a directory"),
+    ):
 
-    monkeypatch.setattr("phototag.cli.typer_app", refuse)
-    with pytest.raises(SystemExit, match=r"error: out\.csv: permission denied"):
-        app()
+        def refuse(error: OSError = error) -> None:
+            raise error
+
+        monkeypatch.setattr("phototag.cli.typer_app", refuse)
+        with pytest.raises(SystemExit, match=rf"error: out\.csv: {reason}: "):
+            app()
 
 
 def import_photos(to: str) -> str:

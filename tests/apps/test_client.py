@@ -79,7 +79,7 @@ def test_many_photos_are_sent_in_several_requests(
     server.rows = [GOOD, BAD]
     monkeypatch.setattr(client, "ROWS", 2)
     out, problem = ask(server.url + "/", "a.jpg", "b.jpg", "missing.jpg", "c.jpg", "missing.png")
-    assert problem == ""
+    assert problem.startswith("paths that do not exist: 2, such as missing.jpg: ")
     assert [line[:28] for line in out.splitlines()] == [
         "a.jpg        cat 0.75",
         r"b.jpg        not an image: \x1b"[:28],
@@ -93,14 +93,15 @@ def test_many_photos_are_sent_in_several_requests(
     monkeypatch.setattr(client, "NUM_BYTES", 2)
     monkeypatch.setattr(client, "MAX_BYTES", 1)
     Path("large.jpg").write_text("ab")
-    out, _ = ask(f"{server.url}/invocations", "large.jpg", "a.jpg", "b.jpg", "c.jpg")
+    out, problem = ask(f"{server.url}/invocations", "large.jpg", "a.jpg", "b.jpg", "c.jpg")
+    assert problem == ""
     assert "larger than 32 MiB" in out
     assert server.requests == [1, 3, 2]
 
 
 def test_only_unreadable_photos(server: Server) -> None:
     server.rows = [BAD]
-    out, problem = ask(server.url, "-f", "csv", "a.jpg", "missing.jpg")
+    out, problem = ask(server.url, "-f", "csv", "a.jpg", "b.jpg")
     assert problem.startswith("none of these files could be read as a photo")
     assert out.startswith("file,labels,error,sha256,model_key,cat,dog\n")
     assert len(out.splitlines()) == 3

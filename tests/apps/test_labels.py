@@ -213,6 +213,13 @@ def test_answers_count_once_the_contents_of_photos_are_known(project: Path) -> N
     )
 
 
+@pytest.mark.parametrize("data", [b"", b"file\na\n", b'file,decision,sha256\n"', b"file\xff\n"])
+def test_damaged_manifest_is_reported(project: Path, data: bytes) -> None:
+    (project / "data/manifest.csv").write_bytes(data)
+    with pytest.raises(InputError, match=r"manifest\.csv is not a valid table .*: run `dvc repro`"):
+        run()
+
+
 def test_missing_photos_are_explained(project: Path) -> None:
     shutil.rmtree(project / "data/raw")
     with pytest.raises(InputError, match=r"data\.raw: data/raw is missing: run `dvc pull`"):

@@ -318,7 +318,10 @@ def test_killed_run_loses_and_doubles_nothing(
     assert output.exists() == (step == "replaced")
     (left,) = output.parent.glob(f"{output.name}.*.partial")
     if step == "predict":
-        left.write_bytes(left.read_bytes() + b'{"incomplete')
+        written = left.read_bytes()
+        left.write_bytes(written.replace(b"{", b"", 1))
+        assert f"{left.name}:1 is damaged: remove this file" in add()[2]
+        left.write_bytes(written + b'{"incomplete')
     seen.clear()
     paint("photos/green.png")
     assert add()[0] == 0

@@ -373,6 +373,34 @@ def test_many_photos_use_one_session_of_onnx_runtime(
     assert isinstance(ran[-1], Session)
 
 
+@pytest.mark.parametrize("more", [["-f", "table"], ["-o", "out.csv"], ["-f", "xmp"]])
+def test_path_that_does_not_exist_is_an_error_after_the_other_photos(
+    model: tuple[Path, Path], photos: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    """A shell passes on a pattern that matches no file; a damaged photo is no error."""
+    monkeypatch.chdir(photos)
+    code, out, problems = run("im1.png", "*.gif", "im3.jpg", *more, *options(model))
+    assert code == 1
+    assert "error: paths that do not exist: 1, such as *.gif: correct them" in problems
+    written = Path("out.csv").read_text() if "-o" in more else out
+    assert "im1.png" in written or Path("im1.png.xmp").exists()
+    assert run("-", *options(model), stdin="gone.png\n")[0] == 1
+
+
+def test_damaged_line_of_a_killed_run_is_reported(
+    model: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    job = predictions.PredictionJob(load_tagger(*model), find(str(photos)), "csv", print)
+    left = job.unfinished_path(output)
+    for text in (b"\xff\n", b"3\n", b"{}\n", b"[" * 100_000 + b"\n"):
+        left.write_bytes(text)
+        code, _, problems = run(str(photos), "-o", str(output), "--resume", *options(model))
+        assert code == 1
+        assert f"{left.name}:1 is damaged: remove this file" in problems
+        assert not output.exists()
+
+
 def test_run_of_other_photos_or_model_is_not_resumed(
     model: tuple[Path, Path], photos: Path, tmp_path: Path
 ) -> None:

@@ -441,6 +441,21 @@ def test_options_of_sidecars_are_checked(
     assert snapshot(photos).keys() == {"a.jpg", "b.png", "d.jpg", "old/c.jpg"}
 
 
+@pytest.mark.parametrize("text", ["<cut", DIGIKAM])
+def test_undo_skips_sidecars_in_which_phototag_wrote_nothing(
+    photos: Path, predict: Callable[..., tuple[int, str, str]], text: str
+) -> None:
+    for name in ("other.xmp", "b.png.xmp"):
+        (photos / name).write_bytes(text.encode("utf-16"))
+    (photos / "a.jpg.xmp").write_bytes(set_keywords(None, ["blue"]) or b"")
+    code, out, problems = predict("--undo")
+    assert (code, problems) == (0, "")
+    assert out == "sidecars: 0 created, 0 changed, 1 deleted, 2 unchanged, 0 refused\n"
+    # In a damaged sidecar with keywords of phototag, these keywords stay, which is an error.
+    (photos / "other.xmp").write_bytes((set_keywords(None, ["blue"]) or b"")[:-9])
+    assert predict("--undo")[0] == 1
+
+
 def test_undo_finds_sidecars_whose_photos_are_gone(
     photos: Path, predict: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -111,6 +111,8 @@ def test_json_round_trip_keeps_values_and_letters(tmp_path: Path) -> None:
         ('{"f1": 2\n>>>>>>> other\n}', "holds merge conflict"),
         ('{"f1": ">>>>>>> 0.', "is not valid JSON"),
         ("", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("1" * 5000, "is not valid JSON"),
         ('{"f1": "\udcff"}', None),
     ],
 )

@@ -78,6 +78,7 @@ def test_first_import_makes_a_folder_and_others_are_added(project: Path, tmp_pat
     shown = run("../My photos (2)", "--add")
     assert "\n1 new, 2 already known, 0 without labels; the dataset now has 4\n" in shown
     assert "\nknown photos whose labels are updated: 2\n" in shown
+    assert "lose a label" not in shown
     assert "note: labels that the dataset did not have, unknown for its other photos: fox" in shown
     assert "note: labels that the source does not have, unknown for its new photos: cat" in shown
     assert "\n3 photos in data/raw/002-My-photos-2.zip: dog 2, fox 1\nRun these" in shown
@@ -321,6 +322,9 @@ def test_second_import_without_add_names_both_options(tmp_path: Path) -> None:
 
 def test_photos_that_were_not_pulled_are_not_replaced(project: Path, tmp_path: Path) -> None:
     run("../a")
+    write(project / "data/raw.dvc", "outs: 3\n")
+    with pytest.raises(InputError, match="is already data/raw"):
+        run("../a")
     pointer = "outs:\n- md5: 7b0a.dir\n  size: 9\n  nfiles: {}\n  path: raw\n"
     write(project / "data/raw.dvc", pointer.format(1))
     paint(tmp_path / "b/cat/8.png", 8)
@@ -483,5 +487,14 @@ def test_keywords_can_be_added_and_ignored(tmp_path: Path) -> None:
         {"cat": UNKNOWN, "dog": UNKNOWN},
         {"cat": 0, "dog": 0},
     ]
+    # A missing keyword counts like a label file without the photo, which is reported.
+    (Path("data/raw/002-b.zip")).unlink()
+    paint(tmp_path / "b/1.png", 1)
+    shown = run("../b", "--add", "--missing", "absent", "--min-photos", "1")
+    assert "\nknown photos that lose a label: cat 1\n" in shown
+    assert read_targets(Path("data/raw"))["cat/1.png"] == {"cat": 0, "dog": 0, "owl": 0}
+    assert shown.count("cat 0") == 0
+    assert ": dog 1, owl 1\n" in shown
+    (tmp_path / "b/1.png").unlink()
     (Path("data/raw/002-b.zip")).unlink()
     assert "photos without labels: 3\n" in run("../b", "--add", "--as", "folders")

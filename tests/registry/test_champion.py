@@ -45,6 +45,7 @@ class Registry:
         self.lost: set[str] = set()  # versions whose files were deleted
         self.run_id = ""
         self.comparison: Any = None  # of the last challenge
+        self.renamed: dict[str, str] = {}
 
     def register(
         self,
@@ -74,12 +75,12 @@ class Registry:
     def challenge(self, name: str, known: int, **more: Any) -> Any:
         version = self.register(name, known, **more)
         decision, self.comparison = challenges.challenge_champion(
-            self.store, version, self.files[version][0], self.datasets, resamples=100, seed=0
+            self.store, version, self.files[version][0], self.datasets, 100, 0, self.renamed
         )
         return decision
 
     def page(self, decision: dict[str, Any]) -> str:
-        write_report(self.folder / "report", self.store, decision, self.comparison)
+        write_report(self.folder / "report", self.store, decision, self.comparison, self.renamed)
         return (self.folder / "report/report.html").read_text()
 
     def champion(self) -> int | None:
@@ -174,7 +175,7 @@ def test_challenges_of_a_new_champion_start_at_one(registry: Registry) -> None:
     registry.challenge("a", 0)
     won = registry.challenge("better", 3)
     assert (won["champion"], won["challenge"], won["coverage"]) == (True, 2, "99.1667%")
-    assert "(challenge 2 of this champion)" in won["reason"]
+    assert won["notes"][-1] == "this was challenge 2 of champion version 1"
     assert registry.challenge("a", 0)["challenge"] == 1
     assert registry.challenge("c", 0)["challenge"] == 2
 
@@ -269,7 +270,7 @@ def test_champion_with_a_damaged_file_stays(registry: Registry) -> None:
     decision = registry.challenge("better", 3)
     assert not decision["champion"]
     assert "champion version 1 cannot be compared: " in decision["reason"]
-    assert "phototag promote 2" in decision["reason"]
+    assert decision["notes"] == ["to replace it, run `phototag promote 2`"]
 
 
 def test_model_selected_on_val_is_not_promoted_by_a_comparison_on_val(registry: Registry) -> None:
@@ -279,7 +280,7 @@ def test_model_selected_on_val_is_not_promoted_by_a_comparison_on_val(registry: 
     decision = registry.challenge("better", 3)
     assert not decision["champion"]
     assert "both models were selected on val" in decision["reason"]
-    assert "set split.test above 0, or run `phototag promote 2`" in decision["reason"]
+    assert "set split.test above 0, or run `phototag promote 2`" in decision["notes"][-1]
     assert registry.champion() == 1
     assert comparison.judge(registry.comparison.scores)[0]
     page = registry.page(decision)
@@ -370,7 +371,7 @@ def test_champion_is_scored_again_on_the_current_photos(registry: Registry, chan
         test, targets=corrected if change == "corrected" else test.targets
     )
     decision = registry.challenge("better", 3)
-    assert "excluded" not in decision["reason"]
+    assert decision["notes"][0] == "24 of 24 test photos were compared"
     scores = registry.comparison.scores.set_index("metric").loc["f1_micro"]
     assert scores["photos"] == 24
     current = registry.datasets["test"].targets
@@ -381,16 +382,13 @@ def test_champion_is_scored_again_on_the_current_photos(registry: Registry, chan
 
 
 def test_labels_of_both_models_are_compared(registry: Registry) -> None:
-    """The label "blue" was renamed to "azure", which only the challenger has."""
+    """The label "blue" was removed, and the label "azure" added."""
     registry.challenge("first", 2)
     test = registry.datasets["test"]
-    renamed = ["azure", "green", "red"]
-    registry.datasets["test"] = replace(test, labels=renamed)
-    decision = registry.challenge("better", 3, labels=renamed)
-    assert (
-        "the labels differ (added: azure; removed: blue), so that 2 labels were compared"
-        in decision["reason"]
-    )
+    others = ["azure", "green", "red"]
+    registry.datasets["test"] = replace(test, labels=others)
+    decision = registry.challenge("better", 3, labels=others)
+    assert "2 labels were compared (added: azure; removed: blue)" in decision["notes"]
     assert registry.comparison.labels["label"].tolist() == ["green", "red"]
     scores = registry.comparison.scores.set_index("metric").loc["f1_macro"]
     assert scores["challenger"] == 1
@@ -399,8 +397,37 @@ def test_labels_of_both_models_are_compared(registry: Registry) -> None:
     registry.datasets["test"] = replace(test, labels=other)
     decision = registry.challenge("others", 3, labels=other)
     assert "no label is common to both models" in decision["reason"]
-    assert "run `phototag promote 3 --new-labels`" in decision["reason"]
+    assert decision["notes"] == ["to replace it, run `phototag promote 3 --new-labels`"]
     assert registry.comparison is None
+
+
+def test_outputs_for_renamed_labels_are_compared(registry: Registry) -> None:
+    """The label "blue" was renamed to "azure", and "pink" to a label that the champion has."""
+    registry.challenge("first", 1)
+    names = ["azure", "green", "red"]
+    test = registry.datasets["test"]
+    targets = test.targets.copy()
+    targets[:2] = UNKNOWN
+    registry.datasets["test"] = replace(test, labels=names, targets=targets)
+    registry.renamed = {"blue": "azure", "pink": "green"}
+    decision = registry.challenge("better", 3, labels=names)
+    assert decision["notes"][:3] == [
+        "22 of 24 test photos were compared (66 known entries)",
+        "2 of 24 have no known label among those compared",
+        "3 labels were compared (renamed: blue to azure)",
+    ]
+    table = registry.comparison.labels.set_index("label")
+    assert table["champion"].to_dict() == {"azure": 1, "green": 0, "red": 0}
+    assert decision["champion"]
+    assert "<p>Labels renamed: blue to azure.</p>" in registry.page(decision)
+    # A client reads the names, so the new version is promoted only if requested.
+    versions.roll_back(registry.store, "")
+    with pytest.raises(InputError, match="add --new-labels"):
+        versions.promote(registry.store, "2", "")
+
+
+def test_label_is_not_renamed_to_another_label_of_the_model() -> None:
+    assert comparison.rename_labels(["a", "b"], {"a": "b"}) == ["a", "b"]
 
 
 def test_other_labels_are_promoted_only_if_requested(registry: Registry) -> None:
@@ -452,7 +479,11 @@ def test_photos_on_which_the_champion_was_trained_are_excluded(
     registry.datasets |= {"train": select(rest), "test": select(moved, unseen)}
     decision = registry.challenge("better", 3)
     assert decision["champion"], decision["reason"]
-    assert "10 of 20 test photos were excluded, because champion version 1" in decision["reason"]
+    assert decision["notes"][:2] == [
+        "10 of 20 test photos were compared",
+        "10 of 20 were excluded: champion version 1 was trained or selected on them, or on photos "
+        "of their groups",
+    ]
     assert registry.comparison.photos.files == select(unseen).files
     files = registry.files["2"][0], registry.files["1"][0]
     with_seen = comparison.compare_models(registry.datasets["test"], *files, resamples=100, seed=0)
@@ -515,9 +546,9 @@ def test_too_few_photos_left_to_compare(registry: Registry, left: int) -> None:
     parts[2] = take_photos(parts[2], np.arange(left))
     registry.datasets["test"] = join_datasets(parts)
     decision = registry.challenge("few", 3)
-    reason = f"the number of photos to compare on is {left}, below 5; 16 of {16 + left} test photos"
-    assert reason in decision["reason"]
-    assert decision["reason"].endswith("to replace it, run `phototag promote 2`")
+    assert decision["reason"].endswith(f"the number of photos to compare on is {left}, below 5")
+    assert decision["notes"][0].startswith(f"16 of {16 + left} were excluded: champion version 1")
+    assert decision["notes"][-1] == "to replace it, run `phototag promote 2`"
     assert (decision["champion"], registry.comparison, registry.champion()) == (False, None, 1)
 
 
@@ -526,7 +557,7 @@ def test_champion_without_a_list_of_photos_stays(registry: Registry) -> None:
     registry.files["1"][1].unlink()
     decision = registry.challenge("better", 3)
     assert "champion version 1 cannot be compared: it was registered before" in decision["reason"]
-    assert "`phototag promote 2`" in decision["reason"]
+    assert decision["notes"] == ["to replace it, run `phototag promote 2`"]
     assert (decision["champion"], registry.comparison, registry.champion()) == (False, None, 1)
 
 
@@ -535,7 +566,8 @@ def test_champion_that_is_registered_again_keeps_its_comparison(registry: Regist
     assert registry.challenge("first", 1)["reason"] == first["reason"]
     won = registry.challenge("better", 3)
     again = registry.challenge("better", 3)
-    assert again["reason"] == f"{won['reason']}; version 2 already was the champion"
+    assert again["reason"] == won["reason"]
+    assert again["notes"] == [*won["notes"], "version 2 already was the champion"]
     same = ("version", "champion", "previous_champion", "photos", "challenge")
     assert [again[key] for key in same] == [won[key] for key in same]
     assert registry.comparison is not None

@@ -96,7 +96,7 @@ def test_difference_within_the_interval_does_not_win() -> None:
     values["photos"] = 9
     wins, reason = judge(pd.DataFrame([{"metric": "f1_micro", **values}]))
     assert not wins
-    assert "+0.0200, with a 97.5% interval from -0.0100 to +0.0500" in reason
+    assert "difference +0.0200, 97.5% interval -0.0100 to +0.0500" in reason
     wins, _ = judge(pd.DataFrame([{"metric": "f1_micro", **values, "low": 0.001}]))
     assert wins
 
@@ -126,7 +126,7 @@ def test_champion_of_another_photo_size_stays(register: Registered) -> None:
     decision = register(known=3)
     assert not decision["champion"]
     assert "8 pixels a side" in decision["reason"]
-    assert "phototag promote 2" in decision["reason"]
+    assert "phototag promote 2" in decision["notes"][-1]
 
 
 @pytest.mark.parametrize("lost", ["models", "model.safetensors", "gc"])

@@ -15,9 +15,10 @@ from phototag.review import page
 from phototag.review.evidence import INPUTS, Evidence
 from phototag.review.rankings import rank_errors
 from phototag.review.rendering import render_view
-from phototag.review.results import INCOMPLETE, Results
-from phototag.review.session import ReviewSession
+from phototag.review.results import EDITED, INCOMPLETE, Results
+from phototag.review.session import ReviewSession, append_answer
 from phototag.review.view import View
+from phototag.verification.corrections import Answer
 from tests.models import LABELS
 from tests.reviews import read_rows
 
@@ -81,6 +82,15 @@ def test_answers_of_others_stay_unless_the_photo_is_marked(
     press(ann, "yes", **{f"n{shown[0]}": "exception"})
     states = [ann.session.state(ann.session.queue[n]) for n in shown]
     assert states == ["no", "unsure", "yes"]
+
+
+def test_undone_answer_about_a_merged_label_is_named(project: Path, evidence: Evidence) -> None:
+    view = open_view(project, evidence)
+    row = (evidence.photos.files[0], evidence.photos.sha256[0], "pink", "yes", "no", "ann")
+    append_answer(view.session.path, Answer(*row, "2025-01-01", "errors"))
+    shown = view.current
+    assert press(view, "undo") == "Undone, but not on this page: 1 about pink."
+    assert view.current == shown
 
 
 def test_chosen_label_limits_the_pages(project: Path, evidence: Evidence) -> None:
@@ -149,6 +159,19 @@ def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> 
     assert results.queue == queue
     with pytest.raises(InputError, match="is missing"):
         Results(tmp_path, "errors")
+
+
+def test_edits_since_the_last_repro_are_noted(project: Path) -> None:
+    edits, lock = project / "data/labels.yaml", project / "dvc.lock"
+    edits.write_text("")
+    deps = [{"path": "data/labels.yaml", "md5": hashlib.md5(b"").hexdigest()}]
+    lock.write_text(yaml.safe_dump({"stages": {"resize": {"deps": deps}}}))
+    results = Results(project, "errors")
+    assert results.refresh() == ""
+    edits.write_text("rename: {blue: azure}\n")
+    assert results.refresh() == EDITED
+    lock.unlink()  # the labels of an unknown `dvc repro`
+    assert Results(project, "errors").refresh() == ""
 
 
 def test_page_shows_why_an_answer_cannot_be_stored(

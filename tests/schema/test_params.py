@@ -155,6 +155,8 @@ def test_train_settings_exclude_params_that_do_not_affect_the_weights(
     ("content", "message"),
     [
         (b"a: [1", "is not valid YAML"),
+        (b"a: " + b"[" * 5000, "is not valid YAML"),
+        (b"a: 2025-02-31", "is not valid YAML: day is out of range"),
         (b"", "expected a mapping of keys to values"),
         (b"- 1", "expected a mapping of keys to values"),
         (b"<<<<<<< HEAD\nlr: 1\n=======\nlr: 2\n>>>>>>> b\n", "params.yaml holds merge conflict"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from phototag.importers.source import ImportOptions
 from phototag.review.session import append_answer
 from phototag.verification.corrections import COLUMNS, Answer
 from phototag.verification.decode_cache import save_decode_cache
-from stages import normalize_stats, resize, split
+from stages import normalize_stats, resize, sample, split
 from tests.conftest import SHIPPED_PARAMS
 from tests.decoding.corpus import encode, picture
 from tests.verification.test_decode_cache import record_decoded
@@ -113,6 +114,20 @@ def test_control_characters_in_names_are_escaped(
         f"images/notes{shown}",
         f"annotations/notes{shown}",
     ]
+
+
+def test_synthetic_dataset_is_written_only_if_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, monkeypatch, sample.main)
+    folder = tmp_path / "data/sample"
+    assert [path.name for path in folder.iterdir()] == ["README.txt"]
+    shutil.rmtree(folder)  # as DVC does
+    values = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    values["data"]["raw"], values["sample"]["num_images"] = "./data/sample/", 3
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    sample.main()
+    assert len([*(folder / "images").iterdir()]) == 3
 
 
 def test_renamed_photos_are_split_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

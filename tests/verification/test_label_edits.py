@@ -60,6 +60,7 @@ def test_names_are_read_as_text(text: str, expected: dict[str, object], encoding
         ("imply: {a: [x, b], b: [c], c: [a]}", ": imply: a -> b -> c -> a is a circle"),
         ("rename: {a: c}\nimply: {a: [b], b: [c]}", ": imply: c -> b -> c is a circle"),
         ('drop: ["\x01"]', ": not valid YAML"),
+        (f"drop: {'[' * 5000}", ": not valid YAML"),
     ],
 )
 def test_broken_file_is_refused_with_its_key(text: str, message: str) -> None:

@@ -41,6 +41,7 @@ def test_file_saved_by_a_spreadsheet_is_read(tmp_path: Path, encoding: str, sepa
     ("data", "message"),
     [
         (b"photo,group\nim1.jpg,ann\n", r"sources\.csv: the column 'file' is missing"),
+        (b"photo,sha256\nim1.jpg,ab12\n", r"sources\.csv: the column 'file' is missing"),
         ("file,group\nim1.jpg,été\n".encode("cp1252"), r"sources\.csv:2: not UTF-8"),
         (b'file,group\nim1.jpg,"a\n', r"sources\.csv:2: .*a quotation mark is missing"),
         (b"file,group\n>>>>>>> other\n", r"sources\.csv holds merge conflict markers"),

@@ -1,7 +1,7 @@
 import pytest
 
 from phototag.base.errors import InputError
-from phototag.verification.problems import SHOWN, Problem, check_problems
+from phototag.verification.problems import SHOWN, Problem, check_problems, describe_rejected
 
 PHOTO = Problem("images/im7.jpg", 0, "truncated", "", "rejected")
 LINE = Problem("annotations/cat.txt", 3, "no such image", "im9", "rejected")
@@ -10,6 +10,12 @@ NOTE = Problem("annotations/notes.md", 0, "not a label file", "ignored", "noted"
 
 def test_noted_problems_are_accepted() -> None:
     check_problems([NOTE] * 50, 1, 1, "fail", 0)
+    assert describe_rejected([NOTE] * 50, 1) == []
+
+
+def test_rejections_are_counted_in_one_line() -> None:
+    (line,) = describe_rejected([PHOTO, LINE, LINE, NOTE], 7)
+    assert line.startswith("photos kept: 6, rejected: 1; label lines rejected: 2; reports/resize/")
 
 
 def test_first_rejection_stops_if_on_problem_is_fail() -> None:

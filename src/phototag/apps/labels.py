@@ -11,7 +11,7 @@ from filelock import FileLock
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from phototag.base.errors import InputError
-from phototag.base.files import report_failed_write, write_text
+from phototag.base.files import read_table, report_failed_write, write_text
 from phototag.base.params import read_params
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
@@ -84,7 +84,7 @@ def _list_photos(root: Path, dataset: RawDataset) -> list[Photo]:
     path = root / MANIFEST
     if path.is_file():
         columns = ["file", "decision", "sha256"]
-        manifest = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False)
+        manifest = read_table(path, usecols=columns, dtype=str, keep_default_na=False)
         if list(manifest["file"]) == dataset.name_photos():
             rows = manifest[["decision", "sha256"]].itertuples(index=False)
             return [Photo(decision, "", sha256=sha256) for decision, sha256 in rows]

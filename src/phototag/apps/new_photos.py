@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from phototag.apps.formats import COLUMNS, FORMATS, Row, join_cells, show_bytes, show_name
 from phototag.apps.photo_files import find_photos, hash_photo
-from phototag.apps.predictions import PredictionJob, cut_last_line, model_key
+from phototag.apps.predictions import PredictionJob, cut_last_line, model_key, read_rows
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file, report_failed_write
 from phototag.base.parallel import Backend, run_in_order
@@ -194,7 +194,7 @@ def _read_unfinished(file: BinaryIO, known: Container[str]) -> Iterator[Row]:
     If a run is killed after it has replaced the output, the output has these rows.
     """
     file.seek(0)
-    for row in map(json.loads, file):
+    for row in read_rows(file):
         if row["sha256"] and row["sha256"] not in known:
             yield row
 

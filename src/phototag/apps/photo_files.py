@@ -49,6 +49,15 @@ def find_photos(
     return list(found)
 
 
+def check_existence(names: Iterable[str]) -> None:
+    """Raise an InputError if there is no file at any of the paths."""
+    if missing := [name for name in names if not os.path.lexists(name)]:
+        raise InputError(
+            f"paths that do not exist: {len(missing)}, such as {show_name(missing[0])}: correct "
+            "them, and run the command again"
+        )
+
+
 def read_paths(stream: BinaryIO) -> Iterator[str]:
     """Yield the paths in a stream, separated by line breaks (Unix or Windows) or by NUL."""
     data = stream.read().removeprefix(codecs.BOM_UTF8)

@@ -135,9 +135,8 @@ class PredictionJob:
             replace_file(output) as temporary,
             temporary.open("w", encoding="utf-8", newline="\n") as document,
         ):
-            rows = map(json.loads, lines)
             any_readable = write_rows(
-                self.format, self.names, self.tagger.labels, rows, document.write
+                self.format, self.names, self.tagger.labels, read_rows(lines), document.write
             )
         unfinished.unlink()
         return any_readable
@@ -161,6 +160,23 @@ class PredictionJob:
 def model_key(files: Iterable[Path]) -> str:
     """Return a hash of a model file and its thresholds file, which identifies the model."""
     return content_key("", files)
+
+
+def read_rows(file: BinaryIO) -> Iterator[Row]:
+    """Yield the rows in a temporary file of JSON lines.
+
+    Raises:
+        InputError: A line is damaged.
+    """
+    for number, line in enumerate(file, start=1):
+        try:
+            row = json.loads(line)
+            is_row = {"labels", "scores", "error", "sha256", "model_key"} <= row.keys()
+        except (ValueError, AttributeError, RecursionError):
+            is_row = False
+        if not is_row:
+            raise InputError(f"{file.name}:{number} is damaged: remove this file, and try again")
+        yield row
 
 
 def cut_last_line(file: BinaryIO) -> int:

@@ -18,7 +18,10 @@ Stages = defaultdict[str, dict[str, Any]]  # a stage that never ran is an empty 
 
 def parse_lock(text: str | None, source: str | Path = LOCK) -> Stages:
     """Parse dvc.lock and return its stages by name; None stands for a missing file."""
-    return defaultdict(dict, parse_values(text or "{}", source).get("stages", {}))
+    stages = parse_values(text or "{}", source).get("stages", {})
+    if not isinstance(stages, dict) or not all(isinstance(x, dict) for x in stages.values()):
+        raise InputError(f"{source} is damaged: restore it with git, or run `dvc repro`")
+    return defaultdict(dict, stages)
 
 
 def read_lock(root: Path) -> Stages:
@@ -29,7 +32,9 @@ def read_lock(root: Path) -> Stages:
 
 def list_hashes(stage: Mapping[str, Any], kind: Literal["deps", "outs"]) -> dict[str, str]:
     """Return path -> MD5 hash of the files and folders that a stage read or wrote."""
-    return {file["path"]: file.get("md5", "") for file in stage.get(kind, [])}
+    files = stage.get(kind)
+    entries = [one for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+    return {str(file.get("path")): str(file.get("md5", "")) for file in entries}
 
 
 def parse_scores(text: str, source: str | Path) -> dict[str, float]:

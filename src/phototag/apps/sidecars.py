@@ -17,7 +17,7 @@ from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
 from phototag.decoding.sources import list_files, read_path
 from phototag.decoding.system_files import is_system_file
-from phototag.importers.keywords import Keywords, list_sidecars, read_embedded
+from phototag.importers.keywords import WRITTEN, Keywords, list_sidecars, read_embedded
 from phototag.importers.xmp import parse_packet
 
 
@@ -125,10 +125,14 @@ class SidecarWriter:
         return [path.with_name(name) for name in names]
 
     def _update(self, path: Path, labels: Sequence[str], other: Keywords | None = None) -> None:
-        """Replace the labels in a sidecar; read it again if another program has just saved it."""
+        """Replace the labels in a sidecar; read it again if another program has just saved it.
+
+        `other` are the keywords in the photo, or None to undo. Then a sidecar into which phototag
+        did not write is not parsed, because it may be damaged.
+        """
         try:
             old = _read(path)
-            new = set_keywords(old, labels, other)
+            new = set_keywords(old, labels, other) if other or _is_ours(old) else old
             if new != old:
                 _replace(path, old, new)
         except (ChangedError, FileNotFoundError):
@@ -144,6 +148,11 @@ class SidecarWriter:
             self.counts["created" if old is None else "changed" if new else "deleted"] += 1
         elif new:
             self.counts["unchanged"] += 1
+
+
+def _is_ours(data: bytes | None) -> bool:
+    """Return whether phototag wrote into a sidecar, in whatever encoding it was saved since."""
+    return WRITTEN.split()[0].encode() in (data or b"").replace(b"\0", b"")
 
 
 def _read(path: Path) -> bytes | None:

@@ -91,7 +91,7 @@ def _describe_registration(decision_file: Path) -> list[str]:
     if not decision_file.is_file():
         return []
     decision = read_json(decision_file)
-    text = describe_decision(decision)
+    text = describe_decision(decision).splitlines()[0]
     if decision["version"] is None:
         return [text]
     # The registry may have changed since, or DVC may have restored an old file. Importing MLflow

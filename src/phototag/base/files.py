@@ -55,8 +55,9 @@ def exit_on_input_error() -> Iterator[None]:
             yield
     except InputError as error:
         sys.exit(f"error: {error}")
-    except PermissionError as error:
-        sys.exit(f"error: {error.filename}: permission denied: change the permissions")
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        reason = (error.strerror or str(error)).lower()
+        sys.exit(f"error: {error.filename}: {reason}: change the permissions or the path")
 
 
 @contextmanager
@@ -155,6 +156,21 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
         table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
+def read_table(path: Path, **options: Any) -> "pd.DataFrame":
+    """Read a CSV file that a stage wrote; `options` are those of `pandas.read_csv`.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, **options)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a valid table ({reason}): run `dvc repro`") from None
+
+
 def read_source(path: Path) -> str:
     """Read a UTF-8 text file of the project, such as params.yaml.
 
@@ -183,9 +199,10 @@ def read_json(path: Path) -> Any:
 
 def parse_json(text: str, source: str | Path) -> Any:
     """Parse the text of a JSON file; error messages start with `source`."""
+    check_conflicts(text, source)
     try:
-        return json.loads(check_conflicts(text, source))
-    except json.JSONDecodeError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is not valid JSON ({error}): run `dvc repro`") from None
 
 

@@ -69,9 +69,11 @@ def read_values(path: Path = FILE) -> dict[str, Any]:
 
 def parse_values(text: str, source: str | Path) -> dict[str, Any]:
     """Parse the text of a YAML file; error messages start with `source`."""
+    check_conflicts(text, source)
     try:
-        values = yaml.safe_load(check_conflicts(text, source))
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(text)
+    # PyYAML raises a ValueError for dates such as 2025-02-31.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected a mapping of keys to values, such as `seed: 0`")

@@ -122,7 +122,7 @@ def predict(
         job = NewPhotosJob(output, format_, files, typer.echo, report, backend)
         job.add(sources, sys.stdin.buffer)
         return
-    from phototag.apps.photo_files import find_photos
+    from phototag.apps.photo_files import check_existence, find_photos
     from phototag.apps.predictions import PredictionJob
     from phototag.serving.tagger import load_tagger
 
@@ -139,6 +139,7 @@ def predict(
         _finish_sidecars(writer)
     else:
         any_readable = prediction.write(output, resume) if output else prediction.print()
+    check_existence(names)
     if not any_readable:
         raise InputError("none of these files could be read as a photo: pass image files")
 

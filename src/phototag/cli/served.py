@@ -32,12 +32,14 @@ def ask(
     """
     from phototag.apps.client import Client
     from phototag.apps.formats import print_rows
-    from phototag.apps.photo_files import find_photos
+    from phototag.apps.photo_files import check_existence, find_photos
 
     report = partial(typer.echo, err=True)
     names = find_photos(sources, sys.stdin.buffer, report)
     client = Client(url, timeout, wait)
     # The format `table` contains the messages about photos that cannot be read.
     rows = client.predict(names) if format_ == "table" else client.predict(names, report)
-    if not print_rows(format_, names, client.labels, rows):
+    any_readable = print_rows(format_, names, client.labels, rows)
+    check_existence(names)
+    if not any_readable:
         raise InputError("none of these files could be read as a photo: pass image files")

@@ -93,10 +93,15 @@ def import_(
         )
         if imported.updated:
             typer.echo(f"known photos whose labels are updated: {imported.updated}")
+        if imported.lost:
+            typer.echo(f"known photos that lose a label: {_join_counts(imported.lost)}")
     if imported.path is None:
         typer.echo("Nothing was added: the dataset has all these photos and labels.")
         return
-    counts = _join_counts(dataset.count_labels()) or "no labels"
+    counted = dataset.count_labels()
+    if add:  # the labels of the dataset are listed too
+        counted = {label: count for label, count in counted.items() if count}
+    counts = _join_counts(counted) or "no labels"
     typer.echo(f"{len(dataset.photos)} photos in {os.path.relpath(imported.path)}: {counts}")
     if unknown := dataset.count_unknown():
         typer.echo(f"photos with unknown labels: {_join_counts(unknown)}")
@@ -170,7 +175,11 @@ def summary() -> None:
 
 def sync(
     history: Annotated[
-        bool, typer.Option("--history", help="Also create the runs of earlier commits.")
+        bool,
+        typer.Option(
+            "--history",
+            help="Also create the runs of all other commits, including those by other people.",
+        ),
     ] = False,
 ) -> None:
     """Add missing runs and versions to MLflow.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from phototag.base.errors import InputError
+from phototag.base.files import read_table
 from phototag.dataset.manifest import SPLITS, label_names, label_targets, read_kept
 from phototag.dataset.targets import UNKNOWN, all_known, is_known
 
@@ -64,7 +65,7 @@ def read_datasets(images: Path, manifest: Path, splits: Path) -> dict[str, Datas
     array = np.load(images, mmap_mode="r")
     kept = read_kept(manifest)
     # The dtype is str because the name of a group may consist of digits only.
-    assignment = pd.read_csv(splits, keep_default_na=False, dtype=str)
+    assignment = read_table(splits, keep_default_na=False, dtype=str)
     if len(array) != len(kept) or list(assignment["image"]) != list(kept["file"]):
         raise InputError(
             f"{images}, {manifest} and {splits} come from different runs: run `dvc repro`"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phototag.base.errors import InputError, escape_control
+from phototag.base.files import read_table
 from phototag.dataset.targets import UNKNOWN
 
 SPLITS = ("train", "val", "test")
@@ -37,9 +38,9 @@ def read_kept(path: Path) -> pd.DataFrame:
     """Read the rows of the photos in images.npy: row i of the result is photo i of the array."""
     # Without these dtypes, pandas would read some names and hashes as numbers.
     text = dict.fromkeys(("file", "import", "reason", "sha256", "phash", *COLUMNS[-2:]), str)
-    labels = label_names(pd.read_csv(path, nrows=0))
+    labels = label_names(read_table(path, nrows=0))
     empty = dict.fromkeys(labels, "")
-    manifest = keep(pd.read_csv(path, keep_default_na=False, dtype=text, na_values=empty))
+    manifest = keep(read_table(path, keep_default_na=False, dtype=text, na_values=empty))
     targets = manifest[labels].fillna(UNKNOWN).astype(np.int8)
     return pd.concat([manifest.drop(columns=labels), targets], axis=1)
 

@@ -39,6 +39,7 @@ FILES = {
     "metrics": METRICS,
     "scores": f"{EVALUATION}/scores.csv",
     "predictions": f"{EVALUATION}/predictions.csv",
+    "summary": "reports/resize/summary.json",
 }
 
 
@@ -53,11 +54,9 @@ def register_current(store: Store, root: Path, report: Callable[[str], None]) ->
         InputError: dvc.lock or a file of the model is damaged.
     """
     stages = read_lock(root)
-    hashes = {
-        path: md5 for stage in stages.values() for path, md5 in list_hashes(stage, "outs").items()
-    }
-    registered = list_hashes(stages["register"], "deps").get(MODEL)
-    if not registered or registered != hashes.get(MODEL) or not (root / TRAINING).is_file():
+    hashes = list_hashes(stages["register"], "deps")
+    trained = list_hashes(stages["train"], "outs").get(MODEL)
+    if not trained or trained != hashes.get(MODEL) or not (root / TRAINING).is_file():
         return ""
     key = read_json(root / TRAINING)["content_key"]
     files = {name: root / path for name, path in FILES.items()}

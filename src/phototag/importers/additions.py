@@ -4,14 +4,14 @@ import hashlib
 import os
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from phototag.base.errors import InputError
 from phototag.base.files import remove_unfinished, replace_file
-from phototag.base.params import parse_values, read_params
+from phototag.base.params import read_params, read_values
 from phototag.dataset.targets import UNKNOWN
 from phototag.decoding.photos import Photo
 from phototag.decoding.sources import list_files, read_named_file
@@ -41,6 +41,7 @@ class Imported:
         new: Number of photos that the dataset did not have.
         updated: Number of known photos whose labels the source changes.
         total: Number of photos that the dataset has after the import.
+        lost: Label -> number of known photos that have it only before the import.
     """
 
     dataset: SourceDataset
@@ -49,6 +50,7 @@ class Imported:
     new: int
     updated: int
     total: int
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 def choose_destination(root: Path, to: Path | None, add: bool) -> Path:
@@ -91,8 +93,11 @@ def _check_complete(place: Path) -> None:
     pointer = Path(f"{place.absolute()}.dvc")
     if not pointer.exists():
         return
-    outs = parse_values(pointer.read_text(encoding="utf-8"), pointer).get("outs") or [{}]
-    tracked = outs[0].get("nfiles", 1)
+    match read_values(pointer).get("outs"):
+        case [{"nfiles": int(tracked)}]:
+            pass
+        case _:  # a single file
+            tracked = 1
     # .dvcignore lists the system files, so DVC does not track them.
     files = list_files(place) if place.is_dir() else [place.name]
     found = len(split_system_files(files)[0]) if place.exists() else 0
@@ -194,10 +199,19 @@ def _add_photos(source: Path, path: Path, options: ImportOptions, edits: LabelEd
     before = before.reindex(columns=after.columns)
     before = before.fillna(dict.fromkeys(edits.absent, 0)).fillna(UNKNOWN)
     updated = int((after.loc[before.index] != before).any(axis=1).sum())
+    lost = ((before == 1) & (after.loc[before.index] != 1)).sum()
     is_needed = bool(new or updated)
     if not is_needed:
         path.unlink()
-    return Imported(dataset, path.parent, path if is_needed else None, new, updated, len(stored))
+    return Imported(
+        dataset,
+        path.parent,
+        path if is_needed else None,
+        new,
+        updated,
+        len(stored),
+        {str(label): int(count) for label, count in lost.items() if count},
+    )
 
 
 def _read_targets(folder: Path, edits: LabelEdits) -> tuple[list[str], list[str], pd.DataFrame]:

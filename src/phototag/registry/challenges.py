@@ -21,15 +21,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
 from phototag.base.errors import InputError
 from phototag.dataset.dataset import Dataset, fingerprint
+from phototag.dataset.targets import is_known
 from phototag.metrics.selection import CROSS_VALIDATION, name_photos
 from phototag.registry.comparison import (
-    MIN_PHOTOS,
     Comparison,
     Contestant,
     compare_models,
@@ -62,6 +63,7 @@ def challenge_champion(
     resamples: int,
     seed: int,
     features: Path | None = None,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Result:
     """Compare a version with the champion on the same photos; if it wins, promote it.
 
@@ -77,7 +79,12 @@ def challenge_champion(
         the photos), `challenge` (number of the challenge) and `coverage` (of the intervals).
     """
     compare = partial(
-        compare_models, challenger=challenger, resamples=resamples, seed=seed, features=features
+        compare_models,
+        challenger=challenger,
+        resamples=resamples,
+        seed=seed,
+        features=features,
+        renamed=renamed,
     )
     evaluated_on = "test" if len(datasets["test"]) else "val"
     if challenger.cross_validated is not None:
@@ -86,7 +93,7 @@ def challenge_champion(
         while True:
             champion = find_champion(store)
             decision, comparison = _decide(
-                store, version, champion, datasets, evaluated_on, compare
+                store, version, champion, datasets, evaluated_on, renamed, compare
             )
             # The lock is local. If another machine changed the champion, decide again.
             if champion == find_champion(store):
@@ -99,6 +106,7 @@ def _decide(
     number: int | None,
     datasets: Mapping[str, Dataset],
     evaluated_on: str,
+    renamed: Mapping[str, str],
     compare: Callable[..., Comparison],
 ) -> Result:
     again = number == int(version)  # the stage `register` was repeated
@@ -112,9 +120,9 @@ def _decide(
     own, champion = (get_version(store, n) for n in (version, number))
     if weights_digest(own) == weights_digest(champion):
         return decide(True, f"{name} has the same weights and thresholds"), None
-    changes = describe_label_changes(own, champion)
+    changes = describe_label_changes(own, champion, renamed)
     advice = f"run `phototag promote {version}{' --new-labels' if changes else ''}`"
-    evaluated, excluded = take_evaluated(datasets, evaluated_on), ""
+    evaluated, notes = take_evaluated(datasets, evaluated_on), list[str]()
     photos = evaluated
     with TemporaryDirectory() as folder:
         try:
@@ -122,34 +130,45 @@ def _decide(
             if evaluated_on != "val":
                 kept = rival.cross_validated.ids if rival.cross_validated else ()
                 photos = take_unseen(evaluated, datasets, read_ids(listed), kept)
-            if difference := len(evaluated) - len(photos):
-                excluded = (
-                    f"; {difference} of {name_photos(len(evaluated), evaluated_on)} were excluded, "
-                    f"because {name} was trained or selected on them or on photos of their groups"
+            if excluded := len(evaluated) - len(photos):
+                notes.append(
+                    f"{excluded} of {len(evaluated)} were excluded: {name} was trained or "
+                    "selected on them, or on photos of their groups"
                 )
             compared = fingerprint(photos)
             challenge = count_challenges(store, own, champion, compared)
             comparison = compare(photos, champion=rival, challenge=challenge)
         except InputError as error:
-            cause = f"{error}{excluded if len(photos) < MIN_PHOTOS else ''}"
-            end = "" if again else f"; to replace it, {advice}"
-            return decide(again, f"{name} cannot be compared: {cause}{end}"), None
+            notes += [] if again else [f"to replace it, {advice}"]
+            return decide(again, f"{name} cannot be compared: {error}", notes), None
     wins, reason = judge(comparison.scores, challenge)
-    reason += excluded
+    notes = [*_count_compared(comparison, evaluated, photos, evaluated_on), *notes]
     if changes:
-        common = len(comparison.photos.labels)
-        reason += f"; the labels differ ({changes}), so that {common} labels were compared"
+        notes.append(f"{len(comparison.photos.labels)} labels were compared ({changes})")
+    notes.append(f"this was challenge {challenge} of {name}")
     if again:
-        wins, reason = True, f"{reason}; version {version} already was the champion"
+        wins = True
+        notes.append(f"version {version} already was the champion")
     elif evaluated_on == "val":
         wins = False
-        reason = (
-            f"{name} stays: both models were selected on val, so a comparison on val is no "
-            f"evidence; set split.test above 0, or {advice}"
-        )
+        reason = f"{name} stays: both models were selected on val, so that val is no evidence"
+        notes.append(f"to replace it, set split.test above 0, or {advice}")
     details = {"split": evaluated_on, "photos": compared, "challenge": challenge}
     details["coverage"] = coverage(challenge)
-    return decide(wins, reason) | details, comparison
+    return decide(wins, reason, notes) | details, comparison
+
+
+def _count_compared(
+    comparison: Comparison, photos: Dataset, unseen: Dataset, evaluated_on: str
+) -> list[str]:
+    """Return lines whose counts add up, with that of the excluded photos, to all `photos`."""
+    targets = comparison.photos.targets
+    known = "" if comparison.photos.complete else f" ({is_known(targets).sum()} known entries)"
+    named = name_photos(len(photos), evaluated_on)
+    lines = [f"{len(targets)} of {named} were compared{known}"]
+    if unlabelled := len(unseen) - len(targets):
+        lines.append(f"{unlabelled} of {len(photos)} have no known label among those compared")
+    return lines
 
 
 def count_challenges(store: Store, own: ModelVersion, champion: ModelVersion, photos: str) -> int:

@@ -6,11 +6,12 @@ of all challenges is `ALPHA`. By Boole's inequality, the probability that any ch
 without being better is therefore at most `ALPHA`, for any number of challengers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,7 @@ def compare_models(
     seed: int,
     challenge: int = 1,
     features: Path | None = None,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Comparison:
     """Score two models on the same photos and labels, each model at its own thresholds.
 
@@ -114,14 +116,19 @@ def compare_models(
     groups of photos for both models, so the difficulty of the photos cancels out. Labels that only
     one model has, and photos without any known label, are ignored. `challenge` is the number of
     this challenge of the champion, starting from 1. `features` is the file with cached features of
-    the photos. They are used for each model that has the same frozen backbones.
+    the photos. They are used for each model that has the same frozen backbones. `renamed` maps old
+    names of labels to present names.
 
     Raises:
         InputError: A model cannot be read or was trained on photos of another size, no label is
             common to both models, or too few photos have a known label.
     """
+    if stored := champion.cross_validated:
+        stored = replace(stored, labels=rename_labels(stored.labels, renamed))
+        champion = replace(champion, cross_validated=stored)
     models = challenger, champion
     taggers = [load_tagger(*model.files) for model in models]
+    taggers[1] = replace(taggers[1], labels=rename_labels(taggers[1].labels, renamed))
     photos = _take_labels(photos, [tagger.labels for tagger in taggers])
     if len(photos) < MIN_PHOTOS:
         raise InputError(f"the number of photos to compare on is {len(photos)}, below {MIN_PHOTOS}")
@@ -154,6 +161,12 @@ def compare_models(
         "high": high,
     }
     return Comparison(photos, new, old, scores, pd.DataFrame(labels))
+
+
+def rename_labels(labels: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Return the present names of labels; the old names if two labels would get the same name."""
+    names = [renamed.get(label, label) for label in labels]
+    return names if len({*names}) == len(names) else list(labels)
 
 
 def _take_labels(photos: Dataset, known: Sequence[Sequence[str]]) -> Dataset:
@@ -228,13 +241,7 @@ def judge(scores: pd.DataFrame, challenge: int = 1) -> tuple[bool, str]:
     wins = bool(row["low"] > 0)
     verb = "beats" if wins else "does not clearly beat"
     f1 = f"micro F1 {row['challenger']:.4f} {verb} {row['champion']:.4f}"
-    known = f" with {row['known']:.0f} known entries" if "known" in row else ""
-    photos = f"the same {row['photos']:.0f} photos{known}"
     if np.isnan(row["low"]):
-        reason = f"{photos} are in too few groups for an interval"
-    else:
-        reason = (
-            f"the difference on {photos} is {row['difference']:+z.4f}, with a "
-            f"{coverage(challenge)} interval from {row['low']:+z.4f} to {row['high']:+z.4f}"
-        )
-    return wins, f"{f1}: {reason} (challenge {challenge} of this champion)"
+        return wins, f"{f1}: the photos are in too few groups for an interval"
+    interval = f"{coverage(challenge)} interval {row['low']:+z.4f} to {row['high']:+z.4f}"
+    return wins, f"{f1}: difference {row['difference']:+z.4f}, {interval}"

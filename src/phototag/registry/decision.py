@@ -1,7 +1,7 @@
 """Decision of the stage `register`, and the page with the decision and the models' scores."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,19 @@ COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 
 
 def make_decision(
-    name: str, kind: str, version: int | None, previous: int | None, wins: bool, reason: str
+    name: str,
+    kind: str,
+    version: int | None,
+    previous: int | None,
+    wins: bool,
+    reason: str,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return a decision about the champion, with the current time in UTC.
 
     `name` is the name of the model. `kind` is `challenge`, `promote`, `rollback` or `experiment`.
     `version` becomes the champion if `wins` is true, and is None if no version was registered.
-    `previous` is the former champion.
+    `previous` is the former champion. `notes` are short lines about the comparison.
     """
     return {
         "name": name,
@@ -33,19 +39,19 @@ def make_decision(
         "previous_champion": previous,
         "kind": kind,
         "reason": reason,
+        "notes": [*notes],
         "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     }
 
 
 def describe_decision(decision: Mapping[str, Any]) -> str:
-    """Return the version, its role and the reason of a decision as one line of text."""
+    """Return a line with the version, its role and the reason of a decision, and its notes."""
     if decision["version"] is None:
         return f"Registered: no, {decision['reason']}"
     role = "champion" if decision["champion"] else "challenger"
-    return (
-        f"Registered: {decision['name']} version {decision['version']}, {role} "
-        f"({decision['reason']})"
-    )
+    name = f"{decision['name']} version {decision['version']}"
+    notes = (f"  {note}" for note in decision.get("notes", ()))
+    return "\n".join([f"Registered: {name}, {role} ({decision['reason']})", *notes])
 
 
 def skip_registration(folder: Path, experiment: str) -> None:

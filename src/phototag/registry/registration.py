@@ -46,8 +46,9 @@ def register_results(
         store: Store with the registry.
         paths: Files of the model: `images` (packed photos), `features` (cached), `manifest`,
             `splits`, `history` (table with one row per epoch), `model`, `thresholds`, `metrics`,
-            `scores` (table with intervals) and `predictions` (table with one row per photo and
-            label). All files in the folder of `metrics` are logged to the MLflow run.
+            `scores` (table with intervals), `predictions` (table with one row per photo and label)
+            and `summary` (of the stage `resize`). All files in the folder of `metrics` are logged
+            to the MLflow run.
         training: Training of the model, without its splits.
         resamples: Number of bootstrap resamples of the comparison.
         seed: Seed of the resamples.
@@ -87,9 +88,10 @@ def register_results(
     if nested:
         log_splits(store, run_id, describe_splits({evaluated_on: photos}))
     link_scores(store, run_id, get_version(store, version).source, scores, evaluated_on)
+    renamed = read_json(paths["summary"])["renamed_labels"]
     decision, comparison = challenge_champion(
-        store, version, model, datasets, resamples, seed, paths["features"]
+        store, version, model, datasets, resamples, seed, paths["features"], renamed
     )
-    write_report(reports, store, decision, comparison)
+    write_report(reports, store, decision, comparison, renamed)
     log_folder(store, run_id, reports)
     return decision

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,11 @@ SCORES = [f"{prefix}{name}" for prefix in SCORE_PREFIXES.values() for name in HE
 
 
 def write_report(
-    folder: Path, store: Store, decision: Mapping[str, Any], comparison: Comparison | None
+    folder: Path,
+    store: Store,
+    decision: Mapping[str, Any],
+    comparison: Comparison | None,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write decision.json, comparison.csv, labels.csv and report.html.
 
@@ -45,13 +50,14 @@ def write_report(
         store: Store with the registry.
         decision: Decision that `challenge_champion` returned.
         comparison: Comparison that `challenge_champion` returned.
+        renamed: Present names of renamed labels.
     """
     numbers = dict.fromkeys([decision["previous_champion"], decision["version"]])
     versions = [get_version(store, n) for n in numbers if n is not None]
     page: dict[str, Any] = {"own_scores": tabulate_scores(versions)}
     if len(versions) == 2:
         page["changes"] = list_changes(store.client, *versions)
-        page["label_changes"] = describe_label_changes(versions[1], versions[0])
+        page["label_changes"] = describe_label_changes(versions[1], versions[0], renamed)
     if comparison is None:
         write_decision(folder, decision, **page)
         return

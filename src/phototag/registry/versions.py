@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import mlflow
@@ -23,7 +24,7 @@ from phototag.dataset.dataset import Dataset, fingerprint, join_datasets
 from phototag.metrics.selection import CROSS_VALIDATION, describe_evaluated, find_evaluated
 from phototag.network.weights import Metadata, describe_origin
 from phototag.pages.escaping import escape_markdown
-from phototag.registry.comparison import Contestant
+from phototag.registry.comparison import Contestant, rename_labels
 from phototag.registry.cross_validated import load_predictions
 from phototag.registry.decision import make_decision
 from phototag.registry.lookup import (
@@ -164,15 +165,20 @@ def list_labels(version: ModelVersion) -> list[str]:
     return list(json.loads(version.tags.get(THRESHOLDS_TAG, "{}")))
 
 
-def describe_label_changes(new: ModelVersion, old: ModelVersion) -> str:
+def describe_label_changes(
+    new: ModelVersion, old: ModelVersion, renamed: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Return the labels that only one of two versions has, such as "added: cat; removed: dog".
 
-    The result is an empty string if both versions predict the same labels.
+    `renamed` maps labels of the old version to present names. The result is an empty string if both
+    versions predict the same labels.
     """
-    labels = {"added": (new, old), "removed": (old, new)}
+    labels, former = list_labels(new), list_labels(old)
+    names = rename_labels(former, renamed)
     changes = {
-        kind: [label for label in list_labels(one) if label not in list_labels(other)]
-        for kind, (one, other) in labels.items()
+        "added": [label for label in labels if label not in names],
+        "removed": [label for label in names if label not in labels],
+        "renamed": [f"{a} to {b}" for a, b in zip(former, names, strict=True) if a != b],
     }
     return "; ".join(f"{kind}: {name_labels(names)}" for kind, names in changes.items() if names)
 

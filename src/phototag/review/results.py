@@ -8,10 +8,15 @@ from phototag.apps.results import LOCK, list_hashes, read_lock
 from phototag.base.errors import InputError
 from phototag.review.evidence import INPUTS, MANIFEST, SPLITS, Evidence, read_evidence
 from phototag.review.rankings import RANKINGS, Question
+from phototag.verification.label_edits import EDITS
 
 INCOMPLETE = (
     "`dvc repro` is running or was stopped. Until it has finished, this page shows the results of "
     "the last `dvc repro`. Your answers are stored as usual."
+)
+EDITED = (
+    f"{EDITS} has changed since the last `dvc repro`, so this page asks about the labels before "
+    "these changes. Your answers count for the labels after them."
 )
 
 
@@ -33,7 +38,7 @@ class Results:
         """Read the files again if they have changed, and return a note for the reviewer.
 
         While `dvc repro` runs, files are missing or belong to different runs. The results that were
-        read before are then kept.
+        read before are then kept, and so are labels that were edited since `dvc repro`.
         """
         with self._lock:
             times = self._list_times()
@@ -44,13 +49,17 @@ class Results:
                     self._read(times)
                 except (InputError, OSError, ValueError, RuntimeError):
                     return INCOMPLETE
-            return ""
+        edits = self.root / EDITS
+        text = edits.read_bytes() if edits.is_file() else b""
+        return EDITED if self._edits not in ("", hashlib.md5(text).hexdigest()) else ""
 
     def _read(self, times: list[int]) -> None:
         evidence = read_evidence(self.root)
         self.queue: list[Question] = RANKINGS[self.ranking](evidence)
         self.evidence: Evidence = evidence
         self._times = times
+        # Hash of the edits that `resize` has applied.
+        self._edits = list_hashes(read_lock(self.root)["resize"], "deps").get(str(EDITS), "")
 
     def _list_times(self) -> list[int]:
         """Return the modification time of each file; 0 if it is missing."""

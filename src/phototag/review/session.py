@@ -81,7 +81,7 @@ class ReviewSession:
 
     def find_answer(self, question: Question) -> Answer | None:
         """Return the answer to a question, or None if there is no answer or it was undone."""
-        return self._latest.get(self._entry(question))
+        return self._latest.get(self.entry(question))
 
     def state(self, question: Question) -> str:
         """Return the latest answer or, if there is none, the dataset's label: yes, no or unsure."""
@@ -91,49 +91,41 @@ class ReviewSession:
 
     def answer(self, answers: Mapping[Question, str]) -> None:
         """Store answers (yes, no or unsure), which `undo` undoes together."""
-        self._append([(question, answer, self.ranking) for question, answer in answers.items()])
+        files, current = self.evidence.photos.files, self.reload()
+        self._append(
+            Answer(
+                files[question.photo],
+                *self.entry(question),
+                answer,
+                current.state(question),  # another page may have changed the label
+                self.who,
+                "",
+                self.ranking,
+            )
+            for question, answer in answers.items()
+        )
 
-    def undo(self) -> list[Question]:
-        """Undo the reviewer's last answers about photos and labels of the dataset.
+    def undo(self) -> list[Answer]:
+        """Undo the reviewer's last answers, and return them; empty if there are none.
 
         Answers that were stored together have the same time, and are undone together.
-
-        Returns the questions whose answers were undone; empty if there is no answer to undo.
         """
-        photos = {sha256: row for row, sha256 in enumerate(self.evidence.photos.sha256)}
-        labels = self.evidence.photos.labels
-        own = [
-            answer
-            for answer in drop_undone(self._read())
-            if answer.who == self.who and answer.sha256 in photos and answer.label in labels
-        ]
+        given = self._read()
+        own = [answer for answer in drop_undone(given) if answer.who == self.who]
         last = [one for one in own if (one.when, one.label) == (own[-1].when, own[-1].label)]
-        undone = [
-            (Question(photos[answer.sha256], labels.index(answer.label)), answer.old, UNDO)
-            for answer in reversed(last)
-        ]
-        self._append(undone)
-        return [question for question, _, _ in undone]
+        present = latest_answers(given)
+        self._append(
+            replace(one, answer=one.old, old=present[one.entry].answer, ranking=UNDO)
+            for one in reversed(last)
+        )
+        return last[::-1]
 
-    def _append(self, rows: Sequence[tuple[Question, str, str]]) -> None:
-        """Append rows (question, answer, ranking), which all get the same time."""
-        if not rows:
-            return
-        current = self.reload()  # another page may have changed the labels
-        when = self._choose_time({self._entry(question) for question, _, _ in rows})
-        answers = [
-            Answer(
-                self.evidence.photos.files[question.photo],
-                *self._entry(question),
-                answer,
-                current.state(question),
-                self.who,
-                when,
-                ranking,
-            )
-            for question, answer, ranking in rows
-        ]
-        append_answer(self.path, *answers)
+    def _append(self, answers: Iterable[Answer]) -> None:
+        """Append answers, which all get the same time."""
+        rows = list(answers)
+        if rows:
+            when = self._choose_time({row.entry for row in rows})
+            append_answer(self.path, *(replace(row, when=when) for row in rows))
 
     def _choose_time(self, entries: Set[tuple[str, str]]) -> str:
         """Return the present time, or a later one if the corrections file requires it.
@@ -149,7 +141,8 @@ class ReviewSession:
                 when = _floor(row.time + timedelta(milliseconds=1))
         return when.isoformat(timespec="milliseconds")
 
-    def _entry(self, question: Question) -> tuple[str, str]:
+    def entry(self, question: Question) -> tuple[str, str]:
+        """Return the SHA-256 of the photo and the label of a question."""
         photos = self.evidence.photos
         return photos.sha256[question.photo], photos.labels[question.label]
 

@@ -81,14 +81,16 @@ class View:
         if not undone:
             return "There is no answer to undo."
         self.session = self.session.reload()
-        queue = list(self.session.queue)
-        positions = {queue.index(question) for question in undone if question in queue}
+        entries = {answer.entry for answer in undone}
+        queue = map(self.session.entry, self.session.queue)
+        positions = {position for position, entry in enumerate(queue) if entry in entries}
         if not any(positions.intersection(page) for page in self.pages):
             self.label = ""
             self._make_pages()
         found = (n for n, page in enumerate(self.pages) if positions.intersection(page))
         self.current = next(found, self.current)
-        return "" if positions else f"Undone: {len(undone)} answers to questions of other rankings."
+        hidden = f"Undone, but not on this page: {len(undone)} about {undone[0].label}."
+        return "" if positions else hidden
 
     def _make_pages(self) -> None:
         """Divide the questions about the chosen label into pages; a grid omits answered ones."""

@@ -21,14 +21,14 @@ RENAMED = {
 }
 
 
-class Params(
-    SyntheticParams,
+class Params(  # type: ignore[misc]  # SyntheticParams declares only a part of the group `data`
     VerificationParams,
     SplittingParams,
     NetworkParams,
     TrainingParams,
     EvaluationParams,
     RegistrationParams,
+    SyntheticParams,
 ):
     """Content of params.yaml: the params of all stages."""
 

@@ -1,6 +1,16 @@
 """Params of the `sample` stage."""
 
+from pydantic import ConfigDict
+
 from phototag.base.params import NonNegativeInt, ParamGroup, PositiveInt
+
+
+class RawParams(ParamGroup):
+    """The part of the group `data` that the `sample` stage reads: the path of the photos."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    raw: str
 
 
 class SampleParams(ParamGroup):
@@ -14,3 +24,4 @@ class SyntheticParams(ParamGroup):
 
     seed: NonNegativeInt
     sample: SampleParams
+    data: RawParams

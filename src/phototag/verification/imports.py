@@ -252,7 +252,7 @@ def _read_import(source: Path, name: str, layout: Layout) -> Import:
     entries += [
         Entry(name, f"{folder}images/{cells['file'].rpartition('/')[2]}", cells, stored=False)
         for number, cells in rows.items()
-        if number is not None and number not in stored and cells.get("sha256")
+        if number not in stored and cells.get("sha256")
     ]
     entries.sort(key=lambda entry: (image_number(entry.name) or 0, entry.name))
     return Import(layout, entries)

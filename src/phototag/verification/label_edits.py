@@ -129,7 +129,7 @@ def load_values(data: bytes) -> CommentedMap | None:
     """
     try:
         values = make_yaml().load(normalize(decode_text(data, str(EDITS))))
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{EDITS}:{mark.line + 1}" if mark else EDITS
         problem = getattr(error, "problem", None) or " ".join(str(error).split())

@@ -123,8 +123,10 @@ def read_sources(source: Path, listing: str | None) -> dict[int | None, dict[str
     if listing is None:
         return {}
     table = read_listing(read_named_file(source, listing), str(source / listing))
-    if "group" in table.columns and "file" not in table.columns:
+    if {"group", "sha256"} & {*table.columns} and "file" not in table.columns:
         raise InputError(
             f"{source / listing}: the column 'file' is missing: add it to the first line"
         )
-    return {image_number(row.cells.get("file", "")): row.cells for row in table.rows}
+    numbers = [image_number(row.cells.get("file", "")) for row in table.rows]
+    rows = zip(numbers, table.rows, strict=True)
+    return {number: row.cells for number, row in rows if number is not None}

@@ -39,6 +39,19 @@ class Problem:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
+def describe_rejected(problems: Sequence[Problem], num_photos: int) -> list[str]:
+    """Return a list with one line of counts, or an empty list if nothing was rejected."""
+    rejected = [problem for problem in problems if problem.action == "rejected"]
+    if not rejected:
+        return []
+    lines = sum(problem.line > 0 for problem in rejected)
+    photos = len(rejected) - lines
+    counts = f"photos kept: {num_photos - photos}, rejected: {photos}"
+    return [
+        f"{counts}; label lines rejected: {lines}; reports/resize/report.html states the reasons"
+    ]
+
+
 def check_problems(
     problems: Sequence[Problem], num_photos: int, num_lines: int, on_problem: str, share: float
 ) -> None:
