@@ -492,7 +492,7 @@ def test_keywords_can_be_added_and_ignored(tmp_path: Path) -> None:
     paint(tmp_path / "b/1.png", 1)
     shown = run("../b", "--add", "--missing", "absent", "--min-photos", "1")
     assert "\nknown photos that lose a label: cat 1\n" in shown
-    assert read_targets(Path("data/raw"))["cat/1.png"] == {"cat": 0, "dog": 0, "owl": 0}
+    assert read_targets(Path("data/raw"))["cat/2.png"] == {"cat": 0, "dog": 0, "owl": 0}
     assert shown.count("cat 0") == 0
     assert ": dog 1, owl 1\n" in shown
     (tmp_path / "b/1.png").unlink()

@@ -75,7 +75,13 @@ class Registry:
     def challenge(self, name: str, known: int, **more: Any) -> Any:
         version = self.register(name, known, **more)
         decision, self.comparison = challenges.challenge_champion(
-            self.store, version, self.files[version][0], self.datasets, 100, 0, self.renamed
+            self.store,
+            version,
+            self.files[version][0],
+            self.datasets,
+            resamples=100,
+            seed=0,
+            renamed=self.renamed,
         )
         return decision
 
@@ -407,12 +413,12 @@ def test_outputs_for_renamed_labels_are_compared(registry: Registry) -> None:
     names = ["azure", "green", "red"]
     test = registry.datasets["test"]
     targets = test.targets.copy()
-    targets[:2] = UNKNOWN
+    targets[:2] = targets[2, 1] = UNKNOWN
     registry.datasets["test"] = replace(test, labels=names, targets=targets)
     registry.renamed = {"blue": "azure", "pink": "green"}
     decision = registry.challenge("better", 3, labels=names)
     assert decision["notes"][:3] == [
-        "22 of 24 test photos were compared (66 known entries)",
+        "22 of 24 test photos were compared (65 known entries)",
         "2 of 24 have no known label among those compared",
         "3 labels were compared (renamed: blue to azure)",
     ]

@@ -14,6 +14,7 @@ from phototag.dataset.params import SizeParams
 from phototag.evaluation.params import Target
 from phototag.network.params import ConvParams
 from phototag.schema.params import RENAMED, Params, read_all_params, validate_all
+from phototag.synthetic.params import RawParams
 
 Values = dict[str, Any]
 Change = Callable[[Values], Any]
@@ -271,5 +272,5 @@ def test_schema_has_the_params_of_all_packages() -> None:
         }
     stage_schemas = {group for group in groups if group.__module__ != "phototag.base.params"}
     used = set(Params.__mro__) | {field.annotation for field in Params.model_fields.values()}
-    # `ResizeParams` contains the key of `SizeParams`.
-    assert stage_schemas - used == {ConvParams, SizeParams, Target}
+    # `ResizeParams` contains the key of `SizeParams`, and `DataParams` that of `RawParams`.
+    assert stage_schemas - used == {ConvParams, RawParams, SizeParams, Target}
