@@ -23,6 +23,7 @@ from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.dataset.dataset import Dataset
 from phototag.decoding.photos import prepare_photo
+from phototag.evaluation.targets import ABSTAIN
 from phototag.metrics.losses import sigmoid
 from phototag.network.inference import pick_device, predict_logits
 from phototag.network.runtime import Session
@@ -102,6 +103,9 @@ def test_temperature_and_thresholds_are_applied(model: tuple[Path, Path], photos
     logit = np.log(before.scores["blue"] / (1 - before.scores["blue"]))
     assert after.scores["blue"] == pytest.approx(1 / (1 + np.exp(-logit / 4)))
     assert (before.labels, after.labels) == (["blue"], ["green"])
+    point["thresholds"]["green"] = ABSTAIN
+    model[1].write_text(json.dumps(point))
+    assert tag_photos(load_tagger(*model), [blue])[0].labels == []
 
 
 def test_unreadable_photo_does_not_affect_others(tagger: Tagger, photos: Path) -> None:

@@ -2,6 +2,7 @@ import base64
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from phototag.dataset.dataset import Dataset, read_datasets
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import charts, report
 from phototag.evaluation.galleries import Galleries, build_galleries, overlay_heat
-from phototag.evaluation.params import EvaluateParams
+from phototag.evaluation.params import F1, EvaluateParams, Target
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
 from phototag.metrics.losses import sigmoid
@@ -198,7 +199,7 @@ def make_page(
     targets: dict[str, np.ndarray],
     labels: list[str],
     figures: dict[str, str] | None = None,
-    **params: bool,
+    **params: Any,
 ) -> tuple[Evaluation, str]:
     """Evaluate equal photos with these targets, and return the result and the page."""
     rng = np.random.default_rng(0)
@@ -290,11 +291,29 @@ def test_labels_with_few_positives_are_not_judged(tmp_path: Path) -> None:
         targets["test"][:positives, label] = True
     result, page = make_page(tmp_path, targets, ["few", "enough", "more"])
     rows = re.findall(r"<tr><td>(few|enough|more)</td>(.*?)</tr>", page)
-    assert [name for name, cells in rows if "too few to judge" in cells] == ["few"]
+    assert [name for name, cells in rows if "too few positives to judge" in cells] == ["few"]
     assert [name for name, cells in rows if cells.count("<td>") == 10] == ["enough", "more"]
     assert "few (" not in page
     assert "Labels with too few positives to judge: 1 of 3." in page
     assert result.tables["per_label"]["f1"].notna().all()
+
+
+def test_page_shows_targets_and_labels_that_abstain(tmp_path: Path) -> None:
+    targets = draw_targets(3, train=30, val=20, test=20)
+    goals = {"default": Target(recall=0.1), "b": Target(precision=0.99), "c": F1}
+    result, page = make_page(tmp_path, targets, list("abc"), target=goals)
+    rows = dict(re.findall(r"<tr><td>([abc])</td>(.*?)</tr>", page))
+    ends = {name: re.findall(r"<td>(.*?)</td>", cells)[-4:] for name, cells in rows.items()}
+    assert [ends[name][1] for name in "abc"] == ["recall 0.1", "precision 0.99", "f1"]
+    assert ends["b"][0] == "abstains"
+    assert "<small>" not in ends["a"][0]
+    assert "<small>" in ends["c"][0]
+    recall = result.tables["per_label"]["recall_at_best_f1"]
+    assert [ends[name][3] for name in "abc"] == [f"{value:.3f}" for value in recall]
+    assert "<th>model at best F1</th>" in page
+    _, page = make_page(tmp_path, targets, list("abc"))
+    assert "best F1" not in page
+    assert "abstain" not in page
 
 
 @pytest.mark.parametrize("calibrate", [False, True])

@@ -14,9 +14,11 @@ from phototag.evaluation import tables
 from phototag.evaluation.calibration import fit_temperature
 from phototag.evaluation.params import EvaluateParams
 from phototag.evaluation.result import Evaluation, evaluate, headline, operating_point
+from phototag.evaluation.targets import describe_targets
 from phototag.evaluation.thresholds import RESAMPLES, Thresholds, fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.losses import binary_cross_entropy, sigmoid
+from phototag.metrics.ranking import average_precision_and_auroc
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((60, 4)) < (0.3, 0.5, 0.1, 0.0)).astype(np.uint8)
@@ -24,8 +26,9 @@ TRAIN = (RNG.random((90, 4)) < (0.3, 0.6, 0.1, 0.1)).astype(np.uint8)
 LOGITS = RNG.normal(size=(60, 4)) + TARGETS
 CUTS = np.array([0.4, 0.6, 0.3, 0.5])
 PREDICTED = sigmoid(LOGITS) >= CUTS
-THRESHOLDS = Thresholds(CUTS, CUTS - 0.1, CUTS + 0.1)
+THRESHOLDS = Thresholds(CUTS, CUTS - 0.1, CUTS + 0.1, CUTS)
 WEIGHTS = bootstrap_weights(60, 100, seed=0)
+RANKING = average_precision_and_auroc(TARGETS, sigmoid(LOGITS), WEIGHTS)
 PARAMS = EvaluateParams(prior_strength=2.0, calibrate=False, resamples=50)
 
 
@@ -44,7 +47,7 @@ def manifest() -> pd.DataFrame:
 
 
 def test_headline_equals_scikit_learn() -> None:
-    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, PREDICTED, WEIGHTS)
+    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, PREDICTED, WEIGHTS, RANKING)
     probabilities = sigmoid(LOGITS)
     tuned, half = probabilities >= CUTS, probabilities >= 0.5
     expected = {
@@ -69,7 +72,7 @@ def test_headline_equals_scikit_learn() -> None:
 
 
 def test_baselines_use_the_targets_of_train_only() -> None:
-    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, PREDICTED, WEIGHTS)
+    table = tables.tabulate_scores(TRAIN, TARGETS, LOGITS, PREDICTED, WEIGHTS, RANKING)
     rows = table.set_index(["predictor", "metric"])
     frequencies = np.broadcast_to(TRAIN.mean(axis=0), TARGETS.shape)
     loss = binary_cross_entropy(TARGETS, np.log(frequencies / (1 - frequencies)))
@@ -88,7 +91,9 @@ def test_baselines_use_the_targets_of_train_only() -> None:
 
 
 def test_label_table_equals_scikit_learn() -> None:
-    table = tables.tabulate_labels(list("abcd"), TARGETS, LOGITS, PREDICTED, THRESHOLDS, WEIGHTS)
+    table = tables.tabulate_labels(
+        list("abcd"), TARGETS, LOGITS, PREDICTED, THRESHOLDS, WEIGHTS, RANKING
+    )
     probabilities = sigmoid(LOGITS)
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         TARGETS, probabilities >= CUTS, zero_division=0
@@ -104,6 +109,12 @@ def test_label_table_equals_scikit_learn() -> None:
         np.testing.assert_allclose(table[column], [*expected, np.nan], atol=1e-12)
     assert table["prevalence"].tolist() == TARGETS.mean(axis=0).tolist()
     assert (table["f1_low"] <= table["f1"]).all()
+    resampled = [
+        sk.average_precision_score(TARGETS[:, 0], probabilities[:, 0], sample_weight=row)
+        for row in WEIGHTS[1:]
+    ]
+    bounds = table.loc[0, ["average_precision_low", "average_precision_high"]]
+    np.testing.assert_allclose(bounds.to_list(), np.percentile(resampled, [2.5, 97.5]))
     assert table["threshold_high"].tolist() == (CUTS + 0.1).tolist()
 
 
@@ -120,6 +131,38 @@ def test_thresholds_are_chosen_on_val_and_scores_computed_on_test(
     assert point["content_key"] == "key"
     assert point["temperature"] == 1
     assert list(point["thresholds"]) == ["blue", "green", "red"]
+
+
+def test_tables_show_the_cost_of_targets(
+    datasets: dict[str, Dataset], logits: dict[str, np.ndarray], manifest: pd.DataFrame
+) -> None:
+    values = PARAMS.model_dump() | {"target": {"red": {"precision": 0.99}, "blue": {"recall": 0.3}}}
+    plain = evaluate(datasets, logits, manifest, PARAMS, seed=0).tables
+    result = evaluate(datasets, logits, manifest, EvaluateParams.model_validate(values), seed=0)
+    rows, before = result.tables["per_label"], plain["per_label"]
+    assert not {"target", "abstains", "recall_at_best_f1"} & {*before}
+    assert rows["target"].tolist() == ["recall 0.3", "f1", "precision 0.99"]
+    assert rows["abstains"].tolist() == [0, 0, 1]
+    assert rows["recall_at_best_f1"].tolist() == before["recall"].tolist()
+    assert rows["precision_at_best_f1"].tolist() == before["precision"].tolist()
+    assert rows["recall"].tolist()[1:] == [before["recall"][1], 0]
+    predictions = result.tables["predictions"]
+    assert not predictions.loc[predictions["label"] == "red", "predicted"].any()
+    scores, old = (
+        t.set_index(["predictor", "metric"]) for t in (result.tables["scores"], plain["scores"])
+    )
+    assert "model at best F1" not in old.index
+    pd.testing.assert_frame_equal(
+        scores.loc["model at best F1"], old.loc["model"].drop("loss_skill")
+    )
+    point = operating_point(result, "key")
+    assert point["targets"] == {"blue": "recall 0.3", "green": "f1", "red": "precision 0.99"}
+    assert point["thresholds"]["red"] > 1
+    sentence = describe_targets(result.tables["scores"], rows)[0]
+    assert "1 of 2 labels reach their target; these abstain: red." in sentence
+    model, best = (scores["value"][name, "recall_micro"] for name in ("model", "model at best F1"))
+    assert f"recall is {model:.2f} instead of {best:.2f}" in sentence
+    assert describe_targets(plain["scores"], before) == []
 
 
 def test_val_is_evaluated_without_a_test_split(

@@ -359,8 +359,10 @@ def test_description_escapes_the_origin() -> None:
         ["cat"], 16, [], [], {}, "key", epoch=1, val_loss=0.5, num_photos=9, source="my_<photos>"
     )
     scores = pd.DataFrame(columns=["predictor", "metric", "value", "low", "high"])
-    text = versions.write_description(scores, metadata)
+    photos = Dataset(np.zeros(0), np.arange(9), np.ones((9, 1)), ["cat"], [], [])
+    text = versions.write_description(scores, metadata, photos)
     assert "1 labels" in text
+    assert "too few" not in text
     assert "<" not in text
 
 

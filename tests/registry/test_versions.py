@@ -210,7 +210,7 @@ def test_version_has_tags_description_photos_and_signature(
         [("model", "f1_micro", 0.5, 0.4, 0.6), ("label frequencies", "loss", 1, 1, 1)],
         columns=["predictor", "metric", "value", "low", "high"],
     )
-    text = versions.write_description(table, metadata, "val")
+    text = versions.write_description(table, metadata, datasets["val"], "val")
     run_id = create_run(store, Training("key"))
     stored = CrossValidated(["a"], ["red"], np.ones((1, 1), np.float32), np.ones((1, 1), bool))
     model = Contestant(files, stored)
@@ -228,6 +228,9 @@ def test_version_has_tags_description_photos_and_signature(
     counts = [version.tags[f"{split}_photos"] for split in ("train", "val", "test")]
     assert counts == ["24", "8", "0"]
     assert "| metric on val |" in version.description
+    support = dict(zip(metadata.labels, (datasets["val"].targets > 0).sum(axis=0), strict=True))
+    few = ", ".join(label for label, positives in support.items() if positives < 5)
+    assert f"Labels with too few positives to judge: {few}." in version.description
     assert json.loads(version.tags["thresholds"]) == {"red": 0.123456}
     assert "| f1_micro | 0.5000 | 0.4000 to 0.6000 |" in version.description
     assert "loss | 1" not in version.description

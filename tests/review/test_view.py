@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from phototag.base.errors import InputError
 from phototag.dataset.targets import UNKNOWN
+from phototag.evaluation.targets import ABSTAIN
 from phototag.review import page
 from phototag.review.evidence import INPUTS, Evidence
 from phototag.review.rankings import rank_errors
@@ -136,6 +137,10 @@ def test_page_states_the_dataset_label_and_score_beside_the_threshold(
     score = evidence.probabilities[question.photo, question.label]
     text = " ".join(render_view(view, "").split())
     assert f"Dataset label: <b>{word}</b>. Model score: {score:.2f} (threshold 0.12)." in text
+    evidence.thresholds[question.label] = ABSTAIN
+    text = " ".join(render_view(view, "").split())
+    assert f"Model score: {score:.2f} (the model abstains)." in text
+    assert "2.00" not in text
 
 
 def test_results_stay_while_files_are_missing(project: Path, tmp_path: Path) -> None:

@@ -205,6 +205,9 @@ def test_scores_are_logged_to_a_run_with_the_params_of_the_evaluation(
         assert run.data.metrics["best_val_loss"] == 0.2
         assert [each.dataset.digest for each in run.inputs.dataset_inputs] == ["f"]
     assert run_ids[0] == run_ids[2] != run_ids[1]
+    target = {"evaluate": {"target": {"c++ & c": {"recall": 0.9}}}}
+    run_id = find_or_rebuild_run(store, Training("other", target), HISTORY)
+    assert store.client.get_run(run_id).data.params == {"evaluate.target.c__ _ c.recall": "0.9"}
     # A param that no score depends on does not need another run.
     params = {"lr": 0.1, "evaluate": {"prior_strength": 10}, "registry": {"experiments": True}}
     assert find_or_rebuild_run(store, Training("key", params), HISTORY) == run_ids[0]

@@ -55,7 +55,8 @@ def main() -> None:
         for label in ranked:
             score, threshold = tags.scores[label], tagger.thresholds[tagger.labels.index(label)]
             mark = "**yes**" if label in tags.labels else "no"
-            text = f"{escape_streamlit(label)}: {score:.2f} (threshold {threshold:.2f}), {mark}"
+            shown = "the model abstains" if threshold > 1 else f"threshold {threshold:.2f}"
+            text = f"{escape_streamlit(label)}: {score:.2f} ({shown}), {mark}"
             st.progress(score, text=text)
 
 

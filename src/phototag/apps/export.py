@@ -31,7 +31,7 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
 
     The input `images` is uint8 [batch, 3, size, size], RGB. The output `probabilities` is float32
     [batch, num_labels]. The metadata property `thresholds` is a JSON object that maps each label
-    to a threshold.
+    to a threshold, which is above 1 if the model abstains from this label.
 
     Args:
         tagger: Model to export.

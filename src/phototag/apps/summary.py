@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
+
 from phototag.apps.results import (
     LOCK,
     METRICS,
@@ -16,6 +18,8 @@ from phototag.base.files import read_json, read_source
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
 from phototag.base.params import read_values
+from phototag.evaluation.targets import describe_targets, name_labels
+from phototag.metrics.classification import MIN_POSITIVES
 from phototag.metrics.selection import CROSS_VALIDATION, find_evaluated
 from phototag.registry.decision import describe_decision
 
@@ -43,6 +47,7 @@ def summarize(root: Path) -> str:
     if find_evaluated(scores) == CROSS_VALIDATION:
         lines += ["", "Scores by cross-validation: each photo was predicted by a model that was"]
         lines += ["not trained on it. There is no test split."]
+    lines += _describe_labels(root / METRICS)
     lines += ["", *_describe_registration(root / "reports/register/decision.json")]
     if not report.is_file():
         missing = "The report is not in this clone: run `dvc pull` if the project has a DVC remote"
@@ -51,6 +56,22 @@ def summarize(root: Path) -> str:
     width = max(len(command) for command, _ in commands)
     lines += [f"Report:     {report}", "", "Next:"]
     return "\n".join([*lines, *(f"  {command:<{width}}  # {what}" for command, what in commands)])
+
+
+def _describe_labels(metrics: Path) -> list[str]:
+    """Name the labels that cannot be judged, and describe the cost of `evaluate.target`."""
+    scores, labels = (metrics.with_name(f"{name}.csv") for name in ("scores", "per_label"))
+    if not (scores.is_file() and labels.is_file()):  # a clone without `dvc pull`
+        return []
+    per_label = pd.read_csv(labels, keep_default_na=False, dtype={"label": str})
+    few = per_label[per_label["support"] < MIN_POSITIVES]
+    counted = [f"{row.label} ({row.support})" for row in few.itertuples()]
+    lines = describe_targets(pd.read_csv(scores), per_label)
+    if counted:
+        lines.append(
+            f"Too few positives to judge (fewer than {MIN_POSITIVES}): {name_labels(counted)}"
+        )
+    return ["", *lines] if lines else []
 
 
 def _suggest(root: Path) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from phototag.evaluation.calibration import tabulate_reliability
-from phototag.evaluation.tables import MIN_POSITIVES, sort_labels
+from phototag.evaluation.tables import sort_labels
+from phototag.metrics.classification import MIN_POSITIVES
 from phototag.metrics.selection import best_record, step_number
 from phototag.pages.figures import (
     BLUE,

@@ -26,6 +26,7 @@ class Predictions:
         scaled: Logits divided by the temperature, of the same shape.
         logits: `scaled` if `evaluate.calibrate` is true, otherwise `raw`.
         predicted: Whether each label is predicted, bool, of the same shape.
+        at_best_f1: The same at the thresholds with the highest F1, whatever `evaluate.target` is.
     """
 
     photos: Dataset
@@ -33,6 +34,7 @@ class Predictions:
     scaled: np.ndarray
     logits: np.ndarray
     predicted: np.ndarray
+    at_best_f1: np.ndarray
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -57,8 +59,9 @@ class OperatingPoint:
     def predict(self, photos: Dataset, raw: np.ndarray) -> Predictions:
         """Convert the logits of photos to predictions."""
         logits = raw / self.divisor
-        predicted = sigmoid(logits) >= self.thresholds.values
-        return Predictions(photos, raw, raw / self.temperature, logits, predicted)
+        cuts = self.thresholds.values, self.thresholds.best_f1
+        predicted = (sigmoid(logits) >= values for values in cuts)
+        return Predictions(photos, raw, raw / self.temperature, logits, *predicted)
 
 
 def choose_point(
@@ -106,6 +109,6 @@ def join_predictions(parts: Sequence[Predictions], order: np.ndarray | None = No
     order = np.arange(len(photos)) if order is None else order
     arrays = (
         np.concatenate([getattr(part, name) for part in parts])[order]
-        for name in ("raw", "scaled", "logits", "predicted")
+        for name in ("raw", "scaled", "logits", "predicted", "at_best_f1")
     )
     return Predictions(take_photos(photos, order), *arrays)

@@ -13,7 +13,9 @@ from phototag.evaluation import charts
 from phototag.evaluation.galleries import Galleries
 from phototag.evaluation.held_out import OUT_OF_FOLD
 from phototag.evaluation.result import Evaluation
-from phototag.evaluation.tables import MIN_POSITIVES, sort_labels
+from phototag.evaluation.tables import sort_labels
+from phototag.evaluation.targets import describe_targets
+from phototag.metrics.classification import MIN_POSITIVES
 from phototag.metrics.losses import baseline_loss, sigmoid
 from phototag.metrics.selection import describe_evaluated, name_photos
 from phototag.pages.figures import figure_style, save_figure
@@ -104,6 +106,7 @@ def write_report(
         cells=scores.set_index(["metric", "predictor"]).to_dict("index"),
         labels=per_label.iloc[frequent].to_dict("records"),
         num_labels=len(per_label),
+        targeted="target" in per_label,
         slices=slices.to_dict("records"),
         temperature=result.point.temperature,
         chosen_on=result.point.thresholds.chosen_on,
@@ -136,6 +139,7 @@ def summarize(
         f"would give micro F1 {value['most frequent label', 'f1_micro']:.2f} and macro F1 "
         f"{value['most frequent label', 'f1_macro']:.2f}. The loss, "
         f"{value['model', 'loss']:.3f}, {_compare_loss(rows['model', 'loss_skill'])}.",
+        *describe_targets(scores, per_label),
         _compare_labels(per_label),
         _compare_slices(slices),
     ]

@@ -27,6 +27,7 @@ from phototag.evaluation.tables import (
     tabulate_scores,
 )
 from phototag.metrics.bootstrap import bootstrap_weights
+from phototag.metrics.ranking import average_precision_and_auroc
 from phototag.metrics.selection import CROSS_VALIDATION, SCORE_PREFIXES
 
 # Names in metrics.json, each with `predictor` and `metric` of its row in the table `scores`.
@@ -105,9 +106,15 @@ def evaluate(
     weights = bootstrap_weights(len(photos), params.resamples, seed, photos.groups)
     slices = slice_photos(photos, manifest.iloc[photos.rows])
     names = np.repeat(splits, [len(datasets[split]) for split in splits])
+    by_label = average_precision_and_auroc(targets, evaluated.probabilities, weights)
+    at_best_f1 = evaluated.at_best_f1 if point.thresholds.targets else None
     tables = {
-        "scores": tabulate_scores(fitted_on.targets, targets, own, predicted, weights),
-        "per_label": tabulate_labels(labels, targets, own, predicted, point.thresholds, weights),
+        "scores": tabulate_scores(
+            fitted_on.targets, targets, own, predicted, weights, by_label, at_best_f1
+        ),
+        "per_label": tabulate_labels(
+            labels, targets, own, predicted, point.thresholds, weights, by_label, at_best_f1
+        ),
         "slices": tabulate_slices(slices, targets, own, predicted, weights),
         "predictions": tabulate_predictions(held_out, names),
         "label_errors": tabulate_label_errors(held_out, names),

@@ -11,13 +11,13 @@ from phototag.dataset.targets import all_known, is_known, label_rates
 from phototag.evaluation.calibration import calibration_error
 from phototag.evaluation.held_out import Predictions
 from phototag.evaluation.label_errors import find_label_errors
+from phototag.evaluation.targets import ABSTAIN
 from phototag.evaluation.thresholds import Thresholds
 from phototag.metrics.bootstrap import confidence_interval
 from phototag.metrics.classification import classification_scores, label_scores
 from phototag.metrics.losses import baseline_logits, sigmoid, weighted_cross_entropy
-from phototag.metrics.ranking import average_precision_and_auroc, ranking_scores
+from phototag.metrics.ranking import Ranking, ranking_scores
 
-MIN_POSITIVES = 5  # reports do not judge the scores of labels with fewer positives
 MAX_LABELS = 40  # largest number of labels in the co-occurrence table
 CURVE_POINTS = 201  # largest number of rows in pr_curve.csv; small, because git tracks it
 
@@ -33,6 +33,8 @@ def tabulate_scores(
     logits: np.ndarray,
     predicted: np.ndarray,
     weights: np.ndarray,
+    by_label: Ranking,
+    at_best_f1: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Compute all metrics of the model and of two baselines that ignore the photos.
 
@@ -43,25 +45,33 @@ def tabulate_scores(
         logits: Logits of the evaluated photos, float, of the same shape.
         predicted: Predictions (0 or 1) for the evaluated photos, of the same shape.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
+        by_label: AP and AUROC of each label, returned by `average_precision_and_auroc`.
+        at_best_f1: Predictions (0 or 1) at the thresholds with the highest F1, or None if the
+            target of all labels is F1.
 
     Returns:
         Table with the columns `predictor`, `metric`, `value`, `low` and `high` (95% confidence
         interval), and `known` (number of known entries; omitted if all are known). There are
-        four predictors: `model`; `model at 0.5`, which uses the threshold 0.5 for every label;
-        `label frequencies`, whose probability of a label is its frequency in `train_targets`; and
-        `most frequent label`, which predicts the most frequent label of `train_targets` for every
-        photo (without probabilities). The metric `loss_skill` is 1 - loss / (loss of `label
+        these predictors: `model`; `model at best F1` (if `at_best_f1` is not None); `model at 0.5`,
+        which uses the threshold 0.5 for every label; `label frequencies`, whose probability of a
+        label is its frequency in `train_targets`; and `most frequent label`, which predicts the
+        most frequent label of `train_targets` for every photo (without probabilities). The metric
+        `loss_skill` is 1 - loss / (loss of `label
         frequencies`).
     """
     frequencies = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
     most_frequent = np.zeros(targets.shape, bool)
     most_frequent[:, sort_labels(train_targets)[0]] = True
-    model = _score_probabilities(targets, logits, weights)
+    model = _score_probabilities(targets, logits, weights, by_label)
     baseline = _score_probabilities(targets, frequencies, weights)
     tuned = classification_scores(targets, predicted, weights)
+    others = {} if at_best_f1 is None else {"model at best F1": at_best_f1}
     found = {
         "model": {"loss_skill": 1 - model["loss"] / baseline["loss"]} | model | tuned,
-        "model at 0.5": model | classification_scores(targets, logits >= 0, weights),
+        **{
+            name: model | classification_scores(targets, chosen, weights)
+            for name, chosen in (others | {"model at 0.5": logits >= 0}).items()
+        },
         "label frequencies": baseline | classification_scores(targets, frequencies >= 0, weights),
         "most frequent label": classification_scores(targets, most_frequent, weights),
     }
@@ -75,11 +85,11 @@ def tabulate_scores(
 
 
 def _score_probabilities(
-    targets: np.ndarray, logits: np.ndarray, weights: np.ndarray
+    targets: np.ndarray, logits: np.ndarray, weights: np.ndarray, by_label: Ranking | None = None
 ) -> dict[str, np.ndarray]:
     """Compute the loss and the ranking metrics, which do not depend on thresholds."""
     loss = {"loss": weighted_cross_entropy(targets, logits, weights)}
-    return loss | ranking_scores(targets, sigmoid(logits), weights)
+    return loss | ranking_scores(targets, sigmoid(logits), weights, by_label)
 
 
 def tabulate_labels(
@@ -89,6 +99,8 @@ def tabulate_labels(
     predicted: np.ndarray,
     thresholds: Thresholds,
     weights: np.ndarray,
+    by_label: Ranking,
+    at_best_f1: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Compute the scores of each label.
 
@@ -99,6 +111,9 @@ def tabulate_labels(
         predicted: Predictions (0 or 1), of the same shape.
         thresholds: Decision thresholds of the model with their intervals.
         weights: Weights returned by `bootstrap_weights`, float [1 + resamples, num_photos].
+        by_label: AP and AUROC of each label, returned by `average_precision_and_auroc`.
+        at_best_f1: Predictions (0 or 1) at the thresholds with the highest F1, or None if the
+            target of all labels is F1.
 
     Returns:
         Table with one row per label. Columns: `label`, `support` (number of positives), `known`
@@ -106,13 +121,17 @@ def tabulate_labels(
         `prevalence` (share of positives), `threshold`, `threshold_low` and `threshold_high` (95%
         bootstrap interval of the threshold), `precision`, `recall`, `f1`, `f1_low` and `f1_high`
         (95% confidence interval), `average_precision` and `auroc` (NaN for a label without
-        positives), `calibration_error`, and `f1_at_0.5` (F1 at threshold 0.5).
+        positives), `average_precision_low` and `average_precision_high` (95% confidence interval),
+        `calibration_error`, and `f1_at_0.5` (F1 at threshold 0.5). If a label has another target
+        than F1, the table also has the columns `target`, `abstains` (0 or 1), and
+        `precision_at_best_f1` and `recall_at_best_f1` (at the threshold with the highest F1).
     """
     probabilities = sigmoid(logits)
     original = weights[:1]
     f1, precision, recall = label_scores(targets, predicted, weights)
     f1_low, f1_high = confidence_interval(f1)
-    average_precision, auroc = average_precision_and_auroc(targets, probabilities, original)
+    average_precision, auroc = by_label
+    ap_low, ap_high = confidence_interval(average_precision)
     f1_at_half, _, _ = label_scores(targets, probabilities >= 0.5, original)
     table = pd.DataFrame(
         {
@@ -129,6 +148,8 @@ def tabulate_labels(
             "f1_low": f1_low,
             "f1_high": f1_high,
             "average_precision": average_precision[0],
+            "average_precision_low": ap_low,
+            "average_precision_high": ap_high,
             "auroc": auroc[0],
             "calibration_error": [
                 calibration_error(targets[:, label], probabilities[:, label])
@@ -137,6 +158,11 @@ def tabulate_labels(
             "f1_at_0.5": f1_at_half[0],
         }
     )
+    if at_best_f1 is not None:
+        _, precision, recall = label_scores(targets, at_best_f1, original)
+        table["target"] = [str(target) for target in thresholds.targets]
+        table["abstains"] = (thresholds.values == ABSTAIN).astype(int)
+        table["precision_at_best_f1"], table["recall_at_best_f1"] = precision[0], recall[0]
     return table.drop(columns="known") if all_known(targets) else table
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import betaincinv
+from scipy.special import bdtrik, betainc, betaincinv
 
 from phototag.dataset.targets import is_known
-from phototag.evaluation.params import Target
+from phototag.evaluation.params import F1, Target
 
 # Threshold of a label that abstains. No probability reaches it, so that programs predict nothing
 # for this label even if they do not know about targets.
@@ -28,8 +28,8 @@ def fit_target(
     only if the first such threshold in this order passes, and one test has the confidence of one
     bound. For a recall, the order is from low to high thresholds. For a precision, it is from high
     to low thresholds. High thresholds have too few predictions to pass, so the order starts at the
-    threshold that would have the highest bound if the predicted probabilities were right. This
-    start does not depend on the targets.
+    threshold that is most likely to pass if the predicted probabilities are right. This start does
+    not depend on the targets.
 
     Args:
         targets: Targets (1, 0 or `UNKNOWN`) of photos that the model has not seen, [num_photos].
@@ -51,8 +51,8 @@ def fit_target(
         sequence = ends[::-1]
     else:
         share = np.cumsum(targets[counted] > 0) / rank
-        expected = lower_bound(np.cumsum(scores) / rank, sizes)
-        sequence = ends[expected[ends].argmax() :] if len(ends) else ends
+        chances = _chance_to_pass(np.cumsum(scores) / rank, sizes, target.precision)
+        sequence = ends[chances[ends].argmax() :] if len(ends) else ends
     passes = lower_bound(share, sizes)[sequence] >= (target.precision or target.recall)
     passed = np.logical_and.accumulate(passes).sum()
     if not passed:
@@ -62,6 +62,37 @@ def fit_target(
     # rounding on another machine does not change them.
     below = probabilities[order][probabilities[order] < cut]
     return float(cut + (below[0] if len(below) else 0)) / 2
+
+
+def describe_targets(scores: pd.DataFrame, per_label: pd.DataFrame) -> list[str]:
+    """Return a sentence about the labels that abstain, and one about the cost of the targets.
+
+    The result is empty if the target of all labels is F1. The arguments are the tables that
+    `tabulate_scores` and `tabulate_labels` return.
+    """
+    if "target" not in per_label:
+        return []
+    value = scores.set_index(["predictor", "metric"])["value"]
+    recall, precision = (
+        f"{name} is {value['model', f'{name}_micro']:.2f} instead of "
+        f"{value['model at best F1', f'{name}_micro']:.2f}"
+        for name in ("recall", "precision")
+    )
+    limited = per_label[per_label["target"] != str(F1)]
+    names = limited.loc[limited["abstains"] == 1, "label"]
+    reached = f"{len(limited) - len(names)} of {len(limited)} labels reach their target"
+    listed = f"; these abstain: {name_labels([*names])}" if len(names) else ""
+    kinds = ", ".join(dict.fromkeys(limited["target"]))
+    return [
+        f"Thresholds with a target ({kinds}): {reached}{listed}. Because of the targets, {recall} "
+        f"and {precision} (micro averages)."
+    ]
+
+
+def name_labels(labels: Sequence[str], number: int = 20) -> str:
+    """Return the first `number` labels, and how many other labels there are, as text."""
+    more = f" and {len(labels) - number} more" if len(labels) > number else ""
+    return ", ".join(labels[:number]) + more
 
 
 def lower_bound(share: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -74,6 +105,16 @@ def lower_bound(share: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     positive = hits > 0
     bounds = betaincinv(np.where(positive, hits, 1), sizes - hits + 1, 1 - CONFIDENCE)
     return np.asarray(np.where(positive, bounds, 0))
+
+
+def _chance_to_pass(expected: np.ndarray, sizes: np.ndarray, goal: float) -> np.ndarray:
+    """Return the probability that the bound of a share is at least `goal`.
+
+    `expected` is the expected share, and `sizes` is the number of predictions.
+    """
+    needed = np.ceil(bdtrik(CONFIDENCE, sizes, goal) + 1)  # smallest number of hits that passes
+    chances = betainc(needed, np.maximum(sizes - needed, 0) + 1, expected)
+    return np.asarray(np.where(needed <= sizes, chances, 0))
 
 
 def _effective_sizes(groups: Sequence[Any] | np.ndarray) -> np.ndarray:

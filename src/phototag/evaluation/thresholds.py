@@ -29,18 +29,17 @@ class Thresholds:
         low: 2.5th bootstrap percentile of each threshold, float64 [num_labels]; NaN if the target
             of the label is not F1.
         high: 97.5th bootstrap percentile of each threshold, in the same format.
+        best_f1: Thresholds with the highest F1, whatever the target is, float64 [num_labels].
         chosen_on: Description of the photos on which the thresholds were chosen, such as "val".
         targets: Target of each label; empty if the target of all labels is F1.
-        best_f1: Thresholds with the highest F1, float64 [num_labels], or None if these are all
-            `values`.
     """
 
     values: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    best_f1: np.ndarray
     chosen_on: str = "val"
     targets: Sequence[Target] = ()
-    best_f1: np.ndarray | None = None
 
 
 def choose_thresholds(
@@ -77,7 +76,7 @@ def choose_thresholds(
                 photos.targets[:, label], probabilities[:, label], photos.groups, target
             )
             low[label] = high[label] = np.nan
-    return Thresholds(values, low, high, chosen_on, targets, best.values)
+    return Thresholds(values, low, high, best.values, chosen_on, targets)
 
 
 def fit_thresholds(
@@ -111,7 +110,7 @@ def fit_thresholds(
     num_labels = targets.shape[1]
     if not (targets > 0).any():
         half = np.full(num_labels, 0.5)
-        return Thresholds(half, half, half)
+        return Thresholds(half, half, half, half)
     resamples = weights[1:] if len(weights) > 1 else weights
     by_photo = np.ascontiguousarray(resamples.T)
     # F(t) is largest at the probability of some positive: no other candidates are needed.
@@ -130,7 +129,8 @@ def fit_thresholds(
         axis=1,
     )
     low, high = np.percentile(chosen, [2.5, 97.5], axis=0)
-    return Thresholds(chosen.mean(axis=0), low, high)
+    values = chosen.mean(axis=0)
+    return Thresholds(values, low, high, values)
 
 
 def _maximize_f1(

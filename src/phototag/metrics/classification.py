@@ -11,6 +11,7 @@ import numpy as np
 from phototag.dataset.targets import is_known
 from phototag.metrics.ratios import ratio_or_zero, weighted_mean
 
+MIN_POSITIVES = 5  # reports do not judge the scores of labels with fewer positives
 SCORES = ("f1", "precision", "recall")
 
 

@@ -12,6 +12,7 @@ from phototag.metrics.ratios import ratio_or_nan, ratio_or_zero
 
 BLOCK = 2**23  # number of float64 values processed at once; limits the memory use
 MAX_WORK = 2 * 10**9  # further resamples are ignored if entries * resamples exceeds this
+Ranking = tuple[np.ndarray, np.ndarray]  # AP and AUROC, float64 [resamples, num_labels] each
 MIN_RESAMPLES = 200  # use at least this many resamples, even if `MAX_WORK` is exceeded
 
 
@@ -26,17 +27,22 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def ranking_scores(
-    targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    targets: np.ndarray,
+    scores: np.ndarray,
+    weights: np.ndarray,
+    by_label: Ranking | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute mAP and AUROC.
+
+    `by_label` is the result of `average_precision_and_auroc`. Omit it to compute it here.
 
     Returns:
         Metrics by name, float64 [resamples] each. `mAP_macro` and `AUROC_macro` are means over
         labels; `mAP_micro` and `AUROC_micro` are computed from one ranking of all entries. If there
         are millions of entries, only some of the resamples are used: see `MAX_WORK`.
     """
-    weights = weights[: 1 + max(MAX_WORK // max(targets.size, 1), MIN_RESAMPLES)]
-    precision, area = average_precision_and_auroc(targets, scores, weights)
+    precision, area = by_label or average_precision_and_auroc(targets, scores, weights)
+    weights = weights[: len(precision)]
     photos = np.repeat(np.arange(len(targets), dtype=np.int32), targets.shape[1])
     pooled = _rank(targets.ravel(), scores.ravel(), np.ascontiguousarray(weights.T), photos)
     return {
@@ -53,12 +59,14 @@ def average_precision_and_auroc(
     """Compute average precision (AP) and area under the ROC curve (AUROC) of each label.
 
     AP is the precision at the rank of a positive, averaged over all positives. Entries with equal
-    scores have the same rank, as in scikit-learn.
+    scores have the same rank, as in scikit-learn. If there are millions of entries, only some of
+    the resamples are used: see `MAX_WORK`.
 
     Returns:
         AP and AUROC, float64 [resamples, num_labels] each. Both are NaN for a label without
         positives. The AUROC is also NaN for a label without negatives.
     """
+    weights = weights[: 1 + max(MAX_WORK // max(targets.size, 1), MIN_RESAMPLES)]
     photos, by_photo = np.arange(len(targets), dtype=np.int32), np.ascontiguousarray(weights.T)
     columns = [
         _rank(targets[:, label], scores[:, label], by_photo, photos)

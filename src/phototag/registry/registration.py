@@ -81,7 +81,12 @@ def register_results(
         model,
         list_ids(datasets),
         tags,
-        write_description(pd.read_csv(paths["scores"]), metadata, evaluated_on),
+        write_description(
+            pd.read_csv(paths["scores"]),
+            metadata,
+            photos,
+            evaluated_on,
+        ),
     )
     # Registering reopens the run, which must not change its duration.
     store.client.set_terminated(run_id, "FINISHED", ended)

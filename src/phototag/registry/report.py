@@ -16,7 +16,8 @@ from phototag.dataset.manifest import SPLITS
 from phototag.dataset.targets import is_known
 from phototag.evaluation.galleries import describe_truth, encode_photo
 from phototag.evaluation.result import HEADLINE
-from phototag.evaluation.tables import MIN_POSITIVES
+from phototag.evaluation.targets import name_labels
+from phototag.metrics.classification import MIN_POSITIVES
 from phototag.metrics.selection import SCORE_PREFIXES
 from phototag.registry.comparison import Comparison, Predictions
 from phototag.registry.decision import write_decision
@@ -25,7 +26,6 @@ from phototag.registry.versions import (
     ABSENT,
     describe_label_changes,
     list_labels,
-    name_labels,
 )
 from phototag.tracking.provenance import COMMIT_TAG, DIRTY_TAG
 from phototag.tracking.store import Store

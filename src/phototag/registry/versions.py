@@ -7,13 +7,14 @@ this version. `phototag history` lists all decisions.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -21,6 +22,8 @@ from mlflow.exceptions import MlflowException
 from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.dataset.dataset import Dataset, fingerprint, join_datasets
+from phototag.evaluation.targets import name_labels
+from phototag.metrics.classification import MIN_POSITIVES
 from phototag.metrics.selection import CROSS_VALIDATION, describe_evaluated, find_evaluated
 from phototag.network.weights import Metadata, describe_origin
 from phototag.pages.escaping import escape_markdown
@@ -117,8 +120,17 @@ def take_evaluated(datasets: Mapping[str, Dataset], evaluated_on: str) -> Datase
     return datasets[evaluated_on]
 
 
-def write_description(scores: pd.DataFrame, metadata: Metadata, evaluated_on: str = "test") -> str:
-    """Return a description of a version in Markdown, with a table of its scores."""
+def write_description(
+    scores: pd.DataFrame, metadata: Metadata, photos: Dataset, evaluated_on: str = "test"
+) -> str:
+    """Return a description of a version in Markdown, with a table of its scores.
+
+    `photos` are the evaluated photos. The description names the labels with too few positives.
+    """
+    few = np.array(photos.labels)[(photos.targets > 0).sum(axis=0) < MIN_POSITIVES].tolist()
+    facts = describe_origin(metadata)
+    if few:
+        facts += f" Labels with too few positives to judge: {name_labels(few)}."
     table = scores[scores["predictor"] == "model"].dropna(subset="value")
     rows = [
         f"| {row.metric} | {row.value:.4f} | {row.low:.4f} to {row.high:.4f} |"
@@ -131,7 +143,7 @@ def write_description(scores: pd.DataFrame, metadata: Metadata, evaluated_on: st
             f"{metadata.size} x {metadata.size} pixels. Weights: best row {metadata.epoch} of the "
             f"training history, with a val_loss of {metadata.val_loss:.4f}.",
             "",
-            escape_markdown(describe_origin(metadata)),
+            escape_markdown(facts),
             "",
             f"| metric {describe_evaluated(evaluated_on)} | value | 95% interval |",
             "|---|---|---|",
@@ -180,13 +192,9 @@ def describe_label_changes(
         "removed": [label for label in names if label not in labels],
         "renamed": [f"{a} to {b}" for a, b in zip(former, names, strict=True) if a != b],
     }
-    return "; ".join(f"{kind}: {name_labels(names)}" for kind, names in changes.items() if names)
-
-
-def name_labels(labels: Sequence[str], number: int = MAX_NAMES) -> str:
-    """Return the first `number` labels, and how many other labels there are, as text."""
-    more = f" and {len(labels) - number} more" if len(labels) > number else ""
-    return ", ".join(labels[:number]) + more
+    return "; ".join(
+        f"{kind}: {name_labels(names, MAX_NAMES)}" for kind, names in changes.items() if names
+    )
 
 
 def apply_decision(store: Store, decision: dict[str, Any]) -> dict[str, Any]:

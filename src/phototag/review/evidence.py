@@ -35,7 +35,8 @@ class Evidence:
         probabilities: Predicted probabilities in 0..1, [num_photos, num_labels].
         unseen: True for photos that were not used to train the scoring network, bool [num_photos].
         features: L2-normalized inputs of the output layer, float32 [num_photos, num_features].
-        thresholds: Decision threshold of each label, in 0..1, [num_labels].
+        thresholds: Decision threshold of each label, in 0..1, [num_labels]; above 1 for a label
+            that abstains, which is never predicted.
         network: Network that maps pixels to logits.
         renamed: Old name of a label -> label of `photos`; without labels that were merged.
     """

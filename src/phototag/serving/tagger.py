@@ -29,7 +29,8 @@ class Tagger:
         labels: Names of the labels, [num_labels].
         size: Side length of the input images in pixels.
         temperature: Temperature by which the logits are divided to calibrate the probabilities.
-        thresholds: Probability threshold of each label, 0..1 [num_labels].
+        thresholds: Probability threshold of each label, 0..1 [num_labels]; above 1 for a label that
+            abstains, which is never predicted.
         origin: Sentence that describes the training data, or an empty string.
         is_synthetic: Whether the model was trained only on the synthetic dataset.
         files: Paths of the model file and the thresholds file. Empty if there are no such files.

@@ -10,6 +10,7 @@ Three tags link a run to its training and to DVC:
 """
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,10 +95,12 @@ class Training:
     def flat_params(self) -> dict[str, str]:
         """Params with dotted keys and string values, as MLflow stores them.
 
-        The recipe is omitted: the tag `recipe` also states whether its values were changed.
+        The recipe is omitted: the tag `recipe` also states whether its values were changed. `_`
+        replaces characters in keys, such as labels in `evaluate.target`, that MLflow refuses.
         """
         flat = flatten(self.params, lists=True)
-        return {name: str(value) for name, value in flat.items() if name != "recipe"}
+        flat.pop("recipe", None)
+        return {re.sub(r"[^\w.\- :]", "_", name): str(value) for name, value in flat.items()}
 
 
 def create_run(store: Store, training: Training) -> str:
