@@ -12,7 +12,7 @@ from phototag.network.params import ModelParams
 
 
 def locate(network: nn.Module, images: torch.Tensor, labels: list[int]) -> np.ndarray:
-    maps = locate_labels(network, images, torch.tensor(labels))
+    maps = locate_labels(network, images, list(enumerate(labels)))
     assert maps is not None
     return maps
 
@@ -146,7 +146,7 @@ def test_maps_of_several_backbones_are_added(tiny_spec: ModelParams) -> None:
 def test_networks_without_positional_maps_return_none(tiny_spec: ModelParams, name: str) -> None:
     network = build(tiny_spec, name)
     images = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
-    assert locate_labels(network, images, torch.tensor([0])) is None
+    assert locate_labels(network, images, [(0, 0)]) is None
 
 
 def test_maps_of_a_residual_unit_include_the_skip_connection(tiny_spec: ModelParams) -> None:

@@ -231,13 +231,22 @@ def find_errors(result: Evaluation) -> set[tuple[str, str, str]]:
     return set(zip(table["split"], table["image"], table["label"], strict=True))
 
 
-def test_recall_of_the_curve_increases_to_one() -> None:
-    table = tables.tabulate_curve(TARGETS, LOGITS)
-    assert len(table) <= tables.CURVE_POINTS
-    assert table["recall"].is_monotonic_increasing
-    assert table["recall"].iloc[-1] == 1
-    cut = 1 / (1 + np.exp(-LOGITS.ravel())) >= table["threshold"].iloc[100]
-    assert table["precision"].iloc[100] == pytest.approx(sk.precision_score(TARGETS.ravel(), cut))
+@pytest.mark.filterwarnings("ignore:No positive class")
+@pytest.mark.parametrize("positives", [True, False])
+def test_curve_equals_that_of_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, positives: bool
+) -> None:
+    monkeypatch.setattr(tables, "CURVE_POINTS", TARGETS.size)
+    targets, logits = TARGETS * positives, LOGITS.round(1)  # many scores are equal
+    table = tables.tabulate_curve(targets, logits)
+    precision, recall, threshold = sk.precision_recall_curve(
+        targets.ravel(), 1 / (1 + np.exp(-logits.ravel()))
+    )
+    np.testing.assert_array_equal(table["precision"], precision[-2::-1])
+    np.testing.assert_array_equal(table["recall"], recall[-2::-1])
+    np.testing.assert_allclose(table["threshold"], threshold[::-1])
+    monkeypatch.undo()
+    assert len(tables.tabulate_curve(TARGETS, LOGITS)) == tables.CURVE_POINTS < TARGETS.size
 
 
 def test_cooccurrence_contains_the_most_frequent_labels(monkeypatch: pytest.MonkeyPatch) -> None:

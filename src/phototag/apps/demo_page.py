@@ -67,7 +67,7 @@ def _load(model: Path, thresholds: Path) -> Tagger:
 
 def _draw_heat(tagger: Tagger, pixels: np.ndarray, label: int) -> np.ndarray | None:
     image = torch.tensor(pixels).permute(2, 0, 1)[None]
-    maps = locate_labels(tagger.network, image, torch.tensor([label]))
+    maps = locate_labels(tagger.network, image, [(0, label)])
     return None if maps is None else overlay_heat(pixels, maps[0])
 
 

@@ -126,8 +126,8 @@ def draw_score_distributions(
 
 def _draw_histograms(axes: Axes, targets: np.ndarray, probabilities: np.ndarray) -> None:
     """Draw two histograms of one label: one for photos without it and one for photos with it."""
-    bins = np.linspace(0, 1, 21).tolist()
     for value, color, name in ((0, GREY, "without the label"), (1, BLUE, "with the label")):
-        chosen = probabilities[targets == value]
-        share = np.full(len(chosen), 1 / max(len(chosen), 1))
-        axes.hist(chosen, bins, weights=share, color=color, alpha=0.55, label=name)
+        counts, edges = np.histogram(probabilities[targets == value], 20, (0, 1))
+        # One filled outline is drawn faster than one rectangle per bin.
+        share = counts / max(counts.sum(), 1)
+        axes.stairs(share, edges, fill=True, color=color, alpha=0.55, label=name)

@@ -19,6 +19,7 @@ from phototag.pages.html import jpeg_uri
 MAX_EXAMPLES = 6  # largest number of examples of the same kind and label
 MAX_LABELS = 30  # largest number of labels that have a gallery
 SIDE = 128  # side length of the example photos in pixels
+BATCH = 16  # number of photos for which the network runs at a time
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,28 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
     # The evaluated photos come last. Any other photos are used only as likely label errors.
     evaluated = np.arange(len(held_out)) >= len(held_out) - len(result.evaluated.photos)
     suspects = result.tables["label_errors"]
-    galleries = {}
+    chosen = {}
     for label in sort_labels(held_out.targets)[:MAX_LABELS].tolist():
-        name = held_out.labels[label]
         kinds = _pick_examples(
             np.where(evaluated, held_out.targets[:, label], UNKNOWN),
             probabilities[:, label],
             result.held_out.predicted[:, label],
         )
-        own = suspects["photo"][suspects["label"] == name]
-        kinds["likely label errors"] = own.tolist()[:MAX_EXAMPLES]
-        photos = sorted({photo for group in kinds.values() for photo in group})
-        examples = _make_examples(model, device, held_out, probabilities, photos, label)
-        galleries[name] = {
-            kind: [examples[photo] for photo in group] for kind, group in kinds.items()
+        own = suspects["photo"][suspects["label"] == held_out.labels[label]]
+        chosen[label] = kinds | {"likely label errors": own.tolist()[:MAX_EXAMPLES]}
+    pairs = {
+        (photo, label)
+        for label, kinds in chosen.items()
+        for photos in kinds.values()
+        for photo in photos
+    }
+    examples = _make_examples(model, device, held_out, probabilities, sorted(pairs))
+    return {
+        held_out.labels[label]: {
+            kind: [examples[photo, label] for photo in photos] for kind, photos in kinds.items()
         }
-    return galleries
+        for label, kinds in chosen.items()
+    }
 
 
 def _pick_examples(
@@ -95,27 +102,33 @@ def _make_examples(
     device: torch.device,
     dataset: Dataset,
     probabilities: np.ndarray,
-    photos: Sequence[int],
-    label: int,
-) -> dict[int, Example]:
-    """Return a dictionary from photo position to example, with heat maps for the given label."""
-    if not photos:
-        return {}
-    images, _ = read_batch(dataset, np.array(photos), device)
-    maps = locate_labels(model, images, torch.full((len(photos),), label))
-    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+    pairs: Sequence[tuple[int, int]],
+) -> dict[tuple[int, int], Example]:
+    """Return a dictionary from pairs of a photo and a label to their examples.
+
+    The network runs once for each photo, even if the photo is an example of several labels.
+    """
     examples = {}
-    for index, photo in enumerate(photos):
-        targets, values = dataset.targets[photo], probabilities[photo]
-        highest = np.argsort(-values, kind="stable")[:3]
-        examples[photo] = Example(
-            photo=encode_photo(pixels[index]),
-            heat="" if maps is None else encode_photo(overlay_heat(pixels[index], maps[index])),
-            file=dataset.files[photo],
-            truth=describe_truth(dataset.labels, targets),
-            scores=", ".join(f"{dataset.labels[i]} {values[i]:.2f}" for i in highest),
-            probability=float(values[label]),
-        )
+    photos = sorted({photo for photo, _ in pairs})
+    for start in range(0, len(photos), BATCH):
+        batch = photos[start : start + BATCH]
+        images, _ = read_batch(dataset, np.array(batch), device)
+        thumbnails = [make_thumbnail(dataset.images[dataset.rows[photo]]) for photo in batch]
+        uris = [encode_photo(pixels) for pixels in thumbnails]
+        own = [(batch.index(photo), label) for photo, label in pairs if photo in batch]
+        maps = locate_labels(model, images, own, len(thumbnails[0]))
+        for index, (place, label) in enumerate(own):
+            photo, pixels = batch[place], thumbnails[place]
+            values = probabilities[photo]
+            highest = np.argsort(-values, kind="stable")[:3]
+            examples[photo, label] = Example(
+                photo=uris[place],
+                heat="" if maps is None else encode_photo(overlay_heat(pixels, maps[index])),
+                file=dataset.files[photo],
+                truth=describe_truth(dataset.labels, dataset.targets[photo]),
+                scores=", ".join(f"{dataset.labels[i]} {values[i]:.2f}" for i in highest),
+                probability=float(values[label]),
+            )
     return examples
 
 
@@ -136,6 +149,11 @@ def describe_truth(labels: Sequence[str], targets: np.ndarray) -> str:
 
 def encode_photo(image: np.ndarray) -> str:
     """Return a photo, uint8 [height, width, 3], as the data URI of a thumbnail."""
+    return jpeg_uri(Image.fromarray(make_thumbnail(image)))
+
+
+def make_thumbnail(image: np.ndarray) -> np.ndarray:
+    """Reduce a photo, uint8 [height, width, 3], to at most `SIDE` pixels per side."""
     picture = Image.fromarray(image)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
-    return jpeg_uri(picture)
+    return np.asarray(picture)

@@ -16,8 +16,10 @@ from phototag.network.model import Residual, SideBySide
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
-def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray | None:
-    """Compute one heat map per photo for the requested label.
+def locate_labels(
+    model: nn.Module, images: Tensor, pairs: Sequence[tuple[int, int]], side: int = 0
+) -> np.ndarray | None:
+    """Compute one heat map per pair of a photo and a label.
 
     A heat map is a weighted sum of the feature maps before the last pooling layer. Negative sums
     are set to 0. The weight of a feature map is the mean gradient of the label's logit. The
@@ -25,38 +27,46 @@ def locate_labels(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarra
     the residual unit that contains this convolution. Heat maps of several backbones are added.
 
     Args:
-        model: Network that maps pixels to logits; switched to evaluation mode by this function.
+        model: Network that maps pixels to logits. This function switches it to evaluation mode, and
+            excludes its weights from gradients.
         images: Photos, uint8 [batch, 3, size, size].
-        labels: Label (position) that is requested for each photo, int64 [batch].
+        pairs: Position of a photo in `images` and position of a label, for each heat map.
+        side: Side length of the heat maps in pixels (default: that of the photos).
 
     Returns:
-        float32 [batch, size, size]. Each map is scaled to a maximum of 1, unless all its values are
-        0. None if a backbone has no spatial feature maps. This includes all transformers, because
-        attention mixes positions.
+        float32 [num_pairs, side, side]. Each map is scaled to a maximum of 1, unless all its values
+        are 0. None if a backbone has no spatial feature maps. This includes all transformers,
+        because attention mixes positions.
     """
-    model.eval()
+    model.eval().requires_grad_(False)
     backbones = _list_backbones(model)
     layers = [_find_pooled_maps(backbone, model, images[:1]) for backbone in backbones]
     layers = layers or [_find_last_maps(model)]
     if None in layers:
         return None
-    outputs: dict[nn.Module, Tensor] = {}
-    with (
-        _record_outputs([layer for layer in layers if layer], outputs.__setitem__),
-        torch.enable_grad(),
-    ):
+    maps: list[Tensor] = []
+
+    def start_gradients(_: nn.Module, output: Tensor) -> Tensor:
+        maps.append(output.detach().requires_grad_().clone())
+        return maps[-1]
+
+    with _watch_outputs([layer for layer in layers if layer], start_gradients), torch.enable_grad():
         logits = model(images)
-        wanted = logits.gather(1, labels[:, None].to(logits.device)).sum()
-        gradients = torch.autograd.grad(wanted, list(outputs.values()))
-    heat = torch.zeros(len(images), 1, *images.shape[2:], device=logits.device)
-    for maps, gradient in zip(outputs.values(), gradients, strict=True):
-        importance = gradient.mean(dim=(2, 3), keepdim=True)
-        # In the network `conv`, these layers are followed by a ReLU, which `clamp` replaces here.
-        activated = maps.detach() if backbones else maps.detach().clamp(min=0)
-        weighted = (importance * activated).sum(dim=1, keepdim=True)
-        heat += nn.functional.interpolate(
-            weighted, images.shape[2:], mode="bilinear", align_corners=False
-        )
+    photos, labels = torch.tensor(pairs).T
+    size = [side or length for length in images.shape[2:]]
+    heat = torch.zeros(len(pairs), 1, *size, device=logits.device)
+    for label in labels.unique():
+        (chosen,) = torch.where(labels == label)
+        own = photos[chosen].to(logits.device)
+        gradients = torch.autograd.grad(logits[own, label].sum(), maps, retain_graph=True)
+        for output, gradient in zip(maps, gradients, strict=True):
+            # In the network `conv`, these layers are followed by a ReLU, which `clamp` replaces.
+            activated = output.detach()[own] if backbones else output.detach()[own].clamp(min=0)
+            importance = gradient[own].mean(dim=(2, 3), keepdim=True)
+            weighted = (importance * activated).sum(dim=1, keepdim=True)
+            heat[chosen] += nn.functional.interpolate(
+                weighted, size, mode="bilinear", align_corners=False
+            )
     heat.clamp_(min=0)
     peak = heat.amax(dim=(2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
     return np.asarray((heat / peak).squeeze(1).float().cpu().numpy())
@@ -78,8 +88,8 @@ def _find_pooled_maps(backbone: nn.Module, model: nn.Module, image: Tensor) -> n
         return None
     found: list[tuple[nn.Module, torch.Size]] = []
     layers = [module for module in backbone.modules() if not isinstance(module, POOLS)]
-    record = _record_outputs(layers, lambda layer, output: found.append((layer, output.shape)))
-    with record, torch.no_grad():
+    watch = _watch_outputs(layers, lambda layer, output: found.append((layer, output.shape)))
+    with watch, torch.no_grad():
         model(image)
     # Ignore feature maps that are already pooled to a single position.
     maps = [(layer, shape) for layer, shape in found if len(shape) > 2 and shape[2:].numel() > 1]
@@ -99,15 +109,18 @@ def _find_last_maps(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _record_outputs(
-    layers: Sequence[nn.Module], record: Callable[[nn.Module, Tensor], object]
+def _watch_outputs(
+    layers: Sequence[nn.Module], watch: Callable[[nn.Module, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Call `record(layer, output)` each time that this thread runs one of the layers."""
+    """Call `watch(layer, output)` each time that this thread runs one of the layers.
+
+    A tensor that `watch` returns replaces the output.
+    """
     thread = get_ident()  # ignore other threads: in the demo, they serve other users
 
-    def hook(layer: nn.Module, given: object, output: object) -> None:
-        if isinstance(output, Tensor) and get_ident() == thread:
-            record(layer, output)
+    def hook(layer: nn.Module, given: object, output: object) -> Tensor | None:
+        is_own = isinstance(output, Tensor) and get_ident() == thread
+        return watch(layer, output) if is_own else None
 
     hooks = [layer.register_forward_hook(hook) for layer in layers]
     try:

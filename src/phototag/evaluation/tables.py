@@ -1,11 +1,9 @@
 """Tables of scores and predictions on held-out photos."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_curve
 
 from phototag.dataset.targets import all_known, is_known, label_rates
 from phototag.evaluation.calibration import calibration_error
@@ -229,15 +227,19 @@ def tabulate_curve(targets: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
         scikit-learn.
     """
     known = is_known(targets)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No positive class", UserWarning)
-        precision, recall, threshold = precision_recall_curve(
-            targets[known], sigmoid(logits[known])
-        )
-    # Omit the last point returned by scikit-learn (recall 0, precision 1), which has no threshold.
+    scores, positives = sigmoid(logits[known]), targets[known] > 0
+    order = np.argsort(-scores, kind="stable")
+    # Entries with equal scores have the same rank: each point is the last entry of a rank.
+    threshold = scores[order]
+    ends = np.flatnonzero(np.append(threshold[1:] != threshold[:-1], True))
+    found = np.cumsum(positives[order])[ends]
     table = pd.DataFrame(
-        {"recall": recall[:-1], "precision": precision[:-1], "threshold": threshold}
-    )[::-1]
+        {
+            "recall": found / found[-1] if found[-1] else np.ones(len(found)),
+            "precision": found / (ends + 1),
+            "threshold": threshold[ends],
+        }
+    )
     chosen = np.unique(np.linspace(0, len(table) - 1, CURVE_POINTS).round().astype(int))
     return table.iloc[chosen].reset_index(drop=True)
 

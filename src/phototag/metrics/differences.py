@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 
 def list_differences(
@@ -54,5 +54,5 @@ def bound_difference(differences: np.ndarray, groups: float, tail: float) -> tup
         return float("nan"), float("nan")
     freedom = 1 / (1 / (n - 1) + 1 / (r - 1) + 2 / ((n - 1) * (r - 1)))
     deviation = np.nanstd(differences[1:], ddof=1) * np.sqrt(n / (n - 1))
-    half = student.ppf(1 - tail, freedom) * deviation
+    half = stdtrit(freedom, 1 - tail) * deviation
     return float(differences[0] - half), float(differences[0] + half)

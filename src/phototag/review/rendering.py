@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from phototag.dataset.dataset import read_batch
@@ -82,7 +81,7 @@ def _describe_photo(
     """Return the scores and similar photos of a photo, and add the heat map to its image."""
     evidence, photos, row = session.evidence, session.evidence.photos, question.photo
     images, _ = read_batch(photos, np.array([row]), pick_device())
-    heat = locate_labels(evidence.network, images, torch.tensor([question.label]))
+    heat = locate_labels(evidence.network, images, [(0, question.label)])
     if heat is not None:  # in a single image, both stay side by side on narrow screens
         pixels = photos.images[row]
         both = np.concatenate([pixels, overlay_heat(pixels, heat[0])], axis=1)
