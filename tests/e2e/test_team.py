@@ -17,13 +17,14 @@ import asyncssh
 import optuna
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
-from phototag.base.files import file_digest
+from phototag.base.files import file_digest, write_json
 from phototag.dataset.manifest import read_kept
 from phototag.review.session import append_answer
 from phototag.search.storage import list_trials
 from phototag.verification.corrections import Answer, read_answers
-from tests.projects import ROOT, Project
+from tests.projects import ROOT, Project, make_project
 from tests.search.files import write_search
 from tests.servers import WITHOUT_JOBS, free_port, run_server
 
@@ -202,13 +203,18 @@ def test_results_are_pulled_from_a_remote(
     assert "Running stage" not in mate("dvc", "repro")
 
 
-def test_colleague_serves_the_model_as_the_docs_say(tmp_path: Path, results: Project) -> None:
-    """The commands in docs/team.md are run as printed, with local paths and no `make setup`."""
-    text = (ROOT / "docs/team.md").read_text().partition("## A DVC remote")[2]
-    own, upload, theirs = (
+def read_blocks(section: str) -> list[list[str]]:
+    """Return the commands of each block in a section of docs/team.md."""
+    text = (ROOT / "docs/team.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return [
         [line.partition("  #")[0].strip() for line in block.splitlines()]
         for block in re.findall(r"(?s)```bash\n(.*?)```", text)
-    )
+    ]
+
+
+def test_colleague_serves_the_model_as_the_docs_say(tmp_path: Path, results: Project) -> None:
+    """The commands in docs/team.md are run as printed, with local paths and no `make setup`."""
+    own, upload, theirs = read_blocks("A DVC remote")
     origin = tmp_path / "origin.git"
     project = results.clone(tmp_path / "project", cache=True)
     project("git", "init", "-q", "--bare", "-b", "main", str(origin))
@@ -259,6 +265,58 @@ def test_colleague_serves_the_model_as_the_docs_say(tmp_path: Path, results: Pro
     (mate.folder / "reports/evaluate/thresholds.json").unlink()
     (mate.folder / "reports/evaluate/thresholds.json").write_text("{}")
     assert "thresholds.json differs from dvc.lock: run `dvc repro`" in mate("phototag", "sync")
+
+
+def test_photos_of_two_people_are_merged_as_the_docs_say(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    for folder, numbers in (("first", range(4)), ("ann", range(4, 7)), ("bob", range(6, 9))):
+        for number in numbers:  # ann and bob have one photo in common
+            path = tmp_path / folder / ("cat", "dog")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (25 * number, 0, 0)).save(path)
+    ann = make_project(tmp_path / "project")
+    ann("dvc", "remote", "add", "-d", "team", str(tmp_path / "remote"))
+    ann("git", "clone", "-q", "--bare", ".", str(tmp_path / "origin.git"))
+    ann("git", "remote", "add", "origin", str(tmp_path / "origin.git"))
+
+    def add(project: Project, name: str, *options: str) -> None:
+        project("phototag", "import", str(tmp_path / name), *options)
+        project("dvc", "add", "-q", "data/raw")
+        (project.folder / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{}}  # {name}\n")
+        write_json(project.folder / "reports/train/metrics.json", {name: 1})
+        project.commit(name)
+
+    add(ann, "first")
+    ann("git", "push", "-q", "-u", "origin", "main")
+    ann("dvc", "push", "-q", "data/raw.dvc")
+    ann("git", "clone", "-q", str(tmp_path / "origin.git"), str(tmp_path / "mate"))
+    bob = Project(tmp_path / "mate")
+    bob("dvc", "pull", "-q", "data/raw.dvc")
+    add(ann, "ann", "--add")
+    ann("git", "push", "-q")
+    ann("dvc", "push", "-q", "data/raw.dvc")
+    add(bob, "bob", "--add")
+
+    (commands,) = read_blocks("Photos added by two people")
+    pull, *commands = (
+        command.replace("~/new-photos", str(tmp_path / "bob")) for command in commands
+    )
+    with pytest.raises(AssertionError, match=r"conflict in data/raw\.dvc"):
+        bob(*shlex.split(pull))
+    assert commands.pop() == "dvc repro"
+    printed = {command: bob(*shlex.split(command)) for command in commands}
+    assert "2 new, 1 already known" in printed[f"phototag import {tmp_path / 'bob'} --add"]
+    assert bob("git", "status", "--porcelain") == ""
+    names = sorted(path.name for path in (bob.folder / "data/raw").iterdir())
+    assert names == ["001-first.zip", "002-ann.zip", "003-bob.zip"]
+    bob("git", "push", "-q")
+    bob("dvc", "push", "-q", "data/raw.dvc")
+    ann("git", "pull", "-q")
+    ann("dvc", "pull", "-q", "data/raw.dvc")
+    for name in names:
+        assert file_digest(ann.folder / "data/raw" / name) == file_digest(
+            bob.folder / "data/raw" / name
+        )
 
 
 def test_answers_of_two_reviewers_are_merged_by_git(tmp_path: Path, results: Project) -> None:
