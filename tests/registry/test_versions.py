@@ -121,12 +121,14 @@ def test_version_with_missing_tags_is_registered_again(
     assert register.aliases() == (3, 3)
 
 
-def test_champion_of_another_photo_size_stays(register: Registered) -> None:
-    register(known=1, size=8)
+def test_photos_are_shrunk_for_a_champion_but_not_enlarged(register: Registered) -> None:
+    register(known=1, size=32)
     decision = register(known=3)
     assert not decision["champion"]
-    assert "8 pixels a side" in decision["reason"]
+    assert "32 pixels a side" in decision["reason"]
     assert "phototag promote 2" in decision["notes"][-1]
+    versions.promote(register.store, "2", "test")
+    assert "does not clearly beat" in register(known=3, size=8)["reason"]
 
 
 @pytest.mark.parametrize("lost", ["models", "model.safetensors", "gc"])

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from torch import nn
 
 from phototag.base.errors import InputError
@@ -40,6 +41,7 @@ from phototag.serving.tagger import Tagger, example_images, load_tagger
 METRICS = ("f1_micro", "f1_macro", "f1_samples", "mAP_macro", "loss")
 DECIDING_METRIC = "f1_micro"
 ALPHA = 0.025  # sum of the one-sided levels of all challenges of a champion
+CHUNK = 1024  # number of photos that are shrunk at a time
 MIN_PHOTOS = 5  # smallest number of photos on which two models are compared
 ModelFiles = tuple[Path, Path]  # model file (safetensors), thresholds file
 
@@ -120,7 +122,7 @@ def compare_models(
     names of labels to present names.
 
     Raises:
-        InputError: A model cannot be read or was trained on photos of another size, no label is
+        InputError: A model cannot be read or was trained on larger photos, no label is
             common to both models, or too few photos have a known label.
     """
     if stored := champion.cross_validated:
@@ -203,22 +205,35 @@ def _compute_logits(
     tagger: Tagger, metadata: Metadata, photos: Dataset, features: Path | None
 ) -> np.ndarray:
     """Return the network's logits of the photos, float [num_photos, num_labels of the tagger]."""
-    if tagger.size != photos.images.shape[1]:
+    side = photos.images.shape[1]
+    if tagger.size > side:
         raise InputError(
             f"it was trained on photos of {tagger.size} pixels a side, but the photos to compare "
-            f"on have {photos.images.shape[1]} pixels"
+            f"on have only {side} pixels"
         )
     # `predict_logits` takes the number of the network's outputs from the targets.
     targets = np.zeros((len(photos), len(tagger.labels)), np.int8)
     inputs, network = replace(photos, targets=targets), tagger.network.to(pick_device())
-    cached = None
     if features and metadata.spec.frozen and isinstance(network, nn.Sequential):
-        with suppress(InputError):  # the features are those of other backbones
+        with suppress(InputError):  # the features are those of other backbones or sizes
             cached = read_features(features, network[:2], photos.images)
-            network, inputs = network[2:], replace(inputs, images=cached)
-    if metadata.spec.backbones and cached is None:
+            return predict_logits(network[2:], replace(inputs, images=cached), pick_device())
+    if metadata.spec.backbones:
         network = accelerate(network, example_images(tagger).to(pick_device()))
-    return predict_logits(network, inputs, pick_device())
+    parts = np.array_split(np.arange(len(photos)), range(CHUNK, len(photos), CHUNK))
+    chunks = (take_photos(inputs, part) for part in parts)
+    return np.concatenate(
+        [predict_logits(network, _shrink(chunk, tagger.size), pick_device()) for chunk in chunks]
+    )
+
+
+def _shrink(photos: Dataset, size: int) -> Dataset:
+    """Return the photos with `size` pixels a side."""
+    if size == photos.images.shape[1]:
+        return photos
+    packed = (Image.fromarray(photos.images[row]) for row in photos.rows)
+    small = [np.asarray(photo.resize((size, size), Image.Resampling.BICUBIC)) for photo in packed]
+    return replace(photos, images=np.stack(small), rows=np.arange(len(photos)))
 
 
 def level(challenge: int) -> float:
