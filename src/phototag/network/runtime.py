@@ -5,13 +5,21 @@ import io
 import platform
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 PACKAGES = ("onnx", "onnxruntime")
 PARITY = 1e-4  # largest accepted difference from PyTorch, divided by the largest output
+PART = 4  # number of photos; larger parts are slower, because they do not fit into the CPU caches
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants from malloc.h of glibc
 
 
@@ -30,23 +38,46 @@ def keep_freed_memory() -> None:
 
 
 class Session(nn.Module):
-    """Module that runs an ONNX graph (the content of an ONNX file) in ONNX Runtime on the CPU."""
+    """Module that runs an ONNX graph (the content of an ONNX file) in ONNX Runtime on the CPU.
+
+    A batch is divided into parts of `PART` photos. One thread per core runs parts, each on its own.
+    This is faster than running each layer on all cores, and the output for a photo is the same. A
+    batch with fewer photos than cores is not divided, and each layer runs on all cores.
+    """
 
     def __init__(self, graph: bytes) -> None:
         super().__init__()
-        import onnxruntime
-
         self.graph = graph
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
-        )
+        self.cores = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.cores, "onnx")
+        self.session = _start_session(graph, 1)
+
+    @cached_property
+    def session_on_all_cores(self) -> "InferenceSession":
+        """Session of ONNX Runtime that runs each layer on all cores; started at its first use."""
+        return _start_session(self.graph, self.cores)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map photos, uint8 [batch, 3, size, size], to the network's output, float32."""
-        (output,) = self.session.run(None, {"images": images.contiguous().numpy()})
-        return torch.from_numpy(output)
+        pixels = images.numpy()
+        if len(pixels) < self.cores:
+            return torch.from_numpy(_run(self.session_on_all_cores, pixels))
+        parts = np.array_split(pixels, max(self.cores, len(pixels) // PART))
+        outputs = self.pool.map(partial(_run, self.session), parts)
+        return torch.from_numpy(np.concatenate(list(outputs)))
+
+
+def _start_session(graph: bytes, threads: int) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: "InferenceSession", images: np.ndarray) -> np.ndarray:
+    (output,) = session.run(None, {"images": np.ascontiguousarray(images)})
+    return np.asarray(output)
 
 
 def has_onnx_runtime() -> bool:
