@@ -12,14 +12,16 @@ from phototag.base.params import read_params, read_values
 from phototag.base.timings import Timings
 from phototag.dataset.dataset import describe_splits, read_datasets
 from phototag.dataset.manifest import read_kept
-from phototag.evaluation.galleries import build_galleries
+from phototag.evaluation.galleries import build_galleries, list_least_familiar
 from phototag.evaluation.params import EvaluationParams
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import evaluate, headline, operating_point
+from phototag.network.familiarity import split_network
 from phototag.network.features import read_features
 from phototag.network.inference import pick_device, predict_logits
+from phototag.network.reference import compute_features, rate_photos
 from phototag.network.runtime import keep_freed_memory
-from phototag.network.weights import describe_origin, load_model
+from phototag.network.weights import describe_origin, load_familiarity, load_model
 from phototag.pages.escaping import escape_spreadsheet_cells
 from phototag.tracking.description import DATASET_TAG, PHOTOS_TAG, RECIPE_TAG
 from phototag.tracking.evaluations import record_evaluation
@@ -29,6 +31,7 @@ from phototag.tracking.store import connect
 from . import run
 
 MANIFEST, REPORTS = Path("data/manifest.csv"), Path("reports/evaluate")
+MODEL = Path("models/model.safetensors")
 TABLES = (
     "scores",
     "per_label",
@@ -46,21 +49,22 @@ def main() -> None:
     params = read_params(EvaluationParams)
     timings.end("imports")
     datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
-    network, metadata = load_model(Path("models/model.safetensors"))
+    network, metadata = load_model(MODEL)
     history = pd.read_csv("reports/train/history.csv")
     device = pick_device()
     network.to(device)
     keep_freed_memory()
     out_of_fold = np.load("models/out_of_fold.npy")  # empty if the model is no linear probe
     splits = ("test",) if len(out_of_fold) else ("val", "test")
-    held_out = {split: datasets[split] for split in splits if len(datasets[split])}
-    predictor = network
+    splits = [split for split in splits if len(datasets[split])]
+    layers, head = split_network(network, metadata.spec)
     if metadata.spec.frozen:
-        # Only the head is run, on cached features: this is faster and results in the same logits.
-        features = read_features(Path("data/features.npy"), network[:2], datasets["val"].images)
-        predictor = network[2:]
-        held_out = {split: replace(photos, images=features) for split, photos in held_out.items()}
-    logits = {split: predict_logits(predictor, own, device) for split, own in held_out.items()}
+        cached = read_features(Path("data/features.npy"), layers, datasets["val"].images)
+        features = {split: replace(photos, images=cached) for split, photos in datasets.items()}
+    else:
+        features = {split: compute_features(layers, datasets[split], device) for split in splits}
+    logits = {split: predict_logits(head, features[split], device) for split in splits}
+    familiarity = rate_photos(load_familiarity(MODEL), metadata.spec, datasets, features)
     timings.end("inference")
 
     result = evaluate(
@@ -70,6 +74,7 @@ def main() -> None:
         params.evaluate,
         params.seed,
         out_of_fold if len(out_of_fold) else None,
+        familiarity,
     )
     scores = headline(result.tables["scores"], result.evaluated_on)
     write_json(REPORTS / "metrics.json", scores)
@@ -79,6 +84,7 @@ def main() -> None:
     timings.end("scores")
 
     galleries = build_galleries(network, device, result)
+    unfamiliar = list_least_familiar(network, device, result)
     timings.end("galleries")
     training = Training(metadata.content_key, read_values(), splits=describe_splits(datasets))
     tags = training.all_tags
@@ -91,7 +97,7 @@ def main() -> None:
     }
     figures = draw_figures(result, history, REPORTS / "figures")
     origin = describe_origin(metadata)
-    write_report(REPORTS / "report.html", result, figures, galleries, origin, facts)
+    write_report(REPORTS / "report.html", result, figures, galleries, origin, facts, unfamiliar)
     timings.end("figures")
 
     record_evaluation(connect(), training, history, scores, REPORTS)

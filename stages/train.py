@@ -17,6 +17,7 @@ from phototag.dataset.targets import label_rates
 from phototag.metrics.selection import best_record, step_number
 from phototag.network import distributed, features, model
 from phototag.network.params import uses_cached_features
+from phototag.network.reference import learn_familiarity
 from phototag.network.weights import SYNTHETIC, Metadata, save_model
 from phototag.tracking.description import DATASET_TAG, PHOTOS_TAG
 from phototag.tracking.runs import DATA_TAG, Training
@@ -127,10 +128,12 @@ def train_network(
             ),
             network_size=network_size,
         )
-        save_model(Path("models/model.safetensors"), network, metadata)
         write_history(training, history)
     else:
         history = list(records)
+    familiarity = learn_familiarity(network, params.model, train, val, device)
+    if distributed.rank() == 0:
+        save_model(Path("models/model.safetensors"), network, metadata, familiarity)
     write_out_of_fold(learner, dataset.join_datasets([train, val]), params, history)
     return Trained(learner, val, key, checkpoint)
 

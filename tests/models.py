@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from phototag.base.files import write_json
+from phototag.network.familiarity import fit_familiarity, split_network
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 from phototag.network.weights import Metadata, save_model
@@ -20,10 +22,12 @@ def make_model(
     size: int = 16,
     source: str = "",
     labels: Sequence[str] = LABELS,
+    photos: np.ndarray | None = None,
 ) -> tuple[Path, Path]:
     """Write a model that predicts the first `known` labels, and its thresholds.
 
-    `labels` are the names of the three channels.
+    `labels` are the names of the three channels. If `photos` (uint8 [num_photos, size, size, 3])
+    are passed, the model has a familiarity that compares photos with them.
     """
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 1, "pool": size}], "linear": []}
@@ -40,10 +44,12 @@ def make_model(
             f"{last}.bias": torch.where(knows, -25.0, -3.0),
         }
     )
-    return _write(folder, network, spec, size, source, labels)
+    return _write(folder, network, spec, size, source, labels, photos)
 
 
-def make_backbone(folder: Path, size: int = 64) -> tuple[Path, Path]:
+def make_backbone(
+    folder: Path, size: int = 64, photos: np.ndarray | None = None
+) -> tuple[Path, Path]:
     """Write a model with a frozen, randomly initialised backbone, and its thresholds."""
     torch.manual_seed(0)
     spec = ModelParams.model_validate(
@@ -57,17 +63,24 @@ def make_backbone(folder: Path, size: int = 64) -> tuple[Path, Path]:
         }
     )
     network = build_model(spec, len(LABELS), size, [0.5] * 3, [0.5] * 3)
-    return _write(folder, network, spec, size, "", LABELS)
+    return _write(folder, network, spec, size, "", LABELS, photos)
 
 
 def _write(
     folder: Path,
-    network: nn.Module,
+    network: nn.Sequential,
     spec: ModelParams,
     size: int,
     source: str,
     labels: Sequence[str],
+    photos: np.ndarray | None,
 ) -> tuple[Path, Path]:
+    familiarity = None
+    if photos is not None:
+        layers, names = split_network(network.eval(), spec)[0], list(map(str, range(len(photos))))
+        with torch.inference_mode():
+            features = layers(torch.from_numpy(photos).permute(0, 3, 1, 2)).numpy()
+        familiarity = fit_familiarity(features, names, features, names)
     folder.mkdir(exist_ok=True)
     metadata = Metadata(
         list(labels),
@@ -81,7 +94,7 @@ def _write(
         num_photos=40 if source else 0,
         source=source,
     )
-    save_model(folder / "model.safetensors", network, metadata)
+    save_model(folder / "model.safetensors", network, metadata, familiarity)
     point = {"content_key": "key", "temperature": 1.0, "thresholds": dict.fromkeys(labels, 0.5)}
     write_json(folder / "thresholds.json", point)
     return folder / "model.safetensors", folder / "thresholds.json"

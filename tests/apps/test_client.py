@@ -103,7 +103,7 @@ def test_only_unreadable_photos(server: Server) -> None:
     server.rows = [BAD]
     out, problem = ask(server.url, "-f", "csv", "a.jpg", "b.jpg")
     assert problem.startswith("none of these files could be read as a photo")
-    assert out.startswith("file,labels,error,sha256,model_key,cat,dog\n")
+    assert out.startswith("file,labels,error,sha256,model_key,familiarity,cat,dog\n")
     assert len(out.splitlines()) == 3
 
 

@@ -12,6 +12,7 @@ from phototag.apps.export import export_onnx
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.metrics.losses import sigmoid
+from phototag.network.familiarity import add_distance, fit_familiarity, split_network
 from phototag.network.model import build_model
 from phototag.schema.params import Params
 from phototag.serving.tagger import Tagger, accelerate_tagger
@@ -26,18 +27,29 @@ def test_onnx_runtime_gives_the_same_probabilities_for_any_batch_size(
     torch.manual_seed(0)
     labels = [f"label{index}" for index in range(14)]
     network = build_model(shipped_params.model, 14, 128, [0.4] * 3, [0.2] * 3).eval()
-    tagger = Tagger(network, labels, 128, 0.05, np.linspace(0.1, 0.9, 14))
+    layers, _ = split_network(network, shipped_params.model)
+    with torch.inference_mode():
+        features = layers(torch.randint(0, 256, (60, 3, 128, 128), dtype=torch.uint8)).numpy()
+    names = list(map(str, range(60)))
+    familiarity = fit_familiarity(features, names, features, names)
+    assert familiarity is not None
+    joined = add_distance(network, shipped_params.model, familiarity)
+    thresholds = np.linspace(0.1, 0.9, 14)
+    tagger = Tagger(joined, labels, 128, 0.05, thresholds, familiarity=familiarity)
     export_onnx(tagger, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     for batch in (1, 2, 7, 33):
         images = torch.randint(0, 256, (batch, 3, 128, 128), dtype=torch.uint8)
         with torch.inference_mode():
             expected = sigmoid(network(images).numpy() / 0.05)
-        (found,) = session.run(None, {"images": images.numpy()})
+            rated = familiarity.rate(familiarity(layers(images)))
+        found, shares = session.run(["probabilities", "familiarity"], {"images": images.numpy()})
         np.testing.assert_allclose(found, expected, atol=1e-4)
+        # Distances of noise hardly differ, so that small errors change the rank.
+        np.testing.assert_allclose(shares / 100, rated / 100, atol=2e-3)
         assert np.ptp(expected) > 0.05  # a constant output would make the comparison useless
-    thresholds = session.get_modelmeta().custom_metadata_map["thresholds"]
-    assert list(json.loads(thresholds)) == labels
+    properties = session.get_modelmeta().custom_metadata_map
+    assert list(json.loads(properties["thresholds"])) == labels
 
 
 class Odd(nn.Module):

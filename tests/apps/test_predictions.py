@@ -164,7 +164,9 @@ def test_table_shows_labels_and_errors(model: tuple[Path, Path], photos: Path) -
 def test_csv_and_jsonl_formats(model: tuple[Path, Path], photos: Path) -> None:
     _, out, problems = run(str(photos), "-f", "csv", *options(model))
     table = pd.read_csv(io.StringIO(out), keep_default_na=False)
-    assert list(table.columns) == ["file", "labels", "error", "sha256", "model_key", *LABELS]
+    columns = ["file", "labels", "error", "sha256", "model_key", "familiarity"]
+    assert list(table.columns) == [*columns, *LABELS]
+    assert set(table["familiarity"]) == {""}  # an older version wrote the model
     contents = [(photos / name).read_bytes() for name in ("im1.png", "im10.png", "im2.png")]
     assert table["sha256"].tolist()[:3] == [hashlib.sha256(data).hexdigest() for data in contents]
     assert table["labels"].tolist() == ["blue", "red", "", ""]
@@ -175,6 +177,30 @@ def test_csv_and_jsonl_formats(model: tuple[Path, Path], photos: Path) -> None:
     assert [row["labels"] for row in rows] == [["blue"], ["red"], [], []]
     assert list(rows[0]["scores"]) == LABELS
     assert rows[3]["error"].startswith("not an image")
+
+
+def test_photos_unlike_anything_in_training_are_marked(tmp_path: Path, photos: Path) -> None:
+    """The reference has photos of noise, and the photos in the folder are of one colour."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), np.uint8)
+    model = make_model(tmp_path / "familiar", photos=noise)
+    Image.fromarray(noise[0]).save(photos / "im11.png")
+    names = [str(photos / f"im{number}") for number in ("1.png", "3.jpg", "11.png")]
+    _, out, _ = run(*names, *options(model))
+    assert [line.endswith(" (unlike anything in training)") for line in out.splitlines()] == [
+        True,
+        False,
+        False,
+    ]
+    _, out, _ = run(*names, "-f", "csv", *options(model))
+    blue, text, same = pd.read_csv(io.StringIO(out))["familiarity"]
+    assert (blue, math.isnan(text)) == (0, True)
+    assert same > 1
+    _, out, _ = run(*names, "-f", "jsonl", *options(model))
+    found = [json.loads(line)["familiarity"] for line in out.splitlines()]
+    assert found == [0, None, pytest.approx(same, abs=1e-4)]
+    _, out, _ = run(*names, "-f", "labelstudio", *options(model))
+    tasks = json.loads(out)
+    assert [task["data"]["familiarity"] for task in tasks] == [found[0], found[2]]
 
 
 def test_existing_output_is_refused(model: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
@@ -271,7 +297,7 @@ def test_list_of_paths_may_have_any_line_ends_or_nul() -> None:
 
 
 def test_labels_named_like_columns_get_score_columns() -> None:
-    origin = {"sha256": "ab12", "model_key": None}
+    origin = {"sha256": "ab12", "model_key": None, "familiarity": 12.5}
     scores = {"error": 0.75, "Model_Key": 0.25, "=x": 0.5}
     row = {"labels": ["error"], "scores": scores, "error": None} | origin
     labels = ["error", "Model_Key", "=x"]
@@ -282,14 +308,15 @@ def test_labels_named_like_columns_get_score_columns() -> None:
         "error": "",
         "sha256": "ab12",
         "model_key": "",
+        "familiarity": "12.5000",
         "score:error": "0.750000",
         "score:Model_Key": "0.250000",
         "score:=x": "0.500000",
     }
     row = {"labels": ["=x"], "scores": {"=x": 0.5, "cat": 0.25}, "error": None} | origin
     assert list(as_csv(["-a.png"], ["=x", "cat"], [row])) == [
-        "file,labels,error,sha256,model_key,=x,cat\n",
-        "-a.png,=x,,ab12,,0.500000,0.250000\n",
+        "file,labels,error,sha256,model_key,familiarity,=x,cat\n",
+        "-a.png,=x,,ab12,,12.5000,0.500000,0.250000\n",
     ]
     (line,) = as_jsonl(["a.png"], labels, [row])
     assert json.loads(line) == {"file": "a.png"} | row

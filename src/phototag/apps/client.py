@@ -34,6 +34,7 @@ class Prediction(BaseModel):
     labels: list[str]
     scores: dict[str, float]
     error: str | None
+    familiarity: float | None = None  # versions without familiarity omit it
 
 
 ANSWER = TypeAdapter(dict[str, list[Prediction]])
@@ -90,7 +91,8 @@ class Client:
                     if isinstance(photo, bytes):
                         row = next(answers) | {"sha256": hash_photo(photo)}
                     else:
-                        row = {"labels": [], "scores": {}, "error": str(photo), "sha256": None}
+                        row = Prediction(labels=[], scores={}, error=str(photo)).model_dump()
+                        row["sha256"] = None
                     if row["error"]:
                         row["error"] = show_name(row["error"])
                         report(f"{show_name(name)}: {row['error']}")

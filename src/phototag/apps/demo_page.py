@@ -12,6 +12,7 @@ from phototag.base.errors import InputError
 from phototag.evaluation.galleries import overlay_heat
 from phototag.evaluation.gradcam import locate_labels
 from phototag.pages.escaping import escape_streamlit
+from phototag.serving.limits import UNLIKE, is_unfamiliar
 from phototag.serving.tagger import Tagger, load_tagger, tag_photos
 
 # Remove the space that Streamlit reserves for its menu bar, which this page hides.
@@ -39,6 +40,12 @@ def main() -> None:
         st.error(escape_streamlit(f"{show_name(file.name)}: {tags.error}"))
         return
     st.subheader(escape_streamlit(", ".join(tags.labels)) or "No score reaches its threshold")
+    if tags.familiarity is not None:
+        text = f"Familiarity: {tags.familiarity:.1f} of 100"
+        if is_unfamiliar(tags.familiarity):
+            st.warning(f"{text}. This photo is {UNLIKE}, so that the labels may be wrong.")
+        else:
+            st.caption(text)
     left, right = st.columns(2)
     ranked = sorted(tags.scores, key=lambda label: -tags.scores[label])
     with left:

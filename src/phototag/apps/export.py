@@ -13,25 +13,34 @@ from phototag.network.runtime import export_graph
 from phototag.serving.tagger import Tagger, example_images
 
 
-class Probabilities(nn.Module):
-    """A network followed by temperature scaling and a sigmoid; maps pixels to probabilities."""
+class Predictor(nn.Module):
+    """A network followed by the conversion of its output to probabilities and familiarities."""
 
     def __init__(self, tagger: Tagger) -> None:
         super().__init__()
-        self.network = tagger.network
-        self.temperature = tagger.temperature
+        self.network, self.familiarity = tagger.network, tagger.familiarity
+        self.num_labels, self.temperature = len(tagger.labels), tagger.temperature
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 images [batch, 3, size, size] to probabilities in 0..1 [batch, num_labels]."""
-        return torch.sigmoid(self.network(images) / self.temperature)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map uint8 images [batch, 3, size, size] to probabilities and, if known, familiarities.
+
+        The shapes are [batch, num_labels] and [batch].
+        """
+        outputs = self.network(images)
+        logits, distances = outputs[:, : self.num_labels], outputs[:, self.num_labels :]
+        probabilities = torch.sigmoid(logits / self.temperature)
+        if self.familiarity is None:
+            return (probabilities,)
+        return probabilities, self.familiarity.rate(distances)
 
 
 def export_onnx(tagger: Tagger, path: Path) -> None:
     """Write a model to one ONNX file that accepts batches of any size.
 
     The input `images` is uint8 [batch, 3, size, size], RGB. The output `probabilities` is float32
-    [batch, num_labels]. The metadata property `thresholds` is a JSON object that maps each label
-    to a threshold, which is above 1 if the model abstains from this label.
+    [batch, num_labels], and the output `familiarity` float32 [batch], 0..100. The metadata property
+    `thresholds` is a JSON object that maps each label to a threshold, which is above 1 if the model
+    abstains from this label.
 
     Args:
         tagger: Model to export.
@@ -44,9 +53,10 @@ def export_onnx(tagger: Tagger, path: Path) -> None:
         raise InputError("phototag export needs ONNX: run `make setup-onnx`")
     import onnx
 
-    network, example = Probabilities(tagger), example_images(tagger)
+    names = ["probabilities"] + ["familiarity"] * (tagger.familiarity is not None)
     try:
-        model = onnx.load_from_string(export_graph(network, example, "probabilities"))
+        graph = export_graph(Predictor(tagger), example_images(tagger), *names)
+        model = onnx.load_from_string(graph)
     except Exception as error:  # the exporter raises many types of exceptions
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise InputError(f"the network cannot be exported to ONNX ({reason})") from None

@@ -1,9 +1,9 @@
 """Output formats of `phototag predict`: functions that convert predictions to text.
 
 A row is a dict with the keys `labels` (predicted labels), `scores` (label -> probability), `error`
-(message, or None), `sha256` (hash of the file's content; None if the file could not be read) and
-`model_key` (hash that identifies the model; None if it is unknown). Rows have the same order as the
-file names, and are read one at a time.
+(message, or None), `sha256` (hash of the file's content; None if the file could not be read),
+`model_key` (hash that identifies the model; None if it is unknown) and `familiarity` (0..100; None
+if it is unknown). Rows have the same order as the file names, and are read one at a time.
 """
 
 import csv
@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 from phototag.base.errors import escape_control
 from phototag.importers.table_files import PREDICTED
+from phototag.serving.limits import UNLIKE, is_unfamiliar
 
 Row = dict[str, Any]
-COLUMNS = [*PREDICTED, "sha256", "model_key"]  # first columns of a CSV
+COLUMNS = [*PREDICTED, "sha256", "model_key", "familiarity"]  # first columns of a CSV
 
 
 def show_name(name: str) -> str:
@@ -42,7 +43,9 @@ def as_table(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -
     width = max((len(show_name(name)) for name in names), default=0)
     for name, row in zip(names, rows, strict=True):
         scores = ", ".join(f"{label} {row['scores'][label]:.2f}" for label in row["labels"])
-        yield f"{show_name(name):<{width}}  {row['error'] or show_name(scores) or '(no label)'}\n"
+        text = row["error"] or show_name(scores) or "(no label)"
+        note = f" ({UNLIKE})" if is_unfamiliar(row.get("familiarity")) else ""
+        yield f"{show_name(name):<{width}}  {text}{note}\n"
 
 
 def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
@@ -61,7 +64,9 @@ def as_csv(names: Sequence[str], labels: Sequence[str], rows: Iterable[Row]) -> 
         found = ";".join(row["labels"])
         if as_list:
             found = json.dumps(row["labels"], ensure_ascii=False)
-        other = [row[column] or "" for column in COLUMNS[2:]]
+        other = [row[column] or "" for column in COLUMNS[2:-1]]
+        familiarity = row.get("familiarity")
+        other.append("" if familiarity is None else f"{familiarity:.4f}")
         yield join_cells([name, found, *other, *scores])
 
 
@@ -113,7 +118,8 @@ def _describe_task(name: str, row: Row) -> dict[str, Any]:
         "result": [choices] if row["labels"] else [],
     }
     path = quote(os.fsencode(Path(name).as_posix()))
-    return {"data": {"image": f"/data/local-files/?d={path}"}, "predictions": [prediction]}
+    data = {"image": f"/data/local-files/?d={path}", "familiarity": row.get("familiarity")}
+    return {"data": data, "predictions": [prediction]}
 
 
 # Each function takes the file names, the model's labels and the rows, and yields text to write.

@@ -61,6 +61,7 @@ def _tag_files(tagger: Tagger, names: Sequence[str]) -> list[Row]:
             "labels": tags.labels,
             "scores": tags.scores,
             "error": show_name(tags.error) if tags.error else None,
+            "familiarity": tags.familiarity,
             "sha256": hash_photo(photo) if isinstance(photo, bytes) else None,
         }
         for photo, tags in zip(photos, tag_photos(tagger, photos), strict=True)

@@ -1,7 +1,7 @@
 """Example photos of each label: correct and wrong predictions, and likely label errors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class Example:
         truth: True labels of the photo, followed by the number of known labels if some are unknown.
         scores: The three labels with the highest probabilities, each followed by its probability.
         probability: Predicted probability of the gallery's label, 0..1.
+        familiarity: Familiarity of the photo, 0..100, in the list of the least familiar photos.
     """
 
     photo: str
@@ -42,6 +43,7 @@ class Example:
     truth: str
     scores: str
     probability: float
+    familiarity: float | None = None
 
 
 Galleries = dict[str, dict[str, list[Example]]]
@@ -80,6 +82,21 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
         }
         for label, kinds in chosen.items()
     }
+
+
+def list_least_familiar(
+    model: nn.Module, device: torch.device, result: Evaluation
+) -> list[Example]:
+    """Return at most `MAX_EXAMPLES` evaluated photos with the lowest familiarity, without heat."""
+    if result.familiarity is None:
+        return []
+    photos, probabilities = result.evaluated.photos, result.evaluated.probabilities
+    familiarity = result.familiarity[photos.rows]
+    lowest = [(photo, 0) for photo in np.argsort(familiarity, kind="stable")[:MAX_EXAMPLES]]
+    examples = _make_examples(model, device, photos, probabilities, lowest)
+    return [
+        replace(examples[pair], heat="", familiarity=float(familiarity[pair[0]])) for pair in lowest
+    ]
 
 
 def _pick_examples(

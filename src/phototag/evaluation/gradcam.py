@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from phototag.network.familiarity import LogitsAndDistance
 from phototag.network.model import Residual, SideBySide
 
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
@@ -77,7 +78,7 @@ def _list_backbones(model: nn.Module) -> list[nn.Module]:
     parts = [module for module in model.modules() if isinstance(module, SideBySide)]
     if parts:
         return list(parts[0].parts)
-    own = (Residual, nn.Sequential)
+    own = (Residual, nn.Sequential, LogitsAndDistance)
     return [part for part in model.children() if [*part.children()] and not isinstance(part, own)]
 
 

@@ -1,6 +1,6 @@
 """HTML report of an evaluation, with figures, tables and example photos."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 
 from phototag.dataset.targets import is_known, label_rates
 from phototag.evaluation import charts
-from phototag.evaluation.galleries import Galleries
+from phototag.evaluation.galleries import Example, Galleries
 from phototag.evaluation.held_out import OUT_OF_FOLD
 from phototag.evaluation.result import Evaluation
 from phototag.evaluation.tables import sort_labels
@@ -68,6 +68,7 @@ def write_report(
     galleries: Galleries,
     origin: str,
     facts: Mapping[str, object],
+    least_familiar: Sequence[Example] = (),
 ) -> None:
     """Write the report as an HTML file that includes all its images.
 
@@ -79,6 +80,7 @@ def write_report(
         origin: Sentence returned by `describe_origin`; it describes the photos that the model
             was trained on.
         facts: Names and values that the page lists below the summary, such as the seed.
+        least_familiar: Example photos returned by `list_least_familiar`.
     """
     scores, per_label, slices = (result.tables[name] for name in ("scores", "per_label", "slices"))
     evaluated = result.evaluated.photos
@@ -115,6 +117,7 @@ def write_report(
         num_label_errors=len(result.tables["label_errors"]),
         figures=figures,
         galleries=galleries,
+        least_familiar=least_familiar,
         has_heat_maps=all(example.heat for example in examples),
     )
 

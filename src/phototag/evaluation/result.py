@@ -52,6 +52,7 @@ class Evaluation:
         chosen_on: Photos on which the best epoch or L2 strength and `point` were chosen.
         point: Temperature and thresholds of the model.
         tables: Tables by file name; the functions `tabulate_...` document the columns.
+        familiarity: Familiarity of each photo in the packed array, see `rate_photos`, or None.
     """
 
     evaluated_on: str
@@ -61,6 +62,7 @@ class Evaluation:
     chosen_on: Dataset
     point: OperatingPoint
     tables: Mapping[str, pd.DataFrame]
+    familiarity: np.ndarray | None
 
 
 def evaluate(
@@ -70,6 +72,7 @@ def evaluate(
     params: EvaluateParams,
     seed: int,
     out_of_fold: np.ndarray | None = None,
+    familiarity: np.ndarray | None = None,
 ) -> Evaluation:
     """Choose the thresholds, and compute all tables of the evaluation.
 
@@ -83,6 +86,8 @@ def evaluate(
         out_of_fold: Logits of train and val, float [num_rows, num_photos, num_labels], which the
             `train` stage writes for linear probes. The first row is used to choose the thresholds,
             and the others for `cross_validate`. Omit if there are none.
+        familiarity: Familiarity of each photo in the packed array, float [num_images]. Omit if the
+            model has none.
     """
     if out_of_fold is None:
         splits, known, described = ["val"], logits["val"], "val"
@@ -116,12 +121,14 @@ def evaluate(
             labels, targets, own, predicted, point.thresholds, weights, by_label, at_best_f1
         ),
         "slices": tabulate_slices(slices, targets, own, predicted, weights),
-        "predictions": tabulate_predictions(held_out, names),
+        "predictions": tabulate_predictions(held_out, names, familiarity),
         "label_errors": tabulate_label_errors(held_out, names),
         "pr_curve": tabulate_curve(targets, own),
         "cooccurrence": tabulate_cooccurrence(labels, targets, predicted),
     }
-    return Evaluation(evaluated_on, evaluated, held_out, fitted_on, chosen_on, point, tables)
+    return Evaluation(
+        evaluated_on, evaluated, held_out, fitted_on, chosen_on, point, tables, familiarity
+    )
 
 
 def operating_point(result: Evaluation, content_key: str) -> dict[str, Any]:

@@ -164,16 +164,20 @@ def tabulate_labels(
     return table.drop(columns="known") if all_known(targets) else table
 
 
-def tabulate_predictions(held_out: Predictions, splits: np.ndarray) -> pd.DataFrame:
+def tabulate_predictions(
+    held_out: Predictions, splits: np.ndarray, familiarity: np.ndarray | None = None
+) -> pd.DataFrame:
     """List the prediction for each held-out photo and each label.
 
     Args:
         held_out: Predictions for photos that the model was not trained on.
         splits: Name of each photo's split, [num_photos].
+        familiarity: Familiarity of each photo in the packed array. Omit if the model has none.
 
     Returns:
         Table with one row per photo and label. Columns: `image`, `split`, `label`, `target` (0, 1,
-        or NaN if unknown), `probability` (0..1) and `predicted` (0 or 1).
+        or NaN if unknown), `probability` (0..1), `predicted` (0 or 1) and, if it is known,
+        `familiarity` of the photo (0..100).
     """
     photos = held_out.photos
     targets = photos.targets
@@ -182,7 +186,7 @@ def tabulate_predictions(held_out: Predictions, splits: np.ndarray) -> pd.DataFr
     # Columns that contain names are categorical: each name is stored only once, even if there are
     # millions of rows.
     photo, label = np.indices(targets.shape, np.int32).reshape(2, -1)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "image": pd.Categorical(photos.files)[photo],
             "split": pd.Categorical(splits)[photo],
@@ -192,6 +196,9 @@ def tabulate_predictions(held_out: Predictions, splits: np.ndarray) -> pd.DataFr
             "predicted": held_out.predicted.astype(np.uint8).ravel(),
         }
     )
+    if familiarity is not None:
+        table["familiarity"] = familiarity[photos.rows][photo]
+    return table
 
 
 def tabulate_label_errors(held_out: Predictions, splits: np.ndarray) -> pd.DataFrame:

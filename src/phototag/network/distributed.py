@@ -186,4 +186,4 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
         return rows
     parts: list[Any] = [None] * world_size()
     distributed.all_gather_object(parts, rows)
-    return np.concatenate(parts)
+    return np.concatenate([part for part in parts if len(part)] or parts)

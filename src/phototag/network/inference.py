@@ -19,14 +19,17 @@ def pick_device() -> torch.device:
 def predict_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> np.ndarray:
     """Predict the logits of all photos of a split, float32 [num_photos, num_labels].
 
+    If `model` is a part of a network, its output can have another width.
+
     The network is switched to evaluation mode and computes in float32, even if it was trained in
     bfloat16. If there are several processes, they share the photos, and each process returns the
     logits of all photos.
     """
     model.eval()
     positions = distributed.local_share(np.arange(len(dataset)))
-    parts = [torch.zeros(0, dataset.targets.shape[1], device=device)]
+    parts = []
     for start in range(0, len(positions), EVAL_BATCH):
         images, _ = read_batch(dataset, positions[start : start + EVAL_BATCH], device)
         parts.append(model(images))
+    parts = parts or [torch.zeros(0, dataset.targets.shape[1])]
     return distributed.gather_rows(torch.cat(parts).cpu().numpy())

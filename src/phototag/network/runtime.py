@@ -85,15 +85,15 @@ def has_onnx_runtime() -> bool:
     return all(map(find_spec, PACKAGES))
 
 
-def export_graph(network: nn.Module, example: Tensor, output_name: str) -> bytes:
+def export_graph(network: nn.Module, example: Tensor, *output_names: str) -> bytes:
     """Export a network, and return the content of an ONNX file that accepts any batch size.
 
     Args:
-        network: Network with one input tensor and one output tensor. The first dimension of both is
-            the batch. The input of the ONNX graph is named `images`.
+        network: Network with one input tensor. The first dimension of the input and of all outputs
+            is the batch. The input of the ONNX graph is named `images`.
         example: Input with at least two photos. From one photo, the exporter would conclude that
             the batch size is always 1.
-        output_name: Name of the output of the ONNX graph.
+        output_names: Name of each output of the ONNX graph.
     """
     file = io.BytesIO()
     # If an error occurs, the exporter prints the graph of the network. Print it to standard error,
@@ -108,8 +108,8 @@ def export_graph(network: nn.Module, example: Tensor, output_name: str) -> bytes
             (example.clone(),),
             file,
             input_names=["images"],
-            output_names=[output_name],
-            dynamic_axes={"images": {0: "batch"}, output_name: {0: "batch"}},
+            output_names=[*output_names],
+            dynamic_axes={name: {0: "batch"} for name in ("images", *output_names)},
             dynamo=False,
         )
     return file.getvalue()

@@ -12,10 +12,12 @@ from torch import nn
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file
+from phototag.network.familiarity import Familiarity
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 
 SYNTHETIC = "synthetic images"
+REFERENCE, QUANTILES = "familiarity.reference", "familiarity.quantiles"  # names of tensors
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,15 @@ def describe_origin(metadata: Metadata) -> str:
     return ""
 
 
-def save_model(path: Path, model: nn.Module, metadata: Metadata) -> None:
+def save_model(
+    path: Path, model: nn.Module, metadata: Metadata, familiarity: Familiarity | None = None
+) -> None:
     """Write weights and metadata to a safetensors file; equal inputs give identical files."""
     # safetensors refuses tensors that share memory. Some timm networks use one tensor under several
     # names, and the file contains a copy for each name.
     tensors = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if familiarity:
+        tensors |= {REFERENCE: familiarity.reference.half(), QUANTILES: familiarity.quantiles}
     # Write a single entry: the order in which safetensors writes several entries varies.
     entry = {"phototag": json.dumps(asdict(metadata), sort_keys=True)}
     with replace_file(path) as temporary:
@@ -125,10 +131,26 @@ def load_model(path: Path) -> tuple[nn.Sequential, Metadata]:
         sides = metadata.size, metadata.network_size
         mean, std, num_labels = metadata.mean, metadata.std, len(metadata.labels)
         model = build_model(metadata.spec, num_labels, sides[0], mean, std, sides[1])
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        model.load_state_dict({k: tensors[k] for k in tensors if k not in (REFERENCE, QUANTILES)})
     except FileNotFoundError:  # DVC removed the file after its metadata was read
         raise _explain_missing(path) from None
     except (ValidationError, RuntimeError) as error:
         raise _explain_other_version(path, error) from None
     model.eval()
     return model, metadata
+
+
+def load_familiarity(path: Path) -> Familiarity | None:
+    """Return the familiarity in a model file, or None if an older version wrote the file.
+
+    Raises:
+        InputError: The file is missing.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if REFERENCE not in file.keys():  # noqa: SIM118 (not a dictionary)
+                return None
+            return Familiarity(file.get_tensor(REFERENCE), file.get_tensor(QUANTILES)).eval()
+    except FileNotFoundError:
+        raise _explain_missing(path) from None

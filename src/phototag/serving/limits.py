@@ -1,4 +1,4 @@
-"""Limits of a request to the registered model, known to the server and to `phototag ask`."""
+"""Limits of requests and of familiarity, known to the server and to `phototag ask`."""
 
 MAX_PIXELS = 25_000_000  # per photo
 MAX_BYTES = 32 * 2**20  # per file
@@ -6,3 +6,9 @@ MAX_REQUEST_BYTES = 64 * 2**20  # all files together
 MAX_ROWS = 256  # number of photos
 TOO_LARGE = f"the file is larger than {MAX_BYTES // 2**20} MiB"
 EXAMPLE = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="  # base64 of a GIF with one pixel
+UNFAMILIAR, UNLIKE = 1, "unlike anything in training"  # a photo with a familiarity below 1
+
+
+def is_unfamiliar(familiarity: float | None) -> bool:
+    """Return whether a familiarity is known, and so low that predictions are not reliable."""
+    return familiarity is not None and familiarity < UNFAMILIAR

@@ -4,7 +4,8 @@ The input is a data frame with the column `image`. Each cell contains the bytes 
 base64 string or a data URL. If the server's environment variable `PHOTOTAG_ROOT` is set to a
 folder, a cell may also contain the file URL of a photo in that folder. The output for each photo
 consists of `labels` (labels whose probability is at least their threshold), `scores` (probability
-of each label) and `error` (null, or the reason why the photo could not be read).
+of each label), `error` (null, or the reason why the photo could not be read) and `familiarity` (see
+`phototag.network.familiarity`).
 """
 
 import base64
@@ -73,6 +74,7 @@ SIGNATURE = ModelSignature(
             ColSpec(Array(DataType.string), "labels"),
             ColSpec(Map(DataType.double), "scores"),
             ColSpec(DataType.string, "error", required=False),
+            ColSpec(DataType.double, "familiarity", required=False),
         ]
     ),
 )
@@ -106,7 +108,8 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
         if all(tag.error for tag in tags):
             errors = "; ".join(f"row {row}: {tag.error}" for row, tag in enumerate(tags[:5]))
             raise _refuse(f"no row contains a photo that can be read ({errors})")
-        return [{"labels": t.labels, "scores": t.scores, "error": t.error} for t in tags]
+        fields = ("labels", "scores", "error", "familiarity")
+        return [{field: getattr(tag, field) for field in fields} for tag in tags]
 
 
 def respond(*request: Any) -> Any:

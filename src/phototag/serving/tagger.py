@@ -13,8 +13,9 @@ from phototag.base.errors import InputError
 from phototag.base.files import read_json
 from phototag.decoding.photos import MAX_PIXELS, Photo
 from phototag.decoding.sources import read_path
+from phototag.network.familiarity import Familiarity, add_distance
 from phototag.network.runtime import accelerate
-from phototag.network.weights import describe_origin, load_model
+from phototag.network.weights import describe_origin, load_familiarity, load_model
 from phototag.serving.pool import decode_photos
 
 BATCH = 64  # maximum number of photos in a batch
@@ -25,7 +26,8 @@ class Tagger:
     """Network, together with the values that are needed to convert its logits to labels.
 
     Attributes:
-        network: Network on the CPU that maps uint8 images [batch, 3, size, size] to logits.
+        network: Network on the CPU that maps uint8 images [batch, 3, size, size] to logits and, if
+            there is a `familiarity`, the distance in an additional column.
         labels: Names of the labels, [num_labels].
         size: Side length of the input images in pixels.
         temperature: Temperature by which the logits are divided to calibrate the probabilities.
@@ -34,6 +36,8 @@ class Tagger:
         origin: Sentence that describes the training data, or an empty string.
         is_synthetic: Whether the model was trained only on the synthetic dataset.
         files: Paths of the model file and the thresholds file. Empty if there are no such files.
+        familiarity: Module that maps distances to familiarities. None if the model file was written
+            by a version of phototag without familiarity.
     """
 
     network: nn.Module
@@ -44,6 +48,7 @@ class Tagger:
     origin: str = ""
     is_synthetic: bool = False
     files: tuple[Path, ...] = ()
+    familiarity: Familiarity | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,17 @@ class Tags:
         scores: Probability of each label, 0..1. Empty if the photo could not be read.
         error: Reason why the photo could not be read, or None if it was read.
         pixels: Resized photo, uint8 [size, size, 3], or None if the photo could not be read.
+        familiarity: Percentage of new photos, of the same kind as the training photos, whose
+            distance is at least as large, 0..100. None if it is not known.
+        distance: Mean cosine distance to the nearest training photos, 0..2, or None.
     """
 
     labels: list[str]
     scores: dict[str, float]
     error: str | None
     pixels: np.ndarray | None = None
+    familiarity: float | None = None
+    distance: float | None = None
 
 
 def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
@@ -70,6 +80,9 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         InputError: A file is missing or invalid, or the two files belong to different trainings.
     """
     network, metadata = load_model(model_file)
+    familiarity = load_familiarity(model_file)
+    if familiarity:
+        network = add_distance(network, metadata.spec, familiarity)
     try:
         point = read_json(thresholds_file)
         thresholds = np.array([float(point["thresholds"][label]) for label in metadata.labels])
@@ -95,6 +108,7 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
         describe_origin(metadata),
         metadata.is_synthetic,
         (model_file.absolute(), thresholds_file.absolute()),
+        familiarity,
     )
 
 
@@ -135,23 +149,28 @@ def tag_photos(
 def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels: int) -> list[Tags]:
     decoded = decode_photos(photos, tagger.size, max_pixels)
     readable = [photo.pixels for photo in decoded if photo.pixels is not None]
-    logits = np.zeros((0, len(tagger.labels)))
+    outputs = torch.zeros(0, len(tagger.labels))
     if readable:
         images = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            logits = tagger.network(images).float().numpy()
-    rows = iter(expit(logits / tagger.temperature, dtype=np.float64))
+            outputs = tagger.network(images).float()
+    rows = iter(outputs)
     return [
         Tags([], {}, photo.reason) if photo.pixels is None else _predict(tagger, next(rows), photo)
         for photo in decoded
     ]
 
 
-def _predict(tagger: Tagger, probabilities: np.ndarray, photo: Photo) -> Tags:
+def _predict(tagger: Tagger, output: Tensor, photo: Photo) -> Tags:
+    """Convert the output of the network for a photo, float [num_labels] or [num_labels + 1]."""
+    logits, distance = output[: len(tagger.labels)].numpy(), output[len(tagger.labels) :]
+    probabilities = expit(logits / tagger.temperature, dtype=np.float64)
     above = probabilities >= tagger.thresholds
     return Tags(
         labels=[label for label, yes in zip(tagger.labels, above, strict=True) if yes],
         scores=dict(zip(tagger.labels, probabilities.tolist(), strict=True)),
         error=None,
         pixels=photo.pixels,
+        familiarity=tagger.familiarity.rate(distance[None]).item() if tagger.familiarity else None,
+        distance=distance.item() if tagger.familiarity else None,
     )
