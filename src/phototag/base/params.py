@@ -43,6 +43,16 @@ class ParamGroup(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class SizeParams(ParamGroup, extra="ignore"):
+    """The key `resize.size`, which several stages read.
+
+    Attributes:
+        size: Side of the photos that the network processes, in pixels.
+    """
+
+    size: PositiveInt
+
+
 Schema = TypeVar("Schema", bound=ParamGroup)
 
 

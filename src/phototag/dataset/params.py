@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from phototag.base.params import ParamGroup, PositiveInt
+from phototag.base.params import ParamGroup
 
 
 class DataParams(ParamGroup):
@@ -17,13 +17,3 @@ class DataParams(ParamGroup):
 
     raw: Annotated[str, Field(min_length=1)]
     labels: Annotated[tuple[str, ...], Field(strict=False)]
-
-
-class SizeParams(ParamGroup, extra="ignore"):
-    """The key `resize.size`, which several stages read.
-
-    Attributes:
-        size: Side of the photos that the network processes, in pixels.
-    """
-
-    size: PositiveInt

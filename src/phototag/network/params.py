@@ -6,8 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from phototag.base.errors import InputError
 from phototag.base.parallel import Backend
-from phototag.base.params import Float, NonNegativeInt, ParamGroup, PositiveInt
-from phototag.dataset.params import SizeParams
+from phototag.base.params import Float, NonNegativeInt, ParamGroup, PositiveInt, SizeParams
 
 
 class ConvParams(ParamGroup):

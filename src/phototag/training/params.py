@@ -12,8 +12,9 @@ from phototag.base.params import (
     PositiveFloat,
     PositiveInt,
     Share,
+    SizeParams,
 )
-from phototag.dataset.params import DataParams, SizeParams
+from phototag.dataset.params import DataParams
 from phototag.metrics.selection import SelectionMetric
 from phototag.network.params import FinetuneParams, ModelParams
 

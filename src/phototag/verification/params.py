@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phototag.base.parallel import Backend
-from phototag.base.params import ParamGroup, PositiveInt, Share
-from phototag.dataset.params import DataParams, SizeParams
+from phototag.base.params import ParamGroup, PositiveInt, Share, SizeParams
+from phototag.dataset.params import DataParams
 
 
 class ResizeParams(SizeParams, extra="forbid"):
