@@ -1,18 +1,29 @@
 """Familiarity: its distances are compared with scikit-learn, its distribution with SciPy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 from sklearn.neighbors import NearestNeighbors
+from torch import nn
 
+from phototag.dataset.dataset import Dataset
 from phototag.network.familiarity import (
     NEIGHBOURS,
     Familiarity,
+    add_distance,
     fit_familiarity,
     limit_reference,
     measure_distances,
+    split_network,
 )
+from phototag.network.model import build_model
+from phototag.network.params import ModelParams
+from phototag.network.reference import learn_familiarity, rate_photos
+from phototag.network.weights import load_familiarity, load_model, save_model
+from tests.models import make_model
 
 
 def draw_albums(seed: int, num_albums: int, width: int = 16) -> tuple[np.ndarray, list[str]]:
@@ -100,3 +111,61 @@ def test_reference_is_limited_in_photos_and_numbers() -> None:
     assert limit_reference(512) == 4096
     assert limit_reference(5120) * 5120 <= 4_000_000
     assert limit_reference(10**7) == NEIGHBOURS
+
+
+def make_dataset(features: np.ndarray, groups: list[str], rows: np.ndarray) -> Dataset:
+    names = [f"im{row}.jpg" for row in rows]
+    targets = np.zeros((len(rows), 1), np.int8)
+    return Dataset(features, rows, targets, ["cat"], names, names, [groups[row] for row in rows])
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_photos_of_the_reference_are_rated_like_new_photos(
+    tiny_spec: ModelParams, freeze: bool
+) -> None:
+    """If backbones are frozen, val is in the reference too, and its photos find other albums."""
+    changes = {"name": "resnet18", "weights": "DEFAULT" if freeze else None, "freeze": freeze}
+    spec = tiny_spec.model_copy(update=changes)
+    photos, groups = draw_albums(0, 600)
+    rows = np.random.default_rng(3).permutation(len(photos))
+    rows = rows[np.argsort([int(groups[row].partition("-")[2]) % 2 for row in rows], kind="stable")]
+    half = len(photos) // 2
+    datasets = {
+        "train": make_dataset(photos, groups, rows[:half]),
+        "val": make_dataset(photos, groups, rows[half:]),
+    }
+    network = nn.Sequential(nn.Identity(), nn.Identity(), nn.Linear(16, 1))
+    device = torch.device("cpu")
+    familiarity = learn_familiarity(network, spec, datasets["train"], datasets["val"], device)
+    assert familiarity is not None
+    assert len(familiarity.reference) == (len(photos) if freeze else half)
+    rated = rate_photos(familiarity, spec, datasets, {"val": datasets["val"]})
+    assert rated is not None
+    assert kstest(rated[rows[half:]] / 100, "uniform").statistic < 0.06
+    assert np.isnan(rated[rows[:half]]).all()
+    assert rate_photos(None, spec, datasets, datasets) is None
+
+
+def test_network_with_distance_has_the_same_logits(tiny_spec: ModelParams) -> None:
+    network = build_model(tiny_spec, 3, 16, [0.4] * 3, [0.2] * 3).eval()
+    layers, head = split_network(network, tiny_spec)
+    images = torch.randint(0, 256, (20, 3, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = layers(images)
+        familiarity = fit(features.numpy(), list(map(str, range(20))))
+        found = add_distance(network, tiny_spec, familiarity)(images)
+        assert torch.equal(found[:, :3], network(images))
+        assert torch.equal(found[:, 3:], familiarity(features))
+    assert isinstance(head[-1], nn.Linear)
+
+
+def test_model_file_keeps_the_familiarity(tmp_path: Path) -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    path, _ = make_model(tmp_path, photos=photos)
+    network, metadata = load_model(path)
+    found = load_familiarity(path)
+    assert found is not None
+    save_model(tmp_path / "again", network, metadata, found)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+    old, _ = make_model(tmp_path / "old")
+    assert load_familiarity(old) is None
