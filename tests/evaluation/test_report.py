@@ -10,11 +10,17 @@ import pytest
 import torch
 from PIL import Image
 from playwright.sync_api import Browser
+from torch import nn
 
 from phototag.dataset.dataset import Dataset, read_datasets
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation import charts, report
-from phototag.evaluation.galleries import Galleries, build_galleries, overlay_heat
+from phototag.evaluation.galleries import (
+    Galleries,
+    build_galleries,
+    list_least_familiar,
+    overlay_heat,
+)
 from phototag.evaluation.params import F1, EvaluateParams, Target
 from phototag.evaluation.report import draw_figures, write_report
 from phototag.evaluation.result import Evaluation, evaluate, headline
@@ -47,7 +53,7 @@ def result(packed: Path) -> Evaluation:
         split: rng.normal(2.0 * datasets[split].targets - 1, 1.5) for split in ("val", "test")
     }
     manifest = pd.DataFrame({"width": [16] * 40, "height": [16, 20] * 20})
-    return evaluate(datasets, logits, manifest, PARAMS, seed=0)
+    return evaluate(datasets, logits, manifest, PARAMS, 0, familiarity=np.arange(40.0)[::-1])
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +62,17 @@ def figures(result: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Fig
     return folder, draw_figures(result, HISTORY, folder)
 
 
-def make_galleries(result: Evaluation) -> Galleries:
-    """Return the galleries of a small untrained network."""
+def make_network(result: Evaluation) -> nn.Sequential:
+    """Return a small untrained network."""
     spec = ModelParams.model_validate(
         {"init": "he", "conv": [{"out": 3, "kernel": 3, "pool": 2}], "linear": []}
     )
     num_labels = len(result.chosen_on.labels)
-    network = build_model(spec, num_labels, 16, [0.5] * 3, [0.2] * 3)
-    return build_galleries(network, torch.device("cpu"), result)
+    return build_model(spec, num_labels, 16, [0.5] * 3, [0.2] * 3)
+
+
+def make_galleries(result: Evaluation) -> Galleries:
+    return build_galleries(make_network(result), torch.device("cpu"), result)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +101,22 @@ def test_report_is_one_page_with_all_pictures(
     assert "<p>Trained on 9 photos.</p>" in text
     assert "<dt>Commit</dt><dd>0123abcd of 2026-01-02 03:04 UTC</dd>" in text
     assert f"{headline(result.tables['scores'])['f1_macro']:.2f}" in text
+
+
+def test_page_shows_the_least_familiar_photos(result: Evaluation, tmp_path: Path) -> None:
+    found = list_least_familiar(make_network(result), torch.device("cpu"), result)
+    photos = result.evaluated.photos
+    last = sorted(photos.rows.tolist())[:-7:-1]  # the familiarity is 39 in row 0, and 0 in row 39
+    assert [example.file for example in found] == [
+        photos.files[photos.rows.tolist().index(row)] for row in last
+    ]
+    assert [example.familiarity for example in found] == [39 - row for row in last]
+    page, figures = tmp_path / "report.html", dict.fromkeys(FIGURES, "")
+    write_report(page, result, figures, {}, "", FACTS, found)
+    assert f"<b>{39 - last[1]}.0 %</b> {found[1].file}" in page.read_text().replace("<wbr>", "")
+    assert "heat map of" not in page.read_text()
+    table = result.tables["predictions"].drop_duplicates("image").set_index("image")
+    assert table["familiarity"][found[0].file] == found[0].familiarity
 
 
 def test_page_reports_missing_heat_maps(
