@@ -9,8 +9,7 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
-from phototag.base.params import ParamGroup
-from phototag.dataset.params import SizeParams
+from phototag.base.params import ParamGroup, SizeParams
 from phototag.evaluation.params import Target
 from phototag.network.params import ConvParams
 from phototag.schema.params import RENAMED, Params, read_all_params, validate_all
