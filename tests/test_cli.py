@@ -37,6 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "import .",
         "recipe",
         "summary",
+        "curve",
         "review",
         "tune",
         "sync",

@@ -24,6 +24,7 @@ typer_app.command("import")(training.import_)
 for command in (
     training.recipe,
     training.summary,
+    training.curve,
     training.review,
     training.tune,
     training.sync,

@@ -248,6 +248,17 @@ def tune(
         tuning.tune(root, study, jobs)
 
 
+def curve() -> None:
+    """Measure the learning curve: scores by number of labelled photos.
+
+    Fits linear probes on random subsets of train and val, judges them by cross-validation, and
+    extrapolates the scores to more photos. Writes reports/curve/curve.csv and curve.png.
+    """
+    from phototag.apps.curve import write_curve
+
+    typer.echo(write_curve(project_root()))
+
+
 def review(
     ranking: Annotated[
         Ranking,

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from phototag.apps import curve
+from phototag.base.errors import InputError
+from phototag.base.keys import apply_overrides
+from phototag.dataset.dataset import Dataset
+from phototag.schema.params import Params, validate_all
+
+
+@pytest.fixture
+def params(params_values: dict[str, object]) -> Params:
+    changes = {
+        "optimizer": "lbfgs",
+        "model.name": "squeezenet1_1",
+        "model.weights": "DEFAULT",
+        "model.freeze": True,
+        "model.linear": [],
+    }
+    return validate_all(apply_overrides(params_values, changes), "params.yaml")
+
+
+def make_photos(number: int, copies: int = 1) -> Dataset:
+    """Return photos whose features say with some noise which of two labels they have."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(number, 8)).astype(np.float32)
+    targets = features[:, :2] + rng.normal(size=(number, 2)) > 0.5
+    names = [str(row) for row in range(number)]
+    groups = [f"group {row // copies}" for row in range(number)]
+    rows = np.arange(number)
+    return Dataset(features, rows, targets.astype(np.int8), ["a", "b"], names, names, groups)
+
+
+def test_exact_power_law_is_continued() -> None:
+    sizes = [100, 200, 400, 800]
+    laws = [(0.1, 3, 0.5), (0, 2, 0.25), (0.3, 0, 1)]
+    errors = np.array([[a + b * n**-c for n in sizes] for a, b, c in laws])
+    found = curve.extrapolate(sizes, errors, [1600, 5000])
+    expected = [[a + b * n**-c for n in (1600, 5000)] for a, b, c in laws]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_errors_that_rise_or_fall_below_zero_give_a_law_that_does_not() -> None:
+    found = curve.extrapolate([1, 2, 4], np.array([[1, 2, 3], [3, 2, 0.1]]), [8, 10**6])
+    assert found[0].tolist() == pytest.approx([17 / 7] * 2)  # the mean, weighted by the sizes
+    assert (found[1] >= 0).all()
+    assert found[1, 1] < found[1, 0]
+
+
+def test_each_photo_is_judged_by_a_probe_of_other_groups(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss for the largest size is that of scikit-learn's cross-validation with equal folds."""
+    photos = make_photos(200, copies=2)
+    monkeypatch.setattr(curve, "REPEATS", 1)
+    monkeypatch.setattr(curve, "RESAMPLES", 5)
+    subsets: dict[int, list[set[str]]] = {}
+    fit = curve._fit
+
+    def note(subset: Dataset, *rest: object) -> object:
+        subsets.setdefault(len(subset), []).append(set(subset.groups))
+        return fit(subset, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(curve, "_fit", note)
+    scores = curve.measure_curve(photos, params, 0.01)
+    assert list(scores["loss"]) == list(subsets) == [10, 20, 40, 80, 160]
+    for smaller, larger in zip(subsets[80], subsets[160], strict=True):
+        assert smaller < larger
+        assert len(larger) == 80
+    losses = []
+    for groups in subsets[160]:
+        inside = np.array([group in groups for group in photos.groups])
+        std = photos.images[inside].std(axis=0)
+        features = (photos.images - photos.images[inside].mean(axis=0)) / std
+        for label in range(2):
+            # scikit-learn does not divide the loss by the number of entries.
+            model = LogisticRegression(C=1 / (0.01 * 160 * 2), tol=1e-8, max_iter=1000)
+            model.fit(features[inside], photos.targets[inside, label])
+            found = model.predict_proba(features[~inside])
+            losses.append(log_loss(photos.targets[~inside, label], found, labels=[0, 1]))
+    assert scores["loss"][160][0] == pytest.approx(np.mean(losses), abs=1e-4)
+    again = curve.measure_curve(photos, params, 0.01)
+    assert all(np.array_equal(again["mAP"][n], scores["mAP"][n]) for n in subsets)
+
+
+def test_interval_of_an_extrapolation_contains_the_truth(tmp_path: Path) -> None:
+    """The last point is left out; photos are drawn from a known power law."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(20):
+        true = {n: 0.1 + 2 * n**-0.5 for n in (100, 200, 400, 800, 1600, 3200)}
+        values = {
+            n: 1 - np.append(0, rng.normal(0, 0.004, 200)) - true[n] + rng.normal(0, 0.004)
+            for n in (100, 200, 400, 800, 1600)
+        }
+        table = curve.tabulate_curve(dict.fromkeys(curve.METRICS, values), 1600)
+        row = table.query("metric == 'mAP' and kind == 'extrapolated' and photos == 3200").iloc[0]
+        hits += row["low"] <= 1 - true[3200] <= row["high"]
+    assert hits >= 18
+
+
+def test_table_is_printed_and_drawn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = {n: 1 - 2 * n**-0.5 + rng.normal(0, 0.01, 21) for n in (100, 200, 400, 800, 1600)}
+    table = curve.tabulate_curve(dict.fromkeys(curve.METRICS, values), 2000)
+    lines = curve.describe_curve(table).splitlines()
+    assert [line.split()[0] for line in lines[1:9]] == [
+        *("100", "200", "400", "800", "1600", "2000", "2100", "4000")
+    ]
+    assert lines[9].startswith("100 more labelled photos: micro F1 +0.00")
+    assert lines[11].startswith("Check: ")
+    gain = table.query("kind == 'gain' and metric == 'mAP' and photos == 2100").iloc[0]
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    curve.draw_curve(table, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 10_000
+
+
+def test_project_without_cached_features_is_refused(
+    params_values: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params_values))
+    with pytest.raises(InputError, match="needs the cached features of a linear probe"):
+        curve.write_curve(tmp_path)
