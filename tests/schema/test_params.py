@@ -9,7 +9,7 @@ import yaml
 
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
-from phototag.base.params import ParamGroup, SizeParams
+from phototag.base.params import ParamGroup
 from phototag.evaluation.params import Target
 from phototag.network.params import ConvParams
 from phototag.schema.params import RENAMED, Params, read_all_params, validate_all
@@ -271,5 +271,5 @@ def test_schema_has_the_params_of_all_packages() -> None:
         }
     stage_schemas = {group for group in groups if group.__module__ != "phototag.base.params"}
     used = set(Params.__mro__) | {field.annotation for field in Params.model_fields.values()}
-    # `ResizeParams` contains the key of `SizeParams`, and `DataParams` that of `RawParams`.
-    assert stage_schemas - used == {ConvParams, RawParams, SizeParams, Target}
+    # `DataParams` contains the key of `RawParams`.
+    assert stage_schemas - used == {ConvParams, RawParams, Target}
