@@ -109,7 +109,7 @@ def test_photo_without_features_has_distance_one() -> None:
 
 def test_reference_is_limited_in_photos_and_numbers() -> None:
     assert limit_reference(512) == 4096
-    assert limit_reference(5120) * 5120 <= 4_000_000
+    assert limit_reference(5120) * 5120 <= 2_000_000
     assert limit_reference(10**7) == NEIGHBOURS
 
 

@@ -15,7 +15,7 @@ from phototag.network.params import ModelParams
 
 NEIGHBOURS = 10  # number of nearest photos whose distances are averaged
 MAX_PHOTOS = 4096  # largest number of photos in the reference
-MAX_NUMBERS = 4_000_000  # largest number of features in the reference, which limits the file size
+MAX_NUMBERS = 2_000_000  # largest number of features in the reference, which is 4 MB
 QUANTILES = 1001
 
 
