@@ -3,6 +3,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
@@ -16,7 +17,8 @@ TIMEOUT = 180_000  # milliseconds; the server loads the model at the first reque
 
 @pytest.fixture
 def address(tmp_path: Path, port: int) -> Iterator[str]:
-    model, thresholds = make_model(tmp_path / "model")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), np.uint8)
+    model, thresholds = make_model(tmp_path / "model", photos=noise)
     command = [sys.executable, "-c", "from phototag.cli import app; app()", "demo"]
     command += ["--port", str(port), "--model", str(model), "--thresholds", str(thresholds)]
     health = f"http://127.0.0.1:{port}/_stcore/health"
@@ -39,6 +41,8 @@ def test_dropped_photo_is_labelled(address: str, browser: Browser, tmp_path: Pat
     expect(page.get_by_text("blue: 1.00 (threshold 0.50)")).to_be_visible()
     expect(page.get_by_text("red: 0.00 (threshold 0.50)")).to_be_visible()
     expect(page.locator("img")).to_have_count(1)
+    unlike = "Familiarity: 0.0 of 100. This photo is unlike anything in training"
+    expect(page.get_by_text(unlike)).to_be_visible()
     page.locator("input[type=file]").set_input_files(text)
     expect(page.get_by_text("text.jpg: not an image")).to_be_visible(timeout=TIMEOUT)
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)

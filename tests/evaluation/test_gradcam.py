@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from phototag.evaluation.gradcam import _find_pooled_maps, locate_labels
+from phototag.network.familiarity import Familiarity, add_distance, split_network
 from phototag.network.model import SideBySide, build_model, find_head, initialize
 from phototag.network.params import ModelParams
 
@@ -69,6 +70,19 @@ def test_network_is_unchanged_afterwards(tiny_spec: ModelParams, batch_norm: boo
     assert all(parameter.grad is None for parameter in network.parameters())
     assert all(not module._forward_hooks for module in network.modules())
     assert torch.equal(network(images), before)
+
+
+@pytest.mark.parametrize("name", ["conv", "squeezenet1_1"])
+def test_maps_do_not_depend_on_the_familiarity(tiny_spec: ModelParams, name: str) -> None:
+    spec, size = tiny_spec.model_copy(update={"name": name}), 16 if name == "conv" else 64
+    network = build_model(spec, 3, size, [0.5] * 3, [0.2] * 3).eval()
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    features = split_network(network, spec)[0](images)
+    familiarity = Familiarity(features.detach(), torch.linspace(0, 2, 1001))
+    expected = locate(network, images, [0, 2])
+    assert np.array_equal(
+        locate(add_distance(network, spec, familiarity), images, [0, 2]), expected
+    )
 
 
 # The layer whose output the network pools, according to its forward().
