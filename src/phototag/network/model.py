@@ -66,7 +66,8 @@ class Enlarge(nn.Module):
         # Autocast would round the pixels to bfloat16, which has only 8 significant bits.
         with torch.autocast(images.device.type, enabled=False):
             pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
-            return (self.weights @ pixels @ self.weights.T).clamp(0, 255)
+            wide = (pixels @ self.weights.T).clamp(0, 255)  # Pillow clips after both passes
+            return (self.weights @ wide).clamp(0, 255)
 
 
 class SideBySide(nn.Module):
