@@ -229,14 +229,40 @@ def test_packaged_weights_fit_timms_networks(lite: str, width: int) -> None:
         read_pretrained(other, sketch_backbone(other, package, 64).network, package)
 
 
-def test_failed_download_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        (
+            "squeezenet1_1",
+            "from torchvision import models; model = models.get_model('squeezenet1_1', "
+            "weights='DEFAULT')",
+        ),
+        ("timm/resnet10t", "import timm; model = timm.create_model('resnet10t', pretrained=True)"),
+    ],
+)
+def test_failed_download_is_reported_with_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+) -> None:
+    """The command writes the file that the message asks for."""
+    library = pytest.importorskip("timm") if name.startswith("timm/") else models
+    create = "create_model" if name.startswith("timm/") else "get_model"
+    built = getattr(library, create)(name.removeprefix("timm/"))
+
     def fail(*given: Any, **options: Any) -> None:
         raise OSError("Name or service not known\nmore")
 
-    network = sketch_backbone("squeezenet1_1", "DEFAULT", 64).network
-    monkeypatch.setattr(models, "get_model", fail)
-    expected = r"weights of squeezenet1_1 could not be downloaded \(Name or service not known\): "
-    with pytest.raises(InputError, match=expected):
-        read_pretrained("squeezenet1_1", network, "DEFAULT")
-    with pytest.raises(InputError, match=r"'BEST' is not a file, .*IMAGENET1K_V1"):
-        read_pretrained("squeezenet1_1", network, "BEST")
+    network = sketch_backbone(name, "DEFAULT", 64).network
+    monkeypatch.setattr(library, create, fail)
+    expected = rf"weights of {name} could not be downloaded \(Name or service not known\): on a "
+    with pytest.raises(InputError, match=expected) as raised:
+        read_pretrained(name, network, "DEFAULT")
+    assert command in str(raised.value)
+    (code,) = re.findall(r'`python -c "(.*)"`', str(raised.value))
+    monkeypatch.setattr(library, create, lambda *given, **options: built)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    (file,) = tmp_path.iterdir()
+    assert f"replace DEFAULT in model.weights by {file.name}" in str(raised.value)
+    assert read_pretrained(name, network, file.name).keys() <= built.state_dict().keys()
+    with pytest.raises(InputError, match=r"'BEST' is not a file, .*DEFAULT"):
+        read_pretrained(name, network, "BEST")

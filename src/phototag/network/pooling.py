@@ -1,5 +1,7 @@
 """Pooling of the feature maps or tokens of a backbone, and the power transform of features."""
 
+from itertools import takewhile
+
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
@@ -94,22 +96,19 @@ def cut_at_pooling(network: nn.Module, example: Tensor) -> nn.Module:
     """
     graph = _ShallowTracer().trace(network)
     ShapeProp(fx.GraphModule(network, graph).eval()).propagate(example)
-    for node in reversed(graph.nodes):
-        if node.op == "output":
-            output = node
-        elif _is_unpooled(node, network):
-            output.args = (node,)
-            break
+    maps = [
+        node
+        for node in takewhile(lambda node: not _is_pool(node, network), graph.nodes)
+        if len(getattr(node.meta.get("tensor_meta"), "shape", ())) in (3, 4)
+    ]
+    graph.output_node().args = (maps[-1],)
     graph.eliminate_dead_code()
     return fx.GraphModule(network, graph).train()
 
 
-def _is_unpooled(node: fx.Node, network: nn.Module) -> bool:
-    """Return whether the output of a node consists of feature maps or tokens."""
-    shape = getattr(node.meta.get("tensor_meta"), "shape", ())
-    if node.op == "call_module":
-        *_, last = network.get_submodule(str(node.target)).modules()
-        is_pool = isinstance(last, nn.AdaptiveAvgPool2d)
-    else:
-        is_pool = node.target is nn.functional.adaptive_avg_pool2d
-    return len(shape) in (3, 4) and not is_pool
+def _is_pool(node: fx.Node, network: nn.Module) -> bool:
+    """Return whether a node pools feature maps to vectors."""
+    if node.op != "call_module":
+        return node.target is nn.functional.adaptive_avg_pool2d
+    *_, last = network.get_submodule(str(node.target)).modules()
+    return isinstance(last, nn.AdaptiveAvgPool2d)
