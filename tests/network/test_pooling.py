@@ -287,7 +287,7 @@ def test_heat_maps_of_pooled_features_have_the_side_of_the_photos(name: str) -> 
     torch.manual_seed(0)
     spec = make_spec(name=name, global_pool="mean-max", power=0.5)
     network = build_model(spec, 3, 48, MEAN, STD, 96).eval()
-    maps = locate_labels(network, make_photos(48), torch.tensor([0, 1, 2]))
+    maps = locate_labels(network, make_photos(48), [(0, 0), (1, 1), (2, 2)])
     assert maps is not None
     assert maps.shape == (3, 48, 48)
     assert np.isfinite(maps).all()

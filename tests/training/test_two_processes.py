@@ -181,3 +181,15 @@ def test_each_process_draws_its_own_dropout(
     first, second = run_together(tmp_path, masks, params, datasets)
     assert first != second
     assert first == 1  # the seed of epoch 1 of seed 0, as in a single process
+
+
+def test_network_with_layers_that_are_not_used_trains(
+    params: Params, datasets: Datasets, tmp_path: Path
+) -> None:
+    """timm's MobileNetV3 has a layer after the feature maps, which pooling the maps skips."""
+    pytest.importorskip("timm")
+    changes = {"name": "timm/mobilenetv3_small_050", "global_pool": "mean-max", "power": 0.5}
+    model = params.model.model_copy(update=changes)
+    params = params.model_copy(update={"epochs": 1, "batch_size": 8, "model": model})
+    both = run_together(tmp_path, train, params, datasets)
+    assert all(np.isfinite(records[0]["val_loss"]) for records, _, _ in both)

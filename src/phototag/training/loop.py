@@ -63,7 +63,9 @@ def build_training(model: nn.Module, train: Dataset, params: TrainingParams) -> 
     freeze_redundant_biases(model)
     forward: Callable[[Tensor], Tensor] = model
     if distributed.world_size() > 1:
-        forward = DistributedDataParallel(model)  # averages the gradients of the processes
+        # Averages the gradients of the processes. With a static graph, layers without gradients are
+        # accepted, such as those after the feature maps that `model.global_pool` pools.
+        forward = DistributedDataParallel(model, static_graph=True)
     if params.train.compile:
         # This mode records CUDA graphs, which save the time to launch each kernel separately. The
         # last batch can have a different size and is compiled separately.
