@@ -19,7 +19,7 @@ from phototag.pages.html import jpeg_uri
 MAX_EXAMPLES = 6  # largest number of examples of the same kind and label
 MAX_LABELS = 30  # largest number of labels that have a gallery
 SIDE = 128  # side length of the example photos in pixels
-BATCH = 16  # number of photos for which the network runs at a time
+BATCH = 32  # number of photos for which the network runs at a time
 
 
 @dataclass(frozen=True)
