@@ -85,7 +85,7 @@ def _suggest(root: Path) -> Iterator[tuple[str, str]]:
             yield f"dvc exp run -S lr={lr}", "train with half the learning rate"
     elif "+" not in str(params.get("model.name")):
         # Training tries many L2 strengths by itself, and a linear probe has no learning rate.
-        yield "phototag recipe pretrained-best", "use two backbones and larger photos"
+        yield "phototag recipe pretrained-best", "use two backbones"
     else:
         yield "phototag recipe finetuned", "train the backbone too; needs a GPU"
     if params.get("data.raw") == SYNTHETIC:
