@@ -49,6 +49,7 @@ def main() -> None:
     params = read_params(EvaluationParams)
     timings.end("imports")
     datasets = read_datasets(Path("data/images.npy"), MANIFEST, Path("data/splits.csv"))
+    params.evaluate.list_targets(datasets["train"].labels)  # refuse unknown labels early
     network, metadata = load_model(MODEL)
     history = pd.read_csv("reports/train/history.csv")
     device = pick_device()

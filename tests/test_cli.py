@@ -103,6 +103,18 @@ def test_summary_shows_scores_report_and_next_commands(
     assert f"Report:     {report}\n" in shown.output
     assert "`phototag history` shows the current champion" in shown.output
     assert "make ui" in shown.output
+    scores = "predictor,metric,value\n" + "".join(
+        f"{name},{metric},{value}\n"
+        for name, value in (("model", 0.25), ("model at best F1", 0.5))
+        for metric in ("recall_micro", "precision_micro")
+    )
+    (report.parent / "scores.csv").write_text(scores)
+    labels = "label,support,f1,target,abstains\nNA,4,,precision 0.9,1\ncat,5,0.5,f1,0\n"
+    (report.parent / "per_label.csv").write_text(labels)
+    output = CliRunner().invoke(typer_app, ["summary"]).output
+    assert "Too few positives to judge (fewer than 5): NA (4)\n" in output
+    assert "0 of 1 labels reach their target; these abstain: NA." in output
+    assert "recall is 0.25 instead of 0.50" in output
     report.unlink()
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert "report.html\n\n" not in shown.output
