@@ -9,21 +9,25 @@ Runtime if it is installed.
 import multiprocessing
 import statistics
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.machine import name_processor
 from benchmarks.rates import measure_rate
 from phototag.network.features import BATCH
 from phototag.network.model import build_backbones
-from phototag.network.runtime import accelerate, keep_freed_memory
+from phototag.network.params import FeatureSpec
+from phototag.network.runtime import Session, accelerate, keep_freed_memory
 
 TURNS = 5
 STOCK = "eager, channels_last"
-WAYS = ("eager", STOCK, f"{STOCK}, kept memory", "embed")
+LAYERS = "ONNX Runtime, each layer on all cores"
+WAYS = ("eager", STOCK, f"{STOCK}, kept memory", LAYERS, "embed")
 PREPARED: dict[str, Any] = {}  # network and batch of this process
 
 
@@ -53,14 +57,22 @@ def prepare(way: str, name: str, weights: str | None, size: int) -> None:
     if way in WAYS[2:]:  # the embed stage does this too
         keep_freed_memory()
     torch.manual_seed(0)  # random weights if `weights` is None
-    network = build_backbones(((name, weights),), size).eval()
+    network = build_backbones(FeatureSpec(((name, weights),), size), size).eval()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     if way == "eager":
         network.to(memory_format=torch.contiguous_format)
         batch = batch.contiguous()
-    PREPARED.update(network=accelerate(network, batch[:2]) if way == "embed" else network)
-    PREPARED.update(batch=batch)
+    run: Callable[[Tensor], Tensor] = network
+    if way in WAYS[3:]:
+        run = accelerate(network, batch[:2])
+    if way == LAYERS:
+        session = cast(Session, run).session_on_all_cores
+
+        def run(images: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
+
+    PREPARED.update(network=run, batch=batch)
 
 
 @torch.inference_mode()

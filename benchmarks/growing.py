@@ -85,13 +85,15 @@ class Clone:
         seconds: Duration of each step in seconds.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, revision: str = "HEAD") -> None:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
         tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environment = kept | {"PATH": tools, "DVC_NO_ANALYTICS": "1"}
+        self.environment["PYTHONPATH"] = str(folder / "src")  # before an installed phototag
         run_git(folder.parent, "clone", "--quiet", str(root), str(folder))
+        run_git(folder, "checkout", "--quiet", revision)
         for key, value in (("user.name", "benchmark"), ("user.email", "benchmark@localhost")):
             run_git(folder, "config", key, value)
         self.run("phototag", "recipe", "pretrained")
