@@ -32,7 +32,7 @@ from phototag.verification.packing import prepare_photos
 
 POOLS = ("mean", "max", "root", "gem", "regions")
 WIDTH, BATCH, CHUNK = 1280, 16, 128
-# Joined features, each named BACKBONE-SIZE[-lanczos]-POOL, and the power.
+# Concatenated features, each named BACKBONE-SIZE[-lanczos]-POOL, and the power.
 VARIANTS = [
     *(
         (f"lite0-{size}-mean", power)
