@@ -1,7 +1,9 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -10,7 +12,11 @@ from phototag.apps import curve
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
 from phototag.dataset.dataset import Dataset
+from phototag.network.weights import load_model
 from phototag.schema.params import Params, validate_all
+from tests.models import make_backbone
+
+EVALUATE = {"prior_strength": 10, "calibrate": False, "resamples": 100}
 
 
 @pytest.fixture
@@ -118,6 +124,47 @@ def test_table_is_printed_and_drawn(tmp_path: Path) -> None:
     assert gain["low"] <= gain["value"] <= gain["high"]
     curve.draw_curve(table, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 10_000
+
+
+def test_command_writes_the_curve_of_a_project(
+    params: Params,
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The features are those of a backbone with random weights."""
+    for name in ("manifest.csv", "splits.csv"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        shutil.copy(packed / name, tmp_path / "data")
+    images = np.load(packed / "images.npy").repeat(4, axis=1).repeat(4, axis=2)
+    np.save(tmp_path / "data/images.npy", images)
+    model, _ = make_backbone(tmp_path / "models", size=images.shape[1])
+    network, _ = load_model(model)
+    with torch.inference_mode():
+        features = network[:2](torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    history = tmp_path / "reports/train/history.csv"
+    history.parent.mkdir(parents=True)
+    history.write_text("step,l2,val_loss,best_step\n1,0.1,0.5,1\n2,0.05,0.6,1\n")
+    values = params.model_dump(mode="json") | {"evaluate": EVALUATE}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=r"features\.npy is missing: run `dvc repro`"):
+        curve.write_curve(tmp_path)
+    np.save(tmp_path / "data/features.npy", features)
+    with pytest.raises(InputError, match="have 32 photos in 32 groups: a learning curve needs 100"):
+        curve.write_curve(tmp_path)
+    monkeypatch.setattr(curve, "MIN_PHOTOS", 32)
+    monkeypatch.setattr(curve, "HALVINGS", 3)
+    written = []
+    for _ in range(2):
+        text = curve.write_curve(tmp_path)
+        written.append((tmp_path / "reports/curve/curve.csv").read_bytes())
+    assert written[0] == written[1]
+    assert (tmp_path / "reports/curve/curve.png").is_file()
+    sizes = [line.split()[0] for line in text.splitlines()[1:7]]
+    assert sizes == ["6", "12", "25", "32", "64", "132"]
+    np.save(tmp_path / "data/features.npy", features + 1)
+    with pytest.raises(InputError, match="was computed from other photos or with other weights"):
+        curve.write_curve(tmp_path)
 
 
 def test_project_without_cached_features_is_refused(
