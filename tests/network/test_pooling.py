@@ -41,12 +41,12 @@ def make_photos(size: int, number: int = 3) -> Tensor:
     )
 
 
-def make_network(name: str, size: int, pool: str, power: float = 1.0) -> nn.Module:
+def make_network(name: str, size: int, pool: Any) -> Any:
     """Return the features of a backbone with random weights and batch norm statistics."""
     if name.startswith("timm/"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
-    network = build_backbone(name, None, size, pool, power).features.eval()  # type: ignore[arg-type]
+    network = build_backbone(name, None, size, pool).features.eval()
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             assert layer.running_mean is not None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phototag.decoding import photos as decoding
+from phototag.decoding.photos import read_shorter_side
+from phototag.verification import packing
 from phototag.verification.packing import find_packed_side, prepare_photos, write_images
 from tests.decoding.corpus import encode
 
@@ -69,11 +70,13 @@ def test_packed_side_is_the_size_or_the_largest_shorter_side(
     for name, shape in shapes.items():
         (tmp_path / name).write_bytes(encode(random_image(*shape), "PNG"))
     (tmp_path / "b.png").write_bytes(b"broken")
-    read = []
-    opened = decoding.Image.open
-    monkeypatch.setattr(
-        decoding.Image, "open", lambda *given, **more: read.append(1) or opened(*given, **more)
-    )
+    read: list[bytes] = []
+
+    def watch(data: bytes, max_pixels: int) -> int:
+        read.append(data)
+        return read_shorter_side(data, max_pixels)
+
+    monkeypatch.setattr(packing, "read_shorter_side", watch)
     names = ["invalid.png", "missing.png", "a.png", "b.png", "c.png", "d.png", "huge.png"]
     found = find_packed_side(tmp_path, names, size, {"invalid.png": "wrong name"}, 1000)
     assert (found, len(read)) == (side, num_read)

@@ -58,7 +58,7 @@ def embed_photos(
             are not finite, or the disk is full.
     """
     packed = np.load(images, mmap_mode="r")
-    width = sum(sketch_backbone(*pair, *spec[1:]).width for pair in spec.pairs)
+    width = sum(sketch_backbone(name, weights, *spec[1:]).width for name, weights in spec.pairs)
     key = features_key(spec, packed.shape[1])
     photos = hash_photos(packed)
     folder.mkdir(parents=True, exist_ok=True)

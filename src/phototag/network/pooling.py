@@ -1,6 +1,7 @@
 """Pooling of the feature maps or tokens of a backbone, and the power transform of features."""
 
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -51,6 +52,9 @@ class PooledBackbone(nn.Module):
         network: Backbone of timm or torchvision; `cut_at_pooling` returns that of torchvision.
     """
 
+    network: Any
+    pool: MapPool
+
     def __init__(self, network: nn.Module, global_pool: GlobalPool, power: float) -> None:
         super().__init__()
         self.network, self.pool = network, MapPool(global_pool)
@@ -72,16 +76,16 @@ class PooledBackbone(nn.Module):
             raise InputError(f"its output before pooling is {kind}")
         if maps.ndim == 4:
             is_nhwc = getattr(self.network, "output_fmt", "") == "NHWC"
-            return self.pool(maps.permute(0, 3, 1, 2) if is_nhwc else maps)
+            return self.pool.forward(maps.permute(0, 3, 1, 2) if is_nhwc else maps)
         patches = maps[:, self.num_prefix :]
         attention = getattr(self.network, "attn_pool", None)
         if self.pool.global_pool == "mean-max" and (self.has_class_token or attention is not None):
             summary = maps[:, 0] if attention is None else self.network.pool(maps)
             return torch.cat([summary, patches.mean(dim=1)], dim=1)
-        return self.pool(patches.transpose(1, 2)[..., None])
+        return self.pool.forward(patches.transpose(1, 2)[..., None])
 
 
-class _ShallowTracer(fx.Tracer):
+class _ShallowTracer(fx.Tracer):  # type: ignore[misc]
     """Tracer that records the calls of a network's children, and nothing inside the children."""
 
     def is_leaf_module(self, _module: nn.Module, _name: str) -> bool:
@@ -103,7 +107,8 @@ def cut_at_pooling(network: nn.Module, example: Tensor) -> nn.Module:
     ]
     graph.output_node().args = (maps[-1],)
     graph.eliminate_dead_code()
-    return fx.GraphModule(network, graph).train()
+    cut: nn.Module = fx.GraphModule(network, graph)
+    return cut.train()
 
 
 def _is_pool(node: fx.Node, network: nn.Module) -> bool:
