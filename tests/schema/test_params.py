@@ -10,7 +10,7 @@ import yaml
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
 from phototag.base.params import ParamGroup
-from phototag.evaluation.params import Target
+from phototag.evaluation.params import EvaluateParams, Target
 from phototag.network.params import ConvParams
 from phototag.schema.params import RENAMED, Params, read_all_params, validate_all
 from phototag.synthetic.params import RawParams
@@ -273,3 +273,49 @@ def test_schema_has_the_params_of_all_packages() -> None:
     used = set(Params.__mro__) | {field.annotation for field in Params.model_fields.values()}
     # `DataParams` contains the key of `RawParams`.
     assert stage_schemas - used == {ConvParams, RawParams, Target}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("f1", {"default": "f1"}),
+        ({"precision": "0.95"}, {"default": "precision 0.95"}),
+        ({"recall": 0.9}, {"default": "recall 0.9"}),
+        ({"default": "f1", "cat": {"recall": 0.9}}, {"default": "f1", "cat": "recall 0.9"}),
+        # Labels may have the names of the keys.
+        ({"precision": {"recall": 0.9}}, {"precision": "recall 0.9"}),
+        ({"recall": "f1"}, {"recall": "f1"}),
+    ],
+)
+def test_target_is_read_for_all_labels_or_by_label(
+    given: Any, expected: dict[str, str], params_values: Values
+) -> None:
+    params_values["evaluate"]["target"] = given
+    params = validate_all(params_values, "params.yaml")
+    for read in (params, validate_all(params.model_dump(mode="json"), "params.yaml")):
+        found = read.evaluate.target
+        assert {label: str(target) for label, target in found.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"precision": 1}, "evaluate.target.default.precision: input should be less than 1"),
+        ({"precision": 0.9, "recall": 0.9}, "evaluate.target.default: expected f1, {precision: N"),
+        ({"cat": 0.9}, "evaluate.target.cat: expected f1, {precision: NUMBER} or {recall: NUMBER}"),
+        ({"cat": {"f1": 0.9}}, "evaluate.target.cat.f1 is unknown"),
+        ("best", "evaluate.target.default: expected f1"),
+        (None, "evaluate.target.default: expected f1"),
+    ],
+)
+def test_invalid_target_is_refused(given: Any, message: str, params_values: Values) -> None:
+    params_values["evaluate"]["target"] = given
+    with pytest.raises(InputError, match=re.escape(message)):
+        validate_all(params_values, "params.yaml")
+
+
+def test_target_of_an_unknown_label_is_refused() -> None:
+    values = {"prior_strength": 10, "calibrate": False, "resamples": 50, "target": {"dgo": "f1"}}
+    params = EvaluateParams.model_validate(values)
+    with pytest.raises(InputError, match="the dataset has no label 'dgo'"):
+        params.list_targets(["dog", "cat"])

@@ -23,7 +23,8 @@ class Target(ParamGroup):
     def _parse(cls, value: Any) -> Any:
         if value == "f1":
             return {}
-        if not isinstance(value, dict) or len(value) != 1 or None in value.values():
+        goals = value if isinstance(value, dict) else {}
+        if not goals or [*goals.values()].count(None) < len(goals) - 1:
             raise ValueError("expected f1, {precision: NUMBER} or {recall: NUMBER}")
         return value
 
