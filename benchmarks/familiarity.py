@@ -75,8 +75,7 @@ def main() -> None:
         rated = familiarity.rate(familiarity(found)).tolist()
         share = np.mean([is_unfamiliar(value) for value in rated])
         print(f"{kind:22} {areas[0]:.3f}  {areas[1]:.3f}  {share:7.1%}")
-    rated = familiarity.rate(familiarity(known)).numpy() / 100
-    uniform = kstest(rated, "uniform")
+    uniform = kstest(familiarity.rate(familiarity(known)).numpy() / 100, "uniform")
     print(f"test photos, KS with uniform: {uniform.statistic:.3f}, p = {uniform.pvalue:.2f}")
 
 

@@ -56,8 +56,8 @@ def main() -> None:
     network.to(device)
     keep_freed_memory()
     out_of_fold = np.load("models/out_of_fold.npy")  # empty if the model is no linear probe
-    splits = ("test",) if len(out_of_fold) else ("val", "test")
-    splits = [split for split in splits if len(datasets[split])]
+    judged = ("test",) if len(out_of_fold) else ("val", "test")
+    splits = [split for split in judged if len(datasets[split])]
     layers, head = split_network(network, metadata.spec)
     if metadata.spec.frozen:
         cached = read_features(Path("data/features.npy"), layers, datasets["val"].images)

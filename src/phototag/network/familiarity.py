@@ -106,7 +106,7 @@ def measure_distances(
     these features. The distance is infinite if too few photos are in other groups.
     """
     numbers = np.unique([*groups, *own_groups], return_inverse=True)[1]
-    known, own = torch.from_numpy(numbers).split([len(groups), len(own_groups)])
+    known, own = (torch.from_numpy(part) for part in np.split(numbers, [len(groups)]))
     distances = familiarity(torch.from_numpy(features), own[:, None] == known)
     return np.asarray(distances.squeeze(1).numpy())
 
