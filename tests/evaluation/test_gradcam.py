@@ -156,6 +156,20 @@ def test_maps_of_several_backbones_are_added(tiny_spec: ModelParams) -> None:
     np.testing.assert_allclose(first, expected, atol=1e-4)
 
 
+def test_several_labels_of_a_photo_have_the_maps_of_single_labels(tiny_spec: ModelParams) -> None:
+    torch.manual_seed(0)
+    network = build_model(tiny_spec, 3, 16, [0.5] * 3, [0.2] * 3).eval()
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    pairs = [(2, 1), (0, 0), (2, 0), (0, 2)]  # no label of the second photo
+    maps = locate_labels(network, images, pairs)
+    assert maps is not None
+    for found, (photo, label) in zip(maps, pairs, strict=True):
+        np.testing.assert_allclose(found, locate(network, images[[photo]], [label])[0], atol=1e-5)
+    small = locate_labels(network, images, pairs, side=8)
+    assert small is not None
+    assert small.shape == (4, 8, 8)
+
+
 @pytest.mark.parametrize("name", ["vit_b_32", "timm/mixer_s32_224"])
 def test_networks_without_positional_maps_return_none(tiny_spec: ModelParams, name: str) -> None:
     network = build(tiny_spec, name)

@@ -120,8 +120,9 @@ def _watch_outputs(
     thread = get_ident()  # ignore other threads: in the demo, they serve other users
 
     def hook(layer: nn.Module, given: object, output: object) -> Tensor | None:
-        is_own = isinstance(output, Tensor) and get_ident() == thread
-        return watch(layer, output) if is_own else None
+        if isinstance(output, Tensor) and get_ident() == thread:
+            return watch(layer, output)
+        return None
 
     hooks = [layer.register_forward_hook(hook) for layer in layers]
     try:
