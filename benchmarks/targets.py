@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from benchmarks.claims.collection import RESULTS
+from phototag.apps.curve import CPU, fit_probe
 from phototag.base.files import write_table
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.targets import is_known
@@ -34,8 +35,7 @@ from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.network.model import Standardize
 from phototag.schema.params import Params, read_all_params
-from phototag.training.linear_probe import minimize_loss, predict_out_of_fold
-from phototag.training.losses import training_loss
+from phototag.training.linear_probe import predict_out_of_fold
 
 SEEDS = range(20)
 SIZES = (300, 1000)
@@ -48,7 +48,6 @@ TARGETS = (
 )
 STRENGTHS = (0.1, 0.03)
 MIN_POSITIVES = 5  # labels with fewer positives among the judged photos are not judged
-CPU = torch.device("cpu")
 
 
 def predict(subset: Dataset, rest: Dataset, params: Params) -> tuple[np.ndarray, np.ndarray]:
@@ -58,10 +57,7 @@ def predict(subset: Dataset, rest: Dataset, params: Params) -> tuple[np.ndarray,
     standardize_features(head[0], subset.images, subset.rows)
     tried = {l2: predict_out_of_fold(head, subset, params, l2) for l2 in STRENGTHS}
     best = min(tried, key=lambda l2: binary_cross_entropy(subset.targets, tried[l2]))
-    torch.nn.init.zeros_(head[1].weight)
-    torch.nn.init.zeros_(head[1].bias)
-    minimize_loss(head, training_loss(subset, params, CPU), subset, best)
-    return tried[best], predict_logits(head, rest, CPU)
+    return tried[best], predict_logits(fit_probe(subset, params, best), rest, CPU)
 
 
 def fit_plug_in(targets: np.ndarray, probabilities: np.ndarray, target: Target) -> float:
@@ -71,7 +67,7 @@ def fit_plug_in(targets: np.ndarray, probabilities: np.ndarray, target: Target) 
     best, most = ABSTAIN, -1
     for threshold in np.unique(probabilities[targets > 0])[::-1]:
         chosen = probabilities >= threshold
-        hits = np.count_nonzero(targets[chosen] > 0)
+        hits = int(np.count_nonzero(targets[chosen] > 0))
         precision, recall = hits / chosen.sum(), hits / np.count_nonzero(targets > 0)
         if target.precision and precision >= target.precision and hits > most:
             best, most = threshold, hits

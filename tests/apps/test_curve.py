@@ -66,13 +66,13 @@ def test_each_photo_is_judged_by_a_probe_of_other_groups(
     monkeypatch.setattr(curve, "REPEATS", 1)
     monkeypatch.setattr(curve, "RESAMPLES", 5)
     subsets: dict[int, list[set[str]]] = {}
-    fit = curve._fit
+    fit = curve.fit_probe
 
     def note(subset: Dataset, *rest: object) -> object:
         subsets.setdefault(len(subset), []).append(set(subset.groups))
         return fit(subset, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(curve, "_fit", note)
+    monkeypatch.setattr(curve, "fit_probe", note)
     scores = curve.measure_curve(photos, params, 0.01)
     assert list(scores["loss"]) == list(subsets) == [10, 20, 40, 80, 160]
     for smaller, larger in zip(subsets[80], subsets[160], strict=True):

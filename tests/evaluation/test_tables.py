@@ -113,8 +113,8 @@ def test_label_table_equals_scikit_learn() -> None:
         sk.average_precision_score(TARGETS[:, 0], probabilities[:, 0], sample_weight=row)
         for row in WEIGHTS[1:]
     ]
-    bounds = table.loc[0, ["average_precision_low", "average_precision_high"]]
-    np.testing.assert_allclose(bounds.to_list(), np.percentile(resampled, [2.5, 97.5]))
+    bounds = table[["average_precision_low", "average_precision_high"]].to_numpy()[0]
+    np.testing.assert_allclose(bounds, np.percentile(resampled, [2.5, 97.5]))
     assert table["threshold_high"].tolist() == (CUTS + 0.1).tolist()
 
 
@@ -152,9 +152,7 @@ def test_tables_show_the_cost_of_targets(
         t.set_index(["predictor", "metric"]) for t in (result.tables["scores"], plain["scores"])
     )
     assert "model at best F1" not in old.index
-    pd.testing.assert_frame_equal(
-        scores.loc["model at best F1"], old.loc["model"].drop("loss_skill")
-    )
+    pd.testing.assert_frame_equal(scores.xs("model at best F1"), old.xs("model").drop("loss_skill"))
     point = operating_point(result, "key")
     assert point["targets"] == {"blue": "recall 0.3", "green": "f1", "red": "precision 0.99"}
     assert point["thresholds"]["red"] > 1

@@ -71,8 +71,8 @@ def test_copies_of_a_photo_count_once_and_unknown_entries_not_at_all(target: Tar
     assert expected != ABSTAIN
     twice = [np.repeat(values, 2) for values in (targets, probabilities)]
     names = [f"photo {place // 2}" for place in range(600)]
-    assert fit_target(*twice, names, target) == expected
-    assert fit_target(*twice, [], target) != expected
+    assert fit_target(twice[0], twice[1], names, target) == expected
+    assert fit_target(twice[0], twice[1], [], target) != expected
     unknown = np.append(targets, [UNKNOWN] * 9), np.append(probabilities, np.linspace(0, 1, 9))
     assert fit_target(*unknown, [], target) == expected
     assert fit_target(targets, probabilities, ["album"] * 300, target) == ABSTAIN
@@ -95,7 +95,7 @@ def test_each_label_has_its_own_target() -> None:
     photos = Dataset(np.zeros((300, 1)), np.arange(300), targets, list("abc"), names, names)
     logits = np.log(probabilities / (1 - probabilities))
     values = {"prior_strength": 10, "calibrate": False, "resamples": 50}
-    plain = choose_thresholds(photos, logits, "val", EvaluateParams(**values), 0)
+    plain = choose_thresholds(photos, logits, "val", EvaluateParams.model_validate(values), 0)
     params = EvaluateParams.model_validate(
         values | {"target": {"b": {"precision": 0.999}, "c": {"recall": 0.8}}}
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +107,7 @@ def measure_curve(
                 last = rank[others[min(size, len(others)) - 1]]
                 subset = take_photos(photos, others[rank[others] <= last])
                 left_out = np.flatnonzero(folds == fold)
-                head = _fit(subset, params, l2 * largest / size)
+                head = fit_probe(subset, params, l2 * largest / size)
                 logits[left_out] = predict_logits(head, take_photos(photos, left_out), CPU)
                 bar.update(size)
             for name, values in _score(photos, logits, folds, weights).items():
@@ -123,7 +124,7 @@ def measure_curve(
     }
 
 
-def _fit(subset: Dataset, params: TrainingParams, l2: float) -> nn.Sequential:
+def fit_probe(subset: Dataset, params: TrainingParams, l2: float) -> nn.Sequential:
     """Fit a linear probe with one L2 strength."""
     width, num_labels = subset.images.shape[1], len(subset.labels)
     head = nn.Sequential(Standardize(width), nn.Linear(width, num_labels))
@@ -237,27 +238,25 @@ def tabulate_curve(scores: Mapping[str, Mapping[int, np.ndarray]], number: int) 
 
 def describe_curve(table: pd.DataFrame) -> str:
     """Return a few lines of text: scores by number of photos, gains, and the check."""
-    cells = table.set_index(["kind", "photos", "metric"])
+    rows: dict[Any, Any] = {(row.kind, row.photos, row.metric): row for row in table.itertuples()}
     lines = ["  photos  " + "".join(f"{name:<26}" for name in METRICS)]
     shown = {"measured": "", "extrapolated": " (extrapolated)"}
-    rows = table[table["kind"].isin(shown)].groupby(["kind", "photos"], sort=False).size().index
-    for kind, photos in sorted(rows, key=lambda row: row[1]):
-        found = (cells.loc[kind, photos, name] for name in METRICS)
-        texts = (f"{c.value:.3f} ({c.low:.3f} to {c.high:.3f})" for c in found)
+    sizes = {(photos, kind) for kind, photos, _ in rows if kind in shown}
+    for photos, kind in sorted(sizes):
+        found = (rows[kind, photos, name] for name in METRICS)
+        texts = (f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in found)
         lines.append(f"  {photos:>6}  " + "".join(f"{text:<26}" for text in texts) + shown[kind])
-    gains = table.loc[table["kind"] == "gain", "photos"].unique()
-    number = int(gains[0]) - NEW_PHOTOS
-    for photos in gains:
-        cell = cells.loc["gain", photos, "f1_micro"]
-        lines.append(
-            f"{photos - number} more labelled photos: micro F1 {cell.value:+.3f} "
-            f"({cell.low:+.3f} to {cell.high:+.3f})"
-        )
-    check = table[(table["kind"] == "check") & (table["metric"] == "f1_micro")].iloc[0]
-    measured = cells.loc["measured", check["photos"], "f1_micro"].value
+    gains = [row for row in rows.values() if (row.kind, row.metric) == ("gain", "f1_micro")]
+    lines += [
+        f"{row.photos - gains[0].photos + NEW_PHOTOS} more labelled photos: micro F1 "
+        f"{row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+        for row in gains
+    ]
+    (check,) = (row for row in rows.values() if (row.kind, row.metric) == ("check", "f1_micro"))
+    measured = rows["measured", check.photos, "f1_micro"].value
     lines.append(
-        f"Check: from the smaller sizes, the extrapolation predicts micro F1 {check['value']:.3f} "
-        f"({check['low']:.3f} to {check['high']:.3f}) for {check['photos']} photos; measured: "
+        f"Check: from the smaller sizes, the extrapolation predicts micro F1 {check.value:.3f} "
+        f"({check.low:.3f} to {check.high:.3f}) for {check.photos} photos; measured: "
         f"{measured:.3f}"
     )
     return "\n".join(lines)

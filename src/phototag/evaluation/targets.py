@@ -46,14 +46,15 @@ def fit_target(
     scores, rank = probabilities[counted], np.arange(1, len(counted) + 1)
     ends = np.flatnonzero(np.append(np.diff(scores), -1)[: len(scores)])  # last of equal scores
     sizes = _effective_sizes([groups[photo] for photo in counted] if len(groups) else counted)
+    goal = target.precision or target.recall or 0.0
     if target.recall:
         share, sizes = rank / max(len(rank), 1), np.full(len(rank), sizes[-1:])
         sequence = ends[::-1]
     else:
         share = np.cumsum(targets[counted] > 0) / rank
-        chances = _chance_to_pass(np.cumsum(scores) / rank, sizes, target.precision)
+        chances = _chance_to_pass(np.cumsum(scores) / rank, sizes, goal)
         sequence = ends[chances[ends].argmax() :] if len(ends) else ends
-    passes = lower_bound(share, sizes)[sequence] >= (target.precision or target.recall)
+    passes = lower_bound(share, sizes)[sequence] >= goal
     passed = np.logical_and.accumulate(passes).sum()
     if not passed:
         return ABSTAIN
