@@ -185,7 +185,7 @@ def test_added_photos_are_decoded_alone_and_others_stay_in_their_splits(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(picture(number)))
     new = {f"cat/{number}.jpg": encode(picture(100 + number)) for number in range(12)}
-    new["cat/small.jpg"] = encode(picture(3).resize((100, 75)))  # another size of dog/3.jpg
+    new["cat/small.jpg"] = encode(picture(3).resize((60, 45)))  # another size of dog/3.jpg
     for name, data in [*new.items(), ("owl/same.jpg", encode(picture(6)))]:
         path = tmp_path / "b" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,9 @@ def make_backbone() -> nn.Sequential:
 def params(params_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Params:
     """Params of fine-tuning, with a small network instead of a pretrained one."""
 
-    def build(name: str, weights: str | None, size: int) -> backbones.Backbone:
-        return backbones.Backbone(make_backbone(), 12, [0.5] * 3, [0.25] * 3, size)
+    def build(name: str, weights: str | None, size: int, *_: Any) -> backbones.Backbone:
+        made = make_backbone()
+        return backbones.Backbone(made, made, 12, [0.5] * 3, [0.25] * 3, size)
 
     monkeypatch.setattr(network, "build_backbone", build)
     monkeypatch.setattr(network, "read_pretrained", lambda *_: make_backbone().state_dict())
