@@ -64,7 +64,7 @@ class Pools(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map photos, uint8 [batch, 3, size, size], to float [batch, 8 * WIDTH]."""
-        maps = self.network.forward_features(self.normalize(images))  # type: ignore[operator]
+        maps = self.network.forward_features(self.normalize(images))
         half = (maps.shape[2] + 1) // 2
         halves = (slice(0, half), slice(-half, None))
         regions = [maps[:, :, rows, columns].mean((2, 3)) for rows in halves for columns in halves]

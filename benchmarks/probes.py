@@ -117,9 +117,11 @@ def _rotate(x: Tensor) -> Tensor:
     if min(x.shape) > MAX_AXES:
         return x
     if x.shape[1] <= len(x):
-        return x @ torch.linalg.eigh(x.T @ x)[1]
+        axes: Tensor = torch.linalg.eigh(x.T @ x)[1]
+        return x @ axes
     values, vectors = torch.linalg.eigh(x @ x.T)
-    return vectors * values.clamp_min(0).sqrt()
+    rotated: Tensor = vectors * values.clamp_min(0).sqrt()
+    return rotated
 
 
 def _apply_inverse(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], scale: Tensor) -> Tensor:
