@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning_curve import CPU, SEEDS, judge, score_head, solve, solve_on_features
+from benchmarks.learning_curve import CPU, SEEDS, judge, solve, solve_on_features
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.targets import UNKNOWN
 from phototag.evaluation.label_errors import find_label_errors
@@ -33,7 +33,6 @@ from phototag.network.inference import predict_logits
 from phototag.review.rankings import measure_uncertainty, order_photos
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
-from phototag.training.linear_probe import predict_out_of_fold
 
 NOISE = 0.05  # share of flipped labels
 LOST = 0.8  # share of positives among the flipped labels; at most half of all positives flip
@@ -87,12 +86,12 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
         seeded = params.model_copy(update={"seed": seed})
         noisy = replace(train, targets=add_noise(train.targets, seed))
         wrong = noisy.targets != train.targets
-        head, l2 = solve(noisy, val, seeded)
-        logits = predict_out_of_fold(head, noisy, seeded, l2)
-        scores = judge(head, logits, noisy, val, test, seeded)
+        known = join_datasets([noisy, val])
+        head, logits = solve(known, seeded)
+        scores = judge(head, logits, known, test, seeded)
         scored.setdefault("with the noise", []).append(scores)
         settings = {"without noise": train.targets}
-        for name, (photos, labels) in rank_suspects(noisy.targets, sigmoid(logits)):
+        for name, (photos, labels) in rank_suspects(noisy.targets, sigmoid(logits[: len(noisy)])):
             hits = wrong[photos, labels].cumsum()
             row = [float(len(photos))]
             for first in FIRST:
@@ -104,7 +103,8 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
             corrected[chosen] = train.targets[chosen]
             settings[f"top {CORRECTED} of {name} corrected"] = corrected
         for name, targets in settings.items():
-            scores = score_head(replace(train, targets=targets), val, test, seeded)
+            known = join_datasets([replace(train, targets=targets), val])
+            scores = judge(*solve(known, seeded), known, test, seeded)
             scored.setdefault(name, []).append(scores)
     heads = [f"{metric} at {first}" for first in FIRST for metric in ("precision", "recall")]
     print_table(["ranking", "suspects", *heads], ranked)
@@ -119,9 +119,7 @@ def choose_photos(
     if way == "at random":
         return np.random.default_rng([seed, known.sum()]).permutation(rest)[:STEP]
     labelled = take_photos(pool, np.flatnonzero(known))
-    side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
-    train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
-    head, _ = solve(train, val, params.model_copy(update={"seed": seed}))
+    head, _ = solve(labelled, params.model_copy(update={"seed": seed}))
     unlabelled = take_photos(pool, rest)
     probabilities = sigmoid(predict_logits(head, unlabelled, CPU))
     hidden = np.full_like(unlabelled.targets, UNKNOWN)

@@ -2,10 +2,11 @@
 
 Run `python -m benchmarks.learning_curve CURVE 100 300 1000 2000` in a project with cached features
 (`phototag recipe NAME`, then `dvc repro embed`). CURVE is the name of the curve in the results. The
-numbers count the labelled photos in train and val; a ninth of them is val. With a frozen backbone,
-a linear probe is fitted on the cached features, and thresholds are chosen on val and on out-of-fold
-predictions. Other networks are trained from scratch, and thresholds are chosen on val. Each number
-is measured on three random splits, each with a tenth of all photos as test.
+numbers count the labelled photos. With a frozen backbone, a linear probe is fitted on the cached
+features of all of them, and its L2 strength and thresholds are chosen by cross-validation. Other
+networks are trained from scratch on eight ninths of the photos, and their thresholds are chosen on
+the other ninth. Each number is measured on three random splits, each with a tenth of all photos as
+test.
 
 The benchmark writes docs/research/results/learning_curve.csv, with one row per trained model, and
 learning_curve.png. Rows of other curves are not changed.
@@ -29,14 +30,13 @@ from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import f1_score
 from phototag.metrics.losses import binary_cross_entropy, sigmoid
 from phototag.metrics.ranking import mean_average_precision
-from phototag.metrics.selection import best_record
 from phototag.network.features import standardize_features
 from phototag.network.inference import predict_logits
 from phototag.network.model import Standardize, build_model, initialize
 from phototag.pages.figures import BLUE, GREEN, ORANGE, figure_style, new_figure, save_figure
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
-from phototag.training.linear_probe import fit_linear_probe, predict_out_of_fold
+from phototag.training.linear_probe import cross_validate, fit_linear_probe
 from phototag.training.loop import fit
 
 SEEDS = (0, 1, 2)
@@ -48,44 +48,33 @@ def solve_on_features(
     labelled: Dataset, test: Dataset, seed: int
 ) -> tuple[float, float, float, float]:
     """Fit a linear probe on `labelled`; return micro F1, macro F1, mAP and loss on test."""
-    side = split_groups(labelled.targets, list(labelled.groups), (8 / 9, 1 / 9), seed)
-    train, val = (take_photos(labelled, np.flatnonzero(side == part)) for part in (0, 1))
-    return score_head(train, val, test, read_all_params().model_copy(update={"seed": seed}))
+    params = read_all_params().model_copy(update={"seed": seed})
+    head, out_of_fold = solve(labelled, params)
+    return judge(head, out_of_fold, labelled, test, params)
 
 
-def score_head(
-    train: Dataset, val: Dataset, test: Dataset, params: Params
-) -> tuple[float, float, float, float]:
-    """Fit a linear probe on `train`; return micro F1, macro F1, mAP and loss on test."""
-    head, l2 = solve(train, val, params)
-    return judge(head, predict_out_of_fold(head, train, params, l2), train, val, test, params)
-
-
-def solve(train: Dataset, val: Dataset, params: Params) -> tuple[torch.nn.Sequential, float]:
-    """Fit a linear probe like the train stage; return it and its best L2 strength."""
-    width, num_labels = train.images.shape[1], len(train.labels)
+def solve(photos: Dataset, params: Params) -> tuple[torch.nn.Sequential, np.ndarray]:
+    """Fit a linear probe like the train stage; return it and the out-of-fold logits."""
+    width, num_labels = photos.images.shape[1], len(photos.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
-    standardize_features(head[0], train.images, train.rows)
-    steps = list(fit_linear_probe(head, train, val, params))
-    return head, best_record(steps)["l2"]
+    standardize_features(head[0], photos.images, photos.rows)
+    probe = cross_validate(head, photos, params.seed)
+    list(fit_linear_probe(probe, params))
+    return head, probe.logits.numpy()
 
 
 def judge(
-    head: torch.nn.Module,
-    out_of_fold: np.ndarray,
-    train: Dataset,
-    val: Dataset,
-    test: Dataset,
-    params: Params,
+    head: torch.nn.Module, logits: np.ndarray, chosen_on: Dataset, test: Dataset, params: Params
 ) -> tuple[float, float, float, float]:
-    """Choose thresholds like the evaluate stage; return micro F1, macro F1, mAP, loss on test."""
-    seen = join_datasets([train, val]) if len(out_of_fold) else val
-    logits = np.concatenate([out_of_fold, predict_logits(head, val, CPU)])
+    """Choose thresholds like the evaluate stage; return micro F1, macro F1, mAP, loss on test.
+
+    `logits` are those of the photos in `chosen_on`.
+    """
     cuts = fit_thresholds(
-        seen.targets,
+        chosen_on.targets,
         sigmoid(logits),
         params.evaluate.prior_strength,
-        bootstrap_weights(len(seen), RESAMPLES, params.seed, seen.groups),
+        bootstrap_weights(len(chosen_on), RESAMPLES, params.seed, chosen_on.groups),
     )
     found = predict_logits(head, test, CPU)
     predicted = sigmoid(found) >= cuts.values
@@ -107,7 +96,7 @@ def train_network(labelled: Dataset, test: Dataset, seed: int) -> tuple[float, f
     network = build_model(params.model, len(train.labels), params.resize.size, mean, std)
     initialize(network, params.model, torch.from_numpy(label_rates(train.targets)).float())
     list(fit(network, train, val, params))
-    return judge(network, np.zeros((0, len(train.labels))), train, val, test, params)
+    return judge(network, predict_logits(network, val, CPU), val, test, params)
 
 
 def draw_curves(table: pd.DataFrame, path: Path) -> None:

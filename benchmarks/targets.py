@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from benchmarks.claims.collection import RESULTS
-from phototag.apps.curve import CPU, fit_probe
+from benchmarks.learning_curve import CPU, solve
 from phototag.base.files import write_table
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.targets import is_known
@@ -30,12 +29,9 @@ from phototag.evaluation.params import Target
 from phototag.evaluation.targets import ABSTAIN, fit_target
 from phototag.evaluation.thresholds import fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
-from phototag.metrics.losses import binary_cross_entropy, sigmoid
-from phototag.network.features import standardize_features
+from phototag.metrics.losses import sigmoid
 from phototag.network.inference import predict_logits
-from phototag.network.model import Standardize
 from phototag.schema.params import Params, read_all_params
-from phototag.training.linear_probe import predict_out_of_fold
 
 SEEDS = range(20)
 SIZES = (300, 1000)
@@ -46,18 +42,13 @@ TARGETS = (
     Target(recall=0.8),
     Target(recall=0.9),
 )
-STRENGTHS = (0.1, 0.03)
 MIN_POSITIVES = 5  # labels with fewer positives among the judged photos are not judged
 
 
 def predict(subset: Dataset, rest: Dataset, params: Params) -> tuple[np.ndarray, np.ndarray]:
     """Fit a linear probe; return the out-of-fold logits of `subset` and the logits of `rest`."""
-    width, num_labels = subset.images.shape[1], len(subset.labels)
-    head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
-    standardize_features(head[0], subset.images, subset.rows)
-    tried = {l2: predict_out_of_fold(head, subset, params, l2) for l2 in STRENGTHS}
-    best = min(tried, key=lambda l2: binary_cross_entropy(subset.targets, tried[l2]))
-    return tried[best], predict_logits(fit_probe(subset, params, best), rest, CPU)
+    head, out_of_fold = solve(subset, params)
+    return out_of_fold, predict_logits(head, rest, CPU)
 
 
 def fit_plug_in(targets: np.ndarray, probabilities: np.ndarray, target: Target) -> float:

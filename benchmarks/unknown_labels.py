@@ -2,8 +2,7 @@
 
 Run `python -m benchmarks.unknown_labels [DRAWS]` in a project with cached features (`phototag
 recipe pretrained`, then `dvc repro`). Half of the train labels are hidden at random; val and test
-keep all labels. As in the pipeline, the L2 strength is chosen on val, and thresholds are chosen on
-val and on out-of-fold predictions. For comparison, one probe is trained with 0 in place of hidden
+keep all labels. As in the pipeline, the L2 strength and the thresholds are chosen by cross-validation. For comparison, one probe is trained with 0 in place of hidden
 labels, one with half of the photos and all of their labels, and one with all labels. The table
 shows test scores averaged over DRAWS random choices of the hidden labels (default: 3).
 """
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.learning_curve import score_head
-from phototag.dataset.dataset import Dataset, read_datasets, take_photos
+from benchmarks.learning_curve import judge, solve
+from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
 from phototag.dataset.targets import UNKNOWN
 from phototag.schema.params import read_all_params
 
@@ -50,7 +49,8 @@ def main() -> None:
     for seed in range(draws):
         seeded = params.model_copy(update={"seed": seed})
         for known, train in hide(parts["train"], seed):
-            found = score_head(train, parts["val"], parts["test"], seeded)
+            photos = join_datasets([train, parts["val"]])
+            found = judge(*solve(photos, seeded), photos, parts["test"], seeded)
             print(seed, known, *(f"{value:.4f}" for value in found), file=sys.stderr)
             rows.setdefault(known, []).append(found)
     print("| known of train | micro F1 | macro F1 | mAP | loss |\n|---|---|---|---|---|")

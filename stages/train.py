@@ -26,8 +26,9 @@ from phototag.tracking.training import Stopped, record_training
 from phototag.training.checkpoint import discard_checkpoint
 from phototag.training.key import training_key
 from phototag.training.linear_probe import (
+    cross_validate,
     fit_linear_probe,
-    predict_out_of_fold,
+    predict_nested,
     start_from_linear_probe,
 )
 from phototag.training.loop import fit
@@ -75,7 +76,8 @@ def train_network(
     prior = torch.from_numpy(label_rates(train.targets)).float()
     model.initialize(network, params.model, prior)
     network.to(device)
-    learner = network
+    learner: nn.Module = network
+    probes = params.optimizer == "lbfgs"
     cached = uses_cached_features(
         params.model.name,
         params.model.weights,
@@ -84,23 +86,29 @@ def train_network(
     )
     if cached:
         embedded = features.read_features(FEATURES, network[:2], train.images)
-        features.standardize_features(network.get_submodule("2"), embedded, train.rows)
         head, inputs = network[2:], (replace(train, images=embedded), replace(val, images=embedded))
+        used = dataset.join_datasets([train, val]) if probes else train
+        features.standardize_features(network.get_submodule("2"), embedded, used.rows)
         if params.model.frozen:
             learner, (train, val) = head, inputs
         else:
             start_from_linear_probe(head, *inputs, params)
 
-    probes = params.optimizer == "lbfgs"
-    if probes and distributed.rank() == 0:
-        print("linear probe: lr, momentum, batch_size, schedule and warmup are ignored")
     files = [*INPUTS, *[FEATURES] * cached, Path(__file__)]
     key = distributed.run_on_first(
         lambda: training_key(params.train_settings(), params.model, files, device)
     )
     checkpoint = project_root() / ".phototag" / "checkpoints" / f"{key}.pt"
     resumed = checkpoint.exists()
-    records = watch((fit_linear_probe if probes else fit)(learner, train, val, params, checkpoint))
+    judged = val  # photos on which the model is selected
+    if probes:
+        if distributed.rank() == 0:
+            print("linear probe: lr, momentum, batch_size, schedule and warmup are ignored")
+        judged = dataset.join_datasets([train, val])
+        learner = probe = cross_validate(head, judged, params.seed)
+        records = watch(fit_linear_probe(probe, params, checkpoint))
+    else:
+        records = watch(fit(learner, train, val, params, checkpoint))
     if distributed.rank() == 0:
         run_tags = {DATA_TAG: file_digest(MANIFEST)[:16], **(tags or {})}
         if cached:
@@ -121,7 +129,7 @@ def train_network(
             content_key=key,
             epoch=step_number(best),
             val_loss=best["val_loss"],
-            num_photos=len(train),
+            num_photos=len(judged if probes else train),
             # This stage only compares the path, and reads no file in the folder.
             source=(
                 SYNTHETIC if Path(params.data.raw) == Path("data", "sample") else params.data.raw
@@ -132,10 +140,16 @@ def train_network(
     else:
         history = list(records)
     familiarity = learn_familiarity(network, params.model, train, val, device)
+    out_of_fold = np.zeros((0, 0, 0), np.float32)
+    if probes:
+        out_of_fold = probe.logits.cpu().numpy()[None]
+        if len(datasets["test"]) == 0:
+            out_of_fold = np.concatenate([out_of_fold, predict_nested(probe, params)])
     if distributed.rank() == 0:
         save_model(Path("models/model.safetensors"), network, metadata, familiarity)
-    write_out_of_fold(learner, dataset.join_datasets([train, val]), params, history)
-    return Trained(learner, val, key, checkpoint)
+        with replace_file(Path("models/out_of_fold.npy")) as temporary:
+            np.save(temporary, out_of_fold)
+    return Trained(learner, judged, key, checkpoint, out_of_fold[0] if probes else None)
 
 
 def write_history(training: Training, history: list[dict[str, Any]]) -> None:
@@ -149,18 +163,6 @@ def write_history(training: Training, history: list[dict[str, Any]]) -> None:
     table = pd.DataFrame(history).drop(columns="images_per_second", errors="ignore")
     with replace_file(Path("reports/train/history.csv")) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def write_out_of_fold(
-    head: nn.Module, photos: dataset.Dataset, params: TrainingParams, history: list[dict[str, Any]]
-) -> None:
-    """Write out-of-fold logits if a linear probe was trained; otherwise, write an empty array."""
-    logits = np.zeros((0, 0, 0), np.float32)
-    if params.optimizer == "lbfgs":
-        logits = predict_out_of_fold(head, photos, params, best_record(history)["l2"])[None]
-    if distributed.rank() == 0:
-        with replace_file(Path("models/out_of_fold.npy")) as temporary:
-            np.save(temporary, logits)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from phototag.base.keys import apply_overrides
 from phototag.dataset.dataset import Dataset
 from phototag.network.weights import load_model
 from phototag.schema.params import Params, validate_all
+from phototag.training.probes import Probes
 from tests.models import make_backbone
 
 EVALUATE = {"prior_strength": 10, "calibrate": False, "resamples": 100}
@@ -65,24 +67,23 @@ def test_each_photo_is_judged_by_a_probe_of_other_groups(
     photos = make_photos(200, copies=2)
     monkeypatch.setattr(curve, "REPEATS", 1)
     monkeypatch.setattr(curve, "RESAMPLES", 5)
-    subsets: dict[int, list[set[str]]] = {}
-    fit = curve.fit_probe
+    subsets: list[np.ndarray] = []
 
-    def note(subset: Dataset, *rest: object) -> object:
-        subsets.setdefault(len(subset), []).append(set(subset.groups))
-        return fit(subset, *rest)  # type: ignore[arg-type]
+    class Noted(Probes):
+        def __init__(self, photos: Dataset, used: np.ndarray, *rest: object) -> None:
+            subsets.append(used)
+            super().__init__(photos, used, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(curve, "fit_probe", note)
+    monkeypatch.setattr(curve, "Probes", Noted)
     scores = curve.measure_curve(photos, params, 0.01)
-    assert list(scores["loss"]) == list(subsets) == [10, 20, 40, 80, 160]
-    for smaller, larger in zip(subsets[80], subsets[160], strict=True):
-        assert smaller < larger
-        assert len(larger) == 80
+    assert list(scores["loss"]) == [10, 20, 40, 80, 160]
+    assert [used.sum(axis=1).tolist() for used in subsets] == [[n] * 5 for n in scores["loss"]]
+    for smaller, larger in pairwise(subsets):
+        assert (smaller <= larger).all()
+    assert (subsets[-1][:, ::2] == subsets[-1][:, 1::2]).all()
     losses = []
-    for groups in subsets[160]:
-        inside = np.array([group in groups for group in photos.groups])
-        std = photos.images[inside].std(axis=0)
-        features = (photos.images - photos.images[inside].mean(axis=0)) / std
+    features = (photos.images - photos.images.mean(axis=0)) / photos.images.std(axis=0)
+    for inside in subsets[-1]:
         for label in range(2):
             # scikit-learn does not divide the loss by the number of entries.
             model = LogisticRegression(C=1 / (0.01 * 160 * 2), tol=1e-8, max_iter=1000)
@@ -91,7 +92,7 @@ def test_each_photo_is_judged_by_a_probe_of_other_groups(
             losses.append(log_loss(photos.targets[~inside, label], found, labels=[0, 1]))
     assert scores["loss"][160][0] == pytest.approx(np.mean(losses), abs=1e-4)
     again = curve.measure_curve(photos, params, 0.01)
-    assert all(np.array_equal(again["mAP"][n], scores["mAP"][n]) for n in subsets)
+    assert all(np.array_equal(again["mAP"][n], scores["mAP"][n]) for n in scores["mAP"])
 
 
 def test_interval_of_an_extrapolation_contains_the_truth(tmp_path: Path) -> None:

@@ -1,14 +1,11 @@
 """The linear probe, compared with scikit-learn's logistic regression."""
 
-import copy
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from pydantic import ValidationError
@@ -17,18 +14,18 @@ from torch import nn
 
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.folds import FOLDS, assign_folds
-from phototag.dataset.targets import UNKNOWN
 from phototag.metrics.losses import binary_cross_entropy
 from phototag.network.features import standardize_features
 from phototag.network.model import Standardize
 from phototag.schema.params import Params
-from phototag.training import linear_probe
 from phototag.training.linear_probe import (
+    LinearProbe,
+    cross_validate,
     fit_linear_probe,
-    minimize_loss,
-    predict_out_of_fold,
+    hold_out,
+    predict_nested,
 )
-from phototag.training.losses import build_loss, skip_unknown
+from phototag.training.records import Record
 from tests.processes import run_together
 
 WIDTH, LABELS = 24, 3
@@ -62,39 +59,12 @@ def build() -> nn.Sequential:
     return whole[2:]  # the names of the layers stay
 
 
-@pytest.fixture
-def params(params_values: dict[str, Any]) -> Params:
-    values = copy.deepcopy(params_values)
-    values |= {"optimizer": "lbfgs", "weight_decay": 1.0, "epochs": 14}
-    values["model"] |= {"name": "resnet18", "weights": "DEFAULT", "freeze": True, "linear": []}
-    return Params.model_validate(values)
-
-
-@pytest.mark.parametrize("chunk", [linear_probe.CHUNK, 70])
-@pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("l2", [0.1, 0.001])
-def test_linear_probe_matches_logistic_regression(
-    monkeypatch: pytest.MonkeyPatch, chunk: int, resident: bool, l2: float
-) -> None:
-    monkeypatch.setattr(linear_probe, "CHUNK", chunk)
-    if not resident:
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=0))
-    model = build()
-    loss = minimize_loss(model, build_loss("bce", 0, None), TRAIN, l2)
-    features = model[0](torch.from_numpy(TRAIN.images)).numpy()
-    with torch.no_grad():
-        logits = model(torch.from_numpy(TRAIN.images)).numpy()
-    assert loss == pytest.approx(binary_cross_entropy(TRAIN.targets, logits), rel=1e-5)
-    # scikit-learn minimises the sum of the losses of one label.
-    oracle = LogisticRegression(C=1 / (len(TRAIN) * LABELS * l2), tol=1e-8, max_iter=1000)
-    for label in range(LABELS):
-        expected = oracle.fit(features, TRAIN.targets[:, label]).decision_function(features)
-        np.testing.assert_allclose(logits[:, label], expected, atol=0.03)
-
-
 def test_best_l2_strength_is_selected_on_val(params: Params) -> None:
     model = build()
-    steps = list(fit_linear_probe(model, TRAIN, VAL, params))
+    packed = np.concatenate([TRAIN.images, VAL.images])  # all splits share one array
+    rows = len(TRAIN) + VAL.rows
+    splits = replace(TRAIN, images=packed), replace(VAL, images=packed, rows=rows)
+    steps = list(fit_linear_probe(hold_out(model, *splits), params))
     best = steps[-1]["best_step"]
     assert 1 < best < params.epochs, "the best strength is the strongest or the weakest"
     assert all(a["train_loss"] > b["train_loss"] for a, b in pairwise(steps))
@@ -104,76 +74,124 @@ def test_best_l2_strength_is_selected_on_val(params: Params) -> None:
     for step in steps:
         l2 = step["l2"]
         assert l2 == pytest.approx(10 ** (-(step["step"] - 1) / 4))
-        logits = [
-            LogisticRegression(C=1 / (len(TRAIN) * LABELS * l2), tol=1e-8, max_iter=1000)
-            .fit(features, TRAIN.targets[:, label])
-            .decision_function(held_out)
-            for label in range(LABELS)
-        ]
-        found.append(binary_cross_entropy(VAL.targets, np.stack(logits, axis=1)))
-    assert [step["val_loss"] for step in steps] == pytest.approx(found, abs=1e-3)
+        logits = fit_oracle(features, TRAIN.targets, l2, held_out)
+        found.append(binary_cross_entropy(VAL.targets, logits))
+    assert [step["val_loss"] for step in steps] == pytest.approx(found, abs=1e-4)
     assert best == int(np.argmin(found)) + 1
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(TRAIN.images)).numpy()
+    expected = fit_oracle(features, TRAIN.targets, steps[best - 1]["l2"], features)
+    np.testing.assert_allclose(logits, expected, atol=0.02)
+    loss = binary_cross_entropy(TRAIN.targets, logits)
+    assert steps[best - 1]["train_loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_linear_probe_resumes_to_the_same_bytes(params: Params, tmp_path: Path) -> None:
-    params = params.model_copy(update={"epochs": 4})
-    whole, resumed, state = build(), build(), tmp_path / "state.pt"
-    records = list(fit_linear_probe(whole, TRAIN, VAL, params))
-    list(islice(fit_linear_probe(build(), TRAIN, VAL, params, state), 2))
-    again = list(fit_linear_probe(resumed, TRAIN, VAL, params, state))
-    for ours, theirs in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert records == again
+def fit_oracle(
+    features: np.ndarray, targets: np.ndarray, l2: float, others: np.ndarray
+) -> np.ndarray:
+    """Return the logits of `others`, computed by scikit-learn."""
+    logits = [
+        LogisticRegression(C=1 / (targets.size * l2), tol=1e-8, max_iter=3000)
+        .fit(features, column)
+        .decision_function(others)
+        for column in targets.T
+    ]
+    return np.stack(logits, axis=1)
 
 
-def test_out_of_fold_logits_match_cross_validation(params: Params) -> None:
-    """Each group has two photos; scikit-learn fits each fold."""
-    groups = [str(index // 2) for index in range(len(TRAIN))]
-    train, model = replace(TRAIN, groups=groups), build()
-    before = copy.deepcopy(model.state_dict())
-    logits = predict_out_of_fold(model, train, params, l2=0.1)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert logits.dtype == np.float32
-    folds = assign_folds(train, params.seed)
-    features, l2 = model[0](torch.from_numpy(TRAIN.images)).numpy(), 0.1
+def test_cross_validation_matches_scikit_learn(params: Params) -> None:
+    """Each group has two photos; scikit-learn fits each fold, and the folds of its other folds."""
+    photos = replace(TRAIN, groups=[str(index // 2) for index in range(len(TRAIN))])
+    model, folds = build(), assign_folds(photos, params.seed)
+    probe = cross_validate(model, photos, params.seed)
+    steps = list(fit_linear_probe(probe, params))
+    features, targets = model[0](torch.from_numpy(TRAIN.images)).numpy(), TRAIN.targets
+
+    def predict(seen: np.ndarray, others: np.ndarray, step: Record) -> np.ndarray:
+        return fit_oracle(features[seen], targets[seen], step["l2"], features[others])
+
+    for step in steps:
+        logits = np.zeros(targets.shape)
+        for fold in range(1, FOLDS + 1):
+            logits[folds == fold] = predict(folds != fold, folds == fold, step)
+        assert step["val_loss"] == pytest.approx(binary_cross_entropy(targets, logits), abs=1e-4)
+        if step["step"] == steps[-1]["best_step"]:
+            np.testing.assert_allclose(probe.logits.numpy(), logits, atol=0.02)
+            with torch.inference_mode():
+                whole = model(torch.from_numpy(TRAIN.images)).numpy()
+            everything = np.ones(len(TRAIN), bool)
+            np.testing.assert_allclose(whole, predict(everything, everything, step), atol=0.02)
+
+    nested = predict_nested(probe, params)
     for fold in range(1, FOLDS + 1):
-        seen = folds != fold
-        assert 110 < seen.sum() < 130
-        oracle = LogisticRegression(C=1 / (seen.sum() * LABELS * l2), tol=1e-8, max_iter=1000)
-        for label in range(LABELS):
-            oracle.fit(features[seen], TRAIN.targets[seen, label])
-            expected = oracle.decision_function(features[~seen])
-            np.testing.assert_allclose(logits[~seen, label], expected, atol=0.03)
-    again = predict_out_of_fold(model, train, params, l2=0.1)
-    assert np.array_equal(again, logits)
-    weighed = params.model_copy(update={"pos_weight": True})
-    higher = predict_out_of_fold(model, train, weighed, l2=0.1)
-    assert higher[:, 2].mean() > logits[:, 2].mean() + 1, "the rare label's positives weigh more"
+        losses, found = [], []
+        rest = folds != fold
+        for step in steps:
+            logits = np.zeros(targets.shape)
+            for inner in range(1, FOLDS + 1):
+                logits[folds == inner] = predict(rest & (folds != inner), folds == inner, step)
+            found.append(logits)
+            losses.append(binary_cross_entropy(targets[rest], logits[rest]))
+        best = int(np.argmin(losses))
+        np.testing.assert_allclose(nested[fold - 1], found[best], atol=0.02)
+
+
+def test_nested_cross_validation_does_not_see_the_predicted_fold(params: Params) -> None:
+    params = params.model_copy(update={"epochs": 8})
+    folds = assign_folds(TRAIN, params.seed)
+    targets = TRAIN.targets.copy()
+    targets[folds == 2] = 1 - targets[folds == 2]
+    before, after = (
+        predict_nested(cross_validate(build(), photos, params.seed), params)
+        for photos in (TRAIN, replace(TRAIN, targets=targets))
+    )
+    np.testing.assert_array_equal(before[1], after[1])
+    assert np.abs(before[0] - after[0])[folds == 1].max() > 0.5
+
+
+@pytest.mark.parametrize("killed_after", [1, 3])
+def test_linear_probe_resumes_to_the_same_bytes(
+    params: Params, tmp_path: Path, killed_after: int
+) -> None:
+    params = params.model_copy(update={"epochs": 5})
+
+    def fit(checkpoint: Path | None, count: int | None) -> tuple[list[Record], LinearProbe]:
+        probe = cross_validate(build(), TRAIN, params.seed)
+        return list(islice(fit_linear_probe(probe, params, checkpoint), count)), probe
+
+    records, whole = fit(None, None)
+    fit(tmp_path / "state.pt", killed_after)
+    again, resumed = fit(tmp_path / "state.pt", None)
+    assert records == again
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_out_of_fold_logits_of_two_photos_are_finite(params: Params) -> None:
     few = take_photos(TRAIN, np.arange(2))
     few.targets[:] = [[1, 0, 0], [1, 0, 1]]
-    logits = predict_out_of_fold(build(), few, params, l2=0.3)
-    assert np.isfinite(logits).all()
-    assert logits.shape == (2, LABELS)
+    probe = cross_validate(build(), few, params.seed)
+    list(fit_linear_probe(probe, params))
+    assert np.isfinite(probe.logits).all()
+    nested = predict_nested(probe, params)
+    assert np.isfinite(nested).all()
+    assert nested.shape == (FOLDS, 2, LABELS)
 
 
-def fit_probe(params: Params, train: Dataset) -> list[float]:
-    model = build()
-    losses = [step["val_loss"] for step in fit_linear_probe(model, train, VAL, params)]
-    return [*losses, *predict_out_of_fold(model, train, params, 0.5).ravel()[:30].tolist()]
+def fit_probe(params: Params, photos: Dataset) -> list[float]:
+    probe = cross_validate(build(), photos, params.seed)
+    losses = [step["val_loss"] for step in fit_linear_probe(probe, params)]
+    nested = predict_nested(probe, params)
+    return [*losses, *probe.logits.ravel()[:30].tolist(), *nested.ravel()[:30].tolist()]
 
 
-@pytest.mark.parametrize("count", [150, 1])
+@pytest.mark.parametrize("count", [150, 2])
 def test_two_processes_fit_the_same_probe(params: Params, tmp_path: Path, count: int) -> None:
-    """With one photo, the second process has none."""
     few = take_photos(TRAIN, np.arange(count))
     params = params.model_copy(update={"epochs": 3})
     alone = fit_probe(params, few)
     for together in run_together(tmp_path, fit_probe, params, few):
-        assert together[:3] == pytest.approx(alone[:3], abs=1e-4)  # losses; then logits
-        assert together[3:] == pytest.approx(alone[3:], abs=1e-2)
+        assert together == pytest.approx(alone, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -195,21 +213,3 @@ def test_params_that_lbfgs_does_not_support_are_refused(
     values[group][key] = value
     with pytest.raises(ValidationError, match=message):
         Params.model_validate(values)
-
-
-def test_unknown_targets_are_ignored() -> None:
-    """scikit-learn gets the photos for which the label is known."""
-    known = np.random.default_rng(5).random(TRAIN.targets.shape) < [0.5, 0.7, 1.0]
-    train = replace(TRAIN, targets=np.where(known, TRAIN.targets.astype(np.int8), UNKNOWN))
-    model, l2 = build(), 0.1
-    loss = skip_unknown(build_loss("bce", 0, None))
-    final = minimize_loss(model, loss, train, l2)
-    features = model[0](torch.from_numpy(TRAIN.images)).numpy()
-    with torch.no_grad():
-        logits = model(torch.from_numpy(TRAIN.images)).numpy()
-    assert final == pytest.approx(binary_cross_entropy(train.targets, logits), rel=1e-5)
-    oracle = LogisticRegression(C=1 / (known.sum() * l2), tol=1e-8, max_iter=1000)
-    for label, rows in enumerate(known.T):
-        oracle.fit(features[rows], TRAIN.targets[rows, label])
-        expected = oracle.decision_function(features)
-        np.testing.assert_allclose(logits[:, label], expected, atol=0.03)

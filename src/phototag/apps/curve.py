@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
 from phototag.base.files import write_table
 from phototag.base.params import read_params
-from phototag.dataset.dataset import Dataset, join_datasets, read_datasets, take_photos
+from phototag.dataset.dataset import Dataset, join_datasets, read_datasets
 from phototag.dataset.folds import FOLDS, assign_folds
 from phototag.evaluation.thresholds import fit_thresholds
 from phototag.metrics.bootstrap import bootstrap_weights
@@ -23,13 +21,11 @@ from phototag.metrics.losses import sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, mean_over_labels
 from phototag.metrics.selection import best_record
 from phototag.network.features import read_features, standardize_features
-from phototag.network.inference import predict_logits
 from phototag.network.model import Standardize
 from phototag.network.weights import load_model
 from phototag.pages.figures import BLUE, GREY, ORANGE, figure_style, new_figure, save_figure
-from phototag.training.linear_probe import minimize_loss
-from phototag.training.losses import training_loss
 from phototag.training.params import TrainingParams
+from phototag.training.probes import Probes
 
 HALVINGS = 5  # number of measured sizes; each is half of the next one
 REPEATS = 2  # number of random orders of the photos
@@ -39,7 +35,6 @@ NEW_PHOTOS = 100  # number of additional photos whose gain is estimated
 # Direction of each metric: 1 if higher is better, -1 if lower is better.
 METRICS = {"f1_micro": 1, "f1_macro": 1, "mAP": 1, "loss": -1}
 EXPONENTS = np.linspace(0.1, 1.5, 29)
-CPU = torch.device("cpu")
 
 
 def read_labelled(root: Path) -> tuple[Dataset, TrainingParams, float]:
@@ -92,24 +87,19 @@ def measure_curve(
     sizes = [largest // 2**halving for halving in reversed(range(HALVINGS))]
     weights = bootstrap_weights(len(photos), RESAMPLES, params.seed, photos.groups)
     scores = {name: {size: np.zeros((REPEATS, len(weights))) for size in sizes} for name in METRICS}
-    bar = tqdm(
-        total=REPEATS * FOLDS * sum(sizes), desc="learning curve", unit="photo", disable=None
-    )
+    standardize = Standardize(photos.images.shape[1])
+    standardize_features(standardize, photos.images, photos.rows)
+    bar = tqdm(total=REPEATS * len(sizes), desc="learning curve", disable=None)
     for repeat in range(REPEATS):
         folds = assign_folds(photos, params.seed + repeat)
         names = np.unique(photos.groups or photos.files, return_inverse=True)[1]
         rank = np.random.default_rng([params.seed, repeat]).permutation(names.max() + 1)[names]
-        order = np.lexsort((np.arange(len(photos)), rank))
         for size in sizes:
-            logits = np.zeros(photos.targets.shape, np.float32)
-            for fold in np.unique(folds):
-                others = order[folds[order] != fold]
-                last = rank[others[min(size, len(others)) - 1]]
-                subset = take_photos(photos, others[rank[others] <= last])
-                left_out = np.flatnonzero(folds == fold)
-                head = fit_probe(subset, params, l2 * largest / size)
-                logits[left_out] = predict_logits(head, take_photos(photos, left_out), CPU)
-                bar.update(size)
+            used = np.stack([_draw_subset(folds != fold, rank, size) for fold in np.unique(folds)])
+            probes = Probes(photos, used, standardize, params)
+            probes.fit(l2 * largest / size)
+            logits = probes.predict(folds - 1)
+            bar.update()
             for name, values in _score(photos, logits, folds, weights).items():
                 scores[name][size][repeat, : len(values)] = values
                 scores[name][size][repeat, len(values) :] = np.nan
@@ -124,15 +114,13 @@ def measure_curve(
     }
 
 
-def fit_probe(subset: Dataset, params: TrainingParams, l2: float) -> nn.Sequential:
-    """Fit a linear probe with one L2 strength."""
-    width, num_labels = subset.images.shape[1], len(subset.labels)
-    head = nn.Sequential(Standardize(width), nn.Linear(width, num_labels))
-    standardize_features(head[0], subset.images, subset.rows)
-    for weight in head[1].parameters():
-        nn.init.zeros_(weight)
-    minimize_loss(head, training_loss(subset, params, CPU), subset, l2)
-    return head
+def _draw_subset(allowed: np.ndarray, rank: np.ndarray, size: int) -> np.ndarray:
+    """Return which photos are in a subset of at least `size` of the allowed photos, bool.
+
+    Photos of low rank come first. The photos of a group have the same rank.
+    """
+    last = np.sort(rank[allowed])[:size][-1]
+    return np.asarray(allowed & (rank <= last))
 
 
 def _score(

@@ -190,7 +190,9 @@ class Objective:
 
 def _log_predictions(trained: Trained, name: str) -> str:
     """Log the val logits to a trial's MLflow run. Return the run's id, or "" without a run."""
-    logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)
+    logits = trained.out_of_fold
+    if logits is None:
+        logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)
     groups = np.array(trained.val.groups or trained.val.files)
     with suppress(*FAILURES), connect() as store:  # training has printed a warning
         for run in find_runs(store, trained.key, name)[:1]:

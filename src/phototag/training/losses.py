@@ -19,16 +19,17 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # f(logits, targets) = losses, all [b
 
 def training_loss(train: Dataset, params: TrainingParams, device: torch.device) -> Loss:
     """Build the loss that `params` specifies; the loss of unknown targets (NaN) is 0."""
-    weights = positive_weights(train.targets).to(device) if params.pos_weight else None
+    weights = None
+    if params.pos_weight:
+        counts = ((train.targets > 0).sum(axis=0), is_known(train.targets).sum(axis=0))
+        weights = torch.from_numpy(positive_weights(*counts)).float().to(device)
     loss = build_loss(params.train.loss, params.train.label_smoothing, weights)
     return loss if train.complete else skip_unknown(loss)
 
 
-def positive_weights(targets: np.ndarray) -> Tensor:
-    """Return `negatives / positives` for each label, at most 100, float32 [num_labels]."""
-    positives = (targets > 0).sum(axis=0)
-    ratio = (is_known(targets).sum(axis=0) - positives) / np.maximum(positives, 1)
-    return torch.from_numpy(ratio.clip(max=MAX_POS_WEIGHT)).float()
+def positive_weights(positives: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return `negatives / positives`, at most 100, from numbers of positives and known targets."""
+    return np.asarray((known - positives) / np.maximum(positives, 1)).clip(max=MAX_POS_WEIGHT)
 
 
 def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> Loss:
@@ -63,6 +64,19 @@ def build_loss(name: str, label_smoothing: float, pos_weight: Tensor | None) -> 
         return (1 - targets) * negative + targets * pos_weight * positive
 
     return smoothed
+
+
+def loss_slopes(name: str, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the derivative of each loss with respect to its logit; arguments as in `build_loss`.
+
+    Targets may be smoothed.
+    """
+    if name == "bce":
+        return logits.sigmoid() - targets
+    logits = logits.detach().requires_grad_()
+    with torch.enable_grad():
+        total = build_loss(name, 0, None)(logits, targets).sum()
+    return torch.autograd.grad(total, logits)[0]
 
 
 def skip_unknown(loss: Loss) -> Loss:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,25 +39,33 @@ class Trained:
 
     Attributes:
         learner: Trained module with the best weights: the network, or only its head.
-        val: The val split as input of `learner`: photos if it is the network, features if a head.
+        val: Photos on which the model was selected, as input of `learner`: photos if it is the
+            network, features if a head. They are the photos of val, and those of train too if the
+            model is a linear probe.
         key: Content key of the training.
         checkpoint: Checkpoint file of the training.
+        out_of_fold: Out-of-fold logits of `val` if the model is a linear probe.
     """
 
     learner: nn.Module
     val: Dataset
     key: str
     checkpoint: Path
+    out_of_fold: np.ndarray | None = None
 
 
 def score_val(model: nn.Module, val: Dataset, device: torch.device) -> dict[str, float]:
     """Return the metrics on val that each record contains, computed by the first process."""
-    logits = predict_logits(model, val, device)
+    return score_logits(val.targets, predict_logits(model, val, device))
+
+
+def score_logits(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Return the metrics of logits, computed by the first process."""
     return run_on_first(
         lambda: {
-            "val_loss": binary_cross_entropy(val.targets, logits),
-            "f1_micro": f1_score(val.targets, logits >= 0, "micro"),
-            "f1_macro": f1_score(val.targets, logits >= 0, "macro"),
-            "mAP": mean_average_precision(val.targets, logits),
+            "val_loss": binary_cross_entropy(targets, logits),
+            "f1_micro": f1_score(targets, logits >= 0, "micro"),
+            "f1_macro": f1_score(targets, logits >= 0, "macro"),
+            "mAP": mean_average_precision(targets, logits),
         }
     )
