@@ -76,7 +76,7 @@ class Probes(nn.Module):
         scale = photos.targets.shape[1] / np.maximum(known.sum(axis=1, keepdims=True), 1)
         ratio = positive_weights(positive, known) if params.pos_weight else np.ones_like(known)
         self.scales = torch.from_numpy(np.stack([scale * np.ones_like(ratio), scale * ratio]))
-        self.scales = self.scales.float().to(device)  # of negatives and positives
+        self.scales = self.scales.float().to(device)  # rows: negatives, positives
 
         half = 1 / (2 * known + 2)
         rates = np.clip(positive / np.maximum(known, 1), half, 1 - half)
