@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,10 @@ def test_scores_equal_those_of_the_evaluate_stage(tagger: Tagger) -> None:
 
 def test_temperature_and_thresholds_are_applied(model: tuple[Path, Path], photos: Path) -> None:
     plain = load_tagger(*model)
-    point = {"temperature": 4.0, "thresholds": {"blue": 0.999, "green": 0.0, "red": 0.5}}
+    point: dict[str, Any] = {
+        "temperature": 4.0,
+        "thresholds": {"blue": 0.999, "green": 0.0, "red": 0.5},
+    }
     model[1].write_text(json.dumps(point))
     tagger = load_tagger(*model)
     blue = read_photo(photos / "im1.png")

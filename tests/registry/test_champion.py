@@ -517,7 +517,10 @@ def test_photos_with_cross_validated_predictions_are_compared(
         "test": take_photos(everything, np.arange(0)),
     }
     # The champion's predictions miss one label, and those of the challenger half of the photos.
-    missing = {"champion": (slice(None), 0), "better": (slice(0, None, 2), slice(None))}
+    missing: dict[str, Any] = {
+        "champion": (slice(None), 0),
+        "better": (slice(0, None, 2), slice(None)),
+    }
     expected = {}
     for name, has in (("champion", champion_has), ("better", challenger_has)):
         registry.datasets = splits if has == "test" else whole

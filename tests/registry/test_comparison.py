@@ -119,9 +119,9 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
     known[:5] = False
     partly = replace(judged, targets=np.where(known, judged.targets, UNKNOWN))
     rest = take_photos(partly, np.arange(5, 24))
-    files = [Contestant(make_model(tmp_path / name, n)) for name, n in (("new", 3), ("old", 1))]
-    found = compare_models(partly, *files, resamples=50, seed=0)
-    assert found.scores.equals(compare_models(rest, *files, resamples=50, seed=0).scores)
+    new, old = (Contestant(make_model(tmp_path / str(known), known)) for known in (3, 1))
+    found = compare_models(partly, new, old, resamples=50, seed=0)
+    assert found.scores.equals(compare_models(rest, new, old, resamples=50, seed=0).scores)
     assert (found.scores["known"] == known.sum()).all()
     row = found.scores.set_index("metric").loc["f1_micro"]
     truth = judged.targets[known]
@@ -130,7 +130,7 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
         given = (judged.targets * (np.arange(3) < labels))[known]
         assert row[name] == pytest.approx(f1_score(truth, given))
     assert judge(found.scores)[0]
-    assert "known" not in compare_models(judged, *files, resamples=2, seed=0).scores
+    assert "known" not in compare_models(judged, new, old, resamples=2, seed=0).scores
 
 
 def test_cached_features_of_a_model_are_used(datasets: dict[str, Dataset], tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_version_is_served_by_onnx_runtime_with_the_same_scores(
     for photo, tags in zip(photos, expected, strict=True):
         (answer,) = served.predict(pd.DataFrame({"image": [photo]}))
         assert answer["scores"] == pytest.approx(tags.scores, abs=1e-4)
+        assert tags.familiarity is not None
         # Distances of noise hardly differ, so that small errors change the rank.
         assert answer["familiarity"] / 100 == pytest.approx(tags.familiarity / 100, abs=2e-3)
     assert len({str(tags.scores) for tags in expected}) == 3

@@ -39,7 +39,8 @@ def fit(photos: Dataset, used: np.ndarray, params: Params) -> tuple[Probes, np.n
     probes = Probes(photos, used, layer, params)
     for l2 in STRENGTHS:
         probes.fit(l2)
-    return probes, layer(torch.from_numpy(photos.images)).numpy()
+    features: np.ndarray = layer(torch.from_numpy(photos.images)).numpy()
+    return probes, features
 
 
 def choose_subsets(count: int) -> np.ndarray:
@@ -113,7 +114,8 @@ def test_gradient_of_other_losses_is_zero(
             logits = torch.from_numpy(features[own]) @ weights[:, :-1].T + weights[:, -1]  # noqa: B023
             mean = loss(logits, targets).sum() / (~targets.isnan()).sum()  # noqa: B023
             penalty = STRENGTHS[-1] / 2 * weights[:, :-1].square().sum()
-            return torch.autograd.grad(mean + penalty, weights)[0].norm()
+            (gradient,) = torch.autograd.grad(mean + penalty, weights)
+            return gradient.norm()
 
         assert measure(probes.weights[number]) < 1e-3 * measure(start[number])
 

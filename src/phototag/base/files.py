@@ -165,10 +165,11 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        return pd.read_csv(path, **options)
+        table: pd.DataFrame = pd.read_csv(path, **options)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not a valid table ({reason}): run `dvc repro`") from None
+    return table
 
 
 def read_source(path: Path) -> str:

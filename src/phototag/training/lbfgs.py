@@ -1,6 +1,7 @@
 """The steps of L-BFGS (Liu and Nocedal, 1989) for many independent problems, one in each row."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 TRIALS = 10  # largest number of steps that a line search tries
 DECREASE = 0.3  # a line search ends when it has multiplied each slope by at most this factor
 
+Result = TypeVar("Result")
 Memory = Sequence[tuple[Tensor, Tensor]]  # earlier steps and the changes of the gradient
 
 
@@ -30,8 +32,8 @@ def estimate_newton_step(
 
 
 def search_line(
-    slope: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
+    slope: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Result]]
+) -> tuple[Tensor, Result]:
     """Find a step along the direction of each problem that reduces the slope to nearly 0.
 
     The search brackets the zero of the slope, and interpolates linearly (regula falsi).

@@ -46,20 +46,20 @@ class LinearProbe(nn.Module):
     logits: Tensor
 
     def __init__(
-        self, head: nn.Module, photos: Dataset, used: np.ndarray, judge: np.ndarray
+        self, head: nn.Sequential, photos: Dataset, used: np.ndarray, judge: np.ndarray
     ) -> None:
         super().__init__()
         self.head, self.photos, self.used, self.judge = head, photos, used, judge
         self.register_buffer("logits", torch.zeros(photos.targets.shape))
 
 
-def cross_validate(head: nn.Module, photos: Dataset, seed: int) -> LinearProbe:
+def cross_validate(head: nn.Sequential, photos: Dataset, seed: int) -> LinearProbe:
     """Return a probe that is fitted on all photos, and chosen by cross-validation (Stone, 1974)."""
     folds = assign_folds(photos, seed)
     return LinearProbe(head, photos, np.arange(FOLDS + 1)[:, None] != folds, folds)
 
 
-def hold_out(head: nn.Module, train: Dataset, val: Dataset) -> LinearProbe:
+def hold_out(head: nn.Sequential, train: Dataset, val: Dataset) -> LinearProbe:
     """Return a probe that is fitted on train and chosen on val."""
     in_val = np.arange(len(train) + len(val)) >= len(train)
     return LinearProbe(head, join_datasets([train, val]), ~in_val[None], in_val - 1)
@@ -123,7 +123,7 @@ def _mean_loss(photos: Dataset, logits: np.ndarray, params: TrainingParams) -> f
 
 
 def start_from_linear_probe(
-    head: nn.Module, train: Dataset, val: Dataset, params: TrainingParams
+    head: nn.Sequential, train: Dataset, val: Dataset, params: TrainingParams
 ) -> None:
     """Fit the head on the cached features of pretrained backbones, before fine-tuning.
 
