@@ -39,8 +39,7 @@ def fit(photos: Dataset, used: np.ndarray, params: Params) -> tuple[Probes, np.n
     probes = Probes(photos, used, layer, params)
     for l2 in STRENGTHS:
         probes.fit(l2)
-    features: np.ndarray = layer(torch.from_numpy(photos.images)).numpy()
-    return probes, features
+    return probes, np.asarray(layer(torch.from_numpy(photos.images)))
 
 
 def choose_subsets(count: int) -> np.ndarray:
@@ -115,7 +114,7 @@ def test_gradient_of_other_losses_is_zero(
             mean = loss(logits, targets).sum() / (~targets.isnan()).sum()  # noqa: B023
             penalty = STRENGTHS[-1] / 2 * weights[:, :-1].square().sum()
             (gradient,) = torch.autograd.grad(mean + penalty, weights)
-            return gradient.norm()
+            return torch.linalg.vector_norm(gradient)
 
         assert measure(probes.weights[number]) < 1e-3 * measure(start[number])
 
