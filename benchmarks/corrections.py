@@ -87,7 +87,7 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
         noisy = replace(train, targets=add_noise(train.targets, seed))
         wrong = noisy.targets != train.targets
         known = join_datasets([noisy, val])
-        head, logits = solve(known, seeded)
+        head, (logits,) = solve(known, seeded)
         scores = judge(head, logits, known, test, seeded)
         scored.setdefault("with the noise", []).append(scores)
         settings = {"without noise": train.targets}
@@ -104,7 +104,8 @@ def compare_errors(parts: dict[str, Dataset], params: Params, seeds: Sequence[in
             settings[f"top {CORRECTED} of {name} corrected"] = corrected
         for name, targets in settings.items():
             known = join_datasets([replace(train, targets=targets), val])
-            scores = judge(*solve(known, seeded), known, test, seeded)
+            head, (logits,) = solve(known, seeded)
+            scores = judge(head, logits, known, test, seeded)
             scored.setdefault(name, []).append(scores)
     heads = [f"{metric} at {first}" for first in FIRST for metric in ("precision", "recall")]
     print_table(["ranking", "suspects", *heads], ranked)

@@ -36,7 +36,7 @@ from phototag.network.model import Standardize, build_model, initialize
 from phototag.pages.figures import BLUE, GREEN, ORANGE, figure_style, new_figure, save_figure
 from phototag.schema.params import Params, read_all_params
 from phototag.splitting.splits import split_groups
-from phototag.training.linear_probe import cross_validate, fit_linear_probe
+from phototag.training.linear_probe import cross_validate, fit_linear_probe, predict_nested
 from phototag.training.loop import fit
 
 SEEDS = (0, 1, 2)
@@ -50,17 +50,25 @@ def solve_on_features(
     """Fit a linear probe on `labelled`; return micro F1, macro F1, mAP and loss on test."""
     params = read_all_params().model_copy(update={"seed": seed})
     head, out_of_fold = solve(labelled, params)
-    return judge(head, out_of_fold, labelled, test, params)
+    return judge(head, out_of_fold[0], labelled, test, params)
 
 
-def solve(photos: Dataset, params: Params) -> tuple[torch.nn.Sequential, np.ndarray]:
-    """Fit a linear probe like the train stage; return it and the out-of-fold logits."""
+def solve(
+    photos: Dataset, params: Params, nested: bool = False
+) -> tuple[torch.nn.Sequential, np.ndarray]:
+    """Fit a linear probe like the train stage; return it and the content of out_of_fold.npy.
+
+    `nested` adds the rows that the train stage writes if there is no test split.
+    """
     width, num_labels = photos.images.shape[1], len(photos.labels)
     head = torch.nn.Sequential(Standardize(width), torch.nn.Linear(width, num_labels))
     standardize_features(head[0], photos.images, photos.rows)
     probe = cross_validate(head, photos, params.seed)
     list(fit_linear_probe(probe, params))
-    return head, probe.logits.numpy()
+    logits = probe.logits.numpy()[None]
+    if nested:
+        logits = np.concatenate([logits, predict_nested(probe, params)])
+    return head, logits
 
 
 def judge(

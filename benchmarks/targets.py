@@ -48,7 +48,7 @@ MIN_POSITIVES = 5  # labels with fewer positives among the judged photos are not
 def predict(subset: Dataset, rest: Dataset, params: Params) -> tuple[np.ndarray, np.ndarray]:
     """Fit a linear probe; return the out-of-fold logits of `subset` and the logits of `rest`."""
     head, out_of_fold = solve(subset, params)
-    return out_of_fold, predict_logits(head, rest, CPU)
+    return out_of_fold[0], predict_logits(head, rest, CPU)
 
 
 def fit_plug_in(targets: np.ndarray, probabilities: np.ndarray, target: Target) -> float:

@@ -51,7 +51,8 @@ def main() -> None:
         seeded = params.model_copy(update={"seed": seed})
         for known, train in hide(parts["train"], seed):
             photos = join_datasets([train, parts["val"]])
-            found = judge(*solve(photos, seeded), photos, parts["test"], seeded)
+            head, (logits,) = solve(photos, seeded)
+            found = judge(head, logits, photos, parts["test"], seeded)
             print(seed, known, *(f"{value:.4f}" for value in found), file=sys.stderr)
             rows.setdefault(known, []).append(found)
     print("| known of train | micro F1 | macro F1 | mAP | loss |\n|---|---|---|---|---|")
