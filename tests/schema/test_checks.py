@@ -39,20 +39,6 @@ def test_a_copy_uses_the_untracked_weights_file_of_the_project(
     check(params_values, name="squeezenet1_1", weights="w.pt")
 
 
-def test_backbone_trained_on_another_size_is_noted(
-    tmp_path: Path,
-    params_values: Values,
-    weights: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    check(params_values, 64, name="squeezenet1_1", weights=weights)
-    assert "trained on photos of 224 pixels per side; resize.size is 64" in capsys.readouterr().err
-    check(params_values, 224, name="squeezenet1_1", weights=weights)
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize(
     ("size", "name", "message"),
     [

@@ -39,9 +39,9 @@ def make_backbone() -> nn.Sequential:
 def params(params_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Params:
     """Params of fine-tuning, with a small network instead of a pretrained one."""
 
-    def build(name: str, weights: str | None, size: int, *_: Any) -> backbones.Backbone:
+    def build(*_: Any) -> backbones.Backbone:
         made = make_backbone()
-        return backbones.Backbone(made, made, 12, [0.5] * 3, [0.25] * 3, size)
+        return backbones.Backbone(made, made, 12, [0.5] * 3, [0.25] * 3)
 
     monkeypatch.setattr(network, "build_backbone", build)
     monkeypatch.setattr(network, "read_pretrained", lambda *_: make_backbone().state_dict())

@@ -16,7 +16,7 @@ from phototag.network.pooling import PooledBackbone, cut_at_pooling
 
 TIMM = "timm/"  # prefix of `model.name` that selects a network from timm
 
-Built = tuple[nn.Module, list[float], list[float], int]  # see `Backbone`: network, mean, std, size
+Built = tuple[nn.Module, list[float], list[float]]  # see `Backbone`: network, mean, std
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Backbone:
         width: Number of features.
         mean: Channel means that the pretrained weights require for normalisation, 0..1, [3].
         std: Channel standard deviations that the weights require for normalisation, 0..1, [3].
-        size: Side length of the photos on which the pretrained weights were trained, in pixels.
     """
 
     network: nn.Module
@@ -38,7 +37,6 @@ class Backbone:
     width: int
     mean: list[float]
     std: list[float]
-    size: int
 
 
 def build_backbone(
@@ -62,7 +60,7 @@ def build_backbone(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hide the deprecation warnings of the libraries
         try:
-            network, mean, std, trained_size = build(name, weights, size)
+            network, mean, std = build(name, weights, size)
             example = next(network.parameters()).new_zeros(2, 3, size, size)
             width = _count_features(network, example)
         except (InputError, NotImplementedError):
@@ -85,7 +83,7 @@ def build_backbone(
                 f"model.global_pool: {name} cannot be pooled ({error}): set model.global_pool to "
                 "none, or choose another network"
             ) from None
-    return Backbone(network, features, width, mean, std, trained_size)
+    return Backbone(network, features, width, mean, std)
 
 
 def sketch_backbone(
@@ -141,7 +139,7 @@ def _build_torchvision(name: str, weights: str | None, size: int) -> Built:
         n for n, m in layers if isinstance(m, nn.Conv2d)
     ]
     network.set_submodule(head[-1], nn.Identity())
-    return network, list(transforms.mean), list(transforms.std), transforms.crop_size[0]
+    return network, list(transforms.mean), list(transforms.std)
 
 
 def required_packages(pairs: Pairs) -> list[str]:
@@ -177,7 +175,7 @@ def _build_timm(name: str, weights: str | None, size: int) -> Built:
     options = {"img_size": size} if fixed else {}
     network: nn.Module = timm.create_model(bare, pretrained=False, num_classes=0, **options)
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    return network, list(config["mean"]), list(config["std"]), config["input_size"][1]
+    return network, list(config["mean"]), list(config["std"])
 
 
 def native_size(name: str) -> int:

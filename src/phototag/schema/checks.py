@@ -5,7 +5,6 @@ the params of one package therefore reruns only the stages that use that package
 """
 
 import os
-import sys
 
 from phototag.base.files import check_folder, project_root
 from phototag.schema.params import Params, read_all_params
@@ -44,9 +43,3 @@ def check_backbones() -> None:
         if weights is None:
             continue
         read_pretrained(name, backbone.network, weights)
-        if backbone.size != spec.size:
-            print(
-                f"note: the weights of {name} were trained on photos of {backbone.size} pixels "
-                f"per side; resize.size is {spec.size}",
-                file=sys.stderr,
-            )
