@@ -1,7 +1,7 @@
 """Linear probes for several sets of photos, fitted at the same time with L-BFGS."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -23,11 +23,6 @@ NUDGE = 0.05  # change of the logits from which the curvature of the loss is est
 CHUNK = 4096  # number of photos that are read at a time
 DIRECTIONS, SAMPLE = 128, 4096  # directions of the preconditioner, and photos that determine them
 BLOCK = 2**26  # largest number of logits that are computed at a time
-# If the logits multiplied by the number of features are at most this value, only half of the
-# threads are used. The threads wait for each other after each matrix product. For small products,
-# these waits dominate: when one thread shared its core with another program, a fit took ten times
-# as long.
-SMALL = 100_000_000
 
 
 class Probes(nn.Module):
@@ -144,24 +139,32 @@ class Probes(nn.Module):
         start = self.weights
         if self.num_fits >= 2:
             start = 2 * start - self.previous
-        num_probes, num_labels, width = start.shape
+        num_probes, num_labels, _ = start.shape
         own = distributed.local_share(np.arange(num_labels))
-        size = max(BLOCK // (num_probes * len(self.photos)), 1)
-        with _limit_threads(num_probes * len(own) * len(self.photos) * width):
-            parts = [
-                self._fit_labels(labels, start[:, labels], l2).cpu().numpy()
-                for labels in np.array_split(own, range(size, len(own), size))
-            ]
-        found = distributed.gather_rows(np.concatenate(parts, axis=1).swapaxes(0, 1))
+        # Several threads that share one matrix product wait for each other after each product. If
+        # another program uses a core, these waits take most of the time. Instead, let each thread
+        # fit other labels.
+        threads = torch.get_num_threads()
+        workers = 1 if start.is_cuda else threads
+        size = max(min(BLOCK // (num_probes * len(self.photos)), -(-len(own) // workers)), 1)
+        blocks = np.array_split(own, range(size, len(own), size))
+        try:
+            with ThreadPoolExecutor(workers, "", torch.set_num_threads, (1,)) as pool:
+                parts = list(pool.map(lambda labels: self._fit_labels(labels, start, l2), blocks))
+        finally:
+            torch.set_num_threads(threads)
+        found = distributed.gather_rows(torch.cat(parts, dim=1).cpu().numpy().swapaxes(0, 1))
         self.previous.copy_(self.weights)
         self.weights.copy_(torch.from_numpy(found.swapaxes(0, 1)))
         self.num_fits += 1
 
+    @torch.no_grad()
     def _fit_labels(self, labels: np.ndarray, start: Tensor, l2: float) -> Tensor:
-        """Fit some labels of all probes, and return their weights in the shape of `start`.
+        """Fit some labels of all probes, and return their weights.
 
         The rows of all matrices are the problems: one for each probe and label.
         """
+        start = start[:, labels]
         weights = self._turn(start.flatten(0, 1))
         own = torch.from_numpy(labels).to(weights.device)
         given = torch.from_numpy(self.photos.targets[:, labels].T).to(weights.device)
@@ -253,15 +256,3 @@ class Probes(nn.Module):
                 found = torch.addmm(bias, features[torch.from_numpy(chosen)], matrix.T)
                 logits[rows][chosen] = found.cpu().numpy()
         return logits
-
-
-@contextmanager
-def _limit_threads(work: int) -> Iterator[None]:
-    """Use only half of the threads for small matrix products (see `SMALL`)."""
-    threads = torch.get_num_threads()
-    if work <= SMALL:
-        torch.set_num_threads(max(threads // 2, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
