@@ -285,7 +285,7 @@ def test_model_selected_on_val_is_not_promoted_by_a_comparison_on_val(registry: 
     registry.challenge("first", 1)
     decision = registry.challenge("better", 3)
     assert not decision["champion"]
-    assert "both models were selected on val" in decision["reason"]
+    assert "the challenger was selected on val" in decision["reason"]
     assert "set split.test above 0, or run `phototag promote 2`" in decision["notes"][-1]
     assert registry.champion() == 1
     assert comparison.judge(registry.comparison.scores)[0]

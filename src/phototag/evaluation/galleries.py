@@ -87,7 +87,7 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
 def list_least_familiar(
     model: nn.Module, device: torch.device, result: Evaluation
 ) -> list[Example]:
-    """Return at most `MAX_EXAMPLES` evaluated photos with the lowest familiarity, without heat."""
+    """Return at most `MAX_EXAMPLES` evaluated photos with the lowest familiarity."""
     if result.familiarity is None:
         return []
     photos, probabilities = result.evaluated.photos, result.evaluated.probabilities

@@ -1,4 +1,4 @@
-"""Predictions for photos that the model was not trained on, and the choice of its thresholds."""
+"""Predictions by models that were not trained on the photo, and the choice of thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ OUT_OF_FOLD = "train and val, out of fold"  # photos on which a linear probe is 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for photos that the model was not trained on.
+    """Predictions for photos, each by a model that was not trained on the photo.
 
     Attributes:
         photos: Photos with their targets.

@@ -46,7 +46,7 @@ class Evaluation:
     Attributes:
         evaluated_on: Origin of the scores: `test`, `val`, or `cross-validation` of train and val.
         evaluated: Predictions for the photos on which the scores are computed.
-        held_out: Predictions for all photos that the model was not trained on. Those in `evaluated`
+        held_out: All predictions by models that were not trained on the photo. Those in `evaluated`
             are the last.
         fitted_on: Photos on which the weights were fitted.
         chosen_on: Photos on which the best epoch or L2 strength and `point` were chosen.

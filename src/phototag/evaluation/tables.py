@@ -54,8 +54,7 @@ def tabulate_scores(
         which uses the threshold 0.5 for every label; `label frequencies`, whose probability of a
         label is its frequency in `train_targets`; and `most frequent label`, which predicts the
         most frequent label of `train_targets` for every photo (without probabilities). The metric
-        `loss_skill` is 1 - loss / (loss of `label
-        frequencies`).
+        `loss_skill` is 1 - loss / (loss of `label frequencies`).
     """
     frequencies = np.broadcast_to(baseline_logits(label_rates(train_targets)), targets.shape)
     most_frequent = np.zeros(targets.shape, bool)
@@ -170,7 +169,7 @@ def tabulate_predictions(
     """List the prediction for each held-out photo and each label.
 
     Args:
-        held_out: Predictions for photos that the model was not trained on.
+        held_out: Predictions by models that were not trained on the photo.
         splits: Name of each photo's split, [num_photos].
         familiarity: Familiarity of each photo in the packed array. Omit if the model has none.
 
@@ -205,7 +204,7 @@ def tabulate_label_errors(held_out: Predictions, splits: np.ndarray) -> pd.DataF
     """List the likely label errors among the held-out photos.
 
     Args:
-        held_out: Predictions for photos that the model was not trained on.
+        held_out: Predictions by models that were not trained on the photo.
         splits: Name of each photo's split, [num_photos].
 
     Returns:

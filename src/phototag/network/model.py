@@ -16,7 +16,7 @@ INTERPOLATION = Image.Resampling.BICUBIC  # used to enlarge photos
 
 
 class Standardize(nn.Module):
-    """Standardise features, using their means and standard deviations on the train split."""
+    """Standardise features, using the means and standard deviations of the training photos."""
 
     mean: Tensor
     std: Tensor
@@ -158,7 +158,7 @@ def build_backbones(spec: FeatureSpec, size: int) -> nn.Sequential:
 
 
 def _enlarge_first(layers: list[nn.Module], size: int, network_size: int) -> list[nn.Module]:
-    """Make the first module, which normalises pixels or does nothing, enlarge photos before."""
+    """Make the first module, which normalises pixels or does nothing, enlarge photos first."""
     if size == network_size:
         return layers
     return [nn.Sequential(Enlarge(size, network_size), layers[0]), *layers[1:]]

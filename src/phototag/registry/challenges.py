@@ -151,7 +151,7 @@ def _decide(
         notes.append(f"version {version} already was the champion")
     elif evaluated_on == "val":
         wins = False
-        reason = f"{name} stays: both models were selected on val, so that val is no evidence"
+        reason = f"{name} stays: the challenger was selected on val, so that val is no evidence"
         notes.append(f"to replace it, set split.test above 0, or {advice}")
     details = {"split": evaluated_on, "photos": compared, "challenge": challenge}
     details["coverage"] = coverage(challenge)

@@ -16,7 +16,7 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one trial with one seed, for the photos of the val split.
+    """Predictions of one trial with one seed, for the photos on which trials are compared.
 
     Attributes:
         logits: Predicted logits, float [num_photos, num_labels].

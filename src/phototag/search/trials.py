@@ -189,7 +189,7 @@ class Objective:
 
 
 def _log_predictions(trained: Trained, name: str) -> str:
-    """Log the val logits to a trial's MLflow run. Return the run's id, or "" without a run."""
+    """Log the held-out logits to a trial's MLflow run. Return its id, or "" without a run."""
     logits = trained.out_of_fold
     if logits is None:
         logits = predict_logits(trained.learner, trained.val, pick_device()).astype(np.float32)

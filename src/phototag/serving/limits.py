@@ -10,5 +10,5 @@ UNFAMILIAR, UNLIKE = 1, "unlike anything in training"  # a photo with a familiar
 
 
 def is_unfamiliar(familiarity: float | None) -> bool:
-    """Return whether a familiarity is known, and so low that predictions are not reliable."""
+    """Return whether a familiarity is known, and so low that predictions may be wrong."""
     return familiarity is not None and familiarity < UNFAMILIAR

@@ -33,10 +33,10 @@ class Probes(nn.Module):
     labels. If a label has the same target in all photos of a probe, its weights are 0, and its bias
     is the logit of its frequency, with half a photo of the other target.
 
-    The labels of a probe are independent problems. All problems of all probes are solved at the
-    same time by L-BFGS (Liu and Nocedal, 1989), so that each iteration takes two large matrix
-    products. Each problem has its own line search, and ends when it has converged. The processes
-    share the labels.
+    The labels of a probe are independent problems. Processes and CPU threads share the labels. Each
+    thread solves many problems of all probes at the same time by L-BFGS (Liu and Nocedal, 1989), so
+    that each iteration takes two large matrix products. Each problem has its own line search, and
+    ends when it has converged.
 
     Args:
         photos: Cached features and targets of the photos.

@@ -5,9 +5,10 @@ A record is a row of reports/train/history.csv. Its values are also metrics of t
 - `epoch` or `step`: Number of the epoch, or of the linear probe step, counted from 1.
 - `l2`: L2 strength; only in records of a linear probe.
 - `train_loss`: Mean training loss in nats, without the L2 penalty.
-- `val_loss`: Mean binary cross entropy on val in nats.
-- `f1_micro`, `f1_macro`: F1 on val at threshold 0.5.
-- `mAP`: Mean average precision on val.
+- `val_loss`: Mean binary cross entropy on val in nats; for a linear probe, on train and val, out of
+  fold.
+- `f1_micro`, `f1_macro`: F1 on the same photos at threshold 0.5.
+- `mAP`: Mean average precision on the same photos.
 - `lr`: Learning rate of the head at the last step of the epoch; only in records of epochs.
 - `images_per_second`: Training speed; only in records of epochs, and not in history.csv.
 - `best_epoch` or `best_step`: Number of the best epoch or step so far.

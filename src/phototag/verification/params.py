@@ -13,8 +13,9 @@ class ResizeParams(SizeParams, extra="forbid"):
     """The group `resize`: size of the packed photos, limits on photos, and near duplicates.
 
     Attributes:
-        size: Side of the photos that the network processes, in pixels. If all photos are smaller,
-            they are packed at their own size, and the network enlarges them.
+        size: Side of the photos that the network processes, in pixels. If the shorter sides
+            of all photos are smaller, the photos are packed at the largest of these sides, and the
+            network enlarges them.
         min_side: Minimum length of a photo's shorter side in pixels; smaller photos are rejected.
         max_pixels: Maximum number of pixels of a photo; larger photos are rejected.
         on_problem: reject (continue up to `max_rejected`) | fail (stop if anything is rejected).
