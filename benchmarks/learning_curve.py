@@ -78,19 +78,25 @@ def judge(
 
     `logits` are those of the photos in `chosen_on`.
     """
+    return score(logits, chosen_on, predict_logits(head, test, CPU), test, params)
+
+
+def score(
+    logits: np.ndarray, chosen_on: Dataset, found: np.ndarray, judged: Dataset, params: Params
+) -> tuple[float, float, float, float]:
+    """Choose thresholds on some logits; return micro F1, macro F1, mAP and loss of others."""
     cuts = fit_thresholds(
         chosen_on.targets,
         sigmoid(logits),
         params.evaluate.prior_strength,
         bootstrap_weights(len(chosen_on), RESAMPLES, params.seed, chosen_on.groups),
     )
-    found = predict_logits(head, test, CPU)
     predicted = sigmoid(found) >= cuts.values
     return (
-        f1_score(test.targets, predicted, "micro"),
-        f1_score(test.targets, predicted, "macro"),
-        mean_average_precision(test.targets, found),
-        binary_cross_entropy(test.targets, found),
+        f1_score(judged.targets, predicted, "micro"),
+        f1_score(judged.targets, predicted, "macro"),
+        mean_average_precision(judged.targets, found),
+        binary_cross_entropy(judged.targets, found),
     )
 
 

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def use_common_params(old: Path, new: Path) -> None:
-    """Give the params that both files have the values in the file `old`."""
+    """Overwrite each param that both files have with its value in `old`."""
     values, theirs = (flatten(read_values(path)) for path in (new, old))
     common = {key: theirs[key] for key in values.keys() & theirs.keys()}
     new.write_text(yaml.safe_dump(apply_overrides(read_values(new), common), sort_keys=False))

@@ -85,7 +85,7 @@ def main() -> None:
     timings.end("scores")
 
     galleries = build_galleries(network, device, result)
-    unfamiliar = list_least_familiar(network, device, result)
+    unfamiliar = list_least_familiar(result)
     timings.end("galleries")
     training = Training(metadata.content_key, read_values(), splits=describe_splits(datasets))
     tags = training.all_tags

@@ -1,4 +1,4 @@
-"""A module must not import slow libraries that it does not use: each takes up to seconds."""
+"""Modules import slow libraries only where they use them: each takes up to seconds to load."""
 
 import json
 import subprocess

@@ -104,7 +104,7 @@ def test_report_is_one_page_with_all_pictures(
 
 
 def test_page_shows_the_least_familiar_photos(result: Evaluation, tmp_path: Path) -> None:
-    found = list_least_familiar(make_network(result), torch.device("cpu"), result)
+    found = list_least_familiar(result)
     photos = result.evaluated.photos
     last = sorted(photos.rows.tolist())[:-7:-1]  # the familiarity is 39 in row 0, and 0 in row 39
     assert [example.file for example in found] == [

@@ -133,21 +133,40 @@ def test_comparison_uses_known_entries_only(datasets: dict[str, Dataset], tmp_pa
     assert "known" not in compare_models(judged, new, old, resamples=2, seed=0).scores
 
 
-def test_cached_features_of_a_model_are_used(datasets: dict[str, Dataset], tmp_path: Path) -> None:
-    images = np.repeat(np.repeat(datasets["test"].images, 2, axis=1), 2, axis=2)
-    photos = replace(datasets["test"], images=images)
-    size = images.shape[1]
-    same = Contestant(make_backbone(tmp_path / "a", size))
-    other = Contestant(make_model(tmp_path / "b", size=size))
-    network, _ = load_model(same.files[0])
+def enlarge(photos: Dataset, factor: int) -> Dataset:
+    """Repeat each pixel."""
+    return replace(photos, images=photos.images.repeat(factor, axis=1).repeat(factor, axis=2))
+
+
+def write_features(model: Contestant, photos: Dataset, path: Path) -> Path:
+    network, _ = load_model(model.files[0])
     with torch.inference_mode():
-        features = network[:2](torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    np.save(tmp_path / "features.npy", features)
-    expected = compare_models(photos, same, other, resamples=10, seed=0)
+        np.save(path, network[:2](torch.from_numpy(photos.images).permute(0, 3, 1, 2)).numpy())
+    return path
+
+
+def test_cached_features_of_a_model_are_used(datasets: dict[str, Dataset], tmp_path: Path) -> None:
+    photos = enlarge(datasets["test"], 2)
+    model = Contestant(make_backbone(tmp_path / "a", photos.images.shape[1]))
+    cached = write_features(model, photos, tmp_path / "features.npy")
+    expected = compare_models(photos, model, model, resamples=10, seed=0)
     # Only the photos with which the features are checked keep their pixels.
-    checked = np.linspace(0, len(images) - 1, PROBES).astype(int)
-    blank = np.zeros_like(images)
-    blank[checked] = images[checked]
-    photos, cached = replace(photos, images=blank), tmp_path / "features.npy"
-    found = compare_models(photos, same, same, resamples=10, seed=0, features=cached)
+    checked = np.linspace(0, len(photos.images) - 1, PROBES).astype(int)
+    blank = np.zeros_like(photos.images)
+    blank[checked] = photos.images[checked]
+    photos = replace(photos, images=blank)
+    found = compare_models(photos, model, model, resamples=10, seed=0, features=cached)
     np.testing.assert_allclose(found.challenger.logits, expected.challenger.logits, atol=1e-4)
+
+
+def test_cached_features_of_larger_photos_are_not_used(
+    datasets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    """The same weights accept photos of both sides."""
+    large, small = enlarge(datasets["test"], 4), enlarge(datasets["test"], 2)
+    champion = Contestant(make_backbone(tmp_path / "a", small.images.shape[1]))
+    cached = write_features(champion, large, tmp_path / "features.npy")
+    expected = compare_models(small, champion, champion, resamples=10, seed=0)
+    found = compare_models(large, champion, champion, resamples=10, seed=0, features=cached)
+    # Pillow blurs the edges a little when it shrinks the photos.
+    np.testing.assert_allclose(found.champion.logits, expected.champion.logits, atol=0.05)

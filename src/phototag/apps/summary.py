@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pandas as pd
-
 from phototag.apps.results import (
     LOCK,
     METRICS,
@@ -14,7 +12,7 @@ from phototag.apps.results import (
     read_lock,
     read_scores,
 )
-from phototag.base.files import read_json, read_source
+from phototag.base.files import read_json, read_source, read_table
 from phototag.base.git import ask_git
 from phototag.base.keys import flatten
 from phototag.base.params import read_values
@@ -63,10 +61,10 @@ def _describe_labels(metrics: Path) -> list[str]:
     scores, labels = (metrics.with_name(f"{name}.csv") for name in ("scores", "per_label"))
     if not (scores.is_file() and labels.is_file()):  # a clone without `dvc pull`
         return []
-    per_label = pd.read_csv(labels, keep_default_na=False, dtype={"label": str})
+    per_label = read_table(labels, keep_default_na=False, dtype={"label": str})
     few = per_label[per_label["support"] < MIN_POSITIVES]
     counted = [f"{row.label} ({row.support})" for row in few.itertuples()]
-    lines = describe_targets(pd.read_csv(scores), per_label)
+    lines = describe_targets(read_table(scores), per_label)
     if counted:
         lines.append(
             f"Too few positives to judge (fewer than {MIN_POSITIVES}): {name_labels(counted)}"

@@ -1,7 +1,8 @@
 """Example photos of each label: correct and wrong predictions, and likely label errors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,18 +85,21 @@ def build_galleries(model: nn.Module, device: torch.device, result: Evaluation) 
     }
 
 
-def list_least_familiar(
-    model: nn.Module, device: torch.device, result: Evaluation
-) -> list[Example]:
+def list_least_familiar(result: Evaluation) -> list[Example]:
     """Return at most `MAX_EXAMPLES` evaluated photos with the lowest familiarity."""
     if result.familiarity is None:
         return []
     photos, probabilities = result.evaluated.photos, result.evaluated.probabilities
     familiarity = result.familiarity[photos.rows]
-    lowest = [(photo, 0) for photo in np.argsort(familiarity, kind="stable")[:MAX_EXAMPLES]]
-    examples = _make_examples(model, device, photos, probabilities, lowest)
     return [
-        replace(examples[pair], heat="", familiarity=float(familiarity[pair[0]])) for pair in lowest
+        Example(
+            photo=encode_photo(photos.images[photos.rows[photo]]),
+            heat="",
+            **_describe(photos, probabilities, photo),
+            probability=float("nan"),
+            familiarity=float(familiarity[photo]),
+        )
+        for photo in np.argsort(familiarity, kind="stable")[:MAX_EXAMPLES].tolist()
     ]
 
 
@@ -136,17 +140,24 @@ def _make_examples(
         maps = locate_labels(model, images, own, len(thumbnails[0]))
         for index, (place, label) in enumerate(own):
             photo, pixels = batch[place], thumbnails[place]
-            values = probabilities[photo]
-            highest = np.argsort(-values, kind="stable")[:3]
             examples[photo, label] = Example(
                 photo=uris[place],
                 heat="" if maps is None else encode_photo(overlay_heat(pixels, maps[index])),
-                file=dataset.files[photo],
-                truth=describe_truth(dataset.labels, dataset.targets[photo]),
-                scores=", ".join(f"{dataset.labels[i]} {values[i]:.2f}" for i in highest),
-                probability=float(values[label]),
+                **_describe(dataset, probabilities, photo),
+                probability=float(probabilities[photo, label]),
             )
     return examples
+
+
+def _describe(dataset: Dataset, probabilities: np.ndarray, photo: int) -> dict[str, Any]:
+    """Return the file, the true labels and the highest scores of a photo, as in `Example`."""
+    values = probabilities[photo]
+    highest = np.argsort(-values, kind="stable")[:3]
+    return {
+        "file": dataset.files[photo],
+        "truth": describe_truth(dataset.labels, dataset.targets[photo]),
+        "scores": ", ".join(f"{dataset.labels[i]} {values[i]:.2f}" for i in highest),
+    }
 
 
 def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -86,19 +86,13 @@ def build_backbone(
     return Backbone(network, features, width, mean, std)
 
 
-def sketch_backbone(
-    name: str,
-    weights: str | None,
-    size: int,
-    global_pool: GlobalPool = "none",
-    power: float = 1.0,
-) -> Backbone:
-    """Build a backbone like `build_backbone`, but without allocating memory for its weights."""
+def sketch_backbone(*settings: Any) -> Backbone:
+    """Call `build_backbone` with these arguments, but allocate no memory for the weights."""
     try:
         with torch.device("meta"):
-            return build_backbone(name, weights, size, global_pool, power)
+            return build_backbone(*settings)
     except NotImplementedError:  # RegNets read tensor values, which the meta device lacks
-        return build_backbone(name, weights, size, global_pool, power)
+        return build_backbone(*settings)
 
 
 @torch.no_grad()

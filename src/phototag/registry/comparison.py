@@ -214,8 +214,10 @@ def _compute_logits(
     # `predict_logits` takes the number of the network's outputs from the targets.
     targets = np.zeros((len(photos), len(tagger.labels)), np.int8)
     inputs, network = replace(photos, targets=targets), tagger.network.to(pick_device())
-    if features and metadata.spec.frozen and isinstance(network, nn.Sequential):
-        with suppress(InputError):  # the features are those of other backbones or sizes
+    # The cached features belong to photos of this side.
+    cacheable = metadata.spec.frozen and tagger.size == side
+    if features and cacheable and isinstance(network, nn.Sequential):
+        with suppress(InputError):  # they are features of other backbones
             cached = read_features(features, network[:2], photos.images)
             return predict_logits(network[2:], replace(inputs, images=cached), pick_device())
     if metadata.spec.backbones:
