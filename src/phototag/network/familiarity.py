@@ -123,20 +123,30 @@ def split_network(network: nn.Sequential, spec: ModelParams) -> tuple[nn.Sequent
 
 
 class LogitsAndDistance(nn.Module):
-    """A head that also returns the distance of each photo."""
+    """A head that also returns the distance of each photo and, if asked for, its features."""
 
-    def __init__(self, head: nn.Module, familiarity: Familiarity) -> None:
+    def __init__(self, head: nn.Module, familiarity: Familiarity, with_features: bool) -> None:
         super().__init__()
-        self.head, self.familiarity = head, familiarity
+        self.head, self.familiarity, self.with_features = head, familiarity, with_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features, [batch, width], to logits and distance, float [batch, num_labels + 1]."""
-        return torch.cat([self.head(features), self.familiarity(features)], dim=1)
+        """Map features, [batch, width], to logits and distance, float [batch, num_labels + 1].
+
+        If `with_features` is true, the features follow, float [batch, num_labels + 1 + width].
+        """
+        columns = [self.head(features), self.familiarity(features)]
+        return torch.cat([*columns, features] if self.with_features else columns, dim=1)
 
 
 def add_distance(
-    network: nn.Sequential, spec: ModelParams, familiarity: Familiarity
+    network: nn.Sequential,
+    spec: ModelParams,
+    familiarity: Familiarity,
+    with_features: bool = False,
 ) -> nn.Sequential:
-    """Return a network with the same layers that outputs the logits, and then the distance."""
+    """Return a network with the same layers that outputs the logits, and then the distance.
+
+    If `with_features` is true, it also outputs the features.
+    """
     layers, head = split_network(network, spec)
-    return nn.Sequential(*layers, LogitsAndDistance(head, familiarity)).eval()
+    return nn.Sequential(*layers, LogitsAndDistance(head, familiarity, with_features)).eval()

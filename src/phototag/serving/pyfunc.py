@@ -231,7 +231,7 @@ def log_model(
     """
     files = {"model": model_file, "thresholds": thresholds_file, **extra}
     with TemporaryDirectory() as folder:
-        network = accelerate_tagger(load_tagger(model_file, thresholds_file)).network
+        network = accelerate_tagger(load_tagger(model_file, thresholds_file, True)).network
         if isinstance(network, Session):
             files["graph"] = Path(folder, "recorded.onnx")
             files["graph"].write_bytes(network.graph)

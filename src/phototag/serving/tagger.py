@@ -26,8 +26,9 @@ class Tagger:
     """Network, together with the values that are needed to convert its logits to labels.
 
     Attributes:
-        network: Network on the CPU that maps uint8 images [batch, 3, size, size] to logits and, if
-            there is a `familiarity`, the distance in an additional column.
+        network: Network on the CPU that maps uint8 images [batch, 3, size, size] to logits. If
+            there is a `familiarity`, the distance follows in the next column. The features may
+            follow in further columns.
         labels: Names of the labels, [num_labels].
         size: Side length of the input images in pixels.
         temperature: Temperature by which the logits are divided to calibrate the probabilities.
@@ -63,6 +64,9 @@ class Tags:
         familiarity: Percentage of new photos, of the same kind as the training photos, whose
             distance is at least as large, 0..100. None if it is not known.
         distance: Mean cosine distance to the nearest training photos, 0..2, or None.
+        sha256: SHA-256 of the photo file, hexadecimal; empty if the file could not be read.
+        features: Features of the photo, float32 [width], or None if the network does not output
+            them.
     """
 
     labels: list[str]
@@ -71,10 +75,14 @@ class Tags:
     pixels: np.ndarray | None = None
     familiarity: float | None = None
     distance: float | None = None
+    sha256: str = ""
+    features: np.ndarray | None = None
 
 
-def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
+def load_tagger(model_file: Path, thresholds_file: Path, with_features: bool = False) -> Tagger:
     """Load a tagger from a model file and a thresholds file.
+
+    If `with_features` is true and the model has a familiarity, the network outputs the features.
 
     Raises:
         InputError: A file is missing or invalid, or the two files belong to different trainings.
@@ -82,7 +90,7 @@ def load_tagger(model_file: Path, thresholds_file: Path) -> Tagger:
     network, metadata = load_model(model_file)
     familiarity = load_familiarity(model_file)
     if familiarity:
-        network = add_distance(network, metadata.spec, familiarity)
+        network = add_distance(network, metadata.spec, familiarity, with_features)
     try:
         point = read_json(thresholds_file)
         thresholds = np.array([float(point["thresholds"][label]) for label in metadata.labels])
@@ -156,14 +164,17 @@ def _tag_batch(tagger: Tagger, photos: Sequence[bytes | InputError], max_pixels:
             outputs = tagger.network(images).float()
     rows = iter(outputs)
     return [
-        Tags([], {}, photo.reason) if photo.pixels is None else _predict(tagger, next(rows), photo)
+        Tags([], {}, photo.reason, sha256=photo.sha256)
+        if photo.pixels is None
+        else _predict(tagger, next(rows), photo)
         for photo in decoded
     ]
 
 
 def _predict(tagger: Tagger, output: Tensor, photo: Photo) -> Tags:
-    """Convert the output of the network for a photo, float [num_labels] or [num_labels + 1]."""
-    logits, distance = output[: len(tagger.labels)].numpy(), output[len(tagger.labels) :]
+    """Convert the output of the network for a photo: logits, and perhaps distance and features."""
+    end = len(tagger.labels)
+    logits, distance, features = output[:end].numpy(), output[end : end + 1], output[end + 1 :]
     probabilities = expit(logits / tagger.temperature, dtype=np.float64)
     above = probabilities >= tagger.thresholds
     return Tags(
@@ -173,4 +184,6 @@ def _predict(tagger: Tagger, output: Tensor, photo: Photo) -> Tags:
         pixels=photo.pixels,
         familiarity=tagger.familiarity.rate(distance[None]).item() if tagger.familiarity else None,
         distance=distance.item() if tagger.familiarity else None,
+        sha256=photo.sha256,
+        features=features.numpy() if len(features) else None,
     )
