@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 # dvc.yaml calls `python`: put the environment's Python first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-EXTRAS := dask demo heic onnx pretrained ray ssh tune
+EXTRAS := dask demo heic onnx pretrained ray serve ssh tune
 # The tests need these extras; they do not start Ray.
-TESTED_EXTRAS := pipeline,dask,demo,heic,onnx,pretrained,ssh,tune
+TESTED_EXTRAS := pipeline,dask,demo,heic,onnx,pretrained,serve,ssh,tune
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-docs setup-bench $(EXTRAS:%=setup-%) repro test test-all \

@@ -110,8 +110,8 @@ def test_only_unreadable_photos(server: Server) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
-        (404, b"", "status 404: pass the URL of a server that was started with `mlflow models"),
-        (405, b"", "status 405: pass the URL of a server that was started with `mlflow models"),
+        (404, b"", "status 404: pass the URL of a server that was started with `phototag serve"),
+        (405, b"", "status 405: pass the URL of a server that was started with `phototag serve"),
         (400, b'{"error_code": "X", "message": "photos of\\nmore"}', "status 400: photos of more"),
         (500, b"<html>" * 500, "status 500: Internal Server Error"),
         (503, b"[]", "status 503: Service Unavailable"),

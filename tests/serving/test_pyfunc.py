@@ -33,8 +33,9 @@ from phototag.decoding import photos
 from phototag.registry import versions
 from phototag.registry.comparison import Contestant
 from phototag.serving import pool, pyfunc
-from phototag.serving.limits import MAX_BYTES, MAX_PIXELS, MAX_ROWS
-from phototag.serving.pyfunc import MAX_MESSAGE, NO_FILE, ROOT, SIGNATURE
+from phototag.serving.limits import MAX_BYTES, MAX_MESSAGE, MAX_PIXELS, MAX_ROWS
+from phototag.serving.pyfunc import SIGNATURE
+from phototag.serving.requests import NO_FILE, ROOT
 from phototag.serving.tagger import load_tagger, tag_photos
 from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import connect

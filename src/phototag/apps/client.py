@@ -1,5 +1,6 @@
-"""Client of a served model (`mlflow models serve`): `phototag ask`."""
+"""Client of a served model (`phototag serve`): `phototag ask`."""
 
+import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
@@ -17,15 +18,22 @@ from phototag.apps.formats import Row, show_name
 from phototag.apps.photo_files import hash_photo
 from phototag.base.errors import InputError
 from phototag.decoding.sources import read_path
-from phototag.serving.limits import EXAMPLE, MAX_BYTES, MAX_REQUEST_BYTES, MAX_ROWS, TOO_LARGE
+from phototag.serving.limits import (
+    EXAMPLE,
+    MAX_BYTES,
+    MAX_MESSAGE,
+    MAX_REQUEST_BYTES,
+    MAX_ROWS,
+    TOKEN,
+    TOO_LARGE,
+)
 
 # A request has a fraction of the permitted photos and bytes, so that a slow server can predict its
 # labels within the time limit of MLflow's server (60 s).
 ROWS = MAX_ROWS // 8
 NUM_BYTES = MAX_REQUEST_BYTES // 4
 PAUSE = 0.5  # seconds between attempts to reach a server
-MAX_MESSAGE = 500  # characters of a message of the server
-SERVE = "`mlflow models serve` (see docs/reference/served-api.md)"
+SERVE = "`phototag serve` (see docs/reference/served-api.md)"
 
 
 class Prediction(BaseModel):
@@ -37,7 +45,10 @@ class Prediction(BaseModel):
     familiarity: float | None = None  # versions without familiarity omit it
 
 
-ANSWER = TypeAdapter(dict[str, list[Prediction]])
+class Answer(BaseModel):
+    """The response of a server."""
+
+    predictions: list[Prediction]
 
 
 class Client:
@@ -62,6 +73,8 @@ class Client:
         self.address = url.rstrip("/").removesuffix("/invocations") + "/invocations"
         self.timeout = timeout
         self.session = requests.Session()
+        if token := os.environ.get(TOKEN):
+            self.session.headers["Authorization"] = f"Bearer {token}"
         attempts = ceil(wait / PAUSE)
         retries = Retry(
             None, connect=attempts, read=0, other=0, backoff_factor=PAUSE, backoff_max=PAUSE
@@ -126,7 +139,7 @@ class Client:
         if not response.ok:
             raise InputError(f"{self.address}: {_describe_status(response)}")
         with suppress(ValidationError):
-            found = ANSWER.validate_json(response.content).get("predictions", [])
+            found = Answer.model_validate_json(response.content).predictions
             is_scored = all(set(row.labels) <= row.scores.keys() for row in found)
             if len(found) == len(rows) and found[-1].scores and is_scored:
                 return [row.model_dump() for row in found]

@@ -30,6 +30,7 @@ for command in (
     training.sync,
     models.predict,
     served.ask,
+    served.serve,
     models.demo,
     models.export,
     models.ui,

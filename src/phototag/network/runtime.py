@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 PACKAGES = ("onnx", "onnxruntime")
 PARITY = 1e-4  # largest accepted difference from PyTorch, divided by the output (Euclidean norms)
 PART = 4  # number of photos; larger parts are slower, because they do not fit into the CPU caches
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants from malloc.h of glibc
+# Constants from malloc.h of glibc.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
+LARGE_BLOCK = 2**20  # bytes
 
 
 def keep_freed_memory() -> None:
@@ -35,6 +37,20 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def limit_freed_memory() -> None:
+    """Let glibc return freed memory to the kernel in a server with many threads.
+
+    By default, glibc keeps several heaps per core, and each keeps freed blocks of up to 32 MiB.
+    The largest requests of each thread would then occupy memory until the server ends. On systems
+    without glibc, this function does nothing.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_ARENA_MAX, 2)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        libc.mallopt(M_TRIM_THRESHOLD, 16 * LARGE_BLOCK)
 
 
 class Session(nn.Module):

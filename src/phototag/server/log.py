@@ -21,11 +21,13 @@ import numpy as np
 
 from phototag.base.errors import InputError
 from phototag.base.files import replace_file, report_failed_write
+from phototag.serving.limits import EXAMPLE
 from phototag.serving.tagger import Tags
 
 FILE_NAME = re.compile(r"predictions-(\d{8})-\d+\.jsonl")
 DAY = "%Y%m%d"
 PHOTOS = "photos"  # subfolder with one folder of photo files per day
+EXAMPLE_PHOTO = base64.b64decode(EXAMPLE)  # `phototag ask` sends it with each request
 MODE = 0o640  # other users of the machine cannot read what was served
 
 
@@ -79,13 +81,13 @@ class PredictionLog:
     def write(
         self, model: str, version: str, photos: Sequence[bytes], tags: Sequence[Tags]
     ) -> None:
-        """Append one line for each photo that could be read.
+        """Append one line for each photo that could be read, except for the example.
 
         Raises:
             OSError: A line could not be written, for example because the disk is full.
         """
         for photo, found in zip(photos, tags, strict=True):
-            if found.error is None:
+            if found.error is None and photo != EXAMPLE_PHOTO:
                 self._write(model, version, photo, found)
 
     def _write(self, model: str, version: str, photo: bytes, tags: Tags) -> None:

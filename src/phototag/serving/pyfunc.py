@@ -8,17 +8,13 @@ of each label), `error` (null, or the reason why the photo could not be read) an
 `phototag.network.familiarity`).
 """
 
-import base64
-import os
 import shutil
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import unquote
 
 import mlflow
 import pandas as pd
@@ -33,18 +29,12 @@ from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.decoding.formats import FORMATS
 from phototag.network.backbones import required_packages
-from phototag.network.runtime import Session, has_onnx_runtime, keep_freed_memory
+from phototag.network.runtime import Session, has_onnx_runtime
 from phototag.network.weights import read_metadata
-from phototag.serving.batching import MicroBatcher
-from phototag.serving.limits import (
-    EXAMPLE,
-    MAX_BYTES,
-    MAX_PIXELS,
-    MAX_REQUEST_BYTES,
-    MAX_ROWS,
-    TOO_LARGE,
-)
-from phototag.serving.tagger import accelerate_tagger, load_tagger, tag_photos
+from phototag.serving.limits import EXAMPLE, MAX_MESSAGE
+from phototag.serving.requests import list_predictions, read_cells, read_root, tag_request
+from phototag.serving.tagger import accelerate_tagger, load_tagger
+from phototag.serving.version import load_version
 
 # Packages that the code of a version imports. Packages needed only for training are not listed.
 REQUIREMENTS = (
@@ -61,11 +51,7 @@ REQUIREMENTS = (
 )
 # Subpackages of phototag that the tagger imports. A version contains their code.
 PACKAGES = ("base", "decoding", "network", "serving")
-MAX_MESSAGE = 500  # characters of an error message
-ROOT = "PHOTOTAG_ROOT"
 UNREADABLE = "the request cannot be read: send JSON without deep nesting and long numbers"
-# The message is the same for all files, so that it does not reveal which files exist.
-NO_FILE = "there is no file of this name that this server may read"
 # With the type `AnyType`, MLflow does not convert strings, bytes or lists in the column.
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(AnyType(), "image")]),
@@ -85,14 +71,10 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Load the weights and the thresholds from the artifacts of the model."""
-        keep_freed_memory()
         scoring_server.invocations = respond
         self.root = read_root()
         files = {name: Path(file) for name, file in context.artifacts.items()}
-        tagger = load_tagger(files["model"], files["thresholds"])
-        graph = files.get("graph")
-        network = Session(graph.read_bytes()) if graph else tagger.network
-        self.tagger = replace(tagger, network=MicroBatcher(network))
+        self.tagger = load_version(files["model"], files["thresholds"], files.get("graph"))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -103,13 +85,12 @@ class PhotoTagger(PythonModel):  # type: ignore[misc]
             MlflowException: None of the photos can be read, or the photos exceed the limits of a
                 request. MLflow's server responds with the HTTP status 400.
         """
-        photos = read_rows(model_input, self.root)
-        tags = tag_photos(self.tagger, photos, MAX_PIXELS)
-        if all(tag.error for tag in tags):
-            errors = "; ".join(f"row {row}: {tag.error}" for row, tag in enumerate(tags[:5]))
-            raise _refuse(f"no row contains a photo that can be read ({errors})")
-        fields = ("labels", "scores", "error", "familiarity")
-        return [{field: getattr(tag, field) for field in fields} for tag in tags]
+        # A list is faster: for one cell, pandas would take longer than the decoding of a photo.
+        try:
+            photos = read_cells(model_input["image"].tolist(), self.root)
+            return list_predictions(tag_request(self.tagger, photos))
+        except InputError as error:
+            raise _refuse(str(error)) from None
 
 
 def respond(*request: Any) -> Any:
@@ -128,96 +109,8 @@ def respond(*request: Any) -> Any:
         raise _refuse(reason[:MAX_MESSAGE]) from None
 
 
-def read_root() -> Path | None:
-    """Return the value of the environment variable `PHOTOTAG_ROOT`, or None if it is not set.
-
-    Raises:
-        InputError: The value of `PHOTOTAG_ROOT` is not a folder.
-    """
-    value = os.environ.get(ROOT)
-    if not value:
-        return None
-    if not Path(value).is_dir():
-        raise InputError(
-            f"{ROOT} is {value}, which is not a folder: set it to an existing folder or unset it"
-        )
-    return Path(value).resolve()
-
-
-def read_rows(rows: pd.DataFrame, root: Path | None = None) -> list[bytes | InputError]:
-    """Return the contents of the photos in the column `image`, or an error for each unusable cell.
-
-    A cell has bytes, a base64 string (standard or URL-safe; padding is optional), a data URL, a
-    file URL of a file in `root`, or a list of these. A list counts as several rows, because MLflow
-    passes `{"inputs": {"image": [...]}}` as one cell with a list.
-
-    Raises:
-        MlflowException: The photos exceed the limits of a request.
-    """
-    # Lists are faster: for one cell, pandas would take longer than the decoding of a photo.
-    cells = [cell if isinstance(cell, list) else [cell] for cell in rows["image"].tolist()]
-    values = [value for cell in cells for value in cell]
-    if len(values) > MAX_ROWS:
-        raise _refuse(f"{len(values)} photos: send at most {MAX_ROWS} photos in one request")
-    photos = []
-    num_bytes = 0
-    for value in values:
-        photos.append(_read(value, root))
-        num_bytes += len(photos[-1]) if isinstance(photos[-1], bytes) else 0
-        if num_bytes > MAX_REQUEST_BYTES:
-            limit = MAX_REQUEST_BYTES // 2**20
-            raise _refuse(
-                f"photos of more than {limit} MiB in total: send fewer photos in one request"
-            )
-    return photos
-
-
 def _refuse(reason: str) -> MlflowException:
     return MlflowException.invalid_parameter_value(reason)
-
-
-def _read(value: Any, root: Path | None) -> bytes | InputError:
-    """Return the contents of the image file that a cell contains or names, or an error."""
-    if isinstance(value, str) and value[:5].lower() == "file:":
-        return _read_file(value[5:], root)
-    if not isinstance(value, str | bytes):
-        return InputError(f"a value of type {type(value).__name__} is neither base64 nor bytes")
-    if len(value) > MAX_BYTES * 3 // 2:  # base64 has 4/3 of the size, plus any line breaks
-        return InputError(TOO_LARGE)
-    try:
-        data = _decode(value) if isinstance(value, str) else value
-    except ValueError as error:
-        return InputError(f"the text is not base64: {error}")
-    return data if len(data) <= MAX_BYTES else InputError(TOO_LARGE)
-
-
-def _decode(text: str) -> bytes:
-    """Decode a base64 string or a base64 data URL; raise a ValueError for any other text."""
-    if text[:5].lower() == "data:":
-        kind, _, text = text.partition(",")
-        if not kind.lower().endswith(";base64"):
-            raise ValueError("a data URL must have ;base64 before its comma")
-    # White space, the URL-safe alphabet and missing padding are accepted.
-    text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-
-
-def _read_file(name: str, root: Path | None) -> bytes | InputError:
-    """Return the contents of a file in `root`. For all other files, return the same error."""
-    if root is None:
-        return InputError(f"this server does not read files, because {ROOT} is not set")
-    try:
-        if name.startswith("//"):  # file://host/path
-            name = "/" + name[2:].partition("/")[2]
-        path = Path(os.path.normpath(root / unquote(name)))
-        # Names are checked before disk access, so that response times reveal nothing about files.
-        if path.is_relative_to(root):
-            path = path.resolve()
-            if path.is_relative_to(root) and path.is_file() and path.stat().st_size <= MAX_BYTES:
-                return path.read_bytes()
-    except Exception:  # for example, the name contains a NUL or is a circular link
-        pass
-    return InputError(NO_FILE)
 
 
 def log_model(
