@@ -129,13 +129,14 @@ def test_summary_shows_scores_report_and_next_commands(
     [
         ({}, ["dvc exp run -S lr=0.00025", "phototag import SOURCE", "make ui"]),
         (
-            {"optimizer": "lbfgs", "data.raw": "data/raw", "model.name": "resnet18"},
+            {"optimizer": "lbfgs", "data.raw": "data/raw", "recipe": "pretrained"},
             ["phototag recipe pretrained-best", "phototag review", "make ui"],
         ),
         (
-            {"optimizer": "lbfgs", "model.name": "resnet18+resnet34"},
+            {"optimizer": "lbfgs", "recipe": "pretrained-best"},
             ["phototag recipe finetuned", "phototag import SOURCE", "make ui"],
         ),
+        ({"optimizer": "lbfgs", "recipe": "hub-large"}, ["phototag import SOURCE", "make ui"]),
     ],
 )
 def test_summary_suggests_what_fits_the_recipe_and_the_photos(

@@ -12,6 +12,8 @@ from phototag.network.backbones import build_backbone, sketch_backbone
 from phototag.network.model import Normalize, SideBySide, build_model, find_head, initialize
 from phototag.network.params import ModelParams
 from phototag.network.pretrained import _match
+from phototag.tracking.recipes import read_recipes, recipe_params
+from tests.projects import ROOT
 
 SIZE = 128
 # One network of each family; slow tests use all networks.
@@ -167,6 +169,20 @@ def test_backbone_without_weights_uses_train_statistics() -> None:
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     model = build_model(make_spec("squeezenet1_1"), 4, 64, [0.1] * 3, [0.9] * 3)
     assert torch.equal(model[0](images), Normalize([0.1] * 3, [0.9] * 3)(images))
+
+
+@pytest.mark.parametrize("recipe", ["hub", "hub-large"])
+def test_recipe_of_the_hub_has_the_size_and_normalisation_of_timm(recipe: str) -> None:
+    timm = pytest.importorskip("timm")
+    params = recipe_params(read_recipes(ROOT / "recipes.yaml"), recipe)
+    name, size = params["model.name"], params["resize.size"]
+    config = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    assert config.license == "apache-2.0"
+    expected = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
+    backbone = sketch_backbone(name, "DEFAULT", size)
+    assert expected["input_size"] == (3, size, size)
+    assert (tuple(backbone.mean), tuple(backbone.std)) == (expected["mean"], expected["std"])
+    assert backbone.width == backbone.network.num_features
 
 
 def test_unknown_network_is_refused_with_similar_names() -> None:

@@ -1,6 +1,7 @@
 import re
 import sys
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,39 +231,95 @@ def test_packaged_weights_fit_timms_networks(lite: str, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("pairs", "files"),
     [
+        ([("squeezenet1_1", "DEFAULT")], ["squeezenet1_1.pt"]),
+        ([("timm/resnet10t.c3_in1k", "DEFAULT")], ["resnet10t.c3_in1k.pt"]),
         (
-            "squeezenet1_1",
-            "from torchvision import models; model = models.get_model('squeezenet1_1', "
-            "weights='DEFAULT')",
+            [("timm/resnet10t", "DEFAULT"), ("squeezenet1_1", "IMAGENET1K_V1")],
+            ["resnet10t.pt", "squeezenet1_1.IMAGENET1K_V1.pt"],
         ),
-        ("timm/resnet10t", "import timm; model = timm.create_model('resnet10t', pretrained=True)"),
+        ([("squeezenet1_0", "own.pt"), ("timm/resnet10t", "DEFAULT")], ["own.pt", "resnet10t.pt"]),
     ],
 )
 def test_failed_download_is_reported_with_a_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[str, str]], files: list[str]
 ) -> None:
-    """The command writes the file that the message asks for."""
-    library = pytest.importorskip("timm") if name.startswith("timm/") else models
-    create = "create_model" if name.startswith("timm/") else "get_model"
-    built = getattr(library, create)(name.removeprefix("timm/"))
+    """The command writes the files that the message asks for."""
+    timm, hub = pytest.importorskip("timm"), pytest.importorskip("huggingface_hub")
+    monkeypatch.chdir(tmp_path)
+    save(models.squeezenet1_0().state_dict(), tmp_path / "own.pt")
 
     def fail(*given: Any, **options: Any) -> None:
         raise OSError("Name or service not known\nmore")
 
-    network = sketch_backbone(name, "DEFAULT", 64).network
-    monkeypatch.setattr(library, create, fail)
-    expected = rf"weights of {name} could not be downloaded \(Name or service not known\): on a "
-    with pytest.raises(InputError, match=expected) as raised:
-        read_pretrained(name, network, "DEFAULT")
-    assert command in str(raised.value)
-    (code,) = re.findall(r'`python -c "(.*)"`', str(raised.value))
-    monkeypatch.setattr(library, create, lambda *given, **options: built)
-    monkeypatch.chdir(tmp_path)
+    networks = [sketch_backbone(name, weights, 64).network for name, weights in pairs]
+    name, weights = next(pair for pair in pairs if pair[1] != "own.pt")
+    create, get_model = partial(timm.create_model, pretrained=False), models.get_model
+    with monkeypatch.context() as offline:
+        for module, function in (
+            (models, "get_model"),
+            (hub, "model_info"),
+            (timm, "create_model"),
+        ):
+            offline.setattr(module, function, fail)
+        with pytest.raises(InputError, match=r"\(Name or service not known\): on a ") as raised:
+            read_pretrained(name, networks[0], weights, tuple(pairs))
+    message = str(raised.value)
+    assert message.startswith(f"model.weights: the weights of {name} could not be downloaded")
+    value = files[0] if len(files) == 1 else f"[{', '.join(files)}]"
+    assert message.endswith(f" into this folder, and set model.weights to {value}")
+    (code,) = re.findall(r'`python -c "(.*)"`', message)
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name))
+    monkeypatch.setattr(models, "get_model", lambda name, weights: get_model(name, weights=None))
     exec(code, {})
-    (file,) = tmp_path.iterdir()
-    assert f"replace DEFAULT in model.weights by {file.name}" in str(raised.value)
-    assert read_pretrained(name, network, file.name).keys() <= built.state_dict().keys()
-    with pytest.raises(InputError, match=r"'BEST' is not a file, .*DEFAULT"):
-        read_pretrained(name, network, "BEST")
+    for (name, _), network, file in zip(pairs, networks, files, strict=True):
+        assert read_pretrained(name, network, file).keys() <= network.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "fix"),
+    [
+        ("squeezenet1_1", "BEST", "choose a file, a package, IMAGENET1K_V1 or DEFAULT"),
+        ("timm/resnet10t", "BEST", "choose a file, a package or DEFAULT"),
+        ("timm/coatnet_0_224", "DEFAULT", "choose a file or a package"),
+        (
+            "timm/resnet10t",
+            "c3_in1k",
+            "set model.name to timm/resnet10t.c3_in1k, and model.weights to DEFAULT",
+        ),
+        (
+            "timm/resnet50.a1_in1k",
+            "resnet50.a2_in1k",
+            "set model.name to timm/resnet50.a2_in1k, and model.weights to DEFAULT",
+        ),
+    ],
+)
+def test_unknown_name_of_weights_is_refused(name: str, weights: str, fix: str) -> None:
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    message = f"'{weights}' is not a file, .* of weights for {name}: {fix}$"
+    with pytest.raises(InputError, match=message):
+        read_pretrained(name, nn.Identity(), weights)
+
+
+def test_cached_weights_of_the_hub_are_used_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm, hub = pytest.importorskip("timm"), pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    name = "timm/resnet10t.c3_in1k"
+    torch.manual_seed(1)
+    state = timm.create_model("resnet10t").state_dict()
+    cached = tmp_path / "models--timm--resnet10t.c3_in1k"
+    for folder in ("refs", "snapshots/123"):
+        (cached / folder).mkdir(parents=True)
+    (cached / "refs/main").write_text("123")
+    network = sketch_backbone(name, "DEFAULT", 64).network
+    with pytest.raises(InputError, match="could not be downloaded"):
+        read_pretrained(name, network, "DEFAULT")
+    save(state, cached / "snapshots/123/model.safetensors")
+    found = read_pretrained(name, network, "DEFAULT")
+    assert found.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, state[key]) for key, value in found.items())

@@ -24,6 +24,11 @@ from phototag.registry.decision import describe_decision
 SYNTHETIC = "data/sample"  # value of `data.raw` for the synthetic dataset
 # Files that determine the photos and labels on which a model is evaluated.
 DATASET = ("data/manifest.csv", "data/splits.csv")
+NEXT_RECIPES = {  # recipe of a linear probe -> recipe to try next, with a description
+    "pretrained": ("pretrained-best", "use two backbones"),
+    "pretrained-best": ("finetuned", "train the backbone too; needs a GPU"),
+    "hub": ("hub-large", "use a larger backbone; needs a GPU"),
+}
 
 
 def summarize(root: Path) -> str:
@@ -81,11 +86,10 @@ def _suggest(root: Path) -> Iterator[tuple[str, str]]:
         with suppress(KeyError, TypeError, ValueError):  # the next `dvc repro` reports the value
             lr = f"{float(params['lr']) / 2:g}"
             yield f"dvc exp run -S lr={lr}", "train with half the learning rate"
-    elif "+" not in str(params.get("model.name")):
+    elif params.get("recipe") in NEXT_RECIPES:
         # Training tries many L2 strengths by itself, and a linear probe has no learning rate.
-        yield "phototag recipe pretrained-best", "use two backbones"
-    else:
-        yield "phototag recipe finetuned", "train the backbone too; needs a GPU"
+        recipe, description = NEXT_RECIPES[params["recipe"]]
+        yield f"phototag recipe {recipe}", description
     if params.get("data.raw") == SYNTHETIC:
         yield "phototag import SOURCE", "import photos of your own"
     else:

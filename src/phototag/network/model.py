@@ -249,7 +249,7 @@ def load_weights(model: nn.Sequential, pairs: Pairs) -> None:
     """
     for network, (name, weights) in zip(list_backbones(model), pairs, strict=True):
         if weights:
-            network.load_state_dict(read_pretrained(name, network, weights), strict=False)
+            network.load_state_dict(read_pretrained(name, network, weights, pairs), strict=False)
 
 
 def list_backbones(model: nn.Sequential) -> list[nn.Module]:

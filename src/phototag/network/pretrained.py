@@ -57,7 +57,7 @@ def list_weights_files(pairs: Pairs) -> list[Path]:
     return [file for file in files if file]
 
 
-def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
+def read_pretrained(name: str, network: nn.Module, weights: str, pairs: Pairs = ()) -> State:
     """Read the state dict for `backbone.load_state_dict(..., strict=False)`.
 
     Args:
@@ -65,12 +65,14 @@ def read_pretrained(name: str, network: nn.Module, weights: str) -> State:
         network: Backbone to which the weights must belong. It can be on the meta device.
         weights: Path of a file, name of an installed package that contains one weights file, or
             name of weights that torchvision or timm downloads, such as `DEFAULT`.
+        pairs: Name and weights of each backbone in params.yaml (default: only this backbone). If a
+            download fails, the message explains how to download the weights of all of them.
 
     Raises:
         InputError: There are no weights with this name, or they belong to another network.
     """
     file = find_weights_file(weights)
-    found = _read_file(file) if file else _download(name, weights)
+    found = _read_file(file) if file else _download(name, weights, pairs or ((name, weights),))
     return _match(name, network, found, weights)
 
 
@@ -127,36 +129,79 @@ def _strip_prefix(found: State, own: Collection[str]) -> State:
     )
 
 
-def _download(name: str, weights: str) -> State:
+def _download(name: str, weights: str, pairs: Pairs) -> State:
     bare = name.removeprefix(TIMM)
     if name.startswith(TIMM):
-        known = ["DEFAULT"]  # timm selects other weights by the network name: resnet50.a1_in1k
-        create = partial(import_timm().create_model, bare, pretrained=True)
-        command = f"import timm; model = timm.create_model('{bare}', pretrained=True)"
+        timm = import_timm()
+        known = ["DEFAULT"] if timm.get_pretrained_cfg(bare).has_weights else []
+        create = partial(timm.create_model, bare, pretrained=True)
     else:
         from torchvision import models
 
         known = list(models.get_model_weights(name).__members__)
         create = partial(models.get_model, name, weights=weights, progress=False)
-        command = f"from torchvision import models; model = models.get_model('{bare}', "
-        command += f"weights='{weights}')"
     if weights not in known:
+        choices = ["a file", "a package", *known]
+        fix = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
+        # timm selects the weights of a network by a tag in its name, such as resnet50.a1_in1k.
+        tagged = f"{bare.partition('.')[0]}.{weights.rpartition('.')[2]}"
+        if name.startswith(TIMM) and tagged in timm.list_pretrained():
+            fix = f"set model.name to {TIMM}{tagged}, and model.weights to DEFAULT"
         raise InputError(
             f"model.weights: {weights!r} is not a file, not an installed package, and not the name "
-            f"of weights for {name}: choose a file, a package, or one of {', '.join(known)}"
+            f"of weights for {name}: {fix}"
         )
     try:
+        if name.startswith(TIMM):
+            _check_hub(timm.get_pretrained_cfg(bare).hf_hub_id)
         with torch.device("cpu"):
             found: State = create().state_dict()
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        command = f"import torch; {command}; torch.save(model.state_dict(), '{bare}.pt')"
         raise InputError(
-            f"model.weights: the weights of {name} could not be downloaded ({reason}): on a "
-            f'computer with internet access, run `python -c "{command}"`, copy {bare}.pt into this '
-            f"folder, and replace {weights} in model.weights by {bare}.pt"
+            f"model.weights: the weights of {name} could not be downloaded ({reason}): "
+            f"{_explain_download(pairs)}"
         ) from None
     return found
+
+
+def _check_hub(repository: str | None) -> None:
+    """Raise an error if weights are not cached and the model hub is out of reach.
+
+    Without this request, timm would repeat its own requests for a minute.
+    """
+    from huggingface_hub import model_info, try_to_load_from_cache
+
+    if repository and not any(
+        isinstance(try_to_load_from_cache(repository, file), str)
+        for file in ("model.safetensors", "pytorch_model.bin")
+    ):
+        model_info(repository, timeout=10)
+
+
+def _explain_download(pairs: Pairs) -> str:
+    """Return how to download the weights of all backbones on another computer."""
+    commands, files, values = ["import torch"], [], []
+    for name, weights in pairs:
+        bare = name.removeprefix(TIMM)
+        if weights is None or find_weights_file(weights):
+            values.append(weights or "null")
+            continue
+        create = f"import timm; model = timm.create_model('{bare}', pretrained=True)"
+        if not name.startswith(TIMM):
+            create = "from torchvision import models; "
+            create += f"model = models.get_model('{bare}', weights='{weights}')"
+        file = f"{bare}.{weights}".removesuffix(".DEFAULT") + ".pt"
+        values.append(file)
+        if file not in files:
+            commands += [create, f"torch.save(model.state_dict(), '{file}')"]
+            files.append(file)
+    value = values[0] if len(values) == 1 else f"[{', '.join(values)}]"
+    return (
+        "on a computer with internet access, run "
+        f'`python -c "{"; ".join(commands)}"`, copy {" and ".join(files)} into this folder, and '
+        f"set model.weights to {value}"
+    )
 
 
 def _rename(name: str, network: nn.Module, found: State) -> State:

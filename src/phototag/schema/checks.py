@@ -38,8 +38,7 @@ def check_backbones() -> None:
     from phototag.network.pretrained import read_pretrained
 
     spec = params.model.features(params.resize.size)
-    for name, weights in spec.pairs:
-        backbone = sketch_backbone(name, weights, *spec[1:])
-        if weights is None:
-            continue
-        read_pretrained(name, backbone.network, weights)
+    backbones = [sketch_backbone(*pair, *spec[1:]) for pair in spec.pairs]
+    for backbone, (name, weights) in zip(backbones, spec.pairs, strict=True):
+        if weights is not None:
+            read_pretrained(name, backbone.network, weights, spec.pairs)
