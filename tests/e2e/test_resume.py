@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
 from phototag.base.files import file_digest
 from phototag.experiments.recipes import update_params
 from phototag.tracking.recipes import read_recipes, recipe_params
-from tests.conftest import SHIPPED_PARAMS, SIZE
+from tests.conftest import SIZE
 from tests.forks import fork_stage
 from tests.projects import ROOT
 
@@ -32,6 +33,15 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         {"optimizer": "adamw", "lr": 0.001, "epochs": EPOCHS},
     ),
     "finetuned": ("finetuned", {"epochs": 4}),
+    "transformer": (
+        "hub",
+        {
+            "epochs": EPOCHS,
+            "model.name": "timm/vit_tiny_patch16_dinov3_qkvb",
+            "model.weights": "w.pt",
+            "model.global_pool": "mean-max",
+        },
+    ),
 }
 pytestmark = pytest.mark.slow
 
@@ -133,7 +143,11 @@ def make_embed(project: Path) -> Stage:
 
 
 def write_params(project: Path, recipe: str, changes: dict[str, Any]) -> None:
-    pytest.importorskip("timm")
+    timm = pytest.importorskip("timm")
+    if changes.get("model.weights") == "w.pt":
+        torch.manual_seed(0)
+        name = changes["model.name"].removeprefix("timm/")
+        torch.save(timm.create_model(name).state_dict(), project / "w.pt")
     settings = recipe_params(read_recipes(ROOT / "recipes.yaml"), recipe)
     short = {"resize.size": SIZE, "model.dropout": 0.0, "train.early_stopping": 0}
     update_params(project / "params.yaml", settings | short | changes)
@@ -155,19 +169,6 @@ def logged(project: Path, experiment: str = "") -> list[tuple[str, list[int]]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def features(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """File written by the embed stage for the photos of `project`."""
-    folder = tmp_path_factory.mktemp("embedded")
-    shutil.copytree(packed, folder / "data")
-    shutil.copy(SHIPPED_PARAMS, folder)
-    write_params(folder, "pretrained", {})
-    embed = fork_stage("embed", folder, {})
-    embed.join()
-    assert embed.exitcode == 0
-    return folder / "data/features.npy"
-
-
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_training_resumes_to_the_same_bytes_in_one_run(
     project: Path, empty_database: Path, kills: int
@@ -181,12 +182,14 @@ def test_killed_training_resumes_to_the_same_bytes_in_one_run(
 @pytest.mark.soak
 @pytest.mark.parametrize("case", RECIPES)
 def test_killed_training_with_backbone_resumes_to_the_same_bytes(
-    project: Path, empty_database: Path, features: Path, case: str
+    project: Path, empty_database: Path, case: str
 ) -> None:
     shutil.copy(empty_database, project)
     recipe, changes = RECIPES[case]
     write_params(project, recipe, changes)
-    shutil.copy(features, project / "data")
+    embed = fork_stage("embed", project, {})
+    embed.join()
+    assert embed.exitcode == 0
     stage = make_train(project)
     for experiment in stage.kill_and_resume(10):
         epochs = list(range(1, changes["epochs"] + 1))
@@ -194,9 +197,16 @@ def test_killed_training_with_backbone_resumes_to_the_same_bytes(
     assert not stage.find_states()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.soak)])
-def test_killed_embedding_resumes_to_the_same_bytes(project: Path, kills: int) -> None:
-    write_params(project, "pretrained", {})
+@pytest.mark.parametrize(
+    ("case", "kills"),
+    [
+        ("linear probe", 3),
+        pytest.param("linear probe", 10, marks=pytest.mark.soak),
+        pytest.param("transformer", 10, marks=pytest.mark.soak),
+    ],
+)
+def test_killed_embedding_resumes_to_the_same_bytes(project: Path, case: str, kills: int) -> None:
+    write_params(project, *RECIPES[case])
     stage = make_embed(project)
     assert list(stage.kill_and_resume(kills))
 

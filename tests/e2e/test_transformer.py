@@ -1,6 +1,5 @@
 """A linear probe on a transformer with random weights, from packed photos to the served model."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +75,15 @@ def test_probe_gives_the_same_probabilities_everywhere(
     found, _ = session.run(["probabilities", "familiarity"], {"images": pixels.numpy()})
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
-    files = [io.BytesIO() for _ in photos]
+    files = [Path(f"photos/{row}.png") for row in range(len(photos))]
+    files[0].parent.mkdir()
     for photo, file in zip(photos, files, strict=True):
-        Image.fromarray(photo).save(file, "PNG")
+        Image.fromarray(photo).save(file)
     served = mlflow.pyfunc.load_model(f"models:/{project.name}@champion")
-    answers = served.predict(pd.DataFrame({"image": [file.getvalue() for file in files]}))
+    answers = served.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
     shown = [[answer["scores"][label] for label in metadata.labels] for answer in answers]
     np.testing.assert_allclose(shown, expected, atol=1e-4)
-    for number, file in enumerate(files):
-        Path(f"{number}.png").write_bytes(file.getvalue())
-    result = CliRunner().invoke(typer_app, ["predict", ".", "-o", "found.csv"])
+    result = CliRunner().invoke(typer_app, ["predict", "photos", "-o", "found.csv"])
     assert result.exit_code == 0, result.output
     table = pd.read_csv("found.csv").sort_values("file")
     np.testing.assert_allclose(table[metadata.labels], expected, atol=1e-4)
