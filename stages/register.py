@@ -39,13 +39,21 @@ def register(params: RegistrationParams) -> None:
         "thresholds": Path("reports/evaluate/thresholds.json"),
         "metrics": Path("reports/evaluate/metrics.json"),
         "scores": Path("reports/evaluate/scores.csv"),
+        "per_label": Path("reports/evaluate/per_label.csv"),
+        "slices": Path("reports/evaluate/slices.csv"),
         "predictions": Path("reports/evaluate/predictions.csv"),
         "summary": Path("reports/resize/summary.json"),
     }
     training = Training(read_metadata(files["model"]).content_key, read_values())
     with connect() as store:
         decision = register_results(
-            store, files, training, params.evaluate.resamples, params.seed, REPORTS
+            store,
+            files,
+            training,
+            params.evaluate.resamples,
+            params.seed,
+            REPORTS,
+            params.data.license,
         )
     print(describe_decision(decision))
 

@@ -11,6 +11,21 @@ from phototag.base.params import parse_values
 
 LOCK, CORRECTIONS = "dvc.lock", "data/corrections.csv"
 METRICS = "reports/evaluate/metrics.json"
+FILES = {  # files of the model that the stage `register` reads
+    "images": "data/images.npy",
+    "features": "data/features.npy",
+    "manifest": "data/manifest.csv",
+    "splits": "data/splits.csv",
+    "history": "reports/train/history.csv",
+    "model": "models/model.safetensors",
+    "thresholds": "reports/evaluate/thresholds.json",
+    "metrics": METRICS,
+    "scores": "reports/evaluate/scores.csv",
+    "per_label": "reports/evaluate/per_label.csv",
+    "slices": "reports/evaluate/slices.csv",
+    "predictions": "reports/evaluate/predictions.csv",
+    "summary": "reports/resize/summary.json",
+}
 
 
 Stages = defaultdict[str, dict[str, Any]]  # a stage that never ran is an empty dictionary

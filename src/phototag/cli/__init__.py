@@ -35,6 +35,7 @@ for command in (
     models.export,
     models.ui,
     models.history,
+    models.card,
     models.promote,
     models.rollback,
 ):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from phototag.base.errors import InputError, escape_control
-from phototag.base.files import project_root
+from phototag.base.files import project_root, write_text
 from phototag.base.parallel import Backend
 
 if TYPE_CHECKING:
@@ -212,6 +212,47 @@ def history() -> None:
             f"{escape_control(entry['reason'])}"
         )
     typer.echo("\n".join(current))
+
+
+def card(
+    version: Annotated[
+        int | None,
+        typer.Argument(
+            help="Version number in the registry (default: the model of the last `dvc repro`)."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New file (default: standard output).")
+    ] = None,
+) -> None:
+    """Write a model card in Markdown, with the metadata of the Hugging Face Hub.
+
+    The card states the intended use, data, scores, thresholds and limits of a model. Without a
+    version, it is made from files of the project, and no model registry is needed.
+    """
+    if output:
+        _refuse_existing(output)
+    if version is None:
+        from phototag.apps.results import FILES
+        from phototag.base.params import read_params
+        from phototag.registry.card import render_card
+        from phototag.registry.params import RegistrationParams
+        from phototag.tracking.naming import project_name
+
+        root = project_root()
+        params = read_params(RegistrationParams, root / "params.yaml")
+        files = {name: root / path for name, path in FILES.items()}
+        text = render_card(files, project_name(), params.data.license)
+    else:
+        from phototag.registry.lookup import fetch_card
+        from phototag.tracking.store import connect
+
+        with connect() as store:
+            text = fetch_card(store, str(version))
+    if output:
+        write_text(output, text)
+    else:
+        typer.echo(text, nl=False)
 
 
 def promote(

@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 
 from dvc.repo import Repo
 
-from phototag.apps.results import LOCK, METRICS, list_hashes, read_lock
+from phototag.apps.results import FILES, LOCK, list_hashes, read_lock
 from phototag.base.files import read_json
 from phototag.base.params import read_params
 from phototag.experiments.sync import (
-    EVALUATION,
     HISTORY,
     MODEL,
     TRAINING,
@@ -28,19 +27,6 @@ from phototag.registry.params import RegistrationParams
 from phototag.tracking.store import Store
 
 DECISION = Path("reports/register")
-FILES = {
-    "images": "data/images.npy",
-    "features": "data/features.npy",
-    "manifest": "data/manifest.csv",
-    "splits": "data/splits.csv",
-    "history": HISTORY,
-    "model": MODEL,
-    "thresholds": f"{EVALUATION}/thresholds.json",
-    "metrics": METRICS,
-    "scores": f"{EVALUATION}/scores.csv",
-    "predictions": f"{EVALUATION}/predictions.csv",
-    "summary": "reports/resize/summary.json",
-}
 
 
 def register_current(store: Store, root: Path, report: Callable[[str], None]) -> str:
@@ -91,6 +77,7 @@ def register_current(store: Store, root: Path, report: Callable[[str], None]) ->
             params.evaluate.resamples,
             params.seed,
             Path(folder, DECISION.name),
+            params.data.license,
         )
     return describe_decision(decision)
 

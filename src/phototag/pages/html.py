@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from phototag.base.files import write_text
+from phototag.pages.escaping import escape_markdown
 
 
 def write_page(path: Path, package: str, template: str, **values: Any) -> None:
@@ -24,7 +25,8 @@ def write_page(path: Path, package: str, template: str, **values: Any) -> None:
 def render_html(package: str, template: str, **values: Any) -> str:
     """Render a Jinja template in the folder `templates` of `package`, such as phototag.review.
 
-    Text is escaped; a missing value raises an error.
+    Text is escaped, except in Markdown: a template whose name ends with `.md.j2` uses the filter
+    `markdown`. A missing value raises an error.
     """
     return _environment(package).get_template(template).render(values)
 
@@ -33,12 +35,12 @@ def render_html(package: str, template: str, **values: Any) -> str:
 def _environment(package: str) -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("phototag.pages")]),
-        autoescape=True,
+        autoescape=lambda name: not str(name).endswith(".md.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["headings"] = find_headings
+    environment.filters |= {"headings": find_headings, "markdown": escape_markdown}
     return environment
 
 

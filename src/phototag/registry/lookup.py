@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import mlflow
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
+from phototag.base.errors import InputError
 from phototag.base.files import content_key
 from phototag.tracking.store import Store
 
-KEY_TAG, WEIGHTS_TAG = "content_key", "weights_digest"
+KEY_TAG, WEIGHTS_TAG, CARD_TAG = "content_key", "weights_digest", "model_card"
 DECISION_TAG = "decision."  # prefix of the tag, before the time of the decision; its value is JSON
 
 
@@ -38,3 +41,26 @@ def get_version(store: Store, number: int | str) -> ModelVersion:
 def weights_digest(version: ModelVersion) -> str:
     """Return the digest of a version's weights and thresholds (default: the version number)."""
     return str(version.tags.get(WEIGHTS_TAG) or version.version)
+
+
+def attach_card(store: Store, run_id: str, version: str, card: str) -> None:
+    """Log the model card of a version to an MLflow run, and store its address in a tag."""
+    path = f"cards/version-{version}.md"
+    store.client.log_text(run_id, card, path)
+    store.client.set_model_version_tag(store.name, version, CARD_TAG, f"runs:/{run_id}/{path}")
+
+
+def fetch_card(store: Store, version: str) -> str:
+    """Return the model card of a version.
+
+    Raises:
+        InputError: The version does not exist, or has no model card.
+    """
+    try:
+        return str(mlflow.artifacts.load_text(get_version(store, version).tags[CARD_TAG]))
+    except (KeyError, MlflowException) as error:
+        reason = "has no model card" if isinstance(error, KeyError) else "cannot be read"
+        raise InputError(
+            f"version {version} of the model {store.name} {reason}: run `phototag history` to list "
+            "the versions, or omit the version to describe the model of the last `dvc repro`"
+        ) from None

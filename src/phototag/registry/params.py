@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from phototag.base.params import NonNegativeInt, ParamGroup
+from phototag.dataset.params import DataParams
 from phototag.evaluation.params import EvaluateParams
 from phototag.tracking.naming import check_name
 
@@ -26,5 +27,6 @@ class RegistrationParams(ParamGroup):
     """Params that the stage `register` reads."""
 
     seed: NonNegativeInt
+    data: DataParams
     evaluate: EvaluateParams
     registry: RegistryParams = RegistryParams(experiments=False)

@@ -11,10 +11,11 @@ from phototag.base.files import file_digest, read_json
 from phototag.dataset.dataset import describe_splits, read_datasets
 from phototag.metrics.selection import CROSS_VALIDATION, find_evaluated
 from phototag.network.weights import read_metadata
+from phototag.registry.card import render_card
 from phototag.registry.challenges import challenge_champion
 from phototag.registry.comparison import Contestant
 from phototag.registry.cross_validated import read_evaluation
-from phototag.registry.lookup import get_version
+from phototag.registry.lookup import attach_card, get_version
 from phototag.registry.photos import list_ids
 from phototag.registry.report import write_report
 from phototag.registry.versions import (
@@ -36,6 +37,7 @@ def register_results(
     resamples: int,
     seed: int,
     reports: Path,
+    license_name: str | None = None,
 ) -> dict[str, Any]:
     """Register a model as challenger, compare it with the champion, and return the decision.
 
@@ -46,13 +48,14 @@ def register_results(
         store: Store with the registry.
         paths: Files of the model: `images` (packed photos), `features` (cached), `manifest`,
             `splits`, `history` (table with one row per epoch), `model`, `thresholds`, `metrics`,
-            `scores` (table with intervals), `predictions` (table with one row per photo and label)
-            and `summary` (of the stage `resize`). All files in the folder of `metrics` are logged
-            to the MLflow run.
+            `scores`, `per_label` and `slices` (tables with intervals), `predictions` (table with
+            one row per photo and label) and `summary` (of the stage `resize`). All files in the
+            folder of `metrics` are logged to the MLflow run.
         training: Training of the model, without its splits.
         resamples: Number of bootstrap resamples of the comparison.
         seed: Seed of the resamples.
         reports: Folder to which the page with the decision is written.
+        license_name: Licence of the photos and labels, or None if it is not known.
     """
     files = paths["model"], paths["thresholds"]
     scores = read_json(paths["metrics"])
@@ -88,6 +91,7 @@ def register_results(
             evaluated_on,
         ),
     )
+    attach_card(store, run_id, version, render_card(paths, store.name, license_name, version))
     # Registering reopens the run, which must not change its duration.
     store.client.set_terminated(run_id, "FINISHED", ended)
     if nested:
