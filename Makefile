@@ -11,7 +11,7 @@ TESTED_EXTRAS := pipeline,dask,demo,heic,onnx,pretrained,serve,ssh,tune
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-docs setup-bench $(EXTRAS:%=setup-%) repro test test-all \
-	test-fast lint prose format docs lock ui clean
+	test-fast compare lint prose format docs lock ui clean
 
 help: ## List the targets
 	@grep -E '^[a-zA-Z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -77,6 +77,11 @@ test-all: setup-dev lint docs ## Run the linters, all tests and the docs build, 
 
 test-fast: setup-dev ## Run the tests that take less than a minute together
 	$(PYTEST) -m 'not slow'
+
+# Later commits of BASE are no part of the change, so the common ancestor is compared with.
+BASE ?= main
+compare: setup ## Compare the results of the working tree (or REV) with those of BASE (main)
+	@python -m tools.compare $$(git merge-base $(BASE) $(or $(REV),HEAD) || echo $(BASE)) $(REV)
 
 lint: setup-dev prose ## Run ruff, mypy, import-linter and the prose check
 	ruff check .
