@@ -77,14 +77,14 @@ def main(base: str = "main", revision: str = WORKSPACE) -> None:
         if ask_git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is None:
             raise InputError(f"git has no revision {name}: pass another one as BASE or REV")
     folder = root / "build/compare"
-    print(write_report(root, run_git(root, "rev-parse", base), revision, folder))
+    print(write_report(root, run_git(root, "rev-parse", "--short=8", base), revision, folder))
     print(f"Written to {folder / 'report.md'}", file=sys.stderr)
 
 
 def write_report(root: Path, base: str, revision: str, folder: Path) -> str:
     """Write report.md and its figures to a folder, and return the Markdown text."""
     shown = f"`{revision}`" if revision else "the working tree"
-    parts = [f"## Results of {shown}, compared with `{base[:8]}`"]
+    parts = [f"## Results of {shown}, compared with `{base}`"]
     try:
         comparison = compare(root, base, revision)
     except InputError as error:
@@ -210,7 +210,7 @@ def diff_with_dvc(root: Path, kind: str, base: str, revision: str) -> str:
     )
     if done.returncode:
         raise InputError(f"dvc {kind} diff failed: {done.stderr.strip()}")
-    return done.stdout.strip().replace(base, base[:8])
+    return done.stdout.strip()
 
 
 def summarize(comparison: Comparison) -> str:
@@ -266,7 +266,7 @@ def describe_labels(labels: pd.DataFrame) -> str:
     ]
     note = "The intervals are not adjusted for the number of labels."
     if len(shown) < len(labels):
-        note = f"The {len(shown)} largest changes among {len(labels)} labels. {note}"
+        note = f"Labels with the largest gains and losses, of {len(labels)}. {note}"
     header = ["| Label | Positives | Base | Change | Difference |", "|---|---|---|---|---|"]
     return "\n".join([*header, *rows, "", note])
 

@@ -37,7 +37,7 @@ from phototag.registry.comparison import (
     coverage,
     judge,
 )
-from phototag.registry.decision import make_decision
+from phototag.registry.decision import ADVICE, make_decision
 from phototag.registry.lookup import get_version, list_versions, weights_digest
 from phototag.registry.photos import read_ids, take_unseen
 from phototag.registry.versions import (
@@ -139,7 +139,7 @@ def _decide(
             challenge = count_challenges(store, own, champion, compared)
             comparison = compare(photos, champion=rival, challenge=challenge)
         except InputError as error:
-            notes += [] if again else [f"to replace it, {advice}"]
+            notes += [] if again else [f"{ADVICE}{advice}"]
             return decide(again, f"{name} cannot be compared: {error}", notes), None
     wins, reason = judge(comparison.scores, challenge)
     notes = [*_count_compared(comparison, evaluated, photos, evaluated_on), *notes]
@@ -152,7 +152,7 @@ def _decide(
     elif evaluated_on == "val":
         wins = False
         reason = f"{name} stays: the challenger was selected on val, so that val is no evidence"
-        notes.append(f"to replace it, set split.test above 0, or {advice}")
+        notes.append(f"{ADVICE}set split.test above 0, or {advice}")
     details = {"split": evaluated_on, "photos": compared, "challenge": challenge}
     details["coverage"] = coverage(challenge)
     return decide(wins, reason, notes) | details, comparison

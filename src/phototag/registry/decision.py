@@ -14,6 +14,7 @@ from phototag.pages.html import write_page
 from phototag.tracking.naming import project_name
 
 UNDO = "git restore params.yaml dvc.lock reports && dvc checkout"
+ADVICE = "to replace it, "  # first words of the note about a champion that was not compared
 COLUMNS = ["metric", "challenger", "champion", "difference", "low", "high"]
 
 
