@@ -54,7 +54,7 @@ def retrain(root: Path, arguments: list[str], log: Path) -> None:
         commit(root, output, "Add photos", *INPUTS)
         # Stages that did not finish in an earlier run are run now, even if no photo was added.
         run(root, output, "dvc", "repro")
-        commit(root, output, "Retrain", "--", "dvc.lock", "reports")
+        commit(root, output, "Retrain", "--", ".")
     decision = read_json(root / "reports/register/decision.json")
     if any(note.startswith(ADVICE) for note in decision["notes"]):
         print(describe_decision(decision))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
+import distributed
 import numpy as np
 import pandas as pd
 import pytest
@@ -373,12 +375,17 @@ def test_worker_processes_give_the_same_output(
     monkeypatch.chdir(photos)
     monkeypatch.setattr(predictions, "BATCH", 1)
     found = []
-    for backend in ("sequential", "loky"):
-        output = tmp_path / f"{backend}.csv"
-        more = ["-f", "csv", "--backend", backend, "-o", str(output)]
-        assert run(".", *options(model), *more)[0] == 0
-        found.append(output.read_text())
-    assert found[0] == found[1]
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, dask.config.set({"scheduler-address": cluster.scheduler_address}):
+        for backend in ("sequential", "loky", "dask"):
+            output = tmp_path / f"{backend}.csv"
+            more = ["-f", "csv", "--backend", backend, "-o", str(output)]
+            assert run(".", *options(model), *more)[0] == 0
+            found.append(output.read_bytes())
+        with distributed.Client(cluster) as client:
+            done = client.run(lambda dask_worker: dask_worker.state.executed_count)
+    assert sum(done.values()) > 0
+    assert found[0] == found[1] == found[2]
     assert len(found[0].splitlines()) == 5
 
 

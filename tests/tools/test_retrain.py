@@ -94,8 +94,10 @@ def test_a_failed_step_is_reported_and_repeated(
     assert repository.git("log", "--format=%s").splitlines() == ["Add photos", "start"]
     # The results of the stages that succeeded are no obstacle.
     repository.program("dvc", '[ "$1" = add ] || cat data/raw.dvc >dvc.lock\n')
-    repository("")
-    assert repository.git("show", "HEAD:dvc.lock") == "one"
+    repository("two\n")
+    assert repository.git("show", "HEAD:dvc.lock") == "one\ntwo"
+    # The commit of the photos has no part of the results.
+    assert repository.git("show", "HEAD^:dvc.lock") == ""
     assert capsys.readouterr().out == ""
 
 
@@ -114,9 +116,7 @@ def test_only_a_decision_that_needs_a_user_is_printed(
 
 def test_uncommitted_changes_of_a_user_are_refused(repository: Repository) -> None:
     (repository.folder / "params.yaml").write_text("lr: 1\n")
-    with pytest.raises(
-        InputError, match=r"uncommitted changes in .*: commit or discard params\.yaml$"
-    ):
+    with pytest.raises(InputError, match=r"changes in .*: commit or discard params\.yaml$"):
         repository("one\n")
     assert repository.git("diff", "--name-only") == "params.yaml"
 
