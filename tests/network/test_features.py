@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -339,3 +340,24 @@ def test_pytorch_runs_network_that_onnx_runtime_cannot_run(
         monkeypatch.setattr(runtime, "Session", lambda graph, wrong=wrong: wrong)
         assert accelerate(backbones, BATCH[:2]) is backbones
         assert note in capsys.readouterr().err
+
+
+def test_interrupt_does_not_look_like_an_error_of_onnx_runtime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For example, the module threading raises another error if a signal comes while it waits."""
+
+    def export(*_: object) -> bytes:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(runtime, "find_spec", lambda name: True)
+    monkeypatch.setattr(runtime, "export_graph", export)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            accelerate(make_backbones(), BATCH[:2])
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -131,7 +131,6 @@ def export_graph(network: nn.Module, example: Tensor, *output_names: str) -> byt
     return file.getvalue()
 
 
-@torch.inference_mode()
 def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
     """Convert a network to ONNX Runtime if that is possible and gives the same output.
 
@@ -146,17 +145,27 @@ def accelerate(network: nn.Module, examples: Tensor) -> nn.Module:
     """
     if examples.is_cuda or not has_onnx_runtime():
         return network
-    expected, reason = network(examples).float(), ""
+    # Python handles signals in the main thread. In another thread, Ctrl-C cannot cause an error
+    # that `_convert` would take for one of ONNX Runtime: PyTorch's features have other bytes.
+    with ThreadPoolExecutor(1) as thread:
+        converted = thread.submit(_convert, network, examples).result()
+    if isinstance(converted, str):
+        print(f"note: PyTorch is used instead of ONNX Runtime ({converted})", file=sys.stderr)
+        return network
+    return converted
+
+
+@torch.inference_mode()
+def _convert(network: nn.Module, examples: Tensor) -> Session | str:
+    """Return a session with the same output as a network, or the reason why there is none."""
+    expected = network(examples).float()
     try:
         # The exporter needs at least two photos (see `export_graph`): repeat them.
         session = Session(export_graph(network, examples.repeat(2, 1, 1, 1), "output"))
         # Norms, because the power transform of features magnifies single differences close to 0.
         share = float((session(examples) - expected).norm() / expected.norm().clamp_min(1e-30))
-        if not share <= PARITY:  # unlike `share > PARITY`, this is true for NaN
-            reason = f"the output of ONNX Runtime differs from PyTorch's by {share:.1e}"
     except Exception as error:  # ONNX Runtime and the exporter raise errors of many types
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-    if not reason:
+        return str(error).partition("\n")[0][:200] or type(error).__name__
+    if share <= PARITY:  # false for NaN
         return session
-    print(f"note: PyTorch is used instead of ONNX Runtime ({reason})", file=sys.stderr)
-    return network
+    return f"the output of ONNX Runtime differs from PyTorch's by {share:.1e}"

@@ -73,7 +73,8 @@ def write_dataset(folder: Path, num_images: int, seed: int, n_jobs: int = -1) ->
         raise InputError(f"{folder} is not empty: remove it or choose another folder")
     rng = np.random.default_rng(seed)
     drawn = [draw_labels(rng) for _ in range(num_images)]
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    # Workers that joblib started earlier keep the working directory of that time.
+    temporary = folder.absolute().with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "images").mkdir(parents=True)
     (temporary / "annotations").mkdir()
