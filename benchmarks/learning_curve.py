@@ -3,7 +3,7 @@
 Run `python -m benchmarks.learning_curve CURVE 100 300 1000 2000` in a project with cached features
 (`phototag recipe NAME`, then `dvc repro embed`). CURVE is the name of the curve in the results. The
 numbers count the labelled photos. With a frozen backbone, a linear probe is fitted on the cached
-features of all of them, and its L2 strength and thresholds are chosen by cross-validation. Other
+features of all of them, and its L2 strengths and thresholds are chosen by cross-validation. Other
 networks are trained from scratch on eight ninths of the photos, and their thresholds are chosen on
 the other ninth. Each number is measured on three random splits, each with a tenth of all photos as
 test.

@@ -4,7 +4,7 @@ Run `python -m benchmarks.targets` in a project with cached features (`phototag 
 then `dvc repro embed`). For each of 20 random subsets of 300 and of 1 000 photos, a linear probe is
 fitted on the subset, thresholds are chosen on its out-of-fold predictions, and the thresholds are
 judged on all other photos. The best threshold of the same predictions without a confidence bound
-(plug-in) is judged too. The L2 strength of a subset is the one with the lowest out-of-fold loss.
+(plug-in) is judged too. The L2 strengths are chosen by cross-validation.
 
 The benchmark prints means over labels and subsets, and writes them to
 docs/research/results/targets.csv: `chosen` (share of labels that do not abstain), `kept` (share of

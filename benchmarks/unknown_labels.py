@@ -2,7 +2,7 @@
 
 Run `python -m benchmarks.unknown_labels [DRAWS]` in a project with cached features (`phototag
 recipe pretrained`, then `dvc repro`). Half of the train labels are hidden at random; val and test
-keep all labels. As in the pipeline, the L2 strength and the thresholds are chosen by
+keep all labels. As in the pipeline, the L2 strengths and the thresholds are chosen by
 cross-validation. For comparison, one probe is trained with 0 in place of hidden labels, one with
 half of the photos and all of their labels, and one with all labels. The table shows test scores
 averaged over DRAWS random choices of the hidden labels (default: 3).

@@ -30,6 +30,7 @@ from phototag.training.linear_probe import (
     fit_linear_probe,
     predict_nested,
     start_from_linear_probe,
+    strength,
 )
 from phototag.training.loop import fit
 from phototag.training.params import TrainingParams
@@ -136,7 +137,8 @@ def train_network(
             ),
             network_size=network_size,
         )
-        write_history(training, history)
+        steps = zip(train.labels, probe.choice.steps.tolist(), strict=True) if probes else []
+        write_history(training, history, {name: strength(params, step) for name, step in steps})
     else:
         history = list(records)
     familiarity = learn_familiarity(network, params.model, train, val, device)
@@ -152,12 +154,17 @@ def train_network(
     return Trained(learner, judged, key, checkpoint, out_of_fold[0] if probes else None)
 
 
-def write_history(training: Training, history: list[dict[str, Any]]) -> None:
-    """Write all records, the best record, and what the model was trained on, to reports/train."""
+def write_history(
+    training: Training, history: list[dict[str, Any]], l2: Mapping[str, float]
+) -> None:
+    """Write all records, the best record, and what the model was trained on, to reports/train.
+
+    `l2` contains the L2 strengths of the labels of a linear probe, otherwise nothing.
+    """
     best = best_record(history)
     inputs = {name: training.all_tags.get(name, "") for name in (DATASET_TAG, PHOTOS_TAG)}
     result = {"content_key": training.key, "epoch": step_number(best), "val_loss": best["val_loss"]}
-    write_json(Path("reports/train/training.json"), inputs | result)
+    write_json(Path("reports/train/training.json"), inputs | result | ({"l2": l2} if l2 else {}))
     write_json(Path("reports/train/metrics.json"), {"val_loss": best["val_loss"]})
     # The speed differs between runs. Drop it, so that the same inputs result in the same bytes.
     table = pd.DataFrame(history).drop(columns="images_per_second", errors="ignore")

@@ -1,3 +1,4 @@
+import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from phototag.apps import curve
 from phototag.base.errors import InputError
 from phototag.base.keys import apply_overrides
 from phototag.dataset.dataset import Dataset
+from phototag.dataset.manifest import label_names, read_kept
 from phototag.network.weights import load_model
 from phototag.schema.params import Params, validate_all
 from phototag.training.probes import Probes
@@ -75,7 +77,8 @@ def test_each_photo_is_judged_by_a_probe_of_other_groups(
             super().__init__(photos, used, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(curve, "Probes", Noted)
-    scores = curve.measure_curve(photos, params, 0.01)
+    l2 = np.array([0.01, 0.1])
+    scores = curve.measure_curve(photos, params, l2)
     assert list(scores["loss"]) == [10, 20, 40, 80, 160]
     assert [used.sum(axis=1).tolist() for used in subsets] == [[n] * 5 for n in scores["loss"]]
     for smaller, larger in pairwise(subsets):
@@ -86,12 +89,12 @@ def test_each_photo_is_judged_by_a_probe_of_other_groups(
     for inside in subsets[-1]:
         for label in range(2):
             # scikit-learn does not divide the loss by the number of entries.
-            model = LogisticRegression(C=1 / (0.01 * 160 * 2), tol=1e-8, max_iter=1000)
+            model = LogisticRegression(C=1 / (l2[label] * 160 * 2), tol=1e-8, max_iter=1000)
             model.fit(features[inside], photos.targets[inside, label])
             found = model.predict_proba(features[~inside])
             losses.append(log_loss(photos.targets[~inside, label], found, labels=[0, 1]))
     assert scores["loss"][160][0] == pytest.approx(np.mean(losses), abs=1e-4)
-    again = curve.measure_curve(photos, params, 0.01)
+    again = curve.measure_curve(photos, params, l2)
     assert all(np.array_equal(again["mAP"][n], scores["mAP"][n]) for n in scores["mAP"])
 
 
@@ -143,9 +146,9 @@ def test_command_writes_the_curve_of_a_project(
     network, _ = load_model(model)
     with torch.inference_mode():
         features = network[:2](torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    history = tmp_path / "reports/train/history.csv"
-    history.parent.mkdir(parents=True)
-    history.write_text("step,l2,val_loss,best_step\n1,0.1,0.5,1\n2,0.05,0.6,1\n")
+    training = tmp_path / "reports/train/training.json"
+    training.parent.mkdir(parents=True)
+    training.write_text("{}")
     values = params.model_dump(mode="json") | {"evaluate": EVALUATE}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=r"features\.npy is missing: run `dvc repro`"):
@@ -154,6 +157,10 @@ def test_command_writes_the_curve_of_a_project(
     with pytest.raises(InputError, match="have 32 photos in 32 groups: a learning curve needs 100"):
         curve.write_curve(tmp_path)
     monkeypatch.setattr(curve, "MIN_PHOTOS", 32)
+    with pytest.raises(InputError, match="does not have the L2 strengths of the labels"):
+        curve.write_curve(tmp_path)
+    labels = label_names(read_kept(tmp_path / "data/manifest.csv"))
+    training.write_text(json.dumps({"l2": dict.fromkeys(labels, 0.1)}))
     monkeypatch.setattr(curve, "HALVINGS", 3)
     written = []
     for _ in range(2):

@@ -1,7 +1,7 @@
 """The linear probe, compared with scikit-learn's logistic regression."""
 
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import nn
 
+from phototag.base.keys import apply_overrides
 from phototag.dataset.dataset import Dataset, take_photos
 from phototag.dataset.folds import FOLDS, assign_folds
 from phototag.metrics.losses import binary_cross_entropy
@@ -26,6 +29,7 @@ from phototag.training.linear_probe import (
     hold_out,
     predict_nested,
 )
+from phototag.training.probes import Probes
 from phototag.training.records import Record
 from tests.processes import run_together
 
@@ -65,24 +69,29 @@ def test_best_l2_strength_is_selected_on_val(params: Params) -> None:
     packed = np.concatenate([TRAIN.images, VAL.images])  # all splits share one array
     rows = len(TRAIN) + VAL.rows
     splits = replace(TRAIN, images=packed), replace(VAL, images=packed, rows=rows)
-    steps = list(fit_linear_probe(hold_out(model, *splits), params))
+    probe = hold_out(model, *splits)
+    steps = list(fit_linear_probe(probe, params))
     best = steps[-1]["best_step"]
     assert 1 < best < params.epochs, "the best strength is the strongest or the weakest"
-    assert all(a["train_loss"] > b["train_loss"] for a, b in pairwise(steps))
     features = model[0](torch.from_numpy(TRAIN.images)).numpy()
     held_out = model[0](torch.from_numpy(VAL.images)).numpy()
-    found = []
-    for step in steps:
-        l2 = step["l2"]
-        assert l2 == pytest.approx(10 ** (-(step["step"] - 1) / 4))
-        logits = fit_oracle(features, TRAIN.targets, l2, held_out)
-        found.append(binary_cross_entropy(VAL.targets, logits))
-    assert [step["val_loss"] for step in steps] == pytest.approx(found, abs=1e-4)
-    assert best == int(np.argmin(found)) + 1
+    assert [step["l2"] for step in steps] == pytest.approx(
+        [10 ** (-(step["step"] - 1) / 4) for step in steps]
+    )
+    found = np.stack([fit_oracle(features, TRAIN.targets, step["l2"], held_out) for step in steps])
+    losses = [
+        binary_cross_entropy(VAL.targets, take(found, choose_oracle(VAL.targets, found[:count])))
+        for count in range(1, len(steps) + 1)
+    ]
+    assert [step["val_loss"] for step in steps] == pytest.approx(losses, abs=1e-4)
+    assert best == int(np.argmin(losses)) + 1
+    chosen = choose_oracle(VAL.targets, found[:best])
+    assert len(set(chosen)) > 1, "all labels have the same strength"
+    assert probe.choice.steps.tolist() == [step + 1 for step in chosen]
     with torch.inference_mode():
         logits = model(torch.from_numpy(TRAIN.images)).numpy()
-    expected = fit_oracle(features, TRAIN.targets, steps[best - 1]["l2"], features)
-    np.testing.assert_allclose(logits, expected, atol=0.02)
+    fits = [fit_oracle(features, TRAIN.targets, step["l2"], features) for step in steps]
+    np.testing.assert_allclose(logits, take(np.stack(fits), chosen), atol=0.02)
     loss = binary_cross_entropy(TRAIN.targets, logits)
     assert steps[best - 1]["train_loss"] == pytest.approx(loss, rel=1e-5)
 
@@ -100,6 +109,26 @@ def fit_oracle(
     return np.stack(logits, axis=1)
 
 
+def choose_oracle(targets: np.ndarray, logits: np.ndarray) -> list[int]:
+    """Return the best step of each label, with 10 more positives that have the mean loss."""
+    losses = np.array(
+        [
+            [
+                log_loss(*pair, labels=[0, 1], normalize=False)
+                for pair in zip(targets.T, step.T, strict=True)
+            ]
+            for step in expit(logits)
+        ]
+    )
+    more = losses.sum(axis=1, keepdims=True) * 10 / targets.sum()
+    return list((losses + more).argmin(axis=0))
+
+
+def take(logits: np.ndarray, steps: list[int]) -> np.ndarray:
+    """Return the logits of each label in its step."""
+    return np.stack([logits[step][:, label] for label, step in enumerate(steps)], axis=1)
+
+
 def test_cross_validation_matches_scikit_learn(params: Params) -> None:
     """Each group has two photos; scikit-learn fits each fold, and the folds of its other folds."""
     photos = replace(TRAIN, groups=[str(index // 2) for index in range(len(TRAIN))])
@@ -111,30 +140,29 @@ def test_cross_validation_matches_scikit_learn(params: Params) -> None:
     def predict(seen: np.ndarray, others: np.ndarray, step: Record) -> np.ndarray:
         return fit_oracle(features[seen], targets[seen], step["l2"], features[others])
 
-    for step in steps:
-        logits = np.zeros(targets.shape)
+    found = np.zeros((len(steps), *targets.shape))
+    for step, logits in zip(steps, found, strict=True):
         for fold in range(1, FOLDS + 1):
             logits[folds == fold] = predict(folds != fold, folds == fold, step)
-        assert step["val_loss"] == pytest.approx(binary_cross_entropy(targets, logits), abs=1e-4)
+        chosen = choose_oracle(targets, found[: step["step"]])
+        loss = binary_cross_entropy(targets, take(found, chosen))
+        assert step["val_loss"] == pytest.approx(loss, abs=1e-4)
         if step["step"] == steps[-1]["best_step"]:
-            np.testing.assert_allclose(probe.logits.numpy(), logits, atol=0.02)
+            np.testing.assert_allclose(probe.logits.numpy(), take(found, chosen), atol=0.02)
             with torch.inference_mode():
                 whole = model(torch.from_numpy(TRAIN.images)).numpy()
             everything = np.ones(len(TRAIN), bool)
-            np.testing.assert_allclose(whole, predict(everything, everything, step), atol=0.02)
+            fits = [predict(everything, everything, each) for each in steps]
+            np.testing.assert_allclose(whole, take(np.stack(fits), chosen), atol=0.02)
 
     nested = predict_nested(probe, params)
     for fold in range(1, FOLDS + 1):
-        losses, found = [], []
         rest = folds != fold
-        for step in steps:
-            logits = np.zeros(targets.shape)
+        for step, logits in zip(steps, found, strict=True):
             for inner in range(1, FOLDS + 1):
                 logits[folds == inner] = predict(rest & (folds != inner), folds == inner, step)
-            found.append(logits)
-            losses.append(binary_cross_entropy(targets[rest], logits[rest]))
-        best = int(np.argmin(losses))
-        np.testing.assert_allclose(nested[fold - 1], found[best], atol=0.02)
+        chosen = choose_oracle(targets[rest], found[:, rest])
+        np.testing.assert_allclose(nested[fold - 1], take(found, chosen), atol=0.02)
 
 
 def test_nested_cross_validation_does_not_see_the_predicted_fold(
@@ -154,11 +182,57 @@ def test_nested_cross_validation_does_not_see_the_predicted_fold(
     assert np.abs(before[0] - after[0])[folds == 1].max() > 0.5
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("train.early_stopping", 2), ("pos_weight", True), ("epochs", 3)]
+)
+def test_nested_cross_validation_chooses_like_a_probe_on_the_other_folds(
+    params: Params, key: str, value: Any
+) -> None:
+    params = Params.model_validate(apply_overrides(params.model_dump(mode="json"), {key: value}))
+    folds = assign_folds(TRAIN, params.seed)
+    nested = predict_nested(cross_validate(build(), TRAIN, params.seed), params)
+    for fold in (1, 4):
+        rest = np.flatnonzero(folds != fold)
+        used = folds[rest] != np.arange(FOLDS + 1)[:, None]
+        probe = LinearProbe(build(), take_photos(TRAIN, rest), used, folds[rest])
+        records = list(fit_linear_probe(probe, params))
+        steps = probe.choice.steps
+        assert len(set(steps.tolist())) > (1 if key != "epochs" else 0)
+        if key == "train.early_stopping":
+            assert len(records) == steps.max() + 2
+        np.testing.assert_allclose(nested[fold - 1, rest], probe.logits, atol=0.02)
+        with torch.inference_mode():
+            logits = probe.head(torch.from_numpy(TRAIN.images))
+        own = folds == fold
+        np.testing.assert_allclose(nested[fold - 1, own], logits[own], atol=0.02)
+
+
+def test_label_is_not_fitted_after_early_stopping(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[list[int]] = []
+
+    class Noted(Probes):
+        def fit(self, l2: float, labels: np.ndarray | None = None) -> None:
+            assert labels is not None
+            fitted.append(labels.tolist())
+            super().fit(l2, labels)
+
+    monkeypatch.setattr(linear_probe, "Probes", Noted)
+    values = apply_overrides(params.model_dump(mode="json"), {"train.early_stopping": 2})
+    probe = cross_validate(build(), TRAIN, params.seed)
+    list(fit_linear_probe(probe, Params.model_validate(values)))
+    counts = [sum(label in labels for labels in fitted) for label in range(LABELS)]
+    assert counts == (probe.choice.steps + 2).tolist()
+    assert len(set(counts)) > 1
+
+
 @pytest.mark.parametrize("killed_after", [1, 3])
 def test_linear_probe_resumes_to_the_same_bytes(
     params: Params, tmp_path: Path, killed_after: int
 ) -> None:
-    params = params.model_copy(update={"epochs": 5})
+    early = params.train.model_copy(update={"early_stopping": 2})
+    params = params.model_copy(update={"weight_decay": 0.1, "epochs": 7, "train": early})
 
     def fit(checkpoint: Path | None, count: int | None) -> tuple[list[Record], LinearProbe]:
         probe = cross_validate(build(), TRAIN, params.seed)
@@ -193,7 +267,8 @@ def fit_probe(params: Params, photos: Dataset) -> list[float]:
 @pytest.mark.parametrize("count", [150, 2])
 def test_two_processes_fit_the_same_probe(params: Params, tmp_path: Path, count: int) -> None:
     few = take_photos(TRAIN, np.arange(count))
-    params = params.model_copy(update={"epochs": 3})
+    early = params.train.model_copy(update={"early_stopping": 1})
+    params = params.model_copy(update={"weight_decay": 0.1, "epochs": 8, "train": early})
     alone = fit_probe(params, few)
     for together in run_together(tmp_path, fit_probe, params, few):
         assert together == pytest.approx(alone, abs=1e-3)

@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from phototag.base.errors import InputError
-from phototag.base.files import write_table
+from phototag.base.files import read_json, write_table
 from phototag.base.params import read_params
 from phototag.dataset.dataset import Dataset, join_datasets, read_datasets
 from phototag.dataset.folds import FOLDS, assign_folds
@@ -19,7 +19,6 @@ from phototag.metrics.bootstrap import bootstrap_weights
 from phototag.metrics.classification import classification_scores
 from phototag.metrics.losses import sigmoid, weighted_cross_entropy
 from phototag.metrics.ranking import average_precision_and_auroc, mean_over_labels
-from phototag.metrics.selection import best_record
 from phototag.network.features import read_features, standardize_features
 from phototag.network.model import Standardize
 from phototag.network.weights import load_model
@@ -37,8 +36,8 @@ METRICS = {"f1_micro": 1, "f1_macro": 1, "mAP": 1, "loss": -1}
 EXPONENTS = np.linspace(0.1, 1.5, 29)
 
 
-def read_labelled(root: Path) -> tuple[Dataset, TrainingParams, float]:
-    """Return the features of train and val, the params, and the L2 strength of the trained probe.
+def read_labelled(root: Path) -> tuple[Dataset, TrainingParams, np.ndarray]:
+    """Return the features of train and val, the params, and the L2 strengths of the trained probe.
 
     Raises:
         InputError: Features are not cached, no probe was trained, or there are too few photos.
@@ -49,8 +48,8 @@ def read_labelled(root: Path) -> tuple[Dataset, TrainingParams, float]:
             "phototag curve needs the cached features of a linear probe (optimizer lbfgs): run "
             "`phototag recipe pretrained` and `dvc repro`"
         )
-    data, history = root / "data", root / "reports/train/history.csv"
-    for file in (data / "features.npy", history, root / "models/model.safetensors"):
+    data, training = root / "data", root / "reports/train/training.json"
+    for file in (data / "features.npy", training, root / "models/model.safetensors"):
         if not file.is_file():
             raise InputError(f"{file} is missing: run `dvc repro`")
     parts = read_datasets(*(data / name for name in ("images.npy", "manifest.csv", "splits.csv")))
@@ -63,20 +62,25 @@ def read_labelled(root: Path) -> tuple[Dataset, TrainingParams, float]:
         )
     network, _ = load_model(root / "models/model.safetensors")
     features = read_features(data / "features.npy", network[:2], photos.images)
-    record = best_record(pd.read_csv(history).to_dict("records"))
-    return replace(photos, images=features), params, float(record["l2"])
+    strengths = read_json(training).get("l2", {})
+    if [*strengths] != photos.labels:
+        raise InputError(
+            f"{training} does not have the L2 strengths of the labels: run `dvc repro`"
+        )
+    return replace(photos, images=features), params, np.array([*strengths.values()])
 
 
 def measure_curve(
-    photos: Dataset, params: TrainingParams, l2: float
+    photos: Dataset, params: TrainingParams, l2: np.ndarray
 ) -> dict[str, dict[int, np.ndarray]]:
     """Fit probes on growing random subsets, and score them on the photos of held-out folds.
 
     For each size, each photo is predicted by a probe that was fitted on a random subset of the
     other folds. The same order of photos is used for all sizes, so that each subset contains the
     smaller ones. Groups are not divided. Thresholds for the photos of a fold are chosen on the
-    predictions for the other folds. The penalty `l2` is that of the largest size. It is inversely
-    proportional to the number of photos: the prior distribution of the weights is then the same.
+    predictions for the other folds. The penalties `l2` of the labels are those of the largest size.
+    They are inversely proportional to the number of photos: the prior distribution of the weights
+    is then the same.
 
     Returns:
         For each metric, a dictionary from number of photos to the metric on all photos (first
@@ -97,7 +101,8 @@ def measure_curve(
         for size in sizes:
             used = np.stack([_draw_subset(folds != fold, rank, size) for fold in np.unique(folds)])
             probes = Probes(photos, used, standardize, params)
-            probes.fit(l2 * largest / size)
+            for strength in np.unique(l2):
+                probes.fit(strength * largest / size, np.flatnonzero(l2 == strength))
             logits = probes.predict(folds - 1)
             bar.update()
             for name, values in _score(photos, logits, folds, weights).items():

@@ -49,7 +49,7 @@ class Evaluation:
         held_out: All predictions by models that were not trained on the photo. Those in `evaluated`
             are the last.
         fitted_on: Photos on which the weights were fitted.
-        chosen_on: Photos on which the best epoch or L2 strength and `point` were chosen.
+        chosen_on: Photos on which the best epoch or the L2 strengths and `point` were chosen.
         point: Temperature and thresholds of the model.
         tables: Tables by file name; the functions `tabulate_...` document the columns.
         familiarity: Familiarity of each photo in the packed array, see `rate_photos`, or None.

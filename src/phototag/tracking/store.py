@@ -45,8 +45,10 @@ COLUMNS = (
 DESCRIPTION = """One run per training of this project, by `dvc repro` or in a DVC experiment.
 
 - `val_loss`, `f1_micro`, `f1_macro`: metrics on val at a threshold of 0.5, one value per epoch. For
-  a linear probe: metrics on train and val, out of fold, one value per L2 strength.
-- `best_*`: metrics of the best epoch or L2 strength, whose weights are saved.
+  a linear probe: metrics on train and val, out of fold, one value per L2 strength. Each label has
+  its best strength so far.
+- `best_*`: metrics of the best epoch, whose weights are saved. For a linear probe, `best_l2` is the
+  lowest L2 strength of a label.
 - `test_*`: metrics on test at the chosen thresholds.
 - `final_val_*`: the same metrics on val, if there is no test split. They are usually too high,
   because the model was selected on val.

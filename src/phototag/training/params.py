@@ -123,7 +123,7 @@ class TrainingParams(ParamGroup):
 
     @property
     def selection_metric(self) -> SelectionMetric:
-        """Metric that selects the best epoch or the L2 strength.
+        """Metric that selects the best epoch or the L2 strengths.
 
         The metric is `val_loss` if the loss is `bce`, `pos_weight` is false and label smoothing is
         0. All other losses intentionally shift the probabilities away from the label frequencies:

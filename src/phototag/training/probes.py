@@ -129,8 +129,8 @@ class Probes(nn.Module):
         return torch.cat([weights[..., :-1] @ axes, weights[..., -1:]], dim=-1)
 
     @torch.no_grad()
-    def fit(self, l2: float) -> None:
-        """Fit all probes with an L2 strength.
+    def fit(self, l2: float, labels: np.ndarray | None = None) -> None:
+        """Fit some labels (default: all) of all probes with an L2 strength.
 
         The fit starts from the weights of the previous fits, extrapolated linearly in the logarithm
         of the strength. Each strength must be the previous one times the same factor; otherwise,
@@ -140,7 +140,8 @@ class Probes(nn.Module):
         if self.num_fits >= 2:
             start = 2 * start - self.previous
         num_probes, num_labels, _ = start.shape
-        own = distributed.local_share(np.arange(num_labels))
+        labels = np.arange(num_labels) if labels is None else labels
+        own = distributed.local_share(labels)
         # Several threads that share one matrix product wait for each other after each product. If
         # another program uses a core, these waits take most of the time. Instead, let each thread
         # fit other labels.
@@ -155,7 +156,7 @@ class Probes(nn.Module):
             torch.set_num_threads(threads)
         found = distributed.gather_rows(torch.cat(parts, dim=1).cpu().numpy().swapaxes(0, 1))
         self.previous.copy_(self.weights)
-        self.weights.copy_(torch.from_numpy(found.swapaxes(0, 1)))
+        self.weights[:, labels] = torch.from_numpy(found.swapaxes(0, 1)).to(start.device)
         self.num_fits += 1
 
     @torch.no_grad()
@@ -177,7 +178,7 @@ class Probes(nn.Module):
             ]
         )
         l2 *= self.weights.shape[1]
-        penalty = torch.full_like(weights[0], l2)
+        penalty = weights.new_full(weights.shape[1:], l2)
         penalty[-1] = 0
         slopes = partial(loss_slopes, self.params.train.loss)
         logits = self._logits(weights)

@@ -3,7 +3,8 @@
 A record is a row of reports/train/history.csv. Its values are also metrics of the MLflow run:
 
 - `epoch` or `step`: Number of the epoch, or of the linear probe step, counted from 1.
-- `l2`: L2 strength; only in records of a linear probe.
+- `l2`: L2 strength of the step; only in records of a linear probe. The other values of the record
+  are those of the head in which each label has its best strength so far.
 - `train_loss`: Mean training loss in nats, without the L2 penalty.
 - `val_loss`: Mean binary cross entropy on val in nats; for a linear probe, on train and val, out of
   fold.
