@@ -1,105 +1,160 @@
-"""Measure the latency of a model served by MLflow, and of the same model in this process.
+"""Compare `phototag serve` with `mlflow models serve`, and with the same model in this process.
 
-Run `mlflow models serve -m models:/NAME@champion --env-manager local -p 5001` in one terminal,
-and `python -m benchmarks.serving http://127.0.0.1:5001/invocations PHOTO_FOLDER` in another. 1, 8
-and then 64 clients send 1 000 requests with one photo each; they share the CPU cores with the
-server. In this process, 1 and then 8 threads call the model with one photo at a time. To compare
-two models, serve the second one on another port and pass both addresses.
+`python -m benchmarks.serving PHOTO_FOLDER [REQUESTS]` starts both servers with the champion of the
+project. 1, 8 and 64 clients send requests with one photo each (default: 1 000 requests); they share
+the CPU cores with the server. Both servers, and `phototag serve` with raw bytes instead of JSON,
+are measured alternately. The overhead is the median latency at one client minus the median latency
+of the same call in this process.
 """
 
 import base64
 import itertools
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
+from subprocess import DEVNULL, Popen
+from tempfile import TemporaryDirectory
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import mlflow
 import numpy as np
-import pandas as pd
+import psutil
 
 from phototag.apps.photo_files import find_photos
+from phototag.serving.requests import tag_request
+from phototag.serving.version import load_version
 from phototag.tracking.store import connect
 
-REQUESTS, CLIENTS, TURNS = 1000, (1, 8, 64), 3
-RATE = "in process, 1 thread"  # denominator of the ratios
+CLIENTS, TURNS = (1, 8, 64), 3
+SERVERS = {
+    "mlflow models serve": ["-m", "mlflow", "models", "serve", "--env-manager", "local", "-m"],
+    "phototag serve": ["-c", "from phototag.cli import app; app()", "serve"],
+}
+PORTS = dict(zip(SERVERS, (5921, 5922), strict=True))
+HEALTH = dict(zip(SERVERS, ("ping", "ready"), strict=True))
+
+
+@dataclass
+class Result:
+    """Photos per second, latencies in ms, and CPU time of the server in ms per photo."""
+
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
 
 
 class Client(threading.local):
     """HTTP client with a separate connection for each thread."""
 
-    def __init__(self, address: str) -> None:
-        from http.client import HTTPConnection
-        from urllib.parse import urlsplit
+    def __init__(self, port: int, path: str, raw: bool) -> None:
+        self.path, self.raw = path, raw
+        self.connection = HTTPConnection(f"127.0.0.1:{port}", timeout=120)
 
-        parts = urlsplit(address)
-        self.path, self.connection = parts.path, HTTPConnection(parts.netloc, timeout=120)
-
-    def __call__(self, image: str) -> None:
+    def __call__(self, photo: bytes) -> None:
         """Send one photo; exit with an error if the response contains no prediction."""
-        body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}})
-        self.connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+        if self.raw:
+            body, kind = photo, "image/jpeg"
+        else:
+            row = [base64.b64encode(photo).decode()]
+            table = {"columns": ["image"], "data": [row]}
+            body, kind = json.dumps({"dataframe_split": table}).encode(), "application/json"
+        self.connection.request("POST", self.path, body, {"Content-Type": kind})
         answer = self.connection.getresponse()
         text = answer.read()
         if answer.status != 200 or json.loads(text)["predictions"][0]["error"]:
             raise SystemExit(f"request failed: status {answer.status}, response {text[:300]!r}")
 
 
-def measure(
-    tag: Callable[[str], None], images: list[str], clients: int
-) -> tuple[float, float, float]:
-    """Return photos per second, and the median and 99th percentile of latency in ms."""
+@contextmanager
+def start(name: str, model: str) -> Iterator[psutil.Process]:
+    """Run a server during the block, and yield its process."""
+    command = [sys.executable, *SERVERS[name], model, "--port", str(PORTS[name])]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    server = Popen(command, stdout=DEVNULL, stderr=DEVNULL, env=environment)
+    try:
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{PORTS[name]}/{HEALTH[name]}").close()
+                break
+            except URLError:
+                if server.poll() is not None:
+                    raise SystemExit(f"{name} ended with {server.returncode}") from None
+                time.sleep(0.5)
+        yield psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
 
-    def wait(image: str) -> float:
+
+def cpu_seconds(server: psutil.Process) -> float:
+    """Return the CPU time of a process and its children."""
+    times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+def measure(
+    tag: Callable[[bytes], None], photos: list[bytes], clients: int, server: psutil.Process
+) -> Result:
+    """Send all photos from several clients."""
+
+    def wait(photo: bytes) -> float:
         asked = time.perf_counter()
-        tag(image)
+        tag(photo)
         return 1000 * (time.perf_counter() - asked)
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds(server)
     with ThreadPoolExecutor(clients) as pool:
-        waits = list(pool.map(wait, images))
-    rate = len(images) / (time.perf_counter() - start)
-    return rate, float(np.percentile(waits, 50)), float(np.percentile(waits, 99))
+        waits = list(pool.map(wait, photos))
+    rate = len(photos) / (time.perf_counter() - start)
+    p50, p99 = np.percentile(waits, (50, 99))
+    return Result(rate, p50, p99, 1000 * (cpu_seconds(server) - cpu) / len(photos))
 
 
 def main() -> None:
-    """Measure all ways of calling the model alternately; print medians and ratios."""
-    *addresses, folder = sys.argv[1:]
+    """Measure all ways of calling the model alternately; print medians as a Markdown table."""
+    folder, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     files = itertools.cycle(find_photos([folder], sys.stdin.buffer))
-    encoded = {
-        f: base64.b64encode(Path(f).read_bytes()).decode()
-        for f in find_photos([folder], sys.stdin.buffer)
-    }
-    images = [encoded[file] for file in itertools.islice(files, REQUESTS)]
-    store = connect()
-    _ = store.client  # sets the tracking URI of MLflow
-    model = mlflow.pyfunc.load_model(f"models:/{store.name}@champion")
-
-    def call(image: str) -> None:
-        model.predict(pd.DataFrame({"image": [image]}))
-
-    ways: dict[str, tuple[Callable[[str], None], int]] = {RATE: (call, 1)}
-    ways["in process, 8 threads"] = (call, 8)
-    for address in addresses:
-        client = Client(address)
+    photos = [Path(file).read_bytes() for file in itertools.islice(files, count)]
+    with connect() as store, TemporaryDirectory() as copy, ExitStack() as stack:
+        model = f"models:/{store.name}@champion"
+        os.environ["MLFLOW_TRACKING_URI"] = store.uri
+        artifacts = Path(mlflow.artifacts.download_artifacts(f"{model}/artifacts", dst_path=copy))
+        names = ("model.safetensors", "thresholds.json", "recorded.onnx")
+        tagger = load_version(*(artifacts / name for name in names))
+        own = psutil.Process()
+        started = {name: stack.enter_context(start(name, model)) for name in SERVERS}
+        ways: dict[str, tuple[Callable[[bytes], None], psutil.Process]] = {
+            "in this process": (lambda photo: tag_request(tagger, [photo]) and None, own)
+        }
+        for name, server in started.items():
+            ways[f"{name}, JSON"] = Client(PORTS[name], "/invocations", raw=False), server
+        ways["phototag serve, raw"] = Client(PORTS["phototag serve"], "/predict", raw=True), server
+        found: dict[tuple[int, str], list[Result]] = {}
         for clients in CLIENTS:
-            ways[f"{address}, {clients} clients"] = (client, clients)
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
-    for tag, clients in ways.values():
-        measure(tag, images[:100], clients)  # warm up
-    for _ in range(TURNS):
-        for name, (tag, clients) in ways.items():
-            found[name].append(measure(tag, images, clients))
-    medians = {name: np.median(turns, axis=0) for name, turns in found.items()}
-    for name, (rate, middle, late) in medians.items():
-        print(
-            f"{name:<{max(map(len, ways))}}  {rate:6.0f} photos/s, "
-            f"{rate / medians[RATE][0]:.2f} of one thread; "
-            f"p50 {middle:6.1f} ms, p99 {late:6.1f} ms"
-        )
+            for tag, server in ways.values():
+                measure(tag, photos[:100], clients, server)  # warm up
+            for _, (name, (tag, server)) in itertools.product(range(TURNS), ways.items()):
+                found.setdefault((clients, name), []).append(measure(tag, photos, clients, server))
+        print("| Clients | Way | Photos/s | p50 | p99 | CPU of the server per photo |")
+        print("|---|---|---|---|---|---|")
+        for (clients, name), results in found.items():
+            rate, p50, p99, cpu = np.median([list(vars(r).values()) for r in results], axis=0)
+            print(
+                f"| {clients} | {name} | {rate:.0f} | {p50:.1f} ms | {p99:.1f} ms | {cpu:.2f} ms |"
+            )
+        for name, server in started.items():
+            size = sum(p.memory_info().rss for p in (server, *server.children(recursive=True)))
+            print(f"{name}: {size / 2**20:.0f} MiB resident")
 
 
 if __name__ == "__main__":

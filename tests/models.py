@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from phototag.network.familiarity import fit_familiarity, split_network
 from phototag.network.model import build_model
 from phototag.network.params import ModelParams
 from phototag.network.weights import Metadata, save_model
+
+if TYPE_CHECKING:
+    from phototag.tracking.store import Store
 
 LABELS = ["blue", "green", "red"]
 
@@ -98,3 +102,16 @@ def _write(
     point = {"content_key": "key", "temperature": 1.0, "thresholds": dict.fromkeys(labels, 0.5)}
     write_json(folder / "thresholds.json", point)
     return folder / "model.safetensors", folder / "thresholds.json"
+
+
+def register(store: "Store", *models: tuple[Path, Path]) -> None:
+    """Register models as versions 1, 2, ...; make the first one the champion."""
+    from phototag.registry import versions
+    from phototag.registry.comparison import Contestant
+    from phototag.tracking.runs import Training, create_run
+
+    run_id = create_run(store, Training("key"))
+    for number, files in enumerate(models):
+        tags = {"model_digest": str(number), "test_fingerprint": "f"}
+        versions.register_model(store, run_id, Contestant(files), ["0" * 16], tags, "")
+    versions.promote(store, "1", "")

@@ -30,17 +30,14 @@ from phototag.apps.predictions import model_key
 from phototag.base.errors import InputError
 from phototag.cli import typer_app
 from phototag.decoding import photos
-from phototag.registry import versions
-from phototag.registry.comparison import Contestant
 from phototag.serving import pool, pyfunc
 from phototag.serving.limits import MAX_BYTES, MAX_MESSAGE, MAX_PIXELS, MAX_ROWS
 from phototag.serving.pyfunc import SIGNATURE
 from phototag.serving.requests import NO_FILE, ROOT
 from phototag.serving.tagger import load_tagger, tag_photos
-from phototag.tracking.runs import Training, create_run
 from phototag.tracking.store import connect
 from tests.decoding.corpus import chunk, encode, png, tile_tiff
-from tests.models import LABELS, make_model
+from tests.models import LABELS, make_model, register
 from tests.servers import free_port, run_server
 
 
@@ -372,11 +369,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("MLFLOW_TRACKING_URI", "")
         store = connect()
-        run_id = create_run(store, Training("key"))
-        tags = {"model_digest": "d", "test_fingerprint": "f"}
-        model = Contestant(make_model(folder / "model"))
-        version = versions.register_model(store, run_id, model, ["0" * 16], tags, "")
-        versions.promote(store, version, "")
+        register(store, make_model(folder / "model"))
     address = f"models:/{store.name}@champion"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]

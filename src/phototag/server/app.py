@@ -187,7 +187,7 @@ def build_app(service: Service) -> FastAPI:
     }
     app = FastAPI(
         title="phototag",
-        description="Labels of photos. [Served API](docs/reference/served-api.md)",
+        description="Predicts labels of photos.",
         redoc_url=None,
     )
 

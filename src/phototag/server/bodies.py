@@ -20,8 +20,8 @@ RAW = ("application/octet-stream", "image/")  # media types, or the part of them
 MAX_BODY = {JSON: MAX_REQUEST_BYTES * 3 // 2, MULTIPART: MAX_REQUEST_BYTES + 2**20}
 COPIES = {JSON: 4, MULTIPART: 3}  # bytes of memory per byte of a body until its response is sent
 SMALL_BODY = 2**18  # bytes; smaller bodies do not wait for memory
-MEMORY = 4 * 2**20 * 96  # bytes for all bodies that are not small; enough for the largest body
-FIRST_SECONDS, BYTES_PER_SECOND = 10, 2**20  # slower bodies are refused
+MEMORY = 2**28  # bytes for all bodies that are not small; the largest body is handled alone
+GRACE, BYTES_PER_SECOND = 10, 2**19  # a body that arrives later than this is refused
 UNREADABLE = "the JSON cannot be read: send an object without deep nesting and long numbers"
 EXPECTED = (
     'send {"inputs": ["<base64 of a photo>", ...]} or another JSON format of MLflow with the '
@@ -105,12 +105,14 @@ async def read_body(request: Request, length: int) -> bytes:
         ClientDisconnect: The client closed the connection.
     """
     body = bytearray()
+    end = asyncio.get_running_loop().time() + GRACE
     try:
-        async with asyncio.timeout(FIRST_SECONDS + length / BYTES_PER_SECOND):
+        async with asyncio.timeout_at(end) as limit:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > length:
                     raise _too_large(length)
+                limit.reschedule(end + len(body) / BYTES_PER_SECOND)
     except TimeoutError:
         raise RequestError(408, "the body arrives too slowly: send it again") from None
     return bytes(body)

@@ -2,11 +2,11 @@
 
 import re
 import sys
-import traceback
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
+from threading import Thread
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -55,43 +55,43 @@ class Champion:
         self.name, self.alias, self.fixed = match.groups()
         self.address, self.uri = address, uri
         self.client = MlflowClient()
-        self.stopped = Event()
+        self.failed, self.wait, self.message = "", 0, ""  # of the last update that failed
         try:
             self.version = self._load(self._find())
         except FAILURES as error:
             raise InputError(self._describe(error)) from error
         MODEL.info({"name": self.name, "version": self.version.number})
 
-    def watch(self) -> Thread:
-        """Start the thread that loads another version when the alias moves."""
-        thread = Thread(target=self._watch, name="champion", daemon=True)
+    def watch(self) -> None:
+        """Start a thread that calls `update` every `PAUSE` seconds, if the address has an alias."""
         if self.alias:
-            thread.start()
-        return thread
+            Thread(target=self._watch, name="champion", daemon=True).start()
 
     def _watch(self) -> None:
-        failed, looks, reported = "", 0, ""
-        while not self.stopped.wait(PAUSE):
-            try:
-                number = self._find()
-                looks += 1
-                if number == self.version.number or (number == failed and looks % RETRY):
-                    reported = ""
-                    continue
-                failed = number
-                self.version = self._load(number)
-            except Exception as error:  # the server continues with the version that it has
-                RELOADS.labels("error").inc()
-                if not isinstance(error, (*FAILURES, InputError)):
-                    traceback.print_exc()
-                message = self._describe(error)
-                if message != reported:
-                    print(f"version {self.version.number} is kept: {message}", file=sys.stderr)
-                reported = message
-            else:
-                RELOADS.labels("ok").inc()
-                MODEL.info({"name": self.name, "version": number})
-                print(f"now serving version {number} of {self.name}", file=sys.stderr)
+        while True:
+            time.sleep(PAUSE)
+            self.update()
+
+    def update(self) -> None:
+        """Load another version if the alias has moved; keep the present version if this fails."""
+        try:
+            number = self._find()
+            if number == self.version.number or (number == self.failed and self.wait > 0):
+                self.wait -= 1
+                return
+            self.failed, self.wait = number, RETRY
+            self.version = self._load(number)
+        except Exception as error:
+            RELOADS.labels("error").inc()
+            message = self._describe(error)
+            if message != self.message:
+                print(f"version {self.version.number} is kept: {message}", file=sys.stderr)
+            self.message = message
+        else:
+            self.failed = self.message = ""
+            RELOADS.labels("ok").inc()
+            MODEL.info({"name": self.name, "version": number})
+            print(f"now serving version {number} of {self.name}", file=sys.stderr)
 
     def _find(self) -> str:
         """Return the number of the version that the address names."""
