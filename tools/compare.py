@@ -53,7 +53,7 @@ class Comparison:
     """Scores of the base and of the change on the same photos.
 
     Attributes:
-        photos: Description of the photos.
+        photos: Description of the photos and labels that both have.
         scores: Table with one row per metric: `metric`, `change`, `base`, `difference`, and the
             bounds `low` and `high` of the 95% interval of the difference.
         labels: Table with one row per label and the same columns for its F1; `label` is its name,
@@ -151,7 +151,8 @@ def compare(root: Path, base: str, revision: str) -> Comparison:
         }
     )
     scores = pd.DataFrame(rows, columns=columns)
-    return Comparison(name_photos(len(images), kinds[0]), scores, table)
+    photos = f"{name_photos(len(images), kinds[0])} and {len(labels)} labels"
+    return Comparison(photos, scores, table)
 
 
 def read_metrics(root: Path, revision: str) -> dict[str, float]:

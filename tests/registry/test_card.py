@@ -25,6 +25,7 @@ from phototag.registry.card import render_card
 from phototag.registry.lookup import attach_card, fetch_card
 from phototag.tracking.store import Store
 from tests.models import make_model
+from tests.projects import Project
 
 # Fields that the Hub documents for the metadata of a model card.
 FIELDS = {"license", "license_name", "library_name", "pipeline_tag", "tags", "metrics"}
@@ -216,3 +217,19 @@ def test_registry_keeps_the_card_of_each_version(store: Store) -> None:
         fetch_card(store, "3")
     with pytest.raises(InputError, match=r"version 9 of the model .* cannot be read"):
         fetch_card(store, "9")
+
+
+@pytest.mark.slow
+def test_card_of_a_clone_is_that_of_the_registered_version(
+    trained: Project, results: Project, tmp_path: Path
+) -> None:
+    """The clone has no registry; the stage `register` attached the card of version 1."""
+    clone = results.clone(tmp_path / trained.folder.name, cache=True)
+    clone("phototag", "card", "--output", "card.md")
+    own = (clone.folder / "card.md").read_text()
+    assert not (clone.folder / "mlflow.db").exists()
+    registered = trained("phototag", "card", "1")
+    assert "models:/trained/1" in registered
+    uri, title = "models:/trained@champion", "# trained\n"
+    replaced = own.replace(uri, "models:/trained/1").replace(title, "# trained, version 1\n")
+    assert registered == replaced

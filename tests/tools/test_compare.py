@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_same_photos(trained: Project, change: str, tmp_
         trained("dvc", "get", "-q", ".", path, "--rev", revision, "-o", str(copy))
         table = pd.read_csv(copy).query("split == 'test'")
         wide = [table.pivot(index="image", columns="label")[v] for v in ("target", "predicted")]
-        assert found.photos == f"{len(wide[0])} test photos"
+        assert found.photos == f"{len(wide[0])} test photos and 3 labels"
         scores = found.scores.set_index("metric")[column]
         for average in ("micro", "macro"):
             expected = f1_score(*wide, average=average, zero_division=0)
