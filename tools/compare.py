@@ -203,7 +203,7 @@ def pivot_column(
 
 
 def diff_with_dvc(root: Path, kind: str, base: str, revision: str) -> str:
-    """Return the table of `dvc metrics diff` or `dvc params diff`, in Markdown."""
+    """Return the table of `dvc metrics diff` or `dvc params diff`, or ""."""
     command = [sys.executable, "-m", "dvc", kind, "diff", "--md", base, *filter(None, [revision])]
     options = ["--precision", "4"] if kind == "metrics" else []
     done = subprocess.run(
@@ -211,7 +211,8 @@ def diff_with_dvc(root: Path, kind: str, base: str, revision: str) -> str:
     )
     if done.returncode:
         raise InputError(f"dvc {kind} diff failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+    table = done.stdout.strip()
+    return table if table.count("\n") > 1 else ""  # without changes, only the header
 
 
 def summarize(comparison: Comparison) -> str:
