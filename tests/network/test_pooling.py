@@ -174,11 +174,13 @@ def test_pooling_of_torchvision_networks_matches_numpy(name: str, pool: str) -> 
         *(("timm/vit_tiny_patch16_224", 1, "class token", pool) for pool in POOLS),
         ("timm/mobilenetv3_small_050", 0, None, "mean-max"),
         ("timm/deit_tiny_distilled_patch16_224", 2, "class token", "mean-max"),
-        ("timm/vit_small_patch16_dinov3", 5, "class token", "mean-max"),
+        ("timm/vit_tiny_patch16_dinov3_qkvb", 5, "class token", "mean-max"),
+        ("timm/vit_pe_core_tiny_patch16_384", 1, "attention", "mean-max"),
         *(
             pytest.param(f"timm/{name}", 0, summary, "mean-max", marks=pytest.mark.slow)
             for name, summary in (
                 ("vit_base_patch16_siglip_224", "attention"),
+                ("naflexvit_base_patch16_siglip", "attention"),
                 ("mixer_s32_224", None),
                 ("swin_tiny_patch4_window7_224", None),
             )
@@ -192,6 +194,7 @@ def test_pooling_of_timm_networks_matches_timms_features(
     size = 224 if "mixer" in name or "swin" in name else 64
     network = make_network(name, size, pool)
     fixed = {"img_size": size} if "patch" in name or "mixer" in name else {}
+    fixed = {} if "naflex" in name else fixed
     plain = timm.create_model(name.removeprefix("timm/"), num_classes=0, **fixed).eval()
     plain.load_state_dict(network.network.state_dict())
     images = torch.rand(2, 3, size, size)
@@ -248,7 +251,10 @@ def test_joined_backbones_are_pooled_one_by_one() -> None:
     torch.testing.assert_close(features, torch.cat(parts, dim=1))
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "timm/tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    ["squeezenet1_1", "timm/tf_efficientnet_lite0", "timm/vit_pe_core_tiny_patch16_384"],
+)
 def test_onnx_runtime_gives_the_same_pooled_features(name: str) -> None:
     for package in runtime.PACKAGES:
         pytest.importorskip(package)

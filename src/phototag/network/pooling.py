@@ -80,7 +80,11 @@ class PooledBackbone(nn.Module):
         patches = maps[:, self.num_prefix :]
         attention = getattr(self.network, "attn_pool", None)
         if self.pool.global_pool == "mean-max" and (self.has_class_token or attention is not None):
-            summary = maps[:, 0] if attention is None else self.network.pool(maps)
+            summary = (
+                maps[:, 0]
+                if attention is None
+                else self.network.forward_head(maps, pre_logits=True)
+            )
             return torch.cat([summary, patches.mean(dim=1)], dim=1)
         return self.pool.forward(patches.transpose(1, 2)[..., None])
 
