@@ -24,6 +24,7 @@ from phototag.server.bodies import (
     SMALL_BODY,
     Memory,
     RequestError,
+    discard_body,
     find_cells,
     find_kind,
     measure_body,
@@ -198,6 +199,7 @@ def build_app(service: Service) -> FastAPI:
             try:
                 response: Response = JSONResponse(await service.predict(request))
             except InputError as error:
+                await discard_body(request)
                 response = refuse(request, error)
             except ClientDisconnect:
                 response = respond(400, "the connection was closed")

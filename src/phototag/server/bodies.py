@@ -3,13 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from phototag.base.errors import InputError
 from phototag.serving.limits import MAX_BYTES, MAX_REQUEST_BYTES, MAX_ROWS, TOO_LARGE
@@ -116,6 +116,15 @@ async def read_body(request: Request, length: int) -> bytes:
     except TimeoutError:
         raise RequestError(408, "the body arrives too slowly: send it again") from None
     return bytes(body)
+
+
+async def discard_body(request: Request) -> None:
+    """Read the rest of a body that is refused; otherwise, clients would not see the response."""
+    # A RuntimeError is raised if the body has been read.
+    with suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(GRACE):
+            async for _ in request.stream():
+                pass
 
 
 def find_cells(body: bytes, kind: str, headers: Headers) -> list[Any]:

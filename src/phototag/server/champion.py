@@ -55,7 +55,7 @@ class Champion:
         self.name, self.alias, self.fixed = match.groups()
         self.address, self.uri = address, uri
         self.client = MlflowClient()
-        self.failed, self.wait, self.message = "", 0, ""  # of the last update that failed
+        self.failed, self.wait, self.message = "", 0, ""  # last failed update
         try:
             self.version = self._load(self._find())
         except FAILURES as error:
