@@ -389,12 +389,19 @@ def test_sigterm_completes_requests_and_a_killed_server_starts_again(
     log = tmp_path / "kept"
     arguments = command(port, "--log-predictions", str(log), "--log-photos", "--keep-days", "3")
     ready = f"{served.url}/ready"
-    with run_server(arguments, ready, tmp_path, environment(project)):
+    # The server does not need a clone of the project.
+    outside = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db",
+        "PHOTOTAG_MODEL": f"models:/{project.name}@champion",
+        "PHOTOTAG_TOKEN": TOKEN,
+    }
+    variables = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"} | outside
+    with run_server(arguments, ready, tmp_path, variables):
         (process,) = [p for p in psutil.Process().children() if p.cmdline() == arguments]
         served.labels(BLUE)
         process.kill()
     assert len(list(read_log(log))) == 1
-    with run_server(arguments, ready, tmp_path, environment(project)):
+    with run_server(arguments, ready, tmp_path, variables):
         (process,) = [p for p in psutil.Process().children() if p.cmdline() == arguments]
         served.labels(RED)
         large = palette_png(int(MAX_PIXELS**0.5))
@@ -412,8 +419,7 @@ def test_sigterm_completes_requests_and_a_killed_server_starts_again(
 
 
 def in_flight(served: Served) -> bool:
-    with urllib.request.urlopen(f"{served.url}/metrics", timeout=60) as response:
-        return b"phototag_requests_in_flight 1.0" in response.read()
+    return scrape(served)["phototag_requests_in_flight"] == 1
 
 
 @pytest.mark.parametrize(
