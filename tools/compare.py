@@ -235,7 +235,7 @@ def summarize(comparison: Comparison) -> str:
 
 def show_difference(row: Any) -> str:
     """Return a difference with its 95% interval."""
-    interval = "" if np.isnan(row.low) else f", 95% interval {row.low:+z.4f} to {row.high:+z.4f}"
+    interval = "" if np.isnan(row.low) else f" ({row.low:+z.4f} to {row.high:+z.4f})"
     return f"{row.difference:+z.4f}{interval}"
 
 
@@ -245,7 +245,9 @@ def describe_scores(scores: pd.DataFrame) -> str:
         f"| {NAMES[row.metric]} | {row.base:.4f} | {row.change:.4f} | {show_difference(row)} |"
         for row in scores.itertuples()
     ]
-    return "\n".join(["| Metric | Base | Change | Difference |", "|---|---|---|---|", *rows])
+    return "\n".join(
+        ["| Metric | Base | Change | Difference (95% interval) |", "|---|---|---|---|", *rows]
+    )
 
 
 def select_labels(labels: pd.DataFrame) -> pd.DataFrame:
@@ -269,7 +271,10 @@ def describe_labels(labels: pd.DataFrame) -> str:
     note = "The intervals are not adjusted for the number of labels."
     if len(shown) < len(labels):
         note = f"Labels with the largest gains and losses, of {len(labels)}. {note}"
-    header = ["| Label | Positives | Base | Change | Difference |", "|---|---|---|---|---|"]
+    header = [
+        "| Label | Positives | Base | Change | Difference (95% interval) |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join([*header, *rows, "", note])
 
 

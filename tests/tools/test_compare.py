@@ -102,7 +102,7 @@ def test_labels_are_escaped_and_rare_ones_omitted() -> None:
     labels = make_comparison(0.1, 0.05).labels
     labels.loc[1, "positives"] = 4
     text = describe_labels(labels)
-    assert "| a&#124;b | 9 | 0.500 | 0.600 | +0.1000, 95% interval +0.0500 to +0.1500 |" in text
+    assert "| a&#124;b | 9 | 0.500 | 0.600 | +0.1000 (+0.0500 to +0.1500) |" in text
     assert "| c |" not in text
     assert "did not change for any label" in describe_labels(labels.assign(difference=0.0))
 
