@@ -186,7 +186,8 @@ def read_csv(root: Path, revision: str, path: str) -> pd.DataFrame:
     # Labels and photos may be named NA or 2024.
     names = dict.fromkeys(("image", "label", "group", "split"), str)
     options: Any = {"keep_default_na": False, "na_values": [""], "dtype": names}
-    return pd.read_csv(io.BytesIO(content), **options)
+    table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **options)
+    return table
 
 
 def at(revision: str) -> str:
@@ -199,7 +200,7 @@ def pivot_column(
 ) -> np.ndarray:
     """Return a column of the predictions as an array, float [num_images, num_labels]."""
     wide = table.pivot_table(column, "image", "label", aggfunc="first", observed=True, dropna=False)
-    return wide.reindex(index=images, columns=labels).to_numpy(np.float64)
+    return wide.reindex(index=list(images), columns=list(labels)).to_numpy(np.float64)
 
 
 def diff_with_dvc(root: Path, kind: str, base: str, revision: str) -> str:
@@ -242,8 +243,8 @@ def show_difference(row: Any) -> str:
 def describe_scores(scores: pd.DataFrame) -> str:
     """Return the table of the scores in Markdown."""
     rows = [
-        f"| {NAMES[row.metric]} | {row.base:.4f} | {row.change:.4f} | {show_difference(row)} |"
-        for row in scores.itertuples()
+        f"| {NAMES[name]} | {row.base:.4f} | {row.change:.4f} | {show_difference(row)} |"
+        for name, row in zip(scores["metric"], scores.itertuples(), strict=True)
     ]
     return "\n".join(
         ["| Metric | Base | Change | Difference (95% interval) |", "|---|---|---|---|", *rows]
@@ -264,8 +265,8 @@ def describe_labels(labels: pd.DataFrame) -> str:
     if shown.empty:
         return f"F1 did not change for any label with at least {MIN_POSITIVES} positives."
     rows = [
-        f"| {escape_markdown(row.label)} | {row.positives} | {row.base:.3f} | {row.change:.3f} | "
-        f"{show_difference(row)} |"
+        f"| {escape_markdown(str(row.label))} | {row.positives} | {row.base:.3f} | "
+        f"{row.change:.3f} | {show_difference(row)} |"
         for row in shown.itertuples()
     ]
     note = "The intervals are not adjusted for the number of labels."

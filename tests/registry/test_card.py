@@ -54,9 +54,8 @@ class Cards:
         logits = {
             name: rng.normal(4.0 * (datasets[name].targets > 0) - 2, 1.5) for name in evaluated
         }
-        params = EvaluateParams(
-            target=target or "f1", prior_strength=2.0, calibrate=False, resamples=50
-        )
+        values = {"prior_strength": 2.0, "calibrate": False, "resamples": 50}
+        params = EvaluateParams.model_validate(values | ({"target": target} if target else {}))
         manifest = pd.DataFrame({"width": [16] * 40, "height": [16, 20] * 20})
         self.result = evaluate(datasets, logits, manifest, params, 0)
         for name in ("scores", "per_label", "slices"):

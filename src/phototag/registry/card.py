@@ -135,9 +135,9 @@ def describe_for_hub(
     if license_name is not None and license_name not in HUB_LICENSES:
         licence = {"license": "other", "license_name": license_name}
     metrics = [
-        {"type": HUB_METRICS[row.metric][0], "value": row.value, "name": HUB_METRICS[row.metric][1]}
-        for row in scores.itertuples()
-        if row.metric in HUB_METRICS
+        {"type": HUB_METRICS[name][0], "value": value, "name": HUB_METRICS[name][1]}
+        for name, value in zip(scores["metric"], scores["value"], strict=True)
+        if name in HUB_METRICS
     ]
     # The Hub wants the type of a dataset; `imagefolder` is the one of folders of photos.
     dataset = {"type": "imagefolder", "name": source, "split": evaluated_on}
