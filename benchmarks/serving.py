@@ -99,11 +99,11 @@ def start(name: str, model: str) -> Iterator[psutil.Process]:
 def cpu_seconds(server: psutil.Process) -> float:
     """Return the CPU time of a process and its children."""
     times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
-    return sum(time.user + time.system for time in times)
+    return float(sum(time.user + time.system for time in times))
 
 
 def measure(
-    tag: Callable[[bytes], None], photos: list[bytes], clients: int, server: psutil.Process
+    tag: Callable[[bytes], object], photos: list[bytes], clients: int, server: psutil.Process
 ) -> Result:
     """Send all photos from several clients."""
 
@@ -133,7 +133,7 @@ def main() -> None:
         tagger = load_version(*(artifacts / name for name in names))
         own = psutil.Process()
         started = {name: stack.enter_context(start(name, model)) for name in SERVERS}
-        ways: dict[str, tuple[Callable[[bytes], None], psutil.Process]] = {
+        ways: dict[str, tuple[Callable[[bytes], object], psutil.Process]] = {
             "in this process": (lambda photo: tag_request(tagger, [photo]) and None, own)
         }
         for name, server in started.items():

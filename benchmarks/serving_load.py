@@ -122,7 +122,7 @@ class Test:
     def resident(self) -> float:
         """Return the resident memory of the server and its children in MiB."""
         processes = [self.server, *self.server.children(recursive=True)]
-        return sum(process.memory_info().rss for process in processes) / 2**20
+        return float(sum(process.memory_info().rss for process in processes)) / 2**20
 
     def run(self, photos: list[bytes], minutes: float, hostile: int) -> None:
         """Run the test and print its results."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from phototag.server import bodies
 from phototag.server.bodies import JSON, Memory, RequestError, find_cells, read_body
@@ -15,7 +16,7 @@ from tests.serving.test_pyfunc import BODIES
 def test_photos_are_found_in_every_request_format(body: str) -> None:
     import json
 
-    found = find_cells(json.dumps(BODIES[body](["a", "b"])).encode(), JSON, None)
+    found = find_cells(json.dumps(BODIES[body](["a", "b"])).encode(), JSON, Headers())
     flat = [value for cell in found for value in (cell if isinstance(cell, list) else [cell])]
     assert flat == ["a", "b"]
 

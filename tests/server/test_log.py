@@ -97,13 +97,13 @@ def test_full_disk_raises_an_error_and_damages_one_line_only(
 
 
 class Clock(datetime):
-    """A clock that shows the day `today`."""
+    """A clock that shows the time `shown`."""
 
-    today = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    shown = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     @classmethod
     def now(cls, _: object = None) -> datetime:  # type: ignore[override]
-        return cls.today
+        return cls.shown
 
 
 def test_files_and_photos_of_old_days_are_removed(
@@ -115,7 +115,7 @@ def test_files_and_photos_of_old_days_are_removed(
         (tmp_path / name).touch()
     writer = PredictionLog(tmp_path, days=7, keeps_photos=True)
     for day in range(10):
-        monkeypatch.setattr(Clock, "today", datetime(2026, 3, 1 + day, tzinfo=UTC))
+        monkeypatch.setattr(Clock, "shown", datetime(2026, 3, 1 + day, tzinfo=UTC))
         write(writer)
         write(writer)
     days = [f"202603{day:02}" for day in range(3, 11)]

@@ -78,7 +78,8 @@ def _tag_in_worker(
 
 @cache
 def _load(files: tuple[Path, ...], many: bool) -> Tagger:
-    tagger = load_tagger(*files)
+    model, thresholds = files
+    tagger = load_tagger(model, thresholds)
     return accelerate_tagger(tagger) if many else tagger
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -172,7 +172,7 @@ class _Parser(MultiPartParser):
 
 
 def _parse_multipart(body: bytes, headers: Headers) -> list[bytes]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes]:
         view = memoryview(body)
         for start in range(0, len(body), 2**16):
             yield bytes(view[start : start + 2**16])

@@ -79,7 +79,7 @@ class PredictionLog:
             self._open(datetime.now(UTC))
 
     def write(
-        self, model: str, version: str, photos: Sequence[bytes], tags: Sequence[Tags]
+        self, model: str, version: str, photos: Sequence[bytes | InputError], tags: Sequence[Tags]
     ) -> None:
         """Append one line for each photo that could be read, except for the example.
 
@@ -87,14 +87,14 @@ class PredictionLog:
             OSError: A line could not be written, for example because the disk is full.
         """
         for photo, found in zip(photos, tags, strict=True):
-            if found.error is None and photo != EXAMPLE_PHOTO:
+            if isinstance(photo, bytes) and not found.error and photo != EXAMPLE_PHOTO:
                 self._write(model, version, photo, found)
 
     def _write(self, model: str, version: str, photo: bytes, tags: Tags) -> None:
         now = datetime.now(UTC)
-        features = tags.features
-        if features is not None:
-            features = base64.b64encode(features.astype("<f2").tobytes()).decode()
+        features = None
+        if tags.features is not None:
+            features = base64.b64encode(tags.features.astype("<f2").tobytes()).decode()
         entry = {
             "time": now.isoformat(timespec="milliseconds"),
             "sha256": tags.sha256,
@@ -138,7 +138,7 @@ class PredictionLog:
             return
         first = (now - timedelta(days=self.days)).strftime(DAY)
         for path in list_files(self.folder):
-            if FILE_NAME.fullmatch(path.name)[1] < first:
+            if path.name.split("-")[1] < first:
                 path.unlink(missing_ok=True)
         for folder in (self.folder / PHOTOS).glob("[0-9]" * 8):
             if folder.name < first:
