@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 OWN = {"benchmarks", "phototag", "stages", "tests", "tools"}
 # Packages whose name differs from the name of the module that they install.
 PACKAGES = {
+    "markdown_it": "markdown-it-py",
     "PIL": "pillow",
     "ruamel": "ruamel-yaml",
     "sklearn": "scikit-learn",
