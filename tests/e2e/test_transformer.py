@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model.name": "timm/vit_tiny_patch16_dinov3_qkvb",
         "model.global_pool": "mean-max",
     },
-    "hub": {"resize.size": 64},
+    "hub": {},
 }
 
 
