@@ -36,6 +36,7 @@ def register(params: RegistrationParams) -> None:
         "splits": Path("data/splits.csv"),
         "history": Path("reports/train/history.csv"),
         "model": Path("models/model.safetensors"),
+        "reference": Path("models/reference.safetensors"),
         "thresholds": Path("reports/evaluate/thresholds.json"),
         "metrics": Path("reports/evaluate/metrics.json"),
         "scores": Path("reports/evaluate/scores.csv"),

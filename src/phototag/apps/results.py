@@ -18,6 +18,7 @@ FILES = {  # files of the model that the stage `register` reads
     "splits": "data/splits.csv",
     "history": "reports/train/history.csv",
     "model": "models/model.safetensors",
+    "reference": "models/reference.safetensors",
     "thresholds": "reports/evaluate/thresholds.json",
     "metrics": METRICS,
     "scores": "reports/evaluate/scores.csv",

@@ -47,10 +47,10 @@ def register_results(
     Args:
         store: Store with the registry.
         paths: Files of the model: `images` (packed photos), `features` (cached), `manifest`,
-            `splits`, `history` (table with one row per epoch), `model`, `thresholds`, `metrics`,
-            `scores`, `per_label` and `slices` (tables with intervals), `predictions` (table with
-            one row per photo and label) and `summary` (of the stage `resize`). All files in the
-            folder of `metrics` are logged to the MLflow run.
+            `splits`, `history` (table with one row per epoch), `model`, `reference` (for
+            monitoring), `thresholds`, `metrics`, `scores`, `per_label` and `slices` (tables with
+            intervals), `predictions` (table with one row per photo and label) and `summary` (of
+            the stage `resize`). All files in the folder of `metrics` are logged to the MLflow run.
         training: Training of the model, without its splits.
         resamples: Number of bootstrap resamples of the comparison.
         seed: Seed of the resamples.
@@ -90,6 +90,7 @@ def register_results(
             photos,
             evaluated_on,
         ),
+        paths["reference"],
     )
     attach_card(store, run_id, version, render_card(paths, store.name, license_name, version))
     # Registering reopens the run, which must not change its duration.

@@ -58,12 +58,14 @@ def register_model(
     photos: Iterable[str],
     tags: Mapping[str, str],
     description: str,
+    reference: Path | None = None,
 ) -> str:
     """Register a model as the challenger, and return the number of its version.
 
     If there is already a version with the same model digest and its files, it becomes the
-    challenger and no new version is created. `photos` are the ids returned by `list_ids`, and
-    `tags` are the tags returned by `describe_model`.
+    challenger and no new version is created. `photos` are the ids returned by `list_ids`, `tags`
+    are the tags returned by `describe_model`, and `reference` is the file written by the stage of
+    this name.
     """
     client, digest = store.client, tags[DIGEST_TAG]
     with store.lock:
@@ -74,6 +76,8 @@ def register_model(
             with mlflow.start_run(run_id=run_id), TemporaryDirectory() as folder:
                 extra = {"photos": Path(folder, PHOTOS_FILE)}
                 write_ids(extra["photos"], photos)
+                if reference is not None:
+                    extra["reference"] = reference
                 if model.cross_validated is not None:
                     extra["cross_validation"] = Path(folder, CROSS_VALIDATION_FILE)
                     model.cross_validated.save(extra["cross_validation"])
@@ -165,11 +169,16 @@ def has_files(store: Store, version: str) -> bool:
 
 def fetch_files(store: Store, version: str, folder: str) -> tuple[Contestant, Path]:
     """Download a version into a folder, and return its model and the path of its photo list."""
-    uri = f"models:/{store.name}/{version}/artifacts"
-    found = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+    found = download_version(store, version, folder)
     predictions = load_predictions(found / CROSS_VALIDATION_FILE)
     files = found / MODEL_FILE, found / THRESHOLDS_FILE
     return Contestant(files, predictions), found / PHOTOS_FILE
+
+
+def download_version(store: Store, version: int | str, folder: str) -> Path:
+    """Download the files of a version into a folder, and return the folder that contains them."""
+    uri = f"models:/{store.name}/{version}/artifacts"
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
 
 
 def list_labels(version: ModelVersion) -> list[str]:

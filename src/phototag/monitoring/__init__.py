@@ -1,0 +1,1 @@
+"""Monitoring of a model on photos without labels: estimated scores, drift, alarm and audit."""
