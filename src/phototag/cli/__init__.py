@@ -13,6 +13,7 @@ import typer
 from phototag.base.files import exit_on_input_error
 from phototag.cli import models, served, training
 from phototag.cli.labels import label_app
+from phototag.cli.monitoring import monitor_app
 
 REMOVED = {
     "experiments": "python -m benchmarks.claims run",
@@ -41,6 +42,7 @@ for command in (
 ):
     typer_app.command()(command)
 typer_app.add_typer(label_app, name="label")
+typer_app.add_typer(monitor_app, name="monitor")
 
 
 def _print_version(requested: bool) -> None:
