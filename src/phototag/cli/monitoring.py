@@ -47,7 +47,7 @@ def add(
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name is {name!r}: use letters, digits, '.', '_' and '-'")
     if bool(sources) == (log is not None):
-        raise InputError("pass either folders of photos or --log FOLDER, not both and not neither")
+        raise InputError("pass either folders of photos or --log FOLDER")
     from phototag.apps.photo_files import check_existence, find_photos
     from phototag.base.processes import hold_lock
     from phototag.monitoring.assessment import assess
