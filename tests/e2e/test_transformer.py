@@ -22,27 +22,22 @@ from stages import embed, evaluate, register, train
 from tests.projects import ROOT
 
 pytestmark = pytest.mark.slow
-CASES: dict[str, dict[str, Any]] = {
-    # A class token, four registers and four patches.
-    "hub with a smaller backbone": {
-        "resize.size": 32,
-        "model.name": "timm/vit_tiny_patch16_dinov3_qkvb",
-        "model.global_pool": "mean-max",
-    },
-    "hub": {},
+# A small backbone with a class token, four registers and four patches.
+SMALL: dict[str, Any] = {
+    "resize.size": 32,
+    "model.name": "timm/vit_tiny_patch16_dinov3_qkvb",
+    "model.global_pool": "mean-max",
 }
 
 
-@pytest.mark.parametrize("case", [next(iter(CASES)), pytest.param("hub", marks=pytest.mark.soak)])
 def test_probe_gives_the_same_probabilities_everywhere(
     project: Path,
     store: object,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    case: str,
 ) -> None:
     timm = pytest.importorskip("timm")
-    settings = recipe_params(read_recipes(ROOT / "recipes.yaml"), "hub") | CASES[case]
+    settings = recipe_params(read_recipes(ROOT / "recipes.yaml"), "hub") | SMALL
     settings |= {"model.weights": "w.pt", "epochs": 2, "evaluate.resamples": 20}
     update_params(project / "params.yaml", settings)
     monkeypatch.chdir(project)
