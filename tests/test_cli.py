@@ -114,7 +114,10 @@ def test_summary_shows_scores_report_and_next_commands(
     output = CliRunner().invoke(typer_app, ["summary"]).output
     assert "Too few positives to judge (fewer than 5): NA (4)\n" in output
     assert "0 of 1 labels reach their target; these abstain: NA." in output
-    assert "recall is 0.25 instead of 0.50" in output
+    assert "recall is 0.25 instead of 0.50 and precision is 0.25" in output
+    (report.parent / "scores.csv").write_text(scores.replace("0.25", "0"))
+    output = CliRunner().invoke(typer_app, ["summary"]).output
+    assert "recall is 0.00 instead of 0.50 (micro averages)" in output
     report.unlink()
     shown = CliRunner().invoke(typer_app, ["summary"])
     assert "report.html\n\n" not in shown.output

@@ -234,7 +234,7 @@ def make_page(
     for split, own in targets.items():
         rows = np.arange(start, start + len(own))
         names = [f"images/im{row}.jpg" for row in rows]
-        datasets[split] = Dataset(images, rows, own.astype(np.uint8), labels, names, names)
+        datasets[split] = Dataset(images, rows, own.astype(np.int8), labels, names, names)
         start += len(own)
     logits = {
         split: rng.normal(2.0 * own - 1, 1).astype(np.float32)
@@ -328,17 +328,31 @@ def test_page_shows_targets_and_labels_that_abstain(tmp_path: Path) -> None:
     goals = {"default": Target(recall=0.1), "b": Target(precision=0.99), "c": F1}
     result, page = make_page(tmp_path, targets, list("abc"), target=goals)
     rows = dict(re.findall(r"<tr><td>([abc])</td>(.*?)</tr>", page))
-    ends = {name: re.findall(r"<td>(.*?)</td>", cells)[-4:] for name, cells in rows.items()}
-    assert [ends[name][1] for name in "abc"] == ["recall 0.1", "precision 0.99", "f1"]
-    assert ends["b"][0] == "abstains"
-    assert "<small>" not in ends["a"][0]
-    assert "<small>" in ends["c"][0]
+    cells = {name: re.findall(r"<td>(.*?)</td>", row) for name, row in rows.items()}
+    thresholds = [re.sub(r"^[\d.]+", "", cells[name][-1]) for name in "abc"]
+    assert thresholds[0] == " <small>(recall 0.1)</small>"
+    assert thresholds[1] == "abstains <small>(precision 0.99)</small>"
+    assert re.fullmatch(r" <small>\([\d.]+–[\d.]+\)</small>", thresholds[2])
     recall = result.tables["per_label"]["recall_at_best_f1"]
-    assert [ends[name][3] for name in "abc"] == [f"{value:.3f}" for value in recall]
+    for name, value in zip("abc", recall, strict=True):
+        assert f"<small>({value:.2f})</small>" in cells[name][4]
     assert "<th>model at best F1</th>" in page
     _, page = make_page(tmp_path, targets, list("abc"))
-    assert "best F1" not in page
+    assert "highest F1" not in page
     assert "abstain" not in page
+
+
+@pytest.mark.slow
+def test_all_columns_of_the_labels_fit_a_desktop(tmp_path: Path, browser: Browser) -> None:
+    targets = {split: own.astype(int) for split, own in draw_targets(3, train=30, val=20, test=60).items()}
+    targets["test"][0] = UNKNOWN
+    _, text = make_page(tmp_path, targets, list("abc"), target={"a": Target(precision=0.5)})
+    assert "<small>(precision 0.5)</small>" in text
+    assert "<th>known</th>" in text
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto((tmp_path / "report.html").as_uri())
+    wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{wide}.length") == 0
 
 
 @pytest.mark.parametrize("calibrate", [False, True])

@@ -74,10 +74,12 @@ def describe_targets(scores: pd.DataFrame, per_label: pd.DataFrame) -> list[str]
     if "target" not in per_label:
         return []
     value = scores.set_index(["predictor", "metric"])["value"]
-    recall, precision = (
+    # The precision is not defined if no label is predicted.
+    names = ("recall", "precision")[: 1 + (value["model", "recall_micro"] > 0)]
+    cost = " and ".join(
         f"{name} is {value['model', f'{name}_micro']:.2f} instead of "
         f"{value['model at best F1', f'{name}_micro']:.2f}"
-        for name in ("recall", "precision")
+        for name in names
     )
     limited = per_label[per_label["target"] != str(F1)]
     names = limited.loc[limited["abstains"] == 1, "label"]
@@ -85,8 +87,8 @@ def describe_targets(scores: pd.DataFrame, per_label: pd.DataFrame) -> list[str]
     listed = f"; these abstain: {name_labels([*names])}" if len(names) else ""
     kinds = ", ".join(dict.fromkeys(limited["target"]))
     return [
-        f"Thresholds with a target ({kinds}): {reached}{listed}. Because of the targets, {recall} "
-        f"and {precision} (micro averages)."
+        f"Thresholds with a target ({kinds}): {reached}{listed}. Because of the targets, {cost} "
+        "(micro averages)."
     ]
 
 
