@@ -332,7 +332,7 @@ def test_page_shows_targets_and_labels_that_abstain(tmp_path: Path) -> None:
     thresholds = [re.sub(r"^[\d.]+", "", cells[name][-1]) for name in "abc"]
     assert thresholds[0] == " <small>(recall 0.1)</small>"
     assert thresholds[1] == "abstains <small>(precision 0.99)</small>"
-    assert re.fullmatch(r" <small>\([\d.]+–[\d.]+\)</small>", thresholds[2])
+    assert re.fullmatch(r" <small>\([\d.]+\W[\d.]+\)</small>", thresholds[2])
     recall = result.tables["per_label"]["recall_at_best_f1"]
     for name, value in zip("abc", recall, strict=True):
         assert f"<small>({value:.2f})</small>" in cells[name][4]
@@ -344,7 +344,8 @@ def test_page_shows_targets_and_labels_that_abstain(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_all_columns_of_the_labels_fit_a_desktop(tmp_path: Path, browser: Browser) -> None:
-    targets = {split: own.astype(int) for split, own in draw_targets(3, train=30, val=20, test=60).items()}
+    drawn = draw_targets(3, train=30, val=20, test=60)
+    targets = {split: own.astype(int) for split, own in drawn.items()}
     targets["test"][0] = UNKNOWN
     _, text = make_page(tmp_path, targets, list("abc"), target={"a": Target(precision=0.5)})
     assert "<small>(precision 0.5)</small>" in text

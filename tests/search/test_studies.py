@@ -52,6 +52,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": {"low": 0.1, "high": 1.0}}, "learning_rate cannot be searched"),
     ({"seed": {"low": 0, "high": 9}}, "seed cannot be searched: choose settings of the training"),
     ({"resize.size": {"low": 64, "high": 128}}, "resize.size cannot be searched"),
+    ({"optimizer": {"choices": ["lbfgs", "adamw"]}}, "remove lbfgs from the choices"),
     ({"lr": {"low": 0.1, "high": 0.01}}, "low <= high"),
     ({"lr": {"low": 0.1}}, "'high'"),
     ({"model.linear": {"count": [0, 2]}}, "'each'"),

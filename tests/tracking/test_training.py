@@ -424,6 +424,12 @@ def test_run_states_what_was_trained_on_what_with_which_result(
     log_evaluation(store, run.info.run_id, {"f1_micro": 0.8}, Path("missing"))
     assert store.client.get_run(run.info.run_id).data.tags[NOTE] == "the good one"
 
+    probe = Training("probe", params | {"optimizer": "lbfgs"}, splits=SPLITS)
+    record_training(store, probe, json.loads(HISTORY.to_json(orient="records")))
+    run = find_run(store, probe)
+    assert run
+    assert "- Linear probe fitted on train and val; scores by cross" in run.data.tags[NOTE]
+
 
 MANY = ", ".join(f"{n}nnnnnnnnn" for n in (0, 1, 10, 100, 101, 102, 103)) + ", ..."
 

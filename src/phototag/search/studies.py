@@ -139,6 +139,12 @@ def check_study(name: str, study: Study, base: Mapping[str, Any]) -> None:
         raise InputError(
             f"{place}: trials train in a single process: set train.devices and train.num_nodes to 1"
         )
+    optimizers = study.space.get("optimizer", {}).get("choices", [])
+    if "lbfgs" in optimizers and {*optimizers} != {"lbfgs"}:
+        raise InputError(
+            f"{place}.space.optimizer: lbfgs is scored on train and val, out of fold, but "
+            "the other optimizers are scored on val: remove lbfgs from the choices"
+        )
     searchable = flatten(start.train_settings()).keys() - NOT_SEARCHABLE
     for key, distribution in study.space.items():
         if key not in searchable:

@@ -65,13 +65,15 @@ def title(tags: Mapping[str, str]) -> str:
 
 def describe_run(run: Run) -> str:
     """Return a Markdown text on what was trained on what, with which result."""
-    tags, metrics = run.data.tags, run.data.metrics
+    tags, metrics, best = run.data.tags, run.data.metrics, "Best epoch"
+    if run.data.params.get("optimizer") == "lbfgs":
+        best = "Linear probe fitted on train and val; scores by cross-validation of both"
     facts = {
         "Network": run.data.params.get("model.name", ""),
         "Recipe": tags.get(RECIPE_TAG, ""),
         "Dataset": tags.get(DATASET_TAG, ""),
         "Photos": tags.get(PHOTOS_TAG, ""),
-        "Best epoch": _join_scores(metrics, "best_"),
+        best: _join_scores(metrics, "best_"),
         "Scores on test": _join_scores(metrics, "test_"),
         "Scores on val, on which the model was selected": _join_scores(
             metrics, SCORE_PREFIXES["val"]

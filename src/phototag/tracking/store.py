@@ -37,6 +37,8 @@ COLUMNS = (
     "metrics.`best_val_loss`",
     "metrics.`test_f1_micro`",
     "metrics.`test_f1_macro`",
+    "metrics.`cross_validation_f1_micro`",
+    "metrics.`cross_validation_f1_macro`",
     f"tags.`{DATASET_TAG}`",
     f"tags.`{PHOTOS_TAG}`",
     f"tags.`{RECIPE_TAG}`",
