@@ -75,11 +75,11 @@ def describe_targets(scores: pd.DataFrame, per_label: pd.DataFrame) -> list[str]
         return []
     value = scores.set_index(["predictor", "metric"])["value"]
     # The precision is not defined if no label is predicted.
-    names = ("recall", "precision")[: 1 + (value["model", "recall_micro"] > 0)]
+    averages = ("recall", "precision")[: 1 + (value["model", "recall_micro"] > 0)]
     cost = " and ".join(
         f"{name} is {value['model', f'{name}_micro']:.2f} instead of "
         f"{value['model at best F1', f'{name}_micro']:.2f}"
-        for name in names
+        for name in averages
     )
     limited = per_label[per_label["target"] != str(F1)]
     names = limited.loc[limited["abstains"] == 1, "label"]

@@ -30,9 +30,9 @@ def fit_calibrators(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
     """
     known = np.flatnonzero(is_known(targets).ravel())
     pooled = np.array([[[0.0, 1.0]]])
-    flat = [part.reshape(-1, 1)[known] for part in (logits, targets)]
+    x, y = (part.reshape(-1, 1)[known] for part in (logits, targets))
     for _ in range(STEPS):
-        pooled = _improve(pooled, *flat, np.ones((1, len(known))), np.array([0.0, 1.0]))
+        pooled = _improve(pooled, x, y, np.ones((1, len(known))), np.array([0.0, 1.0]))
     fitted = np.tile(pooled, (1, logits.shape[1], 1))
     for _ in range(STEPS):
         fitted = _improve(fitted, logits, targets, weights[:1], pooled[0, 0])

@@ -94,12 +94,12 @@ def build_reference(
     rows = np.flatnonzero(is_test | ~is_test.any())
     positive, chosen = targets[rows] > 0, (predicted[rows] > 0) & (targets[rows] != UNKNOWN)
     counted = [part.astype(float) for part in (positive & chosen, chosen, positive)]
-    groups = photos.groups or photos.files
+    groups = np.asarray(photos.groups or photos.files)
     rated = predictions["familiarity"].to_numpy() if "familiarity" in predictions else np.zeros(0)
     known = targets != UNKNOWN
     return Reference(
         photos.labels,
-        effective_groups([groups[row] for row in rows]),
+        effective_groups(groups[rows].tolist()),
         fit_calibrators(to_logits(probabilities), targets, weights),
         score_counts(*(weights[:, rows] @ part for part in counted)),
         (targets > 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1),
@@ -125,7 +125,8 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     """Return quantiles of the first axis, without NaN values; empty if there are no values."""
     if not np.isfinite(values).any():
         return np.zeros((0, *values.shape[1:]), np.float32)
-    return np.nanquantile(values, np.linspace(0, 1, QUANTILES), axis=0).astype(np.float32)
+    levels = np.linspace(0, 1, QUANTILES)
+    return np.asarray(np.nanquantile(values, levels, axis=0), np.float32)
 
 
 def save_reference(path: Path, reference: Reference) -> None:
