@@ -212,8 +212,9 @@ def diff_with_dvc(root: Path, kind: str, base: str, revision: str) -> str:
     )
     if done.returncode:
         raise InputError(f"dvc {kind} diff failed: {done.stderr.strip()}")
-    table = done.stdout.strip()
-    return table if table.count("\n") > 1 else ""  # without changes, only the header
+    header, rule, *rows = done.stdout.strip().splitlines() or ("", "")
+    # Without changes, there is only the header. DVC writes the rows in any order.
+    return "\n".join([header, rule, *sorted(rows)]) if rows else ""
 
 
 def summarize(comparison: Comparison) -> str:

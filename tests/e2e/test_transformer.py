@@ -18,7 +18,7 @@ from phototag.experiments.recipes import update_params
 from phototag.metrics.losses import sigmoid
 from phototag.network.weights import load_model
 from phototag.tracking.recipes import read_recipes, recipe_params
-from stages import embed, evaluate, register, train
+from stages import embed, evaluate, reference, register, train
 from tests.projects import ROOT
 
 pytestmark = pytest.mark.slow
@@ -48,8 +48,10 @@ def test_probe_gives_the_same_probabilities_everywhere(
         if "gamma" in key:  # LayerScale starts near 0, so that photos would hardly differ
             torch.nn.init.ones_(state[key])
     torch.save(state, "w.pt")
-    write_json(Path("reports/resize/summary.json"), {"renamed_labels": {}})
-    for stage in (embed, train, evaluate, register):
+    summary = {"renamed_labels": {}, "files": 48, "decisions": {}}
+    summary |= {"duplicate_photos": 0, "unlabelled": 0}
+    write_json(Path("reports/resize/summary.json"), summary)
+    for stage in (embed, train, evaluate, reference, register):
         stage.main()
     assert "note: PyTorch is used" not in capsys.readouterr().err
 

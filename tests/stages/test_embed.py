@@ -130,7 +130,7 @@ def test_finetuning_starts_from_a_linear_probe(
     embed.main()
     assert np.load("data/features.npy").shape == (40, 1024)
     train.main()
-    assert "linear probe before fine-tuning: L2" in capsys.readouterr().err
+    assert "linear probe before fine-tuning: lowest L2" in capsys.readouterr().err
     network, metadata = load_model(frozen / "models/model.safetensors")
     assert not metadata.spec.frozen
     backbone = torch.load(frozen / "w.pth")

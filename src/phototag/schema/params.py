@@ -8,6 +8,7 @@ from phototag.base.errors import InputError
 from phototag.base.keys import flatten
 from phototag.base.params import FILE, read_values, validate_params
 from phototag.evaluation.params import EvaluationParams
+from phototag.monitoring.params import ReferenceParams
 from phototag.network.params import NetworkParams, feature_map_side
 from phototag.registry.params import RegistrationParams
 from phototag.splitting.params import SplittingParams
@@ -27,6 +28,7 @@ class Params(  # type: ignore[misc]  # SyntheticParams declares only a part of t
     NetworkParams,
     TrainingParams,
     EvaluationParams,
+    ReferenceParams,
     RegistrationParams,
     SyntheticParams,
 ):
