@@ -16,14 +16,16 @@ def measure_properties(images: np.ndarray) -> np.ndarray:
         luminance; mean difference between the largest and the smallest colour channel; and mean
         absolute difference between the luminances of neighbouring pixels.
     """
-    scaled = images.astype(np.float32) / 255
-    luminance = scaled @ np.array([0.299, 0.587, 0.114], np.float32)
+    luminance = images.astype(np.float32) @ (np.array([0.299, 0.587, 0.114], np.float32) / 255)
     steps = [np.abs(np.diff(luminance, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2)]
+    red, green, blue = np.moveaxis(images, 3, 0)  # faster than `images.max(axis=3)`
+    largest = np.maximum(np.maximum(red, green), blue)
+    smallest = np.minimum(np.minimum(red, green), blue)
     return np.stack(
         [
             luminance.mean(axis=(1, 2)),
             luminance.std(axis=(1, 2)),
-            (scaled.max(axis=3) - scaled.min(axis=3)).mean(axis=(1, 2)),
+            (largest - smallest).mean(axis=(1, 2), dtype=np.float32) / 255,
             (steps[0] + steps[1]) / 2,
         ],
         axis=1,
