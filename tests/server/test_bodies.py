@@ -1,7 +1,8 @@
 """Memory for bodies, and bodies that arrive slowly."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +11,12 @@ from starlette.datastructures import Headers
 from phototag.server import bodies
 from phototag.server.bodies import JSON, Memory, RequestError, find_cells, read_body
 from tests.serving.test_pyfunc import BODIES
+
+
+def run_alone(work: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine in a thread: in the main thread, Playwright may have a running loop."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -43,7 +50,7 @@ def test_memory_is_never_exceeded_and_requests_wait_in_order() -> None:
         gone.cancel()
         await asyncio.gather(waiting, *tasks, gone, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    run_alone(asyncio.wait_for(run(), 60))
     assert order == ["a", "b", "c", "d", "e"]
     assert max(held) <= 100
     assert memory.free == 100
@@ -71,5 +78,5 @@ def test_body_that_is_too_slow_or_too_long_is_refused(
     monkeypatch.setattr(bodies, "GRACE", 0.01)
     request: Any = SlowRequest(*chunks)
     with pytest.raises(RequestError) as caught:
-        asyncio.run(read_body(request, length))
+        run_alone(read_body(request, length))
     assert caught.value.status == status
