@@ -1,4 +1,4 @@
-"""Modules import slow libraries only where they use them: each takes up to seconds to load."""
+"""Modules import slow libraries only in the functions that need them."""
 
 import json
 import subprocess
