@@ -54,7 +54,7 @@ def add(
     from phototag.monitoring.reference import load_reference
     from phototag.monitoring.results import number_window, read_windows, write_results
     from phototag.monitoring.windows import predict_window, read_window
-    from phototag.registry.versions import download_version, find_champion
+    from phototag.registry.versions import download_version, find_champion, has_files
     from phototag.tracking.store import connect
     from phototag.tracking.windows import log_window
 
@@ -65,6 +65,11 @@ def add(
         number = version or find_champion(store)
         if number is None:
             raise InputError("there is no champion to monitor: run `dvc repro`, or pass --version")
+        if not has_files(store, str(number)):
+            raise InputError(
+                f"version {number} of the model {store.name} does not exist, or its files were "
+                "deleted: run `phototag history` to list the versions, and pass another --version"
+            )
         files = download_version(store, number, folder)
         if not (files / REFERENCE).is_file():
             raise InputError(

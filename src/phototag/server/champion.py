@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from phototag.base.errors import InputError
+from phototag.registry.versions import ABSENT
 from phototag.server.metrics import MODEL, RELOADS
 from phototag.serving.limits import EXAMPLE
 from phototag.serving.requests import read_cells
@@ -117,10 +118,7 @@ class Champion:
         return Version(self.name, number, tagger)
 
     def _describe(self, error: Exception) -> str:
-        if isinstance(error, MlflowException) and error.error_code in (
-            "RESOURCE_DOES_NOT_EXIST",
-            "INVALID_PARAMETER_VALUE",
-        ):
+        if isinstance(error, MlflowException) and error.error_code in ABSENT:
             return (
                 f"{self.address} does not exist in the MLflow store: run `dvc repro` to register a "
                 "model, or `phototag promote VERSION` to choose the champion"
